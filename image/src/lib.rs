@@ -1,0 +1,3 @@
+//! Container images: references, registries, layers and their store.
+
+#![forbid(unsafe_code)]

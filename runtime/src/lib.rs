@@ -1,0 +1,3 @@
+//! The daemon of Berth.
+
+#![forbid(unsafe_code)]

@@ -1,0 +1,5 @@
+//! Entry point of `berthd`.
+
+#![forbid(unsafe_code)]
+
+fn main() {}

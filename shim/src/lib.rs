@@ -1,0 +1,1 @@
+//! Berth's shim: one small process per pod that owns its namespaces, cgroups and stdio.

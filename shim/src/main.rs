@@ -1,0 +1,3 @@
+//! Entry point of `containerd-shim-berth-v1`.
+
+fn main() {}

@@ -1,0 +1,3 @@
+//! Parts that Berth's integration tests and its benchmark share.
+
+#![forbid(unsafe_code)]
