@@ -1,3 +1,6 @@
-//! The daemon of Berth.
+//! The daemon of Berth: what a pod and a container are, how they come and go, and the RPCs that ask for it.
 
 #![forbid(unsafe_code)]
+
+pub mod container;
+pub mod pod;

@@ -1,0 +1,109 @@
+//! What a pod is asked to be: parsed once at the border, never changed afterwards, kept in the state as it is.
+
+use std::{collections::BTreeMap, net::IpAddr, path::PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+/// Who the pod is to its caller. The four together name one pod: running the same metadata twice gives the same pod.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct PodMetadata {
+    /// Name of the pod within its namespace.
+    pub name: String,
+    /// Unique over time; the caller's, not ours.
+    pub uid: String,
+    /// Kubernetes namespace.
+    pub namespace: String,
+    /// How many sandboxes the caller made for this pod before.
+    pub attempt: u32,
+}
+
+/// Everything that is known of a pod before it runs.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct PodConfig {
+    /// Who the pod is.
+    pub metadata: PodMetadata,
+    /// Name of the runtime handler; empty is the default one.
+    pub handler: String,
+    /// Host name inside the pod; empty gives the node's name when on the host's network.
+    pub hostname: String,
+    /// Directory that the log paths of its containers are relative to; `None` when nothing is logged.
+    pub log_directory: Option<PathBuf>,
+    /// What its containers find in /etc/resolv.conf; `None` gives them the host's.
+    pub dns: Option<Dns>,
+    /// Ports of the pod that the host answers.
+    pub ports: Vec<PortMapping>,
+    /// For filters.
+    pub labels: BTreeMap<String, String>,
+    /// For whoever reads them; never interpreted here except by the network's bandwidth.
+    pub annotations: BTreeMap<String, String>,
+    /// cgroup below which the pod lives, as `/a/b` or as systemd's `a-b.slice`; `None` puts it below Berth's own.
+    pub cgroup_parent: Option<String>,
+    /// Sysctls of the pod's namespaces.
+    pub sysctls: BTreeMap<String, String>,
+    /// Which namespaces its containers have of their own.
+    pub namespaces: Namespaces,
+    /// Whether it may hold privileged containers.
+    pub privileged: bool,
+}
+
+/// The nameservers of a pod.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Dns {
+    /// Addresses of name servers.
+    pub servers: Vec<String>,
+    /// Domains that a short name is tried in.
+    pub searches: Vec<String>,
+    /// Options of resolv.conf(5).
+    pub options: Vec<String>,
+}
+
+/// A port of the pod that the host answers.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PortMapping {
+    /// Transport protocol.
+    pub protocol: Protocol,
+    /// Port inside the pod.
+    pub container_port: u16,
+    /// Port on the host; 0 means not published.
+    pub host_port: u16,
+    /// Address of the host to answer on; `None` is all of them.
+    pub host_ip: Option<IpAddr>,
+}
+
+/// Transport protocol of a port mapping.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Protocol {
+    /// RFC 9293.
+    Tcp,
+    /// RFC 768.
+    Udp,
+    /// RFC 9260.
+    Sctp,
+}
+
+/// Which namespaces are the pod's and which the host's.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Namespaces {
+    /// The host's network instead of one of its own.
+    pub host_network: bool,
+    /// The host's System V IPC and POSIX queues, and its /dev/shm.
+    pub host_ipc: bool,
+    /// PID namespace of the pod's containers, unless a container asks otherwise.
+    pub pid: PidMode,
+}
+
+/// Where a container's PID namespace comes from.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum PidMode {
+    /// One shared by the containers of the pod.
+    Pod,
+    /// One of its own.
+    #[default]
+    Container,
+    /// The host's.
+    Node,
+    /// That of the container with this id, in the same pod.
+    Target(String),
+}

@@ -1,0 +1,3 @@
+//! Pods: the sandboxes that containers run in.
+
+pub mod config;
