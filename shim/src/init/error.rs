@@ -1,0 +1,135 @@
+//! What can fail between a request and the container's execve; travels as a value up a socket.
+
+use serde::{Deserialize, Serialize};
+use std::fmt;
+
+/// The step that failed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[allow(missing_docs)]
+pub enum Step {
+    Config,
+    Process,
+    Pod,
+    Cgroup,
+    Namespace,
+    Rootfs,
+    Mount,
+    Device,
+    Mask,
+    Sysctl,
+    Hostname,
+    Terminal,
+    OomScore,
+    Rlimit,
+    Cwd,
+    User,
+    Capabilities,
+    Security,
+    Exec,
+}
+
+impl fmt::Display for Step {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Step::Config => "config",
+            Step::Process => "process",
+            Step::Pod => "pod namespaces",
+            Step::Cgroup => "cgroup",
+            Step::Namespace => "namespace",
+            Step::Rootfs => "rootfs",
+            Step::Mount => "mount",
+            Step::Device => "device",
+            Step::Mask => "masked paths",
+            Step::Sysctl => "sysctl",
+            Step::Hostname => "hostname",
+            Step::Terminal => "terminal",
+            Step::OomScore => "oom_score_adj",
+            Step::Rlimit => "rlimit",
+            Step::Cwd => "working directory",
+            Step::User => "user",
+            Step::Capabilities => "capabilities",
+            Step::Security => "security",
+            Step::Exec => "exec",
+        })
+    }
+}
+
+/// An errno that can be sent; displayed as the C library describes it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Errno(pub i32);
+
+impl fmt::Display for Errno {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", std::io::Error::from_raw_os_error(self.0))
+    }
+}
+
+impl std::error::Error for Errno {}
+
+/// Why a command cannot be run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Unrunnable {
+    /// No such name in any directory of `$PATH`.
+    NotInPath,
+    /// No file of that path, or its interpreter is missing.
+    NotFound,
+    /// A file the user may not execute.
+    PermissionDenied,
+    /// A directory.
+    IsDirectory,
+    /// Neither a binary of this machine nor a script.
+    ExecFormat,
+}
+
+impl fmt::Display for Unrunnable {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Unrunnable::NotInPath => "executable file not found in $PATH",
+            Unrunnable::NotFound => "no such file or directory",
+            Unrunnable::PermissionDenied => "permission denied",
+            Unrunnable::IsDirectory => "is a directory",
+            Unrunnable::ExecFormat => "exec format error",
+        })
+    }
+}
+
+/// Why a container, an exec or a pod could not be made. `source()` is the errno where there is one.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error, Serialize, Deserialize)]
+pub enum Error {
+    /// The caller's fault: a value that can never work.
+    #[error("{step}: {reason}")]
+    Invalid {
+        /// Where it was found.
+        step: Step,
+        /// Field, value and what is wrong with it.
+        reason: String,
+    },
+    /// Asked for, but not built; never ignored silently.
+    #[error("{0} not supported yet")]
+    Unsupported(String),
+    /// The kernel refused.
+    #[error("{step}: {what}: {cause}")]
+    Os {
+        /// During this step.
+        step: Step,
+        /// What was attempted, with its arguments.
+        what: String,
+        /// The kernel's answer.
+        #[source]
+        cause: Errno,
+    },
+    /// The command cannot be run.
+    #[error("exec: {command:?}: {problem}")]
+    Command {
+        /// As given in the first argument.
+        command: String,
+        /// Why.
+        problem: Unrunnable,
+    },
+    /// The process that was setting things up was killed before it could say anything.
+    #[error("{step}: the init process died without a word")]
+    Died {
+        /// What was awaited from it.
+        step: Step,
+    },
+}

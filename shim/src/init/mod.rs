@@ -1,0 +1,144 @@
+//! Between a request and execve: how a container, or another process in it, comes to be.
+//!
+//! ```text
+//! shim --fork--> stage (parses config.json, makes the cgroup, opens mount sources)
+//!                  `--clone3, CLONE_PARENT--> the container's first process, a child of the shim
+//!                                              namespaces, rootfs, mounts, devices, user ... gate ... execve
+//! ```
+//! The shim has one thread, so fork leaves no lock behind and everything parsed after it is gone at execve.
+//!
+//! What the caller must know:
+//! - Call everything from the one thread that lives as long as the shim: its end kills the containers (`PR_SET_PDEATHSIG`).
+//! - Containers and execs are children of the caller. Wait for each by its pidfd, not for "any child": that would steal
+//!   the stage processes, which are reaped here.
+//! - Namespaces: `network`, `ipc` and `uts` absent from `linux.namespaces` mean the pod's, which are the host's where the
+//!   pod has none; with a path that one; without a path a new one. `pid` absent means the host's. Mount is always new.
+//! - Dropping the future of [`create`] or [`exec`], or a [`Created`] whose gate was never opened, ends the process that was being set up.
+
+mod error;
+mod pod;
+
+pub use error::{Errno, Error, Step, Unrunnable};
+pub use pod::{PodNamespaces, PodOptions};
+
+use crate::cgroup::Cgroup;
+use std::os::fd::{BorrowedFd, OwnedFd};
+use std::path::Path;
+
+/// A mount of the root filesystem, as containerd's Mount message has it.
+#[derive(Debug, Clone, Default)]
+pub struct RootfsMount {
+    /// `overlay`, `bind`, or another filesystem type.
+    pub kind: String,
+    /// Device or directory.
+    pub source: String,
+    /// Path below the root filesystem for all but the first; usually empty.
+    pub target: String,
+    /// As for mount(8).
+    pub options: Vec<String>,
+}
+
+/// The process's ends of its standard streams; `None` is `/dev/null`. With a terminal all of them are ignored.
+#[derive(Debug, Default)]
+#[allow(missing_docs)]
+pub struct Stdio {
+    pub stdin: Option<OwnedFd>,
+    pub stdout: Option<OwnedFd>,
+    pub stderr: Option<OwnedFd>,
+}
+
+/// A container to make.
+#[derive(Debug)]
+pub struct CreateRequest<'a> {
+    /// For messages only.
+    pub id: &'a str,
+    /// Holds `config.json`.
+    pub bundle: &'a Path,
+    /// Mounted in the container's own mount namespace only; empty when `root.path` is ready.
+    pub rootfs: &'a [RootfsMount],
+    /// A terminal is made whatever `process.terminal` says.
+    pub terminal: bool,
+    /// Streams without a terminal.
+    pub stdio: Stdio,
+    /// Whose namespaces it joins.
+    pub pod: &'a PodNamespaces,
+}
+
+/// A container set up completely and waiting before execve.
+#[derive(Debug)]
+pub struct Created {
+    /// Host pid of its first process.
+    pub pid: u32,
+    /// The same process, for sure.
+    pub pidfd: OwnedFd,
+    /// Master end of the terminal.
+    pub console: Option<OwnedFd>,
+    /// Opens the way to execve.
+    pub gate: StartGate,
+    /// Its cgroup; removing it is the caller's work once the processes are gone.
+    pub cgroup: Cgroup,
+}
+
+/// Sets a container up to the point just before execve. On failure no process, mount or cgroup is left.
+pub async fn create(request: CreateRequest<'_>) -> Result<Created, Error> {
+    let _ = request;
+    Err(Error::Unsupported("create is".into()))
+}
+
+/// Holds a created container back from execve; dropped unopened, the process ends with code 1.
+#[derive(Debug)]
+pub struct StartGate {
+    _socket: OwnedFd,
+}
+
+impl StartGate {
+    /// Lets execve happen and tells whether it worked. After an error the process is gone (reap it by its pidfd).
+    pub async fn start(self) -> Result<(), Error> {
+        Err(Error::Unsupported("start is".into()))
+    }
+}
+
+/// What an exec runs.
+#[derive(Debug, Clone, Copy)]
+pub enum ExecProcess<'a> {
+    /// JSON of an OCI process, as shim v2's Exec carries it.
+    Spec(&'a [u8]),
+    /// These arguments, everything else as the process in the bundle's `config.json`.
+    Args(&'a [String]),
+}
+
+/// Another process for a running container.
+#[derive(Debug)]
+pub struct ExecRequest<'a> {
+    /// The container's bundle.
+    pub bundle: &'a Path,
+    /// pidfd of the container's first process.
+    pub container: BorrowedFd<'a>,
+    /// Its host pid, for messages.
+    pub container_pid: u32,
+    /// What to run.
+    pub process: ExecProcess<'a>,
+    /// As for [`CreateRequest::terminal`].
+    pub terminal: bool,
+    /// Streams without a terminal.
+    pub stdio: Stdio,
+    /// The container's.
+    pub cgroup: &'a Cgroup,
+}
+
+/// A process that has passed its execve.
+#[derive(Debug)]
+pub struct Execed {
+    /// Host pid.
+    pub pid: u32,
+    /// The same process, for sure.
+    pub pidfd: OwnedFd,
+    /// Master end of the terminal.
+    pub console: Option<OwnedFd>,
+}
+
+/// Starts another process in a container; returns once its execve has worked.
+pub async fn exec(request: ExecRequest<'_>) -> Result<Execed, Error> {
+    let _ = request;
+    Err(Error::Unsupported("exec is".into()))
+}
