@@ -1,3 +1,7 @@
 //! Container images: references, registries, layers and their store.
 
 #![forbid(unsafe_code)]
+
+pub mod digest;
+pub mod reference;
+pub mod registry;

@@ -1,0 +1,222 @@
+//! What can go wrong between us and a registry, told so that an operator can act on it.
+
+use std::fmt;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use crate::digest::Digest;
+
+/// A failed request to a registry.
+///
+/// Messages name the host and what was asked for; a registry's own words are cut to a line.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// The registry answered that it has no such manifest or blob.
+    #[error("{what} not found at {host}{}", Because(.reason))]
+    NotFound {
+        /// What was asked for.
+        what: String,
+        /// Who answered.
+        host: String,
+        /// The registry's own words, if any.
+        reason: String,
+    },
+    /// No credentials were accepted, or none were given where some are needed.
+    #[error("{host} wants other credentials for {what}{}", Because(.reason))]
+    Unauthorized {
+        /// What was asked for.
+        what: String,
+        /// Who refused: the registry or its token service.
+        host: String,
+        /// The registry's own words, if any.
+        reason: String,
+    },
+    /// The credentials are known and do not suffice.
+    #[error("{host} denies access to {what}{}", Because(.reason))]
+    Denied {
+        /// What was asked for.
+        what: String,
+        /// Who refused.
+        host: String,
+        /// The registry's own words, if any.
+        reason: String,
+    },
+    /// The registry limits the rate of requests.
+    #[error("{host} has had too many requests, asked for {what}{}", Because(.reason))]
+    TooManyRequests {
+        /// What was asked for.
+        what: String,
+        /// Who refused.
+        host: String,
+        /// How long to wait, if the registry said so.
+        retry_after: Option<Duration>,
+        /// The registry's own words, if any.
+        reason: String,
+    },
+    /// The registry is there but cannot serve now (5xx, 408).
+    #[error("{host} failed with status {status} on {what}{}", Because(.reason))]
+    ServerFailure {
+        /// What was asked for.
+        what: String,
+        /// Who answered.
+        host: String,
+        /// The HTTP status.
+        status: u16,
+        /// The registry's own words, if any.
+        reason: String,
+    },
+    /// No answer: name not resolved, connection refused or broken, TLS refused, time-out.
+    #[error("cannot reach {host} for {what}")]
+    Unreachable {
+        /// What was asked for.
+        what: String,
+        /// Who did not answer.
+        host: String,
+        /// Why.
+        #[source]
+        source: Box<reqwest::Error>,
+    },
+    /// The answer breaks the protocol.
+    #[error("bad response from {host} for {what}: {reason}")]
+    BadResponse {
+        /// What was asked for.
+        what: String,
+        /// Who answered.
+        host: String,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// The content is not what its digest promises.
+    #[error("{what} from {host} has digest {actual}, expected {expected}")]
+    DigestMismatch {
+        /// What was asked for.
+        what: String,
+        /// Who sent it.
+        host: String,
+        /// The digest asked for.
+        expected: Digest,
+        /// The digest of what came.
+        actual: Digest,
+    },
+    /// The content is larger than promised or allowed.
+    #[error("{what} from {host} is larger than {limit} bytes")]
+    TooLarge {
+        /// What was asked for.
+        what: String,
+        /// Who sent it.
+        host: String,
+        /// The promised size or the limit.
+        limit: u64,
+    },
+    /// The content ended before its promised size.
+    #[error("{what} from {host} ended after {received} of {expected} bytes")]
+    Truncated {
+        /// What was asked for.
+        what: String,
+        /// Who sent it.
+        host: String,
+        /// How many bytes came.
+        received: u64,
+        /// How many were promised.
+        expected: u64,
+        /// How the connection broke, if it did not end by itself.
+        #[source]
+        source: Option<Box<reqwest::Error>>,
+    },
+    /// Every host that the configuration names was tried.
+    #[error("{what}: {}", Tries(.tries))]
+    AllFailed {
+        /// What was asked for.
+        what: String,
+        /// What each host answered, in the order asked. The last one, the registry itself, decides [`Error::kind`].
+        tries: Vec<Error>,
+    },
+    /// A hosts.toml, or a file that it names, cannot be used.
+    #[error("registry configuration {}: {reason}", .path.display())]
+    Config {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// No HTTP client could be made of the TLS settings for a host.
+    #[error("cannot set up TLS for {host}")]
+    Tls {
+        /// The host the settings are for.
+        host: String,
+        /// Why.
+        #[source]
+        source: Box<reqwest::Error>,
+    },
+}
+
+/// What a caller can do about an [`Error`]; named like the gRPC codes they become.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Kind {
+    /// There is no such content.
+    NotFound,
+    /// Give (other) credentials.
+    Unauthenticated,
+    /// These credentials will not do.
+    PermissionDenied,
+    /// Come back later.
+    ResourceExhausted,
+    /// The registry cannot be reached or is out of order; another try may help.
+    Unavailable,
+    /// The configuration of this machine must be changed first.
+    FailedPrecondition,
+    /// Content came damaged or cut.
+    DataLoss,
+    /// The peer does not speak the protocol.
+    Internal,
+}
+
+impl Error {
+    /// What a caller can do about it.
+    pub fn kind(&self) -> Kind {
+        match self {
+            Self::NotFound { .. } => Kind::NotFound,
+            Self::Unauthorized { .. } => Kind::Unauthenticated,
+            Self::Denied { .. } => Kind::PermissionDenied,
+            Self::TooManyRequests { .. } => Kind::ResourceExhausted,
+            Self::ServerFailure { .. } | Self::Unreachable { .. } => Kind::Unavailable,
+            Self::BadResponse { .. } => Kind::Internal,
+            Self::DigestMismatch { .. } | Self::TooLarge { .. } | Self::Truncated { .. } => Kind::DataLoss,
+            Self::AllFailed { tries, .. } => tries.last().map_or(Kind::Unavailable, Self::kind),
+            Self::Config { .. } | Self::Tls { .. } => Kind::FailedPrecondition,
+        }
+    }
+}
+
+/// `: reason`, or nothing.
+struct Because<'a>(&'a str);
+
+impl fmt::Display for Because<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            "" => Ok(()),
+            reason => write!(f, ": {reason}"),
+        }
+    }
+}
+
+/// Each try with its causes, since `source()` can only follow one of them.
+struct Tries<'a>(&'a [Error]);
+
+impl fmt::Display for Tries<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (position, error) in self.0.iter().enumerate() {
+            if position > 0 {
+                f.write_str("; ")?;
+            }
+            write!(f, "{error}")?;
+            let mut cause = std::error::Error::source(error);
+            while let Some(error) = cause {
+                write!(f, ": {error}")?;
+                cause = error.source();
+            }
+        }
+        Ok(())
+    }
+}
