@@ -1,0 +1,272 @@
+//! The daemon's configuration: one TOML file. Every key has a default, and its comment here is what
+//! `berthd config default` prints.
+
+mod mode;
+mod print;
+#[cfg(test)]
+mod tests;
+
+use std::{
+    io,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use documented::DocumentedFields;
+use serde::{Deserialize, Serialize};
+use tracing_subscriber::filter::EnvFilter;
+
+pub use mode::Mode;
+pub use print::default_text;
+
+/// Read when no file is named; it need not exist.
+pub const DEFAULT_PATH: &str = "/etc/berth/config.toml";
+
+/// Everything that can be configured.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, DocumentedFields)]
+#[serde(default, deny_unknown_fields)]
+pub struct Config {
+    /// What outlives a reboot: images, writable layers, records. A second daemon on it is refused.
+    pub root: PathBuf,
+    /// What a reboot ends: sockets, bundles, exit records. On a tmpfs.
+    pub state: PathBuf,
+    /// The socket that kubelet and crictl connect to.
+    pub socket: Socket,
+    /// The daemon's own log, on standard error.
+    pub log: Log,
+    /// Where images come from.
+    pub images: Images,
+    /// How pods and containers are run.
+    pub pods: Pods,
+}
+
+/// The CRI socket.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, DocumentedFields)]
+#[serde(default, deny_unknown_fields)]
+pub struct Socket {
+    /// Unset: `berth.sock` in the state directory.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub path: Option<PathBuf>,
+    /// File mode in octal. Whoever may write to the socket is as good as root.
+    pub mode: Mode,
+    /// Owner of the socket.
+    pub uid: u32,
+    /// Group of the socket.
+    pub gid: u32,
+}
+
+/// The daemon's log.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, DocumentedFields)]
+#[serde(default, deny_unknown_fields)]
+pub struct Log {
+    /// `error`, `warn`, `info`, `debug` or `trace`, also per module: `info,berthd::network=debug`.
+    pub level: String,
+    /// `text` for people, `json` for machines: one object a line.
+    pub format: LogFormat,
+}
+
+/// Form of a line of the log.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum LogFormat {
+    /// For people.
+    #[default]
+    Text,
+    /// For machines.
+    Json,
+}
+
+/// Where images come from.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, DocumentedFields)]
+#[serde(default, deny_unknown_fields)]
+pub struct Images {
+    /// Directories with one `<host>/hosts.toml` per registry, as containerd has them: mirrors, certificates. The
+    /// first directory that knows a host counts; the files are read again with every pull.
+    pub hosts_dirs: Vec<PathBuf>,
+    /// How many layers of one image are fetched and unpacked at the same time.
+    pub max_parallel_layers: usize,
+}
+
+/// How pods and containers are run.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, DocumentedFields)]
+#[serde(default, deny_unknown_fields)]
+pub struct Pods {
+    /// The shim's binary. Unset: `containerd-shim-berth-v1` beside the daemon's own, then in `PATH`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub shim: Option<PathBuf>,
+    /// cgroup of the pods that name no parent.
+    pub cgroup_root: String,
+    /// Whether a container's oom_score_adj is raised to the daemon's own where it asks for less: `always`, `never`, or
+    /// `auto`, which is when the daemon has no CAP_SYS_RESOURCE and could not lower it.
+    pub restrict_oom_score_adj: Restrict,
+    /// How many processes and threads one container may have; 0 is no limit. kubelet limits whole pods by itself.
+    pub pids_limit: u32,
+    /// Longest line of a container's log in bytes; what is longer is split, as the CRI format has it.
+    pub max_log_line: usize,
+    /// How long a shim may take to answer before it is taken for stuck.
+    pub shim_timeout_seconds: u64,
+    /// How long the processes of a container may take to die of SIGKILL before the call fails.
+    pub kill_timeout_seconds: u64,
+}
+
+/// When to keep within what the host allows instead of failing.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Restrict {
+    /// When the host needs it.
+    #[default]
+    Auto,
+    /// In any case.
+    Always,
+    /// In no case.
+    Never,
+}
+
+/// Why there is no configuration.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The file cannot be read.
+    #[error("read configuration {}", path.display())]
+    Read {
+        /// Which file.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// The file is no TOML, has an unknown key, or a value of the wrong type. The cause names line and key.
+    #[error("configuration {}", path.display())]
+    Parse {
+        /// Which file.
+        path: PathBuf,
+        /// What and where.
+        #[source]
+        source: toml::de::Error,
+    },
+    /// A value that cannot work.
+    #[error("configuration key {key} = {value:?}: {why}")]
+    Value {
+        /// The key with its section.
+        key: &'static str,
+        /// Its value.
+        value: String,
+        /// What is wrong with it.
+        why: &'static str,
+    },
+}
+
+impl Config {
+    /// Reads a file.
+    pub fn load(path: &Path) -> Result<Self, Error> {
+        let text =
+            std::fs::read_to_string(path).map_err(|source| Error::Read { path: path.into(), source })?;
+        let config: Self =
+            toml::from_str(&text).map_err(|source| Error::Parse { path: path.into(), source })?;
+        config.checked()
+    }
+
+    /// Reads the file at [`DEFAULT_PATH`], or takes the defaults when there is none.
+    pub fn load_default() -> Result<Self, Error> {
+        match Self::load(Path::new(DEFAULT_PATH)) {
+            Err(Error::Read { source, .. }) if source.kind() == io::ErrorKind::NotFound => {
+                Ok(Self::default())
+            }
+            other => other,
+        }
+    }
+
+    /// The same configuration, once every value is known to make sense.
+    pub fn checked(self) -> Result<Self, Error> {
+        for (key, path) in self.paths() {
+            require(path.is_absolute(), key, path.display(), "must be an absolute path")?;
+        }
+        require(EnvFilter::try_new(&self.log.level).is_ok(), "log.level", &self.log.level, "is no level")?;
+        require(self.images.max_parallel_layers > 0, "images.max_parallel_layers", 0, "must be at least 1")?;
+        let root = &self.pods.cgroup_root;
+        let clean = root.len() > 1 && root.starts_with('/') && !root.split('/').any(|part| part == "..");
+        require(clean, "pods.cgroup_root", root, "must begin with / and name a cgroup")?;
+        let line = self.pods.max_log_line;
+        require((256..=1 << 20).contains(&line), "pods.max_log_line", line, "must be from 256 to 1048576")?;
+        for (key, seconds) in [
+            ("pods.shim_timeout_seconds", self.pods.shim_timeout_seconds),
+            ("pods.kill_timeout_seconds", self.pods.kill_timeout_seconds),
+        ] {
+            require((1..=3600).contains(&seconds), key, seconds, "must be from 1 to 3600")?;
+        }
+        Ok(self)
+    }
+
+    fn paths(&self) -> impl Iterator<Item = (&'static str, &Path)> {
+        let fixed = [("root", &self.root), ("state", &self.state)];
+        let socket = self.socket.path.as_ref().map(|path| ("socket.path", path));
+        let shim = self.pods.shim.as_ref().map(|path| ("pods.shim", path));
+        let hosts = self.images.hosts_dirs.iter().map(|path| ("images.hosts_dirs", path));
+        fixed.into_iter().chain(socket).chain(shim).chain(hosts).map(|(key, path)| (key, path.as_path()))
+    }
+
+    /// Where the CRI is served.
+    pub fn socket_path(&self) -> PathBuf {
+        self.socket.path.clone().unwrap_or_else(|| self.state.join("berth.sock"))
+    }
+}
+
+impl Pods {
+    /// How long a shim may take to answer.
+    pub fn shim_timeout(&self) -> Duration {
+        Duration::from_secs(self.shim_timeout_seconds)
+    }
+
+    /// How long processes may take to die of SIGKILL.
+    pub fn kill_timeout(&self) -> Duration {
+        Duration::from_secs(self.kill_timeout_seconds)
+    }
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            root: "/var/lib/berth".into(),
+            state: "/run/berth".into(),
+            socket: Socket::default(),
+            log: Log::default(),
+            images: Images::default(),
+            pods: Pods::default(),
+        }
+    }
+}
+
+impl Default for Log {
+    fn default() -> Self {
+        Self { level: "info".into(), format: LogFormat::Text }
+    }
+}
+
+impl Default for Images {
+    fn default() -> Self {
+        Self {
+            hosts_dirs: vec!["/etc/berth/certs.d".into(), "/etc/containerd/certs.d".into()],
+            max_parallel_layers: 4,
+        }
+    }
+}
+
+impl Default for Pods {
+    fn default() -> Self {
+        Self {
+            shim: None,
+            cgroup_root: "/berth".into(),
+            restrict_oom_score_adj: Restrict::Auto,
+            pids_limit: 0,
+            max_log_line: 16384,
+            shim_timeout_seconds: 30,
+            kill_timeout_seconds: 10,
+        }
+    }
+}
+
+fn require(holds: bool, key: &'static str, value: impl ToString, why: &'static str) -> Result<(), Error> {
+    match holds {
+        true => Ok(()),
+        false => Err(Error::Value { key, value: value.to_string(), why }),
+    }
+}
