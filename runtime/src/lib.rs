@@ -4,4 +4,5 @@
 
 pub mod config;
 pub mod container;
+pub mod network;
 pub mod pod;

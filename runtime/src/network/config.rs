@@ -1,0 +1,117 @@
+//! The `[network]` section of the daemon's configuration.
+
+use std::net::Ipv4Addr;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use super::Subnet;
+
+/// The `[network]` section: who gives pods their addresses, and how.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Config {
+    /// `cni` runs the plugins found in `cni.conf_dir` (what a Kubernetes node needs);
+    /// `bridge` is the built-in network for one machine without CNI.
+    pub provider: Provider,
+    /// Where the network namespaces of pods are pinned.
+    pub netns_dir: PathBuf,
+    /// Used when `provider = "cni"`.
+    pub cni: CniConfig,
+    /// Used when `provider = "bridge"`.
+    pub bridge: BridgeConfig,
+}
+
+/// Who attaches pods to a network.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Provider {
+    /// CNI plugins, configured by files (Container Network Interface 1.1.0).
+    #[default]
+    Cni,
+    /// The built-in bridge: veth pairs, IPv4, masquerade and published ports with nftables.
+    Bridge,
+}
+
+/// How CNI plugins are found and run.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct CniConfig {
+    /// Watched for `*.conflist`, `*.conf` and `*.json`; the first valid ones in order of name count.
+    pub conf_dir: PathBuf,
+    /// Searched in this order for the plugins' binaries.
+    pub bin_dirs: Vec<PathBuf>,
+    /// Where results are kept so that DEL works after a restart; empty means `<root>/cni`.
+    pub cache_dir: PathBuf,
+    /// A plugin that runs longer is killed with everything it started.
+    pub plugin_timeout_seconds: u64,
+    /// To how many networks a pod is attached: the first is `eth0`, the next `eth1`, and so on.
+    pub max_conf_num: usize,
+}
+
+/// The built-in bridge network.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct BridgeConfig {
+    /// The bridge's interface name, at most 15 bytes; the nftables table is `berth-<name>`.
+    pub name: String,
+    /// Addresses of pods; the first one is the bridge's own and the pods' gateway.
+    pub subnet: Subnet,
+    /// MTU of the bridge and of the pods' interfaces; 0 leaves the kernel's default.
+    pub mtu: u32,
+    /// Whether pods reach other networks under the host's address.
+    pub masquerade: bool,
+    /// Remove the bridge and its nftables table when the last pod is detached.
+    pub remove_when_empty: bool,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Config {
+            provider: Provider::Cni,
+            netns_dir: "/run/netns".into(),
+            cni: CniConfig::default(),
+            bridge: BridgeConfig::default(),
+        }
+    }
+}
+
+impl Default for CniConfig {
+    fn default() -> Self {
+        CniConfig {
+            conf_dir: "/etc/cni/net.d".into(),
+            bin_dirs: vec!["/opt/cni/bin".into(), "/usr/lib/cni".into()],
+            cache_dir: PathBuf::new(),
+            plugin_timeout_seconds: 30,
+            max_conf_num: 1,
+        }
+    }
+}
+
+impl Default for BridgeConfig {
+    fn default() -> Self {
+        BridgeConfig {
+            name: "berth0".into(),
+            subnet: Subnet::containing(Ipv4Addr::new(10, 88, 0, 0), 16),
+            mtu: 0,
+            masquerade: true,
+            remove_when_empty: false,
+        }
+    }
+}
+
+impl CniConfig {
+    /// The directory results are kept in, given the daemon's root directory.
+    pub fn cache_dir(&self, root: &Path) -> PathBuf {
+        match self.cache_dir.as_os_str().is_empty() {
+            true => root.join("cni"),
+            false => self.cache_dir.clone(),
+        }
+    }
+
+    /// How long one plugin may run.
+    pub fn plugin_timeout(&self) -> Duration {
+        Duration::from_secs(self.plugin_timeout_seconds)
+    }
+}

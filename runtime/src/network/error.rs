@@ -1,0 +1,254 @@
+//! What can go wrong with a pod's network, with enough in it to act on.
+
+use std::io;
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// A failed network operation. `kind` says how a caller may react.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// No network is configured yet.
+    #[error(transparent)]
+    NotReady(#[from] NotReady),
+    /// A configuration value cannot be used.
+    #[error("configuration key {key} = {value:?}: {why}")]
+    InvalidConfig {
+        /// The key, with its section.
+        key: &'static str,
+        /// Its value.
+        value: String,
+        /// What is wrong with it.
+        why: &'static str,
+    },
+    /// A value of the pod cannot be used.
+    #[error("pod's {field} {value:?}: {why}")]
+    InvalidPod {
+        /// The field.
+        field: &'static str,
+        /// Its value.
+        value: String,
+        /// What is wrong with it.
+        why: &'static str,
+    },
+    /// A CNI plugin did not do what was asked of it.
+    #[error("network {network:?}: plugin {plugin:?} {command} for pod {pod}")]
+    Plugin {
+        /// The network's name.
+        network: String,
+        /// The plugin's type.
+        plugin: String,
+        /// The CNI command.
+        command: &'static str,
+        /// The pod's id.
+        pod: String,
+        /// What it did instead.
+        #[source]
+        failure: PluginFailure,
+    },
+    /// A result of one CNI version has no form in another.
+    #[error("network {network:?}: the result of plugin {plugin:?} for pod {pod}: {why}")]
+    Result {
+        /// The network's name.
+        network: String,
+        /// The plugin's type.
+        plugin: String,
+        /// The pod's id.
+        pod: String,
+        /// What is wrong with it.
+        why: String,
+    },
+    /// Attaching failed, and so did undoing it; the record is kept and `detach` tries again.
+    #[error("attaching failed; undoing that failed too and is left to detach ({})", undo.chain())]
+    Undo {
+        /// Why the pod was not attached.
+        #[source]
+        attach: Box<Error>,
+        /// Why that could not be undone.
+        undo: Box<Error>,
+    },
+    /// A file or directory of the network's own could not be used.
+    #[error("{step} {path:?}")]
+    File {
+        /// What was tried.
+        step: &'static str,
+        /// On which path.
+        path: PathBuf,
+        /// The cause.
+        #[source]
+        source: io::Error,
+    },
+    /// The kernel refused a step of the built-in network.
+    #[error("{step} {object:?}")]
+    Kernel {
+        /// What was tried.
+        step: &'static str,
+        /// On which interface, namespace or address.
+        object: String,
+        /// The cause.
+        #[source]
+        source: io::Error,
+    },
+    /// nftables refused a script.
+    #[error("nft -f - ({purpose}): {message}")]
+    Nftables {
+        /// What the script was for.
+        purpose: &'static str,
+        /// What nft said.
+        message: String,
+    },
+    /// A host port is taken.
+    #[error("host port {mapping} of pod {pod} is taken by {holder}")]
+    PortTaken {
+        /// The pod that asked.
+        pod: String,
+        /// The mapping, as text.
+        mapping: String,
+        /// Who has it.
+        holder: String,
+    },
+    /// The subnet has no free address.
+    #[error("subnet {subnet} has no free address for pod {pod}: all {capacity} are leased")]
+    Exhausted {
+        /// The subnet.
+        subnet: String,
+        /// How many addresses it has.
+        capacity: u32,
+        /// The pod that asked.
+        pod: String,
+    },
+    /// `check` found something missing or different.
+    #[error("pod {pod}: {what}")]
+    Drift {
+        /// The pod's id.
+        pod: String,
+        /// What is not as attached.
+        what: String,
+    },
+    /// A thread or task of the network ended without an answer.
+    #[error("{step} ended without an answer")]
+    Lost {
+        /// What was running.
+        step: &'static str,
+    },
+}
+
+/// What a CNI plugin did instead of answering rightly.
+#[derive(Debug, thiserror::Error)]
+pub enum PluginFailure {
+    /// No such binary.
+    #[error("not found in {searched:?}")]
+    Missing {
+        /// The directories searched.
+        searched: Vec<PathBuf>,
+    },
+    /// It could not be started.
+    #[error("cannot be started")]
+    Spawn(#[source] io::Error),
+    /// It said what went wrong, in CNI's way.
+    #[error("failed with code {code}: {message}{}{}", separated(details), separated(stderr))]
+    Reported {
+        /// CNI's error code.
+        code: u64,
+        /// What went wrong.
+        message: String,
+        /// More of it; may be empty.
+        details: String,
+        /// What it wrote to its standard error; may be empty.
+        stderr: String,
+    },
+    /// It ended badly without saying why.
+    #[error("ended with {status} and no CNI error{}{}", separated(stdout), separated(stderr))]
+    Ended {
+        /// Its exit status.
+        status: String,
+        /// The beginning of its standard output; may be empty.
+        stdout: String,
+        /// What it wrote to its standard error; may be empty.
+        stderr: String,
+    },
+    /// It ended well but answered with something that is no CNI result.
+    #[error("answered with what is no CNI result ({why}): {stdout:?}{}", separated(stderr))]
+    Garbage {
+        /// What is wrong with it.
+        why: String,
+        /// The beginning of its standard output.
+        stdout: String,
+        /// What it wrote to its standard error; may be empty.
+        stderr: String,
+    },
+    /// It did not end in time and was killed.
+    #[error("did not end within {limit:?} and was killed{}", separated(stderr))]
+    TimedOut {
+        /// The time it had.
+        limit: Duration,
+        /// What it wrote to its standard error until then; may be empty.
+        stderr: String,
+    },
+}
+
+fn separated(text: &str) -> String {
+    match text.trim() {
+        "" => String::new(),
+        text => format!("; {text}"),
+    }
+}
+
+/// Why no pod can be attached now, for the runtime's status.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("network is not ready: {message}")]
+pub struct NotReady {
+    /// One word for programs, such as `NetworkPluginNotReady`.
+    pub reason: &'static str,
+    /// A sentence for people.
+    pub message: String,
+}
+
+/// How a caller may react to an error.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// What was asked for is wrong; asking again will not help.
+    Invalid,
+    /// Something else holds what was asked for.
+    Conflict,
+    /// Nothing is left to hand out.
+    Exhausted,
+    /// The node has no usable network now.
+    NotReady,
+    /// Something took too long.
+    TimedOut,
+    /// A plugin or the kernel failed.
+    Internal,
+}
+
+impl Error {
+    /// The error with all its causes, on one line.
+    pub fn chain(&self) -> String {
+        let causes = std::iter::successors(std::error::Error::source(self), |cause| cause.source());
+        causes.fold(self.to_string(), |text, cause| format!("{text}: {cause}"))
+    }
+
+    /// How a caller may react.
+    pub fn kind(&self) -> Kind {
+        match self {
+            Error::NotReady(_) => Kind::NotReady,
+            Error::InvalidConfig { .. } | Error::InvalidPod { .. } => Kind::Invalid,
+            Error::PortTaken { .. } => Kind::Conflict,
+            Error::Exhausted { .. } => Kind::Exhausted,
+            Error::Plugin { failure, .. } => failure.kind(),
+            Error::Undo { attach, .. } => attach.kind(),
+            _ => Kind::Internal,
+        }
+    }
+}
+
+impl PluginFailure {
+    /// How a caller may react: code 11 is CNI's "try again later".
+    fn kind(&self) -> Kind {
+        match self {
+            PluginFailure::Missing { .. } => Kind::NotReady,
+            PluginFailure::Reported { code: 11, .. } => Kind::NotReady,
+            PluginFailure::TimedOut { .. } => Kind::TimedOut,
+            _ => Kind::Internal,
+        }
+    }
+}

@@ -1,0 +1,150 @@
+//! Pods' networks: CNI plugins, or a built-in bridge for a machine without them.
+//!
+//! ```text
+//!            attach                      detach
+//!   (nothing) ----> intent on disk ----> attached ----> (nothing)
+//!                     | failing undoes      ^  record on disk until all is undone
+//!                     +---------------------+
+//! ```
+//! A record is on disk before anything is made and until everything is undone, so `detach` works
+//! after any crash. Calls for one pod run one after the other, calls for different pods in parallel;
+//! a call whose future is dropped still runs to its end.
+
+mod bandwidth;
+mod bridge;
+mod cni;
+mod config;
+mod error;
+mod netns;
+mod pod;
+mod record;
+mod subnet;
+mod turns;
+
+use std::collections::HashSet;
+use std::future::Future;
+use std::path::Path;
+use std::sync::Arc;
+
+pub use bandwidth::Bandwidth;
+pub use config::{BridgeConfig, CniConfig, Config, Provider};
+pub use error::{Error, Kind, NotReady, PluginFailure};
+pub use pod::{Attachment, Dns, Interface, IpRange, PodNetwork, PortMapping, Protocol};
+pub use subnet::{InvalidSubnet, Subnet};
+
+use bridge::Bridge;
+use cni::Cni;
+use turns::Turns;
+
+/// The node's pod network. Clones share it; the last one dropped ends its background work.
+#[derive(Debug, Clone)]
+pub struct Network {
+    backend: Backend,
+    turns: Arc<Turns>,
+}
+
+#[derive(Debug, Clone)]
+enum Backend {
+    Cni(Arc<Cni>),
+    Bridge(Arc<Bridge>),
+}
+
+impl Network {
+    /// Opens the network `config` names; its records live below `root`. Must be called inside tokio.
+    ///
+    /// A CNI directory without a usable file is no error here: `ready` tells, and the directory is watched.
+    pub async fn open(config: Config, root: &Path) -> Result<Network, Error> {
+        let backend = match config.provider {
+            Provider::Cni => Backend::Cni(Cni::open(config.cni, root).await?),
+            Provider::Bridge => Backend::Bridge(Bridge::open(config.bridge, root).await?),
+        };
+        Ok(Network { backend, turns: Arc::default() })
+    }
+
+    /// Whether pods can be attached now. Answers from memory.
+    pub fn ready(&self) -> Result<(), NotReady> {
+        match &self.backend {
+            Backend::Cni(cni) => cni.ready(),
+            Backend::Bridge(_) => Ok(()),
+        }
+    }
+
+    /// Gives the pod its interfaces and addresses; what a failing attempt made is undone first.
+    ///
+    /// Attaching a pod that is attached answers with what it has.
+    pub async fn attach(&self, pod: &PodNetwork) -> Result<Attachment, Error> {
+        pod.validate()?;
+        let (network, pod) = (self.clone(), pod.clone());
+        to_its_end("attach", async move {
+            let _turn = network.turns.take(&pod.id).await;
+            match &network.backend {
+                Backend::Cni(cni) => cni.attach(&pod).await,
+                Backend::Bridge(bridge) => bridge.attach(&pod).await,
+            }
+        })
+        .await
+    }
+
+    /// Undoes `attach`, also when that failed half-way, happened before a restart, or the network
+    /// namespace is gone. Detaching what is not attached succeeds. After an error, call it again.
+    ///
+    /// `attachment` is only used when the network's own record was lost.
+    pub async fn detach(&self, pod: &PodNetwork, attachment: Option<&Attachment>) -> Result<(), Error> {
+        pod.validate()?;
+        let (network, pod, attachment) = (self.clone(), pod.clone(), attachment.cloned());
+        to_its_end("detach", async move {
+            let _turn = network.turns.take(&pod.id).await;
+            match &network.backend {
+                Backend::Cni(cni) => cni.detach(&pod.id, attachment.as_ref()).await,
+                Backend::Bridge(bridge) => bridge.detach(&pod.id).await,
+            }
+        })
+        .await
+    }
+
+    /// Whether the pod's network still is as `attach` left it.
+    pub async fn check(&self, pod: &PodNetwork, attachment: &Attachment) -> Result<(), Error> {
+        pod.validate()?;
+        let _turn = self.turns.take(&pod.id).await;
+        match &self.backend {
+            Backend::Cni(cni) => cni.check(&pod.id, attachment).await,
+            Backend::Bridge(bridge) => bridge.check(pod).await,
+        }
+    }
+
+    /// Detaches every pod on record that is not in `live`, then lets plugins that know GC collect
+    /// what has no record. For the start of the daemon, before the first `attach`: afterwards a pod
+    /// that is just being attached would have to be in `live`.
+    pub async fn retain(&self, live: &HashSet<String>) -> Result<(), Error> {
+        match &self.backend {
+            Backend::Cni(cni) => cni.retain(live).await,
+            Backend::Bridge(bridge) => bridge.retain(live).await,
+        }
+    }
+
+    /// Removes what is shared by pods and made by the daemon (bridge, nftables table), unless a pod
+    /// still uses it. Nothing to do with CNI.
+    pub async fn teardown(&self) -> Result<(), Error> {
+        match &self.backend {
+            Backend::Cni(_) => Ok(()),
+            Backend::Bridge(bridge) => bridge.teardown().await,
+        }
+    }
+
+    /// The network's configuration and state, for the verbose status.
+    pub fn describe(&self) -> serde_json::Value {
+        match &self.backend {
+            Backend::Cni(cni) => cni.describe(),
+            Backend::Bridge(bridge) => bridge.describe(),
+        }
+    }
+}
+
+/// Runs `work` to its end even when the caller's future is dropped.
+async fn to_its_end<T, F>(step: &'static str, work: F) -> Result<T, Error>
+where
+    T: Send + 'static,
+    F: Future<Output = Result<T, Error>> + Send + 'static,
+{
+    tokio::spawn(work).await.unwrap_or(Err(Error::Lost { step }))
+}

@@ -1,0 +1,114 @@
+//! Small files that are whole or absent: written beside their place, synced, renamed into it.
+
+use std::fs::{self, File};
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+
+use super::error::Error;
+
+/// Whether a record must survive the machine losing power, or only the daemon being killed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Survives {
+    /// Data and name are on disk when the call returns.
+    PowerLoss,
+    /// The page cache is enough: what the record describes does not survive power loss either.
+    Kill,
+}
+
+/// Puts `content` at `path`; readers see the old or the new content, never a part.
+pub(super) fn write(path: &Path, content: &[u8], survives: Survives) -> Result<(), Error> {
+    replace(path, content, survives).map_err(|source| failed("write", path, source))
+}
+
+fn replace(path: &Path, content: &[u8], survives: Survives) -> io::Result<()> {
+    let staged = staged(path);
+    let mut file = File::create(&staged)?;
+    file.write_all(content)?;
+    if survives == Survives::PowerLoss {
+        file.sync_data()?;
+    }
+    fs::rename(&staged, path)?;
+    match (survives, path.parent()) {
+        (Survives::PowerLoss, Some(directory)) => File::open(directory)?.sync_all(),
+        _ => Ok(()),
+    }
+}
+
+/// The name a record has until it is whole; `list` passes over it.
+fn staged(path: &Path) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(".tmp");
+    PathBuf::from(name)
+}
+
+/// The record at `path`, or none when there is no such file.
+pub(super) fn read(path: &Path) -> Result<Option<Vec<u8>>, Error> {
+    absent_is_none(fs::read(path)).map_err(|source| failed("read", path, source))
+}
+
+/// Removes the record at `path`; one that is absent counts as removed.
+pub(super) fn remove(path: &Path) -> Result<(), Error> {
+    absent_is_none(fs::remove_file(path)).map_err(|source| failed("remove", path, source))?;
+    Ok(())
+}
+
+/// Makes `directory` with its parents.
+pub(super) fn make_directory(directory: &Path) -> Result<(), Error> {
+    fs::create_dir_all(directory).map_err(|source| failed("create directory", directory, source))
+}
+
+/// The names, without `.json`, of the records in `directory`, in order.
+pub(super) fn list(directory: &Path) -> Result<Vec<String>, Error> {
+    let unreadable = |source| failed("list", directory, source);
+    let mut names = Vec::new();
+    for entry in absent_is_none(fs::read_dir(directory)).map_err(unreadable)?.into_iter().flatten() {
+        let name = entry.map_err(unreadable)?.file_name();
+        names.extend(name.to_str().and_then(|name| name.strip_suffix(".json")).map(str::to_owned));
+    }
+    names.sort();
+    Ok(names)
+}
+
+fn absent_is_none<T>(result: io::Result<T>) -> io::Result<Option<T>> {
+    match result {
+        Ok(value) => Ok(Some(value)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+fn failed(step: &'static str, path: &Path, source: io::Error) -> Error {
+    Error::File { step, path: path.to_owned(), source }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn a_record_is_replaced_as_a_whole_and_half_written_ones_are_not_listed() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("pod.json");
+        write(&path, b"one", Survives::PowerLoss).unwrap();
+        write(&path, b"two", Survives::Kill).unwrap();
+        fs::write(directory.path().join("other.json.tmp"), b"ha").unwrap();
+        assert_eq!(read(&path).unwrap().unwrap(), b"two");
+        assert_eq!(list(directory.path()).unwrap(), ["pod"]);
+    }
+
+    #[test]
+    fn what_is_absent_reads_as_none_and_removes_without_complaint() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("pod.json");
+        assert_eq!(read(&path).unwrap(), None);
+        remove(&path).unwrap();
+        assert!(list(&directory.path().join("absent")).unwrap().is_empty());
+    }
+
+    #[test]
+    fn a_path_that_cannot_be_used_is_named() {
+        let error = write(Path::new("/proc/no/such/place.json"), b"", Survives::Kill).unwrap_err();
+        assert!(error.to_string().contains("/proc/no/such/place.json"), "{error}");
+    }
+}
