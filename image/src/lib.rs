@@ -3,5 +3,23 @@
 #![forbid(unsafe_code)]
 
 pub mod digest;
+mod error;
+mod image;
+mod images;
+mod layers;
+mod manifest;
+mod platform;
+mod pull;
 pub mod reference;
 pub mod registry;
+mod store;
+mod unpack;
+
+pub use self::error::{Error, Kind};
+pub use self::image::{Image, ImageConfig};
+pub use self::images::{Config, Images};
+pub use self::layers::{Layers, ReadError};
+pub use self::manifest::ManifestError;
+pub use self::platform::Platform;
+pub use self::pull::LayerError;
+pub use self::unpack::{Error as UnpackError, Limits, Usage};

@@ -1,0 +1,234 @@
+//! The layers of an image seen as one tree, as overlay would show it, without mounting anything: look-ups go from the top
+//! layer down, honour whiteouts and opaque directories, and resolve symlinks inside the tree.
+
+use std::collections::VecDeque;
+use std::fs::File;
+use std::io::{self, Read};
+use std::os::fd::OwnedFd;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use rustix::fs::{self, AtFlags, FileType, Mode, OFlags, Stat};
+use rustix::io::Errno;
+
+use crate::unpack::root::{OPAQUE, is_directory, is_whiteout};
+
+const MAX_SYMLINKS: usize = 40;
+
+/// The directories of an image's layers, the top one first, as overlay's `lowerdir` has them.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Layers {
+    /// Top layer first. No directory appears twice: overlay refuses that, and a repeated layer changes nothing.
+    pub lower: Vec<PathBuf>,
+}
+
+/// Why a file of the merged tree could not be read.
+#[derive(Debug, thiserror::Error)]
+#[error("{step} {path:?} in the image")]
+pub struct ReadError {
+    step: &'static str,
+    path: String,
+    source: io::Error,
+}
+
+/// What a path of the merged tree is.
+pub(crate) enum Found {
+    Absent,
+    Directory(Merged),
+    /// Anything but a directory: the directory that has it, in the layer that has it.
+    Leaf {
+        parent: Arc<OwnedFd>,
+        stat: Stat,
+    },
+}
+
+/// A directory of the merged tree: its parts in the layers, top first.
+#[derive(Clone)]
+pub(crate) struct Merged(Vec<Arc<OwnedFd>>);
+
+/// A found path: where it really is once symlinks are followed.
+pub(crate) struct Located {
+    pub(crate) path: Vec<Vec<u8>>,
+    pub(crate) found: Found,
+}
+
+impl Layers {
+    /// Reads a file of the merged tree, at most `limit` bytes; nothing if there is no such file. Symlinks are followed
+    /// inside the tree. What is no regular file, or is longer, is an error.
+    pub fn read(&self, path: &str, limit: usize) -> Result<Option<Vec<u8>>, ReadError> {
+        let failed = |step| move |source| ReadError { step, path: path.to_owned(), source };
+        let located = self.locate(path.as_bytes(), true).map_err(failed("look up"))?;
+        let Found::Leaf { parent, .. } = located.found else {
+            return match located.found {
+                Found::Absent => Ok(None),
+                _ => Err(failed("read")(Errno::ISDIR.into())),
+            };
+        };
+        let name = located.path.last().map_or(&[][..], Vec::as_slice);
+        read_regular(&parent, name, limit).map(Some).map_err(failed("read"))
+    }
+
+    /// Follows `path` from the top of the tree; its last component only if asked.
+    pub(crate) fn locate(&self, path: &[u8], follow: bool) -> io::Result<Located> {
+        let mut walk = Walk { above: vec![(Vec::new(), self.top()?)], rest: components(path), followed: 0 };
+        while let Some(name) = walk.rest.pop_front() {
+            if let Some(located) = walk.step(name, follow)? {
+                return Ok(located);
+            }
+        }
+        Ok(walk.arrived())
+    }
+
+    fn top(&self) -> io::Result<Merged> {
+        let mut parts = Vec::new();
+        for path in &self.lower {
+            let part = Arc::new(open_directory(fs::CWD, path)?);
+            let opaque = is_opaque(&part);
+            parts.push(part);
+            if opaque {
+                break;
+            }
+        }
+        Ok(Merged(parts))
+    }
+}
+
+struct Walk {
+    /// The directories from the top down to where we are, each with its name.
+    above: Vec<(Vec<u8>, Merged)>,
+    rest: VecDeque<Vec<u8>>,
+    followed: usize,
+}
+
+impl Walk {
+    fn step(&mut self, name: Vec<u8>, follow: bool) -> io::Result<Option<Located>> {
+        if name == b".." {
+            self.up();
+            return Ok(None);
+        }
+        let Some((_, here)) = self.above.last() else {
+            return Ok(None);
+        };
+        match here.get(&name)? {
+            Found::Directory(directory) => self.above.push((name, directory)),
+            Found::Leaf { parent, stat } if is_symlink(&stat) && (follow || !self.rest.is_empty()) => {
+                self.follow(&parent, &name)?;
+            }
+            Found::Leaf { .. } if !self.rest.is_empty() => return Ok(Some(self.at(name, Found::Absent))),
+            found => return Ok(Some(self.at(name, found))),
+        }
+        Ok(None)
+    }
+
+    fn up(&mut self) {
+        if self.above.len() > 1 {
+            self.above.pop();
+        }
+    }
+
+    fn follow(&mut self, parent: &OwnedFd, name: &[u8]) -> io::Result<()> {
+        self.followed += 1;
+        if self.followed > MAX_SYMLINKS {
+            return Err(Errno::LOOP.into());
+        }
+        let target = fs::readlinkat(parent, name, Vec::new())?;
+        if target.as_bytes().starts_with(b"/") {
+            self.above.truncate(1);
+        }
+        let mut rest = components(target.as_bytes());
+        rest.append(&mut self.rest);
+        self.rest = rest;
+        Ok(())
+    }
+
+    fn at(&self, name: Vec<u8>, found: Found) -> Located {
+        let mut path: Vec<_> = self.names().collect();
+        path.push(name);
+        Located { path, found }
+    }
+
+    fn arrived(self) -> Located {
+        let path = self.names().collect();
+        let here = self.above.into_iter().next_back();
+        let found = here.map_or(Found::Absent, |(_, directory)| Found::Directory(directory));
+        Located { path, found }
+    }
+
+    fn names(&self) -> impl Iterator<Item = Vec<u8>> {
+        self.above.iter().skip(1).map(|(name, _)| name.clone())
+    }
+}
+
+impl Merged {
+    /// The directory in the topmost layer that has it: its owner, mode and attributes are what is seen.
+    pub(crate) fn uppermost(&self) -> Option<&OwnedFd> {
+        self.0.first().map(|part| &**part)
+    }
+
+    fn get(&self, name: &[u8]) -> io::Result<Found> {
+        let mut parts = Vec::new();
+        for part in &self.0 {
+            let stat = match fs::statat(part, name, AtFlags::SYMLINK_NOFOLLOW) {
+                Err(Errno::NOENT) => continue,
+                stat => stat?,
+            };
+            if is_whiteout(&stat) {
+                break;
+            }
+            if !is_directory(&stat) {
+                if parts.is_empty() {
+                    return Ok(Found::Leaf { parent: Arc::clone(part), stat });
+                }
+                break;
+            }
+            let directory = Arc::new(open_directory(&**part, name)?);
+            let opaque = is_opaque(&directory);
+            parts.push(directory);
+            if opaque {
+                break;
+            }
+        }
+        Ok(if parts.is_empty() { Found::Absent } else { Found::Directory(Merged(parts)) })
+    }
+}
+
+fn components(path: &[u8]) -> VecDeque<Vec<u8>> {
+    let named = |part: &&[u8]| !matches!(*part, b"" | b".");
+    path.split(|byte| *byte == b'/').filter(named).map(<[u8]>::to_vec).collect()
+}
+
+fn open_directory(at: impl std::os::fd::AsFd, name: impl rustix::path::Arg) -> rustix::io::Result<OwnedFd> {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    fs::openat(at, name, flags, Mode::empty())
+}
+
+fn is_opaque(directory: &OwnedFd) -> bool {
+    let mut value = [0_u8; 1];
+    fs::fgetxattr(directory, OPAQUE, &mut value) == Ok(1) && value == *b"y"
+}
+
+fn is_symlink(stat: &Stat) -> bool {
+    FileType::from_raw_mode(stat.st_mode) == FileType::Symlink
+}
+
+fn read_regular(parent: &OwnedFd, name: &[u8], limit: usize) -> io::Result<Vec<u8>> {
+    // Without NONBLOCK a FIFO in the image would hang the reader.
+    let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+    let stat = fs::statat(parent, name, AtFlags::SYMLINK_NOFOLLOW)?;
+    if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile {
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, "not a regular file"));
+    }
+    let file = File::from(fs::openat(parent, name, flags, Mode::empty())?);
+    let mut bytes = Vec::new();
+    file.take(limit as u64 + 1).read_to_end(&mut bytes)?;
+    if bytes.len() > limit {
+        let long = format!("longer than {limit} bytes");
+        return Err(io::Error::new(io::ErrorKind::FileTooLarge, long));
+    }
+    Ok(bytes)
+}
+
+/// Names `path` joined, for a look-up in one layer.
+pub(crate) fn joined(path: &[Vec<u8>]) -> Vec<u8> {
+    path.join(&b'/')
+}

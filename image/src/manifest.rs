@@ -1,0 +1,299 @@
+//! Manifests, indexes and image configurations, parsed once at the border into what a pull needs. Own structures and not
+//! those of `oci-spec`: Docker's documents have `null` for empty lists and fields the specification does not know, and
+//! what is required here differs.
+
+use serde::{Deserialize, Deserializer};
+
+use crate::digest::{Digest, Hasher};
+use crate::image::ImageConfig;
+use crate::platform::Platform;
+
+/// The most layers one image may have: overlay takes no more than 500 lower directories.
+const MAX_LAYERS: usize = 500;
+
+/// Why a manifest or configuration cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum ManifestError {
+    /// Not the JSON expected.
+    #[error("parse {what}")]
+    Json {
+        /// Which document.
+        what: &'static str,
+        #[source]
+        /// The parser's words.
+        source: serde_json::Error,
+    },
+    /// Docker's old format, which names no configuration and cannot be verified.
+    #[error("Docker schema 1 manifests are not supported; push the image again with a current tool")]
+    Schema1,
+    /// Neither a manifest nor an index we know.
+    #[error("media type {0:?} is neither an image manifest nor an index")]
+    MediaType(String),
+    /// The manifest is of something else than an image.
+    #[error("config media type {0:?}: this is an artifact, not a container image")]
+    Artifact(String),
+    /// A layer of a kind that cannot be unpacked.
+    #[error("layer {digest} has media type {media_type:?}, which cannot be unpacked")]
+    LayerType {
+        /// The layer.
+        digest: Digest,
+        /// What the manifest calls it.
+        media_type: String,
+    },
+    /// A layer whose content the registry does not have.
+    #[error("layer {0} is foreign: it is only to be had from its vendor")]
+    Foreign(Digest),
+    /// An index has nothing for this machine.
+    #[error("no image for {wanted}; there is one for {}", list(.offered))]
+    Platform {
+        /// This machine's platform.
+        wanted: Platform,
+        /// Those in the index, or the image's own.
+        offered: Vec<Platform>,
+    },
+    /// Indexes of indexes of indexes.
+    #[error("index within index beyond depth {0}")]
+    Nested(usize),
+    /// The configuration does not list as many layers as the manifest.
+    #[error("the manifest has {layers} layers, the configuration {diff_ids}")]
+    LayerCount {
+        /// Layers of the manifest.
+        layers: usize,
+        /// Diff ids of the configuration.
+        diff_ids: usize,
+    },
+    /// More layers than can be mounted.
+    #[error("{0} layers are more than can be mounted")]
+    TooManyLayers(usize),
+}
+
+fn list(platforms: &[Platform]) -> String {
+    let named: Vec<_> = platforms.iter().map(Platform::to_string).collect();
+    if named.is_empty() { "no platform".to_owned() } else { named.join(", ") }
+}
+
+/// How a layer's blob is compressed, by its media type.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Compression {
+    None,
+    Gzip,
+    Zstd,
+}
+
+/// A layer's blob.
+#[derive(Debug, Clone)]
+pub(crate) struct LayerBlob {
+    pub(crate) digest: Digest,
+    pub(crate) size: u64,
+    pub(crate) compression: Compression,
+}
+
+/// An image manifest.
+#[derive(Debug)]
+pub(crate) struct Manifest {
+    pub(crate) config: Digest,
+    pub(crate) config_size: u64,
+    pub(crate) layers: Vec<LayerBlob>,
+}
+
+/// What a registry gave for a name.
+#[derive(Debug)]
+pub(crate) enum Document {
+    Image(Manifest),
+    /// Manifests that fit the platform, the best first.
+    Index(Vec<Digest>),
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Descriptor {
+    #[serde(default)]
+    media_type: String,
+    digest: Digest,
+    size: u64,
+    platform: Option<Platform>,
+    #[serde(default, deserialize_with = "or_default")]
+    annotations: std::collections::HashMap<String, String>,
+}
+
+#[derive(Deserialize)]
+struct RawManifest {
+    config: Descriptor,
+    #[serde(default, deserialize_with = "or_default")]
+    layers: Vec<Descriptor>,
+}
+
+#[derive(Deserialize)]
+struct RawIndex {
+    #[serde(default, deserialize_with = "or_default")]
+    manifests: Vec<Descriptor>,
+}
+
+/// An image configuration: what a container of it runs, and what its layers hash to.
+#[derive(Debug, Deserialize)]
+pub(crate) struct Configuration {
+    #[serde(default)]
+    pub(crate) os: String,
+    #[serde(default)]
+    pub(crate) architecture: String,
+    #[serde(default)]
+    pub(crate) variant: String,
+    #[serde(default, deserialize_with = "or_default")]
+    pub(crate) created: String,
+    #[serde(default, deserialize_with = "or_default")]
+    pub(crate) config: ImageConfig,
+    rootfs: RootFs,
+}
+
+#[derive(Debug, Deserialize)]
+struct RootFs {
+    #[serde(default, deserialize_with = "or_default")]
+    diff_ids: Vec<Digest>,
+}
+
+/// Go writes `null` for what is empty.
+pub(crate) fn or_default<'de, D: Deserializer<'de>, T: Deserialize<'de> + Default>(
+    from: D,
+) -> Result<T, D::Error> {
+    Option::deserialize(from).map(Option::unwrap_or_default)
+}
+
+impl Document {
+    /// Parses what the registry said is `media_type`.
+    pub(crate) fn parse(bytes: &[u8], media_type: &str, wanted: &Platform) -> Result<Self, ManifestError> {
+        match media_type {
+            "application/vnd.oci.image.manifest.v1+json"
+            | "application/vnd.docker.distribution.manifest.v2+json" => {
+                Manifest::parse(bytes).map(Document::Image)
+            }
+            "application/vnd.oci.image.index.v1+json"
+            | "application/vnd.docker.distribution.manifest.list.v2+json" => {
+                choose(json("index", bytes)?, wanted).map(Document::Index)
+            }
+            "application/vnd.docker.distribution.manifest.v1+json"
+            | "application/vnd.docker.distribution.manifest.v1+prettyjws" => Err(ManifestError::Schema1),
+            other => Err(ManifestError::MediaType(other.to_owned())),
+        }
+    }
+}
+
+fn choose(index: RawIndex, wanted: &Platform) -> Result<Vec<Digest>, ManifestError> {
+    // Attestations are listed beside the images they are about, under a platform that does not exist.
+    let images = index.manifests.iter().filter(|entry| !is_attestation(entry));
+    let rank = |entry: &Descriptor| match &entry.platform {
+        Some(platform) => wanted.suits(platform),
+        // Which platform it is for is known once its configuration is: tried last.
+        None => Some(usize::MAX),
+    };
+    let mut fitting: Vec<_> =
+        images.clone().filter_map(|entry| Some((rank(entry)?, &entry.digest))).collect();
+    if fitting.is_empty() {
+        let offered = images.filter_map(|entry| entry.platform.clone()).collect();
+        return Err(ManifestError::Platform { wanted: wanted.clone(), offered });
+    }
+    fitting.sort_by_key(|(rank, _)| *rank);
+    Ok(fitting.into_iter().map(|(_, digest)| digest.clone()).collect())
+}
+
+fn is_attestation(entry: &Descriptor) -> bool {
+    entry.annotations.contains_key("vnd.docker.reference.type")
+}
+
+impl Manifest {
+    fn parse(bytes: &[u8]) -> Result<Self, ManifestError> {
+        let raw: RawManifest = json("manifest", bytes)?;
+        if !is_image_config(&raw.config.media_type) {
+            return Err(ManifestError::Artifact(raw.config.media_type));
+        }
+        if raw.layers.len() > MAX_LAYERS {
+            return Err(ManifestError::TooManyLayers(raw.layers.len()));
+        }
+        Ok(Manifest {
+            config: raw.config.digest,
+            config_size: raw.config.size,
+            layers: raw.layers.into_iter().map(LayerBlob::from_descriptor).collect::<Result<_, _>>()?,
+        })
+    }
+
+    /// Bytes of the blobs an image needs.
+    pub(crate) fn size(&self) -> u64 {
+        let layers = self.layers.iter().map(|layer| layer.size);
+        layers.fold(self.config_size, u64::saturating_add)
+    }
+}
+
+/// Old builders called the configuration by other names; only what is certainly no image is refused.
+fn is_image_config(media_type: &str) -> bool {
+    const KNOWN: [&str; 5] = [
+        "application/vnd.oci.image.config.v1+json",
+        "application/vnd.docker.container.image.v1+json",
+        "application/octet-stream",
+        "text/html",
+        "",
+    ];
+    KNOWN.contains(&media_type)
+}
+
+impl LayerBlob {
+    fn from_descriptor(descriptor: Descriptor) -> Result<Self, ManifestError> {
+        let Descriptor { media_type, digest, size, .. } = descriptor;
+        if media_type.contains("foreign") || media_type.contains("nondistributable") {
+            return Err(ManifestError::Foreign(digest));
+        }
+        let compression = match media_type.as_str() {
+            "application/vnd.oci.image.layer.v1.tar" | "application/vnd.docker.image.rootfs.diff.tar" => {
+                Compression::None
+            }
+            "application/vnd.oci.image.layer.v1.tar+gzip"
+            | "application/vnd.docker.image.rootfs.diff.tar.gzip" => Compression::Gzip,
+            "application/vnd.oci.image.layer.v1.tar+zstd"
+            | "application/vnd.docker.image.rootfs.diff.tar.zstd" => Compression::Zstd,
+            _ => return Err(ManifestError::LayerType { digest, media_type }),
+        };
+        Ok(LayerBlob { digest, size, compression })
+    }
+}
+
+impl Configuration {
+    pub(crate) fn parse(bytes: &[u8]) -> Result<Self, ManifestError> {
+        json("configuration", bytes)
+    }
+
+    /// The digests of the unpacked layers, one for each of the manifest's; the image must be for `wanted`.
+    pub(crate) fn diff_ids(
+        &self,
+        manifest: &Manifest,
+        wanted: &Platform,
+    ) -> Result<&[Digest], ManifestError> {
+        let own = Platform::new(&self.os, &self.architecture, &self.variant);
+        if wanted.suits(&own).is_none() {
+            return Err(ManifestError::Platform { wanted: wanted.clone(), offered: vec![own] });
+        }
+        let (layers, diff_ids) = (manifest.layers.len(), self.rootfs.diff_ids.len());
+        if layers != diff_ids {
+            return Err(ManifestError::LayerCount { layers, diff_ids });
+        }
+        Ok(&self.rootfs.diff_ids)
+    }
+}
+
+/// The chain id of each layer: what it is together with all below it.
+pub(crate) fn chain_ids(diff_ids: &[Digest]) -> Vec<Digest> {
+    let mut chain: Vec<Digest> = Vec::with_capacity(diff_ids.len());
+    for diff_id in diff_ids {
+        let next = match chain.last() {
+            None => diff_id.clone(),
+            Some(below) => {
+                let mut hasher = Hasher::new(below.algorithm());
+                hasher.update(format!("{below} {diff_id}").as_bytes());
+                hasher.finish()
+            }
+        };
+        chain.push(next);
+    }
+    chain
+}
+
+fn json<'a, T: Deserialize<'a>>(what: &'static str, bytes: &'a [u8]) -> Result<T, ManifestError> {
+    serde_json::from_slice(bytes).map_err(|source| ManifestError::Json { what, source })
+}

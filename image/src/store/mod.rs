@@ -1,0 +1,338 @@
+//! The store's directories and index, and the rules that keep them in step:
+//!
+//! ```text
+//! staging/<n> --unpack--> sync --rename--> layers/<hex> --record--> index      (commit)
+//! index --forget--> layers/<hex> --rename--> trash/<n> --delete-->             (removal)
+//! ```
+//!
+//! A directory is in `layers` before the index says so and until after it stops saying so; what a crash leaves in between
+//! is in the directory only, and swept when the store is opened. All functions here block.
+
+mod index;
+mod trash;
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::fs::File;
+use std::io;
+use std::os::unix::fs::DirBuilderExt;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+use std::time::Duration;
+
+use crate::digest::Digest;
+use crate::error::Error;
+use crate::image::Image;
+use crate::layers::Layers;
+use crate::unpack::Usage;
+
+use self::index::Index;
+pub(crate) use self::index::Pulled;
+use self::trash::Trash;
+
+/// How long layers of a pull that failed or was given up are kept, for the next try to find.
+const KEEP_UNFINISHED: Duration = Duration::from_secs(3600);
+
+/// What the index says, in memory: reading never waits for the disk.
+#[derive(Default)]
+struct View {
+    images: BTreeMap<Digest, Arc<Image>>,
+    names: HashMap<String, Digest>,
+    /// Keys of each image's layers, the bottom one first.
+    image_layers: HashMap<Digest, Vec<Digest>>,
+    layers: HashMap<Digest, Usage>,
+    leases: BTreeMap<String, Vec<Digest>>,
+}
+
+pub(crate) struct Store {
+    root: PathBuf,
+    index: Mutex<Index>,
+    view: RwLock<View>,
+    /// Layers that pulls under way count on. Locked inside `index`, never the other way round.
+    wanted: Mutex<HashMap<Digest, usize>>,
+    trash: Trash,
+    staged: AtomicU64,
+    pinned: HashSet<String>,
+}
+
+impl Store {
+    pub(crate) fn open(root: PathBuf, pinned: HashSet<String>) -> Result<Self, Error> {
+        for name in ["", "layers", "staging", "trash"] {
+            make_private(&root.join(name)).map_err(failed("create", &root.join(name)))?;
+        }
+        let store = Store {
+            index: Mutex::new(Index::open(&root.join("index.db"))?),
+            trash: Trash::new(root.join("trash")),
+            root,
+            view: RwLock::default(),
+            wanted: Mutex::default(),
+            staged: AtomicU64::new(0),
+            pinned,
+        };
+        store.sweep()?;
+        Ok(store)
+    }
+
+    /// Makes directories and index agree after whatever ended the last run.
+    fn sweep(&self) -> Result<(), Error> {
+        for path in entries(&self.root.join("staging"))? {
+            self.trash.discard(&path)?;
+        }
+        let mut index = self.lock_index();
+        let known = index.layers()?;
+        let names: HashSet<&str> = known.keys().map(Digest::hex).collect();
+        for path in entries(&self.root.join("layers"))? {
+            let name = path.file_name().and_then(|name| name.to_str());
+            if !name.is_some_and(|name| names.contains(name)) {
+                self.trash.discard(&path)?;
+            }
+        }
+        let missing: Vec<_> = known.into_keys().filter(|key| !self.layer_path(key).is_dir()).collect();
+        index.forget_layers(&missing)?;
+        self.refresh(&index)?;
+        self.view_mut().leases = index.leases()?;
+        self.collect(&mut index)?;
+        self.trash.empty()
+    }
+
+    /// An empty directory to unpack a layer into; gone with the value unless it is committed.
+    pub(crate) fn stage(self: &Arc<Self>) -> Result<Staging, Error> {
+        let number = self.staged.fetch_add(1, Ordering::Relaxed);
+        let path = self.root.join("staging").join(number.to_string());
+        let create = || {
+            std::fs::DirBuilder::new().mode(0o755).create(&path)?;
+            // The directory is the image's root directory; the umask must not show in it.
+            std::fs::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(0o755))
+        };
+        create().map_err(failed("create", &path))?;
+        Ok(Staging { path, store: Arc::clone(self) })
+    }
+
+    /// Makes a staged layer durable, then visible. One that is there already stays.
+    pub(crate) fn commit_layer(&self, staged: Staging, key: &Digest, usage: Usage) -> Result<(), Error> {
+        sync_file_system(&staged.path).map_err(failed("sync", &staged.path))?;
+        let mut index = self.lock_index();
+        let path = self.layer_path(key);
+        if path.is_dir() {
+            if self.view().layers.contains_key(key) {
+                return Ok(());
+            }
+            self.trash.discard(&path)?;
+        }
+        std::fs::rename(&staged.path, &path).map_err(failed("commit", &path))?;
+        sync_directory(&self.root.join("layers")).map_err(failed("sync", &path))?;
+        index.add_layer(key, usage)?;
+        self.view_mut().layers.insert(key.clone(), usage);
+        Ok(())
+    }
+
+    pub(crate) fn commit_image(&self, pulled: &Pulled) -> Result<Arc<Image>, Error> {
+        let mut index = self.lock_index();
+        index.add_image(pulled)?;
+        self.refresh(&index)?;
+        self.collect(&mut index)?;
+        let image = self.image(&pulled.id);
+        image.ok_or_else(|| Error::Unknown { image: pulled.id.to_string() })
+    }
+
+    pub(crate) fn remove_image(&self, id: &Digest) -> Result<(), Error> {
+        let mut index = self.lock_index();
+        index.remove_image(id)?;
+        self.refresh(&index)?;
+        self.collect(&mut index)
+    }
+
+    /// Keeps the image's layers for `holder`. An image found without one of its layers is forgotten, so that it is
+    /// pulled again.
+    pub(crate) fn lease(&self, id: &Digest, holder: &str) -> Result<Layers, Error> {
+        let mut index = self.lock_index();
+        let keys = self.view().image_layers.get(id).cloned();
+        let keys = keys.ok_or_else(|| Error::Unknown { image: id.to_string() })?;
+        let missing: Vec<_> = keys.iter().filter(|key| !self.layer_path(key).is_dir()).cloned().collect();
+        if let Some(layer) = missing.first().cloned() {
+            index.forget_layers(&missing)?;
+            self.refresh(&index)?;
+            return Err(Error::Damaged { image: id.to_string(), layer });
+        }
+        index.lease(holder, &keys)?;
+        self.view_mut().leases.insert(holder.to_owned(), keys.clone());
+        Ok(self.stack(&keys))
+    }
+
+    pub(crate) fn release(&self, holder: &str) -> Result<(), Error> {
+        let mut index = self.lock_index();
+        if self.view_mut().leases.remove(holder).is_none() {
+            return Ok(());
+        }
+        index.release(holder)?;
+        self.collect(&mut index)
+    }
+
+    pub(crate) fn leased(&self, holder: &str) -> Option<Layers> {
+        let keys = self.view().leases.get(holder).cloned()?;
+        Some(self.stack(&keys))
+    }
+
+    pub(crate) fn leases(&self) -> Vec<String> {
+        self.view().leases.keys().cloned().collect()
+    }
+
+    pub(crate) fn list(&self) -> Vec<Arc<Image>> {
+        self.view().images.values().cloned().collect()
+    }
+
+    pub(crate) fn image(&self, id: &Digest) -> Option<Arc<Image>> {
+        self.view().images.get(id).cloned()
+    }
+
+    /// The configuration of an image that is here.
+    pub(crate) fn configuration(&self, id: &Digest) -> Result<Option<Vec<u8>>, Error> {
+        self.lock_index().configuration(id)
+    }
+
+    /// The image of this exact tag or digest name.
+    pub(crate) fn named(&self, name: &str) -> Option<Arc<Image>> {
+        let view = self.view();
+        view.names.get(name).and_then(|id| view.images.get(id)).cloned()
+    }
+
+    pub(crate) fn usage(&self) -> Usage {
+        self.view().layers.values().fold(Usage::default(), |sum, layer| Usage {
+            bytes: sum.bytes + layer.bytes,
+            inodes: sum.inodes + layer.inodes,
+        })
+    }
+
+    /// True if the layer is there, in the index and on disk.
+    pub(crate) fn has_layer(&self, key: &Digest) -> bool {
+        self.view().layers.contains_key(key) && self.layer_path(key).is_dir()
+    }
+
+    /// Layer directories of `keys` (bottom first) as overlay takes them: top first, each once. Where a layer is repeated
+    /// the upper one counts; all it has and hides is seen already.
+    pub(crate) fn stack(&self, keys: &[Digest]) -> Layers {
+        let mut seen = HashSet::new();
+        let lower =
+            keys.iter().rev().filter(|key| seen.insert(*key)).map(|key| self.layer_path(key)).collect();
+        Layers { lower }
+    }
+
+    /// Protects layers from removal while a pull counts on them, whether they are there yet or not.
+    pub(crate) fn want(self: &Arc<Self>, keys: Vec<Digest>) -> Wanted {
+        let mut wanted = lock(&self.wanted);
+        for key in &keys {
+            *wanted.entry(key.clone()).or_insert(0) += 1;
+        }
+        drop(wanted);
+        Wanted { keys, store: Arc::clone(self) }
+    }
+
+    /// Removes what nothing refers to any more.
+    fn collect(&self, index: &mut Index) -> Result<(), Error> {
+        let wanted = lock(&self.wanted);
+        let mut unused = index.unreferenced(KEEP_UNFINISHED)?;
+        unused.retain(|key| !wanted.contains_key(key));
+        if unused.is_empty() {
+            return Ok(());
+        }
+        index.forget_layers(&unused)?;
+        for key in &unused {
+            self.view_mut().layers.remove(key);
+            self.trash.discard(&self.layer_path(key))?;
+        }
+        Ok(())
+    }
+
+    fn refresh(&self, index: &Index) -> Result<(), Error> {
+        let (listed, layers) = (index.images()?, index.layers()?);
+        let mut view = self.view_mut();
+        view.layers = layers;
+        view.names.clear();
+        view.images.clear();
+        view.image_layers.clear();
+        for mut entry in listed {
+            let id = entry.image.id.clone();
+            let names = entry.image.tags.iter().chain(&entry.image.digests);
+            view.names.extend(names.map(|name| (name.clone(), id.clone())));
+            entry.image.pinned = self.pinned.iter().any(|name| entry.image.is_named(name));
+            view.image_layers.insert(id.clone(), entry.layers);
+            view.images.insert(id, Arc::new(entry.image));
+        }
+        Ok(())
+    }
+
+    fn layer_path(&self, key: &Digest) -> PathBuf {
+        self.root.join("layers").join(key.hex())
+    }
+
+    fn lock_index(&self) -> MutexGuard<'_, Index> {
+        lock(&self.index)
+    }
+
+    fn view(&self) -> std::sync::RwLockReadGuard<'_, View> {
+        self.view.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn view_mut(&self) -> std::sync::RwLockWriteGuard<'_, View> {
+        self.view.write().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A directory under construction.
+pub(crate) struct Staging {
+    pub(crate) path: PathBuf,
+    store: Arc<Store>,
+}
+
+impl Drop for Staging {
+    fn drop(&mut self) {
+        if self.path.exists() {
+            // What cannot be removed now is swept at the next start.
+            let _ = self.store.trash.discard(&self.path);
+        }
+    }
+}
+
+/// Holds layers that a pull counts on.
+pub(crate) struct Wanted {
+    keys: Vec<Digest>,
+    store: Arc<Store>,
+}
+
+impl Drop for Wanted {
+    fn drop(&mut self) {
+        let mut wanted = lock(&self.store.wanted);
+        for key in &self.keys {
+            if let Some(count) = wanted.get_mut(key) {
+                *count -= 1;
+            }
+        }
+        wanted.retain(|_, count| *count > 0);
+    }
+}
+
+/// A panic elsewhere does not make what is behind the lock wrong: every change is one call.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn make_private(path: &Path) -> io::Result<()> {
+    std::fs::DirBuilder::new().recursive(true).mode(0o700).create(path)
+}
+
+fn entries(path: &Path) -> Result<Vec<PathBuf>, Error> {
+    let read = || -> io::Result<_> { std::fs::read_dir(path)?.map(|entry| Ok(entry?.path())).collect() };
+    read().map_err(failed("list", path))
+}
+
+fn sync_file_system(path: &Path) -> io::Result<()> {
+    Ok(rustix::fs::syncfs(File::open(path)?)?)
+}
+
+fn sync_directory(path: &Path) -> io::Result<()> {
+    File::open(path)?.sync_all()
+}
+
+pub(crate) fn failed(step: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Error {
+    move |source| Error::Store { step, path: path.to_owned(), source }
+}

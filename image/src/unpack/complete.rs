@@ -1,0 +1,121 @@
+//! What a layer takes from the layers below it. Layers are unpacked in parallel, so that this is done afterwards: a
+//! directory that the archive only implies gets the owner, mode and attributes it has below, and a hard link to a file
+//! of a lower layer gets a copy of that file to link to, as overlay itself would make one.
+
+use std::fs::File;
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+
+use rustix::fs::{self, AtFlags, FileType, Gid, Mode, OFlags, Stat, Timespec, Timestamps, Uid, XattrFlags};
+use rustix::io::Errno;
+
+use super::root::{Directory, split};
+use super::{Error, Unpacked, failed, link_inside, lossy};
+use crate::layers::{Found, Layers, joined};
+
+/// Takes what `layer` needs from `parents`.
+pub(crate) fn complete(layer: &mut Unpacked, parents: &Layers) -> Result<(), Error> {
+    for (path, target) in std::mem::take(&mut layer.links) {
+        link_to_lower(layer, parents, &path, &target)?;
+    }
+    for path in layer.root.implied.clone() {
+        inherit(layer, parents, &path).map_err(failed("take attributes of", &path))?;
+    }
+    Ok(())
+}
+
+fn link_to_lower(layer: &mut Unpacked, parents: &Layers, path: &[u8], target: &[u8]) -> Result<(), Error> {
+    let directory = layer.root.parent(path).map_err(failed("open the parent of", path))?;
+    let name = split(path).1;
+    let link = |layer: &Unpacked, target: &[u8]| link_inside(&layer.root, target, &directory, name);
+    if link(layer, target).is_ok() {
+        return Ok(());
+    }
+    let located = parents.locate(target, false).map_err(failed("look up", target))?;
+    let Found::Leaf { parent, stat } = located.found else {
+        return Err(Error::LinkTarget { path: lossy(path), target: lossy(target) });
+    };
+    let copied = joined(&located.path);
+    copy_up(layer, &copied, &parent, &stat).map_err(failed("copy", &copied))?;
+    link(layer, &copied).map_err(failed("link", path))
+}
+
+/// Copies a file of a lower layer to the same place in this one.
+fn copy_up(layer: &mut Unpacked, path: &[u8], from: &OwnedFd, stat: &Stat) -> io::Result<()> {
+    let into = layer.root.parent(path)?;
+    let name = split(path).1;
+    match FileType::from_raw_mode(stat.st_mode) {
+        FileType::RegularFile => copy_file(from, &into, name, stat)?,
+        FileType::Symlink => {
+            let target = fs::readlinkat(from, name, Vec::new())?;
+            fs::symlinkat(target.as_bytes(), &into.fd, name)?;
+        }
+        kind => fs::mknodat(&into.fd, name, kind, Mode::from_raw_mode(stat.st_mode), stat.st_rdev)?,
+    }
+    layer.usage.add(u64::try_from(stat.st_size).unwrap_or(0));
+    let (uid, gid) = owner(stat);
+    if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile {
+        fs::chownat(&into.fd, name, Some(uid), Some(gid), AtFlags::SYMLINK_NOFOLLOW)?;
+    }
+    Ok(fs::utimensat(&into.fd, name, &times(stat), AtFlags::SYMLINK_NOFOLLOW)?)
+}
+
+fn copy_file(from: &OwnedFd, into: &Directory, name: &[u8], stat: &Stat) -> io::Result<()> {
+    let read = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let write = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let mut source = File::from(fs::openat(from, name, read, Mode::empty())?);
+    let mut copy = File::from(fs::openat(&into.fd, name, write, Mode::RUSR)?);
+    io::copy(&mut source, &mut copy)?;
+    take_attributes(&source, &copy, stat)
+}
+
+/// Gives an implied directory what it has in the merged view of the parents, if it is there.
+fn inherit(layer: &mut Unpacked, parents: &Layers, path: &[u8]) -> io::Result<()> {
+    let here = match layer.root.directory(path) {
+        // Replaced by something else since.
+        Err(Errno::NOENT | Errno::NOTDIR) => return Ok(()),
+        here => here?,
+    };
+    let located = parents.locate(path, true)?;
+    let Found::Directory(merged) = &located.found else {
+        layer.times.insert(path.to_vec(), Timespec { tv_sec: 0, tv_nsec: 0 });
+        return Ok(());
+    };
+    let Some(lower) = merged.uppermost() else {
+        return Ok(());
+    };
+    let stat = fs::fstat(lower)?;
+    take_attributes(lower, &here.fd, &stat)?;
+    layer.times.insert(path.to_vec(), times(&stat).last_modification);
+    Ok(())
+}
+
+fn take_attributes(from: impl AsFd, to: impl AsFd, stat: &Stat) -> io::Result<()> {
+    let (uid, gid) = owner(stat);
+    fs::fchown(&to, Some(uid), Some(gid))?;
+    fs::fchmod(&to, Mode::from_raw_mode(stat.st_mode))?;
+    copy_xattrs(from, to)
+}
+
+fn copy_xattrs(from: impl AsFd, to: impl AsFd) -> io::Result<()> {
+    let mut names = Vec::with_capacity(1 << 16);
+    fs::flistxattr(&from, rustix::buffer::spare_capacity(&mut names))?;
+    for name in names.split(|byte| *byte == 0).filter(|name| !name.is_empty()) {
+        if name.starts_with(b"trusted.overlay.") {
+            continue;
+        }
+        let mut value = Vec::with_capacity(1 << 16);
+        fs::fgetxattr(&from, name, rustix::buffer::spare_capacity(&mut value))?;
+        fs::fsetxattr(&to, name, &value, XattrFlags::empty())?;
+    }
+    Ok(())
+}
+
+fn owner(stat: &Stat) -> (Uid, Gid) {
+    (Uid::from_raw(stat.st_uid), Gid::from_raw(stat.st_gid))
+}
+
+fn times(stat: &Stat) -> Timestamps {
+    let time = Timespec { tv_sec: stat.st_mtime, tv_nsec: stat.st_mtime_nsec as i64 };
+    Timestamps { last_access: time, last_modification: time }
+}

@@ -1,0 +1,471 @@
+//! Unpacks the tar stream of one layer into a directory as overlay wants it: a removed name becomes a character device
+//! 0:0, a replaced directory is marked opaque. Nothing in the archive can name anything outside the directory.
+
+mod archive;
+mod complete;
+mod pax;
+pub(crate) mod root;
+mod sparse;
+
+use std::collections::HashMap;
+use std::io::{self, BufRead};
+use std::os::fd::AsFd;
+use std::path::Path;
+
+use rustix::fs::{self, AtFlags, FileType, Gid, Mode, OFlags, Timespec, Timestamps, Uid, XattrFlags};
+use rustix::io::Errno;
+
+use self::archive::{Archive, Entry, Kind};
+use self::root::{Directory, Root, is_directory, is_whiteout, mark_opaque, normalized, split};
+
+pub(crate) use self::complete::complete;
+
+const WHITEOUT: &[u8] = b".wh.";
+const WHITEOUT_META: &[u8] = b".wh..wh.";
+const WHITEOUT_OPAQUE: &[u8] = b".wh..wh..opq";
+
+/// What one layer may hold at most; a stream that goes on beyond is an attack or an accident.
+#[derive(Debug, Clone, Copy)]
+pub struct Limits {
+    /// Bytes of all files together.
+    pub bytes: u64,
+    /// Entries of the archive.
+    pub entries: u64,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Limits { bytes: 1 << 40, entries: 20_000_000 }
+    }
+}
+
+/// Why a layer could not be unpacked.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The archive's framing is broken, or reading it failed.
+    #[error("read archive after {after:?}")]
+    Archive {
+        /// The last entry read, empty at the start.
+        after: String,
+        #[source]
+        /// What was wrong.
+        source: io::Error,
+    },
+    /// An entry names something outside the layer.
+    #[error("entry {path:?} leaves the layer's root through `..`")]
+    Escape {
+        /// The name as the archive has it.
+        path: String,
+    },
+    /// An entry's whiteout name removes nothing that could exist.
+    #[error("entry {path:?} is not a valid whiteout")]
+    Whiteout {
+        /// The name as the archive has it.
+        path: String,
+    },
+    /// An entry could not be made.
+    #[error("{step} {path:?}")]
+    Entry {
+        /// What was being done.
+        step: &'static str,
+        /// The entry's name.
+        path: String,
+        #[source]
+        /// The failed call's error.
+        source: io::Error,
+    },
+    /// A hard link's target is in neither this layer nor those below.
+    #[error("hard link {path:?}: its target {target:?} is not in the image")]
+    LinkTarget {
+        /// The link.
+        path: String,
+        /// What it should link to.
+        target: String,
+    },
+    /// More than [`Limits`] allow.
+    #[error("layer holds more than {limit} {what}")]
+    Limit {
+        /// The limit exceeded.
+        limit: u64,
+        /// Its unit.
+        what: &'static str,
+    },
+}
+
+/// Disk space a directory tree takes.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Usage {
+    /// Bytes, in whole blocks.
+    pub bytes: u64,
+    /// Files, directories and links.
+    pub inodes: u64,
+}
+
+impl Usage {
+    pub(crate) fn add(&mut self, bytes: u64) {
+        self.bytes += bytes.next_multiple_of(4096);
+        self.inodes += 1;
+    }
+}
+
+/// An unpacked layer, still to be completed from its parents unless it stands alone.
+pub(crate) struct Unpacked {
+    root: Root,
+    /// Modification times of directories; set last, since making entries changes them.
+    times: HashMap<Vec<u8>, Timespec>,
+    /// Hard links whose target was not in the layer, with it, as they came: one may lead to another.
+    links: Vec<(Vec<u8>, Vec<u8>)>,
+    pub(crate) usage: Usage,
+}
+
+impl Unpacked {
+    /// True when nothing in the layer depends on the layers below it, so that all images can share it.
+    pub(crate) fn stands_alone(&self) -> bool {
+        self.root.implied.is_empty() && self.links.is_empty()
+    }
+
+    /// Sets what can only be set when all entries are there.
+    pub(crate) fn finish(&self) -> Result<(), Error> {
+        for (path, time) in &self.times {
+            match self.root.directory(path) {
+                // Replaced by something else since.
+                Err(Errno::NOENT | Errno::NOTDIR) => {}
+                found => found
+                    .and_then(|directory| fs::futimens(&directory.fd, &both(*time)))
+                    .map_err(|errno| failed("set times of", path)(errno.into()))?,
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Unpacks `input` into the empty directory `into`, reading it to its end.
+pub(crate) fn unpack(input: impl BufRead, into: &Path, limits: Limits) -> Result<Unpacked, Error> {
+    let root = Root::open(into).map_err(failed("open", b"/"))?;
+    let mut unpacker = Unpacker {
+        state: Unpacked { root, times: HashMap::new(), links: Vec::new(), usage: Usage::default() },
+        umask: umask().map_err(failed("read umask of", b"/proc/self/status"))?,
+        limits,
+        entries: 0,
+        written: 0,
+    };
+    unpacker.state.usage.add(4096);
+    unpacker.run(Archive::new(input))?;
+    Ok(unpacker.state)
+}
+
+struct Unpacker {
+    state: Unpacked,
+    /// What the kernel takes from the mode of a new file: without knowing it each file would need another call.
+    umask: u32,
+    limits: Limits,
+    entries: u64,
+    written: u64,
+}
+
+impl Unpacker {
+    fn run(&mut self, mut archive: Archive<impl BufRead>) -> Result<(), Error> {
+        let mut after = Vec::new();
+        loop {
+            let next = archive.next().map_err(broken(&after))?;
+            let Some(entry) = next else {
+                return archive.drain().map_err(broken(&after));
+            };
+            self.count(&entry)?;
+            self.entry(&entry, &mut archive)?;
+            after = entry.path;
+        }
+    }
+
+    fn count(&mut self, entry: &Entry) -> Result<(), Error> {
+        self.entries += 1;
+        let stored = entry.extents.iter().map(|extent| extent.length);
+        self.written = stored.fold(self.written, u64::saturating_add);
+        if self.entries > self.limits.entries {
+            return Err(Error::Limit { limit: self.limits.entries, what: "entries" });
+        }
+        if self.written > self.limits.bytes {
+            return Err(Error::Limit { limit: self.limits.bytes, what: "bytes" });
+        }
+        Ok(())
+    }
+
+    fn entry(&mut self, entry: &Entry, archive: &mut Archive<impl BufRead>) -> Result<(), Error> {
+        let escapes = || Error::Escape { path: lossy(&entry.path) };
+        let path = normalized(&entry.path).ok_or_else(escapes)?;
+        let (above, name) = split(&path);
+        if is_metadata(&path) && name != WHITEOUT_OPAQUE {
+            return Ok(());
+        }
+        let directory = self.state.root.parent(&path).map_err(failed("make the parents of", &path))?;
+        if name == WHITEOUT_OPAQUE {
+            return self.hide_lower(&directory, above);
+        }
+        if let Some(hidden) = name.strip_prefix(WHITEOUT) {
+            return self.whiteout(&directory, hidden, entry);
+        }
+        if entry.kind == Kind::HardLink {
+            return self.hard_link(&directory, &path, entry);
+        }
+        self.forget_link(&path);
+        let made = match entry.kind {
+            Kind::Directory => self.directory(&directory, &path, entry),
+            Kind::File => self.file(&directory, name, entry, archive),
+            Kind::Symlink => self.symlink(&directory, name, entry),
+            _ => self.node(&directory, name, entry),
+        };
+        made.map_err(failed("unpack", &path))
+    }
+
+    fn hide_lower(&mut self, directory: &Directory, path: &[u8]) -> Result<(), Error> {
+        mark_opaque(&directory.fd).map_err(failed("mark opaque", path))
+    }
+
+    fn whiteout(&mut self, directory: &Directory, hidden: &[u8], entry: &Entry) -> Result<(), Error> {
+        if matches!(hidden, b"" | b"." | b"..") {
+            return Err(Error::Whiteout { path: lossy(&entry.path) });
+        }
+        let made = fs::mknodat(&directory.fd, hidden, FileType::CharacterDevice, Mode::empty(), 0);
+        let outcome = match made {
+            Ok(()) => {
+                self.state.usage.add(0);
+                Ok(())
+            }
+            Err(Errno::EXIST) => hide_below(directory, hidden),
+            Err(error) => Err(error.into()),
+        };
+        outcome.map_err(failed("make the whiteout", &entry.path))
+    }
+
+    fn hard_link(&mut self, directory: &Directory, path: &[u8], entry: &Entry) -> Result<(), Error> {
+        let escapes = || Error::Escape { path: lossy(&entry.target) };
+        let target = normalized(&entry.target).ok_or_else(escapes)?;
+        self.forget_link(path);
+        match link_inside(&self.state.root, &target, directory, split(path).1) {
+            Err(error) if is_absent(&error) => {
+                let cleared = self.clear(directory, split(path).1);
+                cleared.map_err(failed("replace", path))?;
+                self.state.links.push((path.to_vec(), target));
+            }
+            linked => linked.map_err(failed("link", path))?,
+        }
+        self.state.root.forget_recent();
+        Ok(())
+    }
+
+    fn forget_link(&mut self, path: &[u8]) {
+        if !self.state.links.is_empty() {
+            self.state.links.retain(|(link, _)| link != path);
+        }
+    }
+
+    fn directory(&mut self, parent: &Directory, path: &[u8], entry: &Entry) -> io::Result<()> {
+        let made = if path.is_empty() { parent.clone() } else { self.make_directory(parent, path)? };
+        set_owner(&made.fd, entry)?;
+        fs::fchmod(&made.fd, Mode::from_raw_mode(entry.mode))?;
+        set_xattrs(entry, |name, value| fs::fsetxattr(&made.fd, name, value, XattrFlags::empty()))?;
+        self.state.root.implied.remove(path);
+        self.state.times.insert(path.to_vec(), entry.mtime);
+        self.state.root.forget_recent();
+        Ok(())
+    }
+
+    fn make_directory(&mut self, parent: &Directory, path: &[u8]) -> io::Result<Directory> {
+        let name = split(path).1;
+        let mut hides = false;
+        loop {
+            match fs::mkdirat(&parent.fd, name, Mode::RWXU) {
+                Ok(()) => self.state.usage.add(4096),
+                Err(Errno::EXIST) => {
+                    let stat = parent.stat(name)?;
+                    if !is_directory(&stat) {
+                        hides |= is_whiteout(&stat);
+                        self.clear(parent, name)?;
+                        continue;
+                    }
+                }
+                Err(error) => return Err(error.into()),
+            }
+            let directory = self.state.root.directory(path)?;
+            if hides {
+                mark_opaque(&directory.fd)?;
+            }
+            return Ok(directory);
+        }
+    }
+
+    fn file(
+        &mut self,
+        parent: &Directory,
+        name: &[u8],
+        entry: &Entry,
+        archive: &mut Archive<impl BufRead>,
+    ) -> io::Result<()> {
+        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let mode = Mode::from_raw_mode(entry.mode & 0o777);
+        let fd = self.replacing(parent, name, || fs::openat(&parent.fd, name, flags, mode))?;
+        let mut stored = 0;
+        for extent in &entry.extents {
+            let mut at = extent.offset;
+            archive.body(extent.length, |piece| {
+                rustix::io::retry_on_intr(|| write_all_at(&fd, piece, at))?;
+                at += piece.len() as u64;
+                Ok(())
+            })?;
+            stored += extent.length;
+        }
+        if stored != entry.size {
+            fs::ftruncate(&fd, entry.size)?;
+        }
+        self.state.usage.add(stored);
+        if parent.passes_group_on || entry.uid != 0 || entry.gid != 0 {
+            set_owner(&fd, entry)?;
+        }
+        if entry.mode & (self.umask | 0o7000) != 0 {
+            fs::fchmod(&fd, Mode::from_raw_mode(entry.mode))?;
+        }
+        set_xattrs(entry, |name, value| fs::fsetxattr(&fd, name, value, XattrFlags::empty()))?;
+        Ok(fs::futimens(&fd, &both(entry.mtime))?)
+    }
+
+    fn symlink(&mut self, parent: &Directory, name: &[u8], entry: &Entry) -> io::Result<()> {
+        let target = entry.target.as_slice();
+        self.replacing(parent, name, || fs::symlinkat(target, &parent.fd, name))?;
+        self.state.usage.add(0);
+        self.describe(parent, name, entry)
+    }
+
+    fn node(&mut self, parent: &Directory, name: &[u8], entry: &Entry) -> io::Result<()> {
+        let kind = match entry.kind {
+            Kind::Character => FileType::CharacterDevice,
+            Kind::Block => FileType::BlockDevice,
+            _ => FileType::Fifo,
+        };
+        let device = fs::makedev(entry.device.0, entry.device.1);
+        let mode = Mode::from_raw_mode(entry.mode & 0o777);
+        self.replacing(parent, name, || fs::mknodat(&parent.fd, name, kind, mode, device))?;
+        self.state.usage.add(0);
+        self.describe(parent, name, entry)?;
+        fs::chmodat(&parent.fd, name, Mode::from_raw_mode(entry.mode), AtFlags::empty())?;
+        Ok(fs::utimensat(&parent.fd, name, &both(entry.mtime), AtFlags::SYMLINK_NOFOLLOW)?)
+    }
+
+    /// Owner, attributes and time of what cannot be opened.
+    fn describe(&self, parent: &Directory, name: &[u8], entry: &Entry) -> io::Result<()> {
+        let (uid, gid) = (Uid::from_raw(entry.uid), Gid::from_raw(entry.gid));
+        fs::chownat(&parent.fd, name, Some(uid), Some(gid), AtFlags::SYMLINK_NOFOLLOW)?;
+        let path = parent.path_of(name);
+        set_xattrs(entry, |key, value| fs::lsetxattr(&path, key, value, XattrFlags::empty()))?;
+        Ok(fs::utimensat(&parent.fd, name, &both(entry.mtime), AtFlags::SYMLINK_NOFOLLOW)?)
+    }
+
+    /// Makes something new, in place of what an earlier entry of the same name made: the later one counts.
+    fn replacing<T>(
+        &mut self,
+        parent: &Directory,
+        name: &[u8],
+        make: impl Fn() -> rustix::io::Result<T>,
+    ) -> io::Result<T> {
+        match make() {
+            Err(Errno::EXIST) => {
+                self.clear(parent, name)?;
+                Ok(make()?)
+            }
+            made => Ok(made?),
+        }
+    }
+
+    fn clear(&mut self, parent: &Directory, name: &[u8]) -> io::Result<()> {
+        self.state.root.forget_recent();
+        parent.remove(name)
+    }
+}
+
+/// A name removed and made again in the same layer: what this layer has stays, what lower ones have is hidden.
+fn hide_below(directory: &Directory, name: &[u8]) -> io::Result<()> {
+    if !is_directory(&directory.stat(name)?) {
+        return Ok(());
+    }
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    mark_opaque(&fs::openat(&directory.fd, name, flags, Mode::empty())?)
+}
+
+fn link_inside(root: &Root, target: &[u8], directory: &Directory, name: &[u8]) -> io::Result<()> {
+    let (above, last) = split(target);
+    let from = root.directory(above)?;
+    let link = || fs::linkat(&from.fd, last, &directory.fd, name, AtFlags::empty());
+    match link() {
+        Err(Errno::EXIST) => {
+            let (old, new) = (directory.stat(name)?, from.stat(last)?);
+            if (old.st_dev, old.st_ino) == (new.st_dev, new.st_ino) {
+                return Ok(());
+            }
+            directory.remove(name)?;
+            Ok(link()?)
+        }
+        linked => Ok(linked?),
+    }
+}
+
+/// AUFS keeps its own records in names that start so; they are no part of the image.
+fn is_metadata(path: &[u8]) -> bool {
+    path.split(|byte| *byte == b'/').any(|part| part.starts_with(WHITEOUT_META))
+}
+
+fn write_all_at(fd: impl AsFd, mut bytes: &[u8], mut at: u64) -> rustix::io::Result<()> {
+    while !bytes.is_empty() {
+        let written = rustix::io::pwrite(&fd, bytes, at)?;
+        bytes = &bytes[written..];
+        at += written as u64;
+    }
+    Ok(())
+}
+
+fn set_owner(fd: impl AsFd, entry: &Entry) -> io::Result<()> {
+    let (uid, gid) = (Uid::from_raw(entry.uid), Gid::from_raw(entry.gid));
+    Ok(fs::fchown(fd, Some(uid), Some(gid))?)
+}
+
+/// Sets the entry's extended attributes. Those by which overlay itself is steered are not the image's to set; those the
+/// file system does not support are left out, as every runtime does, except file capabilities, without which a program
+/// would fail later and far from the cause.
+fn set_xattrs(entry: &Entry, set: impl Fn(&[u8], &[u8]) -> rustix::io::Result<()>) -> io::Result<()> {
+    for (name, value) in &entry.xattrs {
+        if name.starts_with(b"trusted.overlay.") || name.starts_with(b"user.overlay.") {
+            continue;
+        }
+        match set(name, value) {
+            Err(Errno::OPNOTSUPP | Errno::PERM) if name != b"security.capability" => {}
+            outcome => outcome?,
+        }
+    }
+    Ok(())
+}
+
+fn both(time: Timespec) -> Timestamps {
+    Timestamps { last_access: time, last_modification: time }
+}
+
+fn umask() -> io::Result<u32> {
+    let status = std::fs::read_to_string("/proc/self/status")?;
+    let line = status.lines().find_map(|line| line.strip_prefix("Umask:"));
+    // Nothing known: assume that all bits are taken, which costs a call per file.
+    let mask = line.and_then(|octal| u32::from_str_radix(octal.trim(), 8).ok());
+    Ok(mask.unwrap_or(0o777))
+}
+
+fn broken(after: &[u8]) -> impl FnOnce(io::Error) -> Error {
+    move |source| Error::Archive { after: lossy(after), source }
+}
+
+fn is_absent(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory)
+}
+
+fn failed(step: &'static str, path: &[u8]) -> impl FnOnce(io::Error) -> Error {
+    move |source| Error::Entry { step, path: lossy(path), source }
+}
+
+fn lossy(path: &[u8]) -> String {
+    String::from_utf8_lossy(path).into_owned()
+}
