@@ -9,7 +9,6 @@ mod tests;
 use std::{
     io,
     path::{Path, PathBuf},
-    time::Duration,
 };
 
 use documented::DocumentedFields;
@@ -18,6 +17,8 @@ use tracing_subscriber::filter::EnvFilter;
 
 pub use mode::Mode;
 pub use print::default_text;
+
+use crate::network;
 
 /// Read when no file is named; it need not exist.
 pub const DEFAULT_PATH: &str = "/etc/berth/config.toml";
@@ -38,6 +39,8 @@ pub struct Config {
     pub images: Images,
     /// How pods and containers are run.
     pub pods: Pods,
+    /// Who gives pods their addresses, and how.
+    pub network: network::Config,
 }
 
 /// The CRI socket.
@@ -103,10 +106,6 @@ pub struct Pods {
     pub pids_limit: u32,
     /// Longest line of a container's log in bytes; what is longer is split, as the CRI format has it.
     pub max_log_line: usize,
-    /// How long a shim may take to answer before it is taken for stuck.
-    pub shim_timeout_seconds: u64,
-    /// How long the processes of a container may take to die of SIGKILL before the call fails.
-    pub kill_timeout_seconds: u64,
 }
 
 /// When to keep within what the host allows instead of failing.
@@ -187,17 +186,12 @@ impl Config {
         require(clean, "pods.cgroup_root", root, "must begin with / and name a cgroup")?;
         let line = self.pods.max_log_line;
         require((256..=1 << 20).contains(&line), "pods.max_log_line", line, "must be from 256 to 1048576")?;
-        for (key, seconds) in [
-            ("pods.shim_timeout_seconds", self.pods.shim_timeout_seconds),
-            ("pods.kill_timeout_seconds", self.pods.kill_timeout_seconds),
-        ] {
-            require((1..=3600).contains(&seconds), key, seconds, "must be from 1 to 3600")?;
-        }
         Ok(self)
     }
 
     fn paths(&self) -> impl Iterator<Item = (&'static str, &Path)> {
-        let fixed = [("root", &self.root), ("state", &self.state)];
+        let fixed =
+            [("root", &self.root), ("state", &self.state), ("network.netns_dir", &self.network.netns_dir)];
         let socket = self.socket.path.as_ref().map(|path| ("socket.path", path));
         let shim = self.pods.shim.as_ref().map(|path| ("pods.shim", path));
         let hosts = self.images.hosts_dirs.iter().map(|path| ("images.hosts_dirs", path));
@@ -210,18 +204,6 @@ impl Config {
     }
 }
 
-impl Pods {
-    /// How long a shim may take to answer.
-    pub fn shim_timeout(&self) -> Duration {
-        Duration::from_secs(self.shim_timeout_seconds)
-    }
-
-    /// How long processes may take to die of SIGKILL.
-    pub fn kill_timeout(&self) -> Duration {
-        Duration::from_secs(self.kill_timeout_seconds)
-    }
-}
-
 impl Default for Config {
     fn default() -> Self {
         Self {
@@ -231,6 +213,7 @@ impl Default for Config {
             log: Log::default(),
             images: Images::default(),
             pods: Pods::default(),
+            network: network::Config::default(),
         }
     }
 }
@@ -258,8 +241,6 @@ impl Default for Pods {
             restrict_oom_score_adj: Restrict::Auto,
             pids_limit: 0,
             max_log_line: 16384,
-            shim_timeout_seconds: 30,
-            kill_timeout_seconds: 10,
         }
     }
 }

@@ -5,6 +5,7 @@ use serde::Serialize;
 use toml::{Table, Value};
 
 use super::Config;
+use crate::network;
 
 const INTRO: &str =
     "Berth's configuration. Every key is shown with its default; leave out what shall stay so.";
@@ -18,6 +19,9 @@ pub fn default_text() -> String {
     text += &section::<Config, _>("log", &config.log);
     text += &section::<Config, _>("images", &config.images);
     text += &section::<Config, _>("pods", &config.pods);
+    text += &section::<Config, _>("network", &config.network);
+    text += &section::<network::Config, _>("network.cni", &config.network.cni);
+    text += &section::<network::Config, _>("network.bridge", &config.network.bridge);
     text
 }
 

@@ -33,7 +33,9 @@ fn every_key_is_printed_below_a_comment() {
     let printed: toml::Table = toml::from_str(&text).unwrap();
     assert_eq!(printed, toml::Table::try_from(Config::default()).unwrap(), "a section is missing");
     let lines: Vec<&str> = text.lines().collect();
-    for (above, line) in lines.iter().zip(&lines[1..]).filter(|(_, line)| line.contains(" =")) {
+    for (above, line) in
+        lines.iter().zip(&lines[1..]).filter(|(_, line)| line.contains(" = ") && !line.starts_with('#'))
+    {
         assert!(above.starts_with("# "), "{line} has no comment");
     }
 }
@@ -95,8 +97,7 @@ fn a_value_that_cannot_work_is_refused_with_its_key() {
         ("[pods]\ncgroup_root = \"/\"", "pods.cgroup_root"),
         ("[pods]\ncgroup_root = \"/a/../..\"", "pods.cgroup_root"),
         ("[pods]\nmax_log_line = 1", "pods.max_log_line"),
-        ("[pods]\nshim_timeout_seconds = 0", "pods.shim_timeout_seconds"),
-        ("[pods]\nkill_timeout_seconds = 86400", "pods.kill_timeout_seconds"),
+        ("[network]\nnetns_dir = \"netns\"", "network.netns_dir"),
     ] {
         let error = refusal(text);
         assert!(error.contains(&format!("key {key} =")), "{text}: {error}");

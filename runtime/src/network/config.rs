@@ -4,13 +4,14 @@ use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use documented::DocumentedFields;
 use serde::{Deserialize, Serialize};
 
 use super::Subnet;
 
 /// The `[network]` section: who gives pods their addresses, and how.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, DocumentedFields)]
+#[serde(default, deny_unknown_fields)]
 pub struct Config {
     /// `cni` runs the plugins found in `cni.conf_dir` (what a Kubernetes node needs);
     /// `bridge` is the built-in network for one machine without CNI.
@@ -35,8 +36,8 @@ pub enum Provider {
 }
 
 /// How CNI plugins are found and run.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, DocumentedFields)]
+#[serde(default, deny_unknown_fields)]
 pub struct CniConfig {
     /// Watched for `*.conflist`, `*.conf` and `*.json`; the first valid ones in order of name count.
     pub conf_dir: PathBuf,
@@ -51,8 +52,8 @@ pub struct CniConfig {
 }
 
 /// The built-in bridge network.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, DocumentedFields)]
+#[serde(default, deny_unknown_fields)]
 pub struct BridgeConfig {
     /// The bridge's interface name, at most 15 bytes; the nftables table is `berth-<name>`.
     pub name: String,
