@@ -6,3 +6,4 @@ pub mod config;
 pub mod container;
 pub mod network;
 pub mod pod;
+pub mod spec;

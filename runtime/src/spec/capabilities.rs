@@ -1,0 +1,88 @@
+//! What of root's power the processes have, capabilities(7).
+
+use std::str::FromStr;
+
+use oci_spec::runtime::{Capabilities, Capability, LinuxCapabilities};
+
+use super::Error;
+use crate::container::config::Security;
+
+/// What a container has that asks for nothing: the set every runtime agrees on.
+const DEFAULT: [Capability; 14] = [
+    Capability::AuditWrite,
+    Capability::Chown,
+    Capability::DacOverride,
+    Capability::Fowner,
+    Capability::Fsetid,
+    Capability::Kill,
+    Capability::Mknod,
+    Capability::NetBindService,
+    Capability::NetRaw,
+    Capability::Setfcap,
+    Capability::Setgid,
+    Capability::Setpcap,
+    Capability::Setuid,
+    Capability::SysChroot,
+];
+
+/// The five sets of the first process. `host` bounds them all: what the daemon lacks it cannot give, and a container
+/// that names such a capability gets the rest.
+///
+/// `ALL` is taken first, so that adding all and dropping one leaves all but one. Dropping wins over adding. Nothing is
+/// inheritable but what is ambient, so that no file gains what its process was not given (CVE-2022-24769).
+pub(crate) fn build(security: &Security, host: &Capabilities) -> Result<LinuxCapabilities, Error> {
+    let add = Named::parse("add_capabilities", &security.add_capabilities)?;
+    let drop = Named::parse("drop_capabilities", &security.drop_capabilities)?;
+    let ambient = Named::parse("add_ambient_capabilities", &security.add_ambient_capabilities)?;
+    if security.privileged {
+        return Ok(sets(host.clone(), ambient.of(host)));
+    }
+    let mut granted: Capabilities = if add.all { host.clone() } else { DEFAULT.into() };
+    if drop.all {
+        granted.clear();
+    }
+    let ambient: Capabilities = ambient.of(host).difference(&drop.named).copied().collect();
+    granted.extend(add.named);
+    granted.extend(&ambient);
+    granted.retain(|capability| host.contains(capability) && !drop.named.contains(capability));
+    Ok(sets(granted, ambient))
+}
+
+fn sets(granted: Capabilities, ambient: Capabilities) -> LinuxCapabilities {
+    let mut sets = LinuxCapabilities::default();
+    sets.set_bounding(Some(granted.clone()))
+        .set_effective(Some(granted.clone()))
+        .set_permitted(Some(granted))
+        .set_inheritable(Some(ambient.clone()))
+        .set_ambient(Some(ambient));
+    sets
+}
+
+/// A list of names, with `ALL` apart.
+struct Named {
+    all: bool,
+    named: Capabilities,
+}
+
+impl Named {
+    fn parse(field: &'static str, names: &[String]) -> Result<Self, Error> {
+        let (all, others): (Vec<_>, Vec<_>) = names.iter().partition(|name| name.eq_ignore_ascii_case("ALL"));
+        let named = others.into_iter().map(|name| capability(field, name)).collect::<Result<_, _>>()?;
+        Ok(Self { all: !all.is_empty(), named })
+    }
+
+    /// Those among the ones that the host has.
+    fn of(&self, host: &Capabilities) -> Capabilities {
+        host.iter().filter(|capability| self.all || self.named.contains(capability)).copied().collect()
+    }
+}
+
+/// Knows a capability with and without `CAP_`, in upper or lower case.
+fn capability(field: &'static str, name: &str) -> Result<Capability, Error> {
+    let upper = name.to_ascii_uppercase();
+    let short = upper.strip_prefix("CAP_").unwrap_or(&upper);
+    Capability::from_str(short).map_err(|_| Error::invalid(field, name, "no such capability"))
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,159 @@
+//! From what a container is asked to be to the OCI runtime specification that a shim acts on. Pure: everything that has
+//! to be looked up on the host or in the image comes in with [`Inputs`], so that every rule here is a line in a table of
+//! tests.
+//!
+//! Where the OCI specification leaves a choice, the container gets what containerd would give it; docs/decisions tells
+//! where and why not. System call filters are not described yet.
+
+pub mod accounts;
+mod capabilities;
+mod devices;
+mod environment;
+mod error;
+pub mod host;
+mod mounts;
+mod namespaces;
+mod process;
+pub mod resolv;
+pub mod resources;
+pub mod signal;
+pub mod user;
+
+use std::path::PathBuf;
+
+use oci_spec::runtime::{Linux, LinuxPids, LinuxResources, Root, Spec};
+
+pub use self::{
+    accounts::Accounts,
+    devices::FoundDevice,
+    error::Error,
+    host::{Cgroups, Defaults, Host},
+    namespaces::PidNamespace,
+    signal::Signal,
+};
+use crate::{
+    container::config::{ContainerConfig, Mount},
+    pod::config::PodConfig,
+};
+
+/// Version of the OCI runtime specification that the result keeps to.
+const OCI_VERSION: &str = "1.3.0";
+
+/// Everything a container's description follows from.
+#[derive(Clone, Debug)]
+pub struct Inputs<'a> {
+    /// What the container is asked to be. Its `mounts` and `devices` are not read: see the fields below.
+    pub container: &'a ContainerConfig,
+    /// The pod it belongs to.
+    pub pod: &'a PodConfig,
+    /// What its image says.
+    pub image: &'a ImageDefaults,
+    /// Users and groups of its image.
+    pub accounts: &'a Accounts,
+    /// What the host can do.
+    pub host: &'a Host,
+    /// What the daemon gives to every container.
+    pub defaults: &'a Defaults,
+    /// The host name that its processes see.
+    pub hostname: &'a str,
+    /// The pod's files that are shown in /etc.
+    pub files: &'a PodFiles,
+    /// The container's mounts, their sources checked and symbolic links in them resolved.
+    pub mounts: &'a [Mount],
+    /// Directories that the daemon made for the image's volumes. A mount at the same place wins.
+    pub volumes: &'a [Mount],
+    /// The nodes that the container's devices name on the host.
+    pub devices: &'a [FoundDevice],
+    /// Below each cgroup hierarchy's root, as `/a/b/ID`.
+    pub cgroup_path: &'a str,
+    /// Where its processes are numbered.
+    pub pid: PidNamespace,
+}
+
+/// What an image says about the containers made from it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ImageDefaults {
+    /// `user`, `uid`, `user:group` or nothing.
+    pub user: String,
+    /// `NAME=value` each.
+    pub env: Vec<String>,
+    /// What runs.
+    pub entrypoint: Vec<String>,
+    /// Its arguments, or what runs when there is no entrypoint.
+    pub cmd: Vec<String>,
+    /// Where it runs.
+    pub working_dir: String,
+    /// Signal that stops it.
+    pub stop_signal: Option<String>,
+}
+
+/// Paths on the host of what a pod's containers find in /etc. `None` leaves the image's file.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct PodFiles {
+    /// For /etc/resolv.conf.
+    pub resolv_conf: Option<PathBuf>,
+    /// For /etc/hosts.
+    pub hosts: Option<PathBuf>,
+    /// For /etc/hostname.
+    pub hostname: Option<PathBuf>,
+}
+
+/// Describes a container to its shim, or says what is wrong with it.
+///
+/// Network, IPC and UTS namespaces, the host name and sysctls are the pod's and not repeated here.
+pub fn build(inputs: &Inputs<'_>) -> Result<Spec, Error> {
+    let security = &inputs.container.security;
+    if security.privileged && !inputs.pod.privileged {
+        return Err(Error::Unprivileged(inputs.container.metadata.name.clone()));
+    }
+    signal::stop_signal(inputs.container, inputs.image)?;
+    let mut root = Root::default();
+    root.set_path("rootfs".into()).set_readonly(Some(security.readonly_rootfs));
+    let mut spec = Spec::default();
+    spec.set_version(OCI_VERSION.to_owned())
+        .set_root(Some(root))
+        .set_process(Some(process::build(inputs)?))
+        .set_hostname(None)
+        .set_annotations(None)
+        .set_mounts(Some(mounts::build(inputs)?))
+        .set_linux(Some(linux(inputs)?));
+    Ok(spec)
+}
+
+fn linux(inputs: &Inputs<'_>) -> Result<Linux, Error> {
+    let security = &inputs.container.security;
+    let propagation = mounts::root_propagation(inputs.mounts).map(str::to_owned);
+    let mut linux = Linux::default();
+    linux
+        .set_namespaces(Some(namespaces::build(&inputs.pid, inputs.host.cgroups, security.privileged)))
+        .set_devices(Some(devices::nodes(inputs)?))
+        .set_resources(Some(limits(inputs)?))
+        .set_cgroups_path(Some(inputs.cgroup_path.into()))
+        .set_rootfs_propagation(propagation)
+        .set_masked_paths(Some(hidden(inputs, "masked_paths", &security.masked_paths)?))
+        .set_readonly_paths(Some(hidden(inputs, "readonly_paths", &security.readonly_paths)?));
+    Ok(linux)
+}
+
+fn limits(inputs: &Inputs<'_>) -> Result<LinuxResources, Error> {
+    let mut limits = resources::to_oci(&inputs.container.resources, inputs.host)?;
+    limits.set_devices(Some(devices::rules(inputs)?));
+    if let Some(limit) = inputs.defaults.pids_limit {
+        let mut pids = LinuxPids::default();
+        pids.set_limit(limit);
+        limits.set_pids(Some(pids));
+    }
+    Ok(limits)
+}
+
+/// Masked and read-only paths are exactly the caller's, since no other list can say "none": Kubernetes sends the usual
+/// ones itself and an empty list for `procMount: Unmasked`. From a privileged container nothing is hidden.
+fn hidden(inputs: &Inputs<'_>, field: &'static str, paths: &[String]) -> Result<Vec<String>, Error> {
+    if inputs.container.security.privileged {
+        return Ok(Vec::new());
+    }
+    paths.iter().map(|path| mounts::clean(field, path)).collect()
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,160 @@
+//! What a container finds in its file system besides its image.
+
+use std::{
+    collections::BTreeSet,
+    path::{Path, PathBuf},
+};
+
+use oci_spec::runtime::Mount;
+
+use super::{Error, Host, Inputs, error::without_nul};
+use crate::container::config::{self, Propagation};
+
+/// The default mounts, then everything that is bound from the host, outer places before inner ones so that none is hidden
+/// by one that comes later.
+///
+/// A mount that is asked for takes the place of a default one, of the pod's file or of the image's volume there; one at
+/// /dev takes the place of all that is below it.
+pub(crate) fn build(inputs: &Inputs<'_>) -> Result<Vec<Mount>, Error> {
+    let mut bound =
+        inputs.mounts.iter().map(|mount| bind(mount, inputs.host)).collect::<Result<Vec<_>, _>>()?;
+    let taken: BTreeSet<_> = bound.iter().map(|mount| mount.destination().clone()).collect();
+    let mut own = volumes(inputs)?;
+    own.extend(pod_files(inputs));
+    own.push(shared_memory(inputs));
+    bound.extend(own.into_iter().filter(|mount| !taken.contains(mount.destination())));
+    bound.sort_by_key(|mount| mount.destination().components().count());
+    let mut mounts = defaults(inputs.container.security.privileged);
+    mounts.retain(|mount| !is_replaced(mount.destination(), &taken));
+    mounts.append(&mut bound);
+    Ok(mounts)
+}
+
+fn is_replaced(destination: &Path, taken: &BTreeSet<PathBuf>) -> bool {
+    let below_dev = destination.starts_with("/dev") && taken.contains(Path::new("/dev"));
+    below_dev || taken.contains(destination)
+}
+
+/// Every runtime's defaults. A privileged container may write to /sys, which the others only see.
+fn defaults(privileged: bool) -> Vec<Mount> {
+    let sys = if privileged { "rw" } else { "ro" };
+    vec![
+        mount("proc", "proc", "/proc", &["nosuid", "noexec", "nodev"]),
+        mount("tmpfs", "tmpfs", "/dev", &["nosuid", "strictatime", "mode=755", "size=65536k"]),
+        mount(
+            "devpts",
+            "devpts",
+            "/dev/pts",
+            &["nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620", "gid=5"],
+        ),
+        mount("mqueue", "mqueue", "/dev/mqueue", &["nosuid", "noexec", "nodev"]),
+        mount("sysfs", "sysfs", "/sys", &["nosuid", "noexec", "nodev", sys]),
+        mount("cgroup", "cgroup", "/sys/fs/cgroup", &["nosuid", "noexec", "nodev", "relatime", sys]),
+    ]
+}
+
+/// The pod's /dev/shm, which its shim made, or the host's when the pod shares its IPC.
+fn shared_memory(inputs: &Inputs<'_>) -> Mount {
+    match inputs.pod.namespaces.host_ipc {
+        true => mount("bind", "/dev/shm", "/dev/shm", &["rbind", "rprivate", "rw"]),
+        false => mount("pod-shm", "shm", "/dev/shm", &["nosuid", "noexec", "nodev"]),
+    }
+}
+
+/// Read-only only where the whole root is: programs such as resolvconf write to them.
+fn pod_files(inputs: &Inputs<'_>) -> Vec<Mount> {
+    let files = inputs.files;
+    let access = if inputs.container.security.readonly_rootfs { "ro" } else { "rw" };
+    let places = [
+        (&files.hostname, "/etc/hostname"),
+        (&files.hosts, "/etc/hosts"),
+        (&files.resolv_conf, "/etc/resolv.conf"),
+    ];
+    let bound = places.into_iter().filter_map(|(file, place)| Some((file.as_ref()?, place)));
+    bound.map(|(file, place)| mount("bind", file, place, &["rbind", "rprivate", access])).collect()
+}
+
+fn volumes(inputs: &Inputs<'_>) -> Result<Vec<Mount>, Error> {
+    let from_root = |volume: &config::Mount| config::Mount {
+        container_path: format!("/{}", volume.container_path),
+        ..volume.clone()
+    };
+    inputs.volumes.iter().map(|volume| bind(&from_root(volume), inputs.host)).collect()
+}
+
+fn bind(asked: &config::Mount, host: &Host) -> Result<Mount, Error> {
+    let destination = clean("mount container_path", &asked.container_path)?;
+    if destination == "/" {
+        return Err(Error::invalid("mount container_path", &asked.container_path, "is the root itself"));
+    }
+    without_nul("mount host_path", &asked.host_path)?;
+    if !asked.host_path.starts_with('/') {
+        return Err(Error::invalid("mount host_path", &asked.host_path, "is not an absolute path"));
+    }
+    let mut options = vec!["rbind", propagation(asked.propagation), access(asked, host)?];
+    let flags = [(asked.noexec, "noexec"), (asked.nodev, "nodev"), (asked.nosuid, "nosuid")];
+    options.extend(flags.into_iter().filter(|(set, _)| *set).map(|(_, option)| option));
+    Ok(mount("bind", &asked.host_path, &destination, &options))
+}
+
+fn propagation(asked: Propagation) -> &'static str {
+    match asked {
+        Propagation::Private => "rprivate",
+        Propagation::HostToContainer => "rslave",
+        Propagation::Bidirectional => "rshared",
+    }
+}
+
+fn access(asked: &config::Mount, host: &Host) -> Result<&'static str, Error> {
+    let conflict = |reason| Err(Error::invalid("mount recursive_read_only", &asked.container_path, reason));
+    match (asked.readonly, asked.recursive_readonly) {
+        (false, false) => Ok("rw"),
+        (true, false) => Ok("ro"),
+        (false, true) => conflict("is asked for a mount that is not read-only"),
+        (true, true) if asked.propagation != Propagation::Private => {
+            conflict("is asked for a mount whose propagation is not private")
+        }
+        (true, true) if !host.recursive_readonly => {
+            Err(Error::RecursiveReadonly(asked.container_path.clone()))
+        }
+        (true, true) => Ok("rro"),
+    }
+}
+
+/// Propagation of the container's root: at least what its mounts need to reach through it; `None` is the private default.
+pub(crate) fn root_propagation(mounts: &[config::Mount]) -> Option<&'static str> {
+    let any = |wanted| mounts.iter().any(|mount| mount.propagation == wanted);
+    [Propagation::Bidirectional, Propagation::HostToContainer]
+        .into_iter()
+        .find(|kind| any(*kind))
+        .map(propagation)
+}
+
+/// `path` without `.`, `..` and double slashes, by its text alone. Nothing is above the root.
+pub(crate) fn clean(field: &'static str, path: &str) -> Result<String, Error> {
+    without_nul(field, path)?;
+    if !path.starts_with('/') {
+        return Err(Error::invalid(field, path, "is not an absolute path"));
+    }
+    let mut parts = Vec::new();
+    for part in path.split('/').filter(|part| !part.is_empty() && *part != ".") {
+        match part {
+            ".." => drop(parts.pop()),
+            part => parts.push(part),
+        }
+    }
+    Ok(format!("/{}", parts.join("/")))
+}
+
+fn mount(kind: &str, source: impl AsRef<Path>, destination: &str, options: &[&str]) -> Mount {
+    let mut mount = Mount::default();
+    mount
+        .set_typ(Some(kind.to_owned()))
+        .set_source(Some(source.as_ref().to_owned()))
+        .set_destination(destination.into())
+        .set_options(Some(options.iter().map(|&option| option.to_owned()).collect()));
+    mount
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,189 @@
+//! Limits: their ranges, what an update leaves of them, and how the OCI specification puts them.
+
+use std::collections::BTreeMap;
+
+use oci_spec::runtime::{LinuxCpu, LinuxHugepageLimit, LinuxMemory, LinuxResources};
+
+use super::{
+    Error,
+    host::{Cgroups, Host},
+};
+use crate::container::config::Resources;
+
+/// What an update leaves: what it names replaces what was there, and what it does not name stays. oom_score_adj stays
+/// too, since it belongs to processes and not to the cgroup that an update changes.
+pub fn merge(current: &Resources, update: &Resources) -> Resources {
+    let either = |new: &Option<String>, old: &Option<String>| new.as_ref().or(old.as_ref()).cloned();
+    Resources {
+        cpu_period: update.cpu_period.or(current.cpu_period),
+        cpu_quota: update.cpu_quota.or(current.cpu_quota),
+        cpu_shares: update.cpu_shares.or(current.cpu_shares),
+        cpuset_cpus: either(&update.cpuset_cpus, &current.cpuset_cpus),
+        cpuset_mems: either(&update.cpuset_mems, &current.cpuset_mems),
+        memory_limit: update.memory_limit.or(current.memory_limit),
+        memory_swap_limit: update.memory_swap_limit.or(current.memory_swap_limit),
+        oom_score_adj: current.oom_score_adj,
+        hugepages: by_page_size(current, update),
+        unified: current.unified.clone().into_iter().chain(update.unified.clone()).collect(),
+    }
+}
+
+fn by_page_size(current: &Resources, update: &Resources) -> Vec<(String, u64)> {
+    let sizes: BTreeMap<_, _> = current.hugepages.iter().chain(&update.hugepages).cloned().collect();
+    sizes.into_iter().collect()
+}
+
+/// The same limits as the OCI specification puts them: for a new container, and for an update of a running one.
+pub fn to_oci(resources: &Resources, host: &Host) -> Result<LinuxResources, Error> {
+    let mut limits = LinuxResources::default();
+    limits
+        .set_cpu(cpu(resources)?)
+        .set_memory(memory(resources, host)?)
+        .set_hugepage_limits(hugepages(resources, host)?)
+        .set_unified(unified(resources, host)?);
+    Ok(limits)
+}
+
+fn cpu(resources: &Resources) -> Result<Option<LinuxCpu>, Error> {
+    let mut cpu = LinuxCpu::default();
+    let quota_range = |quota: i64| !(0..1000).contains(&quota);
+    cpu.set_shares(within("cpu_shares", resources.cpu_shares, 2..=262_144)?)
+        .set_period(within("cpu_period", resources.cpu_period, 1000..=1_000_000)?)
+        .set_quota(checked(
+            "cpu_quota",
+            resources.cpu_quota,
+            quota_range,
+            "is not at least 1000, or -1 for no limit",
+        )?)
+        .set_cpus(list("cpuset_cpus", resources.cpuset_cpus.as_deref())?)
+        .set_mems(list("cpuset_mems", resources.cpuset_mems.as_deref())?);
+    Ok((cpu != LinuxCpu::default()).then_some(cpu))
+}
+
+/// A list of numbers and ranges as cpuset(7) has it; empty is none at all.
+fn list(field: &'static str, asked: Option<&str>) -> Result<Option<String>, Error> {
+    let number =
+        |text: &str| text.bytes().all(|byte| byte.is_ascii_digit()).then(|| text.parse::<u32>().ok())?;
+    let is_range = |part: &str| {
+        let (first, last) = part.split_once('-').unwrap_or((part, part));
+        number(first).zip(number(last)).is_some_and(|(first, last)| first <= last)
+    };
+    match asked.unwrap_or_default() {
+        "" => Ok(None),
+        text if text.split(',').all(is_range) => Ok(Some(text.to_owned())),
+        text => Err(Error::invalid(field, text, "is not a list such as 0-2,7")),
+    }
+}
+
+/// Without a limit of its own, swap gets none beyond the memory: a container that may use 1 GiB shall not use two. Where
+/// swap is not counted no limit on it can be kept, and none is written.
+fn memory(resources: &Resources, host: &Host) -> Result<Option<LinuxMemory>, Error> {
+    let range = |bytes: i64| bytes == -1 || bytes > 0;
+    let limit =
+        checked("memory_limit", resources.memory_limit, range, "is not positive, or -1 for no limit")?;
+    let swap = checked(
+        "memory_swap_limit",
+        resources.memory_swap_limit,
+        range,
+        "is not positive, or -1 for no limit",
+    )?;
+    if let Some(swap) = swap.filter(|bytes| *bytes > 0) {
+        covers_memory(swap, limit)?;
+    }
+    let mut memory = LinuxMemory::default();
+    memory.set_limit(limit).set_swap(swap.or(limit).filter(|_| host.swap));
+    Ok((memory != LinuxMemory::default()).then_some(memory))
+}
+
+fn covers_memory(swap: i64, memory: Option<i64>) -> Result<(), Error> {
+    let conflict = |reason: String| Err(Error::invalid("memory_swap_limit", swap.to_string(), reason));
+    match memory.filter(|bytes| *bytes > 0) {
+        Some(memory) if swap < memory => {
+            conflict(format!("is less than the memory_limit {memory} it includes"))
+        }
+        Some(_) => Ok(()),
+        None => conflict("is set without a memory_limit".to_owned()),
+    }
+}
+
+/// On a host without a controller for them there is nothing to keep to, and the kubelet names them all the same.
+fn hugepages(resources: &Resources, host: &Host) -> Result<Option<Vec<LinuxHugepageLimit>>, Error> {
+    if host.hugepages.is_empty() {
+        return Ok(None);
+    }
+    let limits = resources.hugepages.iter().map(|(size, bytes)| hugepage(size, *bytes, host));
+    let limits = limits.collect::<Result<Vec<_>, _>>()?;
+    Ok((!limits.is_empty()).then_some(limits))
+}
+
+fn hugepage(size: &str, bytes: u64, host: &Host) -> Result<LinuxHugepageLimit, Error> {
+    if !host.hugepages.contains(size) {
+        let known: Vec<_> = host.hugepages.iter().map(String::as_str).collect();
+        let reason = format!("this host has pages of {}", known.join(", "));
+        return Err(Error::Unsupported {
+            field: "hugepage_limits page size",
+            value: size.to_owned(),
+            reason,
+        });
+    }
+    let bytes = i64::try_from(bytes)
+        .map_err(|_| Error::invalid("hugepage_limits limit", bytes.to_string(), "is out of range"))?;
+    let mut limit = LinuxHugepageLimit::default();
+    limit.set_page_size(size.to_owned()).set_limit(bytes);
+    Ok(limit)
+}
+
+type Unified = std::collections::HashMap<String, String>;
+
+fn unified(resources: &Resources, host: &Host) -> Result<Option<Unified>, Error> {
+    for name in resources.unified.keys() {
+        if host.cgroups == Cgroups::V1 {
+            let reason = "this host has cgroup v1".to_owned();
+            return Err(Error::Unsupported { field: "unified", value: name.clone(), reason });
+        }
+        if name.contains(['/', '\0']) || !name.contains('.') || name.starts_with("cgroup.") {
+            return Err(Error::invalid("unified", name, "is not a controller's file"));
+        }
+    }
+    let written: Unified = resources.unified.clone().into_iter().collect();
+    Ok((!written.is_empty()).then_some(written))
+}
+
+/// What the first process gets; never less than the host lets the daemon give.
+pub(crate) fn oom_score_adj(resources: &Resources, host: &Host) -> Result<Option<i32>, Error> {
+    let asked = resources.oom_score_adj;
+    let asked =
+        checked("oom_score_adj", asked, |score| (-1000..=1000).contains(&score), "is not in -1000..1000")?;
+    let score = asked.map(|score| score.max(host.oom_score_adj_floor.unwrap_or(score)));
+    Ok(score.and_then(|score| i32::try_from(score).ok()))
+}
+
+fn within(
+    field: &'static str,
+    asked: Option<u64>,
+    range: std::ops::RangeInclusive<u64>,
+) -> Result<Option<u64>, Error> {
+    match asked.filter(|value| !range.contains(value)) {
+        Some(value) => Err(Error::invalid(
+            field,
+            value.to_string(),
+            format!("is not in {}..{}", range.start(), range.end()),
+        )),
+        None => Ok(asked),
+    }
+}
+
+fn checked(
+    field: &'static str,
+    asked: Option<i64>,
+    is_valid: impl Fn(i64) -> bool,
+    reason: &str,
+) -> Result<Option<i64>, Error> {
+    match asked.filter(|value| !is_valid(*value)) {
+        Some(value) => Err(Error::invalid(field, value.to_string(), reason)),
+        None => Ok(asked),
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,102 @@
+//! Signals by the names and numbers that images and callers use.
+
+use std::{fmt, str::FromStr};
+
+use nix::sys::signal::Signal as Named;
+
+use super::{Error, ImageDefaults};
+use crate::container::config::ContainerConfig;
+
+/// First real-time signal as programs see it: the C library keeps 32 and 33 to itself.
+const RTMIN: i32 = 34;
+const RTMAX: i32 = 64;
+
+/// A signal's number, 1 to 64.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Signal(i32);
+
+impl Signal {
+    /// What stops a container that says nothing else.
+    pub const TERM: Self = Self(15);
+    /// What nothing survives.
+    pub const KILL: Self = Self(9);
+
+    /// For kill(2).
+    pub fn number(self) -> i32 {
+        self.0
+    }
+}
+
+impl fmt::Display for Signal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match Named::try_from(self.0) {
+            Ok(named) => f.write_str(named.as_str()),
+            Err(_) => named_from_rtmin(self.0, f),
+        }
+    }
+}
+
+fn named_from_rtmin(number: i32, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+    match number - RTMIN {
+        0 => f.write_str("SIGRTMIN"),
+        30 => f.write_str("SIGRTMAX"),
+        above if above > 0 => write!(f, "SIGRTMIN+{above}"),
+        _ => write!(f, "{number}"),
+    }
+}
+
+/// Knows `TERM`, `SIGTERM`, `15`, `RTMIN+3`, `RTMAX-2` and CRI's spelling `RTMINPLUS3`, in upper or lower case.
+impl FromStr for Signal {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self, Error> {
+        let upper = text.to_ascii_uppercase();
+        let name = upper.strip_prefix("SIG").unwrap_or(&upper);
+        numbered(name)
+            .or_else(|| real_time(name))
+            .or_else(|| by_name(name))
+            .map(Self)
+            .ok_or_else(|| Error::invalid("stop signal", text, "no such signal"))
+    }
+}
+
+fn numbered(name: &str) -> Option<i32> {
+    digits(name).filter(|number| (1..=RTMAX).contains(number))
+}
+
+fn real_time(name: &str) -> Option<i32> {
+    let name = name.replacen("PLUS", "+", 1).replacen("MINUS", "-", 1);
+    let number = match name.as_str() {
+        "RTMIN" => RTMIN,
+        "RTMAX" => RTMAX,
+        other => match other.strip_prefix("RTMIN+") {
+            Some(above) => RTMIN.checked_add(digits(above)?)?,
+            None => RTMAX.checked_sub(digits(other.strip_prefix("RTMAX-")?)?)?,
+        },
+    };
+    (RTMIN..=RTMAX).contains(&number).then_some(number)
+}
+
+/// Parses a number without a sign, which `parse` alone would let pass.
+fn digits(text: &str) -> Option<i32> {
+    text.bytes().all(|byte| byte.is_ascii_digit()).then(|| text.parse().ok())?
+}
+
+fn by_name(name: &str) -> Option<i32> {
+    let name = match name {
+        "CLD" => "CHLD",
+        "IOT" => "ABRT",
+        "POLL" => "IO",
+        other => other,
+    };
+    Named::from_str(&format!("SIG{name}")).ok().map(|named| named as i32)
+}
+
+/// The signal that asks a container to stop: its own, else its image's, else SIGTERM.
+pub fn stop_signal(container: &ContainerConfig, image: &ImageDefaults) -> Result<Signal, Error> {
+    let asked = container.stop_signal.as_ref().or(image.stop_signal.as_ref());
+    asked.filter(|name| !name.is_empty()).map_or(Ok(Signal::TERM), |name| name.parse())
+}
+
+#[cfg(test)]
+mod tests;

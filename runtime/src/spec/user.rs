@@ -1,0 +1,107 @@
+//! Who a container's processes run as: numbers out of names, by the image's own accounts.
+
+use std::collections::BTreeSet;
+
+use super::{Error, accounts::Accounts};
+use crate::container::config::{Security, UserName};
+
+/// Highest id there is: the one above it means "leave unchanged" to the kernel.
+const MAX_ID: i64 = u32::MAX as i64 - 1;
+
+/// A user as the kernel knows it, and where it is at home.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ResolvedUser {
+    /// User id.
+    pub uid: u32,
+    /// Primary group.
+    pub gid: u32,
+    /// All groups, the primary one among them, in ascending order.
+    pub additional_gids: Vec<u32>,
+    /// Home directory by /etc/passwd, or `/`.
+    pub home: String,
+}
+
+/// Finds the user that `security` asks for, else the image's, else root.
+///
+/// An unknown name is an error. An unknown number is not: it runs with group 0 and no further groups, as everywhere.
+/// The primary group is among the additional ones too, so that a file's permissions for "others" never apply to it.
+pub fn resolve(security: &Security, image_user: &str, accounts: &Accounts) -> Result<ResolvedUser, Error> {
+    let asked = Asked::from(security, image_user)?;
+    let account = match &asked.user {
+        Id::Number(uid) => accounts.user_by_id(*uid),
+        Id::Name(name) => Some(accounts.user_by_name(name).ok_or_else(|| Error::UnknownUser(name.clone()))?),
+    };
+    let uid = match asked.user {
+        Id::Number(uid) => uid,
+        Id::Name(_) => account.map_or(0, |account| account.uid),
+    };
+    let gid = match asked.group {
+        Some(Id::Number(gid)) => gid,
+        Some(Id::Name(name)) => accounts.group_by_name(&name).ok_or(Error::UnknownGroup(name))?,
+        None => account.map_or(0, |account| account.gid),
+    };
+    let mut groups: BTreeSet<u32> = security.supplemental_groups.iter().copied().chain([gid]).collect();
+    if let Some(account) = account.filter(|_| !security.strict_groups) {
+        groups.extend(accounts.groups_of(&account.name));
+    }
+    let home = account.map(|account| account.home.clone()).filter(|home| home.starts_with('/'));
+    Ok(ResolvedUser {
+        uid,
+        gid,
+        additional_gids: groups.into_iter().collect(),
+        home: home.unwrap_or_else(|| "/".to_owned()),
+    })
+}
+
+/// A user or group as it is written: digits are a number, anything else a name.
+enum Id {
+    Number(u32),
+    Name(String),
+}
+
+impl Id {
+    fn parse(text: &str, whole: &str) -> Result<Self, Error> {
+        match text.parse::<i64>() {
+            Ok(number @ 0..=MAX_ID) => Ok(Self::Number(number as u32)),
+            Ok(_) => Err(Error::invalid("user", whole, format!("{text} is out of range"))),
+            Err(_) if text.bytes().all(|byte| byte.is_ascii_digit()) => {
+                Err(Error::invalid("user", whole, format!("{text} is out of range")))
+            }
+            Err(_) => Ok(Self::Name(text.to_owned())),
+        }
+    }
+}
+
+struct Asked {
+    user: Id,
+    group: Option<Id>,
+}
+
+impl Asked {
+    fn from(security: &Security, image_user: &str) -> Result<Self, Error> {
+        let user = match (&security.user, security.group) {
+            (None, Some(group)) => return Err(Error::GroupWithoutUser(group)),
+            (None, None) => return Self::parse(image_user),
+            (Some(UserName::Id(uid)), _) => uid.to_string(),
+            (Some(UserName::Name(name)), _) => name.clone(),
+        };
+        match security.group {
+            Some(group) => Self::parse(&format!("{user}:{group}")),
+            None => Self::parse(&user),
+        }
+    }
+
+    /// Takes `user`, `user:group`, `:group` (of root) and nothing at all (root).
+    fn parse(text: &str) -> Result<Self, Error> {
+        let (user, group) = text.split_once(':').unwrap_or((text, ""));
+        if group.contains(':') {
+            return Err(Error::invalid("user", text, "is not of the form user:group"));
+        }
+        let user = if user.is_empty() { Id::Number(0) } else { Id::parse(user, text)? };
+        let group = (!group.is_empty()).then(|| Id::parse(group, text)).transpose()?;
+        Ok(Self { user, group })
+    }
+}
+
+#[cfg(test)]
+mod tests;
