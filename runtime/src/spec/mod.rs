@@ -7,7 +7,7 @@
 
 pub mod accounts;
 mod capabilities;
-mod devices;
+pub mod devices;
 mod environment;
 mod error;
 pub mod host;
@@ -30,6 +30,7 @@ pub use self::{
     host::{Cgroups, Defaults, Host},
     namespaces::PidNamespace,
     signal::Signal,
+    user::ResolvedUser,
 };
 use crate::{
     container::config::{ContainerConfig, Mount},
@@ -42,14 +43,14 @@ const OCI_VERSION: &str = "1.3.0";
 /// Everything a container's description follows from.
 #[derive(Clone, Debug)]
 pub struct Inputs<'a> {
-    /// What the container is asked to be. Its `mounts` and `devices` are not read: see the fields below.
+    /// What the container is asked to be. Its `devices` are not read: see the field below.
     pub container: &'a ContainerConfig,
     /// The pod it belongs to.
     pub pod: &'a PodConfig,
     /// What its image says.
     pub image: &'a ImageDefaults,
-    /// Users and groups of its image.
-    pub accounts: &'a Accounts,
+    /// Whom it runs as, by [`user::resolve`].
+    pub user: &'a ResolvedUser,
     /// What the host can do.
     pub host: &'a Host,
     /// What the daemon gives to every container.
@@ -58,11 +59,9 @@ pub struct Inputs<'a> {
     pub hostname: &'a str,
     /// The pod's files that are shown in /etc.
     pub files: &'a PodFiles,
-    /// The container's mounts, their sources checked and symbolic links in them resolved.
-    pub mounts: &'a [Mount],
     /// Directories that the daemon made for the image's volumes. A mount at the same place wins.
     pub volumes: &'a [Mount],
-    /// The nodes that the container's devices name on the host.
+    /// The nodes that the container's devices name on the host, by [`devices::find`].
     pub devices: &'a [FoundDevice],
     /// Below each cgroup hierarchy's root, as `/a/b/ID`.
     pub cgroup_path: &'a str,
@@ -73,8 +72,6 @@ pub struct Inputs<'a> {
 /// What an image says about the containers made from it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ImageDefaults {
-    /// `user`, `uid`, `user:group` or nothing.
-    pub user: String,
     /// `NAME=value` each.
     pub env: Vec<String>,
     /// What runs.
@@ -83,8 +80,6 @@ pub struct ImageDefaults {
     pub cmd: Vec<String>,
     /// Where it runs.
     pub working_dir: String,
-    /// Signal that stops it.
-    pub stop_signal: Option<String>,
 }
 
 /// Paths on the host of what a pod's containers find in /etc. `None` leaves the image's file.
@@ -106,7 +101,6 @@ pub fn build(inputs: &Inputs<'_>) -> Result<Spec, Error> {
     if security.privileged && !inputs.pod.privileged {
         return Err(Error::Unprivileged(inputs.container.metadata.name.clone()));
     }
-    signal::stop_signal(inputs.container, inputs.image)?;
     let mut root = Root::default();
     root.set_path("rootfs".into()).set_readonly(Some(security.readonly_rootfs));
     let mut spec = Spec::default();
@@ -122,7 +116,7 @@ pub fn build(inputs: &Inputs<'_>) -> Result<Spec, Error> {
 
 fn linux(inputs: &Inputs<'_>) -> Result<Linux, Error> {
     let security = &inputs.container.security;
-    let propagation = mounts::root_propagation(inputs.mounts).map(str::to_owned);
+    let propagation = mounts::root_propagation(&inputs.container.mounts).map(str::to_owned);
     let mut linux = Linux::default();
     linux
         .set_namespaces(Some(namespaces::build(&inputs.pid, inputs.host.cgroups, security.privileged)))

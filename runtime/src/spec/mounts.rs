@@ -16,8 +16,12 @@ use crate::container::config::{self, Propagation};
 /// A mount that is asked for takes the place of a default one, of the pod's file or of the image's volume there; one at
 /// /dev takes the place of all that is below it.
 pub(crate) fn build(inputs: &Inputs<'_>) -> Result<Vec<Mount>, Error> {
-    let mut bound =
-        inputs.mounts.iter().map(|mount| bind(mount, inputs.host)).collect::<Result<Vec<_>, _>>()?;
+    let mut bound = inputs
+        .container
+        .mounts
+        .iter()
+        .map(|mount| bind(mount, inputs.host))
+        .collect::<Result<Vec<_>, _>>()?;
     let taken: BTreeSet<_> = bound.iter().map(|mount| mount.destination().clone()).collect();
     let mut own = volumes(inputs)?;
     own.extend(pod_files(inputs));

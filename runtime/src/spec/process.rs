@@ -3,34 +3,33 @@
 use oci_spec::runtime::{Process, User};
 
 use super::{
-    Error, ImageDefaults, Inputs, capabilities, environment,
-    error::without_nul,
-    resources,
-    user::{self, ResolvedUser},
+    Error, ImageDefaults, Inputs, capabilities, environment, error::without_nul, resources,
+    user::ResolvedUser,
 };
 use crate::container::config::ContainerConfig;
 
 pub(crate) fn build(inputs: &Inputs<'_>) -> Result<Process, Error> {
     let container = inputs.container;
-    let user = user::resolve(&container.security, &inputs.image.user, inputs.accounts)?;
     let rlimits = &inputs.defaults.rlimits;
     let mut process = Process::default();
     process
         .set_terminal(Some(container.tty))
         .set_args(Some(args(container, inputs.image)?))
-        .set_env(Some(environment::build(inputs, &user.home)?))
+        .set_env(Some(environment::build(inputs, &inputs.user.home)?))
         .set_cwd(working_dir(container, inputs.image)?.into())
         .set_capabilities(Some(capabilities::build(&container.security, &inputs.host.capabilities)?))
         .set_no_new_privileges(Some(container.security.no_new_privs))
         .set_oom_score_adj(resources::oom_score_adj(&container.resources, inputs.host)?)
         .set_rlimits((!rlimits.is_empty()).then(|| rlimits.clone()))
-        .set_user(credentials(user));
+        .set_user(credentials(inputs.user));
     Ok(process)
 }
 
-fn credentials(resolved: ResolvedUser) -> User {
+fn credentials(resolved: &ResolvedUser) -> User {
     let mut user = User::default();
-    user.set_uid(resolved.uid).set_gid(resolved.gid).set_additional_gids(Some(resolved.additional_gids));
+    user.set_uid(resolved.uid)
+        .set_gid(resolved.gid)
+        .set_additional_gids(Some(resolved.additional_gids.clone()));
     user
 }
 

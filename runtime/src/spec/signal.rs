@@ -4,8 +4,7 @@ use std::{fmt, str::FromStr};
 
 use nix::sys::signal::Signal as Named;
 
-use super::{Error, ImageDefaults};
-use crate::container::config::ContainerConfig;
+use super::Error;
 
 /// First real-time signal as programs see it: the C library keeps 32 and 33 to itself.
 const RTMIN: i32 = 34;
@@ -92,10 +91,10 @@ fn by_name(name: &str) -> Option<i32> {
     Named::from_str(&format!("SIG{name}")).ok().map(|named| named as i32)
 }
 
-/// The signal that asks a container to stop: its own, else its image's, else SIGTERM.
-pub fn stop_signal(container: &ContainerConfig, image: &ImageDefaults) -> Result<Signal, Error> {
-    let asked = container.stop_signal.as_ref().or(image.stop_signal.as_ref());
-    asked.filter(|name| !name.is_empty()).map_or(Ok(Signal::TERM), |name| name.parse())
+/// The signal that asks a container to stop: its own, else its image's, else SIGTERM. Empty is none.
+pub fn stop_signal(own: Option<&str>, of_image: &str) -> Result<Signal, Error> {
+    let asked = own.filter(|name| !name.is_empty()).unwrap_or(of_image);
+    if asked.is_empty() { Ok(Signal::TERM) } else { asked.parse() }
 }
 
 #[cfg(test)]

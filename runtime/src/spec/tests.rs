@@ -6,19 +6,18 @@ use std::path::Path;
 use oci_spec::runtime::{Capability, LinuxNamespaceType, PosixRlimitBuilder, PosixRlimitType};
 
 use super::*;
-use crate::container::config::{Propagation, Resources, UserName};
+use crate::container::config::{Propagation, Resources, Security, UserName};
 
 /// Owns what [`Inputs`] borrows, so that a test changes only what it is about.
-#[derive(Clone, Default)]
+#[derive(Clone)]
 pub(crate) struct Given {
     pub(crate) container: ContainerConfig,
     pub(crate) pod: PodConfig,
     pub(crate) image: ImageDefaults,
-    pub(crate) accounts: Accounts,
+    pub(crate) user: ResolvedUser,
     pub(crate) host: Host,
     pub(crate) defaults: Defaults,
     pub(crate) files: PodFiles,
-    pub(crate) mounts: Vec<Mount>,
     pub(crate) volumes: Vec<Mount>,
     pub(crate) devices: Vec<FoundDevice>,
     pub(crate) pid: PidNamespace,
@@ -27,7 +26,19 @@ pub(crate) struct Given {
 impl Given {
     /// A container that is asked to run `true`, on a host that can do everything.
     pub(crate) fn usual() -> Self {
-        let mut given = Self::default();
+        let user = user::resolve(&Default::default(), "", &Default::default()).unwrap();
+        let mut given = Self {
+            container: Default::default(),
+            pod: Default::default(),
+            image: Default::default(),
+            user,
+            host: Default::default(),
+            defaults: Default::default(),
+            files: Default::default(),
+            volumes: Default::default(),
+            devices: Default::default(),
+            pid: Default::default(),
+        };
         given.container.command = vec!["true".to_owned()];
         given.host.capabilities = [Capability::Chown, Capability::Kill, Capability::SysAdmin].into();
         given.host.recursive_readonly = true;
@@ -47,12 +58,11 @@ impl Given {
             container: &self.container,
             pod: &self.pod,
             image: &self.image,
-            accounts: &self.accounts,
+            user: &self.user,
             host: &self.host,
             defaults: &self.defaults,
             hostname: "web-0",
             files: &self.files,
-            mounts: &self.mounts,
             volumes: &self.volumes,
             devices: &self.devices,
             cgroup_path: "/berth/pod/abc",
@@ -147,13 +157,6 @@ fn limits_of_the_container_are_in_its_description() {
     let resources = spec.linux().as_ref().unwrap().resources().as_ref().unwrap();
     assert_eq!(resources.memory().unwrap().limit(), Some(1 << 20));
     assert_eq!(spec.process().as_ref().unwrap().oom_score_adj(), Some(7));
-}
-
-#[test]
-fn a_stop_signal_that_is_none_is_found_out_before_anything_runs() {
-    let mut given = Given::usual();
-    given.image.stop_signal = Some("SIGNOPE".to_owned());
-    assert_eq!(build(&given.inputs()), Err(Error::invalid("stop signal", "SIGNOPE", "no such signal")));
 }
 
 #[test]
@@ -259,15 +262,15 @@ impl Random {
     fn spoil(&mut self, given: &mut Given) {
         let security = &mut given.container.security;
         match self.next() % 12 {
-            0 => given.image.user = self.text(),
+            0 => given.image.working_dir = self.text(),
             1 => given.image.env = self.texts(),
             2 => given.image.entrypoint = self.texts(),
-            3 => given.image.stop_signal = Some(self.text()),
-            4 => given.accounts = Accounts::parse(&self.bytes(), &self.bytes()),
-            5 => given.mounts = vec![self.mount(), self.mount()],
+            3 => given.container.args = self.texts(),
+            4 => given.volumes = vec![self.mount()],
+            5 => given.container.mounts = vec![self.mount(), self.mount()],
             6 => given.container.command = self.texts(),
             7 => given.container.env = vec![(self.text(), self.bytes())],
-            8 => security.user = Some(UserName::Name(self.text())),
+            8 => security.drop_capabilities = self.texts(),
             9 => security.add_capabilities = self.texts(),
             10 => security.masked_paths = self.texts(),
             _ => given.container.resources = self.resources(),
@@ -302,7 +305,9 @@ fn each_random_part_alone_is_taken_or_refused_without_panic() {
         let text = random.text();
         drop(text.parse::<Signal>());
         let accounts = Accounts::parse(&random.bytes(), &random.bytes());
-        drop(user::resolve(&Default::default(), &text, &accounts));
+        let security =
+            Security { user: random.flag().then(|| UserName::Name(text.clone())), ..Default::default() };
+        drop(user::resolve(&security, &text, &accounts));
         let merged = resources::merge(&random.resources(), &random.resources());
         drop(resources::to_oci(&merged, &Given::usual().host));
         drop(resolv::hostname(&text));

@@ -2,6 +2,8 @@
 
 use std::collections::BTreeSet;
 
+use serde::{Deserialize, Serialize};
+
 use super::{Error, accounts::Accounts};
 use crate::container::config::{Security, UserName};
 
@@ -9,7 +11,7 @@ use crate::container::config::{Security, UserName};
 const MAX_ID: i64 = u32::MAX as i64 - 1;
 
 /// A user as the kernel knows it, and where it is at home.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ResolvedUser {
     /// User id.
     pub uid: u32,

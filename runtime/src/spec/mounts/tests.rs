@@ -71,7 +71,8 @@ fn a_pod_that_shares_the_hosts_ipc_shares_its_shared_memory() {
 #[test]
 fn a_mount_that_is_asked_for_takes_the_place_of_the_default_one() {
     for place in ["/etc/hosts", "/etc//hosts/", "/etc/../etc/hosts", "/dev/shm", "/sys/fs/cgroup", "/proc"] {
-        let given = Given { files: files(), mounts: vec![asked(place)], ..Given::usual() };
+        let mut given = Given { files: files(), ..Given::usual() };
+        given.container.mounts = vec![asked(place)];
         let mounts = build(&given.inputs()).unwrap();
         let cleaned = clean("", place).unwrap();
         assert_eq!(destinations(&mounts).iter().filter(|known| **known == cleaned).count(), 1, "{place}");
@@ -81,18 +82,16 @@ fn a_mount_that_is_asked_for_takes_the_place_of_the_default_one() {
 
 #[test]
 fn a_mount_at_dev_replaces_all_defaults_below_it_but_shared_memory() {
-    let given = Given { mounts: vec![asked("/dev")], ..Given::usual() };
+    let mut given = Given::usual();
+    given.container.mounts = vec![asked("/dev")];
     let expected = ["/proc", "/sys", "/sys/fs/cgroup", "/dev", "/dev/shm"];
     assert_eq!(destinations(&build(&given.inputs()).unwrap()), expected);
 }
 
 #[test]
 fn outer_places_come_before_inner_ones_and_equals_stay_in_order() {
-    let given = Given {
-        mounts: ["/a/b/c", "/z", "/a/b", "/y/x", "/a", "/z"].map(asked).into(),
-        volumes: vec![asked("/a/v"), asked("/a/b"), asked("data")],
-        ..Given::usual()
-    };
+    let mut given = Given { volumes: vec![asked("/a/v"), asked("/a/b"), asked("data")], ..Given::usual() };
+    given.container.mounts = ["/a/b/c", "/z", "/a/b", "/y/x", "/a", "/z"].map(asked).into();
     let mounts = build(&given.inputs()).unwrap();
     let expected = ["/z", "/a", "/z", "/data", "/a/b", "/y/x", "/a/v", "/dev/shm", "/a/b/c"];
     assert_eq!(destinations(&mounts)[DEFAULTS.len()..], expected);

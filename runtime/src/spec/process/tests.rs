@@ -2,10 +2,7 @@
 use std::path::Path;
 
 use super::*;
-use crate::{
-    container::config::UserName,
-    spec::tests::{Given, words},
-};
+use crate::spec::tests::{Given, words};
 
 #[test]
 fn a_command_replaces_the_entrypoint_and_arguments_replace_the_images() {
@@ -63,12 +60,11 @@ fn a_process_is_who_and_what_it_was_asked_to_be() {
     let mut given = Given::usual();
     given.container.tty = true;
     given.container.security.no_new_privs = true;
-    given.container.security.user = Some(UserName::Id(7));
-    given.container.security.group = Some(8);
-    given.container.security.supplemental_groups = vec![9];
+    given.user = ResolvedUser { uid: 7, gid: 8, additional_gids: vec![8, 9], home: "/home/seven".to_owned() };
     let process = build(&given.inputs()).unwrap();
     assert_eq!((process.user().uid(), process.user().gid()), (7, 8));
     assert_eq!(*process.user().additional_gids(), Some(vec![8, 9]));
+    assert!(process.env().as_ref().unwrap().contains(&"HOME=/home/seven".to_owned()));
     assert_eq!((process.terminal(), process.no_new_privileges()), (Some(true), Some(true)));
     assert_eq!(process.cwd(), Path::new("/"));
     assert_eq!((process.console_size(), process.user().umask()), (None, None));

@@ -62,14 +62,13 @@ fn every_number_is_shown_so_that_it_reads_back() {
 #[test]
 fn a_container_is_stopped_by_its_own_signal_then_the_images_then_sigterm() {
     let cases = [
-        ("the container's", Some("INT"), Some("QUIT"), 2),
-        ("the image's", None, Some("SIGQUIT"), 3),
-        ("neither", None, None, 15),
-        ("an empty one in the image", None, Some(""), 15),
+        ("the container's", Some("INT"), "QUIT", 2),
+        ("the image's", None, "SIGQUIT", 3),
+        ("the image's for an empty one", Some(""), "SIGQUIT", 3),
+        ("neither", None, "", 15),
     ];
     for (name, own, of_image, number) in cases {
-        let container = ContainerConfig { stop_signal: own.map(str::to_owned), ..Default::default() };
-        let image = ImageDefaults { stop_signal: of_image.map(str::to_owned), ..Default::default() };
-        assert_eq!(stop_signal(&container, &image).map(Signal::number), Ok(number), "{name}");
+        assert_eq!(stop_signal(own, of_image).map(Signal::number), Ok(number), "{name}");
     }
+    assert_eq!(stop_signal(None, "SIGNOPE"), Err(Error::invalid("stop signal", "SIGNOPE", "no such signal")));
 }
