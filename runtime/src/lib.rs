@@ -4,6 +4,17 @@
 
 pub mod config;
 pub mod container;
+pub mod error;
+mod flights;
+pub mod host;
+mod identity;
+mod layout;
 pub mod network;
 pub mod pod;
+mod recover;
+pub mod runtime;
+mod shim;
 pub mod spec;
+mod state;
+mod table;
+mod watch;

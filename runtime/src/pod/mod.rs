@@ -1,3 +1,211 @@
 //! Pods: the sandboxes that containers run in.
+//!
+//! ```text
+//!             run                       stop, or its shim died
+//!  Starting ------> Ready ------------------------------------> NotReady
+//!     |  failed       |                                            |
+//!     +--> (gone)     +-- remove (stops first) --> (gone) <--------+
+//! ```
+//! A pod is on record from its first step on, so that a daemon that was killed half-way can undo what it had
+//! begun; only Ready and NotReady pods are shown.
 
 pub mod config;
+mod files;
+mod run;
+mod stop;
+
+use std::{collections::BTreeMap, net::IpAddr, path::PathBuf, sync::Arc};
+
+use serde::{Deserialize, Serialize};
+
+use self::config::{PodConfig, PodMetadata};
+use crate::{
+    error::{Error, Kind, Result},
+    layout::Layout,
+    network::{Attachment, Dns, PodNetwork, PortMapping, Protocol},
+    runtime::Shared,
+    shim::{Shim, ShimAddress},
+    state::Record,
+    table::Entry,
+};
+
+pub(crate) use stop::{remove_directory, to_its_end, undo};
+
+/// What is known of a pod at one moment. Never changed: the next moment has a snapshot of its own.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Pod {
+    /// 64 hex digits.
+    pub id: String,
+    /// What it was asked to be.
+    pub config: PodConfig,
+    /// Nanoseconds since the epoch.
+    pub created_at: i64,
+    /// Where in its life it is.
+    pub state: PodState,
+    /// Its network, once attached; `None` on the host's.
+    pub attachment: Option<Attachment>,
+    /// Where its network namespace is pinned; `None` on the host's.
+    pub netns: Option<PathBuf>,
+    /// Its shim, once started, as long as it is wanted.
+    pub shim: Option<ShimAddress>,
+    /// Path of its cgroup below each hierarchy's root.
+    pub cgroup: String,
+}
+
+/// Where in its life a pod is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum PodState {
+    /// Being made; not shown to anyone.
+    Starting,
+    /// Containers can run in it.
+    Ready,
+    /// Stopped, or its shim died.
+    NotReady,
+}
+
+impl Record for Pod {
+    const TABLE: &'static str = "pod";
+
+    fn id(&self) -> &str {
+        &self.id
+    }
+}
+
+impl Pod {
+    /// Its addresses, the primary one first.
+    pub fn ips(&self) -> &[IpAddr] {
+        self.attachment.as_ref().map_or(&[], |attachment| &attachment.ips)
+    }
+
+    /// A connection to its shim.
+    ///
+    /// # Errors
+    ///
+    /// `FailedPrecondition` when it has none any more, `Unavailable` when the shim is dead.
+    pub(crate) async fn shim(&self) -> Result<Shim> {
+        match &self.shim {
+            Some(address) => Shim::connect(&address.socket).await,
+            None => Err(Error::new(Kind::FailedPrecondition, format!("pod {} is not running", self.id))),
+        }
+    }
+
+    /// How the network knows it; `None` on the host's network.
+    pub(crate) fn network(&self) -> Option<PodNetwork> {
+        let config = &self.config;
+        let dns = config.dns.as_ref();
+        Some(PodNetwork {
+            id: self.id.clone(),
+            name: config.metadata.name.clone(),
+            namespace: config.metadata.namespace.clone(),
+            uid: config.metadata.uid.clone(),
+            netns: self.netns.clone()?,
+            annotations: config.annotations.clone(),
+            port_mappings: config.ports.iter().filter(|port| port.host_port != 0).map(published).collect(),
+            dns: dns.map_or_else(Dns::default, |dns| Dns {
+                servers: dns.servers.clone(),
+                searches: dns.searches.clone(),
+                options: dns.options.clone(),
+            }),
+            cgroup_parent: config.cgroup_parent.clone().unwrap_or_default(),
+            ..PodNetwork::default()
+        })
+    }
+}
+
+fn published(port: &config::PortMapping) -> PortMapping {
+    PortMapping {
+        protocol: match port.protocol {
+            config::Protocol::Tcp => Protocol::Tcp,
+            config::Protocol::Udp => Protocol::Udp,
+            config::Protocol::Sctp => Protocol::Sctp,
+        },
+        container_port: port.container_port,
+        host_port: port.host_port,
+        host_ip: port.host_ip,
+    }
+}
+
+/// Every pod of this daemon, and what can be done to them. Clones share them.
+#[derive(Clone, Debug)]
+pub struct Pods {
+    shared: Arc<Shared>,
+}
+
+impl Pods {
+    pub(crate) fn new(shared: Arc<Shared>) -> Self {
+        Self { shared }
+    }
+
+    /// Makes the pod and returns its id once containers can run in it. The same metadata asked for again,
+    /// at once or later, gives the same pod.
+    ///
+    /// # Errors
+    ///
+    /// What failed is undone before the error is returned.
+    pub async fn run(&self, config: PodConfig) -> Result<String> {
+        let shared = Arc::clone(&self.shared);
+        let key = config.metadata.clone();
+        self.shared.running.join(key, || run::run(shared, config)).await
+    }
+
+    /// Ends everything that runs in the pod and gives its network back. Fine when that was done before, or
+    /// when there is no such pod.
+    pub async fn stop(&self, id: &str) -> Result<()> {
+        match self.shared.pods.find(id) {
+            Ok(entry) => stop::stop(&self.shared, &entry).await,
+            Err(error) if error.kind() == Kind::NotFound => Ok(()),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Stops the pod and removes it with all its containers. Fine when there is no such pod.
+    pub async fn remove(&self, id: &str) -> Result<()> {
+        match self.shared.pods.find(id) {
+            Ok(entry) => stop::remove(&self.shared, &entry).await,
+            Err(error) if error.kind() == Kind::NotFound => Ok(()),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// The pod with this id, or the only one whose id begins with it.
+    pub fn get(&self, id: &str) -> Result<Arc<Pod>> {
+        self.shared.pods.find(id).map(|entry| entry.get())
+    }
+
+    /// All pods, the newest first.
+    pub fn list(&self) -> Vec<Arc<Pod>> {
+        let mut pods = self.shared.pods.list();
+        pods.sort_by(|a, b| b.created_at.cmp(&a.created_at));
+        pods
+    }
+}
+
+/// The pod of this metadata that exists already.
+fn existing(shared: &Shared, metadata: &PodMetadata) -> Option<Arc<Entry<Pod>>> {
+    shared.pods.entries().into_iter().find(|entry| entry.get().config.metadata == *metadata)
+}
+
+/// The cgroup of a pod: the caller's, or one of its own below Berth's.
+fn cgroup_of(config: &PodConfig, own_root: &str, id: &str) -> String {
+    match config.cgroup_parent.as_deref() {
+        Some(parent) if !parent.is_empty() => format!("/{}", parent.trim_matches('/')),
+        _ => format!("/{}/{id}", own_root.trim_matches('/')),
+    }
+}
+
+/// Names in the error which pod a step was for.
+fn step(pod: &Pod, what: &str) -> String {
+    let PodMetadata { name, namespace, .. } = &pod.config.metadata;
+    format!("{what} pod {namespace}/{name}")
+}
+
+/// Paths of the files that every container of the pod sees in /etc.
+pub(crate) fn files_of(layout: &Layout, id: &str) -> files::Files {
+    files::Files::of(&layout.sandbox(id))
+}
+
+/// Sysctls as the shim takes them.
+fn sysctls(config: &PodConfig) -> std::collections::HashMap<String, String> {
+    let sysctls: &BTreeMap<_, _> = &config.sysctls;
+    sysctls.clone().into_iter().collect()
+}

@@ -1,0 +1,239 @@
+//! Creating a container, in phases: each is a value that the next one consumes.
+//!
+//! ```text
+//! Planned --image held, directories made--> Prepared --shim--> Created (shown and watched)
+//!     \________________________________________\_____ failed: undone, from whatever phase
+//! ```
+
+use std::{fs, path::PathBuf, sync::Arc};
+
+use berth_image::{Image, Layers};
+use oci_spec::runtime::Spec;
+
+use super::{
+    Container, ContainerState,
+    config::{ContainerConfig, ContainerMetadata},
+    life::remove_traces,
+    log,
+};
+use crate::{
+    error::{During, Error, Kind, Result, spec_error},
+    host, identity,
+    pod::{Pod, PodState, config::PidMode, files_of},
+    runtime::Shared,
+    shim::{ContainerTask, RootfsOverlay, Shim},
+    spec::{self, Accounts, ImageDefaults, PidNamespace, user::ResolvedUser},
+    table::Entry,
+    watch,
+};
+
+/// Longest /etc/passwd or /etc/group of an image that is read.
+const MAX_ACCOUNTS: usize = 4 << 20;
+
+/// Creates the container, or answers with the one that exists already.
+pub(super) async fn create(
+    shared: Arc<Shared>,
+    pod: Arc<Entry<Pod>>,
+    config: ContainerConfig,
+) -> Result<String> {
+    let pod = pod.get();
+    if let Some(container) = existing(&shared, &pod.id, &config.metadata) {
+        return Ok(container.get().id.clone());
+    }
+    if pod.state != PodState::Ready {
+        return Err(Error::new(Kind::FailedPrecondition, format!("pod {} is not ready", pod.id)));
+    }
+    let image = find_image(&shared, &config.image)?;
+    let plan = Plan { id: identity::generate()?, pod, image, config };
+    let (id, name) = (plan.id.clone(), plan.config.metadata.name.clone());
+    match plan.carry_out(&shared).await {
+        Ok(()) => Ok(id),
+        Err(error) => {
+            if let Err(left) = remove_traces(&shared, &id).await {
+                tracing::warn!(container = id, error = %left, "could not undo a creation that failed");
+            }
+            Err(error.during(format!("create container {name}")))
+        }
+    }
+}
+
+fn existing(shared: &Shared, pod_id: &str, metadata: &ContainerMetadata) -> Option<Arc<Entry<Container>>> {
+    shared.containers_of(pod_id).into_iter().find(|entry| entry.get().config.metadata == *metadata)
+}
+
+fn find_image(shared: &Shared, name: &str) -> Result<Arc<Image>> {
+    if name.is_empty() {
+        return Err(Error::new(Kind::InvalidArgument, "the container names no image"));
+    }
+    shared.images.get(name).ok_or_else(|| Error::not_found("image", name))
+}
+
+/// A container that nothing was made of yet.
+struct Plan {
+    id: String,
+    pod: Arc<Pod>,
+    image: Arc<Image>,
+    config: ContainerConfig,
+}
+
+/// What the shim needs to make it, on disk and held.
+struct Prepared {
+    task: ContainerTask,
+    user: ResolvedUser,
+    stop_signal: i32,
+    log_path: Option<PathBuf>,
+    cgroup: String,
+}
+
+impl Plan {
+    async fn carry_out(self, shared: &Arc<Shared>) -> Result<()> {
+        let shim = self.pod.shim().await?;
+        let prepared = self.prepare(shared, &shim).await?;
+        let pid = shim.create(prepared.task.clone()).await?;
+        self.publish(shared, shim, prepared, pid).await
+    }
+
+    async fn prepare(&self, shared: &Shared, shim: &Shim) -> Result<Prepared> {
+        let stop_signal =
+            spec::signal::stop_signal(self.config.stop_signal.as_deref(), &self.image.config.stop_signal);
+        let stop_signal = stop_signal.map_err(spec_error)?;
+        let log_path = log::path_of(&self.pod, &self.config)?;
+        let leased = shared.images.lease(&self.image.id, &self.id).await;
+        let layers =
+            leased.map_err(|error| Error::caused(Kind::Internal, "hold the layers of the image", error))?;
+        let accounts = accounts_of(&layers)?;
+        let user = spec::user::resolve(&self.config.security, &self.image.config.user, &accounts)
+            .map_err(spec_error)?;
+        let cgroup = format!("{}/{}", self.pod.cgroup, self.id);
+        let pid = self.pid_namespace(shared, shim).await?;
+        let spec = self.spec(shared, &user, &cgroup, pid)?;
+        let bundle = shared.layout.bundle(&self.id);
+        write_bundle(&bundle, &spec)?;
+        let task = ContainerTask {
+            id: self.id.clone(),
+            bundle: bundle.display().to_string(),
+            rootfs: self.rootfs(shared, &layers.lower)?,
+            terminal: self.config.tty,
+            stdin: String::new(),
+            output: log::uri_of(log_path.as_ref(), shared.options.max_log_line)?,
+        };
+        Ok(Prepared { task, user, stop_signal: stop_signal.number(), log_path, cgroup })
+    }
+
+    fn image_defaults(&self) -> ImageDefaults {
+        let image = &self.image.config;
+        ImageDefaults {
+            env: image.env.clone(),
+            entrypoint: image.entrypoint.clone(),
+            cmd: image.cmd.clone(),
+            working_dir: image.working_dir.clone(),
+        }
+    }
+
+    /// The PID namespace that the container asks for; one of a target is that of a running container of this pod.
+    async fn pid_namespace(&self, shared: &Shared, shim: &Shim) -> Result<PidNamespace> {
+        let path = |pid: u32| PidNamespace::Path(format!("/proc/{pid}/ns/pid").into());
+        match &self.config.security.pid {
+            PidMode::Container => Ok(PidNamespace::New),
+            PidMode::Node => Ok(PidNamespace::Host),
+            PidMode::Pod => Ok(shim.pod_init().await?.map_or(PidNamespace::New, path)),
+            PidMode::Target(id) => {
+                let target = shared.containers.find(id)?.get();
+                match target.state.pid().filter(|_| target.pod_id == self.pod.id) {
+                    Some(pid) => Ok(path(pid)),
+                    None => Err(Error::new(
+                        Kind::FailedPrecondition,
+                        format!("target container {id} does not run in pod {}", self.pod.id),
+                    )),
+                }
+            }
+        }
+    }
+
+    fn spec(
+        &self,
+        shared: &Shared,
+        user: &ResolvedUser,
+        cgroup_path: &str,
+        pid: PidNamespace,
+    ) -> Result<Spec> {
+        let files = files_of(&shared.layout, &self.pod.id);
+        let inputs = spec::Inputs {
+            container: &self.config,
+            pod: &self.pod.config,
+            image: &self.image_defaults(),
+            user,
+            host: &shared.host,
+            defaults: &shared.defaults,
+            hostname: &shared.hostname_of(&self.pod.config),
+            files: &spec::PodFiles {
+                resolv_conf: Some(files.resolv_conf),
+                hosts: Some(files.hosts),
+                hostname: Some(files.hostname),
+            },
+            // What an image declares as a volume is part of the writable layer, as with CRI-O's default.
+            volumes: &[],
+            devices: &host::find_devices(&self.config.devices)?,
+            cgroup_path,
+            pid,
+        };
+        spec::build(&inputs).map_err(spec_error)
+    }
+
+    fn rootfs(&self, shared: &Shared, lower: &[PathBuf]) -> Result<RootfsOverlay> {
+        let writable = shared.layout.writable(&self.id);
+        let (upper, work) = (writable.join("upper"), writable.join("work"));
+        for directory in [&upper, &work] {
+            fs::create_dir_all(directory).during(|| format!("create {}", directory.display()))?;
+        }
+        Ok(RootfsOverlay {
+            lower: lower.iter().map(|layer| layer.display().to_string()).collect(),
+            upper: upper.display().to_string(),
+            work: work.display().to_string(),
+        })
+    }
+
+    /// Records the container, then shows it. A shim that holds one without a record is told to forget it.
+    async fn publish(self, shared: &Arc<Shared>, shim: Shim, prepared: Prepared, pid: u32) -> Result<()> {
+        let container = Container {
+            id: self.id,
+            pod_id: self.pod.id.clone(),
+            image_id: self.image.id.to_string(),
+            image_ref: self.image.digests.first().cloned().unwrap_or_else(|| self.config.image.clone()),
+            config: self.config,
+            created_at: identity::now(),
+            state: ContainerState::Created { pid },
+            log_path: prepared.log_path,
+            user: prepared.user,
+            stop_signal: prepared.stop_signal,
+            cgroup: prepared.cgroup,
+        };
+        if let Err(error) = shared.state.put(&container).await {
+            shim.delete(&container.id).await?;
+            return Err(error);
+        }
+        let id = container.id.clone();
+        let entry = Arc::new(Entry::new(container));
+        shared.containers.insert(&id, Arc::clone(&entry));
+        watch::container(shared, entry, shim);
+        Ok(())
+    }
+}
+
+/// The users and groups of the image.
+fn accounts_of(layers: &Layers) -> Result<Accounts> {
+    let read = |path| {
+        let found = layers.read(path, MAX_ACCOUNTS);
+        found.map_err(|error| Error::caused(Kind::InvalidArgument, "look up the image's users", error))
+    };
+    let (passwd, group) = (read("etc/passwd")?, read("etc/group")?);
+    Ok(Accounts::parse(&passwd.unwrap_or_default(), &group.unwrap_or_default()))
+}
+
+/// The directory that the shim reads: config.json in the OCI runtime spec's form.
+fn write_bundle(bundle: &std::path::Path, spec: &Spec) -> Result<()> {
+    fs::create_dir_all(bundle.join("rootfs")).during(|| format!("create {}", bundle.display()))?;
+    let path = bundle.join("config.json");
+    let json = serde_json::to_vec(spec).during(|| "encode the OCI runtime spec")?;
+    fs::write(&path, json).during(|| format!("write {}", path.display()))
+}

@@ -1,0 +1,173 @@
+//! A container's way from created to gone. Operations on one container run one after the other.
+
+use std::{sync::Arc, time::Duration};
+
+use tokio::time::timeout;
+
+use super::{Container, ContainerState, config::Resources};
+use crate::{
+    error::{During, Error, Kind, Result, spec_error},
+    identity,
+    pod::{remove_directory, to_its_end},
+    runtime::Shared,
+    shim::{self, Shim},
+    spec,
+    table::Entry,
+};
+
+/// How long a killed process may take to be gone; one that waits for a dead file system takes for ever.
+const KILL_TIMEOUT: Duration = Duration::from_secs(10);
+const SIGKILL: u32 = 9;
+/// What a container that could not be started is said to have exited with, as by its peers.
+const START_ERROR_CODE: i32 = 128;
+
+pub(super) async fn start(shared: &Arc<Shared>, entry: Arc<Entry<Container>>) -> Result<()> {
+    let shared = Arc::clone(shared);
+    to_its_end(async move {
+        let _turn = entry.turn().await;
+        let container = entry.get();
+        if !matches!(container.state, ContainerState::Created { .. }) {
+            let text = format!("container {} was started before", container.id);
+            return Err(Error::new(Kind::FailedPrecondition, text));
+        }
+        let shim = shared.shim_of(&container.pod_id).await?;
+        match shim.start(&container.id).await {
+            Ok(pid) => {
+                let at = identity::now();
+                entry.change(&shared.state, |container| container.started(pid, at)).await.map(drop)
+            }
+            Err(error) => Err(could_not_start(&shared, &entry, error).await),
+        }
+    })
+    .await
+}
+
+/// A container that cannot be started has ended; its status says why as the call does.
+async fn could_not_start(shared: &Shared, entry: &Entry<Container>, error: Error) -> Error {
+    let message = error.to_string();
+    let ended = |container: &Container| {
+        container.exited(START_ERROR_CODE, identity::now(), "StartError", message.clone())
+    };
+    match entry.change(&shared.state, ended).await {
+        Ok(_) => error,
+        Err(unrecorded) => unrecorded.during(message),
+    }
+}
+
+pub(super) async fn stop(shared: &Arc<Shared>, entry: Arc<Entry<Container>>, grace: Duration) -> Result<()> {
+    let shared = Arc::clone(shared);
+    to_its_end(async move { end(&shared, &entry, grace).await }).await
+}
+
+/// Asks with the stop signal, waits, then kills. Takes no turn: a stop must get through while another waits.
+async fn end(shared: &Arc<Shared>, entry: &Entry<Container>, grace: Duration) -> Result<()> {
+    let container = entry.get();
+    if container.state.is_exited() {
+        return Ok(());
+    }
+    let shim = match shared.shim_of(&container.pod_id).await {
+        Err(error) if error.kind() == Kind::Unavailable => {
+            crate::watch::abandoned(shared, entry).await;
+            return Ok(());
+        }
+        shim => shim?,
+    };
+    let asked = !grace.is_zero() && matches!(container.state, ContainerState::Running { .. });
+    if asked && ask_to_end(&shim, entry, grace).await? {
+        return Ok(());
+    }
+    signal(&shim, &container.id, SIGKILL, true).await?;
+    if ended_within(entry, KILL_TIMEOUT).await {
+        return Ok(());
+    }
+    let text = format!("container {} was killed 10 s ago and has not ended", container.id);
+    Err(Error::new(Kind::DeadlineExceeded, text))
+}
+
+async fn ask_to_end(shim: &Shim, entry: &Entry<Container>, grace: Duration) -> Result<bool> {
+    let container = entry.get();
+    signal(shim, &container.id, u32::try_from(container.stop_signal).unwrap_or(15), false).await?;
+    Ok(ended_within(entry, grace).await)
+}
+
+async fn ended_within(entry: &Entry<Container>, limit: Duration) -> bool {
+    timeout(limit, entry.when(|container| container.state.is_exited())).await.is_ok()
+}
+
+/// Signals it; one that has ended on its own is as good.
+async fn signal(shim: &Shim, id: &str, signal: u32, all: bool) -> Result<()> {
+    match shim.kill(id, signal, all).await {
+        Err(error) if error.kind() != Kind::NotFound => Err(error),
+        _ => Ok(()),
+    }
+}
+
+/// Ends the container, then removes every trace of it.
+pub(crate) async fn remove_entry(shared: &Arc<Shared>, entry: &Arc<Entry<Container>>) -> Result<()> {
+    let (shared, entry) = (Arc::clone(shared), Arc::clone(entry));
+    to_its_end(async move {
+        end(&shared, &entry, Duration::ZERO).await?;
+        let _turn = entry.turn().await;
+        let container = entry.get();
+        delete_task(&shared, &container).await?;
+        remove_traces(&shared, &container.id).await?;
+        shared.state.delete::<Container>(&container.id).await?;
+        shared.containers.remove(&container.id);
+        Ok(())
+    })
+    .await
+}
+
+/// The shim's part of a removal. A shim that is gone took its part with it.
+async fn delete_task(shared: &Shared, container: &Container) -> Result<()> {
+    let deleted = match shared.shim_of(&container.pod_id).await {
+        Ok(shim) => shim.delete(&container.id).await,
+        Err(error) if error.kind() == Kind::Unavailable => {
+            shim::cleanup_after(&shared.launcher, &container.id, &shared.layout.bundle(&container.id)).await
+        }
+        Err(error) => Err(error),
+    };
+    match deleted {
+        Err(error) if !matches!(error.kind(), Kind::NotFound | Kind::FailedPrecondition) => Err(error),
+        _ => Ok(()),
+    }
+}
+
+/// Removes what is on disk of a container without a task: bundle, writable layer, hold on its image.
+pub(crate) async fn remove_traces(shared: &Shared, id: &str) -> Result<()> {
+    let (bundle, writable) = (shared.layout.bundle(id), shared.layout.writable(id));
+    let removed = tokio::task::spawn_blocking(move || {
+        remove_directory(&bundle)?;
+        remove_directory(&writable)
+    });
+    removed.await.map_err(|error| Error::caused(Kind::Internal, "remove directories", error))??;
+    let released = shared.images.release(id).await;
+    released.map_err(|error| Error::caused(Kind::Internal, format!("release the image of {id}"), error))
+}
+
+pub(super) async fn update(
+    shared: &Arc<Shared>,
+    entry: Arc<Entry<Container>>,
+    change: Resources,
+) -> Result<()> {
+    let shared = Arc::clone(shared);
+    to_its_end(async move {
+        let _turn = entry.turn().await;
+        let container = entry.get();
+        if container.state.is_exited() {
+            let text = format!("container {} has ended: its limits cannot change", container.id);
+            return Err(Error::new(Kind::FailedPrecondition, text));
+        }
+        let merged = spec::resources::merge(&container.config.resources, &change);
+        let wanted = spec::resources::to_oci(&merged, &shared.host).map_err(spec_error)?;
+        let json = serde_json::to_vec(&wanted).during(|| "encode the limits")?;
+        shared.shim_of(&container.pod_id).await?.update(&container.id, json).await?;
+        let updated = |container: &Container| {
+            let mut container = container.clone();
+            container.config.resources = merged;
+            container
+        };
+        entry.change(&shared.state, updated).await.map(drop)
+    })
+    .await
+}

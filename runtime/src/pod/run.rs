@@ -1,0 +1,150 @@
+//! Running a pod, in phases: each is a value that the next one consumes, so none can be left out or repeated.
+//!
+//! ```text
+//! Reserved --shim--> Sandboxed --network--> Attached --record--> (the pod is Ready)
+//!     \__________________\_____________________\______ failed: stop::undo, from whatever phase
+//! ```
+
+use std::{fs, path::Path, sync::Arc};
+
+use berth_shim_proto::berth_shim::SandboxOptions;
+
+use super::{
+    Pod, PodState, cgroup_of, config::PidMode, config::PodConfig, existing, files_of, step, stop, sysctls,
+};
+use crate::{
+    error::{During, Error, Kind, Result},
+    identity, network,
+    runtime::Shared,
+    shim::{SandboxRequest, Shim, ShimAddress},
+    table::Entry,
+    watch,
+};
+
+/// Runs the pod, or answers with the one that exists already.
+pub(super) async fn run(shared: Arc<Shared>, config: PodConfig) -> Result<String> {
+    if let Some(entry) = existing(&shared, &config.metadata) {
+        return resume(&entry.get());
+    }
+    check(&shared, &config)?;
+    let mut pod = reserve(&shared, config)?;
+    shared.state.put(&pod).await?;
+    match start(&shared, &mut pod).await {
+        Ok(shim) => publish(&shared, pod, shim).await,
+        Err(error) => {
+            let error = error.during(step(&pod, "run"));
+            stop::undo(&shared, &pod).await;
+            Err(error)
+        }
+    }
+}
+
+/// A repeated call gets the pod it made before; a stopped one cannot be run again.
+fn resume(pod: &Pod) -> Result<String> {
+    match pod.state {
+        PodState::Ready => Ok(pod.id.clone()),
+        PodState::Starting | PodState::NotReady => Err(Error::new(
+            Kind::AlreadyExists,
+            format!("{} again: it was stopped; remove it, or ask for another attempt", step(pod, "run")),
+        )),
+    }
+}
+
+fn check(shared: &Shared, config: &PodConfig) -> Result<()> {
+    shared.check_handler(&config.handler)?;
+    if config.namespaces.host_network {
+        return Ok(());
+    }
+    shared
+        .network
+        .ready()
+        .map_err(|reason| Error::new(Kind::Unavailable, format!("the network is not ready: {reason}")))
+}
+
+/// First phase: an id, and a record that lets a later daemon undo what follows.
+fn reserve(shared: &Shared, config: PodConfig) -> Result<Pod> {
+    let id = identity::generate()?;
+    let netns = (!config.namespaces.host_network).then(|| shared.layout.netns(&id));
+    Ok(Pod {
+        cgroup: cgroup_of(&config, &shared.options.cgroup_root, &id),
+        created_at: identity::now(),
+        state: PodState::Starting,
+        attachment: None,
+        shim: None,
+        config,
+        netns,
+        id,
+    })
+}
+
+/// The phases that make things. What they made is in `pod` also when one fails.
+async fn start(shared: &Shared, pod: &mut Pod) -> Result<Shim> {
+    let bundle = shared.layout.sandbox(&pod.id);
+    fs::create_dir_all(&bundle).during(|| format!("create {}", bundle.display()))?;
+    let shim = make_sandbox(shared, pod, &bundle).await?;
+    attach(shared, pod).await?;
+    files_of(&shared.layout, &pod.id).write(pod, &shared.hostname_of(&pod.config))?;
+    Ok(shim)
+}
+
+/// Second phase: the shim, and in it the namespaces and the cgroup.
+async fn make_sandbox(shared: &Shared, pod: &mut Pod, bundle: &Path) -> Result<Shim> {
+    let socket = shared.launcher.start(&pod.id, bundle).await?;
+    pod.shim = Some(ShimAddress { socket: socket.clone(), pid: 0 });
+    let shim = Shim::connect(&socket).await?;
+    let pid = shim.create_sandbox(request(shared, pod, bundle)).await?;
+    pod.shim = Some(ShimAddress { socket, pid });
+    Ok(shim)
+}
+
+fn request(shared: &Shared, pod: &Pod, bundle: &Path) -> SandboxRequest {
+    let namespaces = &pod.config.namespaces;
+    SandboxRequest {
+        id: pod.id.clone(),
+        bundle: bundle.display().to_string(),
+        netns: pod.netns.as_ref().map(|path| path.display().to_string()).unwrap_or_default(),
+        options: SandboxOptions {
+            hostname: if namespaces.host_network { String::new() } else { shared.hostname_of(&pod.config) },
+            host_network: namespaces.host_network,
+            host_ipc: namespaces.host_ipc,
+            shared_pid: namespaces.pid == PidMode::Pod,
+            sysctls: sysctls(&pod.config),
+            cgroup_path: pod.cgroup.clone(),
+            ..SandboxOptions::default()
+        },
+    }
+}
+
+/// Third phase: addresses.
+async fn attach(shared: &Shared, pod: &mut Pod) -> Result<()> {
+    let Some(network) = pod.network() else { return Ok(()) };
+    let attached = shared.network.attach(&network).await;
+    pod.attachment =
+        Some(attached.map_err(|error| Error::caused(kind_of(&error), "attach to the network", error))?);
+    Ok(())
+}
+
+/// Last phase: the record says Ready, then everyone sees the pod.
+async fn publish(shared: &Arc<Shared>, mut pod: Pod, shim: Shim) -> Result<String> {
+    pod.state = PodState::Ready;
+    if let Err(error) = shared.state.put(&pod).await {
+        stop::undo(shared, &pod).await;
+        return Err(error);
+    }
+    let id = pod.id.clone();
+    let entry = Arc::new(Entry::new(pod));
+    shared.pods.insert(&id, Arc::clone(&entry));
+    watch::pod(shared, entry, shim);
+    Ok(id)
+}
+
+pub(super) fn kind_of(error: &network::Error) -> Kind {
+    match error.kind() {
+        network::Kind::Invalid => Kind::InvalidArgument,
+        network::Kind::Conflict => Kind::FailedPrecondition,
+        network::Kind::Exhausted => Kind::ResourceExhausted,
+        network::Kind::TimedOut => Kind::DeadlineExceeded,
+        network::Kind::NotReady => Kind::Unavailable,
+        network::Kind::Internal => Kind::Internal,
+    }
+}

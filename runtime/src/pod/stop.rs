@@ -1,0 +1,142 @@
+//! Stopping and removing a pod, and undoing one that could not be run. Every step is fine to do again.
+
+use std::{fs, path::Path, sync::Arc, time::Duration};
+
+use tokio::time::timeout;
+
+use super::{Pod, PodState, run::kind_of, step};
+use crate::{
+    container::{self, Container},
+    error::{During, Error, Kind, Result},
+    runtime::Shared,
+    shim::{self, Shim},
+    table::Entry,
+};
+
+/// How long killed processes may take to be gone; one that waits for a dead file system takes for ever.
+const KILL_TIMEOUT: Duration = Duration::from_secs(10);
+const SIGKILL: u32 = 9;
+
+/// Stops the pod: processes, then network, then namespaces, so that nothing runs in a network that is gone.
+pub(super) async fn stop(shared: &Arc<Shared>, entry: &Arc<Entry<Pod>>) -> Result<()> {
+    let (shared, entry) = (Arc::clone(shared), Arc::clone(entry));
+    to_its_end(async move {
+        let _turn = entry.turn().await;
+        stop_in_turn(&shared, &entry).await
+    })
+    .await
+}
+
+/// Stops the pod, removes its containers and then every trace of it.
+pub(super) async fn remove(shared: &Arc<Shared>, entry: &Arc<Entry<Pod>>) -> Result<()> {
+    let (shared, entry) = (Arc::clone(shared), Arc::clone(entry));
+    to_its_end(async move {
+        let _turn = entry.turn().await;
+        stop_in_turn(&shared, &entry).await?;
+        let pod = entry.get();
+        for container in shared.containers_of(&pod.id) {
+            container::remove_entry(&shared, &container).await?;
+        }
+        remove_directory(&shared.layout.sandbox(&pod.id))?;
+        shared.state.delete::<Pod>(&pod.id).await?;
+        shared.pods.remove(&pod.id);
+        Ok(())
+    })
+    .await
+}
+
+async fn stop_in_turn(shared: &Arc<Shared>, entry: &Entry<Pod>) -> Result<()> {
+    let pod = entry.get();
+    if pod.shim.is_none() {
+        return Ok(());
+    }
+    let stopped = tear_down(shared, &pod).await;
+    stopped.map_err(|error| error.during(step(&pod, "stop")))?;
+    let stopped = |pod: &Pod| Pod { state: PodState::NotReady, shim: None, attachment: None, ..pod.clone() };
+    entry.change(&shared.state, stopped).await.map(drop)
+}
+
+async fn tear_down(shared: &Arc<Shared>, pod: &Pod) -> Result<()> {
+    match pod.shim().await {
+        Ok(shim) => {
+            kill_containers(shared, pod, &shim).await?;
+            detach(shared, pod).await?;
+            shim.stop_sandbox(&pod.id).await?;
+            shim.shutdown(&pod.id).await
+        }
+        Err(error) if error.kind() == Kind::Unavailable => {
+            detach(shared, pod).await?;
+            shim::cleanup_after(&shared.launcher, &pod.id, &shared.layout.sandbox(&pod.id)).await
+        }
+        Err(error) => Err(error),
+    }
+}
+
+async fn kill_containers(shared: &Shared, pod: &Pod, shim: &Shim) -> Result<()> {
+    let running: Vec<_> =
+        shared.containers_of(&pod.id).into_iter().filter(|entry| !entry.get().state.is_exited()).collect();
+    for entry in &running {
+        match shim.kill(&entry.get().id, SIGKILL, true).await {
+            Err(error) if error.kind() != Kind::NotFound => return Err(error),
+            _ => {}
+        }
+    }
+    let gone = futures::future::join_all(
+        running.iter().map(|entry| entry.when(|c: &Container| c.state.is_exited())),
+    );
+    match timeout(KILL_TIMEOUT, gone).await {
+        Ok(_) => Ok(()),
+        Err(_) => Err(Error::new(Kind::DeadlineExceeded, "wait for its killed containers to end, for 10 s")),
+    }
+}
+
+async fn detach(shared: &Shared, pod: &Pod) -> Result<()> {
+    let Some(network) = pod.network() else { return Ok(()) };
+    let detached = shared.network.detach(&network, pod.attachment.as_ref()).await;
+    detached.map_err(|error| Error::caused(kind_of(&error), "detach from the network", error))
+}
+
+/// Takes back whatever was made of a pod that did not become ready, as far as it can be.
+pub(crate) async fn undo(shared: &Shared, pod: &Pod) {
+    for (what, done) in [
+        ("detach it from the network", detach(shared, pod).await),
+        ("end its shim", end_shim(shared, pod).await),
+        ("remove its bundle", remove_directory(&shared.layout.sandbox(&pod.id))),
+        ("delete its record", shared.state.delete::<Pod>(&pod.id).await),
+    ] {
+        if let Err(error) = done {
+            tracing::warn!(pod = pod.id, %error, "could not {what} after it failed to run");
+        }
+    }
+}
+
+async fn end_shim(shared: &Shared, pod: &Pod) -> Result<()> {
+    let bundle = shared.layout.sandbox(&pod.id);
+    let Ok(shim) = pod.shim().await else {
+        return shim::cleanup_after(&shared.launcher, &pod.id, &bundle).await;
+    };
+    let stopped = shim.stop_sandbox(&pod.id).await;
+    shim.shutdown(&pod.id).await?;
+    match stopped {
+        Err(error) if error.kind() != Kind::NotFound => Err(error),
+        _ => Ok(()),
+    }
+}
+
+/// Removes a directory with all that is in it; fine when it is gone.
+pub(crate) fn remove_directory(path: &Path) -> Result<()> {
+    match fs::remove_dir_all(path) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            Err(error).during(|| format!("remove {}", path.display()))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Runs `work` to its end even when the caller goes away.
+pub(crate) async fn to_its_end<T: Send + 'static>(
+    work: impl Future<Output = Result<T>> + Send + 'static,
+) -> Result<T> {
+    let joined = tokio::spawn(work).await;
+    joined.unwrap_or_else(|error| Err(Error::caused(Kind::Internal, "run in the background", error)))
+}

@@ -1,0 +1,147 @@
+//! Taking up again, at start, what a daemon before this one has left: records, shims and directories.
+//!
+//! ```text
+//! record of a pod   its shim       then
+//! Starting          any            undone: nobody was told of it
+//! Ready             answers        its containers are compared with what the shim knows, and watched
+//! Ready             dead           NotReady; its containers ended, what is left of them is killed
+//! NotReady          any            as it is, until someone stops or removes it
+//! none              any            directories and holds without a record are removed
+//! ```
+//! Pods are taken up side by side, so that one shim that does not answer holds up no other.
+
+use std::{
+    collections::{HashMap, HashSet},
+    sync::Arc,
+    time::Duration,
+};
+
+use futures::future::join_all;
+use tokio::time::timeout;
+
+use crate::{
+    container::{Container, ContainerState, remove_traces},
+    error::{Error, Kind, Result},
+    pod::{self, Pod, PodState, remove_directory},
+    runtime::{Shared, names_in},
+    shim::{Shim, Task, TaskState},
+    table::Entry,
+    watch,
+};
+
+/// A shim answers from memory; one that takes longer is stuck, and its pod is left as it was recorded.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Brings the tables in line with what is there.
+pub(crate) async fn recover(shared: &Arc<Shared>) -> Result<()> {
+    for container in shared.state.load::<Container>()? {
+        shared.containers.insert(&container.id.clone(), Arc::new(Entry::new(container)));
+    }
+    let pods = shared.state.load::<Pod>()?;
+    join_all(pods.into_iter().map(|pod| take_up(shared, pod))).await;
+    sweep(shared).await;
+    Ok(())
+}
+
+async fn take_up(shared: &Arc<Shared>, pod: Pod) {
+    if pod.state == PodState::Starting {
+        return pod::undo(shared, &pod).await;
+    }
+    let (id, state) = (pod.id.clone(), pod.state);
+    let entry = Arc::new(Entry::new(pod));
+    shared.pods.insert(&id, Arc::clone(&entry));
+    if state != PodState::Ready {
+        return;
+    }
+    match ask(&entry.get()).await {
+        Ok((shim, tasks)) => compare(shared, entry, shim, tasks).await,
+        Err(error) if error.kind() == Kind::Unavailable => watch::shim_died(shared, &entry).await,
+        Err(error) => tracing::error!(pod = id, %error, "its shim did not answer; left as it was recorded"),
+    }
+}
+
+async fn ask(pod: &Pod) -> Result<(Shim, Vec<Task>)> {
+    let answer = async {
+        let shim = pod.shim().await?;
+        let tasks = shim.tasks().await?;
+        Ok((shim, tasks))
+    };
+    let late = |_| Error::new(Kind::DeadlineExceeded, "the shim did not answer within 10 s");
+    timeout(ANSWER_TIMEOUT, answer).await.map_err(late)?
+}
+
+/// The shim is the truth of what runs: records follow it.
+async fn compare(shared: &Arc<Shared>, entry: Arc<Entry<Pod>>, shim: Shim, tasks: Vec<Task>) {
+    let pod_id = entry.get().id.clone();
+    let mut tasks: HashMap<String, Task> = tasks.into_iter().map(|task| (task.id.clone(), task)).collect();
+    for container in shared.containers_of(&pod_id) {
+        match tasks.remove(&container.get().id) {
+            Some(task) => follow(shared, container, &shim, task).await,
+            None if container.get().state.is_exited() => {}
+            None => watch::abandoned(shared, &container).await,
+        }
+    }
+    for id in tasks.into_keys() {
+        forget(&shim, &id).await;
+    }
+    watch::pod(shared, entry, shim);
+}
+
+async fn follow(shared: &Arc<Shared>, entry: Arc<Entry<Container>>, shim: &Shim, task: Task) {
+    match task.state {
+        TaskState::Stopped(exit) => {
+            let started = |container: &Container| match task.started_at {
+                0 => container.clone(),
+                at => container.started(task.pid, at),
+            };
+            let ended = |container: &Container| started(container).ended(exit);
+            report(entry.change(&shared.state, ended).await);
+        }
+        TaskState::Running => {
+            let running = |container: &Container| container.started(task.pid, task.started_at);
+            if !matches!(entry.get().state, ContainerState::Running { .. }) {
+                report(entry.change(&shared.state, running).await);
+            }
+            watch::container(shared, entry, shim.clone());
+        }
+        TaskState::Created => watch::container(shared, entry, shim.clone()),
+    }
+}
+
+fn report(recorded: Result<Arc<Container>>) {
+    if let Err(error) = recorded {
+        tracing::error!(%error, "could not record what a container did in the meantime");
+    }
+}
+
+/// A container that was being created when the daemon was killed: nobody was told of it.
+async fn forget(shim: &Shim, id: &str) {
+    let killed = shim.kill(id, 9, true).await;
+    if let Err(error) = killed.and(shim.wait(id).await.map(drop)).and(shim.delete(id).await) {
+        tracing::warn!(container = id, %error, "could not remove a container that was never recorded");
+    }
+}
+
+/// Removes what has no record: nobody will ever ask for it.
+async fn sweep(shared: &Shared) {
+    let pods: HashSet<String> = shared.pods.list().iter().map(|pod| pod.id.clone()).collect();
+    let containers: HashSet<String> = shared.containers.list().iter().map(|c| c.id.clone()).collect();
+    let layout = &shared.layout;
+    let held = names_in(&layout.bundles())
+        .into_iter()
+        .chain(names_in(&layout.writables()))
+        .chain(shared.images.leases());
+    for id in held.collect::<HashSet<_>>().difference(&containers) {
+        if let Err(error) = remove_traces(shared, id).await {
+            tracing::warn!(container = id, %error, "could not remove what has no record");
+        }
+    }
+    for id in names_in(&layout.sandboxes()).into_iter().filter(|id| !pods.contains(id)) {
+        if let Err(error) = remove_directory(&layout.sandbox(&id)) {
+            tracing::warn!(pod = id, %error, "could not remove what has no record");
+        }
+    }
+    if let Err(error) = shared.network.retain(&pods).await {
+        tracing::warn!(%error, "could not detach pods that have no record");
+    }
+}

@@ -1,0 +1,147 @@
+//! The daemon's inside as one value: what the RPC borders are given.
+
+use std::{
+    fmt,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use berth_image::Images;
+
+use crate::{
+    container::{Container, Containers, config::ContainerMetadata},
+    error::{Error, Kind, Result},
+    flights::Flights,
+    layout::Layout,
+    network::Network,
+    pod::{
+        Pod, Pods,
+        config::{PodConfig, PodMetadata},
+    },
+    recover,
+    shim::{Launcher, Shim},
+    spec::{Defaults, Host},
+    state::State,
+    table::{Entry, Table},
+};
+
+/// Names under which Berth's own shim can be asked for as a runtime handler.
+pub const HANDLERS: [&str; 2] = ["", "berth"];
+
+/// What the configuration says to the parts behind the RPC border.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Survives a reboot.
+    pub root: PathBuf,
+    /// Gone with a reboot.
+    pub state: PathBuf,
+    /// Where network namespaces are pinned.
+    pub netns: PathBuf,
+    /// The shim that is started for each pod.
+    pub shim: PathBuf,
+    /// cgroup below which pods without a parent of their own live.
+    pub cgroup_root: String,
+    /// Bytes after which a log line is split.
+    pub max_log_line: usize,
+    /// What the machine can do.
+    pub host: Host,
+    /// What every container gets.
+    pub defaults: Defaults,
+}
+
+/// Pods, containers, images and the network, ready to be asked.
+#[derive(Clone)]
+pub struct Runtime {
+    /// The pods.
+    pub pods: Pods,
+    /// The containers in them.
+    pub containers: Containers,
+    /// The images that containers are made of.
+    pub images: Images,
+    /// What pods are attached to.
+    pub network: Network,
+}
+
+/// What the parts share.
+pub(crate) struct Shared {
+    pub(crate) options: Options,
+    pub(crate) host: Host,
+    pub(crate) defaults: Defaults,
+    pub(crate) layout: Layout,
+    pub(crate) launcher: Launcher,
+    pub(crate) images: Images,
+    pub(crate) network: Network,
+    pub(crate) state: State,
+    pub(crate) pods: Table<Pod>,
+    pub(crate) containers: Table<Container>,
+    pub(crate) running: Flights<PodMetadata, String>,
+    pub(crate) creating: Flights<(String, ContainerMetadata), String>,
+}
+
+impl Runtime {
+    /// Opens the state below the configured directories and takes up again whatever runs there.
+    pub async fn open(options: Options, images: Images, network: Network) -> Result<Self> {
+        let layout = Layout::create(&options.root, &options.state, &options.netns)?;
+        let shared = Arc::new(Shared {
+            host: options.host.clone(),
+            defaults: options.defaults.clone(),
+            launcher: Launcher::new(options.shim.clone(), layout.address()),
+            state: State::open(&layout.database())?,
+            images: images.clone(),
+            network: network.clone(),
+            pods: Table::new("pod"),
+            containers: Table::new("container"),
+            running: Flights::default(),
+            creating: Flights::default(),
+            layout,
+            options,
+        });
+        recover::recover(&shared).await?;
+        Ok(Self {
+            pods: Pods::new(Arc::clone(&shared)),
+            containers: Containers::new(shared),
+            images,
+            network,
+        })
+    }
+}
+
+impl fmt::Debug for Shared {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Shared").field("options", &self.options).finish_non_exhaustive()
+    }
+}
+
+impl Shared {
+    /// The containers of one pod, ended or not.
+    pub(crate) fn containers_of(&self, pod_id: &str) -> Vec<Arc<Entry<Container>>> {
+        self.containers.entries().into_iter().filter(|entry| entry.get().pod_id == pod_id).collect()
+    }
+
+    /// A connection to the shim of a pod.
+    pub(crate) async fn shim_of(&self, pod_id: &str) -> Result<Shim> {
+        self.pods.find(pod_id)?.get().shim().await
+    }
+
+    /// Refuses a handler that is not configured.
+    pub(crate) fn check_handler(&self, handler: &str) -> Result<()> {
+        if HANDLERS.contains(&handler) {
+            return Ok(());
+        }
+        Err(Error::new(Kind::InvalidArgument, format!("runtime handler {handler:?} is not configured")))
+    }
+
+    /// The host name that a pod's processes see.
+    pub(crate) fn hostname_of(&self, config: &PodConfig) -> String {
+        match config.hostname.as_str() {
+            "" => rustix::system::uname().nodename().to_string_lossy().into_owned(),
+            name => name.to_owned(),
+        }
+    }
+}
+
+/// Names of the entries of a directory; none when it cannot be read.
+pub(crate) fn names_in(directory: &Path) -> Vec<String> {
+    let Ok(entries) = std::fs::read_dir(directory) else { return Vec::new() };
+    entries.flatten().filter_map(|entry| entry.file_name().into_string().ok()).collect()
+}

@@ -1,0 +1,390 @@
+//! The calls that Berth makes to a shim, with its types on one side and ours on the other.
+
+use std::time::Duration;
+
+use berth_shim_proto::{berth_shim as ours, berth_shim_ttrpc::ShimClient};
+use containerd_shim_protos::{
+    api, sandbox_api, sandbox_async::SandboxClient, shim_async::TaskClient, types::mount::Mount,
+};
+use protobuf::{Message, well_known_types::any::Any};
+use ttrpc::{Code, asynchronous::Client, context, context::Context};
+
+use crate::error::{Error, Kind, Result};
+
+/// For calls that a shim answers from memory or with a few system calls.
+const QUICK: Duration = Duration::from_secs(10);
+/// For calls that touch file systems which may be slow or dead.
+const SLOW: Duration = Duration::from_secs(120);
+const MAX_EXEC_OUTPUT: usize = 16 << 20;
+
+/// A connection to one pod's shim.
+#[derive(Clone)]
+pub struct Shim {
+    sandbox: SandboxClient,
+    task: TaskClient,
+    berth: ShimClient,
+}
+
+/// What a pod's shim is asked to make.
+#[derive(Clone, Debug)]
+pub struct SandboxRequest {
+    /// The pod's id.
+    pub id: String,
+    /// The pod's bundle.
+    pub bundle: String,
+    /// Where to pin the network namespace; empty on the host's network.
+    pub netns: String,
+    /// Everything else.
+    pub options: ours::SandboxOptions,
+}
+
+/// What a shim is asked to create.
+#[derive(Clone, Debug)]
+pub struct ContainerTask {
+    /// The container's id.
+    pub id: String,
+    /// Its bundle, with config.json.
+    pub bundle: String,
+    /// Its root file system.
+    pub rootfs: RootfsOverlay,
+    /// It gets a terminal.
+    pub terminal: bool,
+    /// FIFO it reads from; empty is /dev/null.
+    pub stdin: String,
+    /// Where its output goes, as a URI that the shim knows; empty discards it.
+    pub output: String,
+}
+
+/// The layers of a root file system.
+#[derive(Clone, Debug)]
+pub struct RootfsOverlay {
+    /// Read-only layers, uppermost first.
+    pub lower: Vec<String>,
+    /// Where writes go.
+    pub upper: String,
+    /// overlayfs's own directory beside it.
+    pub work: String,
+}
+
+/// How a process ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Exit {
+    /// 0 to 255, 128 + signal when a signal ended it.
+    pub code: i32,
+    /// Nanoseconds since the epoch.
+    pub finished_at: i64,
+    /// The kernel's OOM killer struck.
+    pub oom_killed: bool,
+    /// Why the shim could not run or watch it; empty otherwise.
+    pub message: String,
+}
+
+/// A container as its shim knows it.
+#[derive(Clone, Debug)]
+pub struct Task {
+    /// The container's id.
+    pub id: String,
+    /// As seen by the host; 0 once it ended.
+    pub pid: u32,
+    /// Nanoseconds since the epoch.
+    pub started_at: i64,
+    /// Where in its life it is.
+    pub state: TaskState,
+}
+
+/// Where in its life a task is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum TaskState {
+    /// Set up, waiting to be started.
+    Created,
+    /// Running, or paused.
+    Running,
+    /// Ended.
+    Stopped(Exit),
+}
+
+/// What a process that ran to its end printed.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ExecOutput {
+    /// At most 16 MiB.
+    pub stdout: Vec<u8>,
+    /// At most 16 MiB.
+    pub stderr: Vec<u8>,
+    /// How it ended.
+    pub code: i32,
+}
+
+/// How an exec came to its end.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ExecEnd {
+    /// By itself.
+    Exited(ExecOutput),
+    /// Killed after the time it was given.
+    TimedOut,
+}
+
+impl Shim {
+    /// Connects to the shim that listens on `socket`.
+    ///
+    /// # Errors
+    ///
+    /// `Unavailable` when nobody listens there: the shim is dead.
+    pub async fn connect(socket: &str) -> Result<Self> {
+        let connected = Client::connect(&format!("unix://{socket}")).await;
+        let client = connected.map_err(|error| {
+            Error::caused(Kind::Unavailable, format!("connect to the shim at {socket}"), error)
+        })?;
+        Ok(Self {
+            sandbox: SandboxClient::new(client.clone()),
+            task: TaskClient::new(client.clone()),
+            berth: ShimClient::new(client),
+        })
+    }
+
+    /// Makes the pod's namespaces and cgroup. Returns the pid of the process that holds them.
+    pub async fn create_sandbox(&self, request: SandboxRequest) -> Result<u32> {
+        let options = Any {
+            type_url: "berth.shim.v1.SandboxOptions".into(),
+            value: encode(&request.options)?,
+            ..Any::default()
+        };
+        let create = sandbox_api::CreateSandboxRequest {
+            sandbox_id: request.id.clone(),
+            bundle_path: request.bundle,
+            netns_path: request.netns,
+            options: Some(options).into(),
+            ..Default::default()
+        };
+        let made = self.sandbox.create_sandbox(within(QUICK), &create).await;
+        made.map_err(during("create the sandbox", &request.id))?;
+        let start = sandbox_api::StartSandboxRequest { sandbox_id: request.id.clone(), ..Default::default() };
+        let started = self.sandbox.start_sandbox(within(QUICK), &start).await;
+        Ok(started.map_err(during("start the sandbox", &request.id))?.pid)
+    }
+
+    /// Returns when the pod's sandbox was stopped; fails with `Unavailable` when the shim died.
+    pub async fn wait_sandbox(&self, id: &str) -> Result<()> {
+        let request = sandbox_api::WaitSandboxRequest { sandbox_id: id.into(), ..Default::default() };
+        let ended = self.sandbox.wait_sandbox(Context::default(), &request).await;
+        ended.map(drop).map_err(during("wait for the sandbox", id))
+    }
+
+    /// Kills what runs in the pod and takes its namespaces and cgroup down.
+    pub async fn stop_sandbox(&self, id: &str) -> Result<()> {
+        let request = sandbox_api::StopSandboxRequest { sandbox_id: id.into(), ..Default::default() };
+        let stopped = self.sandbox.stop_sandbox(within(SLOW), &request).await;
+        stopped.map(drop).map_err(during("stop the sandbox", id))
+    }
+
+    /// Asks the shim to leave. A connection that breaks on the way is the answer hoped for.
+    pub async fn shutdown(&self, id: &str) -> Result<()> {
+        let request = sandbox_api::ShutdownSandboxRequest { sandbox_id: id.into(), ..Default::default() };
+        match self.sandbox.shutdown_sandbox(within(QUICK), &request).await {
+            Err(error) if kind_of(&error) != Kind::Unavailable => {
+                Err(during("shut the shim down", id)(error))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Sets a container up to the point where it waits to be started. Returns its pid.
+    pub async fn create(&self, container: ContainerTask) -> Result<u32> {
+        let request = api::CreateTaskRequest {
+            id: container.id.clone(),
+            bundle: container.bundle,
+            rootfs: vec![container.rootfs.into_mount()],
+            terminal: container.terminal,
+            stdin: container.stdin,
+            stdout: container.output.clone(),
+            stderr: container.output,
+            ..Default::default()
+        };
+        let created = self.task.create(within(SLOW), &request).await;
+        Ok(created.map_err(during("create container", &container.id))?.pid)
+    }
+
+    /// Lets a created container run. Returns its pid.
+    pub async fn start(&self, id: &str) -> Result<u32> {
+        let request = api::StartRequest { id: id.into(), ..Default::default() };
+        let started = self.task.start(within(SLOW), &request).await;
+        Ok(started.map_err(during("start container", id))?.pid)
+    }
+
+    /// Sends a signal to a container's first process, or to `all` of them.
+    ///
+    /// # Errors
+    ///
+    /// `NotFound` when it has ended already.
+    pub async fn kill(&self, id: &str, signal: u32, all: bool) -> Result<()> {
+        let request = api::KillRequest { id: id.into(), signal, all, ..Default::default() };
+        let killed = self.task.kill(within(QUICK), &request).await;
+        killed.map(drop).map_err(during("signal container", id))
+    }
+
+    /// Forgets a container that has ended or was never started.
+    pub async fn delete(&self, id: &str) -> Result<()> {
+        let request = api::DeleteRequest { id: id.into(), ..Default::default() };
+        let deleted = self.task.delete(within(SLOW), &request).await;
+        deleted.map(drop).map_err(during("delete container", id))
+    }
+
+    /// Changes a running container's limits; `resources` is the OCI runtime spec's LinuxResources in JSON.
+    pub async fn update(&self, id: &str, resources: Vec<u8>) -> Result<()> {
+        let any = Any {
+            type_url: "types.containerd.io/opencontainers/runtime-spec/1/LinuxResources".into(),
+            value: resources,
+            ..Any::default()
+        };
+        let request =
+            api::UpdateTaskRequest { id: id.into(), resources: Some(any).into(), ..Default::default() };
+        let updated = self.task.update(within(QUICK), &request).await;
+        updated.map(drop).map_err(during("update container", id))
+    }
+
+    /// Returns when the container has ended; fails with `Unavailable` when the shim died.
+    pub async fn wait(&self, id: &str) -> Result<Exit> {
+        let request = ours::WaitContainerRequest { id: id.into(), ..Default::default() };
+        let ended = self.berth.wait_container(Context::default(), &request).await;
+        ended.map(Exit::from).map_err(during("wait for container", id))
+    }
+
+    /// Every container the shim knows.
+    pub async fn tasks(&self) -> Result<Vec<Task>> {
+        let known = self.berth.containers(within(QUICK), &ours::ContainersRequest::new()).await;
+        let known = known.map_err(during("list the containers of", "its shim"))?;
+        Ok(known.containers.into_iter().map(Task::from).collect())
+    }
+
+    /// The first process of the pod's shared PID namespace, when it has one.
+    pub async fn pod_init(&self) -> Result<Option<u32>> {
+        let known = self.berth.containers(within(QUICK), &ours::ContainersRequest::new()).await;
+        let pid = known.map_err(during("ask for the first process of", "its pod"))?.pod_init_pid;
+        Ok((pid != 0).then_some(pid))
+    }
+
+    /// Runs `args` in a running container and gathers what it prints.
+    pub async fn exec_sync(&self, id: &str, args: Vec<String>, limit: Option<Duration>) -> Result<ExecEnd> {
+        let request = ours::ExecSyncRequest {
+            container_id: id.into(),
+            args,
+            timeout_ns: limit.map_or(0, |limit| i64::try_from(limit.as_nanos()).unwrap_or(i64::MAX)),
+            ..Default::default()
+        };
+        let failed = during("run a command in container", id);
+        let mut stream = self.berth.exec_sync(Context::default(), &request).await.map_err(&failed)?;
+        let mut output = ExecOutput::default();
+        while let Some(message) = stream.recv().await.map_err(&failed)? {
+            match message.what {
+                Some(ours::exec_sync_output::What::Stdout(bytes)) => append(&mut output.stdout, &bytes),
+                Some(ours::exec_sync_output::What::Stderr(bytes)) => append(&mut output.stderr, &bytes),
+                Some(ours::exec_sync_output::What::End(end)) if end.timed_out => {
+                    return Ok(ExecEnd::TimedOut);
+                }
+                Some(ours::exec_sync_output::What::End(end)) => {
+                    output.code = i32::try_from(end.code).unwrap_or(i32::MAX);
+                    return Ok(ExecEnd::Exited(output));
+                }
+                _ => {}
+            }
+        }
+        Err(Error::new(
+            Kind::Internal,
+            format!("run a command in container {id}: the shim did not say how it ended"),
+        ))
+    }
+
+    /// Goes on with the log in a new file of the same name.
+    pub async fn reopen_log(&self, id: &str) -> Result<()> {
+        let request = ours::ReopenLogRequest { id: id.into(), ..Default::default() };
+        let reopened = self.berth.reopen_log(within(QUICK), &request).await;
+        reopened.map(drop).map_err(during("reopen the log of container", id))
+    }
+}
+
+impl RootfsOverlay {
+    fn into_mount(self) -> Mount {
+        let options = [
+            format!("lowerdir={}", self.lower.join(":")),
+            format!("upperdir={}", self.upper),
+            format!("workdir={}", self.work),
+        ];
+        Mount {
+            type_: "overlay".into(),
+            source: "overlay".into(),
+            options: options.into(),
+            ..Default::default()
+        }
+    }
+}
+
+impl From<ours::Exit> for Exit {
+    fn from(exit: ours::Exit) -> Self {
+        Self {
+            code: i32::try_from(exit.code).unwrap_or(i32::MAX),
+            finished_at: exit.finished_at,
+            oom_killed: exit.oom_killed,
+            message: exit.message,
+        }
+    }
+}
+
+impl From<ours::Container> for Task {
+    fn from(container: ours::Container) -> Self {
+        let state = match container.state.enum_value_or_default() {
+            ours::container::State::CREATED => TaskState::Created,
+            ours::container::State::RUNNING | ours::container::State::PAUSED => TaskState::Running,
+            ours::container::State::STOPPED => {
+                TaskState::Stopped(container.exit.into_option().unwrap_or_default().into())
+            }
+        };
+        Self { id: container.id, pid: container.pid, started_at: container.started_at, state }
+    }
+}
+
+/// What exceeds the limit is read and dropped, so that the process can go on to its end.
+fn append(buffer: &mut Vec<u8>, bytes: &[u8]) {
+    let room = MAX_EXEC_OUTPUT - buffer.len();
+    buffer.extend_from_slice(&bytes[..bytes.len().min(room)]);
+}
+
+fn within(limit: Duration) -> Context {
+    context::with_duration(limit)
+}
+
+fn encode(message: &impl Message) -> Result<Vec<u8>> {
+    let encoded = message.write_to_bytes();
+    encoded.map_err(|error| Error::caused(Kind::Internal, "encode a message to the shim", error))
+}
+
+/// Turns a shim's refusal into an error that says what was asked, of whom.
+fn during(step: &str, id: &str) -> impl Fn(ttrpc::Error) -> Error {
+    let step = format!("{step} {id}");
+    move |error| match &error {
+        ttrpc::Error::RpcStatus(status) if status.code() != Code::UNKNOWN || !status.message.is_empty() => {
+            Error::new(kind_of(&error), format!("{step}: {}", status.message))
+        }
+        _ => Error::caused(kind_of(&error), step.clone(), error),
+    }
+}
+
+fn kind_of(error: &ttrpc::Error) -> Kind {
+    let status = match error {
+        ttrpc::Error::RpcStatus(status) => status,
+        // ttrpc has no variant for it. A shim that is slow must not be taken for one that is dead.
+        ttrpc::Error::Others(text) if text.contains("deadline elapsed") => return Kind::DeadlineExceeded,
+        // Everything else but an answer means that the connection is gone.
+        _ => return Kind::Unavailable,
+    };
+    match status.code() {
+        Code::INVALID_ARGUMENT | Code::OUT_OF_RANGE => Kind::InvalidArgument,
+        Code::NOT_FOUND => Kind::NotFound,
+        Code::ALREADY_EXISTS => Kind::AlreadyExists,
+        Code::FAILED_PRECONDITION => Kind::FailedPrecondition,
+        Code::PERMISSION_DENIED => Kind::PermissionDenied,
+        Code::RESOURCE_EXHAUSTED => Kind::ResourceExhausted,
+        Code::DEADLINE_EXCEEDED => Kind::DeadlineExceeded,
+        Code::UNAVAILABLE => Kind::Unavailable,
+        Code::UNIMPLEMENTED => Kind::Unimplemented,
+        _ => Kind::Internal,
+    }
+}

@@ -1,0 +1,175 @@
+//! The pods and containers that exist, as snapshots that readers take without waiting for anyone.
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard},
+};
+
+use tokio::sync::{Mutex, MutexGuard, watch};
+
+use crate::{
+    error::{Error, Kind, Result},
+    state::{Record, State},
+};
+
+/// One pod or container: its current snapshot, and the turn of whoever may change it.
+#[derive(Debug)]
+pub struct Entry<T> {
+    current: watch::Sender<Arc<T>>,
+    turn: Mutex<()>,
+    writing: Mutex<()>,
+}
+
+impl<T> Entry<T> {
+    /// An entry that starts with `value`.
+    pub fn new(value: T) -> Self {
+        Self { current: watch::Sender::new(Arc::new(value)), turn: Mutex::new(()), writing: Mutex::new(()) }
+    }
+
+    /// The snapshot of this moment.
+    pub fn get(&self) -> Arc<T> {
+        Arc::clone(&self.current.borrow())
+    }
+
+    /// Waits until no other call changes this entry. Operations hold it from first to last step.
+    pub async fn turn(&self) -> MutexGuard<'_, ()> {
+        self.turn.lock().await
+    }
+
+    /// Replaces the snapshot and wakes those who wait for a change.
+    pub fn set(&self, value: Arc<T>) {
+        self.current.send_replace(value);
+    }
+
+    /// The first snapshot, from now on, that `wanted` accepts.
+    pub async fn when(&self, wanted: impl Fn(&T) -> bool) -> Arc<T> {
+        let mut changes = self.current.subscribe();
+        // The sender lives as long as `self`, so there is always a value to wait for.
+        match changes.wait_for(|value| wanted(value)).await {
+            Ok(value) => Arc::clone(&value),
+            Err(_) => self.get(),
+        }
+    }
+}
+
+impl<T: Record> Entry<T> {
+    /// Makes the next snapshot from the present one, records it and shows it. Changes never overtake each other.
+    ///
+    /// # Errors
+    ///
+    /// When it could not be recorded. It is shown all the same: what happened has happened.
+    pub async fn change(&self, state: &State, next: impl FnOnce(&T) -> T) -> Result<Arc<T>> {
+        let _writing = self.writing.lock().await;
+        let next = Arc::new(next(&self.get()));
+        let recorded = state.put(&*next).await;
+        self.set(Arc::clone(&next));
+        recorded.map(|()| next)
+    }
+}
+
+/// Entries by id.
+#[derive(Debug)]
+pub struct Table<T> {
+    what: &'static str,
+    entries: RwLock<HashMap<String, Arc<Entry<T>>>>,
+}
+
+impl<T> Table<T> {
+    /// An empty table of `what` (for error messages).
+    pub fn new(what: &'static str) -> Self {
+        Self { what, entries: RwLock::default() }
+    }
+
+    /// Makes the entry visible.
+    pub fn insert(&self, id: &str, entry: Arc<Entry<T>>) {
+        self.write().insert(id.to_owned(), entry);
+    }
+
+    /// Makes the entry invisible. Those who hold it may finish.
+    pub fn remove(&self, id: &str) {
+        self.write().remove(id);
+    }
+
+    /// The entry whose id is `id` or, when only one does, begins with it.
+    ///
+    /// # Errors
+    ///
+    /// `InvalidArgument` when it is empty or several begin with it, `NotFound` when none does.
+    pub fn find(&self, id: &str) -> Result<Arc<Entry<T>>> {
+        let entries = self.read();
+        if let Some(entry) = entries.get(id) {
+            return Ok(Arc::clone(entry));
+        }
+        if id.is_empty() {
+            return Err(Error::new(Kind::InvalidArgument, format!("{} id is empty", self.what)));
+        }
+        let mut matches = entries.iter().filter(|(key, _)| key.starts_with(id));
+        match (matches.next(), matches.next()) {
+            (Some((_, entry)), None) => Ok(Arc::clone(entry)),
+            (None, _) => Err(Error::not_found(self.what, id)),
+            _ => Err(Error::new(
+                Kind::InvalidArgument,
+                format!("{} id {id:?} is the beginning of several", self.what),
+            )),
+        }
+    }
+
+    /// All entries, in no order.
+    pub fn entries(&self) -> Vec<Arc<Entry<T>>> {
+        self.read().values().cloned().collect()
+    }
+
+    /// Snapshots of all entries, in no order.
+    pub fn list(&self) -> Vec<Arc<T>> {
+        self.read().values().map(|entry| entry.get()).collect()
+    }
+
+    // A poisoned lock still holds a whole map: nothing can panic between its steps.
+    fn read(&self) -> RwLockReadGuard<'_, HashMap<String, Arc<Entry<T>>>> {
+        self.entries.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn write(&self) -> RwLockWriteGuard<'_, HashMap<String, Arc<Entry<T>>>> {
+        self.entries.write().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    fn table() -> Table<u32> {
+        let table = Table::new("container");
+        for (id, value) in [("abc1", 1), ("abc2", 2), ("d", 3)] {
+            table.insert(id, Arc::new(Entry::new(value)));
+        }
+        table
+    }
+
+    #[test]
+    fn an_id_is_found_whole_or_by_its_only_beginning() {
+        assert_eq!(*table().find("abc1").unwrap().get(), 1);
+        assert_eq!(*table().find("abc2").unwrap().get(), 2);
+        assert_eq!(*table().find("d").unwrap().get(), 3);
+    }
+
+    #[test]
+    fn an_ambiguous_empty_or_unknown_id_is_refused() {
+        let kind = |id| table().find(id).map(|_| ()).unwrap_err().kind();
+        assert_eq!(kind("abc"), Kind::InvalidArgument);
+        assert_eq!(kind(""), Kind::InvalidArgument);
+        assert_eq!(kind("x"), Kind::NotFound);
+    }
+
+    #[tokio::test]
+    async fn whoever_waits_for_a_change_sees_it() {
+        let entry = Arc::new(Entry::new(1));
+        let waiting = {
+            let entry = Arc::clone(&entry);
+            tokio::spawn(async move { *entry.when(|v| *v == 2).await })
+        };
+        entry.set(Arc::new(2));
+        assert_eq!(waiting.await.unwrap(), 2);
+    }
+}

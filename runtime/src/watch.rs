@@ -1,0 +1,114 @@
+//! Watching what runs: one waiting call to the shim for each pod and each container, nothing that polls.
+
+use std::{path::Path, sync::Arc};
+
+use serde::Deserialize;
+
+use crate::{
+    container::Container,
+    error::Kind,
+    identity,
+    pod::{Pod, PodState},
+    runtime::Shared,
+    shim::{self, Exit, Shim},
+    table::Entry,
+};
+
+/// What is shown of a container whose end nobody saw.
+const UNSEEN_EXIT_CODE: i32 = 255;
+
+/// Notices when the pod's shim dies, for as long as the pod is up.
+pub(crate) fn pod(shared: &Arc<Shared>, entry: Arc<Entry<Pod>>, shim: Shim) {
+    let shared = Arc::clone(shared);
+    tokio::spawn(async move {
+        let pod = entry.get();
+        let Err(mut error) = shim.wait_sandbox(&pod.id).await else { return };
+        // A broken connection is not yet a dead shim: only a socket that nobody listens on is.
+        while let Ok(shim) = pod.shim().await {
+            match shim.wait_sandbox(&pod.id).await {
+                Ok(()) => return,
+                Err(next) if next.kind() != Kind::Unavailable => return,
+                Err(next) => error = next,
+            }
+        }
+        let _turn = entry.turn().await;
+        if entry.get().state == PodState::Ready {
+            tracing::error!(pod = pod.id, %error, "the pod's shim died");
+            shim_died(&shared, &entry).await;
+        }
+    });
+}
+
+/// Records the container's end when it comes.
+pub(crate) fn container(shared: &Arc<Shared>, entry: Arc<Entry<Container>>, shim: Shim) {
+    let shared = Arc::clone(shared);
+    tokio::spawn(async move {
+        let container = entry.get();
+        // When the shim is gone, the pod's watch speaks for all its containers.
+        if let Ok(exit) = shim.wait(&container.id).await {
+            exited(&shared, &entry, exit).await;
+        }
+    });
+}
+
+/// Ends what a dead shim has left behind, and records how its containers ended. The caller has the pod's turn.
+pub(crate) async fn shim_died(shared: &Arc<Shared>, entry: &Entry<Pod>) {
+    let pod = entry.get();
+    let containers = shared.containers_of(&pod.id);
+    futures::future::join_all(containers.iter().map(|entry| abandoned(shared, entry))).await;
+    let recorded = entry.change(&shared.state, |pod| Pod { state: PodState::NotReady, ..pod.clone() }).await;
+    if let Err(error) = recorded {
+        tracing::error!(pod = pod.id, %error, "could not record that the pod's shim died");
+    }
+}
+
+/// A container without a shim: what is left of it is killed, what is known of its end is recorded.
+pub(crate) async fn abandoned(shared: &Arc<Shared>, entry: &Entry<Container>) {
+    let container = entry.get();
+    let bundle = shared.layout.bundle(&container.id);
+    // Read before the clean-up, which may write its own.
+    let exit = read_exit(&bundle);
+    if let Err(error) = shim::cleanup_after(&shared.launcher, &container.id, &bundle).await {
+        tracing::error!(container = container.id, %error, "could not clean up after a dead shim");
+    }
+    exited(shared, entry, exit.unwrap_or_else(unseen)).await;
+}
+
+/// Records an end, unless one is on record already.
+pub(crate) async fn exited(shared: &Shared, entry: &Entry<Container>, exit: Exit) {
+    let recorded = entry.change(&shared.state, |container| container.ended(exit)).await;
+    if let Err(error) = recorded {
+        // The shim's exit record is on disk, so a restart will find it.
+        tracing::error!(container = entry.get().id, %error, "could not record the container's end");
+    }
+}
+
+fn unseen() -> Exit {
+    Exit {
+        code: UNSEEN_EXIT_CODE,
+        finished_at: identity::now(),
+        oom_killed: false,
+        message: "its shim died, and with it the container: how it ended is not known".into(),
+    }
+}
+
+/// What a shim wrote beside the container before it told anyone.
+fn read_exit(bundle: &Path) -> Option<Exit> {
+    #[derive(Deserialize)]
+    struct Record {
+        code: u32,
+        finished_at: i64,
+        #[serde(default)]
+        oom_killed: bool,
+        #[serde(default)]
+        message: String,
+    }
+    let bytes = std::fs::read(bundle.join("exit.json")).ok()?;
+    let record: Record = serde_json::from_slice(&bytes).ok()?;
+    Some(Exit {
+        code: i32::try_from(record.code).unwrap_or(UNSEEN_EXIT_CODE),
+        finished_at: record.finished_at,
+        oom_killed: record.oom_killed,
+        message: record.message,
+    })
+}

@@ -1,0 +1,183 @@
+//! A daemon of one's own: its directories, bridge and subnet are used by nobody else.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::{Child, Command, Stdio},
+    sync::atomic::{AtomicU32, Ordering},
+    time::{Duration, Instant},
+};
+
+use berth_cri::v1::{
+    self, image_service_client::ImageServiceClient, runtime_service_client::RuntimeServiceClient,
+};
+use hyper_util::rt::TokioIo;
+use tempfile::TempDir;
+use tonic::transport::{Channel, Endpoint, Uri};
+
+use crate::registry::Registry;
+
+static COUNTER: AtomicU32 = AtomicU32::new(0);
+
+/// A running daemon. Dropping it removes its pods and ends it.
+pub struct Berth {
+    directory: TempDir,
+    child: Child,
+    pub registry: Registry,
+    pub runtime: RuntimeServiceClient<Channel>,
+    pub images: ImageServiceClient<Channel>,
+}
+
+impl Berth {
+    /// With the built-in network and an open registry.
+    pub async fn start() -> Self {
+        Self::with_config("").await
+    }
+
+    /// With more lines in its configuration.
+    pub async fn with_config(extra: &str) -> Self {
+        assert!(nix::unistd::geteuid().is_root(), "needs root: run hack/test as root");
+        let directory = tempfile::Builder::new().prefix("berth-test").tempdir().unwrap();
+        fs::write(directory.path().join("berth.toml"), configuration(directory.path(), extra)).unwrap();
+        let registry = Registry::start().await;
+        let child = launch(directory.path());
+        let channel = connect(directory.path().join("berth.sock")).await;
+        Self {
+            runtime: RuntimeServiceClient::new(channel.clone()),
+            images: ImageServiceClient::new(channel),
+            directory,
+            child,
+            registry,
+        }
+    }
+
+    pub fn path(&self) -> &Path {
+        self.directory.path()
+    }
+
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// What the daemon has logged.
+    pub fn log(&self) -> String {
+        fs::read_to_string(self.path().join("log")).unwrap()
+    }
+
+    /// Ends the daemon as a crash would; its pods run on.
+    pub fn kill(&mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+    }
+
+    /// Asks the daemon to end, as a service manager does, and waits for it.
+    pub fn terminate(&mut self) -> std::process::ExitStatus {
+        let pid = nix::unistd::Pid::from_raw(i32::try_from(self.child.id()).unwrap());
+        nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGTERM).unwrap();
+        self.child.wait().unwrap()
+    }
+
+    /// Starts the daemon again on the same directories. Returns how long it took to answer.
+    pub async fn restart(&mut self) -> Duration {
+        let begun = Instant::now();
+        self.child = launch(self.directory.path());
+        let channel = connect(self.path().join("berth.sock")).await;
+        self.runtime = RuntimeServiceClient::new(channel.clone());
+        self.images = ImageServiceClient::new(channel);
+        self.runtime.version(v1::VersionRequest::default()).await.unwrap();
+        begun.elapsed()
+    }
+
+    /// Pulls `reference` and returns the image's id.
+    pub async fn pull(&mut self, reference: &str) -> Result<String, tonic::Status> {
+        let image = Some(v1::ImageSpec { image: reference.into(), ..Default::default() });
+        let request = v1::PullImageRequest { image, ..Default::default() };
+        Ok(self.images.pull_image(request).await?.into_inner().image_ref)
+    }
+
+    /// Pushes busybox to the registry and pulls it.
+    pub async fn busybox(&mut self) -> String {
+        let reference = self.registry.push("busybox:1", &crate::image::Image::busybox()).await;
+        self.pull(&reference).await.unwrap()
+    }
+
+    /// Removes every pod, as a test that ends well should leave none.
+    pub async fn remove_all_pods(&mut self) {
+        let pods = self.runtime.list_pod_sandbox(v1::ListPodSandboxRequest::default()).await.unwrap();
+        for pod in pods.into_inner().items {
+            let request = v1::RemovePodSandboxRequest { pod_sandbox_id: pod.id };
+            self.runtime.remove_pod_sandbox(request).await.unwrap();
+        }
+    }
+}
+
+/// A test that fails half-way must not leave pods behind: crictl removes them, since nothing can be awaited here.
+impl Drop for Berth {
+    fn drop(&mut self) {
+        if !matches!(self.child.try_wait(), Ok(None)) {
+            self.child = launch(self.directory.path());
+            std::thread::sleep(Duration::from_millis(500));
+        }
+        let endpoint = format!("unix://{}", self.path().join("berth.sock").display());
+        let _ = Command::new(crate::given("BERTH_TEST_CRICTL"))
+            .args(["--runtime-endpoint", &endpoint, "--timeout", "30s", "rmp", "-fa"])
+            .output();
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+        if std::thread::panicking() {
+            eprintln!("--- log of berthd\n{}", self.log());
+        }
+    }
+}
+
+fn configuration(directory: &Path, extra: &str) -> String {
+    let number = COUNTER.fetch_add(1, Ordering::SeqCst);
+    let own = (std::process::id() % 200) + 1;
+    let (root, state) = (directory.join("root"), directory.join("run"));
+    format!(
+        r#"root = "{root}"
+state = "{state}"
+{extra}
+[socket]
+path = "{socket}"
+[network]
+provider = "bridge"
+[network.bridge]
+name = "bt{own}x{number}"
+subnet = "10.{third}.{number}.0/24"
+remove_when_empty = true
+"#,
+        root = root.display(),
+        state = state.display(),
+        socket = directory.join("berth.sock").display(),
+        third = 40 + own,
+    )
+}
+
+fn launch(directory: &Path) -> Child {
+    let log = fs::File::options().create(true).append(true).open(directory.join("log")).unwrap();
+    Command::new(crate::given("BERTH_TEST_BIN").join("berthd"))
+        .arg("--config")
+        .arg(directory.join("berth.toml"))
+        .stdin(Stdio::null())
+        .stdout(log.try_clone().unwrap())
+        .stderr(log)
+        .spawn()
+        .expect("start berthd")
+}
+
+async fn connect(socket: PathBuf) -> Channel {
+    let endpoint = Endpoint::from_static("http://localhost");
+    for _ in 0..500 {
+        let path = socket.clone();
+        let connector = tower::service_fn(move |_: Uri| {
+            let path = path.clone();
+            async move { Ok::<_, std::io::Error>(TokioIo::new(tokio::net::UnixStream::connect(path).await?)) }
+        });
+        if let Ok(channel) = endpoint.connect_with_connector(connector).await {
+            return channel;
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    panic!("berthd does not answer on {}", socket.display());
+}

@@ -1,0 +1,19 @@
+//! Berth as its users see it: every test has a daemon, a registry and a bridge of its own. Run by hack/test as root.
+
+#![forbid(unsafe_code)]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
+
+/// Requests that are wrong, and what must still work after them.
+mod bad_input;
+/// Pulling, naming, removing.
+mod images;
+/// A pod and a container from beginning to end.
+mod life;
+/// What containers print.
+mod logs;
+/// Addresses, ports, host network.
+mod network;
+/// Daemons and shims that are killed.
+mod restart;
+/// What a container's processes may do and see.
+mod security;

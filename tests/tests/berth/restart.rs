@@ -1,0 +1,136 @@
+use std::{fs, path::Path};
+
+use berth_cri::v1;
+use berth_tests::berth::Berth;
+use tonic::Code;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn root_a_daemon_killed_with_twenty_containers_finds_them_and_the_exits_it_missed() {
+    let mut berth = Berth::start().await;
+    let image = berth.busybox().await;
+    let gate = berth.path().join("logs");
+    let mut running = Vec::new();
+    for number in 0..20 {
+        let name = format!("c{number}");
+        let script = match number {
+            0..5 => format!("echo begin; while [ ! -e /gate/go ]; do sleep 0.05; done; echo end; exit {}", number + 10),
+            _ => "echo begin; exec sleep 1000".into(),
+        };
+        running.push(run_with_gate(&mut berth, &name, &image, &script, &gate).await);
+    }
+    berth.kill();
+    fs::write(gate.join("go"), "").unwrap();
+    for number in 0..5 {
+        wait_for_exit_record(berth.path(), &running[number].1);
+    }
+    let took = berth.restart().await;
+    println!("the first answer came after {took:?}");
+
+    for (number, (_, id)) in running.iter().enumerate() {
+        let status = berth.status(id).await.unwrap();
+        if number < 5 {
+            assert_eq!(status.state(), v1::ContainerState::ContainerExited);
+            assert_eq!(status.exit_code, i32::try_from(number).unwrap() + 10);
+            assert!(status.finished_at >= status.started_at);
+            let log: Vec<_> = berth.log_of(&format!("c{number}"), &format!("c{number}"));
+            assert_eq!(log, [("stdout".into(), "begin".into()), ("stdout".into(), "end".into())]);
+        } else {
+            assert_eq!(status.state(), v1::ContainerState::ContainerRunning);
+            assert_eq!(berth.shell(id, "echo alive").await, "alive\n");
+        }
+    }
+    for (_, id) in &running {
+        berth.stop_container(id, 0).await.unwrap();
+    }
+    // An end that comes after the restart is noticed too.
+    assert_eq!(berth.status(&running[19].1).await.unwrap().exit_code, 137);
+    berth.remove_all_pods().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn root_the_containers_of_a_killed_shim_are_reported_as_ended_and_none_of_their_processes_runs_on() {
+    let mut berth = Berth::start().await;
+    let image = berth.busybox().await;
+    let (pod, id) = berth.run_alone("orphan", &image, "sleep 7654321 & exec sleep 1000").await;
+    let (_, bystander) = berth.run_alone("bystander", &image, "exec sleep 1000").await;
+    nix::sys::signal::kill(shim_of(&pod), nix::sys::signal::Signal::SIGKILL).unwrap();
+    let status = berth.ended(&id).await;
+    assert_ne!(status.exit_code, 0);
+    assert!(status.message.contains("shim died"), "{}", status.message);
+    assert_eq!(processes_with("7654321"), 0);
+    assert_eq!(berth.pod_status(&pod).await.unwrap().state(), v1::PodSandboxState::SandboxNotready);
+    assert_eq!(berth.shell(&bystander, "echo fine").await, "fine\n");
+    berth.remove_container(&id).await.unwrap();
+    berth.remove_pod(&pod).await.unwrap();
+    assert_eq!(berth.pod_status(&pod).await.unwrap_err().code(), Code::NotFound);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn root_a_shim_killed_while_the_daemon_is_away_is_noticed_at_its_start() {
+    let mut berth = Berth::start().await;
+    let image = berth.busybox().await;
+    let (pod, id) = berth.run_alone("both", &image, "sleep 7654322 & exec sleep 1000").await;
+    berth.kill();
+    nix::sys::signal::kill(shim_of(&pod), nix::sys::signal::Signal::SIGKILL).unwrap();
+    berth.restart().await;
+    let status = berth.status(&id).await.unwrap();
+    assert_eq!(status.state(), v1::ContainerState::ContainerExited);
+    assert!(status.message.contains("shim died"), "{}", status.message);
+    assert_eq!(processes_with("7654322"), 0);
+    berth.remove_pod(&pod).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn root_a_daemon_that_is_asked_to_end_leaves_its_pods_running() {
+    let mut berth = Berth::start().await;
+    let image = berth.busybox().await;
+    let (_, id) = berth.run_alone("stays", &image, "exec sleep 1000").await;
+    assert!(berth.terminate().success());
+    berth.restart().await;
+    assert_eq!(berth.shell(&id, "echo alive").await, "alive\n");
+}
+
+async fn run_with_gate(berth: &mut Berth, name: &str, image: &str, script: &str, gate: &Path) -> (String, String) {
+    let sandbox = berth_tests::pod::pod(berth, name);
+    let pod = berth.run(&sandbox).await.unwrap();
+    let mut config = berth_tests::pod::shell(name, image, script);
+    config.mounts.push(v1::Mount {
+        container_path: "/gate".into(),
+        host_path: gate.display().to_string(),
+        ..Default::default()
+    });
+    fs::create_dir_all(gate).unwrap();
+    let id = berth.create(&pod, &sandbox, config).await.unwrap();
+    berth.start_container(&id).await.unwrap();
+    (pod, id)
+}
+
+fn wait_for_exit_record(directory: &Path, id: &str) {
+    let record = directory.join("run/containers").join(id).join("exit.json");
+    for _ in 0..1000 {
+        if record.exists() {
+            return;
+        }
+        std::thread::sleep(std::time::Duration::from_millis(10));
+    }
+    panic!("{} never came", record.display());
+}
+
+/// The process whose command line has the pod's id in it.
+fn shim_of(pod: &str) -> nix::unistd::Pid {
+    let found: Vec<i32> = pids().filter(|pid| command_line(*pid).contains(pod)).collect();
+    assert_eq!(found.len(), 1, "one shim for pod {pod}");
+    nix::unistd::Pid::from_raw(found[0])
+}
+
+fn processes_with(text: &str) -> usize {
+    pids().filter(|pid| command_line(*pid).contains(text)).count()
+}
+
+fn pids() -> impl Iterator<Item = i32> {
+    fs::read_dir("/proc").unwrap().flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok())
+}
+
+fn command_line(pid: i32) -> String {
+    fs::read_to_string(format!("/proc/{pid}/cmdline")).unwrap_or_default()
+}
