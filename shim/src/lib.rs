@@ -4,3 +4,21 @@ pub mod cgroup;
 pub mod init;
 pub mod spec;
 pub mod sys;
+
+pub mod bootstrap;
+pub mod service;
+
+pub mod container;
+pub mod exec;
+pub mod exec_sync;
+pub mod pod;
+pub mod sandbox;
+
+pub mod descendants;
+pub mod error;
+pub mod events;
+pub mod exit;
+pub mod orphans;
+pub mod process;
+pub mod shim_log;
+pub mod stdio;

@@ -1,3 +1,31 @@
 //! Entry point of `containerd-shim-berth-v1`.
 
-fn main() {}
+use berth_shim::bootstrap::{self, Action, Error, Flags};
+use std::io::{self, Write};
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    match run() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            // Whoever started the shim shows this line; if it cannot be written there is nobody to read it.
+            let _ = writeln!(io::stderr(), "containerd-shim-berth-v1: {}", error.line());
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run() -> Result<(), Error> {
+    let flags = Flags::parse(std::env::args().skip(1))?;
+    match flags.action {
+        Action::Start => bootstrap::start(&flags),
+        Action::Delete => bootstrap::delete(&flags),
+        Action::Serve => bootstrap::serve_here(&flags),
+        Action::Version => print(bootstrap::version().as_bytes()),
+        Action::Info => print(&bootstrap::info()),
+    }
+}
+
+fn print(bytes: &[u8]) -> Result<(), Error> {
+    io::stdout().write_all(bytes).map_err(|error| Error::Usage(error.to_string()))
+}

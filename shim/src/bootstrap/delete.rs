@@ -1,0 +1,90 @@
+//! Cleaning up after a shim that died: what is left of the container, or of the pod, whose bundle this is.
+
+use super::start::bundle;
+use super::{Error, Flags, failed, socket};
+use crate::cgroup::Cgroup;
+use crate::exit::Exit;
+use crate::sandbox::Record;
+use crate::spec::Spec;
+use containerd_shim_protos::api::DeleteResponse;
+use containerd_shim_protos::protobuf::{Message, MessageField};
+use std::fs;
+use std::io::{self, Write};
+use std::os::unix::net::UnixStream;
+use std::path::Path;
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+
+/// For processes that were killed to be gone.
+const PATIENCE: Duration = Duration::from_secs(10);
+const LOOK: Duration = Duration::from_millis(5);
+
+/// Kills what still runs, undoes cgroups and the network namespace's pin, and prints how the container ended: by the
+/// shim's record, or if there is none as killed.
+pub fn delete(flags: &Flags) -> Result<(), Error> {
+    let bundle = bundle(flags)?;
+    if let Some(path) = cgroup_path(&bundle)? {
+        remove_cgroup(&path)?;
+    }
+    if let Some(record) = Record::read(&bundle).map_err(failed("read the record in", &bundle))? {
+        if !record.cgroup_path.is_empty() {
+            remove_cgroup(&record.cgroup_path)?;
+        }
+        record.unpin().map_err(failed("unpin the network namespace of", &bundle))?;
+    }
+    remove_dead_socket(flags);
+    let exit = exit(&bundle)?;
+    let response = DeleteResponse {
+        exit_status: exit.code,
+        exited_at: MessageField::some(crate::events::timestamp(exit.finished_at)),
+        ..Default::default()
+    };
+    let bytes = response.write_to_bytes().unwrap_or_default();
+    io::stdout().write_all(&bytes).map_err(failed("write to", Path::new("standard output")))
+}
+
+/// Where the container of this bundle runs; a pod's own bundle has no config.json.
+fn cgroup_path(bundle: &Path) -> Result<Option<String>, Error> {
+    let path = bundle.join("config.json");
+    let json = match fs::read(&path) {
+        Ok(json) => json,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(failed("read", &path)(error)),
+    };
+    let spec: Spec = serde_json::from_slice(&json).map_err(|error| failed("parse", &path)(error.into()))?;
+    // The root is nobody's container.
+    Ok(Some(spec.linux.cgroups_path).filter(|path| !path.trim_matches('/').is_empty()))
+}
+
+fn remove_cgroup(path: &str) -> Result<(), Error> {
+    let cgroup = Cgroup::open(path);
+    let deadline = Instant::now() + PATIENCE;
+    while !cgroup.procs()?.is_empty() && Instant::now() < deadline {
+        // The v1 freezer holds even the dead; a group that is not frozen, or not there, is fine.
+        let _ = cgroup.thaw();
+        cgroup.kill()?;
+        sleep(LOOK);
+    }
+    Ok(cgroup.remove()?)
+}
+
+fn exit(bundle: &Path) -> Result<Exit, Error> {
+    if let Some(exit) = Exit::read(bundle).map_err(failed("read the exit record in", bundle))? {
+        return Ok(exit);
+    }
+    let exit = Exit::now(137, "the shim died");
+    exit.write(bundle).map_err(failed("write the exit record in", bundle))?;
+    Ok(exit)
+}
+
+/// A socket nobody listens on any more. That of a container in a pod has the pod's name and is not found here.
+fn remove_dead_socket(flags: &Flags) {
+    if flags.address.is_empty() {
+        return;
+    }
+    let path = socket::path(&socket::directory(&flags.address), &flags.namespace, &flags.id);
+    if UnixStream::connect(&path).is_err_and(|error| error.kind() == io::ErrorKind::ConnectionRefused) {
+        // If it cannot be removed, the next start of the same pod replaces it.
+        let _ = fs::remove_file(path);
+    }
+}

@@ -1,0 +1,62 @@
+//! How a shim comes to life: containerd's command line, and the two forms of its bootstrap protocol.
+//!
+//! `start` makes the socket, forks the server and prints where it listens, then exits; the fork is all, nothing is executed
+//! again. `delete` cleans up after a shim that died. Without an action the server runs in the foreground.
+
+mod delete;
+mod flags;
+mod params;
+mod socket;
+mod start;
+
+pub use delete::delete;
+pub use flags::{Action, Flags};
+pub use start::{serve_here, start};
+
+use crate::error::error_line;
+use std::io;
+use std::path::{Path, PathBuf};
+
+/// Why a shim could not do what its command line says.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The command line makes no sense.
+    #[error("{0}")]
+    Usage(String),
+    /// What came on standard input is meant for someone else.
+    #[error("bootstrap parameters are for {got}, the command line is for {expected}")]
+    #[allow(missing_docs)]
+    WrongShim { got: String, expected: String },
+    /// A call to the kernel failed.
+    #[error("{doing} {}: {source}", path.display())]
+    #[allow(missing_docs)]
+    Io { doing: &'static str, path: PathBuf, source: io::Error },
+    /// The cgroup of a dead shim's container could not be cleaned up.
+    #[error("clean up: {0}")]
+    Cgroup(#[from] crate::cgroup::Error),
+}
+
+impl Error {
+    /// For standard error.
+    pub fn line(&self) -> String {
+        error_line(self)
+    }
+}
+
+fn failed<'a>(doing: &'static str, path: &'a Path) -> impl FnOnce(io::Error) -> Error + use<'a> {
+    move |source| Error::Io { doing, path: path.to_owned(), source }
+}
+
+/// What the shim says about itself for `-v`.
+pub fn version() -> String {
+    format!("containerd-shim-berth-v1 {}", env!("CARGO_PKG_VERSION"))
+}
+
+/// What `-info` prints: containerd's RuntimeInfo.
+pub fn info() -> Vec<u8> {
+    use containerd_shim_protos::protobuf::Message;
+    use containerd_shim_protos::types::introspection::RuntimeInfo;
+    let mut info = RuntimeInfo { name: "io.containerd.berth.v1".into(), ..Default::default() };
+    info.version.mut_or_insert_default().version = env!("CARGO_PKG_VERSION").into();
+    info.write_to_bytes().unwrap_or_default()
+}

@@ -1,0 +1,420 @@
+//! One container: its first process, its execs, its cgroup and its streams.
+//!
+//! ```text
+//!   create            start (execve)            pause
+//! ----------> Created --------------> Running <-------> Paused
+//!                | killed, or           |       resume     |
+//!                | execve failed        | ended            | killed
+//!                v                      v                  v
+//!             Stopped <-----------------+------------------+
+//!                | delete
+//!                v
+//!             (forgotten)
+//! ```
+//! Whoever changes the state holds the container's turn, so changes of one container happen one after the other and those of
+//! different containers side by side. Signals and questions need no turn. The way to Stopped is the watcher's alone:
+//! it reaps, kills what is left, closes the log, writes the exit record, and only then tells anyone.
+
+use crate::cgroup::{self, Cgroup};
+use crate::error::{Error, error_line};
+use crate::events::Events;
+use crate::exec::Exec;
+use crate::exit::{Exit, now};
+use crate::init::{Created, StartGate};
+use crate::orphans::Orphans;
+use crate::process::{KILL, Process, signal_if};
+use crate::shim_log::note;
+use crate::spec::Resources;
+use crate::stdio::cri_log::CriLog;
+use crate::stdio::{Outside, Pumps};
+use crate::sys::heap;
+use std::collections::HashMap;
+use std::io;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+use tokio::sync::watch;
+
+/// How long a process outside the cgroup may hold the container's streams open once the container has ended.
+const STREAM_PATIENCE: Duration = Duration::from_secs(1);
+
+/// What a container or an exec was asked to be, for those who ask back.
+#[derive(Debug, Clone, Default)]
+#[allow(missing_docs)]
+pub struct Names {
+    pub stdin: String,
+    pub stdout: String,
+    pub stderr: String,
+    pub terminal: bool,
+}
+
+/// What everything in a shim shares.
+#[derive(Debug, Clone, Default)]
+#[allow(missing_docs)]
+pub struct Surroundings {
+    pub orphans: Arc<Orphans>,
+    pub events: Events,
+}
+
+/// Where in its life a container is, for those who ask.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[allow(missing_docs)]
+pub enum Phase {
+    Created,
+    Running,
+    Paused,
+    Stopped(Exit),
+}
+
+#[derive(Debug)]
+enum State {
+    /// The gate is taken when starting begins.
+    Created(Option<StartGate>),
+    Running,
+    Paused,
+    Stopped(Exit),
+}
+
+/// What a container was asked to be.
+#[derive(Debug, Clone)]
+#[allow(missing_docs)]
+pub struct Identity {
+    pub id: String,
+    pub bundle: PathBuf,
+    pub names: Names,
+}
+
+/// A container that was created and not yet deleted.
+#[derive(Debug)]
+pub struct Container {
+    identity: Identity,
+    process: Process,
+    cgroup: Cgroup,
+    surroundings: Surroundings,
+    turn: tokio::sync::Mutex<()>,
+    inner: Mutex<Inner>,
+    ended: watch::Sender<Option<Exit>>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    state: State,
+    started_at: i64,
+    start_failure: String,
+    log: Option<Arc<CriLog>>,
+    pumps: Option<Pumps>,
+    execs: HashMap<String, Arc<Exec>>,
+}
+
+impl Container {
+    /// Takes over what [`crate::init::create`] made, and watches it from now on.
+    pub fn adopt(
+        identity: Identity,
+        outside: Outside,
+        created: Created,
+        surroundings: Surroundings,
+    ) -> io::Result<Arc<Self>> {
+        let pumps = outside.start(created.console)?;
+        let inner = Inner {
+            state: State::Created(Some(created.gate)),
+            started_at: 0,
+            start_failure: String::new(),
+            log: pumps.log(),
+            pumps: Some(pumps),
+            execs: HashMap::new(),
+        };
+        let container = Arc::new(Self {
+            identity,
+            process: Process::new(created.pid, created.pidfd)?,
+            cgroup: created.cgroup,
+            surroundings,
+            turn: tokio::sync::Mutex::default(),
+            inner: Mutex::new(inner),
+            ended: watch::Sender::new(None),
+        });
+        container.surroundings.orphans.watch(container.pid());
+        tokio::spawn(Arc::clone(&container).watch());
+        Ok(container)
+    }
+
+    /// What it was asked to be.
+    pub fn identity(&self) -> &Identity {
+        &self.identity
+    }
+
+    /// Its id.
+    pub fn id(&self) -> &str {
+        &self.identity.id
+    }
+
+    /// Host pid of its first process; a number to show.
+    pub fn pid(&self) -> u32 {
+        self.process.pid()
+    }
+
+    /// Its first process.
+    pub fn process(&self) -> &Process {
+        &self.process
+    }
+
+    /// Its control group.
+    pub fn cgroup(&self) -> &Cgroup {
+        &self.cgroup
+    }
+
+    /// What it shares with the rest of the shim.
+    pub fn surroundings(&self) -> &Surroundings {
+        &self.surroundings
+    }
+
+    /// When execve happened, in nanoseconds since the Unix epoch; 0 before.
+    pub fn started_at(&self) -> i64 {
+        self.inner().started_at
+    }
+
+    /// Where in its life it is.
+    pub fn phase(&self) -> Phase {
+        match &self.inner().state {
+            State::Created(_) => Phase::Created,
+            State::Running => Phase::Running,
+            State::Paused => Phase::Paused,
+            State::Stopped(exit) => Phase::Stopped(exit.clone()),
+        }
+    }
+
+    /// Waits for its end: everything is dead, logged and recorded then.
+    pub async fn wait(&self) -> Exit {
+        wait_for(&self.ended).await
+    }
+
+    /// Lets execve happen.
+    pub async fn start(&self) -> Result<u32, Error> {
+        let _turn = self.turn.lock().await;
+        let gate = self.take_gate()?;
+        if let Err(source) = gate.start().await {
+            self.inner().start_failure = error_line(&source);
+            return Err(Error::Init { doing: "start", id: self.id().to_owned(), source });
+        }
+        let mut inner = self.inner();
+        inner.state = State::Running;
+        inner.started_at = now();
+        Ok(self.pid())
+    }
+
+    fn take_gate(&self) -> Result<StartGate, Error> {
+        match &mut self.inner().state {
+            State::Created(gate) => {
+                gate.take().ok_or_else(|| self.wrong_time("start", "not startable any more"))
+            }
+            _ => Err(self.refuse("start")),
+        }
+    }
+
+    /// Signals its first process, or with `all` every process in its cgroup.
+    pub fn kill(&self, signal: i32, all: bool) -> Result<(), Error> {
+        if let Phase::Stopped(_) = self.phase() {
+            return Err(Error::NotFound { what: "process of container", id: self.id().to_owned() });
+        }
+        if all {
+            self.kill_all(signal)?;
+        }
+        self.process.signal(signal).map_err(|source| self.io("signal", source))?;
+        if signal == KILL && self.phase() == Phase::Paused {
+            // The v1 freezer holds even the dead.
+            self.cgroup.thaw().map_err(|source| self.cgroup_error("thaw", source))?;
+        }
+        Ok(())
+    }
+
+    fn kill_all(&self, signal: i32) -> Result<(), Error> {
+        if signal == KILL {
+            return self.cgroup.kill().map_err(|source| self.cgroup_error("kill", source));
+        }
+        let pids = self.pids()?;
+        for pid in pids.into_iter().filter(|&pid| pid != self.pid()) {
+            let still_inside = || self.cgroup.procs().is_ok_and(|pids| pids.contains(&pid));
+            signal_if(pid, signal, still_inside).map_err(|source| self.io("signal", source))?;
+        }
+        Ok(())
+    }
+
+    /// Host pids of its processes.
+    pub fn pids(&self) -> Result<Vec<u32>, Error> {
+        self.cgroup.procs().map_err(|source| self.cgroup_error("list processes of", source))
+    }
+
+    /// Stops all its processes where they are.
+    pub async fn pause(&self) -> Result<(), Error> {
+        let _turn = self.turn.lock().await;
+        if self.phase() != Phase::Running {
+            return Err(self.refuse("pause"));
+        }
+        self.cgroup.freeze().map_err(|source| self.cgroup_error("pause", source))?;
+        self.inner().state = State::Paused;
+        Ok(())
+    }
+
+    /// Lets them go on.
+    pub async fn resume(&self) -> Result<(), Error> {
+        let _turn = self.turn.lock().await;
+        if self.phase() != Phase::Paused {
+            return Err(self.refuse("resume"));
+        }
+        self.cgroup.thaw().map_err(|source| self.cgroup_error("resume", source))?;
+        self.inner().state = State::Running;
+        Ok(())
+    }
+
+    /// Changes its limits; what is absent stays.
+    pub async fn update(&self, resources: &Resources) -> Result<(), Error> {
+        let _turn = self.turn.lock().await;
+        if let Phase::Stopped(_) = self.phase() {
+            return Err(self.refuse("update"));
+        }
+        self.cgroup.apply(resources).map_err(|source| self.cgroup_error("update", source))
+    }
+
+    /// Opens its log file anew; one that is no CRI log has nothing to open.
+    pub fn reopen_log(&self) -> Result<(), Error> {
+        let Some(log) = self.inner().log.clone() else {
+            return Err(self.wrong_time("reopen the log of", "without one, or stopped"));
+        };
+        log.reopen().map_err(|source| self.io("reopen the log of", source))
+    }
+
+    /// Ends its input.
+    pub fn close_stdin(&self) {
+        if let Some(pumps) = &self.inner().pumps {
+            pumps.close_stdin();
+        }
+    }
+
+    /// Sets the size of its terminal.
+    pub fn resize(&self, width: u16, height: u16) -> Result<(), Error> {
+        match &self.inner().pumps {
+            Some(pumps) => pumps.resize(width, height).map_err(|source| self.io("resize", source)),
+            None => Err(self.refuse("resize")),
+        }
+    }
+
+    /// Everything that may run only in a running container asks here first.
+    pub fn must_run(&self, doing: &'static str) -> Result<(), Error> {
+        if self.phase() == Phase::Running { Ok(()) } else { Err(self.refuse(doing)) }
+    }
+
+    /// Registers an exec under its id.
+    pub fn add_exec(&self, exec: Exec) -> Result<(), Error> {
+        let id = exec.id().to_owned();
+        let execs = &mut self.inner().execs;
+        if execs.contains_key(&id) {
+            return Err(Error::AlreadyExists { what: "exec", id });
+        }
+        execs.insert(id, Arc::new(exec));
+        Ok(())
+    }
+
+    /// The exec of that id.
+    pub fn exec(&self, id: &str) -> Result<Arc<Exec>, Error> {
+        self.inner().execs.get(id).cloned().ok_or_else(|| Error::no_exec(id))
+    }
+
+    /// Forgets an exec.
+    pub fn remove_exec(&self, id: &str) {
+        self.inner().execs.remove(id);
+    }
+
+    /// Ends a container that was never started, and refuses to be deleted while it runs. Gives how it ended.
+    pub async fn prepare_delete(&self) -> Result<Exit, Error> {
+        match self.phase() {
+            Phase::Stopped(exit) => Ok(exit),
+            Phase::Created => {
+                self.kill(KILL, true)?;
+                Ok(self.wait().await)
+            }
+            Phase::Running | Phase::Paused => Err(self.refuse("delete")),
+        }
+    }
+
+    async fn watch(self: Arc<Self>) {
+        let exit = self.process.ended().await;
+        self.surroundings.orphans.reaped(self.pid());
+        let _turn = self.turn.lock().await;
+        let exit = self.bury(exit).await;
+        self.inner().state = State::Stopped(exit.clone());
+        self.publish_exit(&exit);
+        self.ended.send_replace(Some(exit));
+        heap::trim();
+    }
+
+    /// Everything that must be done before the end is told.
+    async fn bury(&self, mut exit: Exit) -> Exit {
+        if self.phase() == Phase::Paused {
+            self.complain("thaw", self.cgroup.thaw());
+        }
+        self.complain("kill the rest of", self.cgroup.kill());
+        let (pumps, log) = {
+            let mut inner = self.inner();
+            exit.message = std::mem::take(&mut inner.start_failure);
+            (inner.pumps.take(), inner.log.take())
+        };
+        if let Some(pumps) = pumps {
+            pumps.finish(STREAM_PATIENCE).await;
+        }
+        drop(log);
+        exit.oom_killed = self.cgroup.oom_kills() > 0;
+        if let Err(error) = exit.write(&self.identity.bundle) {
+            note(format_args!("write the exit record of {}: {error}", self.id()));
+        }
+        self.complain("remove the cgroup of", self.cgroup.remove());
+        exit
+    }
+
+    fn publish_exit(&self, exit: &Exit) {
+        let events = &self.surroundings.events;
+        if exit.oom_killed {
+            events.oom(self.id());
+        }
+        events.exit(self.id(), self.id(), self.pid(), exit);
+    }
+
+    fn complain(&self, doing: &str, result: Result<(), cgroup::Error>) {
+        if let Err(error) = result {
+            note(format_args!("{doing} {}: {}", self.id(), error_line(&error)));
+        }
+    }
+
+    fn refuse(&self, doing: &'static str) -> Error {
+        let state = match self.phase() {
+            Phase::Created => "not started",
+            Phase::Running => "running",
+            Phase::Paused => "paused",
+            Phase::Stopped(_) => "stopped",
+        };
+        self.wrong_time(doing, state)
+    }
+
+    fn wrong_time(&self, doing: &'static str, state: &'static str) -> Error {
+        Error::Precondition { doing, id: self.id().to_owned(), state }
+    }
+
+    fn cgroup_error(&self, doing: &'static str, source: cgroup::Error) -> Error {
+        Error::Cgroup { doing, id: self.id().to_owned(), source }
+    }
+
+    fn io(&self, doing: &'static str, source: io::Error) -> Error {
+        Error::Io { doing, id: self.id().to_owned(), source }
+    }
+
+    fn inner(&self) -> MutexGuard<'_, Inner> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Waits until a process has ended and that may be told.
+pub(crate) async fn wait_for(ended: &watch::Sender<Option<Exit>>) -> Exit {
+    let mut ended = ended.subscribe();
+    match ended.wait_for(Option::is_some).await {
+        Ok(exit) => exit.clone().unwrap_or_default(),
+        Err(_) => Exit::default(),
+    }
+}

@@ -1,0 +1,142 @@
+//! Killing a process with everything it started, when it has no control group of its own.
+//!
+//! Found are: the processes of its session and process group, and the children, theirs, and so on. They are stopped first, until
+//! no new one turns up, so that nobody escapes by forking; then all are killed. What has made itself a daemon before
+//! (session of its own, parent gone) is not found; it ends with the container.
+
+use crate::process::{KILL, signal_if};
+use std::collections::HashSet;
+use std::fs;
+use std::io;
+
+/// Rounds of looking for new ones. Each needs a process that forked while its parent was being stopped.
+const ROUNDS: usize = 32;
+
+/// What /proc says about where a process comes from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Kin {
+    pid: u32,
+    parent: u32,
+    group: u32,
+    session: u32,
+}
+
+/// Kills `root` and what it started. `candidates` gives the pids that may be touched at all: those of the container.
+pub fn kill_with_descendants(root: u32, candidates: impl Fn() -> Vec<u32>) -> io::Result<()> {
+    let mut found = HashSet::from([root]);
+    for _ in 0..ROUNDS {
+        let pids = candidates();
+        found.retain(|pid| pids.contains(pid));
+        let kin: Vec<Kin> = pids.into_iter().filter_map(kin).collect();
+        let new = relatives(root, &kin, &found);
+        if new.is_empty() && !found.is_empty() {
+            break;
+        }
+        found.extend(new);
+        signal_all(&found, libc::SIGSTOP, &candidates)?;
+    }
+    signal_all(&found, KILL, &candidates)
+}
+
+fn signal_all(pids: &HashSet<u32>, signal: i32, candidates: impl Fn() -> Vec<u32>) -> io::Result<()> {
+    for &pid in pids {
+        signal_if(pid, signal, || candidates().contains(&pid))?;
+    }
+    Ok(())
+}
+
+/// Those not found yet that belong to `root`.
+fn relatives(root: u32, kin: &[Kin], found: &HashSet<u32>) -> HashSet<u32> {
+    let mut new = HashSet::new();
+    loop {
+        let known = |pid: u32| pid == root || found.contains(&pid) || new.contains(&pid);
+        let belongs =
+            |kin: &&Kin| !known(kin.pid) && (kin.session == root || kin.group == root || known(kin.parent));
+        let next: Vec<u32> = kin.iter().filter(belongs).map(|kin| kin.pid).collect();
+        if next.is_empty() {
+            return new;
+        }
+        new.extend(next);
+    }
+}
+
+fn kin(pid: u32) -> Option<Kin> {
+    parse(pid, &fs::read_to_string(format!("/proc/{pid}/stat")).ok()?)
+}
+
+/// `pid (name) state parent group session ...`; the name may hold anything, so the last parenthesis counts.
+fn parse(pid: u32, stat: &str) -> Option<Kin> {
+    let mut fields = stat.rsplit_once(')')?.1.split_ascii_whitespace().skip(1);
+    let mut next = || fields.next()?.parse().ok();
+    Some(Kin { pid, parent: next()?, group: next()?, session: next()? })
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, clippy::zombie_processes)]
+    use super::*;
+
+    fn kin(pid: u32, parent: u32, group: u32, session: u32) -> Kin {
+        Kin { pid, parent, group, session }
+    }
+
+    #[test]
+    fn a_stat_line_is_read_whatever_the_name_holds() {
+        let line = "7 (a) b 1 2 (c) S 3 4 5 0 -1";
+        assert_eq!(parse(7, line), Some(kin(7, 3, 4, 5)));
+        for line in ["", "7 (a", "7 (a) S", "7 (a) S x 4 5"] {
+            assert_eq!(parse(7, line), None, "{line}");
+        }
+    }
+
+    #[test]
+    fn children_and_the_session_belong_and_strangers_do_not() {
+        let all = [
+            kin(10, 1, 10, 10),
+            kin(11, 10, 10, 10),
+            kin(12, 11, 12, 12),
+            kin(13, 1, 13, 10),
+            kin(14, 1, 14, 14),
+            kin(1, 0, 1, 1),
+        ];
+        assert_eq!(relatives(10, &all, &HashSet::new()), HashSet::from([11, 12, 13]));
+    }
+
+    #[tokio::test]
+    async fn everything_that_was_started_ends() {
+        use crate::process::Process;
+        use rustix::process::{Pid, PidfdFlags, pidfd_open};
+        use std::io::{BufRead, BufReader};
+        let script = "sleep 1000 & setsid sleep 1000 & wait";
+        let mut command = std::process::Command::new("setsid");
+        command.args(["sh", "-c", &format!("{script} & echo ready; wait")]);
+        let mut child = command.stdout(std::process::Stdio::piped()).spawn().unwrap();
+        let mut line = String::new();
+        BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
+        let everyone = || {
+            let pids = fs::read_dir("/proc")
+                .unwrap()
+                .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok());
+            pids.collect::<Vec<u32>>()
+        };
+        let root = child.id();
+        let process =
+            Process::new(root, pidfd_open(Pid::from_child(&child), PidfdFlags::empty()).unwrap()).unwrap();
+        let family: Vec<u32> = relatives(
+            root,
+            &everyone().into_iter().filter_map(super::kin).collect::<Vec<_>>(),
+            &HashSet::new(),
+        )
+        .into_iter()
+        .collect();
+        let watched: Vec<_> = family
+            .iter()
+            .filter_map(|&pid| pidfd_open(Pid::from_raw(pid as i32)?, PidfdFlags::empty()).ok())
+            .collect();
+        kill_with_descendants(root, everyone).unwrap();
+        assert_eq!(process.ended().await.code, 137);
+        for pidfd in watched {
+            crate::sys::watched(pidfd).unwrap().readable().await.unwrap().retain_ready();
+        }
+    }
+}

@@ -1,0 +1,152 @@
+//! What the services answer when something cannot be done, and the code each answer carries on the wire.
+
+use crate::{cgroup, init, stdio};
+use std::io;
+use ttrpc::{Code, get_status};
+
+/// Why a request failed. Codes: see [`Error::code`].
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// `what` is `container`, `exec` or `sandbox`.
+    #[error("{what} {id} not found")]
+    #[allow(missing_docs)]
+    NotFound { what: &'static str, id: String },
+    /// Another one has that id.
+    #[error("{what} {id} already exists")]
+    #[allow(missing_docs)]
+    AlreadyExists { what: &'static str, id: String },
+    /// Right request, wrong time.
+    #[error("cannot {doing} {id}: it is {state}")]
+    #[allow(missing_docs)]
+    Precondition { doing: &'static str, id: String, state: &'static str },
+    /// A value that can never work.
+    #[error("{field}: {reason}")]
+    #[allow(missing_docs)]
+    Invalid { field: &'static str, reason: String },
+    /// Not built.
+    #[error("{0} is not supported")]
+    Unsupported(&'static str),
+    /// The way to execve failed.
+    #[error("{doing} {id}: {source}")]
+    #[allow(missing_docs)]
+    Init { doing: &'static str, id: String, source: init::Error },
+    /// A control group refused.
+    #[error("{doing} {id}: {source}")]
+    #[allow(missing_docs)]
+    Cgroup { doing: &'static str, id: String, source: cgroup::Error },
+    /// A stream could not be opened.
+    #[error("streams of {id}: {source}")]
+    #[allow(missing_docs)]
+    Streams { id: String, source: stdio::OpenError },
+    /// Some other call to the kernel failed.
+    #[error("{doing} {id}: {source}")]
+    #[allow(missing_docs)]
+    Io { doing: &'static str, id: String, source: io::Error },
+    /// It took longer than it may.
+    #[error("{0} takes too long")]
+    TooLong(String),
+    /// The shim is leaving.
+    #[error("the shim is shutting down")]
+    Closing,
+}
+
+impl Error {
+    /// No container of that id.
+    pub fn no_container(id: &str) -> Self {
+        Self::NotFound { what: "container", id: id.to_owned() }
+    }
+
+    /// No process of that exec id.
+    pub fn no_exec(id: &str) -> Self {
+        Self::NotFound { what: "exec", id: id.to_owned() }
+    }
+
+    /// The code on the wire.
+    pub fn code(&self) -> Code {
+        match self {
+            Self::NotFound { .. } => Code::NOT_FOUND,
+            Self::AlreadyExists { .. } => Code::ALREADY_EXISTS,
+            Self::Precondition { .. } => Code::FAILED_PRECONDITION,
+            Self::Invalid { .. } => Code::INVALID_ARGUMENT,
+            Self::Unsupported(_) => Code::UNIMPLEMENTED,
+            Self::Init { source, .. } => init_code(source),
+            Self::Streams { source, .. } => io_code(source.kind()),
+            Self::Cgroup { .. } | Self::Io { .. } => Code::INTERNAL,
+            Self::TooLong(_) => Code::DEADLINE_EXCEEDED,
+            Self::Closing => Code::UNAVAILABLE,
+        }
+    }
+}
+
+fn init_code(error: &init::Error) -> Code {
+    match error {
+        init::Error::Invalid { .. } | init::Error::Command { .. } => Code::INVALID_ARGUMENT,
+        init::Error::Unsupported(_) => Code::UNIMPLEMENTED,
+        _ => Code::INTERNAL,
+    }
+}
+
+fn io_code(kind: io::ErrorKind) -> Code {
+    match kind {
+        io::ErrorKind::NotFound | io::ErrorKind::InvalidInput | io::ErrorKind::NotADirectory => {
+            Code::INVALID_ARGUMENT
+        }
+        _ => Code::INTERNAL,
+    }
+}
+
+impl From<Error> for ttrpc::Error {
+    fn from(error: Error) -> Self {
+        Self::RpcStatus(get_status(error.code(), error_line(&error)))
+    }
+}
+
+impl From<stdio::uri::Invalid> for Error {
+    fn from(invalid: stdio::uri::Invalid) -> Self {
+        Self::Invalid { field: "stdio", reason: invalid.to_string() }
+    }
+}
+
+/// An error with its causes, each told once.
+pub fn error_line(error: &dyn std::error::Error) -> String {
+    let mut line = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        let text = error.to_string();
+        if !line.ends_with(&text) {
+            line = format!("{line}: {text}");
+        }
+        cause = error.source();
+    }
+    line
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_answer_names_the_thing_and_has_its_code() {
+        let id = || "c1".to_owned();
+        let command = init::Error::Command { command: "nosuch".into(), problem: init::Unrunnable::NotInPath };
+        for (error, code) in [
+            (Error::no_container("c1"), Code::NOT_FOUND),
+            (Error::AlreadyExists { what: "exec", id: id() }, Code::ALREADY_EXISTS),
+            (Error::Precondition { doing: "start", id: id(), state: "running" }, Code::FAILED_PRECONDITION),
+            (Error::Init { doing: "start", id: id(), source: command }, Code::INVALID_ARGUMENT),
+            (Error::Io { doing: "signal", id: id(), source: io::ErrorKind::Other.into() }, Code::INTERNAL),
+        ] {
+            let text = error.to_string();
+            assert!(text.contains("c1"), "{text}");
+            assert_eq!(error.code(), code, "{text}");
+        }
+    }
+
+    #[test]
+    fn a_cause_is_told_once() {
+        let cause = io::Error::from_raw_os_error(libc::ENOSPC);
+        let text = cause.to_string();
+        let line = error_line(&Error::Io { doing: "write", id: "c1".into(), source: cause });
+        assert_eq!(line.matches(&text).count(), 1, "{line}");
+    }
+}

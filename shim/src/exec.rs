@@ -1,0 +1,212 @@
+//! Another process in a running container, by containerd's two calls: it is registered first and started later.
+//!
+//! ```text
+//! exec            start                      ended
+//! -----> Added ----------> Starting --> Running ----> Stopped
+//!          ^                  | failed
+//!          +------------------+
+//! ```
+
+use crate::container::{Container, Names, wait_for};
+use crate::error::Error;
+use crate::exit::Exit;
+use crate::init::{self, ExecProcess, ExecRequest, Execed, Stdio};
+use crate::process::Process;
+use crate::stdio::{Pumps, Streams, connect};
+use std::io;
+use std::os::fd::AsFd;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+use tokio::sync::watch;
+
+/// An exec's own output is in the pipe when it ends; what a child prints that it leaves behind is not waited for.
+const STREAM_PATIENCE: Duration = Duration::ZERO;
+
+/// A process to run, running, or over.
+#[derive(Debug)]
+pub struct Exec {
+    id: String,
+    names: Names,
+    streams: Streams,
+    spec: Vec<u8>,
+    inner: Mutex<Inner>,
+    ended: watch::Sender<Option<Exit>>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    state: State,
+    pumps: Option<Pumps>,
+}
+
+#[derive(Debug)]
+enum State {
+    Added,
+    Starting,
+    Running(Arc<Process>),
+    Stopped { pid: u32, exit: Exit },
+}
+
+/// Where in its life an exec is, for those who ask.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[allow(missing_docs)]
+pub enum Phase {
+    Added,
+    Running { pid: u32 },
+    Stopped { pid: u32, exit: Exit },
+}
+
+impl Exec {
+    /// Keeps what is needed to start it: `spec` is the JSON of an OCI process.
+    pub fn new(id: String, names: Names, spec: Vec<u8>) -> Result<Self, Error> {
+        let streams = Streams::parse(&names.stdin, &names.stdout, &names.stderr, names.terminal)?;
+        let inner = Mutex::new(Inner { state: State::Added, pumps: None });
+        Ok(Self { id, names, streams, spec, inner, ended: watch::Sender::new(None) })
+    }
+
+    /// Its id, unique in its container.
+    pub fn id(&self) -> &str {
+        &self.id
+    }
+
+    /// What it was asked to be.
+    pub fn names(&self) -> &Names {
+        &self.names
+    }
+
+    /// Where in its life it is.
+    pub fn phase(&self) -> Phase {
+        match &self.inner().state {
+            State::Added | State::Starting => Phase::Added,
+            State::Running(process) => Phase::Running { pid: process.pid() },
+            State::Stopped { pid, exit } => Phase::Stopped { pid: *pid, exit: exit.clone() },
+        }
+    }
+
+    /// Waits for its end, also for one that is not started yet.
+    pub async fn wait(&self) -> Exit {
+        wait_for(&self.ended).await
+    }
+
+    /// Starts it in its container; gives its pid.
+    pub async fn start(self: &Arc<Self>, container: &Arc<Container>) -> Result<u32, Error> {
+        container.must_run("exec in")?;
+        self.begin()?;
+        match self.spawn(container).await {
+            Ok(process) => {
+                let pid = process.pid();
+                tokio::spawn(Arc::clone(self).watch(process, Arc::clone(container)));
+                Ok(pid)
+            }
+            Err(error) => {
+                self.inner().state = State::Added;
+                Err(error)
+            }
+        }
+    }
+
+    fn begin(&self) -> Result<(), Error> {
+        let state = &mut self.inner().state;
+        if !matches!(state, State::Added) {
+            return Err(Error::Precondition {
+                doing: "start",
+                id: self.id.clone(),
+                state: "started already",
+            });
+        }
+        *state = State::Starting;
+        Ok(())
+    }
+
+    async fn spawn(&self, container: &Container) -> Result<Arc<Process>, Error> {
+        let (stdio, outside) =
+            connect(&self.streams).map_err(|source| Error::Streams { id: self.id.clone(), source })?;
+        let what = ExecProcess::Spec(&self.spec);
+        let (process, console) = spawn(container, what, self.names.terminal, stdio).await?;
+        let pumps = outside.start(console).map_err(|source| self.io("pump the streams of", source));
+        if pumps.is_err() {
+            process.signal(crate::process::KILL).map_err(|source| self.io("signal", source))?;
+        }
+        let process = Arc::new(process);
+        let mut inner = self.inner();
+        inner.state = State::Running(Arc::clone(&process));
+        inner.pumps = pumps.ok();
+        Ok(process)
+    }
+
+    async fn watch(self: Arc<Self>, process: Arc<Process>, container: Arc<Container>) {
+        let exit = process.ended().await;
+        let surroundings = container.surroundings();
+        surroundings.orphans.reaped(process.pid());
+        let pumps = self.inner().pumps.take();
+        if let Some(pumps) = pumps {
+            pumps.finish(STREAM_PATIENCE).await;
+        }
+        let pid = process.pid();
+        self.inner().state = State::Stopped { pid, exit: exit.clone() };
+        surroundings.events.exit(container.id(), &self.id, pid, &exit);
+        self.ended.send_replace(Some(exit));
+    }
+
+    /// Signals it.
+    pub fn kill(&self, signal: i32) -> Result<(), Error> {
+        match &self.inner().state {
+            State::Running(process) => process.signal(signal).map_err(|source| self.io("signal", source)),
+            State::Stopped { .. } => Err(Error::NotFound { what: "process of exec", id: self.id.clone() }),
+            State::Added | State::Starting => {
+                Err(Error::Precondition { doing: "kill", id: self.id.clone(), state: "not started" })
+            }
+        }
+    }
+
+    /// Ends its input.
+    pub fn close_stdin(&self) {
+        if let Some(pumps) = &self.inner().pumps {
+            pumps.close_stdin();
+        }
+    }
+
+    /// Sets the size of its terminal.
+    pub fn resize(&self, width: u16, height: u16) -> Result<(), Error> {
+        match &self.inner().pumps {
+            Some(pumps) => pumps.resize(width, height).map_err(|source| self.io("resize", source)),
+            None => Err(Error::Precondition { doing: "resize", id: self.id.clone(), state: "not running" }),
+        }
+    }
+
+    fn io(&self, doing: &'static str, source: io::Error) -> Error {
+        Error::Io { doing, id: self.id.clone(), source }
+    }
+
+    fn inner(&self) -> MutexGuard<'_, Inner> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Makes a process in a container and sees to it that nobody else reaps it. The caller waits for its end.
+pub(crate) async fn spawn(
+    container: &Container,
+    process: ExecProcess<'_>,
+    terminal: bool,
+    stdio: Stdio,
+) -> Result<(Process, Option<std::os::fd::OwnedFd>), Error> {
+    let _creation = container.surroundings().orphans.creation();
+    let request = ExecRequest {
+        bundle: &container.identity().bundle,
+        container: container.process().as_fd(),
+        container_pid: container.pid(),
+        process,
+        terminal,
+        stdio,
+        cgroup: container.cgroup(),
+    };
+    let fail = |source| Error::Init { doing: "exec in", id: container.id().to_owned(), source };
+    let Execed { pid, pidfd, console } = init::exec(request).await.map_err(fail)?;
+    container.surroundings().orphans.watch(pid);
+    let process = Process::new(pid, pidfd).map_err(|source| Error::Io {
+        doing: "watch a process of",
+        id: container.id().to_owned(),
+        source,
+    })?;
+    Ok((process, console))
+}

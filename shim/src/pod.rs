@@ -1,0 +1,270 @@
+//! Everything one shim holds: at most one sandbox, and containers.
+
+use crate::container::{Container, Identity, Phase, Surroundings};
+use crate::error::Error;
+use crate::exit::{Exit, FILE_NAME};
+use crate::init::{self, CreateRequest, PodOptions, RootfsMount};
+use crate::process::KILL;
+use crate::sandbox::{self, Sandbox};
+use crate::shim_log::note;
+use crate::stdio::{Streams, connect};
+use crate::sys::heap;
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+use tokio::sync::{Notify, watch};
+use tokio::time::{Instant, timeout_at};
+
+/// How often an empty shim looks whether its bundle is still there.
+const LOOK: Duration = Duration::from_secs(30);
+
+/// The state of a shim. Its locks are held for a moment only, never while something is awaited.
+#[derive(Debug)]
+pub struct Pod {
+    id: String,
+    bundle: PathBuf,
+    surroundings: Surroundings,
+    sandbox: Sandbox,
+    containers: Mutex<BTreeMap<String, Slot>>,
+    emptied: Notify,
+    closing: watch::Sender<bool>,
+}
+
+#[derive(Debug)]
+enum Slot {
+    /// Being created.
+    Reserved,
+    Made(Arc<Container>),
+}
+
+/// A container to make, as its caller describes it.
+#[derive(Debug)]
+#[allow(missing_docs)]
+pub struct NewContainer {
+    pub identity: Identity,
+    pub rootfs: Vec<RootfsMount>,
+}
+
+impl Pod {
+    /// A shim that holds nothing yet.
+    pub fn new(id: String, bundle: PathBuf, surroundings: Surroundings) -> Arc<Self> {
+        Arc::new(Self {
+            id,
+            bundle,
+            surroundings,
+            sandbox: Sandbox::default(),
+            containers: Mutex::default(),
+            emptied: Notify::new(),
+            closing: watch::Sender::new(false),
+        })
+    }
+
+    /// The id it was started with: the sandbox's.
+    pub fn id(&self) -> &str {
+        &self.id
+    }
+
+    /// The pod itself.
+    pub fn sandbox(&self) -> &Sandbox {
+        &self.sandbox
+    }
+
+    /// What everything in it shares.
+    pub fn surroundings(&self) -> &Surroundings {
+        &self.surroundings
+    }
+
+    /// The container of that id; one that is still being created is not there yet.
+    pub fn container(&self, id: &str) -> Result<Arc<Container>, Error> {
+        match self.slots().get(id) {
+            Some(Slot::Made(container)) => Ok(Arc::clone(container)),
+            _ => Err(Error::no_container(id)),
+        }
+    }
+
+    /// All containers, by id.
+    pub fn containers(&self) -> Vec<Arc<Container>> {
+        let made = |slot: &Slot| match slot {
+            Slot::Made(container) => Some(Arc::clone(container)),
+            Slot::Reserved => None,
+        };
+        self.slots().values().filter_map(made).collect()
+    }
+
+    /// Makes a container up to the point where only execve is missing.
+    pub async fn create(self: &Arc<Self>, new: NewContainer) -> Result<Arc<Container>, Error> {
+        let id = new.identity.id.clone();
+        let reservation = self.reserve(&id)?;
+        let namespaces = self.sandbox.enter(&self.id).await?;
+        let names = &new.identity.names;
+        let streams = Streams::parse(&names.stdin, &names.stdout, &names.stderr, names.terminal)?;
+        let (stdio, outside) =
+            connect(&streams).map_err(|source| Error::Streams { id: id.clone(), source })?;
+        forget_old_exit(&new.identity);
+        let _creation = self.surroundings.orphans.creation();
+        let request = CreateRequest {
+            id: &id,
+            bundle: &new.identity.bundle,
+            rootfs: &new.rootfs,
+            terminal: names.terminal,
+            stdio,
+            pod: &namespaces,
+        };
+        let created = init::create(request).await.map_err(|source| Error::Init {
+            doing: "create",
+            id: id.clone(),
+            source,
+        })?;
+        let container = Container::adopt(new.identity, outside, created, self.surroundings.clone())
+            .map_err(|source| Error::Io { doing: "watch", id, source })?;
+        reservation.fill(&container);
+        heap::trim();
+        Ok(container)
+    }
+
+    fn reserve(self: &Arc<Self>, id: &str) -> Result<Reservation, Error> {
+        if id.is_empty() {
+            return Err(Error::Invalid { field: "id", reason: "empty".into() });
+        }
+        let mut slots = self.slots();
+        if slots.contains_key(id) {
+            return Err(Error::AlreadyExists { what: "container", id: id.to_owned() });
+        }
+        slots.insert(id.to_owned(), Slot::Reserved);
+        Ok(Reservation { pod: Arc::clone(self), id: id.to_owned(), filled: false })
+    }
+
+    /// Forgets a container that has ended or never started; tells how it ended.
+    pub async fn delete(&self, id: &str) -> Result<(Arc<Container>, Exit), Error> {
+        let container = self.container(id)?;
+        let exit = container.prepare_delete().await?;
+        container.cgroup().remove().map_err(|source| Error::Cgroup {
+            doing: "delete",
+            id: id.to_owned(),
+            source,
+        })?;
+        self.slots().remove(id);
+        self.emptied.notify_one();
+        heap::trim();
+        Ok((container, exit))
+    }
+
+    /// Makes the pod's namespaces.
+    pub async fn create_sandbox(&self, options: &PodOptions) -> Result<(), Error> {
+        sandbox::Record::new(options).write(&self.bundle).map_err(|source| Error::Io {
+            doing: "keep a record of sandbox",
+            id: self.id.clone(),
+            source,
+        })?;
+        self.sandbox.create(&self.id, options).await?;
+        if let Some(pid) = self.sandbox.init_pid() {
+            self.surroundings.orphans.watch(pid);
+        }
+        heap::trim();
+        Ok(())
+    }
+
+    /// Kills every container, waits for their ends to be recorded, undoes the namespaces. Repeatable.
+    pub async fn stop_sandbox(&self, patience: Duration) -> Result<(), Error> {
+        let deadline = Instant::now() + patience;
+        self.sandbox.close().await;
+        let init = self.sandbox.init_pid();
+        let containers = self.containers();
+        for container in containers.iter().filter(|container| is_alive(container)) {
+            if let Err(error) = container.kill(KILL, true) {
+                note(format_args!("stop sandbox: {error}"));
+            }
+        }
+        for container in &containers {
+            let ended = timeout_at(deadline, container.wait()).await;
+            ended.map_err(|_| Error::TooLong(format!("the end of container {}", container.id())))?;
+        }
+        self.sandbox.destroy(&self.id).await?;
+        if let Some(pid) = init {
+            self.surroundings.orphans.reaped(pid);
+        }
+        self.emptied.notify_one();
+        heap::trim();
+        Ok(())
+    }
+
+    /// Whether nothing would be lost if the shim left: no container is known, no sandbox is up.
+    pub fn is_empty(&self) -> bool {
+        let no_sandbox =
+            matches!(self.sandbox.phase(), sandbox::Phase::Absent | sandbox::Phase::Stopped { .. });
+        no_sandbox && self.slots().is_empty()
+    }
+
+    /// Makes the shim leave once the requests under way are answered.
+    pub fn close(&self) {
+        self.closing.send_replace(true);
+    }
+
+    /// Waits for [`Pod::close`].
+    pub async fn closed(&self) {
+        // The sender lives as long as self.
+        let _ = self.closing.subscribe().wait_for(|closing| *closing).await;
+    }
+
+    /// Closes a shim that holds nothing any more and whose bundle is gone: nobody will ever ask for it again. A shim with
+    /// containers stays whatever happens to its directory, because ending somebody's work is not its decision.
+    pub async fn close_when_forgotten(&self) {
+        loop {
+            if !self.is_idle() {
+                self.emptied.notified().await;
+            } else if !self.bundle.exists() {
+                note("the bundle is gone and nothing runs: leaving");
+                return self.close();
+            } else {
+                tokio::time::sleep(LOOK).await;
+            }
+        }
+    }
+
+    /// Whether nothing runs; ended containers may still be known.
+    fn is_idle(&self) -> bool {
+        let up = matches!(self.sandbox.phase(), sandbox::Phase::Created | sandbox::Phase::Ready { .. });
+        !up && self.slots().values().all(|slot| matches!(slot, Slot::Made(container) if !is_alive(container)))
+    }
+
+    fn slots(&self) -> MutexGuard<'_, BTreeMap<String, Slot>> {
+        self.containers.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Keeps an id while its container is being created, and gives it back if that fails.
+struct Reservation {
+    pod: Arc<Pod>,
+    id: String,
+    filled: bool,
+}
+
+impl Reservation {
+    fn fill(mut self, container: &Arc<Container>) {
+        self.pod.slots().insert(self.id.clone(), Slot::Made(Arc::clone(container)));
+        self.filled = true;
+    }
+}
+
+impl Drop for Reservation {
+    fn drop(&mut self) {
+        if !self.filled {
+            self.pod.slots().remove(&self.id);
+        }
+    }
+}
+
+fn is_alive(container: &Container) -> bool {
+    !matches!(container.phase(), Phase::Stopped(_))
+}
+
+/// The record of a former container in the same bundle would be taken for this one's.
+fn forget_old_exit(identity: &Identity) {
+    match std::fs::remove_file(identity.bundle.join(FILE_NAME)) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            note(format_args!("remove the old exit record of {}: {error}", identity.id));
+        }
+        _ => {}
+    }
+}

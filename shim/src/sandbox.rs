@@ -1,0 +1,309 @@
+//! The pod itself: the namespaces its containers share.
+//!
+//! ```text
+//!           create              start            stop
+//! Absent ------------> Created -------> Ready ----------> Stopped
+//!   |                     |                                  ^
+//!   |                     +----------------------------------+
+//!   +--------------------------------------------------------+   stop
+//! ```
+//! A shim whose sandbox is absent runs its containers in the host's namespaces, or in those their config.json names: that is
+//! containerd's plain task service. Nothing leads out of Stopped: a pod that is to run again gets a new shim.
+
+use crate::cgroup::{Cgroup, Stats};
+use crate::error::Error;
+use crate::exit::now;
+use crate::init::{PodNamespaces, PodOptions};
+use rustix::mount::{UnmountFlags, unmount};
+use serde::{Deserialize, Serialize};
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::{fs, io};
+use tokio::sync::{OwnedRwLockReadGuard, RwLock, watch};
+
+use berth_shim_proto::berth_shim::SandboxOptions;
+use containerd_shim_protos::protobuf::Message;
+use containerd_shim_protos::protobuf::well_known_types::any::Any;
+
+/// Name of the options message.
+const OPTIONS: &str = "berth.shim.v1.SandboxOptions";
+
+/// Where in its life a sandbox is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[allow(missing_docs)]
+pub enum Phase {
+    Absent,
+    Created,
+    Ready { started_at: i64 },
+    Stopped { at: i64 },
+}
+
+/// The pod's state and namespaces.
+#[derive(Debug)]
+pub struct Sandbox {
+    phase: Mutex<Phase>,
+    /// Creating a container reads, stopping writes: so stopping waits for those being created.
+    namespaces: Arc<RwLock<PodNamespaces>>,
+    stopped: watch::Sender<bool>,
+    known: Mutex<Known>,
+}
+
+/// What others ask about while the namespaces may be in use.
+#[derive(Debug, Default)]
+struct Known {
+    init_pid: Option<u32>,
+    cgroup: Option<Cgroup>,
+}
+
+impl Default for Sandbox {
+    fn default() -> Self {
+        Self {
+            phase: Mutex::new(Phase::Absent),
+            namespaces: Arc::new(RwLock::new(PodNamespaces::host())),
+            stopped: watch::Sender::new(false),
+            known: Mutex::default(),
+        }
+    }
+}
+
+impl Sandbox {
+    /// Where in its life it is.
+    pub fn phase(&self) -> Phase {
+        *self.lock()
+    }
+
+    /// Host pid of the first process of a shared PID namespace.
+    pub fn init_pid(&self) -> Option<u32> {
+        self.known().init_pid
+    }
+
+    /// What the whole pod uses, if it has a cgroup of its own.
+    pub fn stats(&self, id: &str) -> Result<Stats, Error> {
+        let cgroup = self.known().cgroup.clone();
+        let cgroup =
+            cgroup.ok_or_else(|| Error::NotFound { what: "cgroup of sandbox", id: id.to_owned() })?;
+        cgroup.stats().map_err(|source| Error::Cgroup { doing: "measure", id: id.to_owned(), source })
+    }
+
+    /// Makes the namespaces.
+    pub async fn create(&self, id: &str, options: &PodOptions) -> Result<(), Error> {
+        let mut namespaces = self.namespaces.write().await;
+        if self.phase() != Phase::Absent {
+            return Err(Error::AlreadyExists { what: "sandbox", id: id.to_owned() });
+        }
+        *namespaces = PodNamespaces::create(options).map_err(|source| Error::Init {
+            doing: "create sandbox",
+            id: id.to_owned(),
+            source,
+        })?;
+        let cgroup =
+            Some(&options.cgroup_path).filter(|path| !path.is_empty()).map(|path| Cgroup::open(path));
+        *self.known() = Known { init_pid: namespaces.init_pid(), cgroup };
+        *self.lock() = Phase::Created;
+        Ok(())
+    }
+
+    /// Lets it count as running; gives since when. Repeating it changes nothing.
+    pub fn start(&self, id: &str) -> Result<i64, Error> {
+        let mut phase = self.lock();
+        match *phase {
+            Phase::Created => {
+                let started_at = now();
+                *phase = Phase::Ready { started_at };
+                Ok(started_at)
+            }
+            Phase::Ready { started_at } => Ok(started_at),
+            Phase::Absent => Err(Error::NotFound { what: "sandbox", id: id.to_owned() }),
+            Phase::Stopped { .. } => Err(stopped("start sandbox", id)),
+        }
+    }
+
+    /// The namespaces for one more container; stopping waits for the guard.
+    pub async fn enter(&self, id: &str) -> Result<OwnedRwLockReadGuard<PodNamespaces>, Error> {
+        let namespaces = Arc::clone(&self.namespaces).read_owned().await;
+        match self.phase() {
+            Phase::Stopped { .. } => Err(stopped("create a container in sandbox", id)),
+            _ => Ok(namespaces),
+        }
+    }
+
+    /// From now on no container can be created; returns once those under way are.
+    pub async fn close(&self) {
+        let _namespaces = self.namespaces.write().await;
+        let mut phase = self.lock();
+        if !matches!(*phase, Phase::Stopped { .. }) {
+            *phase = Phase::Stopped { at: now() };
+        }
+    }
+
+    /// Undoes the namespaces, once no container is left. Repeatable.
+    pub async fn destroy(&self, id: &str) -> Result<(), Error> {
+        let mut namespaces = self.namespaces.write().await;
+        namespaces.destroy().map_err(|source| Error::Init {
+            doing: "stop sandbox",
+            id: id.to_owned(),
+            source,
+        })?;
+        *self.known() = Known::default();
+        self.stopped.send_replace(true);
+        Ok(())
+    }
+
+    /// Waits until it is stopped; gives since when.
+    pub async fn wait(&self) -> i64 {
+        // The sender lives as long as self.
+        let _ = self.stopped.subscribe().wait_for(|stopped| *stopped).await;
+        match self.phase() {
+            Phase::Stopped { at } => at,
+            _ => now(),
+        }
+    }
+
+    fn known(&self) -> MutexGuard<'_, Known> {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Phase> {
+        self.phase.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn stopped(doing: &'static str, id: &str) -> Error {
+    Error::Precondition { doing, id: id.to_owned(), state: "stopped" }
+}
+
+/// What a sandbox needs undone should its shim die; kept in the bundle as long as the sandbox is up.
+#[derive(Debug, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Record {
+    netns_path: Option<PathBuf>,
+    /// Below each hierarchy's root; empty for none.
+    pub cgroup_path: String,
+}
+
+impl Record {
+    const FILE_NAME: &str = "sandbox.json";
+
+    /// The record of a sandbox that is to be made.
+    pub fn new(options: &PodOptions) -> Self {
+        let netns_path = options.netns_path.clone().filter(|_| !options.host_network);
+        Self { netns_path, cgroup_path: options.cgroup_path.clone() }
+    }
+
+    /// Puts it into the bundle.
+    pub fn write(&self, bundle: &Path) -> io::Result<()> {
+        fs::write(bundle.join(Self::FILE_NAME), serde_json::to_vec(self)?)
+    }
+
+    /// Of a bundle, if a sandbox was made there.
+    pub fn read(bundle: &Path) -> io::Result<Option<Self>> {
+        match fs::read(bundle.join(Self::FILE_NAME)) {
+            Ok(json) => Ok(Some(serde_json::from_slice(&json)?)),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Removes the pin of the network namespace, if it is there.
+    pub fn unpin(&self) -> io::Result<()> {
+        let Some(path) = &self.netns_path else {
+            return Ok(());
+        };
+        while unmount(path, UnmountFlags::DETACH).is_ok() {}
+        match fs::remove_file(path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+            _ => Ok(()),
+        }
+    }
+}
+
+/// Reads the options of a request to create a sandbox. `netns_path` is where the network namespace gets pinned.
+pub fn options(any: Option<&Any>, netns_path: &str) -> Result<PodOptions, Error> {
+    let asked = any.map(read_options).transpose()?.unwrap_or_default();
+    let netns_path = Some(netns_path).filter(|path| !path.is_empty()).map(Into::into);
+    Ok(PodOptions {
+        hostname: asked.hostname,
+        host_network: asked.host_network || netns_path.is_none(),
+        netns_path,
+        host_ipc: asked.host_ipc,
+        shared_pid: asked.shared_pid,
+        sysctls: sorted(asked.sysctls),
+        shm_size: u64::try_from(asked.shm_size).map_err(|_| invalid("shm_size is negative"))?,
+        cgroup_path: asked.cgroup_path,
+    })
+}
+
+fn read_options(any: &Any) -> Result<SandboxOptions, Error> {
+    let name = any.type_url.rsplit('/').next().unwrap_or_default();
+    if name != OPTIONS {
+        return Err(invalid(&format!("{name:?} is not understood, only {OPTIONS}")));
+    }
+    SandboxOptions::parse_from_bytes(&any.value).map_err(|error| invalid(&error.to_string()))
+}
+
+fn sorted(sysctls: HashMap<String, String>) -> Vec<(String, String)> {
+    let mut sysctls: Vec<_> = sysctls.into_iter().collect();
+    sysctls.sort();
+    sysctls
+}
+
+fn invalid(reason: &str) -> Error {
+    Error::Invalid { field: "options", reason: reason.to_owned() }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    fn any(type_url: &str, options: &SandboxOptions) -> Any {
+        Any { type_url: type_url.into(), value: options.write_to_bytes().unwrap(), ..Default::default() }
+    }
+
+    #[test]
+    fn options_are_read_with_or_without_a_host_before_their_name() {
+        let asked = SandboxOptions { hostname: "h".into(), shm_size: 4096, ..Default::default() };
+        for url in [OPTIONS.to_owned(), format!("type.googleapis.com/{OPTIONS}")] {
+            let read = options(Some(&any(&url, &asked)), "/run/netns/n").unwrap();
+            assert_eq!((read.hostname.as_str(), read.shm_size, read.host_network), ("h", 4096, false));
+            assert_eq!(read.netns_path.unwrap().to_str(), Some("/run/netns/n"));
+        }
+    }
+
+    #[test]
+    fn no_pin_means_the_hosts_network() {
+        let read = options(None, "").unwrap();
+        assert!(read.host_network && read.netns_path.is_none());
+    }
+
+    #[test]
+    fn foreign_or_senseless_options_are_refused() {
+        let negative = SandboxOptions { shm_size: -1, ..Default::default() };
+        for any in [
+            any("runtime.v1.PodSandboxConfig", &SandboxOptions::default()),
+            any(OPTIONS, &negative),
+            Any { type_url: OPTIONS.into(), value: vec![0xff], ..Default::default() },
+        ] {
+            assert_eq!(options(Some(&any), "").unwrap_err().code(), ttrpc::Code::INVALID_ARGUMENT);
+        }
+    }
+
+    #[tokio::test]
+    async fn a_sandbox_goes_one_way() {
+        let sandbox = Sandbox::default();
+        assert_eq!(sandbox.start("s").unwrap_err().code(), ttrpc::Code::NOT_FOUND);
+        *sandbox.lock() = Phase::Created;
+        let started = sandbox.start("s").unwrap();
+        assert_eq!(sandbox.start("s").unwrap(), started);
+        let again = sandbox.create("s", &PodOptions::default()).await;
+        assert_eq!(again.unwrap_err().code(), ttrpc::Code::ALREADY_EXISTS);
+        sandbox.close().await;
+        sandbox.destroy("s").await.unwrap();
+        sandbox.destroy("s").await.unwrap();
+        assert_eq!(sandbox.start("s").unwrap_err().code(), ttrpc::Code::FAILED_PRECONDITION);
+        assert_eq!(sandbox.enter("s").await.unwrap_err().code(), ttrpc::Code::FAILED_PRECONDITION);
+        let Phase::Stopped { at } = sandbox.phase() else { unreachable!() };
+        assert_eq!(sandbox.wait().await, at);
+    }
+}

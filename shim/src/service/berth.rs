@@ -1,0 +1,92 @@
+//! `berth.shim.v1.Shim`: what shim v2 lacks.
+
+use super::{to_end, unless_closing};
+use crate::container::{Container, Phase};
+use crate::error::Error;
+use crate::exec_sync::{Caller, exec_sync};
+use crate::exit;
+use crate::pod::Pod;
+use async_trait::async_trait;
+use berth_shim_proto::berth_shim::container::State;
+use berth_shim_proto::berth_shim::{
+    self, ContainersRequest, ContainersResponse, ExecSyncRequest, Exit, ReopenLogRequest, ReopenLogResponse,
+    WaitContainerRequest,
+};
+use berth_shim_proto::berth_shim_ttrpc::{Shim, create_shim};
+use containerd_shim_protos::protobuf::MessageField;
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+use ttrpc::r#async::{Service, TtrpcContext};
+
+struct Berth(Arc<Pod>);
+
+pub(super) fn service(pod: &Arc<Pod>) -> HashMap<String, Service> {
+    create_shim(Arc::new(Berth(Arc::clone(pod))))
+}
+
+#[async_trait]
+impl Shim for Berth {
+    async fn containers(&self, _: &TtrpcContext, _: ContainersRequest) -> ttrpc::Result<ContainersResponse> {
+        Ok(ContainersResponse {
+            containers: self.0.containers().iter().map(|container| describe(container)).collect(),
+            pod_init_pid: self.0.sandbox().init_pid().unwrap_or(0),
+            ..Default::default()
+        })
+    }
+
+    async fn wait_container(&self, _: &TtrpcContext, request: WaitContainerRequest) -> ttrpc::Result<Exit> {
+        let container = self.0.container(&request.id)?;
+        unless_closing(&self.0, container.wait()).await.map(|exit| message(&exit))
+    }
+
+    async fn exec_sync(
+        &self,
+        _: &TtrpcContext,
+        request: ExecSyncRequest,
+        caller: Caller,
+    ) -> ttrpc::Result<()> {
+        let container = self.0.container(&request.container_id)?;
+        let timeout = u64::try_from(request.timeout_ns)
+            .map_err(|_| Error::Invalid { field: "timeout_ns", reason: "negative".into() })?;
+        exec_sync(&container, &request.args, Duration::from_nanos(timeout), &caller).await?;
+        Ok(())
+    }
+
+    async fn reopen_log(
+        &self,
+        _: &TtrpcContext,
+        request: ReopenLogRequest,
+    ) -> ttrpc::Result<ReopenLogResponse> {
+        let container = self.0.container(&request.id)?;
+        to_end(async move { container.reopen_log() }).await?;
+        Ok(ReopenLogResponse::default())
+    }
+}
+
+fn describe(container: &Container) -> berth_shim::Container {
+    let (state, pid, exit) = match container.phase() {
+        Phase::Created => (State::CREATED, container.pid(), None),
+        Phase::Running => (State::RUNNING, container.pid(), None),
+        Phase::Paused => (State::PAUSED, container.pid(), None),
+        Phase::Stopped(exit) => (State::STOPPED, 0, Some(message(&exit))),
+    };
+    berth_shim::Container {
+        id: container.id().to_owned(),
+        state: state.into(),
+        pid,
+        started_at: container.started_at(),
+        exit: MessageField::from_option(exit),
+        ..Default::default()
+    }
+}
+
+fn message(exit: &exit::Exit) -> Exit {
+    Exit {
+        code: exit.code,
+        finished_at: exit.finished_at,
+        oom_killed: exit.oom_killed,
+        message: exit.message.clone(),
+        ..Default::default()
+    }
+}

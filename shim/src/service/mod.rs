@@ -1,0 +1,102 @@
+//! The ttrpc services. Each method reads its request, calls the pod or a container, and words the answer; nothing else.
+//!
+//! ttrpc drops the handler of a call whose connection ends. What changes something must not stop half way, so it runs
+//! in a task of its own ([`to_end`]) and only its answer is lost.
+
+mod berth;
+mod sandbox;
+mod stats;
+mod task;
+
+use crate::container::Surroundings;
+use crate::error::Error;
+use crate::events::Events;
+use crate::pod::Pod;
+use crate::shim_log::note;
+use std::future::Future;
+use std::io;
+use std::os::unix::net::UnixListener;
+use std::path::PathBuf;
+use std::sync::Arc;
+use tokio::signal::unix::{SignalKind, signal};
+use ttrpc::r#async::Server;
+use ttrpc::r#async::transport::Listener;
+
+/// What a shim serves, and where.
+#[derive(Debug)]
+#[allow(missing_docs)]
+pub struct Serve {
+    pub id: String,
+    pub namespace: String,
+    pub bundle: PathBuf,
+    pub listener: UnixListener,
+    pub socket: PathBuf,
+    /// Where events go; empty for nowhere.
+    pub events: String,
+}
+
+/// Serves until the pod is closed, then removes the socket. Runs on the calling thread, which becomes the parent of
+/// all containers, and starts no other.
+pub fn serve(serve: Serve) -> io::Result<()> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_io()
+        .enable_time()
+        // Streams that are always ready must not keep requests waiting for long.
+        .event_interval(8)
+        .build()?;
+    runtime.block_on(run(serve))
+}
+
+async fn run(serve: Serve) -> io::Result<()> {
+    let surroundings =
+        Surroundings { events: Events::forward_to(&serve.events, &serve.namespace), ..Default::default() };
+    rustix::process::set_child_subreaper(rustix::process::Pid::from_raw(1))?;
+    let mut children = signal(SignalKind::child())?;
+    let mut terminations = signal(SignalKind::terminate())?;
+    let pod = Pod::new(serve.id, serve.bundle, surroundings);
+    let mut server = start(&pod, serve.listener).await?;
+    let forgotten = pod.close_when_forgotten();
+    let closed = pod.closed();
+    tokio::pin!(forgotten, closed);
+    let mut waiting = true;
+    loop {
+        tokio::select! {
+            _ = children.recv() => pod.surroundings().orphans.reap(),
+            // Whoever wants the containers to end has calls for that.
+            _ = terminations.recv() => note("a termination signal was ignored"),
+            () = &mut forgotten, if waiting => waiting = false,
+            () = &mut closed => break,
+        }
+    }
+    // Gone before the last answer is: who has that answer may start a new shim at once.
+    std::fs::remove_file(&serve.socket)?;
+    server.shutdown().await.map_err(io::Error::other)
+}
+
+async fn start(pod: &Arc<Pod>, listener: UnixListener) -> io::Result<Server> {
+    let mut server = Server::new()
+        .add_listener(Listener::try_from(listener)?)
+        .register_service(task::service(pod))
+        .register_service(sandbox::service(pod))
+        .register_service(berth::service(pod));
+    server.start().await.map_err(io::Error::other)?;
+    Ok(server)
+}
+
+/// Runs to the end whatever becomes of the caller.
+async fn to_end<T: Send + 'static>(
+    work: impl Future<Output = Result<T, Error>> + Send + 'static,
+) -> ttrpc::Result<T> {
+    match tokio::spawn(work).await {
+        Ok(result) => Ok(result?),
+        Err(_) => Err(Error::Closing.into()),
+    }
+}
+
+/// Waits for something that may never come; gives up when the shim leaves.
+async fn unless_closing<T>(pod: &Pod, waiting: impl Future<Output = T>) -> ttrpc::Result<T> {
+    tokio::select! {
+        result = waiting => Ok(result),
+        () = pod.closed() => Err(Error::Closing.into()),
+    }
+}

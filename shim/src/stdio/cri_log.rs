@@ -1,0 +1,229 @@
+//! A container's log file in CRI's format: `<RFC3339Nano> stdout|stderr F|P <bytes>`, one record a line.
+//!
+//! Both streams of a container share one file. Every write holds whole records only, so records of the two streams never mix
+//! and rotation never splits one. A line is written when its end is seen: until then its bytes are kept, at most
+//! `max_line` of them, then they become a partial record (`P`). What has no end when the stream ends is written as a full
+//! record (`F`), so that no reader waits for the rest of it.
+//!
+//! A disk that is full must not stop the container: records that cannot be written are counted and dropped, and the
+//! next ones are tried again. The count goes to shim.log when writing works again.
+
+use super::timestamp::{LENGTH, Timestamp};
+use crate::shim_log::note;
+use memchr::{memchr, memchr_iter, memrchr};
+use std::cell::RefCell;
+use std::fs::{File, OpenOptions};
+use std::io::{self, Write};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+/// Records are gathered up to here before they are written.
+const BATCH_SIZE: usize = 64 * 1024;
+/// ` stdout F `, after the timestamp.
+const TAG: usize = 10;
+
+thread_local! {
+    /// Shared by all logs: it is empty again after each call.
+    static BATCH: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
+}
+
+/// Which of a container's two streams.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[allow(missing_docs)]
+pub enum Stream {
+    Stdout,
+    Stderr,
+}
+
+/// An open log. Appending blocks for as long as the file's disk does, never on readers.
+#[derive(Debug)]
+pub struct CriLog {
+    path: PathBuf,
+    max_line: usize,
+    state: Mutex<State>,
+}
+
+#[derive(Debug)]
+struct State {
+    file: File,
+    clock: Timestamp,
+    unended: [Vec<u8>; 2],
+    dropped: u64,
+}
+
+impl CriLog {
+    /// Opens the file for appending, making it when it is missing; its directory must be there.
+    pub fn open(path: &Path, max_line: usize) -> io::Result<Self> {
+        let state =
+            State { file: open(path)?, clock: Timestamp::default(), unended: Default::default(), dropped: 0 };
+        Ok(Self { path: path.to_owned(), max_line, state: Mutex::new(state) })
+    }
+
+    /// Opens the path anew, for a file that was renamed away. On failure nothing has changed.
+    pub fn reopen(&self) -> io::Result<()> {
+        let file = open(&self.path)?;
+        self.state().file = file;
+        Ok(())
+    }
+
+    /// Takes what a stream printed, in pieces of any size.
+    pub fn append(&self, stream: Stream, bytes: &[u8]) {
+        BATCH.with_borrow_mut(|batch| self.state().append(batch, self, stream, bytes));
+    }
+
+    /// The stream has ended: what is left of its last line is written.
+    pub fn end(&self, stream: Stream) {
+        BATCH.with_borrow_mut(|batch| self.state().end(batch, self, stream));
+    }
+
+    /// Where it is, or was before it was renamed.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl State {
+    fn append(&mut self, batch: &mut Vec<u8>, log: &CriLog, stream: Stream, bytes: &[u8]) {
+        let mut prefix = prefix(&mut self.clock, stream);
+        let mut rest = bytes;
+        while !rest.is_empty() {
+            let unended = &mut self.unended[stream as usize];
+            let (tag, line, after) = match next_piece(rest, log.max_line - unended.len()) {
+                Piece::Line(line, after) => (b'F', line, after),
+                Piece::Part(part, after) => (b'P', part, after),
+                Piece::Unended => {
+                    unended.extend_from_slice(rest);
+                    break;
+                }
+            };
+            prefix[LENGTH + TAG - 2] = tag;
+            record(batch, &prefix, unended, line);
+            rest = after;
+            if batch.len() >= BATCH_SIZE {
+                self.write(batch, log);
+            }
+        }
+        self.write(batch, log);
+    }
+
+    fn end(&mut self, batch: &mut Vec<u8>, log: &CriLog, stream: Stream) {
+        let mut unended = std::mem::take(&mut self.unended[stream as usize]);
+        if !unended.is_empty() {
+            record(batch, &prefix(&mut self.clock, stream), &mut unended, &[]);
+            self.write(batch, log);
+        }
+    }
+
+    /// Writes the batch, or drops what cannot be written of it.
+    fn write(&mut self, batch: &mut Vec<u8>, log: &CriLog) {
+        if batch.is_empty() {
+            return;
+        }
+        let (written, failure) = write_some(&mut self.file, batch);
+        match failure {
+            Some(error) => self.drop_after(batch, written, &error, &log.path),
+            None if self.dropped > 0 => {
+                note(format_args!(
+                    "{}: writing again, {} log lines were dropped",
+                    log.path.display(),
+                    self.dropped
+                ));
+                self.dropped = 0;
+            }
+            None => {}
+        }
+        batch.clear();
+    }
+
+    fn drop_after(&mut self, batch: &[u8], written: usize, error: &io::Error, path: &Path) {
+        if self.dropped == 0 {
+            note(format_args!(
+                "{}: write: {error}; log lines are dropped until it works again",
+                path.display()
+            ));
+        }
+        let whole = memrchr(b'\n', &batch[..written]).map_or(0, |end| end + 1);
+        self.dropped += memchr_iter(b'\n', &batch[whole..]).count() as u64;
+        if let Err(error) = shorten(&self.file, (written - whole) as u64) {
+            note(format_args!("{}: cut off half a record: {error}", path.display()));
+        }
+    }
+}
+
+/// Frees the buffer that all logs share; it comes back with the next line.
+pub(super) fn release() {
+    BATCH.take();
+}
+
+/// What comes first in some output.
+enum Piece<'a> {
+    /// A line without its newline, and what follows.
+    Line(&'a [u8], &'a [u8]),
+    /// As much as fits into a record of a line that goes on, and what follows.
+    Part(&'a [u8], &'a [u8]),
+    /// The beginning of a line that fits so far.
+    Unended,
+}
+
+fn next_piece(bytes: &[u8], room: usize) -> Piece<'_> {
+    let reach = bytes.len().min(room + 1);
+    match memchr(b'\n', &bytes[..reach]) {
+        Some(end) => Piece::Line(&bytes[..end], &bytes[end + 1..]),
+        None if bytes.len() > room => Piece::Part(&bytes[..room], &bytes[room..]),
+        None => Piece::Unended,
+    }
+}
+
+fn prefix(clock: &mut Timestamp, stream: Stream) -> [u8; LENGTH + TAG] {
+    let mut prefix = [0; LENGTH + TAG];
+    prefix[..LENGTH].copy_from_slice(clock.now());
+    prefix[LENGTH..].copy_from_slice(match stream {
+        Stream::Stdout => b" stdout F ",
+        Stream::Stderr => b" stderr F ",
+    });
+    prefix
+}
+
+fn record(batch: &mut Vec<u8>, prefix: &[u8], unended: &mut Vec<u8>, line: &[u8]) {
+    batch.extend_from_slice(prefix);
+    batch.extend_from_slice(unended);
+    batch.extend_from_slice(line);
+    batch.push(b'\n');
+    if !unended.is_empty() {
+        *unended = Vec::new();
+    }
+}
+
+/// Writes as much as possible; tells how much that was, and what stopped it.
+fn write_some(file: &mut File, mut bytes: &[u8]) -> (usize, Option<io::Error>) {
+    let all = bytes.len();
+    while !bytes.is_empty() {
+        match file.write(bytes) {
+            Ok(0) => return (all - bytes.len(), Some(io::ErrorKind::WriteZero.into())),
+            Ok(written) => bytes = &bytes[written..],
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return (all - bytes.len(), Some(error)),
+        }
+    }
+    (all, None)
+}
+
+/// Takes the last bytes off a file.
+fn shorten(file: &File, by: u64) -> io::Result<()> {
+    if by == 0 {
+        return Ok(());
+    }
+    file.set_len(file.metadata()?.len().saturating_sub(by))
+}
+
+fn open(path: &Path) -> io::Result<File> {
+    OpenOptions::new().append(true).create(true).mode(0o640).open(path)
+}
+
+#[cfg(test)]
+mod tests;

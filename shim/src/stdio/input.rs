@@ -1,0 +1,85 @@
+//! From a FIFO to a process's input.
+
+use super::fifo;
+use super::output::{Read, read, write_all};
+use super::uri::Input;
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+use tokio::io::unix::AsyncFd;
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+
+const BUFFER: usize = 4096;
+
+/// The task that feeds a process.
+#[derive(Debug)]
+pub(super) struct StdinPump {
+    task: JoinHandle<()>,
+    closing: watch::Sender<bool>,
+}
+
+impl StdinPump {
+    pub(super) fn start(input: Input, fifo: AsyncFd<OwnedFd>, sink: Arc<AsyncFd<OwnedFd>>) -> Self {
+        let (closing, closed) = watch::channel(false);
+        Self { task: tokio::spawn(feed(input, fifo, sink, closed)), closing }
+    }
+
+    /// Passes on what is there, then closes.
+    pub(super) fn close(&self) {
+        self.closing.send_replace(true);
+    }
+}
+
+impl Drop for StdinPump {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+/// Ends when the process reads no more, on [`StdinPump::close`], and with the last writer of an input that is given once.
+async fn feed(
+    input: Input,
+    mut fifo: AsyncFd<OwnedFd>,
+    sink: Arc<AsyncFd<OwnedFd>>,
+    mut closing: watch::Receiver<bool>,
+) {
+    let mut buffer = Vec::with_capacity(BUFFER);
+    loop {
+        let closed = *closing.borrow();
+        match read_when(&fifo, &mut buffer, closed, &mut closing).await {
+            Read::Some => {
+                if write_all(&sink, &buffer).await.is_err() {
+                    return;
+                }
+            }
+            Read::Nothing if !closed => {}
+            // The writer has left. Opening the FIFO anew before closing it keeps what the next one writes.
+            Read::End if !closed && !input.once => match fifo::open_reader(&input.fifo) {
+                Ok(again) => fifo = again,
+                Err(_) => return,
+            },
+            Read::Nothing | Read::End => return,
+        }
+    }
+}
+
+async fn read_when(
+    fifo: &AsyncFd<OwnedFd>,
+    buffer: &mut Vec<u8>,
+    closed: bool,
+    closing: &mut watch::Receiver<bool>,
+) -> Read {
+    if closed {
+        return read(fifo, buffer);
+    }
+    tokio::select! {
+        ready = fifo.readable() => match ready {
+            Ok(mut ready) => {
+                ready.retain_ready();
+                read(fifo, buffer)
+            }
+            Err(_) => Read::End,
+        },
+        _ = closing.changed() => Read::Nothing,
+    }
+}

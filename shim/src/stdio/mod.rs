@@ -1,0 +1,223 @@
+//! What a process prints and reads: pipes or a terminal on its side, log files and FIFOs on the other.
+//!
+//! Opening comes before the process exists ([`connect`]), pumping after ([`Outside::start`]). The process only ever holds
+//! pipes or a terminal of the shim's own (or a file that is appended to as is): a reader that goes away or was never there
+//! cannot break it.
+
+pub mod cri_log;
+pub mod timestamp;
+pub mod uri;
+
+mod fifo;
+mod input;
+mod output;
+
+use crate::init::Stdio;
+use crate::sys::watched;
+use cri_log::{CriLog, Stream};
+use input::StdinPump;
+use output::{OutputPump, Sink};
+use rustix::fs::{OFlags, fcntl_getfl, fcntl_setfl};
+use rustix::pipe::{PipeFlags, pipe_with};
+use std::fs::OpenOptions;
+use std::io;
+use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::io::unix::AsyncFd;
+use uri::{Input, Output};
+
+pub use output::{Read, read};
+
+/// How long a FIFO's reader may take for the last bytes.
+pub const READER_PATIENCE: Duration = Duration::from_millis(if cfg!(test) { 20 } else { 5_000 });
+
+/// Where the streams of one process lead.
+#[derive(Debug, Clone)]
+pub struct Streams {
+    stdin: Option<Input>,
+    stdout: Output,
+    stderr: Output,
+    terminal: bool,
+}
+
+/// A stream that could not be opened.
+#[derive(Debug, thiserror::Error)]
+#[error("open {}: {source}", path.display())]
+pub struct OpenError {
+    path: PathBuf,
+    source: io::Error,
+}
+
+impl OpenError {
+    /// What kind of failure it was.
+    pub fn kind(&self) -> io::ErrorKind {
+        self.source.kind()
+    }
+}
+
+impl Streams {
+    /// Reads what a request says; a terminal has no stderr of its own.
+    pub fn parse(stdin: &str, stdout: &str, stderr: &str, terminal: bool) -> Result<Self, uri::Invalid> {
+        let stderr = if terminal { Output::Discard } else { Output::parse(stderr)? };
+        Ok(Self { stdin: Input::parse(stdin)?, stdout: Output::parse(stdout)?, stderr, terminal })
+    }
+}
+
+/// The shim's side of a process that does not exist yet.
+#[derive(Debug)]
+pub struct Outside {
+    stdin: Option<(Input, AsyncFd<OwnedFd>, Option<OwnedFd>)>,
+    outputs: Vec<(Option<OwnedFd>, Sink)>,
+    log: Option<Arc<CriLog>>,
+}
+
+/// Opens everything: gives the process's side and the shim's.
+pub fn connect(streams: &Streams) -> Result<(Stdio, Outside), OpenError> {
+    let mut stdio = Stdio::default();
+    let mut outside = Outside { stdin: None, outputs: Vec::new(), log: None };
+    if let Some(input) = &streams.stdin {
+        let fifo = at(&input.fifo, fifo::open_reader(&input.fifo))?;
+        let writer = if streams.terminal { None } else { Some(at(&input.fifo, stdin_pipe(&mut stdio))?) };
+        outside.stdin = Some((input.clone(), fifo, writer));
+    }
+    stdio.stdout = outside.add_output(&streams.stdout, Stream::Stdout, streams.terminal)?;
+    if !streams.terminal {
+        stdio.stderr = outside.add_output(&streams.stderr, Stream::Stderr, false)?;
+    }
+    Ok((stdio, outside))
+}
+
+impl Outside {
+    /// Opens one output; gives the process's end of it.
+    fn add_output(
+        &mut self,
+        output: &Output,
+        stream: Stream,
+        terminal: bool,
+    ) -> Result<Option<OwnedFd>, OpenError> {
+        let (path, sink) = match output {
+            Output::Discard if terminal => (Path::new("terminal"), Sink::Discard),
+            Output::Discard => return Ok(None),
+            Output::File(path) if !terminal => return at(path, append_to(path)).map(Some),
+            Output::File(path) => (path.as_path(), Sink::File(at(path, append_to(path))?)),
+            Output::Fifo(path) => (path.as_path(), Sink::Fifo(at(path, fifo::open_writer(path))?)),
+            Output::CriLog { path, max_line } => {
+                (path.as_path(), Sink::Log(self.log(path, *max_line)?, stream))
+            }
+        };
+        if terminal {
+            self.outputs.push((None, sink));
+            return Ok(None);
+        }
+        let (reader, writer) = at(path, pipe())?;
+        self.outputs.push((Some(reader), sink));
+        Ok(Some(writer))
+    }
+
+    /// Both streams share one log.
+    fn log(&mut self, path: &Path, max_line: usize) -> Result<Arc<CriLog>, OpenError> {
+        if let Some(log) = self.log.as_ref().filter(|log| log.path() == path) {
+            return Ok(Arc::clone(log));
+        }
+        let log = Arc::new(at(path, CriLog::open(path, max_line))?);
+        self.log = Some(Arc::clone(&log));
+        Ok(log)
+    }
+
+    /// Begins to pump. `console` is the terminal's master, for a process that has one.
+    pub fn start(self, console: Option<OwnedFd>) -> io::Result<Pumps> {
+        let console = console.map(asynchronous).transpose()?.map(Arc::new);
+        let mut outputs = Vec::new();
+        for (reader, sink) in self.outputs {
+            let source = match (reader, &console) {
+                (Some(reader), _) => Arc::new(asynchronous(reader)?),
+                (None, Some(console)) => Arc::clone(console),
+                (None, None) => continue,
+            };
+            outputs.push(OutputPump::start(source, sink));
+        }
+        let stdin = match self.stdin {
+            None => None,
+            Some((input, fifo, writer)) => {
+                let sink = match (writer, &console) {
+                    (Some(writer), _) => Some(Arc::new(asynchronous(writer)?)),
+                    (None, console) => console.clone(),
+                };
+                sink.map(|sink| StdinPump::start(input, fifo, sink))
+            }
+        };
+        Ok(Pumps { stdin, outputs, console, log: self.log })
+    }
+}
+
+/// Everything that flows into and out of one process.
+#[derive(Debug, Default)]
+pub struct Pumps {
+    stdin: Option<StdinPump>,
+    outputs: Vec<OutputPump>,
+    console: Option<Arc<AsyncFd<OwnedFd>>>,
+    log: Option<Arc<CriLog>>,
+}
+
+impl Pumps {
+    /// The log file, when output goes to one.
+    pub fn log(&self) -> Option<Arc<CriLog>> {
+        self.log.clone()
+    }
+
+    /// Ends the process's input once everything that was written so far has been passed on.
+    pub fn close_stdin(&self) {
+        if let Some(stdin) = &self.stdin {
+            stdin.close();
+        }
+    }
+
+    /// Tells the terminal its size; nothing happens without a terminal.
+    pub fn resize(&self, width: u16, height: u16) -> io::Result<()> {
+        let Some(console) = &self.console else {
+            return Ok(());
+        };
+        let size = rustix::termios::Winsize { ws_row: height, ws_col: width, ws_xpixel: 0, ws_ypixel: 0 };
+        Ok(rustix::termios::tcsetwinsize(console.get_ref(), size)?)
+    }
+
+    /// The process has ended: passes on what it printed and closes everything. Who still holds the other end of a pipe
+    /// (a process that left the container's cgroup, a child that an exec leaves behind) gets `patience`, then only what is
+    /// there already is read. A FIFO that nobody reads is given up after [`READER_PATIENCE`].
+    pub async fn finish(mut self, patience: Duration) {
+        drop(self.stdin.take());
+        for output in &mut self.outputs {
+            output.finish(patience).await;
+        }
+    }
+}
+
+fn stdin_pipe(stdio: &mut Stdio) -> io::Result<OwnedFd> {
+    let (reader, writer) = pipe_with(PipeFlags::CLOEXEC)?;
+    stdio.stdin = Some(reader);
+    Ok(writer)
+}
+
+/// A pipe: the reader for the shim, the writer for the process.
+pub fn pipe() -> io::Result<(OwnedFd, OwnedFd)> {
+    Ok(pipe_with(PipeFlags::CLOEXEC)?)
+}
+
+fn append_to(path: &Path) -> io::Result<OwnedFd> {
+    Ok(OpenOptions::new().append(true).create(true).open(path)?.into())
+}
+
+/// Registers a descriptor with the runtime. Only the shim's end becomes non-blocking, never the process's.
+pub fn asynchronous(fd: OwnedFd) -> io::Result<AsyncFd<OwnedFd>> {
+    fcntl_setfl(&fd, fcntl_getfl(&fd)? | OFlags::NONBLOCK)?;
+    watched(fd)
+}
+
+fn at<T>(path: &Path, result: io::Result<T>) -> Result<T, OpenError> {
+    result.map_err(|source| OpenError { path: path.to_owned(), source })
+}
+
+#[cfg(test)]
+mod tests;

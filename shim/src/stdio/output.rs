@@ -1,0 +1,189 @@
+//! From a process to a log, a FIFO or a file: one task per stream.
+
+use super::READER_PATIENCE;
+use super::cri_log::{self, CriLog, Stream};
+use rustix::buffer::spare_capacity;
+use rustix::io::Errno;
+use std::cell::RefCell;
+use std::fs::File;
+use std::io::{self, Write};
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+use tokio::time::timeout;
+
+/// As much as a pipe holds by default.
+const BUFFER: usize = 64 * 1024;
+/// For each stream that leads into a FIFO.
+const FIFO_BUFFER: usize = 16 * 1024;
+
+thread_local! {
+    /// Shared by all streams: it is filled and emptied again without waiting in between.
+    static SCRATCH: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
+}
+
+/// Where output goes.
+#[derive(Debug)]
+pub(super) enum Sink {
+    /// Read, because a terminal would block otherwise, and forgotten.
+    Discard,
+    Log(Arc<CriLog>, Stream),
+    File(OwnedFd),
+    Fifo(AsyncFd<OwnedFd>),
+}
+
+/// The task that reads one stream.
+#[derive(Debug)]
+pub(super) struct OutputPump {
+    task: JoinHandle<()>,
+    ending: watch::Sender<bool>,
+}
+
+impl OutputPump {
+    pub(super) fn start(source: Arc<AsyncFd<OwnedFd>>, sink: Sink) -> Self {
+        let (ending, ended) = watch::channel(false);
+        Self { task: tokio::spawn(pump(source, sink, ended)), ending }
+    }
+
+    /// Waits for the stream's end for so long; then only for what is there already.
+    pub(super) async fn finish(&mut self, patience: Duration) {
+        if timeout(patience, &mut self.task).await.is_err() {
+            self.ending.send_replace(true);
+            if timeout(READER_PATIENCE, &mut self.task).await.is_err() {
+                self.task.abort();
+            }
+        }
+    }
+}
+
+impl Drop for OutputPump {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+async fn pump(source: Arc<AsyncFd<OwnedFd>>, sink: Sink, ending: watch::Receiver<bool>) {
+    match sink {
+        Sink::Fifo(fifo) => into_fifo(&source, &fifo, ending).await,
+        Sink::Discard => take_all(&source, ending, |_| {}).await,
+        Sink::File(file) => {
+            let mut file = File::from(file);
+            // A full disk must not stop the process; a plain file has no other way to say that something is missing.
+            take_all(&source, ending, |bytes| drop(file.write_all(bytes))).await;
+        }
+        Sink::Log(log, stream) => {
+            take_all(&source, ending, |bytes| log.append(stream, bytes)).await;
+            log.end(stream);
+        }
+    }
+    SCRATCH.take();
+    cri_log::release();
+}
+
+/// Hands on everything until the end of the stream, or, once `ending` is set, until nothing more is there.
+async fn take_all(
+    source: &AsyncFd<OwnedFd>,
+    mut ending: watch::Receiver<bool>,
+    mut take: impl FnMut(&[u8]) + Send,
+) {
+    while let Some(waited) = ready(source, &mut ending).await {
+        let read = SCRATCH.with_borrow_mut(|scratch| {
+            scratch.reserve(BUFFER);
+            let read = read(source, scratch);
+            if read == Read::Some {
+                take(scratch);
+            }
+            read
+        });
+        match read {
+            Read::Some => tokio::task::yield_now().await,
+            Read::End => return,
+            Read::Nothing if waited == Ready::Ending => return,
+            Read::Nothing => {}
+        }
+    }
+}
+
+async fn into_fifo(source: &AsyncFd<OwnedFd>, fifo: &AsyncFd<OwnedFd>, mut ending: watch::Receiver<bool>) {
+    let mut buffer = Vec::with_capacity(FIFO_BUFFER);
+    while let Some(waited) = ready(source, &mut ending).await {
+        match read(source, &mut buffer) {
+            Read::Some if write_all(fifo, &buffer).await.is_ok() => {}
+            Read::Nothing if waited == Ready::Stream => {}
+            _ => return,
+        }
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Ready {
+    Stream,
+    Ending,
+}
+
+async fn ready(source: &AsyncFd<OwnedFd>, ending: &mut watch::Receiver<bool>) -> Option<Ready> {
+    if *ending.borrow() {
+        return Some(Ready::Ending);
+    }
+    tokio::select! {
+        ready = source.readable() => {
+            ready.ok()?.retain_ready();
+            Some(Ready::Stream)
+        }
+        changed = ending.changed() => changed.ok().map(|()| Ready::Ending),
+    }
+}
+
+/// What a non-blocking read gave.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Read {
+    /// The buffer holds it.
+    Some,
+    /// Nothing now.
+    Nothing,
+    /// The other side is closed, or broken.
+    End,
+}
+
+/// Fills an empty buffer, as far as its capacity goes, with what is there, whether or not the runtime has heard of it yet.
+pub fn read(source: &AsyncFd<OwnedFd>, buffer: &mut Vec<u8>) -> Read {
+    buffer.clear();
+    loop {
+        match rustix::io::read(source, spare_capacity(buffer)) {
+            Ok(0) => return Read::End,
+            Ok(_) => return Read::Some,
+            Err(Errno::INTR) => {}
+            Err(Errno::AGAIN) => {
+                await_next_event(source);
+                return Read::Nothing;
+            }
+            // A terminal whose other side is closed says EIO.
+            Err(_) => return Read::End,
+        }
+    }
+}
+
+/// Nothing is there, so the next `readable()` has to wait. Nothing can be missed: the runtime has one thread, so no new event
+/// was taken from the kernel since the read.
+fn await_next_event(source: &AsyncFd<OwnedFd>) {
+    let nothing: io::Result<()> =
+        source.try_io(Interest::READABLE, |_| Err(io::ErrorKind::WouldBlock.into()));
+    drop(nothing);
+}
+
+/// Writes everything, waiting for room.
+pub(super) async fn write_all(sink: &AsyncFd<OwnedFd>, mut bytes: &[u8]) -> io::Result<()> {
+    while !bytes.is_empty() {
+        let write = |fd: &OwnedFd| Ok(rustix::io::write(fd, bytes)?);
+        let written = match sink.async_io(Interest::WRITABLE, write).await {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => 0,
+            other => other?,
+        };
+        bytes = &bytes[written..];
+    }
+    Ok(())
+}

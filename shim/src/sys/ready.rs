@@ -1,0 +1,11 @@
+//! Descriptors that the runtime watches.
+
+use std::io;
+use std::os::fd::OwnedFd;
+use tokio::io::unix::AsyncFd;
+
+/// Registers a descriptor with the current runtime until it is dropped.
+pub(crate) fn watched(fd: OwnedFd) -> io::Result<AsyncFd<OwnedFd>> {
+    // SAFETY: an OwnedFd stands for the same open descriptor as long as it lives, and AsyncFd deregisters it first.
+    Ok(unsafe { AsyncFd::register(fd) }?)
+}
