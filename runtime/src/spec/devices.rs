@@ -4,7 +4,10 @@ use std::path::Path;
 
 use oci_spec::runtime::{LinuxDevice, LinuxDeviceCgroup, LinuxDeviceType};
 
+pub use self::lookup::{Devices, find};
 use super::{Error, Inputs, mounts};
+
+mod lookup;
 
 /// Numbers of the character devices that every container may use: null, zero, full, random, urandom, tty, console, ptmx,
 /// and all that ptmx makes. Their nodes are made by the shim.
@@ -46,13 +49,13 @@ pub struct FoundDevice {
     pub permissions: String,
 }
 
-/// Nodes to make: those asked for, and for a privileged container the host's too.
+/// Nodes to make: those asked for, and for a privileged container the host's, but no second ones of those a shim makes.
 pub(crate) fn nodes(inputs: &Inputs<'_>) -> Result<Vec<LinuxDevice>, Error> {
-    let mut nodes = inputs.devices.iter().map(placed).collect::<Result<Vec<_>, _>>()?;
+    let mut nodes = inputs.devices.asked.iter().map(placed).collect::<Result<Vec<_>, _>>()?;
     if inputs.container.security.privileged {
         let asked: Vec<_> = nodes.iter().map(|node| node.path().clone()).collect();
         let is_default = |path: &Path| DEFAULT_PATHS.iter().any(|known| path == Path::new(known));
-        let host = inputs.host.devices.iter();
+        let host = inputs.devices.of_host.iter();
         nodes.extend(host.filter(|node| !asked.contains(node.path()) && !is_default(node.path())).cloned());
     }
     Ok(nodes)
@@ -80,7 +83,7 @@ pub(crate) fn rules(inputs: &Inputs<'_>) -> Result<Vec<LinuxDeviceCgroup>, Error
         rule(true, B, (None, None), "m"),
     ];
     rules.extend(DEFAULT_DEVICES.map(|(major, minor)| rule(true, C, (Some(major), minor), "rwm")));
-    for found in inputs.devices {
+    for found in &inputs.devices.asked {
         if !matches!(found.node.typ(), B | C) {
             continue; // a named pipe opens without the device controller
         }

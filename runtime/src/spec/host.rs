@@ -2,9 +2,10 @@
 
 use std::collections::BTreeSet;
 
-use oci_spec::runtime::{Capabilities, LinuxDevice, PosixRlimit};
+use oci_spec::runtime::{Capabilities, PosixRlimit};
 
-/// What the host, its kernel and the shim of the runtime handler can do. Found out once when the daemon starts.
+/// What the host, its kernel and the shim of the runtime handler can do. Found out by [`Host::probe`] when the
+/// daemon starts.
 #[derive(Clone, Debug, Default)]
 pub struct Host {
     /// Capabilities of the daemon itself; no container gets others.
@@ -19,8 +20,6 @@ pub struct Host {
     pub recursive_readonly: bool,
     /// The least oom_score_adj a container may get; `None` when the daemon may lower it as far as the kernel goes.
     pub oom_score_adj_floor: Option<i64>,
-    /// Nodes below /dev for privileged containers.
-    pub devices: Vec<LinuxDevice>,
 }
 
 /// Version of the cgroup hierarchies.

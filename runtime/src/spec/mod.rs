@@ -1,6 +1,6 @@
 //! From what a container is asked to be to the OCI runtime specification that a shim acts on. Pure: everything that has
 //! to be looked up on the host or in the image comes in with [`Inputs`], so that every rule here is a line in a table of
-//! tests.
+//! tests; what looks it up is in [`probe`] and [`devices::find`].
 //!
 //! Where the OCI specification leaves a choice, the container gets what containerd would give it; docs/decisions tells
 //! where and why not. System call filters are not described yet.
@@ -13,6 +13,7 @@ mod error;
 pub mod host;
 mod mounts;
 mod namespaces;
+pub mod probe;
 mod process;
 pub mod resolv;
 pub mod resources;
@@ -25,7 +26,7 @@ use oci_spec::runtime::{Linux, LinuxPids, LinuxResources, Root, Spec};
 
 pub use self::{
     accounts::Accounts,
-    devices::FoundDevice,
+    devices::{Devices, FoundDevice},
     error::Error,
     host::{Cgroups, Defaults, Host},
     namespaces::PidNamespace,
@@ -61,8 +62,8 @@ pub struct Inputs<'a> {
     pub files: &'a PodFiles,
     /// Directories that the daemon made for the image's volumes. A mount at the same place wins.
     pub volumes: &'a [Mount],
-    /// The nodes that the container's devices name on the host, by [`devices::find`].
-    pub devices: &'a [FoundDevice],
+    /// What its devices are on the host, by [`devices::find`].
+    pub devices: &'a Devices,
     /// Below each cgroup hierarchy's root, as `/a/b/ID`.
     pub cgroup_path: &'a str,
     /// Where its processes are numbered.

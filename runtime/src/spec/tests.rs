@@ -19,7 +19,7 @@ pub(crate) struct Given {
     pub(crate) defaults: Defaults,
     pub(crate) files: PodFiles,
     pub(crate) volumes: Vec<Mount>,
-    pub(crate) devices: Vec<FoundDevice>,
+    pub(crate) devices: devices::Devices,
     pub(crate) pid: PidNamespace,
 }
 

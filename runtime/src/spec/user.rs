@@ -29,30 +29,25 @@ pub struct ResolvedUser {
 /// The primary group is among the additional ones too, so that a file's permissions for "others" never apply to it.
 pub fn resolve(security: &Security, image_user: &str, accounts: &Accounts) -> Result<ResolvedUser, Error> {
     let asked = Asked::from(security, image_user)?;
-    let account = match &asked.user {
-        Id::Number(uid) => accounts.user_by_id(*uid),
-        Id::Name(name) => Some(accounts.user_by_name(name).ok_or_else(|| Error::UnknownUser(name.clone()))?),
-    };
-    let uid = match asked.user {
-        Id::Number(uid) => uid,
-        Id::Name(_) => account.map_or(0, |account| account.uid),
+    let (uid, account) = match asked.user {
+        Id::Number(uid) => (uid, accounts.user_by_id(uid)),
+        Id::Name(name) => {
+            let account = accounts.user_by_name(&name).ok_or(Error::UnknownUser(name))?;
+            (account.uid, Some(account))
+        }
     };
     let gid = match asked.group {
         Some(Id::Number(gid)) => gid,
         Some(Id::Name(name)) => accounts.group_by_name(&name).ok_or(Error::UnknownGroup(name))?,
         None => account.map_or(0, |account| account.gid),
     };
+    let home = account.map(|account| account.home.as_str()).filter(|home| home.starts_with('/'));
     let mut groups: BTreeSet<u32> = security.supplemental_groups.iter().copied().chain([gid]).collect();
     if let Some(account) = account.filter(|_| !security.strict_groups) {
         groups.extend(accounts.groups_of(&account.name));
     }
-    let home = account.map(|account| account.home.clone()).filter(|home| home.starts_with('/'));
-    Ok(ResolvedUser {
-        uid,
-        gid,
-        additional_gids: groups.into_iter().collect(),
-        home: home.unwrap_or_else(|| "/".to_owned()),
-    })
+    let additional_gids = groups.into_iter().collect();
+    Ok(ResolvedUser { uid, gid, additional_gids, home: home.unwrap_or("/").to_owned() })
 }
 
 /// A user or group as it is written: digits are a number, anything else a name.
@@ -65,11 +60,8 @@ impl Id {
     fn parse(text: &str, whole: &str) -> Result<Self, Error> {
         match text.parse::<i64>() {
             Ok(number @ 0..=MAX_ID) => Ok(Self::Number(number as u32)),
-            Ok(_) => Err(Error::invalid("user", whole, format!("{text} is out of range"))),
-            Err(_) if text.bytes().all(|byte| byte.is_ascii_digit()) => {
-                Err(Error::invalid("user", whole, format!("{text} is out of range")))
-            }
-            Err(_) => Ok(Self::Name(text.to_owned())),
+            Err(_) if !text.bytes().all(|byte| byte.is_ascii_digit()) => Ok(Self::Name(text.to_owned())),
+            _ => Err(Error::invalid("user", whole, format!("{text} is out of range"))),
         }
     }
 }

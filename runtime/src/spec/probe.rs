@@ -1,0 +1,174 @@
+//! Finds out what the host can do.
+
+use std::{
+    collections::BTreeSet,
+    fs, io,
+    path::{Path, PathBuf},
+};
+
+use oci_spec::runtime::{Capabilities, Capability};
+
+use super::host::{Cgroups, Host};
+use crate::config::Restrict;
+
+/// All capabilities in the order of their numbers, linux/capability.h.
+const BY_NUMBER: [Capability; 41] = {
+    use Capability::*;
+    [
+        Chown,
+        DacOverride,
+        DacReadSearch,
+        Fowner,
+        Fsetid,
+        Kill,
+        Setgid,
+        Setuid,
+        Setpcap,
+        LinuxImmutable,
+        NetBindService,
+        NetBroadcast,
+        NetAdmin,
+        NetRaw,
+        IpcLock,
+        IpcOwner,
+        SysModule,
+        SysRawio,
+        SysChroot,
+        SysPtrace,
+        SysPacct,
+        SysAdmin,
+        SysBoot,
+        SysNice,
+        SysResource,
+        SysTime,
+        SysTtyConfig,
+        Mknod,
+        Lease,
+        AuditWrite,
+        AuditControl,
+        Setfcap,
+        MacOverride,
+        MacAdmin,
+        Syslog,
+        WakeAlarm,
+        BlockSuspend,
+        AuditRead,
+        Perfmon,
+        Bpf,
+        CheckpointRestore,
+    ]
+};
+
+/// First kernel with mount_setattr(2), which makes mounts read-only recursively.
+const MOUNT_SETATTR: (u32, u32) = (5, 12);
+
+/// A file under /proc or /sys that could not be read or understood.
+#[derive(Debug, thiserror::Error)]
+#[error("find out what the host can do: {}", path.display())]
+pub struct ProbeError {
+    path: PathBuf,
+    #[source]
+    source: io::Error,
+}
+
+impl Host {
+    /// Looks at the machine under `root`, which is `/` but in tests. `restrict` says whether containers are kept from
+    /// asking for a lower oom_score_adj than the daemon's own.
+    pub fn probe(root: &Path, restrict: Restrict) -> Result<Self, ProbeError> {
+        let capabilities = capabilities(&root.join("proc/self/status"))?;
+        let may_lower = match restrict {
+            Restrict::Auto => capabilities.contains(&Capability::SysResource),
+            Restrict::Always => false,
+            Restrict::Never => true,
+        };
+        let own_score = || number(&root.join("proc/self/oom_score_adj"));
+        let cgroups = cgroups(root);
+        Ok(Self {
+            cgroups,
+            swap: counts_swap(root, cgroups),
+            hugepages: hugepages(root, cgroups),
+            recursive_readonly: kernel(&root.join("proc/sys/kernel/osrelease"))? >= MOUNT_SETATTR,
+            oom_score_adj_floor: (!may_lower).then(own_score).transpose()?,
+            capabilities,
+        })
+    }
+}
+
+fn read<T>(path: &Path, parse: impl Fn(&str) -> Option<T>) -> Result<T, ProbeError> {
+    let text = fs::read_to_string(path).map_err(|source| ProbeError { path: path.to_owned(), source })?;
+    parse(&text).ok_or_else(|| ProbeError {
+        path: path.to_owned(),
+        source: io::Error::new(
+            io::ErrorKind::InvalidData,
+            format!("cannot be understood: {:?}", text.trim()),
+        ),
+    })
+}
+
+fn number(path: &Path) -> Result<i64, ProbeError> {
+    read(path, |text| text.trim().parse().ok())
+}
+
+/// What the daemon may do now and pass on: effective and in its bounding set.
+fn capabilities(status: &Path) -> Result<Capabilities, ProbeError> {
+    let mask = |text: &str, name: &str| {
+        let line = text.lines().find_map(|line| line.strip_prefix(name));
+        line.and_then(|hex| u64::from_str_radix(hex.trim(), 16).ok())
+    };
+    let both = read(status, |text| Some(mask(text, "CapEff:")? & mask(text, "CapBnd:")?))?;
+    let known = BY_NUMBER.into_iter().enumerate();
+    Ok(known.filter(|(number, _)| both >> number & 1 == 1).map(|(_, capability)| capability).collect())
+}
+
+/// A v2 hierarchy beside those of v1 does not count: the controllers are in one or the other.
+fn cgroups(root: &Path) -> Cgroups {
+    match root.join("sys/fs/cgroup/cgroup.controllers").exists() {
+        true => Cgroups::V2,
+        false => Cgroups::V1,
+    }
+}
+
+/// The files that limit swap are there only where it is counted; on v2 the root group has none, so the daemon's own
+/// group is looked at.
+fn counts_swap(root: &Path, cgroups: Cgroups) -> bool {
+    let mounted = root.join("sys/fs/cgroup");
+    match cgroups {
+        Cgroups::V1 => mounted.join("memory/memory.memsw.limit_in_bytes").exists(),
+        Cgroups::V2 => {
+            let own = fs::read_to_string(root.join("proc/self/cgroup")).unwrap_or_default();
+            let path = own.lines().find_map(|line| line.strip_prefix("0::/")).unwrap_or_default();
+            mounted.join(path).join("memory.swap.max").exists()
+        }
+    }
+}
+
+fn hugepages(root: &Path, cgroups: Cgroups) -> BTreeSet<String> {
+    let mounted = root.join("sys/fs/cgroup");
+    let controllers = fs::read_to_string(mounted.join("cgroup.controllers")).unwrap_or_default();
+    let limited = match cgroups {
+        Cgroups::V1 => mounted.join("hugetlb").is_dir(),
+        Cgroups::V2 => controllers.split_whitespace().any(|name| name == "hugetlb"),
+    };
+    let Ok(sizes) = fs::read_dir(root.join("sys/kernel/mm/hugepages")) else { return BTreeSet::new() };
+    let sizes = sizes.flatten().filter(|_| limited);
+    sizes.filter_map(|size| page_size(size.file_name().to_str()?)).collect()
+}
+
+/// `hugepages-2048kB` is `2MB` to the cgroup controller.
+fn page_size(directory: &str) -> Option<String> {
+    let kilobytes: u64 = directory.strip_prefix("hugepages-")?.strip_suffix("kB")?.parse().ok()?;
+    let units = [(1 << 20, "GB"), (1 << 10, "MB"), (1, "KB")];
+    let (unit, name) = units.into_iter().find(|(unit, _)| kilobytes >= *unit)?;
+    Some(format!("{}{name}", kilobytes / unit))
+}
+
+/// `6.18.1-foo` is (6, 18).
+fn kernel(release: &Path) -> Result<(u32, u32), ProbeError> {
+    read(release, |text| {
+        let mut numbers = text.split(|letter: char| !letter.is_ascii_digit());
+        Some((numbers.next()?.parse().ok()?, numbers.next()?.parse().ok()?))
+    })
+}
+
+#[cfg(test)]
+mod tests;
