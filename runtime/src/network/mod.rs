@@ -19,6 +19,8 @@ mod netns;
 mod pod;
 mod record;
 mod subnet;
+#[cfg(test)]
+mod testing;
 mod turns;
 
 use std::collections::HashSet;

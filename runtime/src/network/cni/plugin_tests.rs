@@ -6,9 +6,7 @@ use std::os::unix::fs::PermissionsExt;
 /// A directory with one plugin named `p`, a shell script.
 fn plugin(script: &str, limit: Duration) -> (tempfile::TempDir, Plugins) {
     let directory = tempfile::tempdir().unwrap();
-    let path = directory.path().join("p");
-    fs::write(&path, format!("#!/bin/sh\n{script}\n")).unwrap();
-    fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
+    crate::network::testing::install(directory.path(), "p", script);
     let plugins = Plugins::new(vec!["/no/such/directory".into(), directory.path().into()], limit);
     (directory, plugins)
 }

@@ -5,11 +5,12 @@ use std::ffi::OsString;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use futures::{FutureExt, StreamExt};
 use inotify::{Event, EventMask, EventStream, Inotify, WatchMask};
+use tokio::sync::watch;
 use tokio::time::sleep;
 
 use super::chain;
@@ -36,20 +37,26 @@ pub(super) struct Watched {
     directory: PathBuf,
     plugins: Plugins,
     in_use: usize,
-    snapshot: RwLock<Arc<Snapshot>>,
+    snapshot: watch::Sender<Arc<Snapshot>>,
 }
 
 impl Watched {
     /// Reads `directory`, of which the first `in_use` networks count.
     pub(super) async fn new(directory: PathBuf, plugins: Plugins, in_use: usize) -> Watched {
         let empty = Snapshot { loaded: Loaded::default(), ailing: BTreeMap::new(), asked: Instant::now() };
-        let watched = Watched { directory, plugins, in_use, snapshot: RwLock::new(Arc::new(empty)) };
+        let watched = Watched { directory, plugins, in_use, snapshot: watch::Sender::new(Arc::new(empty)) };
         watched.reload().await;
         watched
     }
 
     pub(super) fn snapshot(&self) -> Arc<Snapshot> {
-        self.snapshot.read().unwrap_or_else(PoisonError::into_inner).clone()
+        self.snapshot.borrow().clone()
+    }
+
+    /// Every snapshot from now on.
+    #[cfg(test)]
+    pub(super) fn subscribe(&self) -> watch::Receiver<Arc<Snapshot>> {
+        self.snapshot.subscribe()
     }
 
     /// Reads the directory again; the old snapshot holds until the plugins have told their state.
@@ -64,7 +71,7 @@ impl Watched {
     async fn publish(&self, loaded: Loaded) {
         let ailing = self.ask(&loaded.networks).await;
         let snapshot = Arc::new(Snapshot { loaded, ailing, asked: Instant::now() });
-        *self.snapshot.write().unwrap_or_else(PoisonError::into_inner) = snapshot;
+        self.snapshot.send_replace(snapshot);
     }
 
     async fn ask(&self, networks: &[NetworkConf]) -> BTreeMap<String, String> {
@@ -97,7 +104,7 @@ impl Watched {
 
     /// Follows until the directory itself is gone or cannot be watched.
     async fn follow_once(&self) -> io::Result<()> {
-        let mut events = watch(&self.directory)?.into_event_stream([0; 4096])?;
+        let mut events = watch_directory(&self.directory)?.into_event_stream([0; 4096])?;
         self.reload().await;
         loop {
             let age = self.snapshot().asked.elapsed();
@@ -117,7 +124,7 @@ impl Watched {
 }
 
 /// A watch on `directory`, which is made when absent. Files count when they are complete.
-fn watch(directory: &Path) -> io::Result<Inotify> {
+fn watch_directory(directory: &Path) -> io::Result<Inotify> {
     fs::create_dir_all(directory)?;
     let inotify = Inotify::init()?;
     let changes = WatchMask::CREATE
