@@ -22,7 +22,7 @@ pub enum Error {
         image: String,
         #[source]
         /// What the registry client says.
-        source: registry::Error,
+        source: Box<registry::Error>,
     },
     /// What a registry gave is no image for this machine.
     #[error("read {what} {digest} of image {image}")]
@@ -35,7 +35,7 @@ pub enum Error {
         image: String,
         #[source]
         /// What is wrong with it.
-        source: ManifestError,
+        source: Box<ManifestError>,
     },
     /// A layer could not be pulled.
     #[error("pull layer {digest} of image {image}")]

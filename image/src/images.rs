@@ -62,7 +62,7 @@ impl Images {
         let registry = Registry::new(config.registry).map_err(|source| Error::Registry {
             step: "set up the registry client",
             image: "any".to_owned(),
-            source,
+            source: Box::new(source),
         })?;
         let pinned: HashSet<String> = config.pinned.into_iter().collect();
         let store = blocking("open the image store", move || Store::open(config.root, pinned)).await?;

@@ -13,6 +13,8 @@ mod pull;
 pub mod reference;
 pub mod registry;
 mod store;
+#[cfg(test)]
+mod tarball;
 mod unpack;
 
 pub use self::error::{Error, Kind};

@@ -79,6 +79,7 @@ impl LayerError {
             LayerError::Digest { .. } | LayerError::DiffId { .. } | LayerError::Inflate(_) => Kind::DataLoss,
             LayerError::NotCompressed(_) => Kind::DataLoss,
             LayerError::Unpack(unpack::Error::Entry { source, .. }) => io_kind(source),
+            LayerError::Unpack(unpack::Error::Archive { .. }) => Kind::DataLoss,
             LayerError::Unpack(_) => Kind::FailedPrecondition,
             LayerError::Store(source) => source.kind(),
             LayerError::Below(source) => source.kind(),

@@ -233,9 +233,9 @@ pub(crate) async fn blocking<T: Send + 'static>(
 }
 
 fn refused(step: &'static str, image: &Reference) -> impl FnOnce(registry::Error) -> Error {
-    move |source| Error::Registry { step, image: image.to_string(), source }
+    move |source| Error::Registry { step, image: image.to_string(), source: Box::new(source) }
 }
 
 fn unusable(what: &'static str, digest: &Digest, image: &Reference, source: ManifestError) -> Error {
-    Error::Manifest { what, digest: digest.clone(), image: image.to_string(), source }
+    Error::Manifest { what, digest: digest.clone(), image: image.to_string(), source: Box::new(source) }
 }

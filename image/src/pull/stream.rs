@@ -36,7 +36,7 @@ pub(crate) fn unpack(
     let (emptied, spare) = channel();
     let mut hasher = diff_id.hasher();
     thread::scope(|scope| {
-        let inflate = || Compressed::new(chunks, blob).inflate(blob, &pieces_of(pieces, spare));
+        let inflate = || Compressed::new(chunks, blob).inflate(blob, &Outlet { pieces, spare });
         let inflating = thread::Builder::new()
             .name("inflate".to_owned())
             .spawn_scoped(scope, inflate)
@@ -59,10 +59,6 @@ pub(crate) fn unpack(
 struct Outlet {
     pieces: SyncSender<Vec<u8>>,
     spare: Receiver<Vec<u8>>,
-}
-
-fn pieces_of(pieces: SyncSender<Vec<u8>>, spare: Receiver<Vec<u8>>) -> Outlet {
-    Outlet { pieces, spare }
 }
 
 /// The blob as it arrives, hashed on the way.
@@ -182,13 +178,13 @@ struct Plain<'a> {
 
 impl BufRead for Plain<'_> {
     fn fill_buf(&mut self) -> io::Result<&[u8]> {
-        if self.at == self.piece.len() {
-            if let Ok(next) = self.pieces.recv() {
-                self.hasher.update(&next);
-                // Lost when the inflating thread is done.
-                let _ = self.emptied.send(std::mem::replace(&mut self.piece, next));
-                self.at = 0;
-            }
+        if self.at == self.piece.len()
+            && let Ok(next) = self.pieces.recv()
+        {
+            self.hasher.update(&next);
+            // Lost when the inflating thread is done.
+            let _ = self.emptied.send(std::mem::replace(&mut self.piece, next));
+            self.at = 0;
         }
         Ok(&self.piece[self.at..])
     }

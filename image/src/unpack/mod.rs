@@ -6,6 +6,8 @@ mod complete;
 mod pax;
 pub(crate) mod root;
 mod sparse;
+#[cfg(test)]
+mod tests;
 
 use std::collections::HashMap;
 use std::io::{self, BufRead};
@@ -43,7 +45,7 @@ impl Default for Limits {
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The archive's framing is broken, or reading it failed.
-    #[error("read archive after {after:?}")]
+    #[error("read the archive at or after {after:?}")]
     Archive {
         /// The last entry read, empty at the start.
         after: String,
@@ -463,7 +465,13 @@ fn is_absent(error: &io::Error) -> bool {
 }
 
 fn failed(step: &'static str, path: &[u8]) -> impl FnOnce(io::Error) -> Error {
-    move |source| Error::Entry { step, path: lossy(path), source }
+    move |source| match source.kind() {
+        // The archive's own errors come up through what reads from it.
+        io::ErrorKind::UnexpectedEof | io::ErrorKind::InvalidData => {
+            Error::Archive { after: lossy(path), source }
+        }
+        _ => Error::Entry { step, path: lossy(path), source },
+    }
 }
 
 fn lossy(path: &[u8]) -> String {

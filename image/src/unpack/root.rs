@@ -133,7 +133,7 @@ impl Root {
             Ok(stat) if is_whiteout(&stat) => {
                 parent.remove(name)?;
                 self.make_implied(&parent, path)?;
-                mark_opaque(&*self.directory(path)?.fd)?;
+                mark_opaque(&self.directory(path)?.fd)?;
             }
             Ok(stat) if FileType::from_raw_mode(stat.st_mode) == FileType::Symlink => {
                 return self.imply_target(&parent, path, followed);
