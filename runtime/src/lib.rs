@@ -4,6 +4,7 @@
 
 pub mod config;
 pub mod container;
+pub mod cri;
 pub mod error;
 mod flights;
 pub mod host;
@@ -13,6 +14,7 @@ pub mod network;
 pub mod pod;
 mod recover;
 pub mod runtime;
+pub mod server;
 mod shim;
 pub mod spec;
 mod state;

@@ -2,4 +2,180 @@
 
 #![forbid(unsafe_code)]
 
-fn main() {}
+mod args;
+
+use std::{
+    error::Error,
+    io::{self, IsTerminal},
+    path::{Path, PathBuf},
+    process::ExitCode,
+};
+
+use args::{Command, HELP, Overrides};
+use berth_image::Images;
+use berthd::{
+    config::{self, Config, Log, LogFormat, Restrict},
+    cri::Cri,
+    host,
+    network::Network,
+    runtime::{Options, Runtime},
+    server::{self, Lock, Services},
+    spec::Defaults,
+};
+use tokio::signal::unix::{SignalKind, signal};
+use tracing::{info, warn};
+use tracing_subscriber::EnvFilter;
+
+/// Binary of Berth's own shim.
+const SHIM: &str = "containerd-shim-berth-v1";
+
+type Failure = Box<dyn Error>;
+
+fn main() -> ExitCode {
+    match run() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            eprintln!("berthd: {}", with_causes(&*failure));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run() -> Result<(), Failure> {
+    match args::parse(lexopt::Parser::from_env())? {
+        Command::Serve(overrides) => tokio::runtime::Runtime::new()?.block_on(serve(configure(overrides)?)),
+        Command::ConfigDefault => {
+            print!("{}", config::default_text());
+            Ok(())
+        }
+        Command::ConfigCheck(file) => {
+            Config::load(&file)?;
+            println!("{} is valid", file.display());
+            Ok(())
+        }
+        Command::Version => {
+            println!("berthd {}", env!("CARGO_PKG_VERSION"));
+            Ok(())
+        }
+        Command::Help => {
+            print!("{HELP}");
+            Ok(())
+        }
+    }
+}
+
+/// An error and its causes in one line; causes that the error tells itself are not told again.
+fn with_causes(error: &dyn Error) -> String {
+    let mut text = error.to_string();
+    let mut next = error.source();
+    while let Some(cause) = next {
+        let told = cause.to_string();
+        if !text.contains(&told) {
+            text = format!("{text}: {told}");
+        }
+        next = cause.source();
+    }
+    text
+}
+
+/// The configuration of this run: file, then command line.
+fn configure(overrides: Overrides) -> Result<Config, config::Error> {
+    let mut config = match overrides.config {
+        Some(file) => Config::load(&file)?,
+        None => Config::load_default()?,
+    };
+    config.root = overrides.root.unwrap_or(config.root);
+    config.state = overrides.state.unwrap_or(config.state);
+    config.socket.path = overrides.socket.or(config.socket.path);
+    config.checked()
+}
+
+async fn serve(config: Config) -> Result<(), Failure> {
+    start_log(&config.log)?;
+    let stop = stop_signal()?;
+    let _lock = Lock::take(&config.root)?;
+    let socket = config.socket_path();
+    let listener = server::bind(&socket, &config.socket)?;
+    let (runtime, recursive_readonly) = open(&config).await?;
+    let cri = Cri::new(runtime, config.clone(), recursive_readonly);
+    info!(version = env!("CARGO_PKG_VERSION"), socket = %socket.display(), root = %config.root.display(), "serving");
+    if let Err(error) = server::notify_ready() {
+        warn!(%error, "the service manager was not told that the daemon serves");
+    }
+    server::serve(listener, Services::new(cri), stop, server::DRAIN).await?;
+    std::fs::remove_file(&socket)?;
+    info!("stopped");
+    Ok(())
+}
+
+/// Opens images, network and records, and takes up again what runs.
+async fn open(config: &Config) -> Result<(Runtime, bool), Failure> {
+    let images = Images::open(image_config(config)).await?;
+    let network = Network::open(config.network.clone(), &config.root).await?;
+    let host = host::probe(may_lower_oom_score_adj(config.pods.restrict_oom_score_adj))?;
+    let recursive_readonly = host.recursive_readonly;
+    let limit = config.pods.pids_limit;
+    let options = Options {
+        root: config.root.clone(),
+        state: config.state.clone(),
+        netns: config.network.netns_dir.clone(),
+        shim: shim(config.pods.shim.as_deref())?,
+        cgroup_root: config.pods.cgroup_root.clone(),
+        max_log_line: config.pods.max_log_line,
+        host,
+        defaults: Defaults { pids_limit: (limit > 0).then_some(limit.into()), ..Defaults::default() },
+    };
+    Ok((Runtime::open(options, images, network).await?, recursive_readonly))
+}
+
+fn image_config(config: &Config) -> berth_image::Config {
+    let mut images = berth_image::Config::new(config.image_root());
+    images.registry.hosts_dirs = config.images.hosts_dirs.clone();
+    images.max_parallel_layers = config.images.max_parallel_layers;
+    images
+}
+
+/// `None` leaves it to what the daemon is capable of.
+fn may_lower_oom_score_adj(restrict: Restrict) -> Option<bool> {
+    match restrict {
+        Restrict::Auto => None,
+        Restrict::Always => Some(false),
+        Restrict::Never => Some(true),
+    }
+}
+
+/// The shim that is configured, or lies beside this binary, or in `PATH`.
+fn shim(configured: Option<&Path>) -> Result<PathBuf, Failure> {
+    if let Some(path) = configured {
+        return Ok(path.to_owned());
+    }
+    let beside = std::env::current_exe()?.with_file_name(SHIM);
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let mut places = std::iter::once(beside).chain(std::env::split_paths(&path).map(|dir| dir.join(SHIM)));
+    places.find(|place| place.is_file()).ok_or_else(|| {
+        format!("{SHIM} is neither beside berthd nor in PATH; configuration key pods.shim can name it").into()
+    })
+}
+
+fn start_log(log: &Log) -> Result<(), Failure> {
+    let builder = tracing_subscriber::fmt()
+        .with_env_filter(EnvFilter::try_new(&log.level)?)
+        .with_writer(io::stderr)
+        .with_ansi(io::stderr().is_terminal());
+    match log.format {
+        LogFormat::Text => builder.try_init()?,
+        LogFormat::Json => builder.json().try_init()?,
+    }
+    Ok(())
+}
+
+/// Done with the first SIGTERM or SIGINT.
+fn stop_signal() -> io::Result<impl Future<Output = ()>> {
+    let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+    Ok(async move {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+    })
+}

@@ -198,6 +198,11 @@ impl Config {
         fixed.into_iter().chain(socket).chain(shim).chain(hosts).map(|(key, path)| (key, path.as_path()))
     }
 
+    /// Where images are kept.
+    pub fn image_root(&self) -> PathBuf {
+        self.root.join("images")
+    }
+
     /// Where the CRI is served.
     pub fn socket_path(&self) -> PathBuf {
         self.socket.path.clone().unwrap_or_else(|| self.state.join("berth.sock"))

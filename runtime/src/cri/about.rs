@@ -1,0 +1,128 @@
+//! What the log says a call is about: ids and names, never a secret.
+
+use berth_cri::v1::*;
+
+/// A request or an answer.
+pub(super) trait About {
+    /// Whether a call that went well is told at the usual level of the log.
+    const LOUD: bool = false;
+
+    /// What tells it from others of its kind.
+    fn about(&self) -> String {
+        String::new()
+    }
+}
+
+/// Requests that change something, and the field that says of what.
+macro_rules! about {
+    ($($message:ident . $field:ident),+ $(,)?) => {
+        $(impl About for $message {
+            const LOUD: bool = true;
+
+            fn about(&self) -> String {
+                self.$field.clone()
+            }
+        })+
+    };
+}
+
+about! {
+    StopPodSandboxRequest.pod_sandbox_id,
+    RemovePodSandboxRequest.pod_sandbox_id,
+    StartContainerRequest.container_id,
+    StopContainerRequest.container_id,
+    RemoveContainerRequest.container_id,
+    ReopenContainerLogRequest.container_id,
+    UpdateContainerResourcesRequest.container_id,
+    RunPodSandboxResponse.pod_sandbox_id,
+    CreateContainerResponse.container_id,
+    PullImageResponse.image_ref,
+}
+
+/// Requests that only look, and come often, and the field that says at what.
+macro_rules! quiet {
+    ($($message:ident $(. $field:ident)?),+ $(,)?) => {
+        $(impl About for $message {
+            $(fn about(&self) -> String {
+                self.$field.clone()
+            })?
+        })+
+    };
+}
+
+quiet! {
+    PodSandboxStatusRequest.pod_sandbox_id,
+    ContainerStatusRequest.container_id,
+    ExecSyncRequest.container_id,
+    VersionRequest,
+    VersionResponse,
+    StatusRequest,
+    StatusResponse,
+    RuntimeConfigRequest,
+    RuntimeConfigResponse,
+    ListPodSandboxRequest,
+    ListPodSandboxResponse,
+    ListContainersRequest,
+    ListContainersResponse,
+    ListImagesRequest,
+    ListImagesResponse,
+    ImageFsInfoRequest,
+    ImageFsInfoResponse,
+    PodSandboxStatusResponse,
+    ContainerStatusResponse,
+    ImageStatusResponse,
+    ExecSyncResponse,
+    StopPodSandboxResponse,
+    RemovePodSandboxResponse,
+    StartContainerResponse,
+    StopContainerResponse,
+    RemoveContainerResponse,
+    ReopenContainerLogResponse,
+    UpdateContainerResourcesResponse,
+    RemoveImageResponse,
+}
+
+impl About for RunPodSandboxRequest {
+    const LOUD: bool = true;
+
+    fn about(&self) -> String {
+        let metadata = self.config.as_ref().and_then(|config| config.metadata.as_ref());
+        metadata.map_or_else(String::new, |m| format!("{}/{} attempt {}", m.namespace, m.name, m.attempt))
+    }
+}
+
+impl About for CreateContainerRequest {
+    const LOUD: bool = true;
+
+    fn about(&self) -> String {
+        let metadata = self.config.as_ref().and_then(|config| config.metadata.as_ref());
+        let name = metadata.map_or_else(String::new, |m| format!("{} attempt {}", m.name, m.attempt));
+        format!("{name} in {}", self.pod_sandbox_id)
+    }
+}
+
+impl About for PullImageRequest {
+    const LOUD: bool = true;
+
+    fn about(&self) -> String {
+        named(self.image.as_ref())
+    }
+}
+
+impl About for RemoveImageRequest {
+    const LOUD: bool = true;
+
+    fn about(&self) -> String {
+        named(self.image.as_ref())
+    }
+}
+
+impl About for ImageStatusRequest {
+    fn about(&self) -> String {
+        named(self.image.as_ref())
+    }
+}
+
+fn named(image: Option<&ImageSpec>) -> String {
+    image.map(|image| image.image.clone()).unwrap_or_default()
+}

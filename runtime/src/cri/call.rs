@@ -1,0 +1,131 @@
+//! What happens to every call alike: its deadline, what becomes of it when its caller leaves, and its line in the log.
+
+use std::{
+    future::Future,
+    time::{Duration, Instant},
+};
+
+use tonic::{Request, Response, Status, metadata::MetadataMap};
+use tracing::{debug, error, info, warn};
+
+use super::{about::About, status::status};
+use crate::error::{Error, Kind, Result};
+
+/// Answers a call that is given up when its caller leaves or its deadline passes.
+pub(super) async fn answer<Q: About, A: About, F>(
+    method: &'static str,
+    request: Request<Q>,
+    work: impl FnOnce(Q) -> F,
+) -> Result<Response<A>, Status>
+where
+    F: Future<Output = Result<A>>,
+{
+    let call = Call::begin(method, request.get_ref());
+    let limit = deadline(request.metadata());
+    let result = within(limit, work(request.into_inner())).await;
+    call.end(result.unwrap_or_else(|limit| Err(late(method, limit, "it was given up"))))
+}
+
+/// Answers a call that changes something. It goes on to its end when its caller leaves or its deadline passes, so
+/// that nothing stays half done; the same call made again joins it or finds it done.
+pub(super) async fn complete<Q: About, A: About + Send + 'static, F>(
+    method: &'static str,
+    request: Request<Q>,
+    work: impl FnOnce(Q) -> F,
+) -> Result<Response<A>, Status>
+where
+    F: Future<Output = Result<A>> + Send + 'static,
+{
+    let call = Call::begin(method, request.get_ref());
+    let limit = deadline(request.metadata());
+    let work = work(request.into_inner());
+    let task = tokio::spawn(async move { call.end(work.await) });
+    match within(limit, task).await {
+        Ok(Ok(answer)) => answer,
+        Ok(Err(cut_off)) => Err(status(&Error::caused(Kind::Internal, method, cut_off))),
+        Err(limit) => Err(status(&late(method, limit, "it goes on, and the same call again joins it"))),
+    }
+}
+
+/// Refuses a call that has no code behind it yet.
+pub(super) fn not_built<A>(method: &'static str) -> Result<Response<A>, Status> {
+    Err(status(&Error::new(Kind::Unimplemented, format!("{method} is not built yet"))))
+}
+
+/// `future`, or the limit once that has passed.
+async fn within<T>(limit: Option<Duration>, future: impl Future<Output = T>) -> Result<T, Duration> {
+    match limit {
+        Some(limit) => tokio::time::timeout(limit, future).await.map_err(|_| limit),
+        None => Ok(future.await),
+    }
+}
+
+fn late(method: &str, limit: Duration, then: &str) -> Error {
+    Error::new(Kind::DeadlineExceeded, format!("{method} is not done after {limit:?}; {then}"))
+}
+
+/// How long the caller waits, less a little, so that it gets our answer and not only its own time-out.
+fn deadline(metadata: &MetadataMap) -> Option<Duration> {
+    let limit = parse_timeout(metadata.get("grpc-timeout")?.to_str().ok()?)?;
+    Some(limit - (limit / 10).min(Duration::from_millis(100)))
+}
+
+/// At most eight digits and a unit, as gRPC over HTTP/2 has it.
+fn parse_timeout(text: &str) -> Option<Duration> {
+    let (digits, unit) = text.split_at_checked(text.len().checked_sub(1)?)?;
+    let value: u64 = digits.parse().ok().filter(|_| digits.len() <= 8)?;
+    Some(match unit {
+        "H" => Duration::from_secs(value * 3600),
+        "M" => Duration::from_secs(value * 60),
+        "S" => Duration::from_secs(value),
+        "m" => Duration::from_millis(value),
+        "u" => Duration::from_micros(value),
+        "n" => Duration::from_nanos(value),
+        _ => return None,
+    })
+}
+
+/// One call, from its first to its only line in the log.
+struct Call {
+    method: &'static str,
+    about: String,
+    loud: bool,
+    started: Instant,
+    ended: bool,
+}
+
+impl Call {
+    fn begin<Q: About>(method: &'static str, request: &Q) -> Self {
+        Self { method, about: request.about(), loud: Q::LOUD, started: Instant::now(), ended: false }
+    }
+
+    fn end<A: About>(mut self, result: Result<A>) -> Result<Response<A>, Status> {
+        self.ended = true;
+        let (method, about, elapsed) = (self.method, &self.about, self.started.elapsed());
+        match &result {
+            Ok(answer) if self.loud => info!(method, about, answer = answer.about(), ?elapsed, "done"),
+            Ok(answer) => debug!(method, about, answer = answer.about(), ?elapsed, "done"),
+            Err(error) => log_failure(method, about, elapsed, error),
+        }
+        result.map(Response::new).map_err(|error| status(&error))
+    }
+}
+
+/// A caller that left before the answer is worth a line too.
+impl Drop for Call {
+    fn drop(&mut self) {
+        if !self.ended {
+            let (method, about, elapsed) = (self.method, &self.about, self.started.elapsed());
+            info!(method, about, ?elapsed, "cut off");
+        }
+    }
+}
+
+fn log_failure(method: &str, about: &str, elapsed: Duration, error: &Error) {
+    let kind = error.kind();
+    match kind {
+        Kind::Internal | Kind::DataLoss => error!(method, about, ?kind, %error, ?elapsed, "failed"),
+        Kind::NotFound => info!(method, about, ?kind, %error, ?elapsed, "failed"),
+        _ => warn!(method, about, ?kind, %error, ?elapsed, "failed"),
+    }
+}

@@ -1,0 +1,85 @@
+//! What verbose calls add: JSON for people and tools, under the names containerd's users know.
+
+use std::{collections::HashMap, path::Path};
+
+use berth_image::Image;
+use serde_json::{Value, json};
+
+use crate::{
+    container::{Container, config::ContainerConfig},
+    pod::Pod,
+};
+
+/// The map of a verbose answer with its one usual entry.
+fn info(value: &Value) -> HashMap<String, String> {
+    HashMap::from([("info".to_owned(), value.to_string())])
+}
+
+/// About a pod: its shim, network namespace and configuration.
+pub(super) fn pod(pod: &Pod) -> HashMap<String, String> {
+    info(&json!({
+        "pid": pod.shim.as_ref().map_or(0, |shim| shim.pid),
+        "netNamespace": pod.netns,
+        "cgroup": pod.cgroup,
+        "runtimeHandler": pod.config.handler,
+        "runtimeType": "io.containerd.berth.v1",
+        "networkStatus": pod.attachment,
+        "config": pod.config,
+    }))
+}
+
+/// About a container: its process, configuration, and the OCI specification in its bundle.
+pub(super) async fn container(container: &Container, bundle: &Path) -> HashMap<String, String> {
+    let spec = tokio::fs::read(bundle.join("config.json")).await.unwrap_or_default();
+    info(&json!({
+        "sandboxID": container.pod_id,
+        "pid": container.state.pid().unwrap_or(0),
+        "cgroup": container.cgroup,
+        "runtimeType": "io.containerd.berth.v1",
+        "config": config(&container.config),
+        "runtimeSpec": serde_json::from_slice(&spec).unwrap_or(Value::Null),
+    }))
+}
+
+/// The configuration with its environment as people write it.
+fn config(config: &ContainerConfig) -> Value {
+    let mut shown = json!(config);
+    let variable = |(name, value): &(String, Vec<u8>)| format!("{name}={}", String::from_utf8_lossy(value));
+    shown["env"] = config.env.iter().map(variable).collect();
+    shown
+}
+
+/// About an image: its configuration as the OCI image specification spells it.
+pub(super) fn image(image: &Image) -> HashMap<String, String> {
+    let config = &image.config;
+    info(&json!({
+        "chainID": image.layers.last().map(ToString::to_string),
+        "layers": image.layers.iter().map(ToString::to_string).collect::<Vec<_>>(),
+        "imageSpec": {
+            "created": image.created,
+            "architecture": image.architecture,
+            "os": image.os,
+            "variant": image.variant,
+            "config": {
+                "User": config.user,
+                "Env": config.env,
+                "Entrypoint": config.entrypoint,
+                "Cmd": config.cmd,
+                "WorkingDir": config.working_dir,
+                "Volumes": config.volumes,
+                "ExposedPorts": config.exposed_ports,
+                "Labels": config.labels,
+                "StopSignal": config.stop_signal,
+            },
+        },
+    }))
+}
+
+/// About the daemon: its configuration and the network's state.
+pub(super) fn daemon(config: &crate::config::Config, network: &Value) -> HashMap<String, String> {
+    let mut shown = json!(config);
+    shown["rootDir"] = json!(config.root);
+    shown["stateDir"] = json!(config.state);
+    shown["cgroupDriver"] = json!("cgroupfs");
+    HashMap::from([("config".to_owned(), shown.to_string()), ("network".to_owned(), network.to_string())])
+}

@@ -1,0 +1,37 @@
+//! The Container Runtime Interface v1: the only part that knows its types. Each call is converted, handed on, and its
+//! answer converted back; nothing is decided here.
+
+mod about;
+mod call;
+mod filter;
+mod image_service;
+mod info;
+mod reply;
+mod request;
+mod runtime_service;
+mod status;
+
+use std::sync::Arc;
+
+use crate::{config::Config, runtime::Runtime};
+
+/// Both services of the CRI over one runtime. Clones share it.
+#[derive(Clone)]
+pub struct Cri {
+    runtime: Runtime,
+    daemon: Arc<Daemon>,
+}
+
+/// What the services tell of the daemon itself.
+struct Daemon {
+    config: Config,
+    recursive_readonly: bool,
+}
+
+impl Cri {
+    /// `config` is what verbose calls show; `recursive_readonly` is whether the kernel can make mounts below a mount
+    /// read-only with it.
+    pub fn new(runtime: Runtime, config: Config, recursive_readonly: bool) -> Self {
+        Self { runtime, daemon: Arc::new(Daemon { config, recursive_readonly }) }
+    }
+}

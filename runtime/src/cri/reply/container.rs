@@ -1,0 +1,138 @@
+//! Containers.
+
+use berth_cri::v1::{self, MountPropagation};
+use berth_image::Image;
+
+use super::resources::resources;
+use crate::{
+    container::{
+        Container, ContainerState,
+        config::{ContainerConfig, ContainerMetadata, Mount, Propagation},
+    },
+    spec::{ResolvedUser, Signal},
+};
+
+/// A container in a list.
+pub(crate) fn container(container: &Container) -> v1::Container {
+    let config = &container.config;
+    v1::Container {
+        id: container.id.clone(),
+        pod_sandbox_id: container.pod_id.clone(),
+        metadata: Some(metadata(&config.metadata)),
+        image: Some(shown_image(config, None)),
+        image_ref: container.image_id.clone(),
+        state: state(&container.state).into(),
+        created_at: container.created_at,
+        labels: config.labels.clone().into_iter().collect(),
+        annotations: config.annotations.clone().into_iter().collect(),
+        image_id: container.image_id.clone(),
+    }
+}
+
+/// Everything about a container of `image`, `None` when that has been removed.
+pub(crate) fn container_status(container: &Container, image: Option<&Image>) -> v1::ContainerStatus {
+    let config = &container.config;
+    let end = End::of(&container.state);
+    v1::ContainerStatus {
+        id: container.id.clone(),
+        metadata: Some(metadata(&config.metadata)),
+        state: state(&container.state).into(),
+        created_at: container.created_at,
+        started_at: container.state.started_at(),
+        finished_at: end.finished_at,
+        exit_code: end.code,
+        image: Some(shown_image(config, image)),
+        image_ref: container.image_ref.clone(),
+        reason: end.reason.to_owned(),
+        message: end.message.to_owned(),
+        labels: config.labels.clone().into_iter().collect(),
+        annotations: config.annotations.clone().into_iter().collect(),
+        mounts: config.mounts.iter().map(mount).collect(),
+        log_path: container.log_path.as_ref().map(|path| path.display().to_string()).unwrap_or_default(),
+        resources: Some(v1::ContainerResources { linux: Some(resources(&config.resources)), windows: None }),
+        image_id: container.image_id.clone(),
+        user: Some(v1::ContainerUser { linux: Some(user(&container.user)) }),
+        stop_signal: signal(container.stop_signal).into(),
+    }
+}
+
+/// What only an ended container has; nothing for the others.
+#[derive(Default)]
+struct End<'a> {
+    finished_at: i64,
+    code: i32,
+    reason: &'a str,
+    message: &'a str,
+}
+
+impl<'a> End<'a> {
+    fn of(state: &'a ContainerState) -> Self {
+        match state {
+            ContainerState::Created { .. } | ContainerState::Running { .. } => Self::default(),
+            ContainerState::Exited { finished_at, code, reason, message, .. } => {
+                Self { finished_at: *finished_at, code: *code, reason, message }
+            }
+        }
+    }
+}
+
+fn metadata(metadata: &ContainerMetadata) -> v1::ContainerMetadata {
+    v1::ContainerMetadata { name: metadata.name.clone(), attempt: metadata.attempt }
+}
+
+/// A name that a person knows rather than the id that kubelet asks with, when the image has one.
+fn shown_image(config: &ContainerConfig, image: Option<&Image>) -> v1::ImageSpec {
+    let named = image.and_then(|image| image.tags.first().or(image.digests.first()));
+    v1::ImageSpec {
+        image: named.unwrap_or(&config.image).clone(),
+        user_specified_image: config.user_specified_image.clone(),
+        ..Default::default()
+    }
+}
+
+/// The state as the CRI has it.
+pub(in crate::cri) fn state(state: &ContainerState) -> v1::ContainerState {
+    match state {
+        ContainerState::Created { .. } => v1::ContainerState::ContainerCreated,
+        ContainerState::Running { .. } => v1::ContainerState::ContainerRunning,
+        ContainerState::Exited { .. } => v1::ContainerState::ContainerExited,
+    }
+}
+
+fn mount(mount: &Mount) -> v1::Mount {
+    let options = [(mount.noexec, "noexec"), (mount.nodev, "nodev"), (mount.nosuid, "nosuid")];
+    v1::Mount {
+        container_path: mount.container_path.clone(),
+        host_path: mount.host_path.clone(),
+        readonly: mount.readonly,
+        recursive_read_only: mount.recursive_readonly,
+        propagation: propagation(mount.propagation).into(),
+        mount_options: options.iter().filter(|(set, _)| *set).map(|(_, name)| (*name).to_owned()).collect(),
+        ..Default::default()
+    }
+}
+
+fn propagation(propagation: Propagation) -> MountPropagation {
+    match propagation {
+        Propagation::Private => MountPropagation::PropagationPrivate,
+        Propagation::HostToContainer => MountPropagation::PropagationHostToContainer,
+        Propagation::Bidirectional => MountPropagation::PropagationBidirectional,
+    }
+}
+
+fn user(user: &ResolvedUser) -> v1::LinuxContainerUser {
+    v1::LinuxContainerUser {
+        uid: user.uid.into(),
+        gid: user.gid.into(),
+        supplemental_groups: user.additional_gids.iter().map(|gid| i64::from(*gid)).collect(),
+    }
+}
+
+/// The first of the CRI's names for a signal's number.
+pub(super) fn signal(number: i32) -> v1::Signal {
+    let named = |name: &str| name.strip_prefix("SIGNAL_")?.parse::<Signal>().ok();
+    let mut signals = (1..).map_while(|value| v1::Signal::try_from(value).ok());
+    signals
+        .find(|signal| named(signal.as_str_name()).is_some_and(|named| named.number() == number))
+        .unwrap_or(v1::Signal::RuntimeDefault)
+}

@@ -1,0 +1,53 @@
+//! The daemon itself: who it is, whether it can work, what it can do.
+
+use berth_cri::v1;
+
+use crate::network::NotReady;
+
+/// Version of the CRI that is served.
+const API_VERSION: &str = "v1";
+
+/// Name and version.
+pub(crate) fn version() -> v1::VersionResponse {
+    v1::VersionResponse {
+        version: "0.1.0".to_owned(), // of kubelet's runtime API, the same since its beginning
+        runtime_name: "berth".to_owned(),
+        runtime_version: env!("CARGO_PKG_VERSION").to_owned(),
+        runtime_api_version: API_VERSION.to_owned(),
+    }
+}
+
+/// The two conditions that kubelet needs.
+pub(crate) fn runtime_status(network: Option<NotReady>) -> v1::RuntimeStatus {
+    let condition = |r#type: &str, unmet: Option<NotReady>| v1::RuntimeCondition {
+        r#type: r#type.to_owned(),
+        status: unmet.is_none(),
+        reason: unmet.as_ref().map(|unmet| unmet.reason.to_owned()).unwrap_or_default(),
+        message: unmet.map(|unmet| unmet.message).unwrap_or_default(),
+    };
+    v1::RuntimeStatus {
+        conditions: vec![condition("RuntimeReady", None), condition("NetworkReady", network)],
+    }
+}
+
+/// What pods can have under each runtime handler.
+pub(crate) fn handlers(names: &[&str], recursive_read_only_mounts: bool) -> Vec<v1::RuntimeHandler> {
+    let features = v1::RuntimeHandlerFeatures { recursive_read_only_mounts, user_namespaces: false };
+    let handler = |name: &&str| v1::RuntimeHandler { name: (*name).to_owned(), features: Some(features) };
+    names.iter().map(handler).collect()
+}
+
+/// What pods can have under any handler.
+pub(crate) fn features() -> v1::RuntimeFeatures {
+    v1::RuntimeFeatures {
+        supplemental_groups_policy: true,
+        user_namespaces_host_network: false,
+        mount_options: true,
+    }
+}
+
+/// kubelet must manage cgroups in the same way.
+pub(crate) fn runtime_config() -> v1::RuntimeConfigResponse {
+    let cgroup_driver = v1::CgroupDriver::Cgroupfs.into();
+    v1::RuntimeConfigResponse { linux: Some(v1::LinuxRuntimeConfiguration { cgroup_driver }) }
+}

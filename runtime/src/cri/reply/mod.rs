@@ -1,0 +1,12 @@
+//! From what the daemon knows to what the CRI says.
+
+mod container;
+mod daemon;
+mod image;
+mod pod;
+mod resources;
+
+pub(super) use container::{container, container_status, state as container_state};
+pub(super) use daemon::{features, handlers, runtime_config, runtime_status, version};
+pub(super) use image::image;
+pub(super) use pod::{pod_sandbox, pod_sandbox_status, state as pod_state};

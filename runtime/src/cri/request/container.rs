@@ -1,0 +1,150 @@
+//! CreateContainer.
+
+use berth_cri::v1::{self, MountPropagation};
+
+use super::{
+    field::{
+        absolute, absolute_or_empty, argument, check, each, invalid, known, name, required, text, unsupported,
+    },
+    resources, security,
+};
+use crate::{
+    container::config::{ContainerConfig, ContainerMetadata, Device, Mount, Propagation},
+    error::Result,
+    pod::config::PodConfig,
+};
+
+/// The container that is asked for in `pod`.
+pub(crate) fn create_container(
+    request: v1::CreateContainerRequest,
+    pod: &PodConfig,
+) -> Result<ContainerConfig> {
+    let config = required("config", request.config)?;
+    if let Some(windows) = config.windows {
+        return Err(unsupported("config.windows", windows));
+    }
+    if let Some(device) = config.cdi_devices.into_iter().next() {
+        return Err(unsupported("config.CDI_devices", device.name));
+    }
+    let linux = config.linux.unwrap_or_default();
+    let context = linux.security_context.unwrap_or_default();
+    let image = required("config.image", config.image)?;
+    Ok(ContainerConfig {
+        metadata: metadata(required("config.metadata", config.metadata)?)?,
+        image: name("config.image.image", image.image)?,
+        user_specified_image: text("config.image.user_specified_image", image.user_specified_image, 4096)?,
+        command: each("config.command", config.command, argument)?,
+        args: each("config.args", config.args, argument)?,
+        working_dir: absolute_or_empty("config.working_dir", config.working_dir)?,
+        env: each("config.envs", config.envs, variable)?,
+        mounts: each("config.mounts", config.mounts, mount)?,
+        devices: each("config.devices", config.devices, device)?,
+        labels: config.labels.into_iter().collect(),
+        annotations: config.annotations.into_iter().collect(),
+        log_path: log_path(config.log_path)?,
+        stdin: config.stdin,
+        stdin_once: config.stdin_once,
+        tty: config.tty,
+        stop_signal: stop_signal(config.stop_signal)?,
+        resources: resources::of_new("config.linux.resources", linux.resources)?,
+        security: security::security("config.linux.security_context", context, pod)?,
+    })
+}
+
+fn metadata(metadata: v1::ContainerMetadata) -> Result<ContainerMetadata> {
+    let name = name("config.metadata.name", metadata.name)?;
+    Ok(ContainerMetadata { name, attempt: metadata.attempt })
+}
+
+fn variable(field: &str, variable: v1::KeyValue) -> Result<(String, Vec<u8>)> {
+    let named = !variable.key.is_empty() && !variable.key.contains(['=', '\0']);
+    let key = check(named, &format!("{field}.key"), variable.key, "must not be empty or hold = or NUL")?;
+    if variable.value.contains(&0) {
+        return Err(invalid(&format!("{field}.value"), key, "the value of this variable holds a NUL byte"));
+    }
+    Ok((key, variable.value))
+}
+
+fn mount(field: &str, mount: v1::Mount) -> Result<Mount> {
+    if let Some(image) = mount.image.filter(|image| !image.image.is_empty()) {
+        return Err(unsupported(&format!("{field}.image"), image.image));
+    }
+    if !mount.uid_mappings.is_empty() || !mount.gid_mappings.is_empty() {
+        return Err(unsupported(&format!("{field}.uidMappings"), mount.uid_mappings));
+    }
+    let propagation = propagation(&format!("{field}.propagation"), mount.propagation)?;
+    let recursive = mount.recursive_read_only;
+    check_recursive(&format!("{field}.recursive_read_only"), recursive, mount.readonly, propagation)?;
+    let options = each(&format!("{field}.mount_options"), mount.mount_options, option)?;
+    Ok(Mount {
+        container_path: absolute(&format!("{field}.container_path"), mount.container_path)?,
+        host_path: absolute(&format!("{field}.host_path"), mount.host_path)?,
+        readonly: mount.readonly,
+        recursive_readonly: recursive,
+        propagation,
+        noexec: options.contains(&MountOption::NoExec),
+        nodev: options.contains(&MountOption::NoDev),
+        nosuid: options.contains(&MountOption::NoSuid),
+    })
+}
+
+fn propagation(field: &str, propagation: i32) -> Result<Propagation> {
+    Ok(match known(field, propagation)? {
+        MountPropagation::PropagationPrivate => Propagation::Private,
+        MountPropagation::PropagationHostToContainer => Propagation::HostToContainer,
+        MountPropagation::PropagationBidirectional => Propagation::Bidirectional,
+    })
+}
+
+/// Mounts that come in later would be writable, so that nothing but a private read-only mount can be so throughout.
+fn check_recursive(field: &str, recursive: bool, readonly: bool, propagation: Propagation) -> Result<()> {
+    check(!recursive || readonly, field, recursive, "needs readonly")?;
+    let private = propagation == Propagation::Private;
+    check(!recursive || private, field, recursive, "needs propagation PROPAGATION_PRIVATE").map(|_| ())
+}
+
+#[derive(PartialEq)]
+enum MountOption {
+    NoExec,
+    NoDev,
+    NoSuid,
+}
+
+fn option(field: &str, option: String) -> Result<MountOption> {
+    match option.as_str() {
+        "noexec" => Ok(MountOption::NoExec),
+        "nodev" => Ok(MountOption::NoDev),
+        "nosuid" => Ok(MountOption::NoSuid),
+        _ => Err(invalid(field, option, "must be noexec, nodev or nosuid")),
+    }
+}
+
+fn device(field: &str, device: v1::Device) -> Result<Device> {
+    let permissions = device.permissions;
+    let valid = !permissions.is_empty() && permissions.chars().all(|c| "rwm".contains(c));
+    Ok(Device {
+        container_path: absolute(&format!("{field}.container_path"), device.container_path)?,
+        host_path: absolute(&format!("{field}.host_path"), device.host_path)?.into(),
+        permissions: check(
+            valid,
+            &format!("{field}.permissions"),
+            permissions,
+            "must be some of r, w and m",
+        )?,
+    })
+}
+
+/// Below the pod's log directory, wherever that is.
+fn log_path(path: String) -> Result<String> {
+    const FIELD: &str = "config.log_path";
+    let path = text(FIELD, path, 4095)?;
+    let inside = !path.starts_with('/') && !path.split('/').any(|part| part == "..");
+    check(inside, FIELD, path, "must be relative to the pod's log directory, without ..")
+}
+
+/// `SIGTERM`, `SIGRTMINPLUS3`; `None` leaves it to the image.
+fn stop_signal(signal: i32) -> Result<Option<String>> {
+    let signal: v1::Signal = known("config.stop_signal", signal)?;
+    let name = signal.as_str_name().strip_prefix("SIGNAL_").unwrap_or_default();
+    Ok((signal != v1::Signal::RuntimeDefault).then(|| name.to_owned()))
+}

@@ -1,0 +1,96 @@
+//! Checks of single fields. Each error names the field as the CRI spells it, the value, and what is wrong with it.
+
+use std::fmt::Debug;
+
+use crate::error::{Error, Kind, Result};
+
+/// How much of a refused value is repeated in the error.
+const SHOWN: usize = 128;
+/// Longest path the kernel takes.
+const LONGEST_PATH: usize = 4095;
+
+/// The error for a field with a value that cannot be used.
+pub(super) fn invalid(field: &str, value: impl Debug, why: &str) -> Error {
+    refused(Kind::InvalidArgument, field, value, why)
+}
+
+/// The error for a field that asks for what is not built.
+pub(super) fn unsupported(field: &str, value: impl Debug) -> Error {
+    refused(Kind::Unimplemented, field, value, "not supported")
+}
+
+fn refused(kind: Kind, field: &str, value: impl Debug, why: &str) -> Error {
+    let mut shown: String = format!("{value:?}").chars().take(SHOWN + 1).collect();
+    if shown.chars().count() > SHOWN {
+        shown.push('…');
+    }
+    Error::new(kind, format!("{field} = {shown}: {why}"))
+}
+
+/// `value`, when `holds`.
+pub(super) fn check<T: Debug>(holds: bool, field: &str, value: T, why: &str) -> Result<T> {
+    if holds { Ok(value) } else { Err(invalid(field, value, why)) }
+}
+
+/// A message that must be there.
+pub(super) fn required<T>(field: &str, value: Option<T>) -> Result<T> {
+    value.ok_or_else(|| Error::new(Kind::InvalidArgument, format!("{field}: missing")))
+}
+
+/// An enumeration's value, refused when this version of the CRI has none of that number.
+pub(in crate::cri) fn known<E: TryFrom<i32>>(field: &str, value: i32) -> Result<E> {
+    E::try_from(value).map_err(|_| invalid(field, value, "no such value"))
+}
+
+/// Text of at most `longest` bytes without control characters; may be empty.
+pub(super) fn text(field: &str, value: String, longest: usize) -> Result<String> {
+    let value = check(value.len() <= longest, field, value, &format!("longer than {longest} bytes"))?;
+    check(!value.chars().any(char::is_control), field, value, "holds a control character")
+}
+
+/// A name: text that is not empty.
+pub(super) fn name(field: &str, value: String) -> Result<String> {
+    let value = check(!value.is_empty(), field, value, "must not be empty")?;
+    text(field, value, 253)
+}
+
+/// A string that ends up as a C string in a system call: everything but NUL.
+pub(super) fn argument(field: &str, value: String) -> Result<String> {
+    check(!value.contains('\0'), field, value, "holds a NUL byte")
+}
+
+/// An absolute path.
+pub(super) fn absolute(field: &str, value: String) -> Result<String> {
+    let value = text(field, value, LONGEST_PATH)?;
+    check(value.starts_with('/'), field, value, "must be an absolute path")
+}
+
+/// An absolute path, or empty.
+pub(super) fn absolute_or_empty(field: &str, value: String) -> Result<String> {
+    if value.is_empty() { Ok(value) } else { absolute(field, value) }
+}
+
+/// A user or group id; the highest number means "none" to the kernel.
+pub(super) fn id(field: &str, value: i64) -> Result<u32> {
+    match u32::try_from(value) {
+        Ok(id) if id != u32::MAX => Ok(id),
+        _ => Err(invalid(field, value, "must be from 0 to 4294967294")),
+    }
+}
+
+/// The same check for each element, named `field[0]` and so on.
+pub(super) fn each<T, U>(
+    field: &str,
+    values: Vec<T>,
+    parse: impl Fn(&str, T) -> Result<U>,
+) -> Result<Vec<U>> {
+    values.into_iter().enumerate().map(|(i, value)| parse(&format!("{field}[{i}]"), value)).collect()
+}
+
+/// A duration in whole seconds; 0 is for the caller to read.
+pub(super) fn seconds(field: &str, value: i64) -> Result<std::time::Duration> {
+    match u64::try_from(value) {
+        Ok(seconds) => Ok(std::time::Duration::from_secs(seconds)),
+        Err(_) => Err(invalid(field, value, "must not be negative")),
+    }
+}

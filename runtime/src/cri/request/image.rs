@@ -1,0 +1,64 @@
+//! Names of images, and who asks for them.
+
+use base64::{Engine, prelude::BASE64_STANDARD};
+use berth_cri::v1;
+use berth_image::{reference::Reference, registry::Credentials};
+
+use super::field::{invalid, name, required};
+use crate::error::{Error, Kind, Result};
+
+/// The image to pull, and what proves to its registry who asks.
+pub(crate) fn pull(request: v1::PullImageRequest) -> Result<(Reference, Option<Credentials>)> {
+    let text = image(request.image)?;
+    let reference: Reference = text
+        .parse()
+        .map_err(|error| Error::caused(Kind::InvalidArgument, format!("image.image = {text:?}"), error))?;
+    let credentials = request.auth.map(|auth| credentials(auth, reference.registry())).transpose()?;
+    Ok((reference, credentials.flatten()))
+}
+
+/// Name or id of the image that is asked for.
+pub(crate) fn image(spec: Option<v1::ImageSpec>) -> Result<String> {
+    name("image.image", required("image", spec)?.image)
+}
+
+/// Nothing when the credentials say that they are another registry's.
+fn credentials(auth: v1::AuthConfig, registry: &str) -> Result<Option<Credentials>> {
+    if !auth.server_address.is_empty() && !is_of(&auth.server_address, registry) {
+        return Ok(None);
+    }
+    Ok(match auth {
+        auth if !auth.username.is_empty() => {
+            Some(Credentials::Basic { user: auth.username, password: auth.password })
+        }
+        auth if !auth.identity_token.is_empty() => Some(Credentials::IdentityToken(auth.identity_token)),
+        auth if !auth.auth.is_empty() => Some(decode(&auth.auth)?),
+        auth if !auth.registry_token.is_empty() => Some(Credentials::RegistryToken(auth.registry_token)),
+        _ => None,
+    })
+}
+
+/// `user:password` in base64, as `docker login` stores it. The value is a secret, so that no error shows it.
+fn decode(auth: &str) -> Result<Credentials> {
+    let refused = |why| invalid("auth.auth", "(not shown)", why);
+    let bytes = BASE64_STANDARD.decode(auth).map_err(|_| refused("is not base64"))?;
+    let text = String::from_utf8(bytes).map_err(|_| refused("is not text once decoded"))?;
+    let (user, password) =
+        text.split_once(':').ok_or_else(|| refused("is not user:password once decoded"))?;
+    Ok(Credentials::Basic { user: user.to_owned(), password: password.trim_end_matches('\0').to_owned() })
+}
+
+/// Whether an address as `docker login` stores it, with or without scheme and path, is this registry.
+fn is_of(address: &str, registry: &str) -> bool {
+    let rest = address.split_once("://").map_or(address, |(_, rest)| rest);
+    let host = rest.split('/').next().unwrap_or(rest);
+    canonical(host) == canonical(registry)
+}
+
+/// Docker Hub goes by three names.
+fn canonical(host: &str) -> &str {
+    match host {
+        "index.docker.io" | "registry-1.docker.io" => "docker.io",
+        other => other,
+    }
+}

@@ -1,0 +1,42 @@
+//! From requests to what the rest of the daemon works with. Everything that can be known to be wrong from the
+//! request alone is refused here, so that nothing behind this border has to doubt its input.
+
+mod container;
+mod field;
+mod image;
+mod namespace;
+mod pod;
+mod resources;
+mod security;
+mod sysctl;
+
+use std::time::Duration;
+
+use berth_cri::v1;
+
+pub(crate) use container::create_container;
+pub(super) use field::known;
+pub(crate) use image::{image, pull};
+pub(crate) use pod::run_pod_sandbox;
+pub(crate) use resources::update;
+
+use crate::error::Result;
+
+/// An id, or the beginning of one.
+pub(crate) fn id(field: &str, id: String) -> Result<String> {
+    field::name(field, id)
+}
+
+/// How long a container may take to end by itself.
+pub(crate) fn grace(seconds: i64) -> Result<Duration> {
+    field::seconds("timeout", seconds)
+}
+
+/// A command to run in a container, with its time limit; 0 is none.
+pub(crate) fn exec_sync(request: v1::ExecSyncRequest) -> Result<(String, Vec<String>, Option<Duration>)> {
+    let id = id("container_id", request.container_id)?;
+    field::check(!request.cmd.is_empty(), "cmd", (), "must not be empty")?;
+    let command = field::each("cmd", request.cmd, field::argument)?;
+    let limit = field::seconds("timeout", request.timeout)?;
+    Ok((id, command, Some(limit).filter(|limit| !limit.is_zero())))
+}

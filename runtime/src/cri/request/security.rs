@@ -1,0 +1,128 @@
+//! What a container's processes may do.
+
+use std::path::PathBuf;
+
+use berth_cri::v1::{self, SupplementalGroupsPolicy, security_profile::ProfileType};
+
+use super::{
+    field::{absolute, check, each, id, invalid, known, name, text},
+    namespace,
+};
+use crate::{
+    container::config::{Seccomp, Security, UserName},
+    error::{Error, Kind, Result},
+    pod::config::PodConfig,
+};
+
+/// The security context of a container in `pod`.
+pub(super) fn security(
+    at: &str,
+    context: v1::LinuxContainerSecurityContext,
+    pod: &PodConfig,
+) -> Result<Security> {
+    let (user, group) = process(at, &context)?;
+    #[allow(deprecated)]
+    let (seccomp_path, apparmor_profile) = (context.seccomp_profile_path, context.apparmor_profile);
+    apparmor(at, context.apparmor, apparmor_profile)?;
+    let capabilities = context.capabilities.unwrap_or_default();
+    let policy: SupplementalGroupsPolicy =
+        known(&format!("{at}.supplemental_groups_policy"), context.supplemental_groups_policy)?;
+    let capability_set = |which: &str, names| each(&format!("{at}.capabilities.{which}"), names, capability);
+    Ok(Security {
+        privileged: context.privileged,
+        pid: namespace::of_container(
+            &format!("{at}.namespace_options"),
+            context.namespace_options,
+            &pod.namespaces,
+        )?,
+        add_capabilities: capability_set("add_capabilities", capabilities.add_capabilities)?,
+        drop_capabilities: capability_set("drop_capabilities", capabilities.drop_capabilities)?,
+        add_ambient_capabilities: capability_set(
+            "add_ambient_capabilities",
+            capabilities.add_ambient_capabilities,
+        )?,
+        user,
+        group,
+        supplemental_groups: each(&format!("{at}.supplemental_groups"), context.supplemental_groups, id)?,
+        strict_groups: policy == SupplementalGroupsPolicy::Strict,
+        readonly_rootfs: context.readonly_rootfs,
+        no_new_privs: context.no_new_privs,
+        masked_paths: each(&format!("{at}.masked_paths"), context.masked_paths, absolute)?,
+        readonly_paths: each(&format!("{at}.readonly_paths"), context.readonly_paths, absolute)?,
+        seccomp: seccomp(at, context.seccomp, seccomp_path)?,
+    })
+}
+
+/// User by number or by name, and group, which means nothing alone.
+fn process(at: &str, context: &v1::LinuxContainerSecurityContext) -> Result<(Option<UserName>, Option<u32>)> {
+    let by_name = &context.run_as_username;
+    let user = match context.run_as_user {
+        Some(_) if !by_name.is_empty() => {
+            return Err(invalid(&format!("{at}.run_as_username"), by_name, "run_as_user is set too"));
+        }
+        Some(user) => Some(UserName::Id(id(&format!("{at}.run_as_user"), user.value)?)),
+        None if by_name.is_empty() => None,
+        None => Some(UserName::Name(name(&format!("{at}.run_as_username"), by_name.clone())?)),
+    };
+    let field = format!("{at}.run_as_group");
+    let group = context.run_as_group.map(|group| id(&field, group.value)).transpose()?;
+    check(
+        group.is_none() || user.is_some(),
+        &field,
+        group.unwrap_or_default(),
+        "needs run_as_user or run_as_username",
+    )?;
+    Ok((user, group))
+}
+
+/// The capability's name in upper case and without `CAP_`.
+fn capability(field: &str, capability: String) -> Result<String> {
+    let upper = capability.to_ascii_uppercase();
+    let bare = upper.strip_prefix("CAP_").unwrap_or(&upper);
+    let plausible = !bare.is_empty() && bare.bytes().all(|byte| byte.is_ascii_uppercase() || byte == b'_');
+    check(plausible, field, &capability, "is no name of a capability")?;
+    Ok(bare.to_owned())
+}
+
+/// The profile, from the field of today or the path of former versions.
+pub(super) fn seccomp(at: &str, profile: Option<v1::SecurityProfile>, path: String) -> Result<Seccomp> {
+    let Some(profile) = profile else { return former_seccomp(&format!("{at}.seccomp_profile_path"), path) };
+    let field = format!("{at}.seccomp");
+    match known(&format!("{field}.profile_type"), profile.profile_type)? {
+        ProfileType::RuntimeDefault => Ok(Seccomp::RuntimeDefault),
+        ProfileType::Unconfined => Ok(Seccomp::Unconfined),
+        ProfileType::Localhost => {
+            let path = absolute(&format!("{field}.localhost_ref"), profile.localhost_ref)?;
+            Ok(Seccomp::Localhost(PathBuf::from(path)))
+        }
+    }
+}
+
+fn former_seccomp(field: &str, path: String) -> Result<Seccomp> {
+    match path.as_str() {
+        "" | "unconfined" => Ok(Seccomp::Unconfined),
+        "runtime/default" | "docker/default" => Ok(Seccomp::RuntimeDefault),
+        _ => match path.strip_prefix("localhost/") {
+            Some(profile) => Ok(Seccomp::Localhost(absolute(field, profile.to_owned())?.into())),
+            None => Err(invalid(field, path, "must be runtime/default, unconfined or localhost/<path>")),
+        },
+    }
+}
+
+/// Profiles of AppArmor are refused, since nothing would apply them.
+pub(super) fn apparmor(at: &str, profile: Option<v1::SecurityProfile>, former: String) -> Result<()> {
+    let named = match profile {
+        Some(profile) => match known(&format!("{at}.apparmor.profile_type"), profile.profile_type)? {
+            ProfileType::Localhost => profile.localhost_ref,
+            ProfileType::RuntimeDefault | ProfileType::Unconfined => return Ok(()),
+        },
+        None => text(&format!("{at}.apparmor_profile"), former, 4095)?,
+    };
+    match named.as_str() {
+        "" | "runtime/default" | "unconfined" => Ok(()),
+        name => Err(Error::new(
+            Kind::FailedPrecondition,
+            format!("{at}.apparmor = {name:?}: profiles of AppArmor cannot be applied on this host"),
+        )),
+    }
+}

@@ -1,0 +1,379 @@
+//! The runtime service.
+
+use berth_cri::v1::{runtime_service_server::RuntimeService, *};
+use tonic::{Request, Response, Status, codegen::BoxStream};
+
+use super::{
+    Cri,
+    call::{answer, complete, not_built},
+    filter::{ContainerFilter, PodFilter},
+    info, reply, request,
+};
+use crate::runtime::HANDLERS;
+
+#[tonic::async_trait]
+impl RuntimeService for Cri {
+    async fn version(&self, request: Request<VersionRequest>) -> Result<Response<VersionResponse>, Status> {
+        answer("Version", request, async |_| Ok(reply::version())).await
+    }
+
+    async fn status(&self, request: Request<StatusRequest>) -> Result<Response<StatusResponse>, Status> {
+        answer("Status", request, async |request| {
+            let network = self.runtime.network.ready().err();
+            let verbose = || info::daemon(&self.daemon.config, &self.runtime.network.describe());
+            Ok(StatusResponse {
+                status: Some(reply::runtime_status(network)),
+                info: if request.verbose { verbose() } else { Default::default() },
+                runtime_handlers: reply::handlers(&HANDLERS, self.daemon.recursive_readonly),
+                features: Some(reply::features()),
+            })
+        })
+        .await
+    }
+
+    async fn runtime_config(
+        &self,
+        request: Request<RuntimeConfigRequest>,
+    ) -> Result<Response<RuntimeConfigResponse>, Status> {
+        answer("RuntimeConfig", request, async |_| Ok(reply::runtime_config())).await
+    }
+
+    async fn run_pod_sandbox(
+        &self,
+        request: Request<RunPodSandboxRequest>,
+    ) -> Result<Response<RunPodSandboxResponse>, Status> {
+        let pods = self.runtime.pods.clone();
+        complete("RunPodSandbox", request, async move |request| {
+            let pod_sandbox_id = pods.run(request::run_pod_sandbox(request)?).await?;
+            Ok(RunPodSandboxResponse { pod_sandbox_id })
+        })
+        .await
+    }
+
+    async fn stop_pod_sandbox(
+        &self,
+        request: Request<StopPodSandboxRequest>,
+    ) -> Result<Response<StopPodSandboxResponse>, Status> {
+        let pods = self.runtime.pods.clone();
+        complete("StopPodSandbox", request, async move |request: StopPodSandboxRequest| {
+            pods.stop(&request::id("pod_sandbox_id", request.pod_sandbox_id)?).await?;
+            Ok(StopPodSandboxResponse {})
+        })
+        .await
+    }
+
+    async fn remove_pod_sandbox(
+        &self,
+        request: Request<RemovePodSandboxRequest>,
+    ) -> Result<Response<RemovePodSandboxResponse>, Status> {
+        let pods = self.runtime.pods.clone();
+        complete("RemovePodSandbox", request, async move |request: RemovePodSandboxRequest| {
+            pods.remove(&request::id("pod_sandbox_id", request.pod_sandbox_id)?).await?;
+            Ok(RemovePodSandboxResponse {})
+        })
+        .await
+    }
+
+    async fn pod_sandbox_status(
+        &self,
+        request: Request<PodSandboxStatusRequest>,
+    ) -> Result<Response<PodSandboxStatusResponse>, Status> {
+        answer("PodSandboxStatus", request, async |request| {
+            let pod = self.runtime.pods.get(&request::id("pod_sandbox_id", request.pod_sandbox_id)?)?;
+            Ok(PodSandboxStatusResponse {
+                status: Some(reply::pod_sandbox_status(&pod)),
+                info: if request.verbose { info::pod(&pod) } else { Default::default() },
+                ..Default::default()
+            })
+        })
+        .await
+    }
+
+    async fn list_pod_sandbox(
+        &self,
+        request: Request<ListPodSandboxRequest>,
+    ) -> Result<Response<ListPodSandboxResponse>, Status> {
+        answer("ListPodSandbox", request, async |request| {
+            let filter = PodFilter::new(request.filter)?;
+            let pods = self.runtime.pods.list();
+            let items = pods.iter().filter(|pod| filter.wants(pod)).map(|pod| reply::pod_sandbox(pod));
+            Ok(ListPodSandboxResponse { items: items.collect() })
+        })
+        .await
+    }
+
+    async fn create_container(
+        &self,
+        request: Request<CreateContainerRequest>,
+    ) -> Result<Response<CreateContainerResponse>, Status> {
+        let runtime = self.runtime.clone();
+        complete("CreateContainer", request, async move |mut request: CreateContainerRequest| {
+            let pod_id = std::mem::take(&mut request.pod_sandbox_id);
+            let pod = runtime.pods.get(&request::id("pod_sandbox_id", pod_id)?)?;
+            let config = request::create_container(request, &pod.config)?;
+            let container_id = runtime.containers.create(&pod.id, config).await?;
+            Ok(CreateContainerResponse { container_id })
+        })
+        .await
+    }
+
+    async fn start_container(
+        &self,
+        request: Request<StartContainerRequest>,
+    ) -> Result<Response<StartContainerResponse>, Status> {
+        let containers = self.runtime.containers.clone();
+        complete("StartContainer", request, async move |request: StartContainerRequest| {
+            containers.start(&request::id("container_id", request.container_id)?).await?;
+            Ok(StartContainerResponse {})
+        })
+        .await
+    }
+
+    async fn stop_container(
+        &self,
+        request: Request<StopContainerRequest>,
+    ) -> Result<Response<StopContainerResponse>, Status> {
+        let containers = self.runtime.containers.clone();
+        complete("StopContainer", request, async move |request: StopContainerRequest| {
+            let grace = request::grace(request.timeout)?;
+            containers.stop(&request::id("container_id", request.container_id)?, grace).await?;
+            Ok(StopContainerResponse {})
+        })
+        .await
+    }
+
+    async fn remove_container(
+        &self,
+        request: Request<RemoveContainerRequest>,
+    ) -> Result<Response<RemoveContainerResponse>, Status> {
+        let containers = self.runtime.containers.clone();
+        complete("RemoveContainer", request, async move |request: RemoveContainerRequest| {
+            containers.remove(&request::id("container_id", request.container_id)?).await?;
+            Ok(RemoveContainerResponse {})
+        })
+        .await
+    }
+
+    async fn list_containers(
+        &self,
+        request: Request<ListContainersRequest>,
+    ) -> Result<Response<ListContainersResponse>, Status> {
+        answer("ListContainers", request, async |request| {
+            let filter = ContainerFilter::new(request.filter)?;
+            let all = self.runtime.containers.list();
+            let wanted = all.iter().filter(|container| filter.wants(container));
+            Ok(ListContainersResponse { containers: wanted.map(|one| reply::container(one)).collect() })
+        })
+        .await
+    }
+
+    async fn container_status(
+        &self,
+        request: Request<ContainerStatusRequest>,
+    ) -> Result<Response<ContainerStatusResponse>, Status> {
+        answer("ContainerStatus", request, async |request| {
+            let container =
+                self.runtime.containers.get(&request::id("container_id", request.container_id)?)?;
+            let image = self.runtime.images.get(&container.image_id);
+            let bundle = self.daemon.config.state.join("containers").join(&container.id);
+            Ok(ContainerStatusResponse {
+                status: Some(reply::container_status(&container, image.as_deref())),
+                info: match request.verbose {
+                    true => info::container(&container, &bundle).await,
+                    false => Default::default(),
+                },
+            })
+        })
+        .await
+    }
+
+    async fn update_container_resources(
+        &self,
+        request: Request<UpdateContainerResourcesRequest>,
+    ) -> Result<Response<UpdateContainerResourcesResponse>, Status> {
+        let containers = self.runtime.containers.clone();
+        complete(
+            "UpdateContainerResources",
+            request,
+            async move |mut request: UpdateContainerResourcesRequest| {
+                let id = request::id("container_id", std::mem::take(&mut request.container_id))?;
+                containers.update(&id, request::update(request)?).await?;
+                Ok(UpdateContainerResourcesResponse {})
+            },
+        )
+        .await
+    }
+
+    async fn reopen_container_log(
+        &self,
+        request: Request<ReopenContainerLogRequest>,
+    ) -> Result<Response<ReopenContainerLogResponse>, Status> {
+        let containers = self.runtime.containers.clone();
+        complete("ReopenContainerLog", request, async move |request: ReopenContainerLogRequest| {
+            containers.reopen_log(&request::id("container_id", request.container_id)?).await?;
+            Ok(ReopenContainerLogResponse {})
+        })
+        .await
+    }
+
+    async fn exec_sync(
+        &self,
+        request: Request<ExecSyncRequest>,
+    ) -> Result<Response<ExecSyncResponse>, Status> {
+        let containers = self.runtime.containers.clone();
+        complete("ExecSync", request, async move |request| {
+            let (id, command, limit) = request::exec_sync(request)?;
+            let end = containers.exec_sync(&id, command, limit).await?;
+            Ok(ExecSyncResponse { stdout: end.stdout, stderr: end.stderr, exit_code: end.code })
+        })
+        .await
+    }
+
+    // Not built yet.
+
+    type StreamPodSandboxesStream = BoxStream<StreamPodSandboxesResponse>;
+
+    async fn stream_pod_sandboxes(
+        &self,
+        _: Request<StreamPodSandboxesRequest>,
+    ) -> Result<Response<Self::StreamPodSandboxesStream>, Status> {
+        not_built("StreamPodSandboxes")
+    }
+
+    type StreamContainersStream = BoxStream<StreamContainersResponse>;
+
+    async fn stream_containers(
+        &self,
+        _: Request<StreamContainersRequest>,
+    ) -> Result<Response<Self::StreamContainersStream>, Status> {
+        not_built("StreamContainers")
+    }
+
+    async fn exec(&self, _: Request<ExecRequest>) -> Result<Response<ExecResponse>, Status> {
+        not_built("Exec")
+    }
+
+    async fn attach(&self, _: Request<AttachRequest>) -> Result<Response<AttachResponse>, Status> {
+        not_built("Attach")
+    }
+
+    async fn port_forward(
+        &self,
+        _: Request<PortForwardRequest>,
+    ) -> Result<Response<PortForwardResponse>, Status> {
+        not_built("PortForward")
+    }
+
+    async fn container_stats(
+        &self,
+        _: Request<ContainerStatsRequest>,
+    ) -> Result<Response<ContainerStatsResponse>, Status> {
+        not_built("ContainerStats")
+    }
+
+    async fn list_container_stats(
+        &self,
+        _: Request<ListContainerStatsRequest>,
+    ) -> Result<Response<ListContainerStatsResponse>, Status> {
+        not_built("ListContainerStats")
+    }
+
+    type StreamContainerStatsStream = BoxStream<StreamContainerStatsResponse>;
+
+    async fn stream_container_stats(
+        &self,
+        _: Request<StreamContainerStatsRequest>,
+    ) -> Result<Response<Self::StreamContainerStatsStream>, Status> {
+        not_built("StreamContainerStats")
+    }
+
+    async fn pod_sandbox_stats(
+        &self,
+        _: Request<PodSandboxStatsRequest>,
+    ) -> Result<Response<PodSandboxStatsResponse>, Status> {
+        not_built("PodSandboxStats")
+    }
+
+    async fn list_pod_sandbox_stats(
+        &self,
+        _: Request<ListPodSandboxStatsRequest>,
+    ) -> Result<Response<ListPodSandboxStatsResponse>, Status> {
+        not_built("ListPodSandboxStats")
+    }
+
+    type StreamPodSandboxStatsStream = BoxStream<StreamPodSandboxStatsResponse>;
+
+    async fn stream_pod_sandbox_stats(
+        &self,
+        _: Request<StreamPodSandboxStatsRequest>,
+    ) -> Result<Response<Self::StreamPodSandboxStatsStream>, Status> {
+        not_built("StreamPodSandboxStats")
+    }
+
+    type StreamPodSandboxMetricsStream = BoxStream<StreamPodSandboxMetricsResponse>;
+
+    async fn stream_pod_sandbox_metrics(
+        &self,
+        _: Request<StreamPodSandboxMetricsRequest>,
+    ) -> Result<Response<Self::StreamPodSandboxMetricsStream>, Status> {
+        not_built("StreamPodSandboxMetrics")
+    }
+
+    async fn list_metric_descriptors(
+        &self,
+        _: Request<ListMetricDescriptorsRequest>,
+    ) -> Result<Response<ListMetricDescriptorsResponse>, Status> {
+        not_built("ListMetricDescriptors")
+    }
+
+    async fn list_pod_sandbox_metrics(
+        &self,
+        _: Request<ListPodSandboxMetricsRequest>,
+    ) -> Result<Response<ListPodSandboxMetricsResponse>, Status> {
+        not_built("ListPodSandboxMetrics")
+    }
+
+    type GetContainerEventsStream = BoxStream<ContainerEventResponse>;
+
+    async fn get_container_events(
+        &self,
+        _: Request<GetEventsRequest>,
+    ) -> Result<Response<Self::GetContainerEventsStream>, Status> {
+        not_built("GetContainerEvents")
+    }
+
+    async fn update_runtime_config(
+        &self,
+        _: Request<UpdateRuntimeConfigRequest>,
+    ) -> Result<Response<UpdateRuntimeConfigResponse>, Status> {
+        not_built("UpdateRuntimeConfig")
+    }
+
+    async fn update_pod_sandbox_resources(
+        &self,
+        _: Request<UpdatePodSandboxResourcesRequest>,
+    ) -> Result<Response<UpdatePodSandboxResourcesResponse>, Status> {
+        not_built("UpdatePodSandboxResources")
+    }
+
+    async fn checkpoint_container(
+        &self,
+        _: Request<CheckpointContainerRequest>,
+    ) -> Result<Response<CheckpointContainerResponse>, Status> {
+        not_built("CheckpointContainer")
+    }
+
+    async fn checkpoint_pod(
+        &self,
+        _: Request<CheckpointPodRequest>,
+    ) -> Result<Response<CheckpointPodResponse>, Status> {
+        not_built("CheckpointPod")
+    }
+
+    async fn restore_pod(
+        &self,
+        _: Request<RestorePodRequest>,
+    ) -> Result<Response<RestorePodResponse>, Status> {
+        not_built("RestorePod")
+    }
+}

@@ -1,0 +1,52 @@
+//! Errors on their way out: which gRPC code each kind gets, and what of it is told.
+
+use berth_image::Kind as ImageKind;
+use tonic::{Code, Status};
+
+use crate::error::{Error, Kind};
+
+/// The longest message sent; trailers of a call are limited, and what a plugin printed may be long.
+const LONGEST_MESSAGE: usize = 4096;
+
+/// The error as the caller gets it.
+pub(super) fn status(error: &Error) -> Status {
+    let mut message = error.to_string();
+    if message.len() > LONGEST_MESSAGE {
+        message.truncate(message.floor_char_boundary(LONGEST_MESSAGE));
+        message.push('…');
+    }
+    Status::new(code(error.kind()), message)
+}
+
+/// The gRPC code of a kind of error.
+pub(super) fn code(kind: Kind) -> Code {
+    match kind {
+        Kind::InvalidArgument => Code::InvalidArgument,
+        Kind::NotFound => Code::NotFound,
+        Kind::AlreadyExists => Code::AlreadyExists,
+        Kind::FailedPrecondition => Code::FailedPrecondition,
+        Kind::PermissionDenied => Code::PermissionDenied,
+        Kind::Unauthenticated => Code::Unauthenticated,
+        Kind::ResourceExhausted => Code::ResourceExhausted,
+        Kind::DeadlineExceeded => Code::DeadlineExceeded,
+        Kind::Unavailable => Code::Unavailable,
+        Kind::Unimplemented => Code::Unimplemented,
+        Kind::DataLoss => Code::DataLoss,
+        Kind::Internal => Code::Internal,
+    }
+}
+
+/// An error of the image library as one of ours; `step` is the call's.
+pub(super) fn of_image(step: String, error: berth_image::Error) -> Error {
+    let kind = match error.kind() {
+        ImageKind::NotFound => Kind::NotFound,
+        ImageKind::Unauthenticated => Kind::Unauthenticated,
+        ImageKind::PermissionDenied => Kind::PermissionDenied,
+        ImageKind::Unavailable => Kind::Unavailable,
+        ImageKind::ResourceExhausted | ImageKind::NoSpace => Kind::ResourceExhausted,
+        ImageKind::FailedPrecondition => Kind::FailedPrecondition,
+        ImageKind::DataLoss => Kind::DataLoss,
+        _ => Kind::Internal,
+    };
+    Error::caused(kind, step, error)
+}

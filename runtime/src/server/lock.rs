@@ -1,0 +1,66 @@
+//! One daemon per root directory.
+
+use std::{
+    fs::{File, OpenOptions, TryLockError},
+    io::{self, Read, Seek, Write},
+    path::{Path, PathBuf},
+    process,
+};
+
+/// Holds `<root>/lock` as long as the process lives, however it ends. The file tells a person who holds it.
+#[derive(Debug)]
+pub struct Lock {
+    _file: File,
+}
+
+/// Why the root directory cannot be had.
+#[derive(Debug, thiserror::Error)]
+pub enum LockError {
+    /// Another daemon works on it.
+    #[error("{} is in use by another berthd, process {holder}", root.display())]
+    Held {
+        /// The directory.
+        root: PathBuf,
+        /// What the lock file says; a number unless someone wrote to it.
+        holder: String,
+    },
+    /// The file system does not let us.
+    #[error("lock {}", path.display())]
+    Io {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+}
+
+impl Lock {
+    /// Takes the lock of `root`, which is made if need be.
+    pub fn take(root: &Path) -> Result<Self, LockError> {
+        let path = root.join("lock");
+        let failed = |source| LockError::Io { path: path.clone(), source };
+        let mut file = open(root, &path).map_err(failed)?;
+        match file.try_lock() {
+            Ok(()) => sign(&mut file).map_err(failed)?,
+            Err(TryLockError::WouldBlock) => {
+                let mut holder = String::new();
+                file.read_to_string(&mut holder).map_err(failed)?;
+                return Err(LockError::Held { root: root.into(), holder: holder.trim().to_owned() });
+            }
+            Err(TryLockError::Error(source)) => return Err(failed(source)),
+        }
+        Ok(Self { _file: file })
+    }
+}
+
+fn open(root: &Path, path: &Path) -> io::Result<File> {
+    std::fs::create_dir_all(root)?;
+    OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path)
+}
+
+fn sign(file: &mut File) -> io::Result<()> {
+    file.set_len(0)?;
+    file.rewind()?;
+    writeln!(file, "{}", process::id())
+}

@@ -1,0 +1,56 @@
+//! The daemon's way to the outside: one of it per root, a socket with the right owner, calls until it is told to stop.
+
+mod lock;
+mod notify;
+mod services;
+mod socket;
+#[cfg(test)]
+mod tests;
+
+use std::{future::Future, time::Duration};
+
+use futures::TryFutureExt;
+use tokio::net::UnixListener;
+use tokio_stream::wrappers::UnixListenerStream;
+use tonic::transport::Server;
+use tracing::{info, warn};
+
+pub use lock::{Lock, LockError};
+pub use notify::notify_ready;
+pub use services::Services;
+pub use socket::{BindError, bind};
+
+/// How long calls in flight may go on once the daemon has been told to stop. What changes something is safe to cut
+/// off, as if the daemon had been killed; waiting is for the callers' sake.
+pub const DRAIN: Duration = Duration::from_secs(5);
+
+/// Serves until `stop` is done, then lets calls in flight end within `drain`. Nothing that runs in a pod notices.
+///
+/// A client that sends its socket's path as authority gets PROTOCOL_ERROR from the HTTP/2 library before any code of
+/// ours; kubelet and crictl send `localhost`.
+pub async fn serve(
+    listener: UnixListener,
+    services: Services,
+    stop: impl Future<Output = ()>,
+    drain: Duration,
+) -> Result<(), tonic::transport::Error> {
+    let (stopping, stopped) = tokio::sync::oneshot::channel::<()>();
+    let serving = Server::builder().serve_with_incoming_shutdown(
+        services,
+        UnixListenerStream::new(listener),
+        stopped.unwrap_or_else(|_| ()),
+    );
+    let deadline = async {
+        stop.await;
+        info!("stopping: calls in flight may end, pods run on");
+        drop(stopping);
+        tokio::time::sleep(drain).await;
+    };
+    tokio::select! {
+        served = serving => served,
+        () = deadline => {
+            warn!("calls in flight were cut off");
+            Ok(())
+        }
+    }
+}

@@ -1,0 +1,61 @@
+//! Which service a call is for.
+
+use std::{
+    convert::Infallible,
+    task::{Context, Poll},
+};
+
+use berth_cri::v1::{
+    image_service_server::{ImageService, ImageServiceServer},
+    runtime_service_server::{RuntimeService, RuntimeServiceServer},
+};
+use tonic::{
+    body::Body,
+    codegen::{BoxFuture, Service, http},
+    server::NamedService,
+};
+
+use crate::cri::Cri;
+
+/// What kubelet and crictl send and accept at most; a list of many containers is longer than gRPC's usual 4 MiB.
+const LARGEST_MESSAGE: usize = 16 << 20;
+
+/// Both services of the CRI on one socket.
+#[derive(Clone)]
+pub struct Services<T = Cri> {
+    runtime: RuntimeServiceServer<T>,
+    image: ImageServiceServer<T>,
+}
+
+impl<T: RuntimeService + ImageService + Clone> Services<T> {
+    /// Serves `cri` as both.
+    pub fn new(cri: T) -> Self {
+        Self {
+            runtime: RuntimeServiceServer::new(cri.clone())
+                .max_decoding_message_size(LARGEST_MESSAGE)
+                .max_encoding_message_size(LARGEST_MESSAGE),
+            image: ImageServiceServer::new(cri)
+                .max_decoding_message_size(LARGEST_MESSAGE)
+                .max_encoding_message_size(LARGEST_MESSAGE),
+        }
+    }
+}
+
+impl<T: RuntimeService + ImageService> Service<http::Request<Body>> for Services<T> {
+    type Response = http::Response<Body>;
+    type Error = Infallible;
+    type Future = BoxFuture<Self::Response, Infallible>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        Poll::Ready(Ok(()))
+    }
+
+    /// The runtime service also answers, with UNIMPLEMENTED, what is none of the two's.
+    fn call(&mut self, request: http::Request<Body>) -> Self::Future {
+        let service = request.uri().path().split('/').nth(1);
+        match service == Some(ImageServiceServer::<T>::NAME) {
+            true => self.image.call(request),
+            false => self.runtime.call(request),
+        }
+    }
+}
