@@ -1,31 +1,230 @@
 //! Streaming of blobs, over broken connections too.
+//!
+//! ```text
+//!             open                     all bytes seen
+//!   start ───────────▶ Reading ─────────────────────────▶ Over
+//!                       │   ▲                              ▲
+//!      connection broke │   │ reopened at the next byte    │ too many failures without progress,
+//!                       ▼   │ (the same host or another)   │ or content that cannot be right
+//!                      Broken ─────────────────────────────┘
+//! ```
 
-use bytes::Bytes;
+use bytes::{Buf, Bytes};
 use futures::Stream;
+use reqwest::header::CONTENT_RANGE;
+use reqwest::{Response, StatusCode};
 
-use super::error::Error;
+use super::client::Get;
+use super::error::{Error, Kind};
+use super::hosts::Endpoint;
+use super::route::{Route, Tries};
 
 /// The content of a blob as it comes in.
 ///
-/// The length is checked, the digest is not: whoever consumes the stream hashes it in the same pass.
+/// The length is checked, the digest is not: whoever consumes the stream hashes it in the same pass. A broken
+/// connection is taken up again where it broke, at another host if need be, as long as there is progress.
 #[derive(Debug)]
 pub struct Blob {
-    pub(super) size: u64,
+    route: Route,
+    get: Get,
+    size: u64,
+    received: u64,
+    /// Position in the route of the host that was read from last.
+    host: usize,
+    /// How often it went wrong since the last byte came.
+    failures: u32,
+    state: State,
+}
+
+#[derive(Debug)]
+enum State {
+    Reading {
+        response: Response,
+        /// Bytes to pass over, when the host sends everything again.
+        skip: u64,
+    },
+    /// Holds why, for the case that it stays so.
+    Broken(Error),
+    Over,
 }
 
 impl Blob {
+    /// Opens the blob at the first host that has it. What may pass is waited for.
+    pub(super) async fn open(route: Route, get: Get, size: u64) -> Result<Self, Error> {
+        let mut blob = Self { route, get, size, received: 0, host: 0, failures: 0, state: State::Over };
+        loop {
+            match blob.connect().await {
+                Err(error) if error.may_pass() => blob.fail(error),
+                other => return other.map(|()| blob),
+            }
+            blob.wait().await?;
+        }
+    }
+
     /// The promised size.
     pub fn size(&self) -> u64 {
         self.size
     }
 
     /// The next piece, `None` after the last one. After an error the stream is over.
+    ///
+    /// May be dropped and called again without losing a byte.
     pub async fn chunk(&mut self) -> Result<Option<Bytes>, Error> {
-        Ok(None)
+        loop {
+            match &mut self.state {
+                State::Over => return Ok(None),
+                State::Broken(_) => self.reconnect().await?,
+                State::Reading { response, .. } => match response.chunk().await {
+                    Ok(Some(bytes)) => {
+                        if let Some(fresh) = self.accept(bytes)? {
+                            return Ok(Some(fresh));
+                        }
+                    }
+                    _ if self.received == self.size => self.state = State::Over,
+                    Ok(None) => self.broke(None),
+                    Err(error) => self.broke(Some(error)),
+                },
+            }
+        }
     }
 
     /// The same as a [`Stream`].
     pub fn into_stream(self) -> impl Stream<Item = Result<Bytes, Error>> + Send + 'static {
         futures::stream::try_unfold(self, async |mut blob| Ok(blob.chunk().await?.map(|chunk| (chunk, blob))))
     }
+
+    /// What of `bytes` is new.
+    fn accept(&mut self, mut bytes: Bytes) -> Result<Option<Bytes>, Error> {
+        if let State::Reading { skip, .. } = &mut self.state {
+            let passed = usize::try_from(*skip).unwrap_or(usize::MAX).min(bytes.len());
+            *skip -= passed as u64;
+            bytes.advance(passed);
+        }
+        if bytes.is_empty() {
+            return Ok(None);
+        }
+        self.received += bytes.len() as u64;
+        self.failures = 0;
+        if self.received > self.size {
+            self.state = State::Over;
+            return Err(Error::TooLarge {
+                what: self.get.what.clone(),
+                host: self.host_name(),
+                limit: self.size,
+            });
+        }
+        Ok(Some(bytes))
+    }
+
+    /// From Reading to Broken. A host that broke twice without a byte between gives way to the next.
+    fn broke(&mut self, cause: Option<reqwest::Error>) {
+        let error = Error::Truncated {
+            what: self.get.what.clone(),
+            host: self.host_name(),
+            received: self.received,
+            expected: self.size,
+            source: cause.map(|error| Box::new(error.without_url())),
+        };
+        if self.failures > 0 {
+            self.host = (self.host + 1) % self.route.endpoints.len();
+        }
+        self.fail(error);
+    }
+
+    fn fail(&mut self, error: Error) {
+        self.failures += 1;
+        self.state = State::Broken(error);
+    }
+
+    /// From Broken to Reading, to Broken again, or to Over with an error.
+    async fn reconnect(&mut self) -> Result<(), Error> {
+        self.wait().await?;
+        match self.connect().await {
+            Ok(()) => Ok(()),
+            Err(error) if error.may_pass() || error.kind() == Kind::Unavailable => {
+                self.fail(error);
+                Ok(())
+            }
+            Err(error) => {
+                self.state = State::Over;
+                Err(error)
+            }
+        }
+    }
+
+    /// Pauses before the next try, or gives up with the last failure.
+    async fn wait(&mut self) -> Result<(), Error> {
+        let State::Broken(why) = &self.state else { return Ok(()) };
+        let retry = self.route.client.config.retry;
+        let pause = (self.failures <= retry.limit).then(|| retry.pause(self.failures - 1, why)).flatten();
+        if let Some(pause) = pause {
+            tokio::time::sleep(pause).await;
+            return Ok(());
+        }
+        match std::mem::replace(&mut self.state, State::Over) {
+            State::Broken(why) => Err(why),
+            _ => Ok(()),
+        }
+    }
+
+    /// Asks the hosts in turn for what is still missing, first the one that was read from.
+    async fn connect(&mut self) -> Result<(), Error> {
+        let get = Get { offset: self.received, ..self.get.clone() };
+        let mut tries = Tries::new(&get.what);
+        let count = self.route.endpoints.len();
+        for position in (self.host..count).chain(0..self.host) {
+            let endpoint = &self.route.endpoints[position];
+            if !tries.wants(endpoint) {
+                continue;
+            }
+            match open_at(&self.route, endpoint, &get, self.size).await {
+                Ok((response, skip)) => {
+                    self.host = self.route.settle(position);
+                    self.state = State::Reading { response, skip };
+                    return Ok(());
+                }
+                Err(failure) => tries.add(position, endpoint, failure),
+            }
+        }
+        Err(tries.into_error())
+    }
+
+    fn host_name(&self) -> String {
+        self.route.endpoints[self.host].origin()
+    }
+}
+
+/// The response that holds the blob from `get.offset` on, after as many bytes to skip as are returned beside it.
+async fn open_at(route: &Route, endpoint: &Endpoint, get: &Get, size: u64) -> Result<(Response, u64), Error> {
+    let response = route.client.get(endpoint, get).await?;
+    let bad = |reason: String| Error::BadResponse { what: get.what.clone(), host: endpoint.origin(), reason };
+    let (starts_at, total) = match response.status() {
+        StatusCode::OK => (0, response.content_length()),
+        StatusCode::PARTIAL_CONTENT => {
+            let range = response.headers().get(CONTENT_RANGE).and_then(|value| value.to_str().ok());
+            range
+                .and_then(content_range)
+                .ok_or_else(|| bad("it does not say which range it sends".to_owned()))?
+        }
+        status => return Err(bad(format!("status {status}"))),
+    };
+    if let Some(actual) = total.filter(|total| *total != size) {
+        let (what, host) = (get.what.clone(), endpoint.origin());
+        return Err(Error::SizeMismatch { what, host, expected: size, actual });
+    }
+    match get.offset.checked_sub(starts_at) {
+        Some(skip) => Ok((response, skip)),
+        None => Err(bad(format!("it sends from byte {starts_at}, asked for {}", get.offset))),
+    }
+}
+
+/// First byte and total of `bytes 5-9/10`; the total may be unknown (`*`).
+fn content_range(value: &str) -> Option<(u64, Option<u64>)> {
+    let (range, total) = value.trim().strip_prefix("bytes")?.trim_start().split_once('/')?;
+    let (first, _last) = range.split_once('-')?;
+    let total = match total.trim() {
+        "*" => None,
+        total => Some(total.parse().ok()?),
+    };
+    Some((first.trim().parse().ok()?, total))
 }

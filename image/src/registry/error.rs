@@ -124,8 +124,20 @@ pub enum Error {
         #[source]
         source: Option<Box<reqwest::Error>>,
     },
+    /// The content has another size than promised.
+    #[error("{what} at {host} has {actual} bytes, expected {expected}")]
+    SizeMismatch {
+        /// What was asked for.
+        what: String,
+        /// Who offers it.
+        host: String,
+        /// The promised size.
+        expected: u64,
+        /// The size that the host states.
+        actual: u64,
+    },
     /// Every host that the configuration names was tried.
-    #[error("{what}: {}", Tries(.tries))]
+    #[error("{}", Tries { what, tries })]
     AllFailed {
         /// What was asked for.
         what: String,
@@ -182,9 +194,32 @@ impl Error {
             Self::TooManyRequests { .. } => Kind::ResourceExhausted,
             Self::ServerFailure { .. } | Self::Unreachable { .. } => Kind::Unavailable,
             Self::BadResponse { .. } => Kind::Internal,
-            Self::DigestMismatch { .. } | Self::TooLarge { .. } | Self::Truncated { .. } => Kind::DataLoss,
-            Self::AllFailed { tries, .. } => tries.last().map_or(Kind::Unavailable, Self::kind),
+            Self::DigestMismatch { .. }
+            | Self::SizeMismatch { .. }
+            | Self::TooLarge { .. }
+            | Self::Truncated { .. } => Kind::DataLoss,
+            Self::AllFailed { tries, .. } => tries.last().map_or(Kind::FailedPrecondition, Self::kind),
             Self::Config { .. } | Self::Tls { .. } => Kind::FailedPrecondition,
+        }
+    }
+
+    /// Whether the same request may succeed in a moment. A host that cannot be connected to, or that stays silent, is
+    /// not waited for: other hosts and the caller's own retries come first.
+    pub(super) fn may_pass(&self) -> bool {
+        match self {
+            Self::ServerFailure { .. } | Self::TooManyRequests { .. } | Self::Truncated { .. } => true,
+            Self::Unreachable { source, .. } => !source.is_connect() && !source.is_timeout(),
+            Self::AllFailed { tries, .. } => tries.last().is_some_and(Self::may_pass),
+            _ => false,
+        }
+    }
+
+    /// How long the registry asked us to wait.
+    pub(super) fn retry_after(&self) -> Option<Duration> {
+        match self {
+            Self::TooManyRequests { retry_after, .. } => *retry_after,
+            Self::AllFailed { tries, .. } => tries.last().and_then(Self::retry_after),
+            _ => None,
         }
     }
 }
@@ -202,11 +237,17 @@ impl fmt::Display for Because<'_> {
 }
 
 /// Each try with its causes, since `source()` can only follow one of them.
-struct Tries<'a>(&'a [Error]);
+struct Tries<'a> {
+    what: &'a str,
+    tries: &'a [Error],
+}
 
 impl fmt::Display for Tries<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for (position, error) in self.0.iter().enumerate() {
+        if self.tries.is_empty() {
+            return write!(f, "the registry configuration lets no host be asked for {}", self.what);
+        }
+        for (position, error) in self.tries.iter().enumerate() {
             if position > 0 {
                 f.write_str("; ")?;
             }

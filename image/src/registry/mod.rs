@@ -9,12 +9,31 @@ pub use bytes::Bytes;
 pub use self::auth::Credentials;
 pub use self::blob::Blob;
 pub use self::error::{Error, Kind};
+use serde::Deserialize;
+
+use self::client::{Client, Get};
+use self::hosts::Endpoint;
+use self::route::{Document, Route};
 use crate::digest::Digest;
 use crate::reference::Reference;
 
 mod auth;
 mod blob;
+mod challenge;
+mod client;
 mod error;
+mod hosts;
+mod hosts_toml;
+mod route;
+#[cfg(test)]
+mod tests;
+mod token;
+
+/// The most bytes a manifest or index may have.
+const MANIFEST_LIMIT: u64 = 4 << 20;
+/// The documents we can read. Registries convert or refuse by this list.
+const MANIFEST_TYPES: &str = "application/vnd.oci.image.index.v1+json, application/vnd.oci.image.manifest.v1+json, \
+     application/vnd.docker.distribution.manifest.list.v2+json, application/vnd.docker.distribution.manifest.v2+json";
 
 /// How registries are reached.
 #[derive(Clone, Debug)]
@@ -75,13 +94,13 @@ pub struct Manifest {
 /// A client for all registries. Cheap to clone; clones share connections and tokens.
 #[derive(Clone, Debug)]
 pub struct Registry {
-    config: Arc<Config>,
+    client: Arc<Client>,
 }
 
 impl Registry {
     /// A client that has not connected anywhere yet.
-    pub fn new(config: Config) -> Result<Self, Error> {
-        Ok(Self { config: Arc::new(config) })
+    pub fn new(config: Config) -> Self {
+        Self { client: Client::new(config) }
     }
 
     /// Fetches a manifest or index: the one named by `digest` (a child of an index), else by the reference's digest,
@@ -92,8 +111,17 @@ impl Registry {
         digest: Option<&Digest>,
         credentials: Option<&Credentials>,
     ) -> Result<Manifest, Error> {
-        let _ = (digest, credentials);
-        Err(self.unbuilt(image))
+        let digest = digest.or_else(|| image.digest());
+        let (path, what) = match digest {
+            Some(digest) => (format!("manifests/{digest}"), format!("manifest {}@{digest}", image.name())),
+            None => (format!("manifests/{}", image.tag().unwrap_or_default()), format!("manifest {image}")),
+        };
+        let is_pinned = digest.is_some();
+        let get = Get { accept: MANIFEST_TYPES, is_pinned, ..self.get(image, path, what, credentials) };
+        let route =
+            self.route(image, |endpoint| if is_pinned { endpoint.pulls } else { endpoint.resolves }).await?;
+        let Document { bytes, content_type, digest } = route.document(&get, MANIFEST_LIMIT, digest).await?;
+        Ok(Manifest { media_type: media_type(&bytes, content_type), bytes, digest })
     }
 
     /// Opens the blob `digest`, promised to have `size` bytes, of the image's repository.
@@ -104,8 +132,8 @@ impl Registry {
         size: u64,
         credentials: Option<&Credentials>,
     ) -> Result<Blob, Error> {
-        let _ = (digest, size, credentials);
-        Err(self.unbuilt(image))
+        let route = self.route(image, |endpoint| endpoint.pulls).await?;
+        Blob::open(route, self.blob_get(image, digest, credentials), size).await
     }
 
     /// Fetches a small blob of at most `limit` bytes, such as an image's configuration, and verifies its digest.
@@ -116,12 +144,42 @@ impl Registry {
         limit: u64,
         credentials: Option<&Credentials>,
     ) -> Result<Vec<u8>, Error> {
-        let _ = (digest, limit, credentials);
-        Err(self.unbuilt(image))
+        let route = self.route(image, |endpoint| endpoint.pulls).await?;
+        let get = self.blob_get(image, digest, credentials);
+        Ok(route.document(&get, limit, Some(digest)).await?.bytes)
     }
 
-    fn unbuilt(&self, image: &Reference) -> Error {
-        let reason = format!("{} does not ask yet", self.config.user_agent);
-        Error::BadResponse { what: image.to_string(), host: image.registry().to_owned(), reason }
+    async fn route(&self, image: &Reference, may_ask: impl Fn(&Endpoint) -> bool) -> Result<Route, Error> {
+        let mut endpoints = hosts::resolve(&self.client.config.hosts_dirs, image.registry()).await?;
+        endpoints.retain(may_ask);
+        Ok(Route { client: self.client.clone(), endpoints })
     }
+
+    fn blob_get(&self, image: &Reference, digest: &Digest, credentials: Option<&Credentials>) -> Get {
+        self.get(image, format!("blobs/{digest}"), format!("blob {digest} of {}", image.name()), credentials)
+    }
+
+    fn get(&self, image: &Reference, path: String, what: String, credentials: Option<&Credentials>) -> Get {
+        Get {
+            what,
+            repository: image.repository().to_owned(),
+            path,
+            accept: "*/*",
+            is_pinned: true,
+            offset: 0,
+            credentials: credentials.cloned(),
+        }
+    }
+}
+
+/// What the document says it is: a registry may not relabel it (an index as a manifest, say). Old OCI documents say
+/// nothing, then the registry's word counts.
+fn media_type(document: &[u8], content_type: String) -> String {
+    #[derive(Deserialize)]
+    #[serde(rename_all = "camelCase")]
+    struct Typed {
+        media_type: Option<String>,
+    }
+    let typed = serde_json::from_slice(document).ok().and_then(|document: Typed| document.media_type);
+    typed.filter(|it| !it.is_empty()).unwrap_or(content_type)
 }

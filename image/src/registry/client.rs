@@ -1,0 +1,332 @@
+//! HTTP as registries need it: one client per TLS setting, redirects that drop what is secret, statuses as errors.
+
+use std::collections::HashMap;
+use std::path::Path;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use reqwest::header::{self, HeaderMap};
+use reqwest::{Certificate, ClientBuilder, Identity, RequestBuilder, Response, StatusCode, redirect};
+use serde::Deserialize;
+use url::Url;
+
+use super::Config;
+use super::auth::{Credentials, Proof, Proofs, Subject};
+use super::challenge::Challenge;
+use super::error::Error;
+use super::hosts::{Endpoint, Tls};
+use super::token::TokenService;
+
+/// How many redirects are followed.
+const REDIRECTS_MAX: usize = 10;
+/// How much of an error's body is looked at.
+const REASON_LIMIT: u64 = 16 << 10;
+/// How many clients are kept; reached only when certificates are replaced again and again.
+const CLIENTS_MAX: usize = 64;
+
+/// A GET for something in a repository.
+#[derive(Clone, Debug)]
+pub(super) struct Get {
+    /// What is asked for, in a user's words.
+    pub(super) what: String,
+    pub(super) repository: String,
+    /// Below the repository, such as `manifests/latest`.
+    pub(super) path: String,
+    pub(super) accept: &'static str,
+    /// Whether the content will be checked against a digest: only then may it come unencrypted where TLS was asked for.
+    pub(super) is_pinned: bool,
+    /// The first byte wanted.
+    pub(super) offset: u64,
+    pub(super) credentials: Option<Credentials>,
+}
+
+/// What a connection is made with: equal ones share a client and with it the connections.
+#[derive(Clone, PartialEq, Eq, Hash)]
+enum Connect {
+    /// Never speaks TLS, so it needs no certificates and cannot fail for want of them.
+    Plain {
+        no_proxy: bool,
+        dial_timeout: Option<Duration>,
+    },
+    Tls(Tls),
+}
+
+/// Connections and proofs, shared by all requests.
+pub(super) struct Client {
+    pub(super) config: Config,
+    connections: Mutex<HashMap<Connect, reqwest::Client>>,
+    proofs: Proofs,
+}
+
+impl Client {
+    pub(super) fn new(config: Config) -> Arc<Self> {
+        Arc::new(Self { config, connections: Mutex::default(), proofs: Proofs::default() })
+    }
+
+    /// Sends `get` to `endpoint`; a challenge is answered once. Returns only with a 2xx.
+    pub(super) async fn get(&self, endpoint: &Endpoint, get: &Get) -> Result<Response, Error> {
+        let subject = Subject {
+            origin: endpoint.origin(),
+            repository: get.repository.clone(),
+            credentials: get.credentials.clone().filter(|_| endpoint.owns_credentials),
+        };
+        let proof = self.proofs.current(&subject).await;
+        let response = self.follow(endpoint, get, proof.as_ref()).await?;
+        let challenges = challenges(&response, endpoint);
+        if challenges.is_empty() {
+            return self.check(response, get).await;
+        }
+        let service = TokenService { client: self, endpoint, what: &get.what };
+        let proof = self.proofs.renew(&subject, proof.as_ref(), &challenges, &service).await?;
+        let response = self.follow(endpoint, get, Some(&proof)).await?;
+        self.check(response, get).await
+    }
+
+    /// Sends `get` and follows redirects. What is secret stays with the endpoint's own origin.
+    async fn follow(&self, endpoint: &Endpoint, get: &Get, proof: Option<&Proof>) -> Result<Response, Error> {
+        let mut url = address(endpoint, get)?;
+        for _ in 0..=REDIRECTS_MAX {
+            let response = self.send(endpoint, get, proof, url.clone()).await?;
+            let Some(next) = redirect_target(&response) else { return Ok(response) };
+            let bad = |reason: &str| bad_response(get, &url, reason);
+            let next = url.join(&next).map_err(|error| bad(&format!("redirect: {error}")))?;
+            match (url.scheme(), next.scheme()) {
+                (_, "https") | ("http", "http") => {}
+                ("https", "http") if get.is_pinned => {}
+                ("https", "http") => return Err(bad("it redirects to plain HTTP")),
+                _ => return Err(bad("it redirects to something that is no web address")),
+            }
+            url = next;
+        }
+        Err(bad_response(get, &url, "it redirects without end"))
+    }
+
+    async fn send(
+        &self,
+        endpoint: &Endpoint,
+        get: &Get,
+        proof: Option<&Proof>,
+        url: Url,
+    ) -> Result<Response, Error> {
+        let host = url.origin().ascii_serialization();
+        let http = self.http(&url, &endpoint.tls)?;
+        let is_home = is_same_origin(&url, &endpoint.base);
+        let mut request =
+            http.get(url).header(header::ACCEPT, get.accept).header(header::ACCEPT_ENCODING, "identity");
+        if get.offset > 0 {
+            request = request.header(header::RANGE, format!("bytes={}-", get.offset));
+        }
+        if is_home {
+            request = request.headers(endpoint.headers.clone());
+        }
+        let request = match proof.filter(|_| is_home) {
+            Some(proof) => proof.apply(request),
+            None => request,
+        };
+        send(request, &host, &get.what).await
+    }
+
+    async fn check(&self, response: Response, get: &Get) -> Result<Response, Error> {
+        let host = response.url().origin().ascii_serialization();
+        check(response, &host, &get.what).await
+    }
+
+    /// The client for `url` under these settings, made on first use.
+    pub(super) fn http(&self, url: &Url, tls: &Tls) -> Result<reqwest::Client, Error> {
+        let connect = match url.scheme() {
+            "https" => Connect::Tls(tls.clone()),
+            _ => Connect::Plain { no_proxy: tls.no_proxy, dial_timeout: tls.dial_timeout },
+        };
+        let mut connections = self.connections.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(client) = connections.get(&connect) {
+            return Ok(client.clone());
+        }
+        let failed =
+            |source| Error::Tls { host: url.origin().ascii_serialization(), source: Box::new(source) };
+        let client = connect.builder(&self.config)?.build().map_err(failed)?;
+        if connections.len() >= CLIENTS_MAX {
+            connections.clear();
+        }
+        connections.insert(connect, client.clone());
+        Ok(client)
+    }
+}
+
+impl std::fmt::Debug for Client {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Client").field("config", &self.config).finish_non_exhaustive()
+    }
+}
+
+impl Connect {
+    fn builder(&self, config: &Config) -> Result<ClientBuilder, Error> {
+        let (no_proxy, dial_timeout) = match self {
+            Self::Plain { no_proxy, dial_timeout } => (*no_proxy, *dial_timeout),
+            Self::Tls(tls) => (tls.no_proxy, tls.dial_timeout),
+        };
+        let builder = reqwest::Client::builder()
+            .redirect(redirect::Policy::none())
+            .user_agent(&config.user_agent)
+            .connect_timeout(dial_timeout.unwrap_or(config.connect_timeout))
+            .read_timeout(config.read_timeout);
+        let builder = if no_proxy { builder.no_proxy() } else { builder };
+        match self {
+            Self::Plain { .. } => Ok(builder.tls_certs_only([])),
+            Self::Tls(tls) => with_certificates(builder, tls),
+        }
+    }
+}
+
+fn with_certificates(mut builder: ClientBuilder, tls: &Tls) -> Result<ClientBuilder, Error> {
+    let unusable = |path: &Path, reason: String| Error::Config { path: path.to_owned(), reason };
+    let mut roots = Vec::new();
+    for (path, pem) in &tls.ca {
+        let found = Certificate::from_pem_bundle(pem).map_err(|error| unusable(path, error_chain(&error)))?;
+        if found.is_empty() {
+            return Err(unusable(path, "it holds no PEM certificate".to_owned()));
+        }
+        roots.extend(found);
+    }
+    if !roots.is_empty() {
+        builder = builder.tls_certs_merge(roots);
+    }
+    if let Some((path, pem)) = &tls.identity {
+        builder =
+            builder.identity(Identity::from_pem(pem).map_err(|error| unusable(path, error_chain(&error)))?);
+    }
+    Ok(builder.tls_danger_accept_invalid_certs(tls.skip_verify))
+}
+
+/// Where `get` is found at `endpoint`.
+fn address(endpoint: &Endpoint, get: &Get) -> Result<Url, Error> {
+    let path = format!("{}/{}", get.repository, get.path);
+    let mut url =
+        endpoint.base.join(&path).map_err(|error| bad_response(get, &endpoint.base, &error.to_string()))?;
+    if let Some(namespace) = &endpoint.namespace {
+        url.query_pairs_mut().append_pair("ns", namespace);
+    }
+    Ok(url)
+}
+
+fn redirect_target(response: &Response) -> Option<String> {
+    let redirects = matches!(response.status().as_u16(), 301 | 302 | 303 | 307 | 308);
+    let location = response.headers().get(header::LOCATION).filter(|_| redirects)?;
+    Some(String::from_utf8_lossy(location.as_bytes()).into_owned())
+}
+
+fn is_same_origin(one: &Url, other: &Url) -> bool {
+    one.origin() == other.origin()
+}
+
+/// What the endpoint wants to be shown; nothing when it is content, or when another host refuses after a redirect.
+fn challenges(response: &Response, endpoint: &Endpoint) -> Vec<Challenge> {
+    if response.status() != StatusCode::UNAUTHORIZED || !is_same_origin(response.url(), &endpoint.base) {
+        return Vec::new();
+    }
+    let values = response.headers().get_all(header::WWW_AUTHENTICATE).iter();
+    values.filter_map(|value| value.to_str().ok()).flat_map(Challenge::parse_all).collect()
+}
+
+fn bad_response(get: &Get, url: &Url, reason: &str) -> Error {
+    let host = url.origin().ascii_serialization();
+    Error::BadResponse { what: get.what.clone(), host, reason: reason.to_owned() }
+}
+
+/// Sends a request; no answer is [`Error::Unreachable`].
+pub(super) async fn send(request: RequestBuilder, host: &str, what: &str) -> Result<Response, Error> {
+    request.send().await.map_err(|error| Error::Unreachable {
+        what: what.to_owned(),
+        host: host.to_owned(),
+        source: Box::new(error.without_url()),
+    })
+}
+
+/// Passes a 2xx, makes an error of everything else.
+pub(super) async fn check(response: Response, host: &str, what: &str) -> Result<Response, Error> {
+    let status = response.status();
+    if status.is_success() {
+        return Ok(response);
+    }
+    let retry_after = retry_after(response.headers());
+    let reason = reason(response).await;
+    let (what, host) = (what.to_owned(), host.to_owned());
+    Err(match status.as_u16() {
+        401 => Error::Unauthorized { what, host, reason },
+        403 => Error::Denied { what, host, reason },
+        404 => Error::NotFound { what, host, reason },
+        429 => Error::TooManyRequests { what, host, retry_after, reason },
+        status @ (408 | 500..=599) => Error::ServerFailure { what, host, status, reason },
+        status if reason.is_empty() => Error::BadResponse { what, host, reason: format!("status {status}") },
+        status => Error::BadResponse { what, host, reason: format!("status {status}: {reason}") },
+    })
+}
+
+fn retry_after(headers: &HeaderMap) -> Option<Duration> {
+    let seconds = headers.get(header::RETRY_AFTER)?.to_str().ok()?.trim().parse().ok()?;
+    Some(Duration::from_secs(seconds))
+}
+
+/// What the registry says about its refusal, in the protocol's form or not at all.
+async fn reason(response: Response) -> String {
+    #[derive(Deserialize)]
+    struct Errors {
+        errors: Vec<Detail>,
+    }
+    #[derive(Deserialize)]
+    struct Detail {
+        #[serde(default)]
+        code: String,
+        #[serde(default)]
+        message: String,
+    }
+    let Ok(body) = read(response, REASON_LIMIT, "", "").await else { return String::new() };
+    let Ok(Errors { errors }) = serde_json::from_slice(&body) else { return String::new() };
+    let said = errors.iter().map(|it| if it.message.is_empty() { &it.code } else { &it.message });
+    line(&said.map(String::as_str).collect::<Vec<_>>().join("; "))
+}
+
+/// A stranger's text, fit for one line of a log.
+pub(super) fn line(text: &str) -> String {
+    text.chars().map(|c| if c.is_control() { ' ' } else { c }).take(300).collect()
+}
+
+/// The whole body, at most `limit` bytes.
+pub(super) async fn read(
+    mut response: Response,
+    limit: u64,
+    host: &str,
+    what: &str,
+) -> Result<Vec<u8>, Error> {
+    let too_large = || Error::TooLarge { what: what.to_owned(), host: host.to_owned(), limit };
+    let expected = response.content_length();
+    if expected.is_some_and(|length| length > limit) {
+        return Err(too_large());
+    }
+    let mut body = Vec::new();
+    loop {
+        match response.chunk().await {
+            Ok(None) => return Ok(body),
+            Ok(Some(chunk)) => body.extend_from_slice(&chunk),
+            Err(error) => {
+                let received = body.len() as u64;
+                let expected = expected.unwrap_or(received);
+                let source = Some(Box::new(error.without_url()));
+                let (what, host) = (what.to_owned(), host.to_owned());
+                return Err(Error::Truncated { what, host, received, expected, source });
+            }
+        }
+        if body.len() as u64 > limit {
+            return Err(too_large());
+        }
+    }
+}
+
+fn error_chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text.push_str(&format!(": {error}"));
+        cause = error.source();
+    }
+    text
+}

@@ -1,0 +1,246 @@
+//! Which hosts are asked for an image, in which order and how: mirrors from hosts.toml, then the registry itself.
+//!
+//! The layout is containerd's: `<dir>/<host[:port]>/hosts.toml`, or `<dir>/_default/hosts.toml` for every host without
+//! a directory of its own. A directory without hosts.toml may hold `*.crt` (trusted), `*.cert` and `*.key` (ours).
+
+use std::net::IpAddr;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use reqwest::header::HeaderMap;
+use tokio::fs;
+use url::{Host, Url};
+
+use super::error::Error;
+use super::hosts_toml::{Capability, HostsToml, Settings};
+
+/// Where Docker Hub's registry really is.
+const DOCKER_HUB: &str = "registry-1.docker.io";
+
+/// A host to ask.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct Endpoint {
+    /// The API's root with a slash at its end, such as `https://registry-1.docker.io/v2/`.
+    pub(super) base: Url,
+    /// Whether it may be asked what a tag means.
+    pub(super) resolves: bool,
+    /// Whether it may be asked for content by digest.
+    pub(super) pulls: bool,
+    /// Whether the image's credentials were given for this host.
+    pub(super) owns_credentials: bool,
+    /// The registry it mirrors, told with every request.
+    pub(super) namespace: Option<String>,
+    /// It is the same host as the one before, without TLS: asked only when TLS does not come about.
+    pub(super) is_plain_fallback: bool,
+    /// Headers for this host alone.
+    pub(super) headers: HeaderMap,
+    pub(super) tls: Tls,
+}
+
+/// What a client for a host is made of; equal settings share one client.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+pub(super) struct Tls {
+    /// PEM files to trust beside the system's.
+    pub(super) ca: Vec<(PathBuf, Vec<u8>)>,
+    /// Our certificate and key, PEM.
+    pub(super) identity: Option<(PathBuf, Vec<u8>)>,
+    pub(super) skip_verify: bool,
+    pub(super) dial_timeout: Option<Duration>,
+    /// Hosts on this machine are never reached through a proxy.
+    pub(super) no_proxy: bool,
+}
+
+impl Endpoint {
+    /// Scheme, host and port: for messages, and to know whether a redirect leaves the host.
+    pub(super) fn origin(&self) -> String {
+        self.base.origin().ascii_serialization()
+    }
+}
+
+/// The hosts to ask for images of `registry`, as the directories say at this moment.
+pub(super) async fn resolve(dirs: &[PathBuf], registry: &str) -> Result<Vec<Endpoint>, Error> {
+    let Some((path, file)) = find(dirs, registry).await? else {
+        return default_server(registry, &Settings::default(), Path::new(registry)).await;
+    };
+    for key in &file.unknown_keys {
+        tracing::warn!(file = %path.display(), key, "unknown key in registry configuration");
+    }
+    let mut endpoints = Vec::new();
+    for (host, settings) in &file.hosts {
+        endpoints.push(endpoint(registry, host, settings, &path).await?);
+    }
+    match &file.server {
+        Some(server) => endpoints.push(endpoint(registry, server, &file.server_settings, &path).await?),
+        None => endpoints.extend(default_server(registry, &file.server_settings, &path).await?),
+    }
+    Ok(endpoints)
+}
+
+/// The configuration for `registry` and the file it is from.
+async fn find(dirs: &[PathBuf], registry: &str) -> Result<Option<(PathBuf, HostsToml)>, Error> {
+    for root in dirs {
+        for name in directory_names(registry) {
+            let dir = root.join(name);
+            if fs::metadata(&dir).await.is_ok_and(|metadata| metadata.is_dir()) {
+                return load(&dir).await.map(Some);
+            }
+        }
+    }
+    Ok(None)
+}
+
+/// `host_port_` is how containerd writes `host:port` where a colon cannot be in a file name.
+fn directory_names(registry: &str) -> Vec<String> {
+    let escaped = registry.rsplit_once(':').map(|(host, port)| format!("{host}_{port}_"));
+    escaped.into_iter().chain([registry.to_owned(), "_default".to_owned()]).collect()
+}
+
+async fn load(dir: &Path) -> Result<(PathBuf, HostsToml), Error> {
+    let path = dir.join("hosts.toml");
+    match fs::read_to_string(&path).await {
+        Ok(text) => match HostsToml::parse(&text, dir) {
+            Ok(file) => Ok((path, file)),
+            Err(reason) => Err(Error::Config { path, reason }),
+        },
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+            let server_settings = docker_certificates(dir).await.map_err(|error| unusable(dir, error))?;
+            Ok((dir.to_owned(), HostsToml { server_settings, ..HostsToml::default() }))
+        }
+        Err(error) => Err(unusable(&path, error)),
+    }
+}
+
+/// The certificates in a directory as Docker lays it out.
+async fn docker_certificates(dir: &Path) -> std::io::Result<Settings> {
+    let mut settings = Settings::default();
+    let mut entries = fs::read_dir(dir).await?;
+    while let Some(entry) = entries.next_entry().await? {
+        let path = entry.path();
+        match path.extension().and_then(|extension| extension.to_str()) {
+            Some("crt") => settings.ca.push(path),
+            Some("cert") => settings.client.push((path.clone(), Some(path.with_extension("key")))),
+            _ => {}
+        }
+    }
+    settings.ca.sort();
+    settings.client.sort();
+    Ok(settings)
+}
+
+/// The registry where its name says, when hosts.toml names no server.
+async fn default_server(registry: &str, settings: &Settings, file: &Path) -> Result<Vec<Endpoint>, Error> {
+    if registry == "docker.io" {
+        return Ok(vec![endpoint(registry, DOCKER_HUB, settings, file).await?]);
+    }
+    let https = endpoint(registry, registry, settings, file).await?;
+    if !is_loopback(&https.base) {
+        return Ok(vec![https]);
+    }
+    local_server(registry, settings, file).await
+}
+
+/// A registry on this machine: its certificate is not checked, and it may do without TLS where the port allows it.
+async fn local_server(registry: &str, settings: &Settings, file: &Path) -> Result<Vec<Endpoint>, Error> {
+    let trusting =
+        Settings { skip_verify: settings.skip_verify.or(Some(settings.ca.is_empty())), ..settings.clone() };
+    let plain = endpoint(registry, &format!("http://{registry}"), &trusting, file).await?;
+    let https = endpoint(registry, registry, &trusting, file).await?;
+    let names_a_port = registry.trim_end_matches(|c: char| c.is_ascii_digit()).ends_with(':');
+    Ok(match (names_a_port, plain.base.port_or_known_default()) {
+        (true, Some(80)) => vec![plain],
+        (true, Some(443)) | (false, _) => vec![https],
+        (true, _) => vec![https, Endpoint { is_plain_fallback: true, ..plain }],
+    })
+}
+
+/// One host as `settings` say. `file` is where they are from.
+async fn endpoint(registry: &str, server: &str, settings: &Settings, file: &Path) -> Result<Endpoint, Error> {
+    let base = base_url(server, settings.override_path).map_err(|reason| Error::Config {
+        path: file.to_owned(),
+        reason: format!("host {server:?}: {reason}"),
+    })?;
+    let may = |capability| settings.capabilities.as_ref().is_none_or(|all| all.contains(&capability));
+    let owns_credentials = is_home_of(&base, registry);
+    Ok(Endpoint {
+        resolves: may(Capability::Resolve),
+        pulls: may(Capability::Pull),
+        owns_credentials,
+        namespace: (!owns_credentials).then(|| registry.to_owned()),
+        is_plain_fallback: false,
+        headers: settings.headers.clone(),
+        tls: tls(settings, is_loopback(&base)).await?,
+        base,
+    })
+}
+
+fn base_url(server: &str, override_path: bool) -> Result<Url, String> {
+    let text = if server.contains("://") { server.to_owned() } else { format!("https://{server}") };
+    let mut url = Url::parse(&text).map_err(|error| error.to_string())?;
+    if !matches!(url.scheme(), "http" | "https") {
+        return Err(format!("{} is neither http nor https", url.scheme()));
+    }
+    if !url.username().is_empty()
+        || url.password().is_some()
+        || url.query().is_some()
+        || url.fragment().is_some()
+    {
+        return Err("only scheme, host, port and path are allowed".to_owned());
+    }
+    let path = url.path().trim_end_matches('/').to_owned();
+    match override_path || path.ends_with("/v2") {
+        true => url.set_path(&format!("{path}/")),
+        false => url.set_path(&format!("{path}/v2/")),
+    }
+    Ok(url)
+}
+
+/// Whether `base` is the registry that images call `registry`, and no stand-in for it.
+fn is_home_of(base: &Url, registry: &str) -> bool {
+    let home = |name: &str| Url::parse(&format!("{}://{name}/", base.scheme()));
+    let names: &[&str] =
+        if registry == "docker.io" { &["docker.io", "index.docker.io", DOCKER_HUB] } else { &[registry] };
+    names.iter().any(|name| home(name).is_ok_and(|home| home.origin() == base.origin()))
+}
+
+fn is_loopback(url: &Url) -> bool {
+    match url.host() {
+        Some(Host::Domain(name)) => name == "localhost",
+        Some(Host::Ipv4(address)) => IpAddr::V4(address).is_loopback(),
+        Some(Host::Ipv6(address)) => IpAddr::V6(address).is_loopback(),
+        None => false,
+    }
+}
+
+/// Reads the files that the settings name.
+async fn tls(settings: &Settings, is_loopback: bool) -> Result<Tls, Error> {
+    let mut ca = Vec::new();
+    for path in &settings.ca {
+        ca.push((path.clone(), read(path).await?));
+    }
+    if settings.client.len() > 1 {
+        tracing::warn!(used = %settings.client[0].0.display(), "only the first client certificate of a host is used");
+    }
+    let identity = match settings.client.first() {
+        None => None,
+        Some((certificate, key)) => Some((certificate.clone(), identity(certificate, key.as_deref()).await?)),
+    };
+    let skip_verify = settings.skip_verify.unwrap_or(false);
+    Ok(Tls { ca, identity, skip_verify, dial_timeout: settings.dial_timeout, no_proxy: is_loopback })
+}
+
+async fn identity(certificate: &Path, key: Option<&Path>) -> Result<Vec<u8>, Error> {
+    let mut pem = read(certificate).await?;
+    if let Some(key) = key {
+        pem.push(b'\n');
+        pem.extend(read(key).await?);
+    }
+    Ok(pem)
+}
+
+async fn read(path: &Path) -> Result<Vec<u8>, Error> {
+    fs::read(path).await.map_err(|error| unusable(path, error))
+}
+
+fn unusable(path: &Path, error: std::io::Error) -> Error {
+    Error::Config { path: path.to_owned(), reason: error.to_string() }
+}

@@ -1,0 +1,155 @@
+//! Asking one host after the other until one gives what is wanted.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use reqwest::Response;
+use reqwest::header::CONTENT_TYPE;
+
+use super::Retry;
+use super::client::{self, Client, Get};
+use super::error::Error;
+use super::hosts::Endpoint;
+use crate::digest::{Algorithm, Digest};
+
+/// The hosts that may be asked, in order. The last one is the registry itself, unless it may not be asked.
+#[derive(Clone, Debug)]
+pub(super) struct Route {
+    pub(super) client: Arc<Client>,
+    pub(super) endpoints: Vec<Endpoint>,
+}
+
+/// A small piece of content as it came.
+pub(super) struct Document {
+    pub(super) bytes: Vec<u8>,
+    pub(super) content_type: String,
+    pub(super) digest: Digest,
+}
+
+/// What became of the hosts asked so far.
+pub(super) struct Tries {
+    what: String,
+    /// With the position of the host in the route.
+    failures: Vec<(usize, Error)>,
+}
+
+impl Tries {
+    pub(super) fn new(what: &str) -> Self {
+        Self { what: what.to_owned(), failures: Vec::new() }
+    }
+
+    /// Whether to ask `endpoint` after what happened. A host without TLS takes the place of the same one with TLS.
+    pub(super) fn wants(&self, endpoint: &Endpoint) -> bool {
+        !endpoint.is_plain_fallback || matches!(self.failures.last(), Some((_, Error::Unreachable { .. })))
+    }
+
+    pub(super) fn add(&mut self, position: usize, endpoint: &Endpoint, failure: Error) {
+        tracing::debug!(host = endpoint.origin(), error = %failure, "registry host failed");
+        let is_an_answer = !matches!(failure, Error::Unreachable { .. });
+        if endpoint.is_plain_fallback && is_an_answer {
+            self.failures.pop();
+        }
+        self.failures.push((position, failure));
+    }
+
+    /// The one failure, or all of them in the route's order, whatever order they were asked in.
+    pub(super) fn into_error(mut self) -> Error {
+        self.failures.sort_by_key(|(position, _)| *position);
+        let mut failures: Vec<Error> = self.failures.into_iter().map(|(_, failure)| failure).collect();
+        match failures.len() {
+            1 => failures.swap_remove(0),
+            _ => Error::AllFailed { what: self.what, tries: failures },
+        }
+    }
+}
+
+impl Route {
+    /// The host at `position` works. If it does without TLS, its twin with TLS is not asked again. Returns where it is now.
+    pub(super) fn settle(&mut self, position: usize) -> usize {
+        if !self.endpoints[position].is_plain_fallback {
+            return position;
+        }
+        self.endpoints[position].is_plain_fallback = false;
+        self.endpoints.remove(position - 1);
+        position - 1
+    }
+
+    /// Fetches a document of at most `limit` bytes. When its digest is given, a host that sends anything else has failed.
+    pub(super) async fn document(
+        &self,
+        get: &Get,
+        limit: u64,
+        digest: Option<&Digest>,
+    ) -> Result<Document, Error> {
+        let mut round = 0;
+        loop {
+            match self.document_once(get, limit, digest).await {
+                Err(error) if round < self.client.config.retry.limit && error.may_pass() => {
+                    let Some(pause) = self.client.config.retry.pause(round, &error) else {
+                        return Err(error);
+                    };
+                    tokio::time::sleep(pause).await;
+                    round += 1;
+                }
+                other => return other,
+            }
+        }
+    }
+
+    async fn document_once(&self, get: &Get, limit: u64, digest: Option<&Digest>) -> Result<Document, Error> {
+        let mut tries = Tries::new(&get.what);
+        for (position, endpoint) in self.endpoints.iter().enumerate() {
+            if !tries.wants(endpoint) {
+                continue;
+            }
+            match self.document_from(endpoint, get, limit, digest).await {
+                Ok(document) => return Ok(document),
+                Err(failure) => tries.add(position, endpoint, failure),
+            }
+        }
+        Err(tries.into_error())
+    }
+
+    async fn document_from(
+        &self,
+        endpoint: &Endpoint,
+        get: &Get,
+        limit: u64,
+        digest: Option<&Digest>,
+    ) -> Result<Document, Error> {
+        let response = self.client.get(endpoint, get).await?;
+        let host = response.url().origin().ascii_serialization();
+        let content_type = content_type(&response);
+        let bytes = client::read(response, limit, &host, &get.what).await?;
+        let algorithm = digest.map_or(Algorithm::Sha256, Digest::algorithm);
+        let actual = Digest::of(algorithm, &bytes);
+        match digest {
+            Some(expected) if *expected != actual => Err(Error::DigestMismatch {
+                what: get.what.clone(),
+                host,
+                expected: expected.clone(),
+                actual,
+            }),
+            _ => Ok(Document { bytes, content_type, digest: actual }),
+        }
+    }
+}
+
+/// The media type without parameters.
+fn content_type(response: &Response) -> String {
+    let value =
+        response.headers().get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    value.split(';').next().unwrap_or_default().trim().to_ascii_lowercase()
+}
+
+impl Retry {
+    /// How long to wait after failure number `round` (from 0); `None` when the registry wants more patience than we have.
+    pub(super) fn pause(&self, round: u32, failure: &Error) -> Option<Duration> {
+        let own = self.first_pause.saturating_mul(1 << round.min(16)).min(self.longest_pause);
+        match failure.retry_after() {
+            Some(asked) if asked > self.longest_pause => None,
+            Some(asked) => Some(asked.max(own)),
+            None => Some(own),
+        }
+    }
+}
