@@ -59,8 +59,10 @@ pub(super) struct Client {
 }
 
 impl Client {
-    pub(super) fn new(config: Config) -> Arc<Self> {
-        Arc::new(Self { config, connections: Mutex::default(), proofs: Proofs::default() })
+    pub(super) fn new(config: Config) -> Result<Arc<Self>, Error> {
+        let client = Self { config, connections: Mutex::default(), proofs: Proofs::default() };
+        client.connection(Connect::Plain { no_proxy: true, dial_timeout: None }, "plain HTTP")?;
+        Ok(Arc::new(client))
     }
 
     /// Sends `get` to `endpoint`; a challenge is answered once. Returns only with a 2xx.
@@ -137,12 +139,15 @@ impl Client {
             "https" => Connect::Tls(tls.clone()),
             _ => Connect::Plain { no_proxy: tls.no_proxy, dial_timeout: tls.dial_timeout },
         };
+        self.connection(connect, &url.origin().ascii_serialization())
+    }
+
+    fn connection(&self, connect: Connect, host: &str) -> Result<reqwest::Client, Error> {
         let mut connections = self.connections.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(client) = connections.get(&connect) {
             return Ok(client.clone());
         }
-        let failed =
-            |source| Error::Tls { host: url.origin().ascii_serialization(), source: Box::new(source) };
+        let failed = |source| Error::Setup { host: host.to_owned(), source: Box::new(source) };
         let client = connect.builder(&self.config)?.build().map_err(failed)?;
         if connections.len() >= CLIENTS_MAX {
             connections.clear();

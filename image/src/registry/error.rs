@@ -152,9 +152,9 @@ pub enum Error {
         /// What is wrong with it.
         reason: String,
     },
-    /// No HTTP client could be made of the TLS settings for a host.
-    #[error("cannot set up TLS for {host}")]
-    Tls {
+    /// No HTTP client could be made of the settings for a host; for TLS often because this machine has no CA certificates.
+    #[error("cannot set up connections to {host}")]
+    Setup {
         /// The host the settings are for.
         host: String,
         /// Why.
@@ -199,7 +199,7 @@ impl Error {
             | Self::TooLarge { .. }
             | Self::Truncated { .. } => Kind::DataLoss,
             Self::AllFailed { tries, .. } => tries.last().map_or(Kind::FailedPrecondition, Self::kind),
-            Self::Config { .. } | Self::Tls { .. } => Kind::FailedPrecondition,
+            Self::Config { .. } | Self::Setup { .. } => Kind::FailedPrecondition,
         }
     }
 

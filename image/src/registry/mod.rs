@@ -98,9 +98,10 @@ pub struct Registry {
 }
 
 impl Registry {
-    /// A client that has not connected anywhere yet.
-    pub fn new(config: Config) -> Self {
-        Self { client: Client::new(config) }
+    /// A client that has not connected anywhere yet. Fails when the configuration can make none, as with a user agent
+    /// that fits no header.
+    pub fn new(config: Config) -> Result<Self, Error> {
+        Ok(Self { client: Client::new(config)? })
     }
 
     /// Fetches a manifest or index: the one named by `digest` (a child of an index), else by the reference's digest,

@@ -24,7 +24,7 @@ fn config() -> Config {
 }
 
 fn registry() -> Registry {
-    Registry::new(config())
+    Registry::new(config()).unwrap()
 }
 
 /// The image `team/app:v1` at `server`.
@@ -41,4 +41,10 @@ fn content(length: usize) -> (Vec<u8>, Digest) {
     let bytes: Vec<u8> = (0..length).map(|i| u8::try_from(i.wrapping_mul(31) % 251).unwrap()).collect();
     let digest = Digest::sha256(&bytes);
     (bytes, digest)
+}
+
+#[test]
+fn a_user_agent_that_fits_no_header_is_refused_at_once() {
+    let error = Registry::new(Config { user_agent: "two\nlines".to_owned(), ..config() }).unwrap_err();
+    assert_eq!(error.kind(), super::Kind::FailedPrecondition);
 }

@@ -99,7 +99,7 @@ async fn a_silent_connection_counts_as_broken() {
         _ => Answer::range(&sent, request),
     })
     .await;
-    let impatient = Registry::new(Config { read_timeout: Duration::from_millis(200), ..config() });
+    let impatient = Registry::new(Config { read_timeout: Duration::from_millis(200), ..config() }).unwrap();
     let blob = impatient.blob(&app_at(&server), &digest, bytes.len() as u64, None).await.unwrap();
     assert_eq!(collect(blob).await.unwrap(), bytes);
 }

@@ -35,7 +35,7 @@ impl Hosts {
     }
 
     fn registry(&self) -> Registry {
-        Registry::new(Config { hosts_dirs: self.dirs(), ..config() })
+        Registry::new(Config { hosts_dirs: self.dirs(), ..config() }).unwrap()
     }
 }
 

@@ -53,7 +53,7 @@ fn configured(server: &Server, settings: &str) -> (TempDir, Registry) {
     fs::create_dir(dir.path().join("upstream.example")).unwrap();
     let text = format!("server = {:?}\n{settings}", server.url());
     fs::write(dir.path().join("upstream.example/hosts.toml"), text).unwrap();
-    let registry = Registry::new(Config { hosts_dirs: vec![dir.path().to_owned()], ..config() });
+    let registry = Registry::new(Config { hosts_dirs: vec![dir.path().to_owned()], ..config() }).unwrap();
     (dir, registry)
 }
 
