@@ -31,14 +31,27 @@ pub struct Berth {
 impl Berth {
     /// With the built-in network and an open registry.
     pub async fn start() -> Self {
-        Self::with_config("").await
+        let number = COUNTER.fetch_add(1, Ordering::SeqCst);
+        let own = (std::process::id() % 200) + 1;
+        let third = 40 + own;
+        Self::with_network(&format!(
+            "provider = \"bridge\"\n[network.bridge]\nname = \"bt{own}x{number}\"\nsubnet = \"10.{third}.{number}.0/24\"\nremove_when_empty = true\n",
+        ))
+        .await
     }
 
-    /// With more lines in its configuration.
-    pub async fn with_config(extra: &str) -> Self {
+    /// With CNI plugins and their configurations from these directories.
+    pub async fn with_cni(configurations: &Path, plugins: &Path) -> Self {
+        Self::with_network(&format!(
+            "provider = \"cni\"\n[network.cni]\nconf_dir = {configurations:?}\nbin_dirs = [{plugins:?}]\nplugin_timeout_seconds = 1\n",
+        ))
+        .await
+    }
+
+    async fn with_network(network: &str) -> Self {
         assert!(nix::unistd::geteuid().is_root(), "needs root: run hack/test as root");
         let directory = tempfile::Builder::new().prefix("berth-test").tempdir().unwrap();
-        fs::write(directory.path().join("berth.toml"), configuration(directory.path(), extra)).unwrap();
+        fs::write(directory.path().join("berth.toml"), configuration(directory.path(), network)).unwrap();
         let registry = Registry::start().await;
         let child = launch(directory.path());
         let channel = connect(directory.path().join("berth.sock")).await;
@@ -130,27 +143,13 @@ impl Drop for Berth {
     }
 }
 
-fn configuration(directory: &Path, extra: &str) -> String {
-    let number = COUNTER.fetch_add(1, Ordering::SeqCst);
-    let own = (std::process::id() % 200) + 1;
-    let (root, state) = (directory.join("root"), directory.join("run"));
+fn configuration(directory: &Path, network: &str) -> String {
+    let path = |name| directory.join(name);
     format!(
-        r#"root = "{root}"
-state = "{state}"
-{extra}
-[socket]
-path = "{socket}"
-[network]
-provider = "bridge"
-[network.bridge]
-name = "bt{own}x{number}"
-subnet = "10.{third}.{number}.0/24"
-remove_when_empty = true
-"#,
-        root = root.display(),
-        state = state.display(),
-        socket = directory.join("berth.sock").display(),
-        third = 40 + own,
+        "root = {root:?}\nstate = {state:?}\n[socket]\npath = {socket:?}\n[network]\n{network}",
+        root = path("root"),
+        state = path("run"),
+        socket = path("berth.sock"),
     )
 }
 

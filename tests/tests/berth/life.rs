@@ -53,7 +53,9 @@ async fn root_exit_codes_and_reasons_are_told() {
 async fn root_the_stop_signal_is_sent_first_and_the_grace_period_is_given() {
     let mut berth = Berth::start().await;
     let image = berth.busybox().await;
-    let (_, id) = berth.run_alone("polite", &image, "trap 'exit 42' TERM; echo ready; while :; do sleep 0.05; done").await;
+    let (_, id) = berth
+        .run_alone("polite", &image, "trap 'exit 42' TERM; echo ready; while :; do sleep 0.05; done")
+        .await;
     while berth.log_of("polite", "polite").is_empty() {
         tokio::task::yield_now().await;
     }
@@ -155,7 +157,11 @@ async fn root_limits_change_while_it_runs_and_what_is_left_out_stays() {
     let image = berth.busybox().await;
     let (_, id) = berth.run_alone("limits", &image, "exec sleep 1000").await;
     for (memory, shares) in [(64 << 20, 0), (0, 512)] {
-        let linux = v1::LinuxContainerResources { memory_limit_in_bytes: memory, cpu_shares: shares, ..Default::default() };
+        let linux = v1::LinuxContainerResources {
+            memory_limit_in_bytes: memory,
+            cpu_shares: shares,
+            ..Default::default()
+        };
         let request = v1::UpdateContainerResourcesRequest {
             container_id: id.clone(),
             linux: Some(linux),
@@ -179,8 +185,10 @@ async fn root_containers_of_a_pod_share_network_ipc_and_shm_and_the_pid_namespac
     let mut ids = Vec::new();
     for name in ["a", "b"] {
         let mut config = shell(name, &image, "exec sleep 1000");
-        config.linux.as_mut().unwrap().security_context =
-            Some(v1::LinuxContainerSecurityContext { namespace_options: Some(pid.clone()), ..Default::default() });
+        config.linux.as_mut().unwrap().security_context = Some(v1::LinuxContainerSecurityContext {
+            namespace_options: Some(pid.clone()),
+            ..Default::default()
+        });
         let id = berth.create(&pod, &sandbox, config).await.unwrap();
         berth.start_container(&id).await.unwrap();
         ids.push(id);

@@ -44,7 +44,8 @@ async fn root_no_line_is_lost_when_the_log_is_moved_away_and_reopened_again_and_
         }
     }
     berth.ended(&id).await;
-    let text: String = parts.iter().chain([&path]).map(|part| fs::read_to_string(part).unwrap_or_default()).collect();
+    let text: String =
+        parts.iter().chain([&path]).map(|part| fs::read_to_string(part).unwrap_or_default()).collect();
     let numbers: Vec<u32> = parse_log(&text).iter().map(|(_, line)| line.parse().unwrap()).collect();
     assert_eq!(numbers.len(), 200_000);
     assert!(numbers.is_sorted());

@@ -23,13 +23,13 @@ async fn root_a_published_port_answers_on_the_host() {
     let image = berth.busybox().await;
     let host_port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
     let mut sandbox = pod(&berth, "published");
-    sandbox.port_mappings = vec![v1::PortMapping {
-        container_port: 8080,
-        host_port: host_port.into(),
-        ..Default::default()
-    }];
+    sandbox.port_mappings =
+        vec![v1::PortMapping { container_port: 8080, host_port: host_port.into(), ..Default::default() }];
     let pod = berth.run(&sandbox).await.unwrap();
-    let id = berth.create(&pod, &sandbox, shell("web", &image, "exec nc -lk -p 8080 -e echo published")).await.unwrap();
+    let id = berth
+        .create(&pod, &sandbox, shell("web", &image, "exec nc -lk -p 8080 -e echo published"))
+        .await
+        .unwrap();
     berth.start_container(&id).await.unwrap();
     let mut answer = String::new();
     for _ in 0..100 {
@@ -52,8 +52,10 @@ async fn root_a_pod_on_the_hosts_network_sees_the_hosts_interfaces_and_name() {
     let image = berth.busybox().await;
     let mut sandbox = pod(&berth, "hostnet");
     let options = v1::NamespaceOption { network: v1::NamespaceMode::Node.into(), ..Default::default() };
-    sandbox.linux.as_mut().unwrap().security_context =
-        Some(v1::LinuxSandboxSecurityContext { namespace_options: Some(options.clone()), ..Default::default() });
+    sandbox.linux.as_mut().unwrap().security_context = Some(v1::LinuxSandboxSecurityContext {
+        namespace_options: Some(options.clone()),
+        ..Default::default()
+    });
     let pod = berth.run(&sandbox).await.unwrap();
     let mut config = shell("c", &image, "exec sleep 1000");
     config.linux.as_mut().unwrap().security_context =

@@ -13,7 +13,10 @@ async fn root_a_daemon_killed_with_twenty_containers_finds_them_and_the_exits_it
     for number in 0..20 {
         let name = format!("c{number}");
         let script = match number {
-            0..5 => format!("echo begin; while [ ! -e /gate/go ]; do sleep 0.05; done; echo end; exit {}", number + 10),
+            0..5 => format!(
+                "echo begin; while [ ! -e /gate/go ]; do sleep 0.05; done; echo end; exit {}",
+                number + 10
+            ),
             _ => "echo begin; exec sleep 1000".into(),
         };
         running.push(run_with_gate(&mut berth, &name, &image, &script, &gate).await);
@@ -90,7 +93,13 @@ async fn root_a_daemon_that_is_asked_to_end_leaves_its_pods_running() {
     assert_eq!(berth.shell(&id, "echo alive").await, "alive\n");
 }
 
-async fn run_with_gate(berth: &mut Berth, name: &str, image: &str, script: &str, gate: &Path) -> (String, String) {
+async fn run_with_gate(
+    berth: &mut Berth,
+    name: &str,
+    image: &str,
+    script: &str,
+    gate: &Path,
+) -> (String, String) {
     let sandbox = berth_tests::pod::pod(berth, name);
     let pod = berth.run(&sandbox).await.unwrap();
     let mut config = berth_tests::pod::shell(name, image, script);

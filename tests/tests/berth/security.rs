@@ -1,0 +1,144 @@
+use berth_cri::v1;
+use berth_tests::{
+    berth::Berth,
+    pod::{container, pod, shell},
+};
+
+/// Runs a container with this security context and returns what `script` prints in it.
+async fn seen(
+    berth: &mut Berth,
+    image: &str,
+    name: &str,
+    context: v1::LinuxContainerSecurityContext,
+    script: &str,
+) -> String {
+    let mut sandbox = pod(berth, name);
+    sandbox.linux.as_mut().unwrap().security_context =
+        Some(v1::LinuxSandboxSecurityContext { privileged: context.privileged, ..Default::default() });
+    let pod = berth.run(&sandbox).await.unwrap();
+    let mut config = shell(name, image, "exec sleep 1000");
+    config.linux.as_mut().unwrap().security_context = Some(context);
+    let id = berth.create(&pod, &sandbox, config).await.unwrap();
+    berth.start_container(&id).await.unwrap();
+    berth.shell(&id, script).await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn root_privileged_and_unprivileged_differ_in_capabilities_devices_and_mounts() {
+    let mut berth = Berth::start().await;
+    let image = berth.busybox().await;
+    let script = "grep CapEff /proc/self/status; ls /dev | wc -l; grep -c ' /sys .*ro,' /proc/mounts; \
+                  mount -t tmpfs none /tmp 2>/dev/null && echo mounted";
+    let plain = seen(&mut berth, &image, "plain", v1::LinuxContainerSecurityContext::default(), script).await;
+    let context = v1::LinuxContainerSecurityContext { privileged: true, ..Default::default() };
+    let privileged = seen(&mut berth, &image, "privileged", context, script).await;
+    assert!(plain.contains("00000000a80425fb"), "{plain}");
+    assert!(!plain.contains("mounted"));
+    assert!(privileged.contains("mounted"), "{privileged}");
+    let devices = |said: &str| said.lines().nth(1).unwrap().trim().parse::<u32>().unwrap();
+    assert!(devices(&privileged) > devices(&plain));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn root_users_come_by_number_or_by_name_with_the_images_groups() {
+    let mut berth = Berth::start().await;
+    let image = berth.busybox().await;
+    let by_name = v1::LinuxContainerSecurityContext {
+        run_as_username: "alice".into(),
+        supplemental_groups: vec![1234],
+        ..Default::default()
+    };
+    let said = seen(&mut berth, &image, "name", by_name.clone(), "id -u; id -g; id -G").await;
+    assert_eq!(said, "1000\n1000\n1000 50 1234\n");
+    let strict = v1::LinuxContainerSecurityContext {
+        supplemental_groups_policy: v1::SupplementalGroupsPolicy::Strict.into(),
+        ..by_name
+    };
+    assert_eq!(seen(&mut berth, &image, "strict", strict, "id -G").await, "1000 1234\n");
+    let by_number = v1::LinuxContainerSecurityContext {
+        run_as_user: Some(v1::Int64Value { value: 4711 }),
+        run_as_group: Some(v1::Int64Value { value: 815 }),
+        ..Default::default()
+    };
+    assert_eq!(seen(&mut berth, &image, "number", by_number, "id -u; id -g").await, "4711\n815\n");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn root_paths_are_masked_or_read_only_and_the_root_refuses_writes() {
+    let mut berth = Berth::start().await;
+    let image = berth.busybox().await;
+    let context = v1::LinuxContainerSecurityContext {
+        readonly_rootfs: true,
+        masked_paths: vec!["/etc/passwd".into(), "/root".into()],
+        readonly_paths: vec!["/tmp".into()],
+        ..Default::default()
+    };
+    let said = seen(
+        &mut berth,
+        &image,
+        "paths",
+        context,
+        "wc -c </etc/passwd; touch /x; touch /tmp/x; touch /dev/shm/x && echo shm",
+    )
+    .await;
+    assert!(said.starts_with("0\n"), "{said}");
+    assert_eq!(said.matches("Read-only file system").count(), 2, "{said}");
+    assert!(said.ends_with("shm\n"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn root_mount_options_are_kept() {
+    let mut berth = Berth::start().await;
+    let image = berth.busybox().await;
+    let source = berth.path().join("source");
+    std::fs::create_dir_all(&source).unwrap();
+    std::fs::write(source.join("script"), "#!/bin/sh\necho ran\n").unwrap();
+    std::fs::set_permissions(source.join("script"), std::os::unix::fs::PermissionsExt::from_mode(0o755))
+        .unwrap();
+    let sandbox = pod(&berth, "mounts");
+    let pod = berth.run(&sandbox).await.unwrap();
+    let mut config = shell("c", &image, "exec sleep 1000");
+    let mount = |path: &str| v1::Mount {
+        container_path: path.into(),
+        host_path: source.display().to_string(),
+        ..Default::default()
+    };
+    config.mounts = vec![
+        mount("/rw"),
+        v1::Mount { readonly: true, ..mount("/ro") },
+        v1::Mount { readonly: true, recursive_read_only: true, ..mount("/rro") },
+    ];
+    let id = berth.create(&pod, &sandbox, config).await.unwrap();
+    berth.start_container(&id).await.unwrap();
+    let said = berth.shell(&id, "/rw/script; touch /rw/new && echo written; touch /ro/x; touch /rro/x").await;
+    assert!(said.starts_with("ran\nwritten\n"), "{said}");
+    assert_eq!(said.matches("Read-only file system").count(), 2, "{said}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn root_a_containers_environment_directory_and_terminal_are_as_asked() {
+    let mut berth = Berth::start().await;
+    let image = berth.busybox().await;
+    let sandbox = pod(&berth, "process");
+    let pod = berth.run(&sandbox).await.unwrap();
+    let mut config = container(
+        "c",
+        &image,
+        &["sh", "-c", "env; pwd; [ -t 0 ] && [ -t 1 ] && echo terminal; exec sleep 1000"],
+    );
+    config.envs = vec![v1::KeyValue { key: "GREETING".into(), value: b"hello".to_vec() }];
+    config.working_dir = "/made/for/me".into();
+    config.tty = true;
+    let id = berth.create(&pod, &sandbox, config).await.unwrap();
+    berth.start_container(&id).await.unwrap();
+    let mut log = String::new();
+    while !log.contains("terminal") {
+        log = berth.log_of("process", "c").into_iter().map(|(_, line)| line + "\n").collect();
+        tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+    }
+    for line in
+        ["GREETING=hello", "FROM_IMAGE=yes", "PATH=/bin", "HOSTNAME=process", "TERM=xterm", "/made/for/me"]
+    {
+        assert!(log.contains(line), "{line} is not in {log}");
+    }
+}
