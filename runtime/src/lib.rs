@@ -7,7 +7,6 @@ pub mod container;
 pub mod cri;
 pub mod error;
 mod flights;
-pub mod host;
 mod identity;
 mod layout;
 pub mod network;

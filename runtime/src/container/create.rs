@@ -18,7 +18,7 @@ use super::{
 };
 use crate::{
     error::{During, Error, Kind, Result, spec_error},
-    host, identity,
+    identity,
     pod::{Pod, PodState, config::PidMode, files_of},
     runtime::Shared,
     shim::{ContainerTask, RootfsOverlay, Shim},
@@ -173,7 +173,7 @@ impl Plan {
             },
             // What an image declares as a volume is part of the writable layer, as with CRI-O's default.
             volumes: &[],
-            devices: &host::find_devices(&self.config.devices)?,
+            devices: &spec::devices::find(&self.config).map_err(spec_error)?,
             cgroup_path,
             pid,
         };
