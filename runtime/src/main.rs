@@ -14,13 +14,12 @@ use std::{
 use args::{Command, HELP, Overrides};
 use berth_image::Images;
 use berthd::{
-    config::{self, Config, Log, LogFormat, Restrict},
+    config::{self, Config, Log, LogFormat},
     cri::Cri,
-    host,
     network::Network,
     runtime::{Options, Runtime},
     server::{self, Lock, Services},
-    spec::Defaults,
+    spec::{Defaults, Host},
 };
 use tokio::signal::unix::{SignalKind, signal};
 use tracing::{info, warn};
@@ -29,7 +28,7 @@ use tracing_subscriber::EnvFilter;
 /// Binary of Berth's own shim.
 const SHIM: &str = "containerd-shim-berth-v1";
 
-type Failure = Box<dyn Error>;
+type Failure = Box<dyn Error + Send + Sync>;
 
 fn main() -> ExitCode {
     match run() {
@@ -112,7 +111,7 @@ async fn serve(config: Config) -> Result<(), Failure> {
 async fn open(config: &Config) -> Result<(Runtime, bool), Failure> {
     let images = Images::open(image_config(config)).await?;
     let network = Network::open(config.network.clone(), &config.root).await?;
-    let host = host::probe(may_lower_oom_score_adj(config.pods.restrict_oom_score_adj))?;
+    let host = Host::probe(Path::new("/"), config.pods.restrict_oom_score_adj)?;
     let recursive_readonly = host.recursive_readonly;
     let limit = config.pods.pids_limit;
     let options = Options {
@@ -133,15 +132,6 @@ fn image_config(config: &Config) -> berth_image::Config {
     images.registry.hosts_dirs = config.images.hosts_dirs.clone();
     images.max_parallel_layers = config.images.max_parallel_layers;
     images
-}
-
-/// `None` leaves it to what the daemon is capable of.
-fn may_lower_oom_score_adj(restrict: Restrict) -> Option<bool> {
-    match restrict {
-        Restrict::Auto => None,
-        Restrict::Always => Some(false),
-        Restrict::Never => Some(true),
-    }
 }
 
 /// The shim that is configured, or lies beside this binary, or in `PATH`.

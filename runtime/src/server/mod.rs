@@ -4,8 +4,6 @@ mod lock;
 mod notify;
 mod services;
 mod socket;
-#[cfg(test)]
-mod tests;
 
 use std::{future::Future, time::Duration};
 
