@@ -74,7 +74,15 @@ class Repository:
         self.call("PUT", f"{location}{'&' if '?' in location else '?'}digest={digest(data)}", data)
         return {"mediaType": kind, "digest": digest(data), "size": len(data)}
 
-    def manifest(self, tag, manifest):
+    def image(self, tag, config, layers):
+        """Uploads an image's configuration and compressed layers, then the manifest that names them."""
+        kind = "application/vnd.oci.image."
+        manifest = {
+            "schemaVersion": 2,
+            "mediaType": kind + "manifest.v1+json",
+            "config": self.blob(json.dumps(config).encode(), kind + "config.v1+json"),
+            "layers": [self.blob(layer, kind + "layer.v1.tar+gzip") for layer in layers],
+        }
         self.call("PUT", f"{self.base}/manifests/{tag}", json.dumps(manifest).encode(), manifest["mediaType"])
 
 
@@ -89,13 +97,7 @@ def push(address, directory, references, config, layers={}):
              "rootfs": {"type": "layers", "diff_ids": [diff_id]}}
     for reference in references:
         name, tag = reference.rsplit(":", 1)
-        repository = Repository(address, name)
-        repository.manifest(tag, {
-            "schemaVersion": 2,
-            "mediaType": "application/vnd.oci.image.manifest.v1+json",
-            "config": repository.blob(json.dumps(image).encode(), "application/vnd.oci.image.config.v1+json"),
-            "layers": [repository.blob(compressed, "application/vnd.oci.image.layer.v1.tar+gzip")],
-        })
+        Repository(address, name).image(tag, image, [compressed])
         print(reference)
 
 
