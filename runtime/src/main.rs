@@ -153,8 +153,8 @@ fn start_log(log: &Log) -> Result<(), Failure> {
         .with_writer(io::stderr)
         .with_ansi(io::stderr().is_terminal());
     match log.format {
-        LogFormat::Text => builder.try_init()?,
-        LogFormat::Json => builder.json().try_init()?,
+        LogFormat::Text => builder.init(),
+        LogFormat::Json => builder.json().init(),
     }
     Ok(())
 }
