@@ -24,6 +24,11 @@ const REASON_LIMIT: u64 = 16 << 10;
 /// How many clients are kept; reached only when certificates are replaced again and again.
 const CLIENTS_MAX: usize = 64;
 
+/// How much of one response, and of all on a connection, may be under way over HTTP/2: enough for layers side by side
+/// over a long line, little enough to be held in memory when unpacking is slower than the network.
+const STREAM_WINDOW: u32 = 4 << 20;
+const CONNECTION_WINDOW: u32 = 32 << 20;
+
 /// A GET for something in a repository.
 #[derive(Clone, Debug)]
 pub(super) struct Get {
@@ -173,7 +178,9 @@ impl Connect {
             .redirect(redirect::Policy::none())
             .user_agent(&config.user_agent)
             .connect_timeout(dial_timeout.unwrap_or(config.connect_timeout))
-            .read_timeout(config.read_timeout);
+            .read_timeout(config.read_timeout)
+            .http2_initial_stream_window_size(STREAM_WINDOW)
+            .http2_initial_connection_window_size(CONNECTION_WINDOW);
         let builder = if no_proxy { builder.no_proxy() } else { builder };
         match self {
             Self::Plain { .. } => Ok(builder.tls_certs_only([])),

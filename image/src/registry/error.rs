@@ -23,7 +23,7 @@ pub enum Error {
         reason: String,
     },
     /// No credentials were accepted, or none were given where some are needed.
-    #[error("{host} wants other credentials for {what}{}", Because(.reason))]
+    #[error("not authorized at {host} for {what}{}", Because(.reason))]
     Unauthorized {
         /// What was asked for.
         what: String,

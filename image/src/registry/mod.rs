@@ -76,7 +76,7 @@ pub struct Retry {
 
 impl Default for Retry {
     fn default() -> Self {
-        Self { limit: 4, first_pause: Duration::from_millis(200), longest_pause: Duration::from_secs(5) }
+        Self { limit: 5, first_pause: Duration::from_millis(200), longest_pause: Duration::from_secs(5) }
     }
 }
 

@@ -149,3 +149,21 @@ impl Answer {
         stated.unwrap_or(DEFAULT_LIFETIME).clamp(DEFAULT_LIFETIME, LONGEST_LIFETIME).mul_f64(0.9)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use super::*;
+
+    #[test]
+    fn a_stated_lifetime_is_believed_within_reason() {
+        let seconds = |answer: &str| serde_json::from_str::<Answer>(answer).unwrap().lifetime().as_secs();
+        assert_eq!(seconds(r#"{"expires_in":300}"#), 270);
+        assert_eq!(seconds("{}"), 54);
+        assert_eq!(seconds(r#"{"expires_in":0}"#), 54);
+        assert_eq!(seconds(r#"{"expires_in":-5}"#), 54);
+        assert_eq!(seconds(r#"{"expires_in":1e300}"#), 54);
+        assert_eq!(seconds(r#"{"expires_in":1e9}"#), 24 * 3600 * 9 / 10);
+    }
+}
