@@ -71,8 +71,10 @@ impl std::error::Error for Errno {}
 pub enum Unrunnable {
     /// No such name in any directory of `$PATH`.
     NotInPath,
-    /// No file of that path, or its interpreter is missing.
+    /// No file of that path.
     NotFound,
+    /// The file is there, but not the interpreter or loader that it names.
+    NoInterpreter,
     /// A file the user may not execute.
     PermissionDenied,
     /// A directory.
@@ -86,6 +88,7 @@ impl fmt::Display for Unrunnable {
         f.write_str(match self {
             Unrunnable::NotInPath => "executable file not found in $PATH",
             Unrunnable::NotFound => "no such file or directory",
+            Unrunnable::NoInterpreter => "no such file or directory (the interpreter it names is missing)",
             Unrunnable::PermissionDenied => "permission denied",
             Unrunnable::IsDirectory => "is a directory",
             Unrunnable::ExecFormat => "exec format error",
@@ -132,4 +135,51 @@ pub enum Error {
         /// What was awaited from it.
         step: Step,
     },
+}
+
+impl From<rustix::io::Errno> for Errno {
+    fn from(error: rustix::io::Errno) -> Self {
+        Errno(error.raw_os_error())
+    }
+}
+
+impl From<std::io::Error> for Errno {
+    fn from(error: std::io::Error) -> Self {
+        Errno(error.raw_os_error().unwrap_or(rustix::io::Errno::INVAL.raw_os_error()))
+    }
+}
+
+impl From<nix::errno::Errno> for Errno {
+    fn from(error: nix::errno::Errno) -> Self {
+        Errno(error as i32)
+    }
+}
+
+impl From<crate::cgroup::Error> for Error {
+    fn from(error: crate::cgroup::Error) -> Self {
+        Error::Os {
+            step: Step::Cgroup,
+            what: format!("{} {}", error.action, error.path.display()),
+            cause: error.source.into(),
+        }
+    }
+}
+
+impl Error {
+    /// A value that can never work.
+    pub(super) fn invalid(step: Step, reason: impl Into<String>) -> Self {
+        Error::Invalid { step, reason: reason.into() }
+    }
+}
+
+/// Names the step, and what was attempted, of an error of the kernel.
+pub(super) trait At<T> {
+    /// `what` is only made when there is an error.
+    fn at(self, step: Step, what: impl FnOnce() -> String) -> Result<T, Error>;
+}
+
+impl<T, E: Into<Errno>> At<T> for Result<T, E> {
+    fn at(self, step: Step, what: impl FnOnce() -> String) -> Result<T, Error> {
+        self.map_err(|error| Error::Os { step, what: what(), cause: error.into() })
+    }
 }

@@ -15,14 +15,36 @@
 //!   pod has none; with a path that one; without a path a new one. `pid` absent means the host's. Mount is always new.
 //! - Dropping the future of [`create`] or [`exec`], or a [`Created`] whose gate was never opened, ends the process that was being set up.
 
+mod capabilities;
+mod channel;
+mod child;
+mod command;
+mod cwd;
+mod devices;
 mod error;
+mod filesystem;
+mod inroot;
+mod limits;
+mod masks;
+mod mounts;
+mod namespaces;
+mod options;
 mod pod;
+mod process;
+mod rootfs;
+mod security;
+mod stage;
+mod sysctl;
+mod terminal;
+mod user;
 
 pub use error::{Errno, Error, Step, Unrunnable};
 pub use pod::{PodNamespaces, PodOptions};
 
-use crate::cgroup::Cgroup;
-use std::os::fd::{BorrowedFd, OwnedFd};
+use crate::cgroup::{self, Cgroup};
+use channel::{Report, Reports};
+use child::Child;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
 /// A mount of the root filesystem, as containerd's Mount message has it.
@@ -81,20 +103,37 @@ pub struct Created {
 
 /// Sets a container up to the point just before execve. On failure no process, mount or cgroup is left.
 pub async fn create(request: CreateRequest<'_>) -> Result<Created, Error> {
-    let _ = request;
-    Err(Error::Unsupported("create is".into()))
+    cgroup::detect();
+    let (ours, theirs) = channel::pair()?;
+    let stage = Child::fork(|| stage::create(&request, theirs.as_fd()))?;
+    drop((theirs, request));
+    let reports = Reports::new(ours)?;
+    let mut arrival = Arrival::default();
+    let result = arrival.wait(&reports, Until::Ready).await;
+    stage.reaped().await;
+    if let Err(error) = result {
+        arrival.undo().await;
+        return Err(error);
+    }
+    let (pid, pidfd) = arrival.hand_over()?;
+    let cgroup = Cgroup::open(&arrival.cgroup);
+    Ok(Created { pid, pidfd, console: arrival.console, gate: StartGate { reports }, cgroup })
 }
 
 /// Holds a created container back from execve; dropped unopened, the process ends with code 1.
 #[derive(Debug)]
 pub struct StartGate {
-    _socket: OwnedFd,
+    reports: Reports,
 }
 
 impl StartGate {
     /// Lets execve happen and tells whether it worked. After an error the process is gone (reap it by its pidfd).
     pub async fn start(self) -> Result<(), Error> {
-        Err(Error::Unsupported("start is".into()))
+        self.reports.open_gate()?;
+        match self.reports.next().await? {
+            Some((Report::Failed(error), _)) => Err(error),
+            _ => Ok(()),
+        }
     }
 }
 
@@ -139,6 +178,88 @@ pub struct Execed {
 
 /// Starts another process in a container; returns once its execve has worked.
 pub async fn exec(request: ExecRequest<'_>) -> Result<Execed, Error> {
-    let _ = request;
-    Err(Error::Unsupported("exec is".into()))
+    cgroup::detect();
+    let (ours, theirs) = channel::pair()?;
+    let stage = Child::fork(|| stage::exec(&request, theirs.as_fd()))?;
+    drop((theirs, request));
+    let reports = Reports::new(ours)?;
+    let mut arrival = Arrival::default();
+    let result = arrival.wait(&reports, Until::Executed).await;
+    stage.reaped().await;
+    if let Err(error) = result {
+        arrival.undo().await;
+        return Err(error);
+    }
+    let (pid, pidfd) = arrival.hand_over()?;
+    Ok(Execed { pid, pidfd, console: arrival.console })
+}
+
+/// How far a process must come.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Until {
+    Ready,
+    Executed,
+}
+
+/// What has been heard of a process on its way.
+#[derive(Debug, Default)]
+struct Arrival {
+    child: Option<Child>,
+    cgroup: String,
+    console: Option<OwnedFd>,
+    ready: bool,
+    failure: Option<Error>,
+}
+
+impl Arrival {
+    /// Follows the reports. The stage and the process it makes report in any order; after a failure both end, so that
+    /// listening to the end tells all there is.
+    async fn wait(&mut self, reports: &Reports, until: Until) -> Result<(), Error> {
+        while !(until == Until::Ready && self.ready && self.child.is_some()) {
+            match reports.next().await? {
+                Some((report, attached)) => self.hear(report, attached)?,
+                None => return self.at_end(),
+            }
+        }
+        Ok(())
+    }
+
+    fn hear(&mut self, report: Report, attached: Vec<OwnedFd>) -> Result<(), Error> {
+        match report {
+            Report::Spawned { pid, cgroup } => {
+                self.cgroup = cgroup;
+                self.child = Some(Child::adopt(pid)?);
+            }
+            Report::Ready { .. } => {
+                self.ready = true;
+                self.console = attached.into_iter().next();
+            }
+            Report::Failed(error) => self.failure = Some(error),
+        }
+        Ok(())
+    }
+
+    fn at_end(&mut self) -> Result<(), Error> {
+        match self.failure.take() {
+            Some(error) => Err(error),
+            None if self.ready && self.child.is_some() => Ok(()),
+            None => Err(Error::Died { step: Step::Process }),
+        }
+    }
+
+    async fn undo(&mut self) {
+        if let Some(child) = self.child.take() {
+            child.kill().await;
+        }
+        if !self.cgroup.is_empty() {
+            let _ = Cgroup::open(&self.cgroup).remove();
+        }
+    }
+
+    fn hand_over(&mut self) -> Result<(u32, OwnedFd), Error> {
+        let died = || Error::Died { step: Step::Process };
+        let child = self.child.take().ok_or_else(died)?;
+        let pid = child.pid;
+        Ok((pid, child.release().ok_or_else(died)?))
+    }
 }

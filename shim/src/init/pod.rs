@@ -1,8 +1,24 @@
-//! The namespaces that the containers of a pod share, made without any process that stays.
+//! The namespaces that the containers of a pod share, made without any process that stays: a fork makes them, hands them
+//! over by descriptor and ends. Only a shared PID namespace needs a first process, which sleeps for ever.
 
-use super::Error;
-use std::os::fd::OwnedFd;
-use std::path::PathBuf;
+use super::channel::{self, Attached, Report};
+use super::child;
+use super::error::At;
+use super::options::Options;
+use super::sysctl::{self, Owned};
+use super::{Error, Step, filesystem, process, rootfs, user};
+use crate::cgroup::Cgroup;
+use crate::spec::Resources;
+use crate::sys;
+use rustix::fs::{CWD, Mode, OFlags, fstatfs, open, openat};
+use rustix::io::Errno;
+use rustix::mount::{MountPropagationFlags, UnmountFlags, mount_bind, mount_change, unmount};
+use rustix::process::{Pid, PidfdFlags, pidfd_open};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::{Path, PathBuf};
+
+const NSFS: i64 = 0x6e73_6673;
+const DEFAULT_SHM: u64 = 64 * 1024 * 1024;
 
 /// What a pod asks for.
 #[derive(Debug, Clone, Default)]
@@ -31,26 +47,33 @@ pub struct PodNamespaces {
     pub(super) net: Option<OwnedFd>,
     pub(super) ipc: Option<OwnedFd>,
     pub(super) uts: Option<OwnedFd>,
+    /// A mount namespace whose root is the pod's `/dev/shm`.
     pub(super) shm: Option<OwnedFd>,
-    pub(super) pid: Option<PodInit>,
+    init: Option<PodInit>,
+    /// Only where this pod made the namespace.
     pinned: Option<PathBuf>,
-    cgroup_path: String,
+    cgroup: Option<Cgroup>,
 }
 
 /// The first process of a shared PID namespace.
 #[derive(Debug)]
-pub(super) struct PodInit {
-    pub(super) pid: u32,
-    pub(super) pidfd: OwnedFd,
-    pub(super) namespace: OwnedFd,
+struct PodInit {
+    pid: u32,
+    pidfd: OwnedFd,
 }
 
 impl PodNamespaces {
     /// Makes them, pins the network namespace, brings `lo` up, sets host name and sysctls, makes the pod's cgroup.
     /// On failure nothing is left behind.
     pub fn create(options: &PodOptions) -> Result<Self, Error> {
-        let _ = options;
-        Err(Error::Unsupported("pods are".into()))
+        let mut pod = Self::default();
+        match pod.fill(options) {
+            Ok(()) => Ok(pod),
+            Err(error) => {
+                let _ = pod.destroy();
+                Err(error)
+            }
+        }
     }
 
     /// The host's own namespaces: a container without a sandbox.
@@ -61,13 +84,250 @@ impl PodNamespaces {
     /// Host pid of the first process of the shared PID namespace, if there is one. It is a child of the caller; who waits for
     /// "any child" must expect it.
     pub fn init_pid(&self) -> Option<u32> {
-        self.pid.as_ref().map(|init| init.pid)
+        self.init.as_ref().map(|init| init.pid)
+    }
+
+    fn fill(&mut self, options: &PodOptions) -> Result<(), Error> {
+        let netns = if options.host_network { None } else { Some(NetworkPlan::of(options)?) };
+        if let Some(NetworkPlan::New(path)) = &netns {
+            self.pinned = Some(path.clone());
+        }
+        if !options.cgroup_path.is_empty() {
+            self.cgroup = Some(Cgroup::open(&options.cgroup_path));
+            Cgroup::create(&options.cgroup_path, &Resources::default())?;
+        }
+        let (ours, theirs) = channel::pair()?;
+        let maker = sys::fork(|| Maker { options, netns: &netns, socket: theirs.as_fd() }.run())
+            .at(Step::Process, || "fork".into())?;
+        drop(theirs);
+        let maker = pidfd_of(maker)?;
+        let heard = self.hear(ours.as_fd());
+        child::wait(maker.as_fd());
+        heard
+    }
+
+    fn hear(&mut self, socket: BorrowedFd<'_>) -> Result<(), Error> {
+        let (mut ready, mut failure) = (false, None);
+        loop {
+            match channel::receive(socket).at(Step::Pod, || "receive a report".into())? {
+                Some((Report::Spawned { pid, .. }, _)) => {
+                    self.init = Some(PodInit { pid, pidfd: pidfd_of(pid)? })
+                }
+                Some((Report::Failed(error), _)) => failure = Some(error),
+                Some((Report::Ready { attached }, descriptors)) => {
+                    ready = true;
+                    attached.into_iter().zip(descriptors).for_each(|(what, fd)| self.take(what, fd));
+                }
+                None => break,
+            }
+        }
+        match failure {
+            Some(error) => Err(error),
+            None if ready => Ok(()),
+            None => Err(Error::Died { step: Step::Pod }),
+        }
+    }
+
+    fn take(&mut self, what: Attached, descriptor: OwnedFd) {
+        match what {
+            Attached::Net => self.net = Some(descriptor),
+            Attached::Ipc => self.ipc = Some(descriptor),
+            Attached::Uts => self.uts = Some(descriptor),
+            Attached::Shm => self.shm = Some(descriptor),
+            Attached::Console => {}
+        }
     }
 
     /// Kills the pod's first process, unpins the network namespace, removes the pod's cgroup. Repeatable.
     pub fn destroy(&mut self) -> Result<(), Error> {
-        self.pinned = None;
-        self.cgroup_path.clear();
+        if let Some(init) = self.init.take() {
+            child::kill_and_wait(init.pidfd.as_fd());
+        }
+        (self.net, self.ipc, self.uts, self.shm) = (None, None, None, None);
+        if let Some(path) = &self.pinned {
+            unpin(path)?;
+            self.pinned = None;
+        }
+        if let Some(cgroup) = &self.cgroup {
+            cgroup.remove()?;
+            self.cgroup = None;
+        }
         Ok(())
     }
+}
+
+fn pidfd_of(pid: u32) -> Result<OwnedFd, Error> {
+    let number = Pid::from_raw(pid as i32).ok_or_else(|| Error::invalid(Step::Pod, "pid 0 was reported"))?;
+    pidfd_open(number, PidfdFlags::empty()).at(Step::Pod, || format!("open the pidfd of {pid}"))
+}
+
+/// Where the network namespace comes from.
+#[derive(Debug)]
+enum NetworkPlan {
+    /// Made and pinned at this path.
+    New(PathBuf),
+    /// There already, made by somebody else, who also unpins it.
+    Join(OwnedFd),
+}
+
+impl NetworkPlan {
+    fn of(options: &PodOptions) -> Result<Self, Error> {
+        let path = options.netns_path.clone().filter(|path| path.is_absolute()).ok_or_else(|| {
+            Error::invalid(Step::Pod, format!("netns_path {:?} is not an absolute path", options.netns_path))
+        })?;
+        match open(&path, OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK, Mode::empty()) {
+            Err(Errno::NOENT) => Ok(Self::New(path)),
+            Err(error) => Err(error).at(Step::Pod, || format!("open {}", path.display())),
+            Ok(file) if fstatfs(&file).is_ok_and(|fs| fs.f_type == NSFS) => Ok(Self::Join(file)),
+            Ok(_) => Ok(Self::New(path)),
+        }
+    }
+}
+
+fn unpin(path: &Path) -> Result<(), Error> {
+    match unmount(path, UnmountFlags::DETACH | UnmountFlags::NOFOLLOW) {
+        Ok(()) | Err(Errno::INVAL | Errno::NOENT) => {}
+        Err(error) => return Err(error).at(Step::Pod, || format!("unmount {}", path.display())),
+    }
+    match std::fs::remove_file(path) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            Err(error).at(Step::Pod, || format!("remove {}", path.display()))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// The fork that makes the namespaces.
+struct Maker<'a> {
+    options: &'a PodOptions,
+    netns: &'a Option<NetworkPlan>,
+    socket: BorrowedFd<'a>,
+}
+
+impl Maker<'_> {
+    fn run(&self) -> u8 {
+        match self.make() {
+            Ok(()) => 0,
+            Err(error) => {
+                channel::send(self.socket, &Report::Failed(error), &[]);
+                1
+            }
+        }
+    }
+
+    fn make(&self) -> Result<(), Error> {
+        process::begin()?;
+        let own = self.enter_new()?;
+        self.configure(own)?;
+        let mut made = Vec::new();
+        for (kind, wanted) in [(Attached::Net, own.net), (Attached::Ipc, own.ipc), (Attached::Uts, own.uts)] {
+            if wanted {
+                made.push((kind, namespace_file(kind)?));
+            }
+        }
+        if own.ipc {
+            made.push((Attached::Shm, self.shared_memory()?));
+        }
+        if self.options.shared_pid {
+            self.spawn_init()?;
+        }
+        let attached = made.iter().map(|(kind, _)| *kind).collect();
+        let descriptors: Vec<_> = made.iter().map(|(_, fd)| fd.as_fd()).collect();
+        channel::send(self.socket, &Report::Ready { attached }, &descriptors);
+        Ok(())
+    }
+
+    /// Leaves the host's namespaces for new ones, or the one to be joined.
+    fn enter_new(&self) -> Result<Owned, Error> {
+        let own =
+            Owned { net: self.netns.is_some(), ipc: !self.options.host_ipc, uts: !self.options.host_network };
+        let mut kinds = 0;
+        if let Some(NetworkPlan::New(_)) = self.netns {
+            kinds |= libc::CLONE_NEWNET;
+        }
+        if own.ipc {
+            kinds |= libc::CLONE_NEWIPC;
+        }
+        if own.uts {
+            kinds |= libc::CLONE_NEWUTS;
+        }
+        sys::unshare(kinds).at(Step::Pod, || "unshare".into())?;
+        match self.netns {
+            Some(NetworkPlan::New(path)) => pin(path)?,
+            Some(NetworkPlan::Join(file)) => {
+                sys::setns(file.as_fd(), libc::CLONE_NEWNET)
+                    .at(Step::Pod, || "join the network namespace".into())?;
+            }
+            None => {}
+        }
+        Ok(own)
+    }
+
+    fn configure(&self, own: Owned) -> Result<(), Error> {
+        if own.net {
+            sys::bring_up("lo").at(Step::Pod, || "bring lo up".into())?;
+        }
+        if own.uts && !self.options.hostname.is_empty() {
+            let name = &self.options.hostname;
+            rustix::system::sethostname(name.as_bytes()).at(Step::Hostname, || format!("set {name:?}"))?;
+        }
+        let parameters = self.options.sysctls.iter().map(|(name, value)| (name.as_str(), value.as_str()));
+        sysctl::write(parameters, own)
+    }
+
+    /// A mount namespace with nothing in it but a tmpfs: containers enter it to copy that mount. The host's mount table
+    /// never has it. The process has lost the host's files when this returns.
+    fn shared_memory(&self) -> Result<OwnedFd, Error> {
+        let what = || "make the pod's /dev/shm".to_owned();
+        let size = if self.options.shm_size == 0 { DEFAULT_SHM } else { self.options.shm_size };
+        let options = Options::parse(&["nosuid", "nodev", "noexec", "mode=1777", &format!("size={size}")])?;
+        let shm = filesystem::mount("tmpfs", "shm", &options)?;
+        sys::unshare(libc::CLONE_NEWNS).at(Step::Pod, what)?;
+        let namespace =
+            open("/proc/self/ns/mnt", OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty()).at(Step::Pod, what)?;
+        mount_change("/", MountPropagationFlags::PRIVATE | MountPropagationFlags::REC).at(Step::Pod, what)?;
+        let target =
+            openat(CWD, "/dev/shm", OFlags::PATH | OFlags::CLOEXEC, Mode::empty()).at(Step::Pod, what)?;
+        filesystem::attach(shm.as_fd(), target.as_fd()).at(Step::Pod, what)?;
+        rootfs::pivot(shm.as_fd())?;
+        Ok(namespace)
+    }
+
+    /// The first process of the shared PID namespace: it only has to be there and to let orphans vanish. It has no privileges
+    /// and, with shared memory of the pod's own, no sight of the host's files.
+    fn spawn_init(&self) -> Result<(), Error> {
+        let pid = sys::clone_sibling(libc::CLONE_NEWPID, None, || {
+            let _ = user::die_with_shim();
+            sys::exit_quietly_on_children();
+            let alive = sys::keep_only(self.socket).is_ok_and(|socket| channel::shim_lives(socket.as_fd()));
+            if !alive || user::give_up_capabilities().is_err() {
+                return 1;
+            }
+            sys::close_all();
+            sys::sleep_for_ever()
+        })
+        .at(Step::Pod, || "make the first process".into())?;
+        channel::send(self.socket, &Report::Spawned { pid, cgroup: String::new() }, &[]);
+        Ok(())
+    }
+}
+
+fn namespace_file(kind: Attached) -> Result<OwnedFd, Error> {
+    let name = match kind {
+        Attached::Net => "net",
+        Attached::Ipc => "ipc",
+        _ => "uts",
+    };
+    open(format!("/proc/self/ns/{name}"), OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())
+        .at(Step::Pod, || format!("open the {name} namespace"))
+}
+
+fn pin(path: &Path) -> Result<(), Error> {
+    let what = || format!("pin the network namespace at {}", path.display());
+    if let Some(parent) = path.parent() {
+        std::fs::create_dir_all(parent).at(Step::Pod, what)?;
+    }
+    let flags = OFlags::RDONLY | OFlags::CREATE | OFlags::CLOEXEC | OFlags::NOFOLLOW;
+    open(path, flags, Mode::from_raw_mode(0o444)).at(Step::Pod, what)?;
+    mount_bind("/proc/self/ns/net", path).at(Step::Pod, what)
 }

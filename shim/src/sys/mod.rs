@@ -1,8 +1,16 @@
 //! The system calls that no safe library offers. The only unsafe code of the project is here.
 
 pub(crate) mod child;
-mod ready;
-pub(crate) use ready::watched;
-pub(crate) mod daemon;
 pub(crate) mod heap;
-pub(crate) use daemon::fork;
+mod link;
+mod mount;
+mod process;
+mod ready;
+
+pub(crate) use link::bring_up;
+pub(crate) use mount::{MountAttributes, mount_setattr};
+pub(crate) use process::{
+    clone_sibling, close_all, exit_quietly_on_children, fork, keep_only, place, reset_signals, setns,
+    sleep_for_ever, unshare,
+};
+pub(crate) use ready::watched;

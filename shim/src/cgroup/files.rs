@@ -1,0 +1,117 @@
+//! The files and directories of a cgroup hierarchy.
+
+use super::Error;
+use std::fs::{self, OpenOptions};
+use std::io::{ErrorKind, Write};
+use std::path::Path;
+use std::time::Duration;
+
+/// How long processes that were killed may take to leave a group.
+const PATIENCE: u32 = 200;
+
+/// Writes to a control file in one write, as the kernel wants it.
+pub(super) fn write(directory: &Path, file: &str, value: &str) -> Result<(), Error> {
+    let path = directory.join(file);
+    let done =
+        OpenOptions::new().write(true).open(&path).and_then(|mut file| file.write_all(value.as_bytes()));
+    done.map_err(|source| Error { action: format!("write {value:?} to"), path, source })
+}
+
+/// Reads a control file, without the newline at its end.
+pub(super) fn read(directory: &Path, file: &str) -> Result<String, Error> {
+    let path = directory.join(file);
+    match fs::read_to_string(&path) {
+        Ok(text) => Ok(text.trim_end().to_owned()),
+        Err(source) => Err(Error { action: "read".into(), path, source }),
+    }
+}
+
+/// A number from a control file, `max` and what is not there being `None`.
+pub(super) fn number(directory: &Path, file: &str) -> Option<u64> {
+    read(directory, file).ok()?.parse().ok()
+}
+
+/// A number from a control file of names and numbers; 0 when it is not there.
+pub(super) fn field(text: &str, name: &str) -> u64 {
+    let value = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+    value.and_then(|value| value.trim().parse().ok()).unwrap_or(0)
+}
+
+/// Makes a group and its parents; tells `made` of each new one, the topmost first.
+pub(super) fn make(directory: &Path, made: &mut dyn FnMut(&Path) -> Result<(), Error>) -> Result<(), Error> {
+    match fs::create_dir(directory) {
+        Ok(()) => return made(directory),
+        Err(error) if error.kind() == ErrorKind::AlreadyExists => return Ok(()),
+        Err(error) if error.kind() == ErrorKind::NotFound => {}
+        Err(source) => return Err(create_failed(directory, source)),
+    }
+    if let Some(parent) = directory.parent() {
+        make(parent, made)?;
+    }
+    match fs::create_dir(directory) {
+        Err(error) if error.kind() == ErrorKind::AlreadyExists => Ok(()),
+        Err(source) => Err(create_failed(directory, source)),
+        Ok(()) => made(directory),
+    }
+}
+
+fn create_failed(directory: &Path, source: std::io::Error) -> Error {
+    Error { action: "create".into(), path: directory.into(), source }
+}
+
+/// The groups below one, deepest last.
+pub(super) fn below(directory: &Path) -> Vec<std::path::PathBuf> {
+    let mut found = vec![directory.to_owned()];
+    let mut next = 0;
+    while next < found.len() {
+        let entries = fs::read_dir(&found[next]).into_iter().flatten().flatten();
+        let groups = entries.filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()));
+        found.extend(groups.map(|entry| entry.path()).collect::<Vec<_>>());
+        next += 1;
+    }
+    found
+}
+
+/// Removes a group and those below it, giving processes on their way out time to leave.
+pub(super) fn remove(directory: &Path) -> Result<(), Error> {
+    if rmdir(directory).is_ok() {
+        return Ok(());
+    }
+    for group in below(directory).iter().rev() {
+        remove_one(group)?;
+    }
+    Ok(())
+}
+
+fn remove_one(directory: &Path) -> Result<(), Error> {
+    for _ in 0..PATIENCE {
+        match rmdir(directory) {
+            Err(error) if error.kind() == ErrorKind::ResourceBusy => {
+                std::thread::sleep(Duration::from_millis(1))
+            }
+            Err(source) => return Err(Error { action: "remove".into(), path: directory.into(), source }),
+            Ok(()) => return Ok(()),
+        }
+    }
+    let source = ErrorKind::ResourceBusy.into();
+    Err(Error { action: "remove (processes still in it)".into(), path: directory.into(), source })
+}
+
+fn rmdir(directory: &Path) -> std::io::Result<()> {
+    match fs::remove_dir(directory) {
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
+        other => other,
+    }
+}
+
+/// Reads a control file until it says `wanted`.
+pub(super) fn await_state(directory: &Path, file: &str, wanted: &dyn Fn(&str) -> bool) -> Result<(), Error> {
+    for _ in 0..PATIENCE {
+        if wanted(&read(directory, file)?) {
+            return Ok(());
+        }
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    let source = ErrorKind::TimedOut.into();
+    Err(Error { action: "await a change of".into(), path: directory.join(file), source })
+}

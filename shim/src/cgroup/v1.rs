@@ -1,0 +1,199 @@
+//! Limits in the hierarchies of v1.
+
+use super::Error;
+use super::files::{make, number, read, write};
+use super::hierarchy::Hierarchy;
+use crate::spec::{Cpu, DeviceRule, Memory, Resources};
+use std::io::ErrorKind;
+use std::path::{Path, PathBuf};
+
+/// The group's directory in each hierarchy.
+pub(super) struct Group<'a> {
+    pub(super) hierarchies: &'a [Hierarchy],
+    pub(super) path: &'a Path,
+}
+
+/// Device access that no container works without; the access of the rule is `rwm`.
+const DEVICES: &[&str] = &[
+    "c 1:3 rwm",
+    "c 1:5 rwm",
+    "c 1:7 rwm",
+    "c 1:8 rwm",
+    "c 1:9 rwm",
+    "c 5:0 rwm",
+    "c 5:1 rwm",
+    "c 5:2 rwm",
+    "c 136:* rwm",
+    "c *:* m",
+    "b *:* m",
+];
+
+impl Group<'_> {
+    pub(super) fn create(&self) -> Result<(), Error> {
+        for hierarchy in self.hierarchies {
+            let is_cpuset = hierarchy.has("cpuset");
+            make(&hierarchy.mount.join(self.path), &mut |made| {
+                if is_cpuset { inherit_cpuset(made) } else { Ok(()) }
+            })?;
+        }
+        Ok(())
+    }
+
+    /// Where a controller's files are.
+    pub(super) fn directory(&self, controller: &str) -> Option<PathBuf> {
+        let hierarchy = self.hierarchies.iter().find(|hierarchy| hierarchy.has(controller))?;
+        Some(hierarchy.mount.join(self.path))
+    }
+
+    /// A limit that was asked for must not get lost because its controller is missing.
+    fn required(&self, controller: &str) -> Result<PathBuf, Error> {
+        self.directory(controller).ok_or_else(|| Error {
+            action: format!("limit {controller}, which no hierarchy of this host controls, of"),
+            path: self.path.to_owned(),
+            source: ErrorKind::NotFound.into(),
+        })
+    }
+
+    pub(super) fn apply(&self, resources: &Resources) -> Result<(), Error> {
+        if !resources.devices.is_empty() {
+            allow_devices(&self.required("devices")?, &resources.devices)?;
+        }
+        if let Some(memory) = &resources.memory {
+            limit_memory(&self.required("memory")?, memory)?;
+        }
+        if let Some(cpu) = &resources.cpu {
+            self.limit_cpu(cpu)?;
+        }
+        if let Some(pids) = &resources.pids {
+            let limit = if pids.limit > 0 { pids.limit.to_string() } else { "max".into() };
+            write(&self.required("pids")?, "pids.max", &limit)?;
+        }
+        self.limit_others(resources)
+    }
+
+    fn limit_cpu(&self, cpu: &Cpu) -> Result<(), Error> {
+        for (file, value) in [("cpuset.cpus", &cpu.cpus), ("cpuset.mems", &cpu.mems)] {
+            if !value.is_empty() {
+                write(&self.required("cpuset")?, file, value)?;
+            }
+        }
+        let time = [
+            cpu.shares.is_some(),
+            cpu.quota.is_some(),
+            cpu.period.is_some(),
+            cpu.burst.is_some(),
+            cpu.idle.is_some(),
+        ];
+        if time.contains(&true) { limit_cpu_time(&self.required("cpu")?, cpu) } else { Ok(()) }
+    }
+
+    fn limit_others(&self, resources: &Resources) -> Result<(), Error> {
+        for limit in &resources.hugepage_limits {
+            // Without the controller nobody is given huge pages to count, which a limit of 0 asks for anyway.
+            if limit.limit == 0 && self.directory("hugetlb").is_none() {
+                continue;
+            }
+            let file = format!("hugetlb.{}.limit_in_bytes", limit.page_size);
+            write(&self.required("hugetlb")?, &file, &limit.limit.to_string())?;
+        }
+        if let Some(weight) =
+            resources.block_io.as_ref().and_then(|io| io.weight).filter(|weight| *weight > 0)
+        {
+            let directory = self.required("blkio")?;
+            let weight = weight.to_string();
+            write(&directory, "blkio.weight", &weight)
+                .or_else(|_| write(&directory, "blkio.bfq.weight", &weight))?;
+        }
+        if let Some(file) = resources.unified.keys().next() {
+            let source = ErrorKind::Unsupported.into();
+            return Err(Error { action: "on cgroup v1, set unified".into(), path: file.into(), source });
+        }
+        Ok(())
+    }
+}
+
+/// A new cpuset group is empty, and nothing may run in it: give it what its parent has.
+fn inherit_cpuset(directory: &Path) -> Result<(), Error> {
+    let Some(parent) = directory.parent() else { return Ok(()) };
+    for file in ["cpuset.cpus", "cpuset.mems"] {
+        let mut value = read(parent, file)?;
+        if value.is_empty() {
+            inherit_cpuset(parent)?;
+            value = read(parent, file)?;
+        }
+        write(directory, file, &value)?;
+    }
+    Ok(())
+}
+
+/// Memory alone may never be allowed more than memory and swap together: which of the two goes first depends on the direction.
+fn limit_memory(directory: &Path, memory: &Memory) -> Result<(), Error> {
+    const LIMIT: &str = "memory.limit_in_bytes";
+    const TOGETHER: &str = "memory.memsw.limit_in_bytes";
+    let together = number(directory, TOGETHER);
+    let raised_with_limit = memory.limit.filter(|limit| above(*limit, together));
+    // Without swap accounting there is no such file, and swap cannot be limited.
+    let swap = memory.swap.filter(|swap| *swap != 0).or(raised_with_limit).filter(|_| together.is_some());
+    let raise = swap.is_some_and(|swap| above(swap, together));
+    let mut writes = vec![(LIMIT, memory.limit.filter(|limit| *limit != 0)), (TOGETHER, swap)];
+    if raise {
+        writes.reverse();
+    }
+    writes.push(("memory.soft_limit_in_bytes", memory.reservation.filter(|limit| *limit != 0)));
+    writes.push(("memory.swappiness", memory.swappiness.map(|value| value as i64)));
+    writes.push(("memory.oom_control", memory.disable_oom_killer.filter(|disable| *disable).map(i64::from)));
+    for (file, value) in writes {
+        if let Some(value) = value {
+            write(directory, file, &value.to_string())?;
+        }
+    }
+    Ok(())
+}
+
+fn above(limit: i64, current: Option<u64>) -> bool {
+    current.is_some_and(|current| u64::try_from(limit).unwrap_or(u64::MAX) > current)
+}
+
+fn limit_cpu_time(directory: &Path, cpu: &Cpu) -> Result<(), Error> {
+    let set = |file: &str, value: Option<i64>| match value {
+        Some(value) => write(directory, file, &value.to_string()),
+        None => Ok(()),
+    };
+    set("cpu.idle", cpu.idle)?;
+    if cpu.idle != Some(1) {
+        set("cpu.shares", cpu.shares.filter(|shares| *shares > 0).map(|shares| shares as i64))?;
+    }
+    let quota = cpu.quota.filter(|quota| *quota != 0);
+    let period = cpu.period.filter(|period| *period != 0).map(|period| period as i64);
+    // The ratio of a new period to the old quota may be refused: then the quota goes first.
+    if set("cpu.cfs_period_us", period).is_err() {
+        set("cpu.cfs_quota_us", quota)?;
+        set("cpu.cfs_period_us", period)?;
+    }
+    set("cpu.cfs_quota_us", quota)?;
+    set("cpu.cfs_burst_us", cpu.burst.map(|burst| burst as i64))
+}
+
+/// The rules in order, then what no container works without unless everything is allowed.
+fn allow_devices(directory: &Path, rules: &[DeviceRule]) -> Result<(), Error> {
+    for rule in rules {
+        let file = if rule.allow { "devices.allow" } else { "devices.deny" };
+        write(directory, file, &device_rule(rule))?;
+    }
+    if rules.iter().any(|rule| !rule.allow) {
+        for rule in DEVICES {
+            write(directory, "devices.allow", rule)?;
+        }
+    }
+    Ok(())
+}
+
+fn device_rule(rule: &DeviceRule) -> String {
+    let number = |number: Option<i64>| match number {
+        Some(number) if number >= 0 => number.to_string(),
+        _ => "*".into(),
+    };
+    let kind = if rule.kind.is_empty() { "a" } else { &rule.kind };
+    let access = if rule.access.is_empty() { "rwm" } else { &rule.access };
+    format!("{kind} {}:{} {access}", number(rule.major), number(rule.minor))
+}

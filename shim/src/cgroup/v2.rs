@@ -1,0 +1,145 @@
+//! Limits in the one hierarchy of v2.
+
+use super::Error;
+use super::files::{make, read, write};
+use crate::spec::{Cpu, Memory, Resources};
+use std::io::ErrorKind;
+use std::path::Path;
+
+/// Makes the group; its ancestors pass on every controller they have.
+pub(super) fn create(root: &Path, path: &Path) -> Result<(), Error> {
+    make(&root.join(path), &mut |_| Ok(()))?;
+    let mut ancestors: Vec<_> = path.ancestors().skip(1).collect();
+    ancestors.reverse();
+    ancestors.into_iter().try_for_each(|ancestor| pass_controllers_on(&root.join(ancestor)))
+}
+
+fn pass_controllers_on(group: &Path) -> Result<(), Error> {
+    let passed = read(group, "cgroup.subtree_control")?;
+    let available = read(group, "cgroup.controllers")?;
+    let missing = available.split(' ').filter(|have| !passed.split(' ').any(|passed| passed == *have));
+    for controller in missing.filter(|name| !name.is_empty()) {
+        // One that cannot be passed on (cpu beside realtime processes) is missed only when its limit is asked for.
+        let _ = write(group, "cgroup.subtree_control", &format!("+{controller}"));
+    }
+    Ok(())
+}
+
+/// Sets the limits. Device rules need a program of their own, which is not built yet.
+pub(super) fn apply(group: &Path, resources: &Resources) -> Result<(), Error> {
+    let mut writes = Vec::new();
+    if let Some(memory) = &resources.memory {
+        memory_limits(memory, &mut writes);
+    }
+    if let Some(cpu) = &resources.cpu {
+        cpu_limits(group, cpu, &mut writes);
+    }
+    if let Some(pids) = &resources.pids {
+        writes.push(("pids.max".into(), limit(if pids.limit > 0 { pids.limit } else { -1 })));
+    }
+    for huge in &resources.hugepage_limits {
+        let file = format!("hugetlb.{}.max", huge.page_size);
+        if huge.limit > 0 || group.join(&file).exists() {
+            writes.push((file, huge.limit.to_string()));
+        }
+    }
+    writes.extend(resources.unified.iter().map(|(file, value)| (file.clone(), value.clone())));
+    for (file, value) in writes {
+        if file.contains('/') {
+            let source = ErrorKind::InvalidInput.into();
+            return Err(Error { action: "set unified".into(), path: file.into(), source });
+        }
+        write(group, &file, &value)?;
+    }
+    set_io_weight(group, resources)
+}
+
+fn limit(value: i64) -> String {
+    if value < 0 { "max".into() } else { value.to_string() }
+}
+
+fn memory_limits(memory: &Memory, writes: &mut Vec<(String, String)>) {
+    let hard = memory.limit.filter(|limit| *limit != 0);
+    if let Some(swap) = memory.swap.filter(|swap| *swap != 0) {
+        let alone = if swap < 0 { -1 } else { (swap - hard.unwrap_or(0).max(0)).max(0) };
+        writes.push(("memory.swap.max".into(), limit(alone)));
+    }
+    if let Some(hard) = hard {
+        writes.push(("memory.max".into(), limit(hard)));
+    }
+    if let Some(soft) = memory.reservation.filter(|limit| *limit != 0) {
+        writes.push(("memory.low".into(), limit(soft)));
+    }
+}
+
+fn cpu_limits(group: &Path, cpu: &Cpu, writes: &mut Vec<(String, String)>) {
+    let mut push = |file: &str, value: String| writes.push((file.into(), value));
+    if let Some(idle) = cpu.idle {
+        push("cpu.idle", idle.to_string());
+    }
+    if let Some(shares) = cpu.shares.filter(|shares| *shares > 0 && cpu.idle != Some(1)) {
+        push("cpu.weight", weight(shares).to_string());
+    }
+    if cpu.quota.is_some_and(|quota| quota != 0) || cpu.period.is_some_and(|period| period != 0) {
+        push("cpu.max", bandwidth(group, cpu));
+    }
+    if let Some(burst) = cpu.burst {
+        push("cpu.max.burst", burst.to_string());
+    }
+    for (file, value) in [("cpuset.cpus", &cpu.cpus), ("cpuset.mems", &cpu.mems)] {
+        if !value.is_empty() {
+            push(file, value.clone());
+        }
+    }
+}
+
+/// Quota and period in one line; what is absent keeps its value.
+fn bandwidth(group: &Path, cpu: &Cpu) -> String {
+    let current = read(group, "cpu.max").unwrap_or_default();
+    let (quota, period) = current.split_once(' ').unwrap_or(("max", "100000"));
+    let quota = cpu.quota.filter(|quota| *quota != 0).map_or(quota.to_owned(), limit);
+    let period =
+        cpu.period.filter(|period| *period != 0).map_or(period.to_owned(), |period| period.to_string());
+    format!("{quota} {period}")
+}
+
+/// The range 2 to 262144 of v1 onto 1 to 10000, as every runtime does it.
+fn weight(shares: u64) -> u64 {
+    1 + (shares.clamp(2, 262_144) - 2) * 9999 / 262_142
+}
+
+fn set_io_weight(group: &Path, resources: &Resources) -> Result<(), Error> {
+    let Some(weight) = resources.block_io.as_ref().and_then(|io| io.weight).filter(|weight| *weight > 0)
+    else {
+        return Ok(());
+    };
+    if write(group, "io.bfq.weight", &weight.to_string()).is_ok() {
+        return Ok(());
+    }
+    let scaled = 1 + (u64::from(weight.clamp(10, 1000)) - 10) * 9999 / 990;
+    write(group, "io.weight", &scaled.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn shares_span_the_whole_range_of_weights() {
+        assert_eq!((weight(0), weight(2), weight(1024), weight(262_144)), (1, 1, 39, 10_000));
+    }
+
+    #[test]
+    fn swap_is_counted_without_memory() {
+        let mut writes = Vec::new();
+        memory_limits(&Memory { limit: Some(100), swap: Some(150), ..Memory::default() }, &mut writes);
+        memory_limits(&Memory { limit: Some(-1), swap: Some(-1), ..Memory::default() }, &mut writes);
+        let expected = [
+            ("memory.swap.max", "50"),
+            ("memory.max", "100"),
+            ("memory.swap.max", "max"),
+            ("memory.max", "max"),
+        ];
+        assert_eq!(writes, expected.map(|(file, value)| (file.to_owned(), value.to_owned())));
+    }
+}

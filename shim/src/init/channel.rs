@@ -1,0 +1,137 @@
+//! The socket between the shim and the processes that become a container: typed reports up, one byte down.
+//!
+//! It is close-on-exec: end-of-file without a failure means that execve worked.
+
+use super::error::At;
+use super::{Error, Step};
+use rustix::io::Errno;
+use rustix::net::{
+    AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer,
+    SendAncillaryMessage, SendFlags, SocketFlags, SocketType, recvmsg, sendmsg, socketpair,
+};
+use serde::{Deserialize, Serialize};
+use std::io::{IoSlice, IoSliceMut};
+use std::mem::MaybeUninit;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
+
+/// More than any report: paths in it are at most 4 KiB long.
+const REPORT_SIZE: usize = 32 * 1024;
+/// Descriptors in one report: the namespaces of a pod.
+const MAX_DESCRIPTORS: usize = 6;
+
+/// What the processes on the way to execve tell the shim.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) enum Report {
+    /// The stage has made the process of this host pid, in this cgroup, and is done.
+    Spawned {
+        /// Host pid.
+        pid: u32,
+        /// Empty for an exec.
+        cgroup: String,
+    },
+    /// Set up; what it has to hand over (a terminal's master, a pod's namespaces) is attached.
+    Ready {
+        /// What the attached descriptors are, in order.
+        attached: Vec<Attached>,
+    },
+    /// Given up.
+    Failed(Error),
+}
+
+/// What a descriptor that comes with a report is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[allow(missing_docs)]
+pub(super) enum Attached {
+    Console,
+    Net,
+    Ipc,
+    Uts,
+    Shm,
+}
+
+/// Both ends; the first is the shim's.
+pub(super) fn pair() -> Result<(OwnedFd, OwnedFd), Error> {
+    socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)
+        .at(Step::Process, || "make a socket pair".into())
+}
+
+/// Sends a report; a shim that is gone is no error, for then nobody is left to tell.
+pub(super) fn send(socket: BorrowedFd<'_>, report: &Report, descriptors: &[BorrowedFd<'_>]) {
+    let bytes = serde_json::to_vec(report).unwrap_or_default();
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MAX_DESCRIPTORS))];
+    let mut control = SendAncillaryBuffer::new(&mut space);
+    if !descriptors.is_empty() {
+        control.push(SendAncillaryMessage::ScmRights(descriptors));
+    }
+    let _ = sendmsg(socket, &[IoSlice::new(&bytes)], &mut control, SendFlags::NOSIGNAL);
+}
+
+/// Waits, in a process of ours, for the byte that opens the gate; false when the shim is gone or has given up.
+pub(super) fn wait_for_gate(socket: BorrowedFd<'_>) -> bool {
+    let mut byte = [0u8; 1];
+    loop {
+        match rustix::net::recv(socket, &mut byte, RecvFlags::empty()) {
+            Err(Errno::INTR) => {}
+            Ok((_, count)) => return count == 1,
+            Err(_) => return false,
+        }
+    }
+}
+
+/// Whether the shim still holds its end.
+pub(super) fn shim_lives(socket: BorrowedFd<'_>) -> bool {
+    let mut byte = [0u8; 1];
+    rustix::net::recv(socket, &mut byte, RecvFlags::DONTWAIT) == Err(Errno::AGAIN)
+}
+
+/// Receives a report and what is attached; `None` at end-of-file.
+pub(super) fn receive(socket: BorrowedFd<'_>) -> Result<Option<(Report, Vec<OwnedFd>)>, Errno> {
+    let mut bytes = vec![0u8; REPORT_SIZE];
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MAX_DESCRIPTORS))];
+    let mut control = RecvAncillaryBuffer::new(&mut space);
+    let got = recvmsg(socket, &mut [IoSliceMut::new(&mut bytes)], &mut control, RecvFlags::CMSG_CLOEXEC);
+    let got = match got {
+        Err(Errno::CONNRESET) => return Ok(None),
+        other => other?,
+    };
+    if got.bytes == 0 {
+        return Ok(None);
+    }
+    let mut descriptors = Vec::new();
+    for message in control.drain() {
+        if let RecvAncillaryMessage::ScmRights(rights) = message {
+            descriptors.extend(rights);
+        }
+    }
+    let report = serde_json::from_slice(&bytes[..got.bytes]).map_err(|_| Errno::BADMSG)?;
+    Ok(Some((report, descriptors)))
+}
+
+/// The shim's end.
+#[derive(Debug)]
+pub(super) struct Reports(AsyncFd<OwnedFd>);
+
+impl Reports {
+    /// Must be called within the runtime.
+    pub(super) fn new(socket: OwnedFd) -> Result<Self, Error> {
+        rustix::io::ioctl_fionbio(&socket, true).at(Step::Process, || "set up a socket".into())?;
+        crate::sys::watched(socket).map(Self).at(Step::Process, || "watch a socket".into())
+    }
+
+    /// The next report; `None` at end-of-file.
+    pub(super) async fn next(&self) -> Result<Option<(Report, Vec<OwnedFd>)>, Error> {
+        self.0
+            .async_io(Interest::READABLE, |socket| Ok(receive(socket.as_fd())?))
+            .await
+            .at(Step::Process, || "receive a report".into())
+    }
+
+    /// Lets the process at the gate go on.
+    pub(super) fn open_gate(&self) -> Result<(), Error> {
+        rustix::net::send(self.0.get_ref(), b"g", SendFlags::NOSIGNAL)
+            .map(drop)
+            .at(Step::Exec, || "the container's process is gone: open its gate".into())
+    }
+}

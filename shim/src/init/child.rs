@@ -1,0 +1,97 @@
+//! Processes of ours on their way, held by pidfd so that none is left behind whatever is dropped when.
+
+use super::error::At;
+use super::{Error, Step};
+use crate::sys;
+use rustix::io::Errno;
+use rustix::process::{
+    Pid, PidfdFlags, Signal, WaitId, WaitIdOptions, pidfd_open, pidfd_send_signal, waitid,
+};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+/// A child of the shim that is not yet anybody else's business. Dropped, it is killed and reaped.
+#[derive(Debug)]
+pub(super) struct Child {
+    pub(super) pid: u32,
+    pidfd: Option<OwnedFd>,
+}
+
+impl Child {
+    /// Runs `work` in a fork.
+    pub(super) fn fork(work: impl FnOnce() -> u8) -> Result<Self, Error> {
+        let pid = sys::fork(work).at(Step::Process, || "fork".into())?;
+        Self::adopt(pid)
+    }
+
+    /// Takes on a child that was made as the sibling of another. It is unreaped, so its pid cannot mean anybody else.
+    pub(super) fn adopt(pid: u32) -> Result<Self, Error> {
+        let number =
+            Pid::from_raw(pid as i32).ok_or_else(|| Error::invalid(Step::Process, "pid 0 was reported"))?;
+        let pidfd = pidfd_open(number, PidfdFlags::empty())
+            .at(Step::Process, || format!("open the pidfd of {pid}"))?;
+        Ok(Self { pid, pidfd: Some(pidfd) })
+    }
+
+    /// Hands the process over: from now on the caller reaps it.
+    pub(super) fn release(mut self) -> Option<OwnedFd> {
+        self.pidfd.take()
+    }
+
+    /// Waits until it has ended by itself.
+    pub(super) async fn reaped(mut self) {
+        if let Some(pidfd) = self.pidfd.take() {
+            reap(pidfd).await;
+        }
+    }
+
+    /// Kills it and waits until it is gone.
+    pub(super) async fn kill(mut self) {
+        if let Some(pidfd) = self.pidfd.take() {
+            let _ = pidfd_send_signal(&pidfd, Signal::KILL);
+            reap(pidfd).await;
+        }
+    }
+}
+
+impl Drop for Child {
+    fn drop(&mut self) {
+        let Some(pidfd) = self.pidfd.take() else { return };
+        let _ = pidfd_send_signal(&pidfd, Signal::KILL);
+        if !try_reap(pidfd.as_fd())
+            && let Ok(runtime) = tokio::runtime::Handle::try_current()
+        {
+            runtime.spawn(reap(pidfd));
+        }
+    }
+}
+
+/// True when the child is gone, by this call or another.
+fn try_reap(pidfd: BorrowedFd<'_>) -> bool {
+    let options = WaitIdOptions::EXITED | WaitIdOptions::NOHANG;
+    !matches!(waitid(WaitId::PidFd(pidfd), options), Ok(None) | Err(Errno::INTR))
+}
+
+async fn reap(pidfd: OwnedFd) {
+    if try_reap(pidfd.as_fd()) {
+        return;
+    }
+    let Ok(pidfd) = sys::watched(pidfd) else { return };
+    loop {
+        let Ok(mut ready) = pidfd.readable().await else { return };
+        if try_reap(pidfd.get_ref().as_fd()) {
+            return;
+        }
+        ready.clear_ready();
+    }
+}
+
+/// Kills a child and waits for it, without a runtime.
+pub(super) fn kill_and_wait(pidfd: BorrowedFd<'_>) {
+    let _ = pidfd_send_signal(pidfd, Signal::KILL);
+    wait(pidfd);
+}
+
+/// Waits for a child, without a runtime.
+pub(super) fn wait(pidfd: BorrowedFd<'_>) {
+    while matches!(waitid(WaitId::PidFd(pidfd), WaitIdOptions::EXITED), Err(Errno::INTR)) {}
+}

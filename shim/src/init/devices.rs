@@ -1,0 +1,98 @@
+//! `/dev`: the devices every container has, the links beside them, and those of the spec.
+
+use super::error::At;
+use super::inroot::{Create, InRoot, remove_file};
+use super::{Error, Step, filesystem};
+use crate::spec::Device;
+use rustix::fs::{
+    AtFlags, CWD, FileType, Gid, Mode, OFlags, Uid, chmodat, chownat, makedev, mknodat, symlinkat,
+};
+use rustix::io::Errno;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::path::Path;
+
+const DEFAULTS: &[(&str, u32, u32)] =
+    &[("null", 1, 3), ("zero", 1, 5), ("full", 1, 7), ("random", 1, 8), ("urandom", 1, 9), ("tty", 5, 0)];
+
+const LINKS: &[(&str, &str)] = &[
+    ("/proc/self/fd", "fd"),
+    ("/proc/self/fd/0", "stdin"),
+    ("/proc/self/fd/1", "stdout"),
+    ("/proc/self/fd/2", "stderr"),
+    ("pts/ptmx", "ptmx"),
+];
+
+/// Makes the default devices, the links and `devices`. The caller's umask must be 0.
+pub(super) fn make(root: InRoot<'_>, devices: &[Device]) -> Result<(), Error> {
+    let dev = root.find_or_create(Path::new("/dev"), Create::Directory)?;
+    for (name, major, minor) in DEFAULTS {
+        let device = Device {
+            path: format!("/dev/{name}"),
+            kind: "c".into(),
+            major: *major,
+            minor: *minor,
+            ..Device::default()
+        };
+        node(dev.as_fd(), name, &device)?;
+    }
+    for (target, name) in LINKS {
+        remove_file(dev.as_fd(), name).at(Step::Device, || format!("replace /dev/{name}"))?;
+        symlinkat(*target, &dev, *name).at(Step::Device, || format!("link /dev/{name}"))?;
+    }
+    devices.iter().try_for_each(|device| place(root, device))
+}
+
+fn place(root: InRoot<'_>, device: &Device) -> Result<(), Error> {
+    let path = Path::new(&device.path);
+    let (Some(parent), Some(name)) = (path.parent(), path.file_name().and_then(|name| name.to_str())) else {
+        return Err(Error::invalid(Step::Device, format!("path {:?}", device.path)));
+    };
+    let directory = root.find_or_create(parent, Create::Directory)?;
+    node(directory.as_fd(), name, device)
+}
+
+fn node(directory: BorrowedFd<'_>, name: &str, device: &Device) -> Result<(), Error> {
+    let kind = match device.kind.as_str() {
+        "c" | "u" => FileType::CharacterDevice,
+        "b" => FileType::BlockDevice,
+        "p" => FileType::Fifo,
+        other => {
+            let reason = format!("type {other:?} of {}", device.path);
+            return Err(Error::invalid(Step::Device, reason));
+        }
+    };
+    let mode = Mode::from_raw_mode(device.file_mode.unwrap_or(0o666) & 0o7777);
+    let what = || format!("make {} ({} {}:{})", device.path, device.kind, device.major, device.minor);
+    match mknodat(directory, name, kind, mode, makedev(device.major, device.minor)) {
+        Err(Errno::EXIST) => return Ok(()),
+        Err(Errno::PERM) => return bind(directory, name, device),
+        other => other.at(Step::Device, what)?,
+    }
+    own(directory, name, device, mode).at(Step::Device, what)
+}
+
+fn own(directory: BorrowedFd<'_>, name: &str, device: &Device, mode: Mode) -> Result<(), Errno> {
+    let (uid, gid) = (device.uid.unwrap_or(0), device.gid.unwrap_or(0));
+    if (uid, gid) == (0, 0) {
+        return Ok(());
+    }
+    let (uid, gid) = (Uid::from_raw(uid), Gid::from_raw(gid));
+    chownat(directory, name, Some(uid), Some(gid), AtFlags::SYMLINK_NOFOLLOW)?;
+    chmodat(directory, name, mode, AtFlags::empty())
+}
+
+/// Where nodes may not be made: the host's own, bound.
+fn bind(directory: BorrowedFd<'_>, name: &str, device: &Device) -> Result<(), Error> {
+    let what = || format!("bind {}", device.path);
+    let host = filesystem::copy(Path::new(&device.path), false).at(Step::Device, what)?;
+    let flags = OFlags::CREATE | OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::WRONLY;
+    let target =
+        rustix::fs::openat(directory, name, flags, Mode::from_raw_mode(0o644)).at(Step::Device, what)?;
+    filesystem::attach(host.as_fd(), target.as_fd()).at(Step::Device, what)
+}
+
+/// A descriptor of the host's `/dev/null`, for streams nobody wants.
+pub(super) fn null() -> Result<std::os::fd::OwnedFd, Error> {
+    rustix::fs::openat(CWD, "/dev/null", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty())
+        .at(Step::Device, || "open /dev/null".into())
+}

@@ -1,0 +1,95 @@
+//! Mounts that are attached nowhere yet, made with the new mount API: of a filesystem, or of a part of what is mounted.
+
+use super::error::{At, Errno};
+use super::options::Options;
+use super::{Error, Step};
+use crate::sys::{MountAttributes, mount_setattr};
+use rustix::fs::CWD;
+use rustix::mount::{
+    FsMountFlags, FsOpenFlags, MountAttrFlags, MoveMountFlags, OpenTreeFlags, fsconfig_create,
+    fsconfig_set_flag, fsconfig_set_string, fsmount, fsopen, move_mount, open_tree,
+};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::Path;
+
+/// A new mount of a filesystem of type `kind`.
+pub(super) fn mount(kind: &str, source: &str, options: &Options) -> Result<OwnedFd, Error> {
+    let what = || format!("{source:?} of type {kind:?}");
+    let context = fsopen(kind, FsOpenFlags::FSOPEN_CLOEXEC).at(Step::Mount, what)?;
+    if !source.is_empty() {
+        set(context.as_fd(), "source", Some(source))?;
+    }
+    for (name, value) in &options.parameters {
+        set(context.as_fd(), name, value.as_deref())?;
+    }
+    create(context.as_fd(), &options.attributes, what)
+}
+
+/// The last steps from a configured context to a mount.
+pub(super) fn create(
+    context: BorrowedFd<'_>,
+    attributes: &MountAttributes,
+    what: impl Fn() -> String,
+) -> Result<OwnedFd, Error> {
+    fsconfig_create(context).map_err(|error| explained(context, error, what()))?;
+    let flags = MountAttrFlags::from_bits_retain(attributes.set as u32);
+    fsmount(context, FsMountFlags::FSMOUNT_CLOEXEC, flags).at(Step::Mount, what)
+}
+
+/// Sets a parameter of a filesystem to be.
+pub(super) fn set(context: BorrowedFd<'_>, name: &str, value: Option<&str>) -> Result<(), Error> {
+    let done = match value {
+        Some(value) => fsconfig_set_string(context, name, value),
+        None => fsconfig_set_flag(context, name),
+    };
+    done.map_err(|error| {
+        let value = value.map(|value| format!("={value}")).unwrap_or_default();
+        explained(context, error, format!("option {name}{value}"))
+    })
+}
+
+/// The kernel explains itself on the context's descriptor.
+fn explained(context: BorrowedFd<'_>, error: rustix::io::Errno, what: String) -> Error {
+    let mut text = [0u8; 256];
+    let length = rustix::io::read(context, &mut text).unwrap_or(0);
+    let said = String::from_utf8_lossy(&text[..length]);
+    let said = said.trim_end().trim_start_matches("e ");
+    let what = if said.is_empty() { what } else { format!("{what}: {said}") };
+    Error::Os { step: Step::Mount, what, cause: Errno::from(error) }
+}
+
+/// A copy of what is mounted at, and with `recursive` below, `path`.
+pub(super) fn copy(path: &Path, recursive: bool) -> Result<OwnedFd, rustix::io::Errno> {
+    open_tree(CWD, path, copy_flags(recursive))
+}
+
+/// A copy of what `fd` is open on.
+pub(super) fn copy_of(fd: BorrowedFd<'_>, recursive: bool) -> Result<OwnedFd, rustix::io::Errno> {
+    open_tree(fd, "", copy_flags(recursive) | OpenTreeFlags::AT_EMPTY_PATH)
+}
+
+fn copy_flags(recursive: bool) -> OpenTreeFlags {
+    let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
+    if recursive { flags | OpenTreeFlags::AT_RECURSIVE } else { flags }
+}
+
+/// Attaches `mount` at what `target` is open on.
+pub(super) fn attach(mount: BorrowedFd<'_>, target: BorrowedFd<'_>) -> Result<(), rustix::io::Errno> {
+    let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH | MoveMountFlags::MOVE_MOUNT_T_EMPTY_PATH;
+    move_mount(mount, "", target, "", flags)
+}
+
+/// Applies what a bind mount's options say; without a propagation it becomes private.
+pub(super) fn apply(mount: BorrowedFd<'_>, options: &Options) -> std::io::Result<()> {
+    let (kind, below) = options.propagation.unwrap_or((libc::MS_PRIVATE, true));
+    let mut one = options.attributes;
+    let mut all = options.recursive;
+    *(if below { &mut all.propagation } else { &mut one.propagation }) = kind;
+    if all != MountAttributes::default() {
+        mount_setattr(mount, true, &all)?;
+    }
+    if one != MountAttributes::default() {
+        mount_setattr(mount, false, &one)?;
+    }
+    Ok(())
+}

@@ -1,0 +1,120 @@
+//! Paths inside a root filesystem that nobody vouches for: every lookup is by openat2 with `RESOLVE_IN_ROOT`, so a symlink or
+//! `..` in an image can never lead to the host.
+
+use super::error::At;
+use super::{Error, Step};
+use rustix::fs::{
+    AtFlags, FileType, Mode, OFlags, ResolveFlags, fstat, mkdirat, openat, openat2, readlinkat,
+};
+use rustix::io::Errno;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::{Component, Path, PathBuf};
+
+/// As many links as the kernel follows.
+const MAX_LINKS: u32 = 40;
+
+/// What a path is to end in when it does not exist.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Create {
+    Directory,
+    File,
+}
+
+/// A root filesystem by a descriptor of its topmost directory.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct InRoot<'a>(pub(super) BorrowedFd<'a>);
+
+impl InRoot<'_> {
+    /// What is there, following links within the root.
+    pub(super) fn find(&self, path: &Path, flags: OFlags) -> Result<OwnedFd, Errno> {
+        self.lookup(path, flags, ResolveFlags::empty())
+    }
+
+    /// What is there, provided no link leads to it.
+    pub(super) fn find_without_links(&self, path: &Path) -> Result<OwnedFd, Errno> {
+        self.lookup(path, OFlags::PATH, ResolveFlags::NO_SYMLINKS)
+    }
+
+    fn lookup(&self, path: &Path, flags: OFlags, more: ResolveFlags) -> Result<OwnedFd, Errno> {
+        let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS | more;
+        loop {
+            match openat2(self.0, below_root(path), flags | OFlags::CLOEXEC, Mode::empty(), resolve) {
+                Err(Errno::AGAIN | Errno::INTR) => {}
+                other => return other,
+            }
+        }
+    }
+
+    /// What is there; made, with all directories on the way, when missing. Gives an `O_PATH` descriptor.
+    pub(super) fn find_or_create(&self, path: &Path, create: Create) -> Result<OwnedFd, Error> {
+        self.reach(path, create, MAX_LINKS)
+            .at(Step::Mount, || format!("create {} in the rootfs", path.display()))
+    }
+
+    fn reach(&self, path: &Path, create: Create, links_left: u32) -> Result<OwnedFd, Errno> {
+        match self.find(path, OFlags::PATH) {
+            Err(Errno::NOENT) => {}
+            other => return other,
+        }
+        let path = below_root(path);
+        let (Some(parent), Some(Component::Normal(name))) = (path.parent(), path.components().next_back())
+        else {
+            return Err(Errno::NOENT);
+        };
+        let directory = self.reach(parent, Create::Directory, links_left)?;
+        match make(directory.as_fd(), Path::new(name), create) {
+            Err(Errno::EXIST) => self.follow(directory.as_fd(), parent, Path::new(name), create, links_left),
+            Err(error) => Err(error),
+            Ok(made) => Ok(made),
+        }
+    }
+
+    /// `name` is there and yet cannot be reached: a link to something missing, which is made then.
+    fn follow(
+        &self,
+        directory: BorrowedFd<'_>,
+        parent: &Path,
+        name: &Path,
+        create: Create,
+        links_left: u32,
+    ) -> Result<OwnedFd, Errno> {
+        let links_left = links_left.checked_sub(1).ok_or(Errno::LOOP)?;
+        let target = readlinkat(directory, name, Vec::new())?;
+        let target = PathBuf::from(std::ffi::OsString::from(target.to_string_lossy().into_owned()));
+        self.reach(&parent.join(target), create, links_left)
+    }
+}
+
+/// Relative, so that an empty or absolute path means the root itself or what is below it.
+fn below_root(path: &Path) -> &Path {
+    let path = path.strip_prefix("/").unwrap_or(path);
+    if path.as_os_str().is_empty() { Path::new(".") } else { path }
+}
+
+fn make(directory: BorrowedFd<'_>, name: &Path, create: Create) -> Result<OwnedFd, Errno> {
+    let flags = OFlags::CLOEXEC | OFlags::NOFOLLOW;
+    match create {
+        Create::Directory => {
+            mkdirat(directory, name, Mode::from_raw_mode(0o755))?;
+            openat(directory, name, flags | OFlags::PATH | OFlags::DIRECTORY, Mode::empty())
+        }
+        Create::File => {
+            let new = flags | OFlags::CREATE | OFlags::EXCL | OFlags::WRONLY;
+            drop(openat(directory, name, new, Mode::from_raw_mode(0o644))?);
+            openat(directory, name, flags | OFlags::PATH, Mode::empty())
+        }
+    }
+}
+
+/// Whether `fd` is open on a directory.
+pub(super) fn is_directory(fd: BorrowedFd<'_>) -> Result<bool, Errno> {
+    Ok(FileType::from_raw_mode(fstat(fd)?.st_mode) == FileType::Directory)
+}
+
+/// Removes a file in a directory, if it is there.
+pub(super) fn remove_file(directory: BorrowedFd<'_>, name: &str) -> Result<(), Errno> {
+    match rustix::fs::unlinkat(directory, name, AtFlags::empty()) {
+        Err(Errno::NOENT) => Ok(()),
+        other => other,
+    }
+}

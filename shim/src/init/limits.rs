@@ -1,0 +1,76 @@
+//! Resource limits and the OOM score.
+
+use super::error::At;
+use super::{Error, Step};
+use crate::spec;
+use rustix::process::{Resource, Rlimit, setrlimit};
+use rustix::thread::CapabilitySet;
+use std::io::ErrorKind;
+
+/// Sets the limits.
+pub(super) fn set(limits: &[spec::Rlimit]) -> Result<(), Error> {
+    for limit in limits {
+        let resource = resource(&limit.kind)
+            .ok_or_else(|| Error::invalid(Step::Rlimit, format!("type {:?}", limit.kind)))?;
+        let value = Rlimit { current: finite(limit.soft), maximum: finite(limit.hard) };
+        setrlimit(resource, value)
+            .at(Step::Rlimit, || format!("set {} to soft {} hard {}", limit.kind, limit.soft, limit.hard))?;
+    }
+    Ok(())
+}
+
+fn finite(value: u64) -> Option<u64> {
+    (value != u64::MAX).then_some(value)
+}
+
+fn resource(name: &str) -> Option<Resource> {
+    Some(match name.strip_prefix("RLIMIT_")? {
+        "AS" => Resource::As,
+        "CORE" => Resource::Core,
+        "CPU" => Resource::Cpu,
+        "DATA" => Resource::Data,
+        "FSIZE" => Resource::Fsize,
+        "LOCKS" => Resource::Locks,
+        "MEMLOCK" => Resource::Memlock,
+        "MSGQUEUE" => Resource::Msgqueue,
+        "NICE" => Resource::Nice,
+        "NOFILE" => Resource::Nofile,
+        "NPROC" => Resource::Nproc,
+        "RSS" => Resource::Rss,
+        "RTPRIO" => Resource::Rtprio,
+        "RTTIME" => Resource::Rttime,
+        "SIGPENDING" => Resource::Sigpending,
+        "STACK" => Resource::Stack,
+        _ => return None,
+    })
+}
+
+/// Sets the calling process's OOM score; what it makes inherits it. Where the host may not lower a score (no
+/// `CAP_SYS_RESOURCE`), a lower one than the current is left at the current.
+pub(super) fn set_oom_score(score: Option<i32>) -> Result<(), Error> {
+    let Some(score) = score else { return Ok(()) };
+    const FILE: &str = "/proc/self/oom_score_adj";
+    match std::fs::write(FILE, score.to_string()) {
+        Err(error) if error.kind() == ErrorKind::PermissionDenied && may_not_lower(score) => Ok(()),
+        other => other.at(Step::OomScore, || format!("set to {score}")),
+    }
+}
+
+fn may_not_lower(score: i32) -> bool {
+    let privileged = rustix::thread::capabilities(None)
+        .is_ok_and(|sets| sets.effective.contains(CapabilitySet::SYS_RESOURCE));
+    let current = std::fs::read_to_string("/proc/self/oom_score_adj").ok();
+    let current = current.and_then(|text| text.trim().parse::<i32>().ok());
+    !privileged && current.is_some_and(|current| score < current)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_unknown_limit_is_named() {
+        let limit = spec::Rlimit { kind: "RLIMIT_FUN".into(), hard: 1, soft: 1 };
+        assert_eq!(set(&[limit]), Err(Error::invalid(Step::Rlimit, "type \"RLIMIT_FUN\"")));
+    }
+}

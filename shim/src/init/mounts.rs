@@ -1,0 +1,186 @@
+//! The mounts of the spec. What comes from the host is opened by the stage, before any namespace is entered; the rest is
+//! made in the container's namespaces. Both are attached below the rootfs by descriptor.
+
+use super::error::At;
+use super::inroot::{Create, InRoot, is_directory};
+use super::options::Options;
+use super::{Error, PodNamespaces, Step, filesystem};
+use crate::cgroup::{Cgroup, View};
+use crate::spec;
+use crate::sys;
+use rustix::fs::fstat;
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::Path;
+
+/// A mount that is ready to be attached, or all that is needed to make it.
+#[derive(Debug)]
+pub(super) struct Prepared<'a> {
+    mount: &'a spec::Mount,
+    options: Options,
+    content: Content,
+}
+
+#[derive(Debug)]
+enum Content {
+    /// Bound from the host or the pod.
+    Tree(OwnedFd),
+    /// A filesystem of the spec's type.
+    Filesystem,
+    /// The container's own directories of each v1 hierarchy.
+    Hierarchies(Vec<View>),
+}
+
+impl Prepared<'_> {
+    fn what(&self) -> String {
+        format!("{:?} at {:?}", self.mount.source, self.mount.destination)
+    }
+}
+
+/// Opens what the mounts of the spec need from the host.
+pub(super) fn prepare<'a>(
+    mounts: &'a [spec::Mount],
+    pod: &PodNamespaces,
+    cgroup: &Cgroup,
+) -> Result<Vec<Prepared<'a>>, Error> {
+    mounts.iter().map(|mount| prepare_one(mount, pod, cgroup)).collect()
+}
+
+fn prepare_one<'a>(
+    mount: &'a spec::Mount,
+    pod: &PodNamespaces,
+    cgroup: &Cgroup,
+) -> Result<Prepared<'a>, Error> {
+    if !mount.destination.starts_with('/') || mount.destination.trim_matches('/').is_empty() {
+        let reason = format!("destination {:?} is not an absolute path below /", mount.destination);
+        return Err(Error::invalid(Step::Mount, reason));
+    }
+    let options = Options::parse(&mount.options)?;
+    let content = match mount.kind.as_str() {
+        "pod-shm" => Content::Tree(bound(pod_shm(mount, pod)?, mount, &options)?),
+        "cgroup" | "cgroup2" => cgroups(mount, &options, cgroup)?,
+        _ if options.bind.is_some() || matches!(mount.kind.as_str(), "bind" | "") => {
+            let tree = filesystem::copy(Path::new(&mount.source), options.bind.unwrap_or(true))
+                .at(Step::Mount, || format!("{:?} at {:?}", mount.source, mount.destination))?;
+            Content::Tree(bound(tree, mount, &options)?)
+        }
+        _ => Content::Filesystem,
+    };
+    Ok(Prepared { mount, options, content })
+}
+
+fn bound(tree: OwnedFd, mount: &spec::Mount, options: &Options) -> Result<OwnedFd, Error> {
+    filesystem::apply(tree.as_fd(), options)
+        .at(Step::Mount, || format!("options {:?} of {:?}", mount.options, mount.destination))?;
+    Ok(tree)
+}
+
+/// A copy of the pod's `/dev/shm`, which lives in a mount namespace of its own: enter, copy, return. Without one the host's.
+fn pod_shm(mount: &spec::Mount, pod: &PodNamespaces) -> Result<OwnedFd, Error> {
+    let what = || format!("the pod's shared memory at {:?}", mount.destination);
+    let Some(namespace) = &pod.shm else {
+        return filesystem::copy(Path::new("/dev/shm"), false).at(Step::Mount, what);
+    };
+    let own = std::fs::File::open("/proc/self/ns/mnt").at(Step::Mount, what)?;
+    sys::setns(namespace.as_fd(), libc::CLONE_NEWNS).at(Step::Mount, what)?;
+    let tree = filesystem::copy(Path::new("/"), false).at(Step::Mount, what);
+    sys::setns(own.as_fd(), libc::CLONE_NEWNS).at(Step::Mount, what)?;
+    tree
+}
+
+fn cgroups(mount: &spec::Mount, options: &Options, cgroup: &Cgroup) -> Result<Content, Error> {
+    let what = || format!("cgroups at {:?}", mount.destination);
+    let mut views = cgroup.views().at(Step::Mount, what)?;
+    for view in &views {
+        filesystem::apply(view.tree.as_fd(), options).at(Step::Mount, what)?;
+    }
+    match views.pop() {
+        Some(view) if view.name.is_empty() => Ok(Content::Tree(view.tree)),
+        Some(view) => {
+            views.push(view);
+            Ok(Content::Hierarchies(views))
+        }
+        None => Err(Error::invalid(Step::Mount, "no cgroup hierarchy is mounted on this host")),
+    }
+}
+
+/// Attaches the mounts, in order.
+pub(super) fn attach(mounts: Vec<Prepared<'_>>, root: InRoot<'_>) -> Result<(), Error> {
+    for mount in mounts {
+        attach_one(&mount, root)?;
+    }
+    Ok(())
+}
+
+fn attach_one(prepared: &Prepared<'_>, root: InRoot<'_>) -> Result<(), Error> {
+    let what = || prepared.what();
+    let destination = Path::new(&prepared.mount.destination);
+    match &prepared.content {
+        Content::Tree(tree) => {
+            let kind = if is_directory(tree.as_fd()).at(Step::Mount, what)? {
+                Create::Directory
+            } else {
+                Create::File
+            };
+            let target = root.find_or_create(destination, kind)?;
+            filesystem::attach(tree.as_fd(), target.as_fd()).at(Step::Mount, what)
+        }
+        Content::Filesystem => attach_filesystem(prepared, root),
+        Content::Hierarchies(views) => attach_hierarchies(prepared, views, root),
+    }
+}
+
+fn attach_filesystem(prepared: &Prepared<'_>, root: InRoot<'_>) -> Result<(), Error> {
+    let mount = prepared.mount;
+    let target = target_directory(mount, root)?;
+    let mut options = Options::parse(&mount.options)?;
+    if mount.kind == "tmpfs" && options.parameter("mode").is_none() {
+        let covered = fstat(&target).at(Step::Mount, || prepared.what())?.st_mode & 0o7777;
+        options.parameters.push(("mode".into(), Some(format!("{covered:o}"))));
+    }
+    let made = filesystem::mount(&mount.kind, &mount.source, &options)?;
+    if let Some((propagation, _)) = prepared.options.propagation {
+        let change = sys::MountAttributes { propagation, ..Default::default() };
+        sys::mount_setattr(made.as_fd(), false, &change).at(Step::Mount, || prepared.what())?;
+    }
+    filesystem::attach(made.as_fd(), target.as_fd()).at(Step::Mount, || prepared.what())
+}
+
+/// Where a filesystem goes. proc and sysfs must not be led elsewhere by a link of the image: what is masked in them is
+/// masked by path.
+fn target_directory(mount: &spec::Mount, root: InRoot<'_>) -> Result<OwnedFd, Error> {
+    let destination = Path::new(&mount.destination);
+    let target = root.find_or_create(destination, Create::Directory)?;
+    if !matches!(mount.kind.as_str(), "proc" | "sysfs") {
+        return Ok(target);
+    }
+    root.find_without_links(destination)
+        .at(Step::Mount, || format!("{} at {:?}, which a symlink leads to", mount.kind, mount.destination))
+}
+
+/// A tmpfs with a directory for each hierarchy.
+fn attach_hierarchies(prepared: &Prepared<'_>, views: &[View], root: InRoot<'_>) -> Result<(), Error> {
+    let what = || prepared.what();
+    let target = root.find_or_create(Path::new(&prepared.mount.destination), Create::Directory)?;
+    let options = Options::parse(&["nosuid", "nodev", "noexec", "mode=755"])?;
+    let base = filesystem::mount("tmpfs", "tmpfs", &options)?;
+    filesystem::attach(base.as_fd(), target.as_fd()).at(Step::Mount, what)?;
+    let inside = InRoot(base.as_fd());
+    for view in views {
+        let directory = inside.find_or_create(Path::new(&view.name), Create::Directory)?;
+        filesystem::attach(view.tree.as_fd(), directory.as_fd()).at(Step::Mount, what)?;
+        for alias in &view.aliases {
+            rustix::fs::symlinkat(&view.name, &base, alias).at(Step::Mount, what)?;
+        }
+    }
+    let mut change = prepared.options.attributes;
+    change.propagation = 0;
+    sys::mount_setattr(base.as_fd(), false, &change).at(Step::Mount, what)
+}
+
+/// Whether `/dev` is the host's own: then no device is made in it.
+pub(super) fn binds_dev(mounts: &[spec::Mount]) -> bool {
+    mounts.iter().any(|mount| {
+        let bind = mount.kind == "bind" || mount.options.iter().any(|o| o == "bind" || o == "rbind");
+        bind && mount.destination.trim_end_matches('/') == "/dev"
+    })
+}

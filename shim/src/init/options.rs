@@ -1,0 +1,129 @@
+//! Mount options as mount(8) and the OCI specification spell them, sorted by what the kernel wants to be told where.
+
+use super::{Error, Step};
+use crate::sys::MountAttributes;
+use rustix::mount::MountAttrFlags as Attr;
+
+/// The options of one mount.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct Options {
+    /// `bind` or `rbind` was among them; true inside: with everything mounted below.
+    pub(super) bind: Option<bool>,
+    /// For the mount itself.
+    pub(super) attributes: MountAttributes,
+    /// For it and everything mounted below: the forms with a leading `r`, such as `rro`.
+    pub(super) recursive: MountAttributes,
+    /// `MS_*` of the propagation asked for, and whether it holds below too.
+    pub(super) propagation: Option<(u64, bool)>,
+    /// Parameters of the filesystem: name, and value if it has one.
+    pub(super) parameters: Vec<(String, Option<String>)>,
+}
+
+/// Name, attribute bits, and whether the bits are set or cleared.
+const FLAGS: &[(&str, Attr, bool)] = &[
+    ("ro", Attr::MOUNT_ATTR_RDONLY, true),
+    ("rw", Attr::MOUNT_ATTR_RDONLY, false),
+    ("nosuid", Attr::MOUNT_ATTR_NOSUID, true),
+    ("suid", Attr::MOUNT_ATTR_NOSUID, false),
+    ("nodev", Attr::MOUNT_ATTR_NODEV, true),
+    ("dev", Attr::MOUNT_ATTR_NODEV, false),
+    ("noexec", Attr::MOUNT_ATTR_NOEXEC, true),
+    ("exec", Attr::MOUNT_ATTR_NOEXEC, false),
+    ("nodiratime", Attr::MOUNT_ATTR_NODIRATIME, true),
+    ("diratime", Attr::MOUNT_ATTR_NODIRATIME, false),
+    ("nosymfollow", Attr::MOUNT_ATTR_NOSYMFOLLOW, true),
+    ("symfollow", Attr::MOUNT_ATTR_NOSYMFOLLOW, false),
+];
+
+/// Access times are one field of which one value holds.
+const ACCESS_TIMES: &[(&str, Attr)] = &[
+    ("relatime", Attr::MOUNT_ATTR_RELATIME),
+    ("norelatime", Attr::MOUNT_ATTR_STRICTATIME),
+    ("atime", Attr::MOUNT_ATTR_RELATIME),
+    ("noatime", Attr::MOUNT_ATTR_NOATIME),
+    ("strictatime", Attr::MOUNT_ATTR_STRICTATIME),
+    ("nostrictatime", Attr::MOUNT_ATTR_RELATIME),
+];
+
+const PROPAGATIONS: &[(&str, u64, bool)] = &[
+    ("private", libc::MS_PRIVATE, false),
+    ("rprivate", libc::MS_PRIVATE, true),
+    ("slave", libc::MS_SLAVE, false),
+    ("rslave", libc::MS_SLAVE, true),
+    ("shared", libc::MS_SHARED, false),
+    ("rshared", libc::MS_SHARED, true),
+    ("unbindable", libc::MS_UNBINDABLE, false),
+    ("runbindable", libc::MS_UNBINDABLE, true),
+];
+
+/// Known to mount(8), of no meaning to the kernel; or handled by whoever made the spec.
+const IGNORED: &[&str] = &["", "defaults", "auto", "noauto", "nofail", "async", "user", "nouser", "_netdev"];
+
+/// Extensions of single runtimes: refusing them beats doing something else than was asked.
+const UNSUPPORTED: &[&str] = &["tmpcopyup", "idmap", "ridmap", "copy-symlink"];
+
+impl Options {
+    /// Sorts `options`; what is nothing else is a parameter of the filesystem.
+    pub(super) fn parse<S: AsRef<str>>(options: &[S]) -> Result<Self, Error> {
+        let mut parsed = Self::default();
+        for option in options {
+            parsed.add(option.as_ref())?;
+        }
+        Ok(parsed)
+    }
+
+    fn add(&mut self, option: &str) -> Result<(), Error> {
+        if let Some(found) = propagation(option) {
+            self.propagation = Some(found);
+        } else if let "bind" | "rbind" = option {
+            self.bind = Some(option == "rbind");
+        } else if UNSUPPORTED.contains(&option) {
+            return Err(Error::Unsupported(format!("{}: mount option {option:?} is", Step::Mount)));
+        } else if !self.attribute(option) && !IGNORED.contains(&option) {
+            self.parameters.push(match option.split_once('=') {
+                Some((name, value)) => (name.into(), Some(value.into())),
+                None => (option.into(), None),
+            });
+        }
+        Ok(())
+    }
+
+    /// True when `option` is an attribute of mounts, for one or, with a leading `r`, recursively.
+    fn attribute(&mut self, option: &str) -> bool {
+        set_attribute(&mut self.attributes, option)
+            || option.strip_prefix('r').is_some_and(|option| set_attribute(&mut self.recursive, option))
+    }
+
+    /// The value of a parameter.
+    pub(super) fn parameter(&self, name: &str) -> Option<&str> {
+        let found = self.parameters.iter().rev().find(|(have, _)| have == name)?;
+        found.1.as_deref()
+    }
+}
+
+/// `MS_*` and recursion of a propagation's name.
+pub(super) fn propagation(name: &str) -> Option<(u64, bool)> {
+    let found = PROPAGATIONS.iter().find(|(have, ..)| *have == name)?;
+    Some((found.1, found.2))
+}
+
+fn set_attribute(attributes: &mut MountAttributes, option: &str) -> bool {
+    if let Some((_, bit, set)) = FLAGS.iter().find(|(name, ..)| *name == option) {
+        let bit = u64::from(bit.bits());
+        let (to, from) = if *set {
+            (&mut attributes.set, &mut attributes.clear)
+        } else {
+            (&mut attributes.clear, &mut attributes.set)
+        };
+        *to |= bit;
+        *from &= !bit;
+        return true;
+    }
+    let Some((_, time)) = ACCESS_TIMES.iter().find(|(name, _)| *name == option) else {
+        return false;
+    };
+    let field = u64::from(Attr::MOUNT_ATTR__ATIME.bits());
+    attributes.clear |= field;
+    attributes.set = (attributes.set & !field) | u64::from(time.bits());
+    true
+}

@@ -1,0 +1,118 @@
+//! What the container's first process and every exec have in common: from being in the right namespaces to execve.
+
+use super::capabilities::{self, Sets};
+use super::channel::{self, Attached, Report};
+use super::command::Command;
+use super::error::At;
+use super::security::Label;
+use super::terminal::{self, Terminal};
+use super::{Error, Stdio, Step, cwd, devices, limits, user};
+use crate::{spec, sys};
+use rustix::fs::{FileType, Gid, Mode, OFlags, Uid, fchown, fstat};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+/// A process that is known to be well-formed, prepared before it is made.
+#[derive(Debug)]
+pub(super) struct Process<'a> {
+    pub(super) spec: &'a spec::Process,
+    pub(super) command: Command,
+    capabilities: Sets,
+    stdio: &'a Stdio,
+    null: OwnedFd,
+    proc: OwnedFd,
+    terminal: bool,
+}
+
+/// First thing in a fork of the shim: no handler or blocked signal of the shim's, no life without the shim, and no way in
+/// for a process of the container that comes to see this one.
+pub(super) fn begin() -> Result<(), Error> {
+    sys::reset_signals();
+    user::die_with_shim()?;
+    rustix::process::set_dumpable_behavior(rustix::process::DumpableBehavior::NotDumpable)
+        .at(Step::Process, || "hide from the container".into())
+}
+
+impl<'a> Process<'a> {
+    /// Checks the spec and opens what is needed of the host.
+    pub(super) fn prepare(spec: &'a spec::Process, terminal: bool, stdio: &'a Stdio) -> Result<Self, Error> {
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let proc =
+            rustix::fs::open("/proc", flags, Mode::empty()).at(Step::Process, || "open /proc".into())?;
+        Ok(Self {
+            spec,
+            command: Command::parse(&spec.args, &spec.env)?,
+            capabilities: Sets::parse(spec.capabilities.as_ref())?.cut_to(capabilities::of_host()?),
+            stdio,
+            null: devices::null()?,
+            proc,
+            terminal,
+        })
+    }
+
+    /// See [`Label::open`].
+    pub(super) fn label(&self) -> Result<Label, Error> {
+        Label::open(self.spec, self.proc.as_fd())
+    }
+
+    /// Opens the terminal if one is wanted. The root must be the container's.
+    pub(super) fn terminal(&self) -> Result<Option<Terminal>, Error> {
+        if !self.terminal {
+            return Ok(None);
+        }
+        terminal::open_new(self.spec.console_size).map(Some)
+    }
+
+    /// Streams, directory, limits, user; then reports being ready and lets go of every other descriptor.
+    pub(super) fn settle(
+        &mut self,
+        terminal: Option<Terminal>,
+        mut label: Label,
+        socket: BorrowedFd<'_>,
+    ) -> Result<(), Error> {
+        self.streams(terminal.as_ref())?;
+        let entered = cwd::enter(&self.spec.cwd)?;
+        label.apply()?;
+        limits::set(&self.spec.rlimits)?;
+        user::become_user(self.spec, &self.capabilities)?;
+        if !entered {
+            cwd::enter_as_user(&self.spec.cwd)?;
+        }
+        self.command.complete(|| user::home_of(self.spec.user.uid));
+        match &terminal {
+            Some(terminal) => {
+                let attached = vec![Attached::Console];
+                channel::send(socket, &Report::Ready { attached }, &[terminal.master.as_fd()]);
+            }
+            None => channel::send(socket, &Report::Ready { attached: Vec::new() }, &[]),
+        }
+        Ok(())
+    }
+
+    fn streams(&self, terminal: Option<&Terminal>) -> Result<(), Error> {
+        if let Some(terminal) = terminal {
+            terminal.control()?;
+        }
+        let given = [&self.stdio.stdin, &self.stdio.stdout, &self.stdio.stderr];
+        for (number, given) in given.into_iter().enumerate() {
+            let stream = match terminal {
+                Some(terminal) => terminal.slave.as_fd(),
+                None => given.as_ref().unwrap_or(&self.null).as_fd(),
+            };
+            self.own(stream)?;
+            sys::place(stream, number as i32).at(Step::Process, || format!("set up stream {number}"))?;
+        }
+        Ok(())
+    }
+
+    /// Lets the user open his streams again by `/dev/stdout` and the like: pipes and terminals become his.
+    fn own(&self, stream: BorrowedFd<'_>) -> Result<(), Error> {
+        let what = || "stat a stream".to_owned();
+        let kind = FileType::from_raw_mode(fstat(stream).at(Step::Process, what)?.st_mode);
+        let ours = kind == FileType::Fifo || (self.terminal && kind == FileType::CharacterDevice);
+        if ours {
+            let (uid, group) = (Uid::from_raw(self.spec.user.uid), None::<Gid>);
+            fchown(stream, Some(uid), group).at(Step::Process, || "own a stream".into())?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,216 @@
+//! The stage process: reads the spec, makes the cgroup, opens what comes from the host, makes the process that becomes the
+//! container, and is gone.
+
+use super::channel::{self, Report};
+use super::command::Command;
+use super::error::At;
+use super::inroot::InRoot;
+use super::mounts::{self, Prepared};
+use super::namespaces::Namespaces;
+use super::process::{self, Process};
+use super::{
+    CreateRequest, Error, ExecProcess, ExecRequest, Step, cwd, devices, limits, masks, rootfs, security,
+    sysctl,
+};
+use crate::cgroup::{Cgroup, Door};
+use crate::spec::{self, Spec};
+use crate::sys;
+use rustix::system::{setdomainname, sethostname};
+use std::convert::Infallible;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::path::Path;
+
+/// The stage of a new container; gives the exit code.
+pub(super) fn create(request: &CreateRequest<'_>, socket: BorrowedFd<'_>) -> u8 {
+    reporting(socket, || stage_create(request, socket))
+}
+
+/// The stage of an exec; gives the exit code.
+pub(super) fn exec(request: &ExecRequest<'_>, socket: BorrowedFd<'_>) -> u8 {
+    reporting(socket, || stage_exec(request, socket))
+}
+
+/// Runs a part of the way and reports its failure.
+fn reporting(socket: BorrowedFd<'_>, work: impl FnOnce() -> Result<(), Error>) -> u8 {
+    match work() {
+        Ok(()) => 0,
+        Err(error) => {
+            channel::send(socket, &Report::Failed(error), &[]);
+            1
+        }
+    }
+}
+
+fn read_spec(bundle: &Path) -> Result<Spec, Error> {
+    let path = bundle.join("config.json");
+    let bytes = std::fs::read(&path).at(Step::Config, || format!("read {}", path.display()))?;
+    serde_json::from_slice(&bytes)
+        .map_err(|error| Error::invalid(Step::Config, format!("{}: {error}", path.display())))
+}
+
+fn stage_create(request: &CreateRequest<'_>, socket: BorrowedFd<'_>) -> Result<(), Error> {
+    process::begin()?;
+    let spec = read_spec(request.bundle)?;
+    security::refuse_unsupported(&spec.linux)?;
+    limits::set_oom_score(spec.process.oom_score_adj)?;
+    let process = Process::prepare(&spec.process, request.terminal, &request.stdio)?;
+    let namespaces = Namespaces::plan(&spec.linux.namespaces, request.pod)?;
+    let cgroup = Cgroup::create(&spec.linux.cgroups_path, &spec.linux.resources)?;
+    let container = Container { request, spec: &spec, namespaces: &namespaces };
+    container.spawn(process, &cgroup, socket).inspect_err(|_| {
+        let _ = cgroup.remove();
+    })
+}
+
+/// A new container, as the stage and its first process see it.
+struct Container<'a> {
+    request: &'a CreateRequest<'a>,
+    spec: &'a Spec,
+    namespaces: &'a Namespaces,
+}
+
+impl Container<'_> {
+    fn spawn(&self, process: Process<'_>, cgroup: &Cgroup, socket: BorrowedFd<'_>) -> Result<(), Error> {
+        let mounts = mounts::prepare(&self.spec.mounts, self.request.pod, cgroup)?;
+        let door = cgroup.door()?;
+        self.namespaces.enter()?;
+        let first_process = || self.become_container(process, mounts, &door, socket);
+        let pid = sys::clone_sibling(self.namespaces.new, door.directory(), first_process)
+            .at(Step::Process, || "make the container's first process".into())?;
+        channel::send(socket, &Report::Spawned { pid, cgroup: self.spec.linux.cgroups_path.clone() }, &[]);
+        Ok(())
+    }
+
+    /// The whole life of the container's first process up to execve.
+    fn become_container(
+        &self,
+        mut process: Process<'_>,
+        mounts: Vec<Prepared<'_>>,
+        door: &Door,
+        socket: BorrowedFd<'_>,
+    ) -> u8 {
+        let code = reporting(socket, || {
+            super::user::die_with_shim()?;
+            self.enter_namespaces(door)?;
+            self.set_up(&mut process, mounts, socket)
+        });
+        if code != 0 {
+            return code;
+        }
+        last_steps(socket, &process.command, channel::wait_for_gate)
+    }
+
+    fn enter_namespaces(&self, door: &Door) -> Result<(), Error> {
+        door.enter()?;
+        rustix::process::setsid().at(Step::Process, || "lead a session".into())?;
+        if self.namespaces.new_cgroup {
+            sys::unshare(libc::CLONE_NEWCGROUP).at(Step::Namespace, || "make Cgroup".into())?;
+        }
+        if self.namespaces.new & libc::CLONE_NEWUTS != 0 {
+            name_host(&self.spec.hostname, &self.spec.domainname)?;
+        }
+        let parameters = self.spec.linux.sysctl.iter().map(|(name, value)| (name.as_str(), value.as_str()));
+        sysctl::write(parameters, self.namespaces.owned)
+    }
+
+    fn set_up(
+        &self,
+        process: &mut Process<'_>,
+        mounts: Vec<Prepared<'_>>,
+        socket: BorrowedFd<'_>,
+    ) -> Result<(), Error> {
+        let (spec, linux) = (self.spec, &self.spec.linux);
+        let label = process.label()?;
+        rustix::process::umask(rustix::fs::Mode::empty());
+        let root = rootfs::mount(self.request.rootfs, self.request.bundle, &spec.root.path)?;
+        let inside = InRoot(root.as_fd());
+        mounts::attach(mounts, inside)?;
+        if !mounts::binds_dev(&spec.mounts) {
+            devices::make(inside, &linux.devices)?;
+        }
+        rootfs::pivot(root.as_fd())?;
+        rootfs::propagate(root.as_fd(), &linux.rootfs_propagation)?;
+        let terminal = process.terminal()?;
+        if let Some(terminal) = &terminal {
+            terminal.bind_console()?;
+        }
+        cwd::create(&spec.process.cwd)?;
+        masks::make_read_only(&linux.readonly_paths)?;
+        masks::hide(&linux.masked_paths)?;
+        if spec.root.readonly {
+            rootfs::seal(root.as_fd())?;
+        }
+        process.settle(terminal, label, socket)
+    }
+}
+
+fn name_host(host: &str, domain: &str) -> Result<(), Error> {
+    if !host.is_empty() {
+        sethostname(host.as_bytes()).at(Step::Hostname, || format!("set {host:?}"))?;
+    }
+    if !domain.is_empty() {
+        setdomainname(domain.as_bytes()).at(Step::Hostname, || format!("set domain {domain:?}"))?;
+    }
+    Ok(())
+}
+
+/// Closes all but the socket, waits until `go` says so, and executes. Returns when that failed or is not wanted any more.
+fn last_steps(socket: BorrowedFd<'_>, command: &Command, go: impl FnOnce(BorrowedFd<'_>) -> bool) -> u8 {
+    let socket = match sys::keep_only(socket).at(Step::Process, || "close descriptors".into()) {
+        Ok(socket) => socket,
+        Err(error) => return reporting(socket, || Err(error)),
+    };
+    if !go(socket.as_fd()) {
+        return 1;
+    }
+    reporting(socket.as_fd(), || command.execute().map(|never: Infallible| match never {}))
+}
+
+fn stage_exec(request: &ExecRequest<'_>, socket: BorrowedFd<'_>) -> Result<(), Error> {
+    process::begin()?;
+    let spec = exec_spec(request)?;
+    limits::set_oom_score(spec.oom_score_adj)?;
+    let process = Process::prepare(&spec, request.terminal, &request.stdio)?;
+    let door = request.cgroup.door()?;
+    let container = request.container;
+    let kinds =
+        libc::CLONE_NEWNS | libc::CLONE_NEWNET | libc::CLONE_NEWIPC | libc::CLONE_NEWUTS | libc::CLONE_NEWPID;
+    sys::setns(container, kinds)
+        .at(Step::Namespace, || format!("join the container of process {}", request.container_pid))?;
+    let pid = sys::clone_sibling(0, door.directory(), || become_exec(process, container, &door, socket))
+        .at(Step::Process, || "make the process".into())?;
+    channel::send(socket, &Report::Spawned { pid, cgroup: String::new() }, &[]);
+    Ok(())
+}
+
+fn exec_spec(request: &ExecRequest<'_>) -> Result<spec::Process, Error> {
+    match request.process {
+        ExecProcess::Spec(json) => serde_json::from_slice(json)
+            .map_err(|error| Error::invalid(Step::Config, format!("process of the exec: {error}"))),
+        ExecProcess::Args(args) => {
+            let process = read_spec(request.bundle)?.process;
+            Ok(spec::Process { args: args.to_vec(), ..process })
+        }
+    }
+}
+
+fn become_exec(
+    mut process: Process<'_>,
+    container: BorrowedFd<'_>,
+    door: &Door,
+    socket: BorrowedFd<'_>,
+) -> u8 {
+    let code = reporting(socket, || {
+        super::user::die_with_shim()?;
+        door.enter()?;
+        sys::setns(container, libc::CLONE_NEWCGROUP).at(Step::Namespace, || "join Cgroup".into())?;
+        rustix::process::setsid().at(Step::Process, || "lead a session".into())?;
+        let label = process.label()?;
+        let terminal = process.terminal()?;
+        process.settle(terminal, label, socket)
+    });
+    if code != 0 {
+        return code;
+    }
+    last_steps(socket, &process.command, channel::shim_lives)
+}

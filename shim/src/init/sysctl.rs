@@ -1,0 +1,97 @@
+//! Kernel parameters of the namespaces the process is in, written through the host's `/proc`: before the container's own,
+//! which its mounts may have covered.
+
+use super::error::At;
+use super::{Error, Step};
+use std::path::{Path, PathBuf};
+
+/// Which namespaces are not the host's.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Owned {
+    pub(super) net: bool,
+    pub(super) ipc: bool,
+    pub(super) uts: bool,
+}
+
+impl Owned {
+    /// Whether a parameter belongs to one of them; all others are the whole host's.
+    fn covers(self, name: &str) -> bool {
+        const IPC: &[&str] = &["fs/mqueue/", "kernel/shm", "kernel/msg", "kernel/sem"];
+        const UTS: &[&str] = &["kernel/hostname", "kernel/domainname"];
+        (self.net && name.starts_with("net/"))
+            || (self.ipc && IPC.iter().any(|prefix| name.starts_with(prefix)))
+            || (self.uts && UTS.contains(&name))
+    }
+}
+
+/// Writes the parameters; names with dots or slashes.
+pub(super) fn write<'a>(
+    parameters: impl Iterator<Item = (&'a str, &'a str)>,
+    owned: Owned,
+) -> Result<(), Error> {
+    for (name, value) in parameters {
+        let path = path_of(name, owned)?;
+        std::fs::write(&path, value).at(Step::Sysctl, || format!("set {name} to {value:?}"))?;
+    }
+    Ok(())
+}
+
+/// Where a parameter is; refused when it would be the host's.
+fn path_of(name: &str, owned: Owned) -> Result<PathBuf, Error> {
+    let refused = |why: &str| Err(Error::invalid(Step::Sysctl, format!("{name:?} {why}")));
+    let slashed = slashed(name);
+    if slashed.split('/').any(|part| matches!(part, "" | "." | "..")) {
+        return refused("is not the name of a kernel parameter");
+    }
+    if !owned.covers(&slashed) {
+        return refused("is in no namespace of its own: it would change the host");
+    }
+    Ok(Path::new("/proc/sys").join(slashed))
+}
+
+/// As sysctl(8): whichever of dot and slash comes first divides, the other is part of a name.
+fn slashed(name: &str) -> String {
+    match name.find(['.', '/']) {
+        Some(at) if name.as_bytes()[at] == b'.' => name
+            .chars()
+            .map(|c| match c {
+                '.' => '/',
+                '/' => '.',
+                other => other,
+            })
+            .collect(),
+        _ => name.to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    const ALL: Owned = Owned { net: true, ipc: true, uts: true };
+
+    #[test]
+    fn parameters_of_namespaces_shared_with_the_host_are_refused() {
+        let owned = Owned { net: false, ..ALL };
+        assert!(path_of("net.ipv4.ip_forward", owned).is_err());
+        assert!(path_of("kernel.shm_rmid_forced", owned).is_ok());
+        assert!(path_of("kernel.shm_rmid_forced", Owned::default()).is_err());
+    }
+
+    #[test]
+    fn dots_divide_and_slashes_stand_for_dots_in_names() {
+        let path = path_of("net.ipv4.conf.eth0/100.forwarding", ALL).unwrap();
+        assert_eq!(path, Path::new("/proc/sys/net/ipv4/conf/eth0.100/forwarding"));
+        assert_eq!(path_of("net/ipv4/ip_forward", ALL).unwrap(), Path::new("/proc/sys/net/ipv4/ip_forward"));
+    }
+
+    #[test]
+    fn parameters_of_the_whole_host_and_tricks_are_refused() {
+        for name in
+            ["vm.swappiness", "kernel.panic", "net...kernel.panic", "net/../vm/swappiness", "", "/net/x"]
+        {
+            assert!(matches!(path_of(name, ALL), Err(Error::Invalid { step: Step::Sysctl, .. })), "{name}");
+        }
+    }
+}

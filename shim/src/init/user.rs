@@ -1,0 +1,83 @@
+//! Who the process runs as: ids, groups, capabilities, in the one order in which the kernel allows it.
+
+use super::capabilities::Sets;
+use super::error::At;
+use super::{Error, Step};
+use crate::spec;
+use rustix::fs::{Gid, Mode, OFlags, Uid};
+use rustix::process::{Signal, set_parent_process_death_signal, umask};
+use rustix::thread::{
+    set_keep_capabilities, set_no_new_privs, set_thread_groups, set_thread_res_gid, set_thread_res_uid,
+};
+use std::io::Read;
+
+/// How much of `/etc/passwd` is read.
+const LONGEST_PASSWD: u64 = 1024 * 1024;
+
+/// Gives up the shim's privileges for those of the spec.
+pub(super) fn become_user(process: &spec::Process, capabilities: &Sets) -> Result<(), Error> {
+    let user = &process.user;
+    if process.no_new_privileges {
+        set_no_new_privs(true).at(Step::Capabilities, || "set no_new_privs".into())?;
+    }
+    capabilities.bound()?;
+    set_keep_capabilities(true).at(Step::Capabilities, || "keep capabilities".into())?;
+    change_ids(user)
+        .at(Step::User, || format!("become {}:{} {:?}", user.uid, user.gid, user.additional_gids))?;
+    capabilities.enforce()?;
+    set_keep_capabilities(false).at(Step::Capabilities, || "keep capabilities".into())?;
+    umask(Mode::from_raw_mode(user.umask.unwrap_or(0o022) & 0o777));
+    die_with_shim()
+}
+
+fn change_ids(user: &spec::User) -> Result<(), rustix::io::Errno> {
+    let groups: Vec<_> = user.additional_gids.iter().map(|gid| Gid::from_raw(*gid)).collect();
+    let (uid, gid) = (Uid::from_raw(user.uid), Gid::from_raw(user.gid));
+    set_thread_groups(&groups)?;
+    set_thread_res_gid(gid, gid, gid)?;
+    set_thread_res_uid(uid, uid, uid)
+}
+
+/// Has the kernel kill this process when the shim is gone. Changing credentials undoes it.
+pub(super) fn die_with_shim() -> Result<(), Error> {
+    set_parent_process_death_signal(Some(Signal::KILL)).at(Step::Process, || "tie life to the shim's".into())
+}
+
+/// Leaves the calling process nothing it could do.
+pub(super) fn give_up_capabilities() -> Result<(), Error> {
+    Sets::parse(None)?.enforce()?;
+    die_with_shim()
+}
+
+/// The home directory that the container's `/etc/passwd` gives `uid`, `/` when it knows none.
+pub(super) fn home_of(uid: u32) -> String {
+    let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK | OFlags::NOCTTY;
+    let mut text = Vec::new();
+    if let Ok(file) = rustix::fs::open("/etc/passwd", flags, Mode::empty()) {
+        let _ = std::fs::File::from(file).take(LONGEST_PASSWD).read_to_end(&mut text);
+    }
+    home_in(&String::from_utf8_lossy(&text), uid).unwrap_or("/").to_owned()
+}
+
+fn home_in(passwd: &str, uid: u32) -> Option<&str> {
+    passwd.lines().find_map(|line| {
+        let mut fields = line.split(':');
+        let found = fields.nth(2)?.parse() == Ok(uid);
+        fields.nth(2).filter(|home| found && !home.is_empty())
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn home_is_the_sixth_field_of_the_first_line_with_the_uid() {
+        let passwd =
+            "root:x:0:0:root:/root:/bin/sh\nbroken\nme:x:1000:1000::/home/me:/bin/sh\nother:x:1000:1:::\n";
+        assert_eq!(home_in(passwd, 1000), Some("/home/me"));
+        assert_eq!(home_in(passwd, 0), Some("/root"));
+        assert_eq!(home_in(passwd, 7), None);
+        assert_eq!(home_in("x:x:7:7:::\n", 7), None);
+    }
+}

@@ -1,0 +1,158 @@
+//! Making processes and what must be done in them before anything else runs.
+
+use rustix::fd::{AsRawFd, BorrowedFd};
+use std::io;
+use std::os::fd::{FromRawFd, OwnedFd, RawFd};
+
+/// The kernel's constant; the C library's binding has 0 for it.
+const CLONE_INTO_CGROUP: u64 = 0x2_0000_0000;
+
+/// `struct clone_args` of the kernel, version 2.
+#[derive(Default)]
+#[repr(C, align(8))]
+struct CloneArgs {
+    flags: u64,
+    pidfd: u64,
+    child_tid: u64,
+    parent_tid: u64,
+    exit_signal: u64,
+    stack: u64,
+    stack_size: u64,
+    tls: u64,
+    set_tid: u64,
+    set_tid_size: u64,
+    cgroup: u64,
+}
+
+/// Runs `child` in a fork of the calling process, which ends with the code it returns; gives the child's pid.
+///
+/// `child` must not wait for anything another thread of the caller would have to do. The allocator may be used: the C
+/// library puts it in order for the child.
+pub(crate) fn fork(child: impl FnOnce() -> u8) -> io::Result<u32> {
+    // SAFETY: the child runs nothing of the caller's but `child` and leaves by _exit, without unwinding or returning into
+    // frames it shares a copy of; see `finish`.
+    match unsafe { libc::fork() } {
+        -1 => Err(io::Error::last_os_error()),
+        0 => finish(child),
+        pid => Ok(pid as u32),
+    }
+}
+
+/// Runs `child` in a new process that is a child of the caller's parent, made with the `CLONE_NEW*` of `namespaces`, in the
+/// cgroup (v2) given by a descriptor of its directory. The caller must have one thread only, as a fork of [`fork`] has.
+pub(crate) fn clone_sibling(
+    namespaces: libc::c_int,
+    cgroup: Option<BorrowedFd<'_>>,
+    child: impl FnOnce() -> u8,
+) -> io::Result<u32> {
+    let mut args = CloneArgs { flags: (libc::CLONE_PARENT | namespaces) as u64, ..CloneArgs::default() };
+    if let Some(cgroup) = cgroup {
+        args.flags |= CLONE_INTO_CGROUP;
+        args.cgroup = cgroup.as_raw_fd() as u64;
+    }
+    // SAFETY: without CLONE_VM and without a stack of its own the new process runs on a copy of this one's memory, as after
+    // fork; with one thread in the caller no lock can be held by somebody who is missing in the copy.
+    let pid = unsafe { libc::syscall(libc::SYS_clone3, &raw const args, size_of::<CloneArgs>()) };
+    match pid {
+        -1 => Err(io::Error::last_os_error()),
+        0 => finish(child),
+        pid => Ok(pid as u32),
+    }
+}
+
+/// Ends the process with the code of `child`, or by abort should it panic: a forked process must never unwind into a copy
+/// of its parent's stack.
+fn finish(child: impl FnOnce() -> u8) -> ! {
+    struct Abort;
+    impl Drop for Abort {
+        fn drop(&mut self) {
+            std::process::abort();
+        }
+    }
+    let guard = Abort;
+    let code = child();
+    std::mem::forget(guard);
+    // SAFETY: _exit takes a number and does not return; no destructor or exit handler of the parent is run.
+    unsafe { libc::_exit(i32::from(code)) }
+}
+
+/// Gives every signal its default action and blocks none, so that neither the shim's handlers nor what the language runtime
+/// ignores reach the container.
+pub(crate) fn reset_signals() {
+    for signal in 1..=64 {
+        // SAFETY: the default action involves no code of ours; for numbers that cannot be set the call fails harmlessly.
+        unsafe { libc::signal(signal, libc::SIG_DFL) };
+    }
+    // SAFETY: a sigset_t is plain data for which all zeroes is the empty set on Linux.
+    let none: libc::sigset_t = unsafe { std::mem::zeroed() };
+    // SAFETY: `none` lives through the call, and the old mask is not asked for.
+    unsafe { libc::sigprocmask(libc::SIG_SETMASK, &raw const none, std::ptr::null_mut()) };
+}
+
+/// Lets children, own and inherited ones, vanish without being waited for.
+pub(crate) fn exit_quietly_on_children() {
+    // SAFETY: ignoring a signal involves no code of ours.
+    unsafe { libc::signal(libc::SIGCHLD, libc::SIG_IGN) };
+}
+
+/// Makes `fd` also the descriptor `number`, open across execve, closing what was there.
+///
+/// For the standard streams of a process that is about to execve; Rust's own handles on them own nothing.
+pub(crate) fn place(fd: BorrowedFd<'_>, number: RawFd) -> io::Result<()> {
+    // SAFETY: dup2 touches descriptors only, and by this function's contract nobody owns `number`.
+    match unsafe { libc::dup2(fd.as_raw_fd(), number) } {
+        -1 => Err(io::Error::last_os_error()),
+        _ => Ok(()),
+    }
+}
+
+/// Closes every descriptor but the standard streams and `kept`, which comes back under a number of its own, close-on-exec.
+///
+/// For a process that is about to execve: nothing in it may use, or drop, any other descriptor afterwards.
+pub(crate) fn keep_only(kept: BorrowedFd<'_>) -> io::Result<OwnedFd> {
+    const FIRST: RawFd = 3;
+    if kept.as_raw_fd() != FIRST {
+        // SAFETY: dup3 touches descriptors only, and by this function's contract nobody owns number 3.
+        if unsafe { libc::dup3(kept.as_raw_fd(), FIRST, libc::O_CLOEXEC) } == -1 {
+            return Err(io::Error::last_os_error());
+        }
+    }
+    // SAFETY: close_range touches descriptors only, and by this function's contract nobody owns them any longer.
+    if unsafe { libc::syscall(libc::SYS_close_range, FIRST + 1, u32::MAX, 0) } != 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: number 3 is open, and by this function's contract whoever owned it before never touches it again.
+    Ok(unsafe { OwnedFd::from_raw_fd(FIRST) })
+}
+
+/// Moves the calling process into the namespaces of the kinds `kinds` that `fd`, a namespace or a pidfd, stands for.
+pub(crate) fn setns(fd: BorrowedFd<'_>, kinds: libc::c_int) -> io::Result<()> {
+    // SAFETY: setns takes two numbers. It changes what paths and names mean to the process, not its memory.
+    match unsafe { libc::setns(fd.as_raw_fd(), kinds) } {
+        0 => Ok(()),
+        _ => Err(io::Error::last_os_error()),
+    }
+}
+
+/// Moves the calling process into new namespaces of the kinds `kinds` (only `CLONE_NEW*`).
+pub(crate) fn unshare(kinds: libc::c_int) -> io::Result<()> {
+    // SAFETY: as for setns; descriptors and memory stay shared as they are, for no such flag is passed.
+    match unsafe { libc::unshare(kinds) } {
+        0 => Ok(()),
+        _ => Err(io::Error::last_os_error()),
+    }
+}
+
+/// Closes every descriptor of a process that needs none.
+pub(crate) fn close_all() {
+    // SAFETY: close_range touches descriptors only; the caller, which never returns, uses none of them.
+    unsafe { libc::syscall(libc::SYS_close_range, 0, u32::MAX, 0) };
+}
+
+/// Never returns; the process goes by a signal.
+pub(crate) fn sleep_for_ever() -> ! {
+    loop {
+        // SAFETY: pause takes nothing and touches nothing.
+        unsafe { libc::pause() };
+    }
+}
