@@ -89,6 +89,7 @@ impl Network {
 
     /// Undoes `attach`, also when that failed half-way, happened before a restart, or the network
     /// namespace is gone. Detaching what is not attached succeeds. After an error, call it again.
+    /// The built-in network deletes the interface after it has answered; the address is free only then.
     ///
     /// `attachment` is only used when the network's own record was lost.
     pub async fn detach(&self, pod: &PodNetwork, attachment: Option<&Attachment>) -> Result<(), Error> {
@@ -124,8 +125,9 @@ impl Network {
         }
     }
 
-    /// Removes what is shared by pods and made by the daemon (bridge, nftables table), unless a pod
-    /// still uses it. Nothing to do with CNI.
+    /// Waits until what detached pods left to be deleted in the background is gone, then removes what
+    /// pods share and the daemon made (bridge, nftables table), unless a pod still uses it. With CNI
+    /// there is nothing to do. `bridge.remove_when_empty` does the same after the last detach.
     pub async fn teardown(&self) -> Result<(), Error> {
         match &self.backend {
             Backend::Cni(_) => Ok(()),

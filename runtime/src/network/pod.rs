@@ -13,7 +13,7 @@ use super::error::Error;
 /// A pod as the network sees it. `id` names the pod in every record and in interface names.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct PodNetwork {
-    /// The pod's id: letters, digits, `-`, `_` and `.`; its first 11 characters must be unique on the node.
+    /// The pod's id: letters, digits, `-`, `_` and `.`.
     pub id: String,
     /// The pod's name.
     pub name: String,

@@ -1,37 +1,17 @@
-//! Small files that are whole or absent: written beside their place, synced, renamed into it.
+//! Small files that are whole or absent as long as the machine runs: written beside their place and
+//! renamed into it. Who needs one to survive power loss syncs it.
 
-use std::fs::{self, File};
-use std::io::{self, Write};
+use std::fs;
+use std::io;
 use std::path::{Path, PathBuf};
 
 use super::error::Error;
 
-/// Whether a record must survive the machine losing power, or only the daemon being killed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Survives {
-    /// Data and name are on disk when the call returns.
-    PowerLoss,
-    /// The page cache is enough: what the record describes does not survive power loss either.
-    Kill,
-}
-
 /// Puts `content` at `path`; readers see the old or the new content, never a part.
-pub(super) fn write(path: &Path, content: &[u8], survives: Survives) -> Result<(), Error> {
-    replace(path, content, survives).map_err(|source| failed("write", path, source))
-}
-
-fn replace(path: &Path, content: &[u8], survives: Survives) -> io::Result<()> {
+pub(super) fn write(path: &Path, content: &[u8]) -> Result<(), Error> {
     let staged = staged(path);
-    let mut file = File::create(&staged)?;
-    file.write_all(content)?;
-    if survives == Survives::PowerLoss {
-        file.sync_data()?;
-    }
-    fs::rename(&staged, path)?;
-    match (survives, path.parent()) {
-        (Survives::PowerLoss, Some(directory)) => File::open(directory)?.sync_all(),
-        _ => Ok(()),
-    }
+    let written = fs::write(&staged, content).and_then(|()| fs::rename(&staged, path));
+    written.map_err(|source| failed("write", path, source))
 }
 
 /// The name a record has until it is whole; `list` passes over it.
@@ -90,8 +70,8 @@ mod tests {
     fn a_record_is_replaced_as_a_whole_and_half_written_ones_are_not_listed() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("pod.json");
-        write(&path, b"one", Survives::PowerLoss).unwrap();
-        write(&path, b"two", Survives::Kill).unwrap();
+        write(&path, b"one").unwrap();
+        write(&path, b"two").unwrap();
         fs::write(directory.path().join("other.json.tmp"), b"ha").unwrap();
         assert_eq!(read(&path).unwrap().unwrap(), b"two");
         assert_eq!(list(directory.path()).unwrap(), ["pod"]);
@@ -108,7 +88,7 @@ mod tests {
 
     #[test]
     fn a_path_that_cannot_be_used_is_named() {
-        let error = write(Path::new("/proc/no/such/place.json"), b"", Survives::Kill).unwrap_err();
+        let error = write(Path::new("/proc/no/such/place.json"), b"").unwrap_err();
         assert!(error.to_string().contains("/proc/no/such/place.json"), "{error}");
     }
 }

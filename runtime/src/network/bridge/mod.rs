@@ -2,8 +2,10 @@
 //!
 //! ```text
 //! attach: lease on disk -> veth pair (one end on the bridge, one in the pod) -> address, route -> ports
-//! detach: ports -> veth pair -> lease
+//! detach: ports -> lease retired -> | answered | -> veth pair -> address free
 //! ```
+//! Deleting a veth pair waits for RCU grace periods, ten times as long as everything else; nobody
+//! needs to wait with it. What is left over when the daemon is killed is deleted when it starts again.
 
 mod lease;
 mod link;
@@ -22,6 +24,7 @@ use std::time::Duration;
 use rustix::io::Errno;
 use serde_json::json;
 use tokio::sync::{RwLock, RwLockReadGuard};
+use tokio::task::JoinSet;
 
 use super::config::BridgeConfig;
 use super::error::Error;
@@ -41,6 +44,8 @@ pub(super) struct Bridge {
     core: Arc<Core>,
     /// The bridge's interface index once it was made or found. Held for reading while a pod is attached.
     foundation: RwLock<Option<u32>>,
+    /// Interfaces being deleted.
+    deletions: Mutex<JoinSet<()>>,
 }
 
 /// What the blocking steps need.
@@ -57,16 +62,19 @@ impl Bridge {
         refuse_unusable(&config)?;
         let directory = root.join("network").join(&config.name);
         let leases = Leases::open(&directory, config.subnet)?;
-        let in_use = leases.all().next().is_some();
+        let (in_use, leaving) = (!leases.is_empty(), leases.leaving());
         let core = Core { table: Table::of(&config), leases: Mutex::new(leases), config };
-        let bridge = Bridge { core: Arc::new(core), foundation: RwLock::new(None) };
+        let bridge =
+            Bridge { core: Arc::new(core), foundation: RwLock::new(None), deletions: Mutex::default() };
+        let bridge = Arc::new(bridge);
         if in_use {
             drop(bridge.foundation().await?);
         }
-        Ok(Arc::new(bridge))
+        leaving.into_iter().for_each(|interface| bridge.delete_later(interface));
+        Ok(bridge)
     }
 
-    pub(super) async fn attach(&self, pod: &PodNetwork) -> Result<Attachment, Error> {
+    pub(super) async fn attach(self: &Arc<Self>, pod: &PodNetwork) -> Result<Attachment, Error> {
         let lease = self.core.leases().get(&pod.id);
         if let Some(lease) = lease {
             if lease.netns == pod.netns && self.check(pod).await.is_ok() {
@@ -75,8 +83,8 @@ impl Bridge {
             self.detach(&pod.id).await?;
         }
         match self.attach_once(pod).await {
-            // Somebody removed the bridge behind our back: make it again, once.
-            Err(Error::Kernel { step: NEW_PAIR, source, .. }) if link::is(&source, Errno::NODEV) => {
+            // The kernel's word for a bridge it does not know: somebody removed it. Make it again, once.
+            Err(Error::Kernel { step: NEW_PAIR, source, .. }) if link::is(&source, Errno::INVAL) => {
                 *self.foundation.write().await = None;
                 self.attach_once(pod).await
             }
@@ -90,13 +98,30 @@ impl Bridge {
         self.blocking("attach", move |core| core.attach(&pod, index)).await
     }
 
-    pub(super) async fn detach(&self, pod: &str) -> Result<(), Error> {
+    pub(super) async fn detach(self: &Arc<Self>, pod: &str) -> Result<(), Error> {
         let pod = pod.to_owned();
-        let is_last = self.blocking("detach", move |core| core.detach(&pod)).await?;
-        match is_last && self.core.config.remove_when_empty {
-            true => self.teardown().await,
-            false => Ok(()),
-        }
+        let leaving = self.blocking("detach", move |core| core.release(&pod)).await?;
+        leaving.into_iter().for_each(|interface| self.delete_later(interface));
+        Ok(())
+    }
+
+    /// Deletes the interface of a retired lease, and the bridge after the last one if so configured.
+    fn delete_later(self: &Arc<Self>, interface: String) {
+        let bridge = self.clone();
+        let mut deletions = self.deletions.lock().unwrap_or_else(PoisonError::into_inner);
+        while deletions.try_join_next().is_some() {}
+        deletions.spawn(async move {
+            let name = interface.clone();
+            let deleted = bridge.blocking("delete", move |core| core.delete(&name)).await;
+            let outcome = match deleted {
+                Ok(()) if bridge.core.config.remove_when_empty => bridge.remove_if_empty().await,
+                outcome => outcome,
+            };
+            if let Err(error) = outcome {
+                let error = error.chain();
+                tracing::warn!(interface, error, "left over on the built-in network until the next start");
+            }
+        });
     }
 
     pub(super) async fn check(&self, pod: &PodNetwork) -> Result<(), Error> {
@@ -104,7 +129,7 @@ impl Bridge {
         self.blocking("check", move |core| core.check(&pod)).await
     }
 
-    pub(super) async fn retain(&self, live: &HashSet<String>) -> Result<(), Error> {
+    pub(super) async fn retain(self: &Arc<Self>, live: &HashSet<String>) -> Result<(), Error> {
         let gone: Vec<String> = {
             let leases = self.core.leases();
             leases.all().map(|lease| lease.pod.clone()).filter(|pod| !live.contains(pod)).collect()
@@ -117,8 +142,14 @@ impl Bridge {
     }
 
     pub(super) async fn teardown(&self) -> Result<(), Error> {
+        let deletions = std::mem::take(&mut *self.deletions.lock().unwrap_or_else(PoisonError::into_inner));
+        deletions.join_all().await;
+        self.remove_if_empty().await
+    }
+
+    async fn remove_if_empty(&self) -> Result<(), Error> {
         let mut foundation = self.foundation.write().await;
-        if self.core.leases().all().next().is_none() {
+        if self.core.leases().is_empty() {
             *foundation = None;
             self.blocking("teardown", Core::teardown).await?;
         }
@@ -195,11 +226,14 @@ impl Core {
     fn attach(&self, pod: &PodNetwork, bridge: u32) -> Result<Attachment, Error> {
         let netns = open_netns(&pod.netns)?;
         port::refuse_used(pod)?;
-        let lease = self.leases().add(pod, host_end(&pod.id))?;
+        // The namespace may still hold the eth0 it had before: then this has to wait for its end.
+        let leaving = self.leases().leaving_in(&pod.netns);
+        leaving.iter().try_for_each(|interface| self.delete(interface))?;
+        let lease = self.leases().add(pod)?;
         match self.connect(&lease, &netns, bridge) {
             Ok(()) => Ok(self.attachment(&lease)),
-            Err(attach) => match self.detach(&pod.id) {
-                Ok(_) => Err(attach),
+            Err(attach) => match self.release(&pod.id).and_then(|_| self.delete(&lease.interface)) {
+                Ok(()) => Err(attach),
                 Err(undo) => Err(Error::Undo { attach: Box::new(attach), undo: Box::new(undo) }),
             },
         }
@@ -214,6 +248,9 @@ impl Core {
         netns::inside(netns, || Netlink::open()?.set_up_pod(address, subnet.prefix(), subnet.gateway()))
             .map_err(refused("set up eth0 in", lease.netns.display()))?;
         let link = settle(&mut host, host_end).map_err(refused("wait for the carrier of", host_end))?;
+        // With its first port the bridge gets a carrier itself; until then it drops what the host sends.
+        let bridge = &self.config.name;
+        settle(&mut host, bridge).map_err(refused("wait for the carrier of", bridge))?;
         if lease.ports.is_empty() {
             return Ok(());
         }
@@ -221,17 +258,20 @@ impl Core {
         self.table.publish(lease)
     }
 
-    /// Takes back everything the pod holds; whether no other pod is left.
-    fn detach(&self, pod: &str) -> Result<bool, Error> {
-        let Some(lease) = self.leases().get(pod) else { return Ok(false) };
+    /// Takes back what the pod holds; the interface that is to be deleted for it.
+    fn release(&self, pod: &str) -> Result<Option<String>, Error> {
+        let Some(lease) = self.leases().get(pod) else { return Ok(None) };
         if !lease.ports.is_empty() {
             self.table.withdraw(&lease)?;
         }
-        let interface = &lease.interface;
+        self.leases().retire(pod)?;
+        Ok(Some(lease.interface))
+    }
+
+    /// Deletes the interface of a retired lease and frees its address.
+    fn delete(&self, interface: &str) -> Result<(), Error> {
         open(interface)?.delete(interface).map_err(refused("delete the veth pair", interface))?;
-        let mut leases = self.leases();
-        leases.remove(pod)?;
-        Ok(leases.all().next().is_none())
+        self.leases().free(interface)
     }
 
     fn check(&self, pod: &PodNetwork) -> Result<(), Error> {
@@ -296,11 +336,6 @@ fn settle(netlink: &mut Netlink, name: &str) -> io::Result<Link> {
 fn mac_of(address: Ipv4Addr) -> [u8; 6] {
     let [a, b, c, d] = address.octets();
     [0x0a, 0x58, a, b, c, d]
-}
-
-/// The name of the host's end of the pod's veth pair: interface names have at most 15 bytes.
-fn host_end(pod: &str) -> String {
-    format!("veth{}", &pod[..pod.len().min(11)])
 }
 
 fn refuse_unusable(config: &BridgeConfig) -> Result<(), Error> {

@@ -1,4 +1,7 @@
 //! What is on record of each pod: the intent before the first ADD, the results after the last.
+//!
+//! The intent (`<pod>.json`) is brought to the disk while the plugins run. The results (`<pod>.done`)
+//! are not: power loss takes the namespace with it, and then the intent is all that DEL needs.
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
@@ -8,7 +11,7 @@ use serde_json::{Map, Value};
 
 use super::conf::NetworkConf;
 use crate::network::Error;
-use crate::network::record::{self, Survives};
+use crate::network::record;
 
 /// Everything DEL and CHECK need, so that neither a restart nor a changed configuration is in their way.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -46,20 +49,27 @@ impl Cache {
         Ok(Cache(directory))
     }
 
-    fn path(&self, pod: &str) -> PathBuf {
+    fn intent(&self, pod: &str) -> PathBuf {
         self.0.join(format!("{pod}.json"))
     }
 
-    /// Writes the record; it survives what `survives` says when the call returns.
-    pub(super) async fn write(&self, record: &Record, survives: Survives) -> Result<(), Error> {
-        let path = self.path(&record.pod);
-        let content = serde_json::to_vec(record).map_err(|error| unreadable("encode", &path, error))?;
-        blocking("write the network record", move || record::write(&path, &content, survives)).await
+    fn done(&self, pod: &str) -> PathBuf {
+        self.0.join(format!("{pod}.done"))
     }
 
-    /// Brings a written record to the disk.
+    /// Writes the record, as the intent or, when every network answered, beside it.
+    pub(super) async fn write(&self, record: &Record) -> Result<(), Error> {
+        let path = match record.is_complete() {
+            true => self.done(&record.pod),
+            false => self.intent(&record.pod),
+        };
+        let content = serde_json::to_vec(record).map_err(|error| unreadable("encode", &path, error))?;
+        blocking("write the network record", move || record::write(&path, &content)).await
+    }
+
+    /// Brings a written intent to the disk.
     pub(super) async fn sync(&self, pod: &str) -> Result<(), Error> {
-        let path = self.path(pod);
+        let path = self.intent(pod);
         blocking("sync the network record", move || {
             File::open(&path)
                 .and_then(|file| file.sync_all())
@@ -69,23 +79,30 @@ impl Cache {
         .await
     }
 
-    /// The pod's record, or none.
+    /// The pod's record with its results, if they are there and whole; else its intent, or none.
     pub(super) async fn read(&self, pod: &str) -> Result<Option<Record>, Error> {
-        let path = self.path(pod);
-        blocking("read the network record", move || match record::read(&path)? {
-            None => Ok(None),
-            Some(content) => match serde_json::from_slice(&content) {
-                Ok(record) => Ok(Some(record)),
-                Err(error) => Err(unreadable("decode", &path, error)),
-            },
+        let (intent, done) = (self.intent(pod), self.done(pod));
+        blocking("read the network record", move || {
+            let done = record::read(&done)?.and_then(|content| serde_json::from_slice(&content).ok());
+            match (done, record::read(&intent)?) {
+                (Some(record), _) => Ok(Some(record)),
+                (None, None) => Ok(None),
+                (None, Some(content)) => serde_json::from_slice(&content)
+                    .map(Some)
+                    .map_err(|error| unreadable("decode", &intent, error)),
+            }
         })
         .await
     }
 
-    /// Forgets the pod.
+    /// Forgets the pod; the intent goes last.
     pub(super) async fn remove(&self, pod: &str) -> Result<(), Error> {
-        let path = self.path(pod);
-        blocking("remove the network record", move || record::remove(&path)).await
+        let (intent, done) = (self.intent(pod), self.done(pod));
+        blocking("remove the network record", move || {
+            record::remove(&done)?;
+            record::remove(&intent)
+        })
+        .await
     }
 
     /// The pods on record.

@@ -20,7 +20,6 @@ use super::config::CniConfig;
 use super::error::{Error, NotReady};
 use super::netns;
 use super::pod::{Attachment, PodNetwork};
-use super::record::Survives;
 use cache::{Cache, Joined, Record};
 use chain::Chain;
 use plugin::Plugins;
@@ -59,6 +58,12 @@ impl Cni {
         Ok(Arc::new(Cni { config, plugins, cache, watched, follower }))
     }
 
+    /// Every state of the configuration from now on.
+    #[cfg(test)]
+    pub(super) fn changes(&self) -> tokio::sync::watch::Receiver<Arc<watch::Snapshot>> {
+        self.watched.subscribe()
+    }
+
     pub(super) fn ready(&self) -> Result<(), NotReady> {
         let snapshot = self.watched.snapshot();
         let directory = self.config.conf_dir.display();
@@ -86,11 +91,11 @@ impl Cni {
             self.undo(&record).await?;
         }
         let mut record = self.intend(pod)?;
-        self.cache.write(&record, Survives::Kill).await?;
+        self.cache.write(&record).await?;
         // The intent is durable by the time the last plugin has answered, at no cost in time.
         let (added, durable) = tokio::join!(self.add_all(&mut record), self.cache.sync(&pod.id));
         let settled = match added.and(durable) {
-            Ok(()) => self.cache.write(&record, Survives::PowerLoss).await.and_then(|()| attachment(&record)),
+            Ok(()) => self.cache.write(&record).await.and_then(|()| attachment(&record)),
             Err(error) => Err(error),
         };
         match settled {

@@ -24,11 +24,19 @@ const RETRY: Duration = Duration::from_secs(5);
 
 /// The configuration as last read, with what the plugins said of their state. Replaced as a whole.
 #[derive(Debug, Clone)]
-pub(super) struct Snapshot {
+pub(in crate::network) struct Snapshot {
     pub(super) loaded: Loaded,
     /// What is wrong with each network in use, by name; asked only where the version has STATUS.
     pub(super) ailing: BTreeMap<String, String>,
     asked: Instant,
+}
+
+#[cfg(test)]
+impl Snapshot {
+    /// Whether the directory held nothing at all.
+    pub(in crate::network) fn is_empty(&self) -> bool {
+        self.loaded == Loaded::default()
+    }
 }
 
 /// The current snapshot of a directory.

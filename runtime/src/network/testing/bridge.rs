@@ -23,7 +23,8 @@ async fn open(machine: &Machine) -> Network {
 fn assert_nothing_left(machine: &Machine) {
     assert_eq!(interfaces().into_iter().filter(|name| name != "up0").collect::<Vec<_>>(), [""; 0]);
     assert_eq!(command("nft", &["list", "tables"]), "");
-    assert_eq!(fs::read_dir(machine.path("network/btest0")).unwrap().count(), 0);
+    assert_eq!(fs::read_dir(machine.path("network/btest0")).unwrap().count(), 1);
+    assert_eq!(fs::read_dir(machine.path("network/btest0/leaving")).unwrap().count(), 0);
 }
 
 #[test]
@@ -42,6 +43,7 @@ fn root_pods_reach_each_other_the_host_and_the_outside_under_the_hosts_address()
         assert_eq!(one.reaches("198.51.100.2:80", &beyond).as_deref(), Some("198.51.100.1"));
         network.detach(&one.pod("one"), Some(&first)).await.unwrap();
         network.detach(&two.pod("two"), Some(&second)).await.unwrap();
+        network.teardown().await.unwrap();
         assert_nothing_left(&machine);
     });
 }
@@ -82,6 +84,7 @@ fn root_published_ports_are_reached_from_everywhere_they_should_be() {
         assert_eq!(outside.reaches("198.51.100.1:8080", &server), None);
         assert_eq!(reaches("127.0.0.1:8080", &server), None);
         network.detach(&two.pod("two"), None).await.unwrap();
+        network.teardown().await.unwrap();
         assert_nothing_left(&machine);
     });
 }
@@ -101,6 +104,7 @@ fn root_the_hosts_loopback_is_out_of_reach_for_pods() {
         });
         assert_eq!(one.reaches("127.0.0.1:7000", &private), None);
         network.detach(&one.pod("one"), None).await.unwrap();
+        network.teardown().await.unwrap();
         assert_nothing_left(&machine);
     });
 }
@@ -115,9 +119,13 @@ fn root_attaching_and_detaching_again_change_nothing() {
         assert_eq!(network.attach(&pod).await.unwrap(), first);
         network.check(&pod, &first).await.unwrap();
         network.detach(&pod, Some(&first)).await.unwrap();
+        let second = network.attach(&pod).await.unwrap();
+        assert_ne!(second.ips, first.ips);
+        network.detach(&pod, Some(&first)).await.unwrap();
         network.detach(&pod, Some(&first)).await.unwrap();
         network.detach(&pod, None).await.unwrap();
         assert!(matches!(network.check(&pod, &first).await, Err(Error::Drift { .. })));
+        network.teardown().await.unwrap();
         assert_nothing_left(&machine);
     });
 }
@@ -139,6 +147,7 @@ fn root_a_restarted_daemon_knows_addresses_and_ports_and_detaches() {
         network.retain(&HashSet::from(["two".to_owned()])).await.unwrap();
         assert!(matches!(network.check(&pod, &first).await, Err(Error::Drift { .. })));
         network.detach(&two.pod("two"), None).await.unwrap();
+        network.teardown().await.unwrap();
         assert_nothing_left(&machine);
     });
 }
@@ -153,6 +162,7 @@ fn root_detach_works_when_the_namespace_is_gone() {
         one.unpin();
         drop(one);
         network.detach(&pod, None).await.unwrap();
+        network.teardown().await.unwrap();
         assert_nothing_left(&machine);
     });
 }
@@ -167,7 +177,7 @@ fn root_a_pod_that_cannot_be_attached_leaves_nothing_and_costs_the_next_one_noth
         assert!(error.to_string().contains("absent"), "{error}");
         one.inside(|| Ok(ip("link add eth0 type veth peer name other")));
         let error = network.attach(&one.pod("one")).await.unwrap_err();
-        assert!(error.chain().contains("make the veth pair \"vethone\": File exists"), "{}", error.chain());
+        assert!(error.chain().contains("make the veth pair \"bone-0000\": File exists"), "{}", error.chain());
         one.inside(|| Ok(ip("link del eth0")));
         let listener = TcpListener::bind("0.0.0.0:8080").unwrap();
         let taken = one.publishing("one", &[(Protocol::Tcp, "", 8080, 80)]);
@@ -176,6 +186,7 @@ fn root_a_pod_that_cannot_be_attached_leaves_nothing_and_costs_the_next_one_noth
         drop(listener);
         let attachment = network.attach(&taken).await.unwrap();
         network.detach(&taken, Some(&attachment)).await.unwrap();
+        network.teardown().await.unwrap();
         assert_nothing_left(&machine);
     });
 }
@@ -198,6 +209,7 @@ fn root_what_somebody_removed_is_made_again() {
         network.check(&one.pod("one"), &again).await.unwrap();
         network.detach(&one.pod("one"), None).await.unwrap();
         network.detach(&two.pod("two"), None).await.unwrap();
+        network.teardown().await.unwrap();
         assert_nothing_left(&machine);
     });
 }
@@ -214,6 +226,7 @@ fn root_many_pods_at_once_get_addresses_of_their_own() {
         assert_eq!(addresses.len(), 20);
         let detached = futures::future::join_all(pods.iter().map(|pod| network.detach(pod, None))).await;
         detached.into_iter().for_each(Result::unwrap);
+        network.teardown().await.unwrap();
         assert_nothing_left(&machine);
     });
 }
@@ -230,6 +243,7 @@ fn root_a_call_whose_caller_went_away_still_ends() {
         let attachment = network.attach(&pod).await.unwrap();
         assert_eq!(primary(&attachment), "10.213.0.2");
         network.detach(&pod, None).await.unwrap();
+        network.teardown().await.unwrap();
         assert_nothing_left(&machine);
     });
 }

@@ -17,7 +17,7 @@ use std::time::Duration;
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sched::{CloneFlags, unshare};
 
-use super::{Attachment, PodNetwork, PortMapping, Protocol, netns};
+use super::{Attachment, Backend, PodNetwork, PortMapping, Protocol, netns};
 
 /// Long enough for a loaded machine; nothing in a passing test takes it.
 const PATIENCE: Duration = Duration::from_secs(30);
