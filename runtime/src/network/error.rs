@@ -43,7 +43,7 @@ pub enum Error {
         pod: String,
         /// What it did instead.
         #[source]
-        failure: PluginFailure,
+        failure: Box<PluginFailure>,
     },
     /// A result of one CNI version has no form in another.
     #[error("network {network:?}: the result of plugin {plugin:?} for pod {pod}: {why}")]

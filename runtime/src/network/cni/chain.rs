@@ -127,7 +127,7 @@ async fn run(
         plugin: plugin.kind().to_owned(),
         command: call.command,
         pod: call.pod.to_owned(),
-        failure,
+        failure: Box::new(failure),
     };
     let input = serde_json::to_vec(body).map_err(|error| failed(PluginFailure::Spawn(error.into())))?;
     plugins.run(plugin.kind(), call, &input).await.map_err(failed)

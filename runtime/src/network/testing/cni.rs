@@ -167,10 +167,8 @@ fn root_what_cannot_be_undone_stays_on_record_until_detach_can() {
         assert!(error.chain().contains("left to detach"), "{}", error.chain());
         assert_eq!(error.kind(), Kind::NotReady);
         let Error::Undo { attach, .. } = error else { panic!("{error:?}") };
-        assert!(
-            matches!(*attach, Error::Plugin { failure: PluginFailure::Missing { .. }, .. }),
-            "{attach:?}"
-        );
+        let Error::Plugin { failure, .. } = *attach else { panic!("{attach:?}") };
+        assert!(matches!(*failure, PluginFailure::Missing { .. }), "{failure:?}");
         assert_eq!(fs::read_dir(machine.path("cni")).unwrap().count(), 1);
         drop(network);
         install(&machine.directory("bin"), "missing", "exit 0");
