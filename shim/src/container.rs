@@ -202,12 +202,11 @@ impl Container {
     }
 
     fn take_gate(&self) -> Result<StartGate, Error> {
-        match &mut self.inner().state {
-            State::Created(gate) => {
-                gate.take().ok_or_else(|| self.wrong_time("start", "not startable any more"))
-            }
-            _ => Err(self.refuse("start")),
-        }
+        let gate = match &mut self.inner().state {
+            State::Created(gate) => gate.take(),
+            _ => None,
+        };
+        gate.ok_or_else(|| self.refuse("start"))
     }
 
     /// Signals its first process, or with `all` every process in its cgroup.
@@ -291,10 +290,8 @@ impl Container {
 
     /// Sets the size of its terminal.
     pub fn resize(&self, width: u16, height: u16) -> Result<(), Error> {
-        match &self.inner().pumps {
-            Some(pumps) => pumps.resize(width, height).map_err(|source| self.io("resize", source)),
-            None => Err(self.refuse("resize")),
-        }
+        let resized = self.inner().pumps.as_ref().map(|pumps| pumps.resize(width, height));
+        resized.ok_or_else(|| self.refuse("resize"))?.map_err(|source| self.io("resize", source))
     }
 
     /// Everything that may run only in a running container asks here first.
@@ -385,7 +382,7 @@ impl Container {
 
     fn refuse(&self, doing: &'static str) -> Error {
         let state = match self.phase() {
-            Phase::Created => "not started",
+            Phase::Created => "created, or failed to start",
             Phase::Running => "running",
             Phase::Paused => "paused",
             Phase::Stopped(_) => "stopped",

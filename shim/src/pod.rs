@@ -14,7 +14,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::sync::{Notify, watch};
-use tokio::time::{Instant, timeout_at};
+use tokio::time::{Instant, timeout, timeout_at};
 
 /// How often an empty shim looks whether its bundle is still there.
 const LOOK: Duration = Duration::from_secs(30);
@@ -24,6 +24,7 @@ const LOOK: Duration = Duration::from_secs(30);
 pub struct Pod {
     id: String,
     bundle: PathBuf,
+    socket: PathBuf,
     surroundings: Surroundings,
     sandbox: Sandbox,
     containers: Mutex<BTreeMap<String, Slot>>,
@@ -47,11 +48,12 @@ pub struct NewContainer {
 }
 
 impl Pod {
-    /// A shim that holds nothing yet.
-    pub fn new(id: String, bundle: PathBuf, surroundings: Surroundings) -> Arc<Self> {
+    /// A shim that holds nothing yet and listens on `socket`.
+    pub fn new(id: String, bundle: PathBuf, socket: PathBuf, surroundings: Surroundings) -> Arc<Self> {
         Arc::new(Self {
             id,
             bundle,
+            socket,
             surroundings,
             sandbox: Sandbox::default(),
             containers: Mutex::default(),
@@ -196,8 +198,12 @@ impl Pod {
         no_sandbox && self.slots().is_empty()
     }
 
-    /// Makes the shim leave once the requests under way are answered.
+    /// Makes the shim leave once the requests under way are answered. The socket goes at once: who has the answer may
+    /// start another shim.
     pub fn close(&self) {
+        if let Err(error) = std::fs::remove_file(&self.socket) {
+            note(format_args!("remove {}: {error}", self.socket.display()));
+        }
         self.closing.send_replace(true);
     }
 
@@ -217,7 +223,8 @@ impl Pod {
                 note("the bundle is gone and nothing runs: leaving");
                 return self.close();
             } else {
-                tokio::time::sleep(LOOK).await;
+                // Whether it was the time or an end, there is something to look at.
+                let _ = timeout(LOOK, self.emptied.notified()).await;
             }
         }
     }

@@ -4,7 +4,6 @@
 mod archive;
 mod complete;
 mod pax;
-mod relocate;
 pub(crate) mod root;
 mod sparse;
 #[cfg(test)]

@@ -35,7 +35,7 @@ pub struct Serve {
     pub events: String,
 }
 
-/// Serves until the pod is closed, then removes the socket. Runs on the calling thread, which becomes the parent of
+/// Serves until the pod is closed. Runs on the calling thread, which becomes the parent of
 /// all containers, and starts no other.
 pub fn serve(serve: Serve) -> io::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread()
@@ -53,7 +53,7 @@ async fn run(serve: Serve) -> io::Result<()> {
     rustix::process::set_child_subreaper(rustix::process::Pid::from_raw(1))?;
     let mut children = signal(SignalKind::child())?;
     let mut terminations = signal(SignalKind::terminate())?;
-    let pod = Pod::new(serve.id, serve.bundle, surroundings);
+    let pod = Pod::new(serve.id, serve.bundle, serve.socket, surroundings);
     let mut server = start(&pod, serve.listener).await?;
     let forgotten = pod.close_when_forgotten();
     let closed = pod.closed();
@@ -68,8 +68,6 @@ async fn run(serve: Serve) -> io::Result<()> {
             () = &mut closed => break,
         }
     }
-    // Gone before the last answer is: who has that answer may start a new shim at once.
-    std::fs::remove_file(&serve.socket)?;
     server.shutdown().await.map_err(io::Error::other)
 }
 

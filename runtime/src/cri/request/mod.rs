@@ -9,8 +9,6 @@ mod pod;
 mod resources;
 mod security;
 mod sysctl;
-#[cfg(test)]
-mod tests;
 
 use std::time::Duration;
 

@@ -1,0 +1,75 @@
+//! What is left when a shim is killed, and what becomes of those it was taking care of.
+
+use crate::fixture::*;
+use serde_json::json;
+use std::fs;
+
+#[tokio::test]
+async fn root_nothing_of_a_container_outlives_a_killed_shim() {
+    let mut shim = Shim::start().await;
+    let pid = shim.run("c", "sleep 1234567 & setsid sleep 1234567 & echo ready; wait").await;
+    let init = pidfd(pid);
+    shim.logged("c", "ready").await;
+    until(|| processes_with("sleep 1234567").len() == 2).await;
+    shim.murder().await;
+    gone(&init).await;
+    let exit = shim.clean_up("c");
+    assert_eq!(exit.exit_status, 137);
+    assert!(exit.exited_at.seconds > 0);
+    assert_eq!(processes_with("sleep 1234567"), [""; 0]);
+    assert!(shim.cgroups().iter().all(|group| !group.join("c").exists()));
+}
+
+#[tokio::test]
+async fn root_processes_in_the_hosts_pid_namespace_are_found_by_their_cgroup() {
+    let mut shim = Shim::start().await;
+    let script = "sleep 7654321 & setsid sleep 7654321 & echo ready; wait";
+    let bundle =
+        shim.bundle("c", script, |config| config["linux"]["namespaces"] = json!([{"type": "mount"}]));
+    let log = shim.log_uri("c");
+    shim.create_in("c", &bundle, |request| request.stdout = log).await.unwrap();
+    shim.start_task("c").await.unwrap();
+    shim.logged("c", "ready").await;
+    until(|| processes_with("sleep 7654321").len() == 2).await;
+    shim.murder().await;
+    shim.clean_up("c");
+    until(|| processes_with("sleep 7654321").is_empty()).await;
+}
+
+#[tokio::test]
+async fn root_the_end_that_a_dead_shim_recorded_stays_true() {
+    let mut shim = Shim::start().await;
+    shim.run("c", "exit 9").await;
+    shim.wait("c").await;
+    shim.murder().await;
+    assert_eq!(shim.clean_up("c").exit_status, 9);
+}
+
+#[tokio::test]
+async fn root_a_dead_pods_namespace_and_cgroup_are_undone() {
+    let shim = Shim::with_sandbox(|_| {}).await;
+    assert!(shim.netns().exists() && !shim.cgroups().is_empty());
+    shim.murder().await;
+    shim.clean_up(&shim.id);
+    assert!(!shim.netns().exists());
+    assert!(shim.cgroups().is_empty());
+}
+
+#[tokio::test]
+async fn root_leftovers_of_a_container_in_the_hosts_pid_namespace_die_with_it() {
+    let mut shim = Shim::start().await;
+    let script = "setsid sleep 2345678 & echo ready; exit 0";
+    let bundle =
+        shim.bundle("c", script, |config| config["linux"]["namespaces"] = json!([{"type": "mount"}]));
+    shim.create_in("c", &bundle, |_| {}).await.unwrap();
+    shim.start_task("c").await.unwrap();
+    assert_eq!(shim.wait("c").await, 0);
+    until(|| processes_with("sleep 2345678").is_empty()).await;
+    let zombies = || {
+        let children = fs::read_to_string(format!("/proc/{0}/task/{0}/children", shim.pid)).unwrap();
+        children.split_whitespace().count()
+    };
+    until(|| zombies() == 0).await;
+    shim.delete("c").await.unwrap();
+    shim.shutdown().await;
+}

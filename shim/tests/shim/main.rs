@@ -1,0 +1,11 @@
+//! The built shim as its callers see it: a command line and ttrpc calls. Needs root.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
+
+mod bootstrap;
+mod containers;
+mod death;
+mod exec;
+mod fixture;
+mod sandbox;
+mod streams;
