@@ -125,9 +125,17 @@ impl Network {
         }
     }
 
-    /// Waits until what detached pods left to be deleted in the background is gone, then removes what
-    /// pods share and the daemon made (bridge, nftables table), unless a pod still uses it. With CNI
-    /// there is nothing to do. `bridge.remove_when_empty` does the same after the last detach.
+    /// Waits until what detached pods left to be deleted in the background is gone. For the daemon's
+    /// graceful stop; what is still there after a kill is deleted at the next start.
+    pub async fn close(&self) {
+        if let Backend::Bridge(bridge) = &self.backend {
+            bridge.close().await;
+        }
+    }
+
+    /// As `close`, then removes what pods share and the daemon made (bridge, nftables table), unless a
+    /// pod still uses it. With CNI there is nothing to do. `bridge.remove_when_empty` has the same done
+    /// after each last detach.
     pub async fn teardown(&self) -> Result<(), Error> {
         match &self.backend {
             Backend::Cni(_) => Ok(()),

@@ -141,9 +141,13 @@ impl Bridge {
         outcome
     }
 
-    pub(super) async fn teardown(&self) -> Result<(), Error> {
+    pub(super) async fn close(&self) {
         let deletions = std::mem::take(&mut *self.deletions.lock().unwrap_or_else(PoisonError::into_inner));
         deletions.join_all().await;
+    }
+
+    pub(super) async fn teardown(&self) -> Result<(), Error> {
+        self.close().await;
         self.remove_if_empty().await
     }
 
