@@ -215,9 +215,8 @@ impl Core {
         addressed.map_err(refused("give the bridge its address", name))?;
         switch_on("net/ipv4/ip_forward")?;
         switch_on(&format!("net/ipv4/conf/{name}/route_localnet"))?;
-        if self.table.is_needed() {
-            self.table.make()?;
-        }
+        let leases: Vec<Lease> = self.leases().all().cloned().collect();
+        self.table.make(&leases)?;
         Ok(bridge.index)
     }
 

@@ -31,14 +31,14 @@ impl Table {
         Table { bridge, subnet, masquerade: config.masquerade }
     }
 
-    /// Whether the table is needed for pods that publish nothing.
-    pub(super) fn is_needed(&self) -> bool {
-        self.masquerade
-    }
-
-    /// Makes the table, or brings it back to what it should be; published ports stay.
-    pub(super) fn make(&self) -> Result<(), Error> {
-        run("make the table", &self.script())
+    /// Makes the table with the ports of `leases`, or brings it back to that. Without masquerade and
+    /// ports nothing needs it.
+    pub(super) fn make(&self, leases: &[Lease]) -> Result<(), Error> {
+        let elements: String = leases.iter().map(|lease| self.elements("add", lease)).collect();
+        match self.masquerade || !elements.is_empty() {
+            true => run("make the table", &(self.script() + &elements)),
+            false => Ok(()),
+        }
     }
 
     /// Removes the table with everything in it; an absent one counts as removed.

@@ -136,7 +136,10 @@ fn root_a_restarted_daemon_knows_addresses_and_ports_and_detaches() {
         let (one, two) = (machine.netns("one"), machine.netns("two"));
         let pod = one.publishing("one", &[(Protocol::Tcp, "", 8080, 80)]);
         let first = open(&machine).await.attach(&pod).await.unwrap();
+        command("nft", &["flush", "ruleset"]);
         let network = open(&machine).await;
+        let server = one.listen(80);
+        assert!(reaches("127.0.0.1:8080", &server).is_some());
         network.check(&pod, &first).await.unwrap();
         assert_eq!(network.attach(&pod).await.unwrap(), first);
         let error =

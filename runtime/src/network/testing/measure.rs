@@ -48,7 +48,11 @@ fn root_measure_attach_and_detach() {
         let network = Network::open(cni.clone(), machine.directory.path()).await.unwrap();
         measure(&machine, "cni bridge", &network, &[]).await;
         let instant = machine.directory("instant");
-        install(&instant, "bridge", r#"sleep 0.03; echo '{"cniVersion":"1.0.0","ips":[{"address":"10.0.0.2/24"}]}'"#);
+        install(
+            &instant,
+            "bridge",
+            r#"sleep 0.03; echo '{"cniVersion":"1.0.0","ips":[{"address":"10.0.0.2/24"}]}'"#,
+        );
         let cni = CniConfig { bin_dirs: vec![instant], ..cni.cni };
         let network =
             Network::open(Config { cni, ..Config::default() }, machine.directory.path()).await.unwrap();
