@@ -122,6 +122,10 @@ fn attach_one(prepared: &Prepared<'_>, root: InRoot<'_>) -> Result<(), Error> {
                 Create::File
             };
             let target = root.find_or_create(destination, kind)?;
+            if is_directory(target.as_fd()).at(Step::Mount, what)? != (kind == Create::Directory) {
+                let hint = "is it a directory onto a file, or a file onto a directory?";
+                return Err(Error::invalid(Step::Mount, format!("{}: {hint}", what())));
+            }
             filesystem::attach(tree.as_fd(), target.as_fd()).at(Step::Mount, what)
         }
         Content::Filesystem => attach_filesystem(prepared, root),

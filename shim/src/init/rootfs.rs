@@ -102,6 +102,7 @@ impl Overlay {
         }
         let context = fsopen("overlay", FsOpenFlags::FSOPEN_CLOEXEC).at(Step::Rootfs, || "overlay".into())?;
         let context = context.as_fd();
+        filesystem::set(context, "source", Some("overlay"))?;
         for (index, layer) in self.lower.iter().enumerate() {
             match filesystem::set(context, "lowerdir+", Some(layer)) {
                 Err(Error::Os { cause, .. }) if index == 0 && cause == Errno(libc::EINVAL) => {

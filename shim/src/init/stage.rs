@@ -94,10 +94,10 @@ impl Container<'_> {
             self.enter_namespaces(door)?;
             self.set_up(&mut process, mounts, socket)
         });
-        if code != 0 {
-            return code;
+        if code == 0 {
+            last_steps(socket, &process.command, channel::wait_for_gate);
         }
-        last_steps(socket, &process.command, channel::wait_for_gate)
+        code
     }
 
     fn enter_namespaces(&self, door: &Door) -> Result<(), Error> {
@@ -154,16 +154,17 @@ fn name_host(host: &str, domain: &str) -> Result<(), Error> {
     Ok(())
 }
 
-/// Closes all but the socket, waits until `go` says so, and executes. Returns when that failed or is not wanted any more.
-fn last_steps(socket: BorrowedFd<'_>, command: &Command, go: impl FnOnce(BorrowedFd<'_>) -> bool) -> u8 {
+/// Closes all but the socket, waits until `go` says so, and executes, or ends the process: what it holds descriptors for is
+/// never dropped.
+fn last_steps(socket: BorrowedFd<'_>, command: &Command, go: impl FnOnce(BorrowedFd<'_>) -> bool) -> ! {
     let socket = match sys::keep_only(socket).at(Step::Process, || "close descriptors".into()) {
         Ok(socket) => socket,
-        Err(error) => return reporting(socket, || Err(error)),
+        Err(error) => sys::leave(reporting(socket, || Err(error))),
     };
-    if !go(socket.as_fd()) {
-        return 1;
+    if go(socket.as_fd()) {
+        reporting(socket.as_fd(), || command.execute().map(|never: Infallible| match never {}));
     }
-    reporting(socket.as_fd(), || command.execute().map(|never: Infallible| match never {}))
+    sys::leave(1)
 }
 
 fn stage_exec(request: &ExecRequest<'_>, socket: BorrowedFd<'_>) -> Result<(), Error> {
@@ -209,8 +210,8 @@ fn become_exec(
         let terminal = process.terminal()?;
         process.settle(terminal, label, socket)
     });
-    if code != 0 {
-        return code;
+    if code == 0 {
+        last_steps(socket, &process.command, channel::shim_lives);
     }
-    last_steps(socket, &process.command, channel::shim_lives)
+    code
 }

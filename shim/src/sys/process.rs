@@ -72,16 +72,25 @@ fn finish(child: impl FnOnce() -> u8) -> ! {
     let guard = Abort;
     let code = child();
     std::mem::forget(guard);
-    // SAFETY: _exit takes a number and does not return; no destructor or exit handler of the parent is run.
+    leave(code)
+}
+
+/// Ends a forked process at once: nothing is dropped, no exit handler of its parent's is run.
+pub(crate) fn leave(code: u8) -> ! {
+    // SAFETY: _exit takes a number and does not return.
     unsafe { libc::_exit(i32::from(code)) }
 }
 
 /// Gives every signal its default action and blocks none, so that neither the shim's handlers nor what the language runtime
 /// ignores reach the container.
 pub(crate) fn reset_signals() {
+    // The kernel's own struct sigaction on any architecture, all zeroes: the default action. The C library's call would leave
+    // out the signals it keeps for itself.
+    let default = [0u64; 8];
+    let no_old = std::ptr::null_mut::<u64>();
     for signal in 1..=64 {
-        // SAFETY: the default action involves no code of ours; for numbers that cannot be set the call fails harmlessly.
-        unsafe { libc::signal(signal, libc::SIG_DFL) };
+        // SAFETY: the kernel reads at most the array; the default action involves no code of ours.
+        unsafe { libc::syscall(libc::SYS_rt_sigaction, signal, default.as_ptr(), no_old, size_of::<u64>()) };
     }
     // SAFETY: a sigset_t is plain data for which all zeroes is the empty set on Linux.
     let none: libc::sigset_t = unsafe { std::mem::zeroed() };
@@ -108,7 +117,7 @@ pub(crate) fn place(fd: BorrowedFd<'_>, number: RawFd) -> io::Result<()> {
 
 /// Closes every descriptor but the standard streams and `kept`, which comes back under a number of its own, close-on-exec.
 ///
-/// For a process that is about to execve: nothing in it may use, or drop, any other descriptor afterwards.
+/// For a process whose only way on is execve or [`leave`]: nothing in it may use, or drop, any other descriptor afterwards.
 pub(crate) fn keep_only(kept: BorrowedFd<'_>) -> io::Result<OwnedFd> {
     const FIRST: RawFd = 3;
     if kept.as_raw_fd() != FIRST {

@@ -1,5 +1,4 @@
 //! A place with a small root filesystem, and containers in it.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, dead_code, missing_docs, unreachable_pub)]
 
 use berth_shim::cgroup::Cgroup;
 use berth_shim::init::{
@@ -16,8 +15,8 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 const APPLETS: &[&str] = &[
     "sh", "true", "false", "sleep", "cat", "ls", "id", "stat", "mount", "tty", "hostname", "env", "pwd",
-    "kill", "ps", "touch", "grep", "readlink", "ulimit", "wc", "stty", "head", "echo", "test", "umount",
-    "ip", "dd",
+    "kill", "ps", "touch", "grep", "readlink", "ulimit", "wc", "stty", "head", "echo", "test", "sort",
+    "umount", "ip", "dd",
 ];
 
 /// A runtime as the shim has it.
@@ -195,7 +194,7 @@ impl Container {
     pub async fn start(self) -> Running {
         let Created { pid, pidfd, gate, cgroup, .. } = self.created;
         gate.start().await.unwrap();
-        Running { pid, pidfd, cgroup, bundle: self.bundle, output: self.output }
+        Running { pid, pidfd, cgroup, bundle: self.bundle, _output: self.output }
     }
 }
 
@@ -204,7 +203,7 @@ pub struct Running {
     pub pidfd: OwnedFd,
     pub cgroup: Cgroup,
     pub bundle: PathBuf,
-    pub output: OwnedFd,
+    _output: OwnedFd,
 }
 
 impl Running {

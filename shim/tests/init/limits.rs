@@ -1,0 +1,131 @@
+//! Limits read back from the cgroup's files, as the kernel understood them.
+
+use super::support::{Place, Running, block_on};
+use berth_shim::cgroup::Cgroup;
+use berth_shim::spec::Resources;
+use serde_json::{Value, json};
+
+async fn sleeping(place: &Place, resources: Value) -> Running {
+    let container =
+        place.create("c1", &["/bin/sleep", "1000"], |spec| spec["linux"]["resources"] = resources);
+    container.await.unwrap().start().await
+}
+
+/// From whichever version's file is there.
+fn read(place: &Place, files: [(&str, &str); 2]) -> String {
+    let path = place.cgroup_path("c1");
+    let [(hierarchy, v1), (_, v2)] = files;
+    let old = format!("/sys/fs/cgroup/{hierarchy}{path}/{v1}");
+    let new = format!("/sys/fs/cgroup{path}/{v2}");
+    std::fs::read_to_string(old).or_else(|_| std::fs::read_to_string(new)).unwrap().trim().to_owned()
+}
+
+#[test]
+fn root_limits_are_in_force_before_the_process_runs_and_can_be_changed() {
+    let place = Place::new();
+    block_on(async {
+        let running = sleeping(
+            &place,
+            json!({
+                "memory": { "limit": 67108864, "swap": 67108864 }, "pids": { "limit": 20 },
+                "cpu": { "shares": 512, "quota": 50000, "period": 100000, "cpus": "0" },
+                "hugepageLimits": [{ "pageSize": "2MB", "limit": 0 }]
+            }),
+        )
+        .await;
+        assert_eq!(read(&place, [("memory", "memory.limit_in_bytes"), ("", "memory.max")]), "67108864");
+        assert_eq!(read(&place, [("pids", "pids.max"), ("", "pids.max")]), "20");
+        assert_eq!(read(&place, [("cpuset", "cpuset.cpus"), ("", "cpuset.cpus")]), "0");
+        assert!(
+            ["50000", "50000 100000"]
+                .contains(&read(&place, [("cpu", "cpu.cfs_quota_us"), ("", "cpu.max")]).as_str())
+        );
+        assert!(["512", "20"].contains(&read(&place, [("cpu", "cpu.shares"), ("", "cpu.weight")]).as_str()));
+        for limit in [134_217_728_i64, 33_554_432] {
+            let change: Resources =
+                serde_json::from_value(json!({ "memory": { "limit": limit }, "cpu": { "quota": -1 } }))
+                    .unwrap();
+            running.cgroup.apply(&change).unwrap();
+            let now = read(&place, [("memory", "memory.limit_in_bytes"), ("", "memory.max")]);
+            assert_eq!(now, limit.to_string());
+        }
+        assert_eq!(running.cgroup.stats().unwrap().memory.limit, 33_554_432);
+        running.end();
+    });
+}
+
+#[test]
+fn root_a_container_of_one_process_can_be_made_and_entered() {
+    let place = Place::new();
+    block_on(async {
+        let running = sleeping(&place, json!({ "pids": { "limit": 1 } })).await;
+        let args = ["true".to_owned()];
+        let (execed, _) = running.exec(berth_shim::init::ExecProcess::Args(&args)).await.unwrap();
+        super::support::wait(std::os::fd::AsFd::as_fd(&execed.pidfd));
+        assert_eq!(running.cgroup.stats().unwrap().pids.limit, 1);
+        running.end();
+    });
+}
+
+#[test]
+fn root_a_process_killed_for_lack_of_memory_is_counted() {
+    let place = Place::new();
+    block_on(async {
+        let container =
+            place.create("c1", &["/bin/sh", "-c", "dd if=/dev/zero of=/dev/null bs=100M count=1"], |spec| {
+                spec["linux"]["resources"] = json!({ "memory": { "limit": 16777216, "swap": 16777216 } });
+            });
+        let running = container.await.unwrap().start().await;
+        super::support::wait(std::os::fd::AsFd::as_fd(&running.pidfd));
+        assert!(running.cgroup.oom_kills() >= 1);
+        running.cgroup.remove().unwrap();
+    });
+}
+
+#[test]
+fn root_devices_that_are_not_allowed_cannot_be_opened() {
+    let place = Place::new();
+    let (_, output) = place.run("cat /dev/kmsg-like; echo ok > /dev/null && echo null works", |spec| {
+        spec["linux"]["devices"] =
+            json!([{ "path": "/dev/kmsg-like", "type": "c", "major": 1, "minor": 11 }]);
+    });
+    let enforced = std::path::Path::new("/sys/fs/cgroup/devices").exists();
+    assert_eq!(output.contains("Operation not permitted"), enforced, "{output}");
+    assert!(output.ends_with("null works\n"), "{output}");
+}
+
+#[test]
+fn root_a_frozen_container_stands_still_until_thawed() {
+    let place = Place::new();
+    block_on(async {
+        let running = sleeping(&place, json!({})).await;
+        running.cgroup.freeze().unwrap();
+        assert_eq!(running.cgroup.procs().unwrap(), [running.pid]);
+        running.cgroup.thaw().unwrap();
+        assert_eq!(running.sh("exit 5").await.0, 5);
+        running.end();
+    });
+}
+
+#[test]
+fn root_removing_takes_groups_below_along_and_is_repeatable() {
+    let place = Place::new();
+    let outer = Cgroup::create(&place.cgroup_path("outer"), &Resources::default()).unwrap();
+    Cgroup::create(&place.cgroup_path("outer/a/b"), &Resources::default()).unwrap();
+    outer.remove().unwrap();
+    outer.remove().unwrap();
+    assert!(!place.has_cgroup("outer"));
+    assert!(outer.procs().unwrap().is_empty());
+}
+
+#[test]
+fn root_a_limit_the_kernel_refuses_is_reported_and_the_group_is_gone() {
+    let place = Place::new();
+    let refused: Resources = serde_json::from_value(json!({ "cpu": { "cpus": "4000" } })).unwrap();
+    let error = Cgroup::create(&place.cgroup_path("bad"), &refused).unwrap_err();
+    assert!(error.to_string().contains("cpuset.cpus"), "{error}");
+    assert!(!place.has_cgroup("bad"));
+    for path in ["", "/", "/a/../../b"] {
+        assert!(Cgroup::create(path, &Resources::default()).is_err(), "{path}");
+    }
+}

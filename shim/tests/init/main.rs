@@ -1,0 +1,13 @@
+//! Containers made, started, entered and ended through the shim's init, on this machine's own kernel. As root; needs busybox
+//! (`apt-get install busybox-static`).
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+mod bad_input;
+mod lifecycle;
+mod limits;
+mod measure;
+mod mounts;
+mod pods;
+mod process;
+mod support;
+mod terminals;

@@ -1,0 +1,91 @@
+//! How long the steps take here: `cargo test -p berth-shim --test init -- --ignored --nocapture measure`.
+
+use super::support::{Place, block_on, wait};
+use berth_shim::init::{self, CreateRequest, ExecProcess, PodNamespaces, PodOptions, Stdio};
+use std::os::fd::AsFd;
+use std::time::{Duration, Instant};
+
+const ROUNDS: usize = 200;
+
+fn report(what: &str, mut times: Vec<Duration>) {
+    times.sort();
+    println!("{what}: median {:?}, p90 {:?}", times[times.len() / 2], times[times.len() * 9 / 10]);
+}
+
+#[test]
+#[ignore = "a measurement, not a test"]
+fn root_measure_create_start_and_exec() {
+    let place = Place::new();
+    block_on(async {
+        let (mut create, mut start, mut both) = (vec![], vec![], vec![]);
+        let rootfs = place.overlay("c1", &[place.image()]);
+        let bundle = place.bundle("c1", &["/bin/true"], |_| {});
+        for _ in 0..ROUNDS {
+            let begun = Instant::now();
+            let request = CreateRequest {
+                id: "c1",
+                bundle: &bundle,
+                rootfs: &rootfs,
+                terminal: false,
+                stdio: Stdio::default(),
+                pod: &place.pod,
+            };
+            let created = init::create(request).await.unwrap();
+            create.push(begun.elapsed());
+            let starting = Instant::now();
+            created.gate.start().await.unwrap();
+            start.push(starting.elapsed());
+            both.push(begun.elapsed());
+            wait(created.pidfd.as_fd());
+            created.cgroup.remove().unwrap();
+        }
+        report("create", create);
+        report("start", start);
+        report("create + start", both);
+    });
+}
+
+#[test]
+#[ignore = "a measurement, not a test"]
+fn root_measure_exec() {
+    let place = Place::new();
+    block_on(async {
+        let running = place.create("c1", &["/bin/sleep", "1000"], |_| {}).await.unwrap().start().await;
+        let (mut times, mut whole) = (vec![], vec![]);
+        let args = ["/bin/true".to_owned()];
+        for _ in 0..ROUNDS {
+            let begun = Instant::now();
+            let execed =
+                init::exec(running.request(ExecProcess::Args(&args), false, Stdio::default())).await.unwrap();
+            times.push(begun.elapsed());
+            wait(execed.pidfd.as_fd());
+            whole.push(begun.elapsed());
+        }
+        report("exec", times);
+        report("exec and its end", whole);
+        running.end();
+    });
+}
+
+#[test]
+#[ignore = "a measurement, not a test"]
+fn root_measure_pod() {
+    let place = Place::new();
+    let (mut create, mut destroy) = (vec![], vec![]);
+    for _ in 0..50 {
+        let options = PodOptions {
+            netns_path: Some(place.path("pin")),
+            cgroup_path: format!("/{}/pod", place.name),
+            hostname: "x".into(),
+            ..PodOptions::default()
+        };
+        let begun = Instant::now();
+        let mut pod = PodNamespaces::create(&options).unwrap();
+        create.push(begun.elapsed());
+        let begun = Instant::now();
+        pod.destroy().unwrap();
+        destroy.push(begun.elapsed());
+    }
+    report("pod create", create);
+    report("pod destroy", destroy);
+}

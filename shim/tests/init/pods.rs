@@ -1,0 +1,113 @@
+//! Pods: what their containers share, and that it goes with them.
+
+use super::support::{Place, block_on, need_root};
+use berth_shim::init::{PodNamespaces, PodOptions};
+use serde_json::json;
+use std::fs;
+
+#[test]
+fn root_containers_of_a_pod_share_network_ipc_name_and_memory() {
+    let place = Place::new();
+    block_on(async {
+        let first = place.create("c1", &["/bin/sleep", "1000"], |_| {}).await.unwrap().start().await;
+        let second = place.create("c2", &["/bin/sleep", "1000"], |_| {}).await.unwrap().start().await;
+        let show = "for n in net ipc uts; do readlink /proc/self/ns/$n; done";
+        assert_eq!(first.sh(show).await, second.sh(show).await);
+        assert_ne!(
+            first.sh("readlink /proc/self/ns/pid").await,
+            second.sh("readlink /proc/self/ns/pid").await
+        );
+        first.sh("echo shared > /dev/shm/x").await;
+        assert_eq!(second.sh("cat /dev/shm/x; stat -c %a /dev/shm").await.1, "shared\n1777\n");
+        assert!(first.sh("ip addr show lo").await.1.contains("127.0.0.1/8"));
+        first.end();
+        second.end();
+    });
+    assert!(!fs::read_dir("/dev/shm").unwrap().any(|entry| entry.unwrap().file_name() == "x"));
+}
+
+#[test]
+fn root_a_pods_sysctls_hold_in_its_containers() {
+    let place = Place::with(|pod| {
+        pod.sysctls = vec![
+            ("net.ipv4.ip_unprivileged_port_start".into(), "80".into()),
+            ("kernel.msgmax".into(), "4096".into()),
+        ];
+        pod.shm_size = 1 << 20;
+    });
+    let (_, output) = place.run("cat /proc/sys/net/ipv4/ip_unprivileged_port_start /proc/sys/kernel/msgmax; grep ' /dev/shm ' /proc/self/mountinfo", |_| {});
+    assert!(output.starts_with("80\n4096\n") && output.contains("size=1024k"), "{output}");
+}
+
+#[test]
+fn root_a_shared_pid_namespace_has_a_first_process_without_any_power() {
+    let mut place = Place::with(|pod| pod.shared_pid = true);
+    let init = place.pod.init_pid().unwrap();
+    let join = move |spec: &mut serde_json::Value| {
+        spec["linux"]["namespaces"] =
+            json!([{ "type": "mount" }, { "type": "pid", "path": format!("/proc/{init}/ns/pid") }]);
+    };
+    block_on(async {
+        let first = place.create("c1", &["/bin/sleep", "1000"], join).await.unwrap().start().await;
+        let second = place.create("c2", &["/bin/sleep", "2000"], join).await.unwrap().start().await;
+        let (_, output) = second.sh("ps -o pid,args").await;
+        assert!(output.contains("sleep 1000") && output.contains("sleep 2000"), "{output}");
+        let (_, output) =
+            second.sh("(sleep 0 &) ; ls /proc/1/root/ /proc/1/fd; grep CapEff /proc/1/status").await;
+        assert!(!output.contains("etc") && output.ends_with("CapEff:\t0000000000000000\n"), "{output}");
+        first.end();
+        second.end();
+    });
+    place.pod.destroy().unwrap();
+    assert!(!fs::exists(format!("/proc/{init}")).unwrap());
+}
+
+#[test]
+fn root_the_network_namespace_is_pinned_joined_and_unpinned() {
+    let mut place = Place::new();
+    let pin = place.path("netns");
+    let options = PodOptions { netns_path: Some(pin.clone()), ..PodOptions::default() };
+    let mut other = PodNamespaces::create(&options).unwrap();
+    other.destroy().unwrap();
+    assert!(
+        fs::read_to_string("/proc/self/mountinfo").unwrap().contains(pin.to_str().unwrap()),
+        "unpinned by one who joined"
+    );
+    place.pod.destroy().unwrap();
+    place.pod.destroy().unwrap();
+    assert!(!pin.exists());
+}
+
+#[test]
+fn root_a_pod_of_the_hosts_namespaces() {
+    let place = Place::with(|pod| {
+        pod.host_network = true;
+        pod.host_ipc = true;
+        pod.netns_path = None;
+    });
+    let own = |name: &str| fs::read_link(format!("/proc/self/ns/{name}")).unwrap().display().to_string();
+    let (_, output) = place.run("for n in net ipc uts; do readlink /proc/self/ns/$n; done", |_| {});
+    assert_eq!(output, format!("{}\n{}\n{}\n", own("net"), own("ipc"), own("uts")));
+}
+
+#[test]
+fn root_a_pod_that_cannot_be_made_leaves_nothing() {
+    need_root();
+    let dir = tempfile::tempdir().unwrap();
+    let netns = dir.path().join("netns");
+    let name = format!("/berth-test-bad-{}", std::process::id());
+    let good =
+        PodOptions { netns_path: Some(netns.clone()), cgroup_path: name.clone(), ..PodOptions::default() };
+    let bad = [
+        PodOptions { sysctls: vec![("vm.swappiness".into(), "1".into())], ..good.clone() },
+        PodOptions { sysctls: vec![("net.no.such".into(), "1".into())], ..good.clone() },
+        PodOptions { hostname: "x".repeat(70), ..good.clone() },
+        PodOptions { netns_path: Some("relative".into()), ..good.clone() },
+        PodOptions { netns_path: None, ..good },
+    ];
+    for options in bad {
+        let error = PodNamespaces::create(&options).unwrap_err();
+        assert!(!netns.exists(), "{error}");
+        assert!(berth_shim::cgroup::Cgroup::open(&name).stats().is_err(), "{error}");
+    }
+}

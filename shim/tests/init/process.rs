@@ -1,0 +1,154 @@
+//! The process itself: user, capabilities, limits, directory, environment.
+
+use super::support::{Place, block_on};
+use berth_shim::init::ExecProcess;
+use serde_json::json;
+use std::io::Read;
+
+#[test]
+fn root_the_process_runs_as_the_user_asked_for() {
+    let place = Place::new();
+    let (_, output) =
+        place.run("id -u; id -g; id -G; echo $HOME; umask; touch /tmp/x; stat -c %u /tmp/x", |spec| {
+            spec["process"]["user"] =
+                json!({ "uid": 1000, "gid": 1001, "additionalGids": [5, 6], "umask": 0o027 });
+            spec["mounts"].as_array_mut().unwrap().push(
+                json!({ "destination": "/tmp", "type": "tmpfs", "source": "t", "options": ["mode=1777"] }),
+            );
+        });
+    assert_eq!(output, "1000\n1001\n1001 5 6\n/home/me\n0027\n1000\n");
+}
+
+#[test]
+fn root_a_user_can_reopen_his_standard_streams() {
+    let place = Place::new();
+    let (code, output) = place.run("echo again > /dev/stdout", |spec| {
+        spec["process"]["user"] = json!({ "uid": 1000, "gid": 1000 });
+    });
+    assert_eq!((code, output.as_str()), (0, "again\n"));
+}
+
+#[test]
+fn root_capabilities_are_those_of_the_spec() {
+    let place = Place::new();
+    let (_, output) = place.run("grep -E 'Cap|NoNew' /proc/self/status", |spec| {
+        spec["process"]["user"] = json!({ "uid": 1000, "gid": 1000 });
+        spec["process"]["noNewPrivileges"] = json!(false);
+        let net = json!(["CAP_NET_RAW"]);
+        spec["process"]["capabilities"] = json!({ "bounding": ["CAP_NET_RAW", "CAP_CHOWN"], "effective": net, "permitted": net, "inheritable": net, "ambient": net });
+    });
+    let value =
+        |name: &str| output.lines().find_map(|line| line.strip_prefix(name)).unwrap().trim().to_owned();
+    for set in ["CapInh:", "CapPrm:", "CapEff:", "CapAmb:"] {
+        assert_eq!(value(set), "0000000000002000", "{set}");
+    }
+    assert_eq!((value("CapBnd:"), value("NoNewPrivs:")), ("0000000000002001".into(), "0".into()));
+}
+
+#[test]
+fn root_without_capabilities_in_the_spec_there_are_none() {
+    let place = Place::new();
+    let (_, output) = place.run("grep Cap /proc/self/status", |spec| {
+        spec["process"].as_object_mut().unwrap().remove("capabilities");
+    });
+    assert!(output.lines().all(|line| line.ends_with("0000000000000000")), "{output}");
+}
+
+#[test]
+fn root_all_capabilities_means_those_the_host_has() {
+    let place = Place::new();
+    let own = std::fs::read_to_string("/proc/self/status").unwrap();
+    let own = own.lines().find(|line| line.starts_with("CapPrm")).unwrap();
+    let (_, output) = place.run("grep CapPrm /proc/self/status", |spec| {
+        let all = json!(["CAP_SYS_ADMIN", "CAP_SYS_RESOURCE", "CAP_CHOWN"]);
+        spec["process"]["capabilities"] = json!({ "bounding": all, "effective": all, "permitted": all });
+    });
+    let bits = |line: &str| u64::from_str_radix(line.split_whitespace().next_back().unwrap(), 16).unwrap();
+    assert_eq!(bits(&output), bits(own) & (1 << 21 | 1 << 24 | 1));
+}
+
+#[test]
+fn root_no_descriptor_but_the_streams_reaches_the_process() {
+    let place = Place::new();
+    let (_, output) = place.run("cd /proc/self/fd; echo *; ls -l /proc/self/fd", |_| {});
+    assert!(!output.contains("socket:") && !output.contains("berth-init"), "{output}");
+    assert!(output.starts_with("0 1 2"), "{output}");
+    assert!(output.lines().filter(|line| line.contains(" -> ")).count() <= 4, "{output}");
+}
+
+#[test]
+fn root_no_signal_is_blocked_or_ignored_in_the_process() {
+    let place = Place::new();
+    let (_, output) = block_on(async {
+        let args = ["/bin/grep", "-E", "Sig(Blk|Ign)", "/proc/self/status"];
+        place.create("c1", &args, |_| {}).await.unwrap().finish().await.unwrap()
+    });
+    assert_eq!(output, "SigBlk:\t0000000000000000\nSigIgn:\t0000000000000000\n");
+}
+
+#[test]
+fn root_resource_limits_and_the_oom_score_are_set() {
+    let place = Place::new();
+    let (_, output) = place.run("ulimit -Sn; ulimit -Hn; cat /proc/self/oom_score_adj", |spec| {
+        spec["process"]["rlimits"] = json!([{ "type": "RLIMIT_NOFILE", "soft": 64, "hard": 128 }]);
+        spec["process"]["oomScoreAdj"] = json!(500);
+    });
+    assert_eq!(output, "64\n128\n500\n");
+}
+
+#[test]
+fn root_a_lower_oom_score_than_the_host_allows_is_left_as_it_is() {
+    let place = Place::new();
+    let own = std::fs::read_to_string("/proc/self/oom_score_adj").unwrap();
+    let (code, output) = place.run("cat /proc/self/oom_score_adj", |spec| {
+        spec["process"]["oomScoreAdj"] = json!(-999);
+    });
+    assert_eq!(code, 0);
+    assert!(output == own || output == "-999\n", "{output}");
+}
+
+#[test]
+fn root_a_missing_working_directory_is_made() {
+    let place = Place::new();
+    let (_, output) = place.run("pwd; stat -c '%u %a' .", |spec| {
+        spec["process"]["cwd"] = json!("/new/deep/dir");
+        spec["process"]["user"] = json!({ "uid": 1000, "gid": 1000 });
+        spec["root"]["readonly"] = json!(true);
+    });
+    assert_eq!(output, "/new/deep/dir\n0 755\n");
+}
+
+#[test]
+fn root_an_exec_of_an_oci_process_has_its_own_user_directory_and_environment() {
+    let place = Place::new();
+    block_on(async {
+        let running = place.create("c1", &["/bin/sleep", "1000"], |_| {}).await.unwrap().start().await;
+        let process = json!({
+            "args": ["sh", "-c", "id -u; pwd; echo $A $HOME; grep CapEff /proc/self/status"], "cwd": "/home/me",
+            "env": ["PATH=/bin", "A=1", "HOME=/x"], "user": { "uid": 1000, "gid": 1000 }
+        });
+        let (execed, output) = running.exec(ExecProcess::Spec(process.to_string().as_bytes())).await.unwrap();
+        let mut text = String::new();
+        std::fs::File::from(output).read_to_string(&mut text).unwrap();
+        super::support::wait(std::os::fd::AsFd::as_fd(&execed.pidfd));
+        assert_eq!(text, "1000\n/home/me\n1 /x\nCapEff:\t0000000000000000\n");
+        running.end();
+    });
+}
+
+#[test]
+fn root_host_name_and_sysctls_of_namespaces_of_its_own() {
+    let place = Place::new();
+    let (_, output) =
+        place.run("hostname; cat /proc/sys/kernel/shm_rmid_forced /proc/sys/net/ipv4/ip_forward", |spec| {
+            spec["hostname"] = json!("own-name");
+            let namespaces = spec["linux"]["namespaces"].as_array_mut().unwrap();
+            namespaces.extend([
+                json!({ "type": "uts" }),
+                json!({ "type": "ipc" }),
+                json!({ "type": "network" }),
+            ]);
+            spec["linux"]["sysctl"] = json!({ "kernel.shm_rmid_forced": "1", "net.ipv4.ip_forward": "1" });
+        });
+    assert_eq!(output, "own-name\n1\n1\n");
+}
