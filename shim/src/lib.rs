@@ -1,8 +1,11 @@
 //! Berth's shim: one small process per pod that owns its namespaces, cgroups and stdio.
 
+#![deny(unsafe_code)]
+
 pub mod cgroup;
 pub mod init;
 pub mod spec;
+#[allow(unsafe_code)]
 pub mod sys;
 
 pub mod bootstrap;

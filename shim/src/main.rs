@@ -1,5 +1,7 @@
 //! Entry point of `containerd-shim-berth-v1`.
 
+#![forbid(unsafe_code)]
+
 use berth_shim::bootstrap::{self, Action, Error, Flags};
 use std::io::{self, Write};
 use std::process::ExitCode;

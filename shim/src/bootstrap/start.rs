@@ -10,6 +10,7 @@ use serde::Deserialize;
 use std::collections::HashMap;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, IsTerminal, Read, Write};
+use std::os::fd::{AsFd, IntoRawFd};
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 
@@ -78,7 +79,7 @@ impl Plan {
     /// The server's side of the fork.
     fn background(self, listener: UnixListener, events: String) -> u8 {
         shim_log::open(&self.bundle);
-        match detach().and_then(|()| self.serve(listener, events)) {
+        match detach(listener).and_then(|listener| self.serve(listener, events)) {
             Ok(()) => 0,
             Err(error) => {
                 shim_log::note(format_args!("the server ended: {error}"));
@@ -99,14 +100,20 @@ impl Plan {
     }
 }
 
-/// Lets go of the starter's session, terminal, pipes and directory.
-fn detach() -> io::Result<()> {
+/// Lets go of the starter's session, terminal, pipes, directory, and of every descriptor but the listener.
+fn detach(listener: UnixListener) -> io::Result<UnixListener> {
     setsid()?;
-    let null = OpenOptions::new().read(true).write(true).open("/dev/null")?;
-    dup2_stdin(&null)?;
-    dup2_stdout(&null)?;
-    dup2_stderr(&null)?;
-    std::env::set_current_dir("/")
+    {
+        let null = OpenOptions::new().read(true).write(true).open("/dev/null")?;
+        dup2_stdin(&null)?;
+        dup2_stdout(&null)?;
+        dup2_stderr(&null)?;
+    }
+    std::env::set_current_dir("/")?;
+    let kept = crate::sys::keep_only(listener.as_fd())?;
+    // Its descriptor is closed, or is the kept one.
+    let _ = listener.into_raw_fd();
+    Ok(kept.into())
 }
 
 /// The bundle, absolute.

@@ -3,6 +3,7 @@
 use super::READER_PATIENCE;
 use super::cri_log::{self, CriLog, Stream};
 use rustix::buffer::spare_capacity;
+use rustix::fs::{FileType, fstat};
 use rustix::io::Errno;
 use std::cell::RefCell;
 use std::fs::File;
@@ -90,12 +91,18 @@ async fn take_all(
     mut ending: watch::Receiver<bool>,
     mut take: impl FnMut(&[u8]) + Send,
 ) {
+    // A pipe that gave less than was asked for is empty; a terminal may have more.
+    let is_pipe = fstat(source).is_ok_and(|stat| FileType::from_raw_mode(stat.st_mode) == FileType::Fifo);
     while let Some(waited) = ready(source, &mut ending).await {
         let read = SCRATCH.with_borrow_mut(|scratch| {
             scratch.reserve(BUFFER);
             let read = read(source, scratch);
             if read == Read::Some {
                 take(scratch);
+                if is_pipe && scratch.len() < scratch.capacity() && waited == Ready::Stream {
+                    await_next_event(source);
+                    return Read::Nothing;
+                }
             }
             read
         });

@@ -260,3 +260,18 @@ async fn futures_join<T>(mut futures: Vec<std::pin::Pin<Box<impl Future<Output =
     .await;
     results.into_iter().flatten().collect()
 }
+
+#[tokio::test]
+async fn root_a_container_that_the_kernel_kills_for_memory_says_so() {
+    let mut shim = Shim::start().await;
+    let script = "dd if=/dev/zero of=/dev/null bs=64M count=1";
+    let bundle = shim.bundle("c", script, |config| {
+        config["linux"]["resources"] = json!({"memory": {"limit": 16 << 20, "swap": 16 << 20}});
+    });
+    shim.create_in("c", &bundle, |_| {}).await.unwrap();
+    shim.start_task("c").await.unwrap();
+    let request = WaitContainerRequest { id: "c".into(), ..Default::default() };
+    let exit = shim.berth.wait_container(soon(), &request).await.unwrap();
+    assert_eq!((exit.code, exit.oom_killed), (137, true));
+    shim.delete("c").await.unwrap();
+}

@@ -82,7 +82,7 @@ async fn root_a_child_left_behind_does_not_keep_the_caller_waiting() {
     let shim = running().await;
     let told = shim.exec("c", "sleep 5678901 & echo done", NONE).await;
     assert_eq!(told, ("done\n".into(), String::new(), 0, false));
-    assert_eq!(processes_with("sleep 5678901").len(), 1);
+    until(|| processes_with("sleep 5678901").len() == 1).await;
     end(shim).await;
     until(|| processes_with("sleep 5678901").is_empty()).await;
 }

@@ -22,7 +22,6 @@ use std::time::Duration;
 use tempfile::TempDir;
 use ttrpc::context::{Context, with_duration};
 
-const BINARY: &str = env!("CARGO_BIN_EXE_containerd-shim-berth-v1");
 const NAMESPACE: &str = "berth-test";
 
 /// Long enough for a machine under load, short enough to notice a hang.
@@ -51,13 +50,18 @@ pub struct Shim {
 impl Shim {
     /// Starts one for a pod that has nothing yet.
     pub async fn start() -> Self {
+        Self::start_with_events("").await
+    }
+
+    /// Starts one that forwards events to a ttrpc socket.
+    pub async fn start_with_events(events: &str) -> Self {
         must_be_root();
         static COUNT: AtomicU32 = AtomicU32::new(0);
         let id = format!("t{}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
         let directory = tempfile::tempdir().unwrap();
         let bundle = directory.path().join(&id);
         fs::create_dir(&bundle).unwrap();
-        let address = start(directory.path(), &bundle, &id);
+        let address = answer(command(directory.path(), &bundle, &id).env("TTRPC_ADDRESS", events));
         let client = Client::connect(&address).await.unwrap();
         let task = TaskClient::new(client.clone());
         let pid = task.connect(soon(), &ConnectRequest::default()).await.unwrap().shim_pid;
@@ -301,7 +305,9 @@ impl Drop for Shim {
 }
 
 pub fn command(directory: &Path, bundle: &Path, id: &str) -> Command {
-    let mut command = Command::new(BINARY);
+    // Measurements want the binary that is shipped.
+    let binary = std::env::var("BERTH_SHIM").unwrap_or(env!("CARGO_BIN_EXE_containerd-shim-berth-v1").into());
+    let mut command = Command::new(binary);
     let address = directory.join("daemon.sock").display().to_string();
     command.current_dir(bundle).args(["-namespace", NAMESPACE, "-id", id, "-address", &address]);
     command.stdin(Stdio::null());
@@ -310,7 +316,11 @@ pub fn command(directory: &Path, bundle: &Path, id: &str) -> Command {
 
 /// Runs the `start` action; gives the address it prints.
 pub fn start(directory: &Path, bundle: &Path, id: &str) -> String {
-    let output = command(directory, bundle, id).arg("start").output().unwrap();
+    answer(&mut command(directory, bundle, id))
+}
+
+fn answer(command: &mut Command) -> String {
+    let output = command.arg("start").output().unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     let answer: Value = serde_json::from_slice(&output.stdout).unwrap();
     assert_eq!((&answer["version"], &answer["protocol"]), (&json!(3), &json!("ttrpc")));
@@ -322,9 +332,10 @@ fn rootfs(rootfs: &Path) {
         fs::create_dir_all(rootfs.join(name)).unwrap();
     }
     fs::copy("/bin/busybox", rootfs.join("bin/busybox")).unwrap();
-    for applet in
-        ["sh", "sleep", "cat", "true", "ps", "echo", "setsid", "hostname", "seq", "dd", "stty", "kill"]
-    {
+    for applet in [
+        "sh", "sleep", "cat", "true", "ps", "echo", "setsid", "hostname", "seq", "dd", "stty", "kill", "yes",
+        "head",
+    ] {
         fs::hard_link(rootfs.join("bin/busybox"), rootfs.join("bin").join(applet)).unwrap();
     }
     fs::write(rootfs.join("etc/passwd"), "root:x:0:0:root:/:/bin/sh\n").unwrap();

@@ -5,7 +5,9 @@
 mod bootstrap;
 mod containers;
 mod death;
+mod events;
 mod exec;
 mod fixture;
+mod measure;
 mod sandbox;
 mod streams;

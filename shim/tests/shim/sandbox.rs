@@ -36,16 +36,16 @@ async fn root_containers_share_the_pods_namespaces() {
 #[tokio::test]
 async fn root_stopping_a_pod_leaves_nothing() {
     let mut shim = Shim::with_sandbox(|_| {}).await;
-    let mounts_before = fs::read_to_string("/proc/self/mounts").unwrap().lines().count();
+    let directory = shim.directory.path().display().to_string();
+    let mounts = || fs::read_to_string("/proc/self/mounts").unwrap().matches(&directory).count();
     shim.run("running", "setsid sleep 6789012 & sleep 6789012").await;
     shim.create("created", "true").await;
-    assert_eq!(fs::read_to_string("/proc/self/mounts").unwrap().lines().count(), mounts_before);
+    assert_eq!(mounts(), 1, "only the pin");
     shim.stop_sandbox().await;
     assert_eq!(processes_with("sleep 6789012"), [""; 0]);
     assert!(!shim.netns().exists());
     assert!(shim.cgroups().is_empty(), "{:?}", shim.cgroups());
-    let directory = shim.directory.path().display().to_string();
-    assert!(!fs::read_to_string("/proc/self/mounts").unwrap().contains(&directory));
+    assert_eq!(mounts(), 0);
     assert_eq!(shim.wait("running").await, 137);
     shim.stop_sandbox().await;
     let refused = shim.try_create("late", "true", |_| {}).await.unwrap_err();
