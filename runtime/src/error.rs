@@ -129,7 +129,8 @@ impl<T> During<T> for serde_json::Result<T> {
 
 /// What is wrong with a request that the OCI runtime spec, or a file of the pod, cannot be made of.
 pub(crate) fn spec_error(error: crate::spec::Error) -> Error {
-    Error::caused(Kind::InvalidArgument, "describe it to the shim", error)
+    let kind = if error.is_unsupported() { Kind::FailedPrecondition } else { Kind::InvalidArgument };
+    Error::caused(kind, "describe it to the shim", error)
 }
 
 fn kind_of_io(error: &std::io::Error) -> Kind {

@@ -96,6 +96,7 @@ async fn serve(config: Config) -> Result<(), Failure> {
     let socket = config.socket_path();
     let listener = server::bind(&socket, &config.socket)?;
     let (runtime, recursive_readonly) = open(&config).await?;
+    let network = runtime.network.clone();
     let cri = Cri::new(runtime, config.clone(), recursive_readonly);
     info!(version = env!("CARGO_PKG_VERSION"), socket = %socket.display(), root = %config.root.display(), "serving");
     if let Err(error) = server::notify_ready() {
@@ -103,6 +104,7 @@ async fn serve(config: Config) -> Result<(), Failure> {
     }
     server::serve(listener, Services::new(cri), stop, server::DRAIN).await?;
     std::fs::remove_file(&socket)?;
+    network.close().await;
     info!("stopped");
     Ok(())
 }

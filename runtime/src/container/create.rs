@@ -5,10 +5,11 @@
 //!     \________________________________________\_____ failed: undone, from whatever phase
 //! ```
 
-use std::{fs, path::PathBuf, sync::Arc};
+use std::{fs, path::PathBuf, sync::Arc, time::Duration};
 
 use berth_image::{Image, Layers};
 use oci_spec::runtime::Spec;
+use tokio::time::timeout;
 
 use super::{
     Container, ContainerState,
@@ -22,11 +23,13 @@ use crate::{
     pod::{Pod, PodState, config::PidMode, files_of},
     runtime::Shared,
     shim::{ContainerTask, RootfsOverlay, Shim},
-    spec::{self, Accounts, ImageDefaults, PidNamespace, user::ResolvedUser},
+    spec::{self, Accounts, ImageDefaults, PidNamespace, devices::Devices, user::ResolvedUser},
     table::Entry,
     watch,
 };
 
+/// For paths that the caller names: one on a dead file system never answers.
+const LOOKUP_TIMEOUT: Duration = Duration::from_secs(30);
 /// Longest /etc/passwd or /etc/group of an image that is read.
 const MAX_ACCOUNTS: usize = 4 << 20;
 
@@ -106,7 +109,8 @@ impl Plan {
             .map_err(spec_error)?;
         let cgroup = format!("{}/{}", self.pod.cgroup, self.id);
         let pid = self.pid_namespace(shared, shim).await?;
-        let spec = self.spec(shared, &user, &cgroup, pid)?;
+        let devices = find_devices(&self.config).await?;
+        let spec = self.spec(shared, &user, &devices, &cgroup, pid)?;
         let bundle = shared.layout.bundle(&self.id);
         write_bundle(&bundle, &spec)?;
         let task = ContainerTask {
@@ -154,6 +158,7 @@ impl Plan {
         &self,
         shared: &Shared,
         user: &ResolvedUser,
+        devices: &Devices,
         cgroup_path: &str,
         pid: PidNamespace,
     ) -> Result<Spec> {
@@ -173,7 +178,7 @@ impl Plan {
             },
             // What an image declares as a volume is part of the writable layer, as with CRI-O's default.
             volumes: &[],
-            devices: &spec::devices::find(&self.config).map_err(spec_error)?,
+            devices,
             cgroup_path,
             pid,
         };
@@ -218,6 +223,15 @@ impl Plan {
         watch::container(shared, entry, shim);
         Ok(())
     }
+}
+
+/// Looks the devices up where a path that hangs holds up no other call.
+async fn find_devices(config: &ContainerConfig) -> Result<Devices> {
+    let config = config.clone();
+    let found = tokio::task::spawn_blocking(move || spec::devices::find(&config));
+    let found = timeout(LOOKUP_TIMEOUT, found).await;
+    let found = found.map_err(|_| Error::new(Kind::DeadlineExceeded, "look up the devices, for 30 s"))?;
+    found.map_err(|error| Error::caused(Kind::Internal, "look up the devices", error))?.map_err(spec_error)
 }
 
 /// The users and groups of the image.

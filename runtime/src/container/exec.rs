@@ -22,6 +22,7 @@ pub(super) async fn exec_sync(
     if args.is_empty() {
         return Err(Error::new(Kind::InvalidArgument, "the command to run is empty"));
     }
+    // A connection of its own: when the caller goes away it breaks, and by that the shim knows to end the command.
     let shim = shared.shim_of(&container.pod_id).await?;
     match shim.exec_sync(&container.id, args.clone(), limit).await? {
         ExecEnd::Exited(output) => Ok(output),

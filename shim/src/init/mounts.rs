@@ -9,6 +9,7 @@ use crate::cgroup::{Cgroup, View};
 use crate::spec;
 use crate::sys;
 use rustix::fs::fstat;
+use rustix::io::Errno;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 
@@ -59,13 +60,21 @@ fn prepare_one<'a>(
         "pod-shm" => Content::Tree(bound(pod_shm(mount, pod)?, mount, &options)?),
         "cgroup" | "cgroup2" => cgroups(mount, &options, cgroup)?,
         _ if options.bind.is_some() || matches!(mount.kind.as_str(), "bind" | "") => {
-            let tree = filesystem::copy(Path::new(&mount.source), options.bind.unwrap_or(true))
-                .at(Step::Mount, || format!("{:?} at {:?}", mount.source, mount.destination))?;
-            Content::Tree(bound(tree, mount, &options)?)
+            let tree = filesystem::copy(Path::new(&mount.source), options.bind.unwrap_or(true));
+            Content::Tree(bound(tree.map_err(|cause| no_source(mount, cause))?, mount, &options)?)
         }
         _ => Content::Filesystem,
     };
     Ok(Prepared { mount, options, content })
+}
+
+/// A source that is not there is the caller's fault; anything else is the host's.
+fn no_source(mount: &spec::Mount, cause: Errno) -> Error {
+    let what = format!("source {:?} of {:?}", mount.source, mount.destination);
+    match cause {
+        Errno::NOENT | Errno::NOTDIR | Errno::LOOP => Error::invalid(Step::Mount, format!("{what}: {cause}")),
+        _ => Error::Os { step: Step::Mount, what, cause: cause.into() },
+    }
 }
 
 fn bound(tree: OwnedFd, mount: &spec::Mount, options: &Options) -> Result<OwnedFd, Error> {

@@ -125,11 +125,18 @@ fn wait_for_exit_record(directory: &Path, id: &str) {
     panic!("{} never came", record.display());
 }
 
-/// The process whose command line has the pod's id in it.
+/// The process whose command line has the pod's id in it. Its child is the first process of the pod.
 fn shim_of(pod: &str) -> nix::unistd::Pid {
     let found: Vec<i32> = pids().filter(|pid| command_line(*pid).contains(pod)).collect();
-    assert_eq!(found.len(), 1, "one shim for pod {pod}");
-    nix::unistd::Pid::from_raw(found[0])
+    let shims: Vec<i32> = found.iter().copied().filter(|pid| !found.contains(&parent(*pid))).collect();
+    assert_eq!(shims.len(), 1, "one shim for pod {pod}");
+    nix::unistd::Pid::from_raw(shims[0])
+}
+
+fn parent(pid: i32) -> i32 {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+    let line = status.lines().find_map(|line| line.strip_prefix("PPid:")).unwrap_or("0");
+    line.trim().parse().unwrap()
 }
 
 fn processes_with(text: &str) -> usize {

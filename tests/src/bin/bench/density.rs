@@ -123,7 +123,8 @@ fn same_command(runtime: &Runtime, pid: u32) -> Result<Command> {
     command.env_clear();
     for word in words("environ")? {
         if let Some(at) = word.iter().position(|byte| *byte == b'=') {
-            command.env(std::ffi::OsStr::from_bytes(&word[..at]), std::ffi::OsStr::from_bytes(&word[at + 1..]));
+            command
+                .env(std::ffi::OsStr::from_bytes(&word[..at]), std::ffi::OsStr::from_bytes(&word[at + 1..]));
         }
     }
     let log = File::options().append(true).open(runtime.dir.join("daemon.log"))?;

@@ -86,9 +86,9 @@ impl Report {
     /// All samples with their medians.
     pub(crate) fn json(&self) -> Value {
         let rows = self.rows.iter().map(|row| {
-            let runtimes = self.names.iter().zip(&row.samples).map(|(name, samples)| {
-                json!({"runtime": name, "median": median(samples), "samples": samples})
-            });
+            let runtimes = self.names.iter().zip(&row.samples).map(
+                |(name, samples)| json!({"runtime": name, "median": median(samples), "samples": samples}),
+            );
             json!({"work": row.title, "unit": row.unit.symbol(), "runtimes": runtimes.collect::<Vec<_>>()})
         });
         json!({ "rows": rows.collect::<Vec<_>>() })

@@ -81,8 +81,7 @@ impl Runtime {
         let name = format!("bench-{}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
         let logs = self.dir.join("logs").join(&name);
         fs::create_dir_all(&logs)?;
-        let metadata =
-            PodSandboxMetadata { uid: name.clone(), namespace: "bench".into(), name, attempt: 0 };
+        let metadata = PodSandboxMetadata { uid: name.clone(), namespace: "bench".into(), name, attempt: 0 };
         let linux = LinuxPodSandboxConfig { cgroup_parent: "/berth-bench".into(), ..Default::default() };
         let config = PodSandboxConfig {
             metadata: Some(metadata),
@@ -149,9 +148,7 @@ impl Runtime {
     /// Stops a pod and removes it.
     pub(crate) async fn remove_pod(&self, pod: &Pod) -> Result<()> {
         let pod_sandbox_id = pod.id.clone();
-        self.cri()
-            .stop_pod_sandbox(StopPodSandboxRequest { pod_sandbox_id: pod_sandbox_id.clone() })
-            .await?;
+        self.cri().stop_pod_sandbox(StopPodSandboxRequest { pod_sandbox_id: pod_sandbox_id.clone() }).await?;
         self.cri().remove_pod_sandbox(RemovePodSandboxRequest { pod_sandbox_id }).await?;
         Ok(())
     }
