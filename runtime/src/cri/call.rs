@@ -129,3 +129,6 @@ fn log_failure(method: &str, about: &str, elapsed: Duration, error: &Error) {
         _ => warn!(method, about, ?kind, %error, ?elapsed, "failed"),
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -58,3 +58,6 @@ impl ContainerFilter {
 fn has_labels(labels: &BTreeMap<String, String>, wanted: &HashMap<String, String>) -> bool {
     wanted.iter().all(|(key, value)| labels.get(key) == Some(value))
 }
+
+#[cfg(test)]
+mod tests;

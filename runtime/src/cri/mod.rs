@@ -9,7 +9,11 @@ mod info;
 mod reply;
 mod request;
 mod runtime_service;
+#[cfg(test)]
+pub(crate) mod samples;
 mod status;
+#[cfg(test)]
+mod tests;
 
 use std::sync::Arc;
 

@@ -50,3 +50,6 @@ pub(super) fn of_image(step: String, error: berth_image::Error) -> Error {
     };
     Error::caused(kind, step, error)
 }
+
+#[cfg(test)]
+mod tests;

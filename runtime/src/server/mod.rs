@@ -4,6 +4,8 @@ mod lock;
 mod notify;
 mod services;
 mod socket;
+#[cfg(test)]
+mod tests;
 
 use std::{future::Future, time::Duration};
 

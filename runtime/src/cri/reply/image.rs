@@ -19,7 +19,7 @@ pub(crate) fn image(image: &Image) -> v1::Image {
 }
 
 /// The user of `user:group`, as number or as name: kubelet decides by it whether the image runs as root.
-fn user(user: &str) -> (Option<v1::Int64Value>, String) {
+pub(super) fn user(user: &str) -> (Option<v1::Int64Value>, String) {
     let user = user.split(':').next().unwrap_or(user);
     match user.parse() {
         Ok(value) => (Some(v1::Int64Value { value }), String::new()),

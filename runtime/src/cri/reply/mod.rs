@@ -5,6 +5,8 @@ mod daemon;
 mod image;
 mod pod;
 mod resources;
+#[cfg(test)]
+mod tests;
 
 pub(super) use container::{container, container_status, state as container_state};
 pub(super) use daemon::{features, handlers, runtime_config, runtime_status, version};

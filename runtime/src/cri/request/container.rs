@@ -75,16 +75,17 @@ fn mount(field: &str, mount: v1::Mount) -> Result<Mount> {
     let propagation = propagation(&format!("{field}.propagation"), mount.propagation)?;
     let recursive = mount.recursive_read_only;
     check_recursive(&format!("{field}.recursive_read_only"), recursive, mount.readonly, propagation)?;
-    let options = each(&format!("{field}.mount_options"), mount.mount_options, option)?;
+    let options = each(&format!("{field}.mount_options"), mount.mount_options, mount_option)?;
+    let has = |option: &str| options.iter().any(|given| given == option);
     Ok(Mount {
         container_path: absolute(&format!("{field}.container_path"), mount.container_path)?,
         host_path: absolute(&format!("{field}.host_path"), mount.host_path)?,
         readonly: mount.readonly,
         recursive_readonly: recursive,
         propagation,
-        noexec: options.contains(&MountOption::NoExec),
-        nodev: options.contains(&MountOption::NoDev),
-        nosuid: options.contains(&MountOption::NoSuid),
+        noexec: has("noexec"),
+        nodev: has("nodev"),
+        nosuid: has("nosuid"),
     })
 }
 
@@ -103,20 +104,9 @@ fn check_recursive(field: &str, recursive: bool, readonly: bool, propagation: Pr
     check(!recursive || private, field, recursive, "needs propagation PROPAGATION_PRIVATE").map(|_| ())
 }
 
-#[derive(PartialEq)]
-enum MountOption {
-    NoExec,
-    NoDev,
-    NoSuid,
-}
-
-fn option(field: &str, option: String) -> Result<MountOption> {
-    match option.as_str() {
-        "noexec" => Ok(MountOption::NoExec),
-        "nodev" => Ok(MountOption::NoDev),
-        "nosuid" => Ok(MountOption::NoSuid),
-        _ => Err(invalid(field, option, "must be noexec, nodev or nosuid")),
-    }
+fn mount_option(field: &str, option: String) -> Result<String> {
+    let known = ["noexec", "nodev", "nosuid"].contains(&option.as_str());
+    check(known, field, option, "must be noexec, nodev or nosuid")
 }
 
 fn device(field: &str, device: v1::Device) -> Result<Device> {

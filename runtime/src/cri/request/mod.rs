@@ -9,6 +9,8 @@ mod pod;
 mod resources;
 mod security;
 mod sysctl;
+#[cfg(test)]
+mod tests;
 
 use std::time::Duration;
 

@@ -1,0 +1,77 @@
+//! What tests start from.
+#![allow(clippy::unwrap_used)]
+
+use berth_image::Images;
+use tempfile::TempDir;
+
+use super::Cri;
+use crate::{
+    config::Config,
+    container::{Container, ContainerState, config::ContainerConfig},
+    network::{Attachment, Network},
+    pod::{
+        Pod, PodState,
+        config::{PodConfig, PodMetadata},
+    },
+    runtime::{Options, Runtime},
+    spec::{Defaults, Host, user::ResolvedUser},
+};
+
+/// A daemon's inside, with the directory that it works in.
+pub(crate) async fn cri() -> (Cri, TempDir) {
+    let directory = tempfile::tempdir().unwrap();
+    let at = |name: &str| directory.path().join(name);
+    let mut config = Config { root: at("root"), state: at("state"), ..Config::default() };
+    config.network.netns_dir = at("netns");
+    config.network.cni.conf_dir = at("net.d");
+    let images = Images::open(berth_image::Config::new(config.image_root())).await.unwrap();
+    let network = Network::open(config.network.clone(), &config.root).await.unwrap();
+    let options = Options {
+        root: config.root.clone(),
+        state: config.state.clone(),
+        netns: config.network.netns_dir.clone(),
+        shim: at("no-shim"),
+        cgroup_root: config.pods.cgroup_root.clone(),
+        max_log_line: config.pods.max_log_line,
+        host: Host::default(),
+        defaults: Defaults::default(),
+    };
+    let runtime = Runtime::open(options, images, network).await.unwrap();
+    (Cri::new(runtime, config, true), directory)
+}
+
+pub(super) fn pod(id: &str, state: PodState) -> Pod {
+    let metadata =
+        PodMetadata { name: "web".into(), uid: "u1".into(), namespace: "default".into(), attempt: 3 };
+    Pod {
+        id: id.into(),
+        config: PodConfig { metadata, ..PodConfig::default() },
+        created_at: 42,
+        state,
+        attachment: None,
+        netns: None,
+        shim: None,
+        cgroup: format!("/berth/{id}"),
+    }
+}
+
+pub(super) fn attachment(ips: &[&str]) -> Attachment {
+    let ips = ips.iter().map(|ip| ip.parse().unwrap()).collect();
+    Attachment { ips, interfaces: Vec::new(), record: serde_json::Value::Null }
+}
+
+pub(super) fn container(id: &str, pod_id: &str, state: ContainerState) -> Container {
+    Container {
+        id: id.into(),
+        pod_id: pod_id.into(),
+        config: ContainerConfig { image: "busybox".into(), ..ContainerConfig::default() },
+        image_id: "sha256:1".into(),
+        image_ref: "docker.io/library/busybox@sha256:1".into(),
+        created_at: 42,
+        state,
+        log_path: None,
+        user: ResolvedUser { uid: 0, gid: 0, additional_gids: vec![0], home: "/root".into() },
+        stop_signal: 15,
+        cgroup: format!("/berth/{pod_id}/{id}"),
+    }
+}
