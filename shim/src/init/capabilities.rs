@@ -3,8 +3,9 @@
 use super::error::At;
 use super::{Error, Step};
 use crate::spec;
+use rustix::io::Errno;
 use rustix::thread::{
-    CapabilitySet, CapabilitySets, capabilities, capability_is_in_bounding_set, clear_ambient_capability_set,
+    CapabilitySet, CapabilitySets, capabilities, clear_ambient_capability_set,
     configure_capability_in_ambient_set, remove_capability_from_bounding_set, set_capabilities,
 };
 
@@ -90,11 +91,15 @@ impl Sets {
     pub(super) fn bound(&self) -> Result<(), Error> {
         for (number, name) in NAMES.iter().enumerate() {
             let capability = CapabilitySet::from_bits_retain(1 << number);
-            if !self.bounding.contains(capability)
-                && capability_is_in_bounding_set(capability).unwrap_or(false)
-            {
-                remove_capability_from_bounding_set(capability)
-                    .at(Step::Capabilities, || format!("drop CAP_{name} from the bounding set"))?;
+            if self.bounding.contains(capability) {
+                continue;
+            }
+            match remove_capability_from_bounding_set(capability) {
+                // Unknown to this kernel: nobody has it.
+                Err(Errno::INVAL) => {}
+                other => {
+                    other.at(Step::Capabilities, || format!("drop CAP_{name} from the bounding set"))?;
+                }
             }
         }
         Ok(())

@@ -2,7 +2,7 @@
 
 use super::error::At;
 use super::{Error, Step, Unrunnable};
-use rustix::fs::{Access, AtFlags, CWD, FileType, accessat, statat};
+use rustix::fs::{Access, AtFlags, CWD, FileType, accessat, stat};
 use std::convert::Infallible;
 use std::ffi::{CStr, CString};
 
@@ -14,6 +14,8 @@ pub(super) struct Command {
     name: String,
     args: Vec<CString>,
     env: Vec<CString>,
+    /// Device and inode of the binary that is running now.
+    shim: (u64, u64),
 }
 
 impl Command {
@@ -24,7 +26,13 @@ impl Command {
         if name.is_empty() {
             return Err(Error::Command { command: String::new(), problem: Unrunnable::NotInPath });
         }
-        Ok(Self { name: name.clone(), args: c_strings("args", args)?, env: c_strings("env", env)? })
+        let shim = stat("/proc/self/exe").at(Step::Exec, || "look at the shim's binary".into())?;
+        Ok(Self {
+            name: name.clone(),
+            args: c_strings("args", args)?,
+            env: c_strings("env", env)?,
+            shim: (shim.st_dev, shim.st_ino),
+        })
     }
 
     /// The last value of a variable; of a repeated name the last one counts.
@@ -75,9 +83,13 @@ impl Command {
     /// Returns only when the file could not be executed; `None` when there is no such file.
     fn attempt(&self, path: &str) -> Option<Error> {
         let Ok(file) = CString::new(path) else { return None };
+        let found = stat(&file);
+        // `/proc/self/exe`, which would hand the host's binary to the container (CVE-2019-5736).
+        if found.as_ref().is_ok_and(|found| (found.st_dev, found.st_ino) == self.shim) {
+            return Some(self.problem(Unrunnable::PermissionDenied));
+        }
+        let is_directory = found.is_ok_and(|found| FileType::from_raw_mode(found.st_mode).is_dir());
         let Err(error) = nix::unistd::execve(&file, &self.args, &self.env);
-        let stat = statat(CWD, &file, AtFlags::empty());
-        let is_directory = stat.is_ok_and(|stat| FileType::from_raw_mode(stat.st_mode).is_dir());
         Some(match error {
             nix::Error::ENOENT | nix::Error::ENOTDIR if !exists(&file) => return None,
             nix::Error::ENOENT => self.problem(Unrunnable::NoInterpreter),
@@ -106,4 +118,56 @@ fn c_strings(field: &str, strings: &[String]) -> Result<Vec<CString>, Error> {
             .map_err(|_| Error::invalid(Step::Exec, format!("process.{field} has a NUL byte in {string:?}")))
     };
     strings.iter().map(convert).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    fn command(args: &[&str], env: &[&str]) -> Result<Command, Error> {
+        let strings = |list: &[&str]| list.iter().map(|s| s.to_string()).collect::<Vec<_>>();
+        Command::parse(&strings(args), &strings(env))
+    }
+
+    #[test]
+    fn the_last_value_of_a_repeated_variable_counts() {
+        let command = command(&["x"], &["A=1", "PATH=/a", "A=2=3", "AB=9"]).unwrap();
+        assert_eq!(command.variable("A"), Some("2=3"));
+        assert_eq!(command.variable("PATH"), Some("/a"));
+        assert_eq!(command.variable("B"), None);
+    }
+
+    #[test]
+    fn home_is_filled_in_only_when_unset_or_empty() {
+        let filled = |env: &[&str]| {
+            let mut command = command(&["x"], env).unwrap();
+            command.complete(|| "/found".into());
+            command.variable("HOME").unwrap().to_owned()
+        };
+        assert_eq!(filled(&[]), "/found");
+        assert_eq!(filled(&["HOME="]), "/found");
+        assert_eq!(filled(&["HOME=/set"]), "/set");
+    }
+
+    #[test]
+    fn a_name_is_looked_for_in_absolute_directories_of_the_path_only() {
+        let command = command(&["no-such-command"], &["PATH=:.:relative:/no/such/dir"]).unwrap();
+        let expected = Error::Command { command: "no-such-command".into(), problem: Unrunnable::NotInPath };
+        assert_eq!(command.execute().unwrap_err(), expected);
+    }
+
+    #[test]
+    fn the_shims_own_binary_is_not_run() {
+        let command = command(&["/proc/self/exe"], &[]).unwrap();
+        let expected =
+            Error::Command { command: "/proc/self/exe".into(), problem: Unrunnable::PermissionDenied };
+        assert_eq!(command.execute().unwrap_err(), expected);
+    }
+
+    #[test]
+    fn strings_with_nul_are_refused_by_name() {
+        let error = command(&["x", "a\0b"], &[]).unwrap_err();
+        assert!(error.to_string().contains("process.args"), "{error}");
+    }
 }

@@ -93,3 +93,9 @@ pub(super) fn apply(mount: BorrowedFd<'_>, options: &Options) -> std::io::Result
     }
     Ok(())
 }
+
+/// The same for a mount with nothing below it, in one call.
+pub(super) fn apply_single(mount: BorrowedFd<'_>, options: &Options) -> std::io::Result<()> {
+    let propagation = options.propagation.map_or(libc::MS_PRIVATE, |(kind, _)| kind);
+    mount_setattr(mount, false, &MountAttributes { propagation, ..options.attributes })
+}

@@ -118,3 +118,72 @@ pub(super) fn remove_file(directory: BorrowedFd<'_>, name: &str) -> Result<(), E
         other => other,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use std::fs;
+    use std::os::unix::fs::symlink;
+
+    fn in_root(work: impl FnOnce(&Path, InRoot<'_>)) {
+        let base = tempfile::tempdir().unwrap();
+        let root = base.path().join("root");
+        fs::create_dir(&root).unwrap();
+        let opened = fs::File::open(&root).unwrap();
+        work(&root, InRoot(opened.as_fd()));
+        assert_eq!(fs::read_dir(base.path()).unwrap().count(), 1, "something was made outside");
+    }
+
+    #[test]
+    fn missing_directories_and_files_are_made() {
+        in_root(|root, inside| {
+            let made = inside.find_or_create(Path::new("/a/b/c"), Create::Directory).unwrap();
+            assert!(is_directory(made.as_fd()).unwrap() && root.join("a/b/c").is_dir());
+            inside.find_or_create(Path::new("a/x/file"), Create::File).unwrap();
+            assert!(root.join("a/x/file").is_file());
+        });
+    }
+
+    #[test]
+    fn dots_and_links_stay_in_the_root() {
+        in_root(|root, inside| {
+            symlink("../../../../up", root.join("relative")).unwrap();
+            symlink("/elsewhere/target", root.join("absolute")).unwrap();
+            inside.find_or_create(Path::new("/../../dots"), Create::Directory).unwrap();
+            inside.find_or_create(Path::new("/relative/x"), Create::Directory).unwrap();
+            inside.find_or_create(Path::new("/absolute"), Create::File).unwrap();
+            assert!(root.join("dots").is_dir() && root.join("up/x").is_dir());
+            assert!(root.join("elsewhere/target").is_file() && !Path::new("/elsewhere").exists());
+        });
+    }
+
+    #[test]
+    fn links_in_a_circle_are_an_error() {
+        in_root(|root, inside| {
+            symlink("b", root.join("a")).unwrap();
+            symlink("a", root.join("b")).unwrap();
+            let error = inside.find_or_create(Path::new("/a/x"), Create::Directory).unwrap_err();
+            assert!(error.to_string().contains("Too many levels"), "{error}");
+        });
+    }
+
+    #[test]
+    fn a_file_on_the_way_is_an_error() {
+        in_root(|root, inside| {
+            fs::write(root.join("file"), "").unwrap();
+            let error = inside.find_or_create(Path::new("/file/x"), Create::Directory).unwrap_err();
+            assert!(error.to_string().contains("Not a directory"), "{error}");
+        });
+    }
+
+    #[test]
+    fn a_path_without_links_is_asked_for() {
+        in_root(|root, inside| {
+            fs::create_dir(root.join("real")).unwrap();
+            symlink("real", root.join("link")).unwrap();
+            assert!(inside.find_without_links(Path::new("/real")).is_ok());
+            assert_eq!(inside.find_without_links(Path::new("/link")).unwrap_err(), Errno::LOOP);
+        });
+    }
+}

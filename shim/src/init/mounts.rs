@@ -100,7 +100,7 @@ fn cgroups(mount: &spec::Mount, options: &Options, cgroup: &Cgroup) -> Result<Co
     let what = || format!("cgroups at {:?}", mount.destination);
     let mut views = cgroup.views().at(Step::Mount, what)?;
     for view in &views {
-        filesystem::apply(view.tree.as_fd(), options).at(Step::Mount, what)?;
+        filesystem::apply_single(view.tree.as_fd(), options).at(Step::Mount, what)?;
     }
     match views.pop() {
         Some(view) if view.name.is_empty() => Ok(Content::Tree(view.tree)),

@@ -127,3 +127,47 @@ fn set_attribute(attributes: &mut MountAttributes, option: &str) -> bool {
     attributes.set = (attributes.set & !field) | u64::from(time.bits());
     true
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    fn bits(attribute: Attr) -> u64 {
+        u64::from(attribute.bits())
+    }
+
+    #[test]
+    fn attributes_propagation_and_parameters_are_told_apart() {
+        let options =
+            Options::parse(&["rbind", "ro", "nosuid", "rslave", "size=64k", "newinstance", "defaults"])
+                .unwrap();
+        assert_eq!(options.bind, Some(true));
+        assert_eq!(options.attributes.set, bits(Attr::MOUNT_ATTR_RDONLY | Attr::MOUNT_ATTR_NOSUID));
+        assert_eq!(options.propagation, Some((libc::MS_SLAVE, true)));
+        assert_eq!(options.parameter("size"), Some("64k"));
+        assert_eq!(options.parameters[1], ("newinstance".to_owned(), None));
+    }
+
+    #[test]
+    fn the_later_of_two_opposite_options_counts() {
+        let options = Options::parse(&["ro", "rw", "noatime", "relatime"]).unwrap();
+        assert_eq!(options.attributes.set, 0);
+        assert_eq!(options.attributes.clear, bits(Attr::MOUNT_ATTR_RDONLY | Attr::MOUNT_ATTR__ATIME));
+    }
+
+    #[test]
+    fn a_leading_r_means_everything_below_too_but_not_in_rw_and_relatime() {
+        let options = Options::parse(&["rro", "rnoexec", "rw", "relatime"]).unwrap();
+        assert_eq!(options.recursive.set, bits(Attr::MOUNT_ATTR_RDONLY | Attr::MOUNT_ATTR_NOEXEC));
+        assert_eq!(options.recursive.clear, 0);
+        assert!(options.parameters.is_empty());
+    }
+
+    #[test]
+    fn options_that_are_not_built_are_refused() {
+        for option in ["tmpcopyup", "idmap"] {
+            assert!(matches!(Options::parse(&[option]), Err(Error::Unsupported(_))), "{option}");
+        }
+    }
+}

@@ -198,3 +198,73 @@ pub(super) fn seal(root: BorrowedFd<'_>) -> Result<(), Error> {
     let change = MountAttributes { set, ..Default::default() };
     sys::mount_setattr(root, false, &change).at(Step::Rootfs, || "make read-only".into())
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use std::fs;
+
+    fn strings(list: &[&str]) -> Vec<String> {
+        list.iter().map(|s| s.to_string()).collect()
+    }
+
+    #[test]
+    fn layers_are_divided_by_colons_that_no_backslash_precedes() {
+        assert_eq!(split_layers("/a:/b"), strings(&["/a", "/b"]));
+        assert_eq!(split_layers(r"/a\:b:/c\\d"), strings(&["/a:b", r"/c\d"]));
+    }
+
+    #[test]
+    fn the_common_directory_is_above_every_layer() {
+        let common = |list: &[&str]| common_directory(&strings(list));
+        assert_eq!(common(&["/x/y/1/fs", "/x/y/2/fs"]), Path::new("/x/y"));
+        assert_eq!(common(&["/x/y/1"]), Path::new("/x/y"));
+        assert_eq!(common(&["/a/1", "/b/2"]), Path::new("/"));
+        assert_eq!(common(&["/a", "/b"]), Path::new("/"));
+    }
+
+    #[test]
+    fn relative_layers_are_escaped() {
+        assert_eq!(escaped("/x/y/a:b,c", Path::new("/x/y")), r"a\:b\,c");
+        assert_eq!(escaped("/other", Path::new("/x/y")), "/other");
+    }
+
+    #[test]
+    fn an_overlay_without_layers_is_refused() {
+        let mount = RootfsMount { kind: "overlay".into(), ..RootfsMount::default() };
+        assert!(matches!(Overlay::parse(&mount), Err(Error::Invalid { step: Step::Rootfs, .. })));
+    }
+
+    /// What a kernel without `lowerdir+` gets: in a fork, because directory and mount namespace are the process's own.
+    #[test]
+    fn root_sixty_layers_fit_into_the_classic_mount_too() {
+        assert!(rustix::process::geteuid().is_root(), "needs root: sudo -E cargo test -p berth-shim root_");
+        let base = tempfile::tempdir().unwrap();
+        let layers: Vec<_> = (0..60).map(|n| base.path().join(format!("{n:0>50}/fs"))).collect();
+        for (number, layer) in layers.iter().enumerate() {
+            fs::create_dir_all(layer).unwrap();
+            fs::write(layer.join(number.to_string()), "").unwrap();
+        }
+        let bundle = base.path().join("bundle");
+        fs::create_dir(&bundle).unwrap();
+        let lower: Vec<_> = layers.iter().map(|layer| layer.display().to_string()).collect();
+        let options = vec![format!("lowerdir={}", lower.join(":")), "ro".to_owned()];
+        let mount = RootfsMount { kind: "overlay".into(), options, ..RootfsMount::default() };
+        let child = sys::fork(|| {
+            let mounted = || -> Result<usize, Error> {
+                sys::unshare(libc::CLONE_NEWNS).at(Step::Rootfs, String::new)?;
+                let private = MountPropagationFlags::PRIVATE | MountPropagationFlags::REC;
+                mount_change("/", private).at(Step::Rootfs, String::new)?;
+                drop(Overlay::parse(&mount)?.mount_classic(&bundle)?);
+                Ok(fs::read_dir(&bundle).at(Step::Rootfs, String::new)?.count())
+            };
+            mounted().map_or(255, |count| count as u8)
+        });
+        let child = rustix::process::Pid::from_raw(child.unwrap() as i32);
+        let (_, status) =
+            rustix::process::waitpid(child, rustix::process::WaitOptions::empty()).unwrap().unwrap();
+        assert_eq!(status.exit_status(), Some(60));
+        assert_eq!(fs::read_dir(&bundle).unwrap().count(), 0, "seen by the host");
+    }
+}

@@ -29,6 +29,7 @@ fn root_commands_that_cannot_be_run_are_told_apart() {
         ("/tmp", Unrunnable::IsDirectory),
         ("/tmp/garbage", Unrunnable::ExecFormat),
         ("/tmp/script", Unrunnable::NoInterpreter),
+        ("/proc/self/exe", Unrunnable::PermissionDenied),
     ];
     for (command, expected) in cases {
         assert_eq!(problem(&place.fail(&[command], |_| {})), expected, "{command}");
@@ -102,7 +103,7 @@ fn root_a_bad_mount_is_named_with_source_and_destination() {
     );
     assert_eq!(
         error.to_string(),
-        r#"mount: "/no/such/place" at "/data": No such file or directory (os error 2)"#
+        r#"mount: source "/no/such/place" of "/data": No such file or directory (os error 2)"#
     );
     let error = with(json!({ "destination": "/data", "type": "nofs", "source": "x" }));
     assert!(error.to_string().starts_with(r#"mount: "x" of type "nofs": "#), "{error}");
