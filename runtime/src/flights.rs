@@ -12,9 +12,13 @@ use futures::{
     future::{BoxFuture, Shared},
 };
 
-use crate::error::{Error, Kind, Result};
+use crate::{
+    error::{Error, Kind, Result},
+    progress::Progress,
+};
 
-type Flight<V> = Shared<BoxFuture<'static, Result<V>>>;
+/// Work under way: its result to come, and the step it is at.
+type Flight<V> = (Shared<BoxFuture<'static, Result<V>>>, Progress);
 
 /// Work in flight, by what it makes. A caller that goes away does not stop it: whoever asks again joins it.
 #[derive(Debug)]
@@ -42,7 +46,9 @@ where
             let mut flights = self.flights.lock().unwrap_or_else(PoisonError::into_inner);
             flights.entry(key.clone()).or_insert_with(|| self.launch(key, work())).clone()
         };
-        flight.await
+        let (result, progress) = flight;
+        Progress::current().follow(&progress);
+        result.await
     }
 
     fn launch<F>(&self, key: K, work: F) -> Flight<V>
@@ -50,16 +56,21 @@ where
         F: Future<Output = Result<V>> + Send + 'static,
     {
         let flights = Arc::clone(&self.flights);
-        let task = tokio::spawn(async move {
+        let progress = Progress::default();
+        let task = tokio::spawn(progress.clone().during(async move {
             let result = work.await;
             flights.lock().unwrap_or_else(PoisonError::into_inner).remove(&key);
             result
-        });
-        task.map(|joined| {
-            joined.unwrap_or_else(|error| Err(Error::caused(Kind::Internal, "run in the background", error)))
-        })
-        .boxed()
-        .shared()
+        }));
+        let result = task
+            .map(|joined| {
+                joined.unwrap_or_else(|error| {
+                    Err(Error::caused(Kind::Internal, "run in the background", error))
+                })
+            })
+            .boxed()
+            .shared();
+        (result, progress)
     }
 }
 

@@ -11,6 +11,7 @@ mod identity;
 mod layout;
 pub mod network;
 pub mod pod;
+pub mod progress;
 mod recover;
 pub mod runtime;
 pub mod server;

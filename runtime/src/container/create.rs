@@ -21,6 +21,7 @@ use crate::{
     error::{During, Error, Kind, Result, spec_error},
     identity,
     pod::{Pod, PodState, config::PidMode, files_of},
+    progress,
     runtime::Shared,
     shim::{ContainerTask, RootfsOverlay, Shim},
     spec::{self, Accounts, ImageDefaults, PidNamespace, devices::Devices, user::ResolvedUser},
@@ -92,6 +93,7 @@ impl Plan {
     async fn carry_out(self, shared: &Arc<Shared>) -> Result<()> {
         let shim = self.pod.shim().await?;
         let prepared = self.prepare(shared, &shim).await?;
+        progress::at("set it up in its pod's shim, mounts included");
         let pid = shim.create(prepared.task.clone()).await?;
         self.publish(shared, shim, prepared, pid).await
     }
@@ -101,6 +103,7 @@ impl Plan {
             spec::signal::stop_signal(self.config.stop_signal.as_deref(), &self.image.config.stop_signal);
         let stop_signal = stop_signal.map_err(spec_error)?;
         let log_path = log::path_of(&self.pod, &self.config)?;
+        progress::at("hold the layers of its image");
         let leased = shared.images.lease(&self.image.id, &self.id).await;
         let layers =
             leased.map_err(|error| Error::caused(Kind::Internal, "hold the layers of the image", error))?;
@@ -109,6 +112,7 @@ impl Plan {
             .map_err(spec_error)?;
         let cgroup = format!("{}/{}", self.pod.cgroup, self.id);
         let pid = self.pid_namespace(shared, shim).await?;
+        progress::at("look its devices up");
         let devices = find_devices(&self.config).await?;
         let spec = self.spec(shared, &user, &devices, &cgroup, pid)?;
         let bundle = shared.layout.bundle(&self.id);

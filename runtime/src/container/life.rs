@@ -9,6 +9,7 @@ use crate::{
     error::{During, Error, Kind, Result, spec_error},
     identity,
     pod::{remove_directory, to_its_end},
+    progress,
     runtime::Shared,
     shim::{self, Shim},
     spec,
@@ -31,6 +32,7 @@ pub(super) async fn start(shared: &Arc<Shared>, entry: Arc<Entry<Container>>) ->
             return Err(Error::new(Kind::FailedPrecondition, text));
         }
         let shim = shared.shim_of(&container.pod_id).await?;
+        progress::at("execute its command");
         match shim.start(&container.id).await {
             Ok(pid) => {
                 let at = identity::now();
@@ -72,6 +74,7 @@ async fn end(shared: &Arc<Shared>, entry: &Entry<Container>, grace: Duration) ->
         }
         shim => shim?,
     };
+    progress::at("wait for it to end");
     let asked = !grace.is_zero() && matches!(container.state, ContainerState::Running { .. });
     if asked && ask_to_end(&shim, entry, grace).await? {
         return Ok(());
@@ -109,6 +112,7 @@ pub(crate) async fn remove_entry(shared: &Arc<Shared>, entry: &Arc<Entry<Contain
         end(&shared, &entry, Duration::ZERO).await?;
         let _turn = entry.turn().await;
         let container = entry.get();
+        progress::at("remove what it left");
         delete_task(&shared, &container).await?;
         remove_traces(&shared, &container.id).await?;
         shared.state.delete::<Container>(&container.id).await?;

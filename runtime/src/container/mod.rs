@@ -234,7 +234,7 @@ impl Containers {
     /// All containers, the newest first.
     pub fn list(&self) -> Vec<Arc<Container>> {
         let mut containers = self.shared.containers.list();
-        containers.sort_by(|a, b| b.created_at.cmp(&a.created_at));
+        containers.sort_by_key(|one| std::cmp::Reverse(one.created_at));
         containers
     }
 }

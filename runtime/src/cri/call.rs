@@ -9,7 +9,10 @@ use tonic::{Request, Response, Status, metadata::MetadataMap};
 use tracing::{debug, error, info, warn};
 
 use super::{about::About, status::status};
-use crate::error::{Error, Kind, Result};
+use crate::{
+    error::{Error, Kind, Result},
+    progress::Progress,
+};
 
 /// Answers a call that is given up when its caller leaves or its deadline passes.
 pub(super) async fn answer<Q: About, A: About, F>(
@@ -39,11 +42,16 @@ where
     let call = Call::begin(method, request.get_ref());
     let limit = deadline(request.metadata());
     let work = work(request.into_inner());
-    let task = tokio::spawn(async move { call.end(work.await) });
+    let progress = Progress::default();
+    let task = tokio::spawn(progress.clone().during(async move { call.end(work.await) }));
     match within(limit, task).await {
         Ok(Ok(answer)) => answer,
         Ok(Err(cut_off)) => Err(status(&Error::caused(Kind::Internal, method, cut_off))),
-        Err(limit) => Err(status(&late(method, limit, "it goes on, and the same call again joins it"))),
+        Err(limit) => {
+            let step = progress.step().map(|step| format!("it waits to {step}; ")).unwrap_or_default();
+            let then = format!("{step}it goes on, and the same call again joins it");
+            Err(status(&late(method, limit, &then)))
+        }
     }
 }
 

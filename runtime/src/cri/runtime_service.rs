@@ -221,7 +221,8 @@ impl RuntimeService for Cri {
         request: Request<ExecSyncRequest>,
     ) -> Result<Response<ExecSyncResponse>, Status> {
         let containers = self.runtime.containers.clone();
-        complete("ExecSync", request, async move |request| {
+        // Given up when its caller leaves: the command ends with it.
+        answer("ExecSync", request, async move |request| {
             let (id, command, limit) = request::exec_sync(request)?;
             let end = containers.exec_sync(&id, command, limit).await?;
             Ok(ExecSyncResponse { stdout: end.stdout, stderr: end.stderr, exit_code: end.code })

@@ -175,7 +175,7 @@ impl Pods {
     /// All pods, the newest first.
     pub fn list(&self) -> Vec<Arc<Pod>> {
         let mut pods = self.shared.pods.list();
-        pods.sort_by(|a, b| b.created_at.cmp(&a.created_at));
+        pods.sort_by_key(|one| std::cmp::Reverse(one.created_at));
         pods
     }
 }

@@ -14,7 +14,7 @@ use super::{
 };
 use crate::{
     error::{During, Error, Kind, Result},
-    identity, network,
+    identity, network, progress,
     runtime::Shared,
     shim::{SandboxRequest, Shim, ShimAddress},
     table::Entry,
@@ -89,9 +89,11 @@ async fn start(shared: &Shared, pod: &mut Pod) -> Result<Shim> {
 
 /// Second phase: the shim, and in it the namespaces and the cgroup.
 async fn make_sandbox(shared: &Shared, pod: &mut Pod, bundle: &Path) -> Result<Shim> {
+    progress::at("start its shim");
     let socket = shared.launcher.start(&pod.id, bundle).await?;
     pod.shim = Some(ShimAddress { socket: socket.clone(), pid: 0 });
     let shim = Shim::connect(&socket).await?;
+    progress::at("make its namespaces and cgroup");
     let pid = shim.create_sandbox(request(shared, pod, bundle)).await?;
     pod.shim = Some(ShimAddress { socket, pid });
     Ok(shim)
@@ -118,6 +120,7 @@ fn request(shared: &Shared, pod: &Pod, bundle: &Path) -> SandboxRequest {
 /// Third phase: addresses.
 async fn attach(shared: &Shared, pod: &mut Pod) -> Result<()> {
     let Some(network) = pod.network() else { return Ok(()) };
+    progress::at("attach to the network");
     let attached = shared.network.attach(&network).await;
     pod.attachment =
         Some(attached.map_err(|error| Error::caused(kind_of(&error), "attach to the network", error))?);
@@ -126,6 +129,7 @@ async fn attach(shared: &Shared, pod: &mut Pod) -> Result<()> {
 
 /// Last phase: the record says Ready, then everyone sees the pod.
 async fn publish(shared: &Arc<Shared>, mut pod: Pod, shim: Shim) -> Result<String> {
+    progress::at("record it");
     pod.state = PodState::Ready;
     if let Err(error) = shared.state.put(&pod).await {
         stop::undo(shared, &pod).await;

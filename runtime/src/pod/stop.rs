@@ -8,6 +8,7 @@ use super::{Pod, PodState, run::kind_of, step};
 use crate::{
     container::{self, Container},
     error::{During, Error, Kind, Result},
+    progress::{self, Progress},
     runtime::Shared,
     shim::{self, Shim},
     table::Entry,
@@ -59,8 +60,10 @@ async fn stop_in_turn(shared: &Arc<Shared>, entry: &Entry<Pod>) -> Result<()> {
 async fn tear_down(shared: &Arc<Shared>, pod: &Pod) -> Result<()> {
     match pod.shim().await {
         Ok(shim) => {
+            progress::at("end its containers");
             kill_containers(shared, pod, &shim).await?;
             detach(shared, pod).await?;
+            progress::at("take its namespaces down");
             shim.stop_sandbox(&pod.id).await?;
             shim.shutdown(&pod.id).await
         }
@@ -92,6 +95,7 @@ async fn kill_containers(shared: &Shared, pod: &Pod, shim: &Shim) -> Result<()> 
 
 async fn detach(shared: &Shared, pod: &Pod) -> Result<()> {
     let Some(network) = pod.network() else { return Ok(()) };
+    progress::at("detach from the network");
     let detached = shared.network.detach(&network, pod.attachment.as_ref()).await;
     detached.map_err(|error| Error::caused(kind_of(&error), "detach from the network", error))
 }
@@ -137,6 +141,6 @@ pub(crate) fn remove_directory(path: &Path) -> Result<()> {
 pub(crate) async fn to_its_end<T: Send + 'static>(
     work: impl Future<Output = Result<T>> + Send + 'static,
 ) -> Result<T> {
-    let joined = tokio::spawn(work).await;
+    let joined = tokio::spawn(Progress::current().during(work)).await;
     joined.unwrap_or_else(|error| Err(Error::caused(Kind::Internal, "run in the background", error)))
 }
