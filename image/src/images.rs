@@ -15,6 +15,9 @@ use crate::registry::{self, Credentials, Registry};
 use crate::store::Store;
 use crate::unpack::{Limits, Usage};
 
+#[cfg(test)]
+mod tests;
+
 /// The fewest hex digits by which an image can be asked for.
 const SHORTEST_ID: usize = 4;
 

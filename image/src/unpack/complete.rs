@@ -9,12 +9,14 @@ use std::os::fd::{AsFd, OwnedFd};
 use rustix::fs::{self, AtFlags, FileType, Gid, Mode, OFlags, Stat, Timespec, Timestamps, Uid, XattrFlags};
 use rustix::io::Errno;
 
+use super::relocate::relocate;
 use super::root::{Directory, split};
 use super::{Error, Unpacked, failed, link_inside, lossy};
 use crate::layers::{Found, Layers, joined};
 
 /// Takes what `layer` needs from `parents`.
 pub(crate) fn complete(layer: &mut Unpacked, parents: &Layers) -> Result<(), Error> {
+    relocate(layer, parents)?;
     for (path, target) in std::mem::take(&mut layer.links) {
         link_to_lower(layer, parents, &path, &target)?;
     }
@@ -35,38 +37,58 @@ fn link_to_lower(layer: &mut Unpacked, parents: &Layers, path: &[u8], target: &[
     let Found::Leaf { parent, stat } = located.found else {
         return Err(Error::LinkTarget { path: lossy(path), target: lossy(target) });
     };
-    let copied = joined(&located.path);
-    copy_up(layer, &copied, &parent, &stat).map_err(failed("copy", &copied))?;
-    link(layer, &copied).map_err(failed("link", path))
-}
-
-/// Copies a file of a lower layer to the same place in this one.
-fn copy_up(layer: &mut Unpacked, path: &[u8], from: &OwnedFd, stat: &Stat) -> io::Result<()> {
-    let into = layer.root.parent(path)?;
-    let name = split(path).1;
-    match FileType::from_raw_mode(stat.st_mode) {
-        FileType::RegularFile => copy_file(from, &into, name, stat)?,
-        FileType::Symlink => {
-            let target = fs::readlinkat(from, name, Vec::new())?;
-            fs::symlinkat(target.as_bytes(), &into.fd, name)?;
+    let place = joined(&located.path);
+    let lower = Lower { directory: &parent, name: split(&place).1, stat: &stat };
+    match lower.copy(layer, &place) {
+        // This layer removes the target: its content lives on under the link's name alone.
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+            lower.copy(layer, path).map_err(failed("copy", path))
         }
-        kind => fs::mknodat(&into.fd, name, kind, Mode::from_raw_mode(stat.st_mode), stat.st_rdev)?,
+        copied => {
+            copied.map_err(failed("copy", &place))?;
+            link(layer, &place).map_err(failed("link", path))
+        }
     }
-    layer.usage.add(u64::try_from(stat.st_size).unwrap_or(0));
-    let (uid, gid) = owner(stat);
-    if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile {
-        fs::chownat(&into.fd, name, Some(uid), Some(gid), AtFlags::SYMLINK_NOFOLLOW)?;
-    }
-    Ok(fs::utimensat(&into.fd, name, &times(stat), AtFlags::SYMLINK_NOFOLLOW)?)
 }
 
-fn copy_file(from: &OwnedFd, into: &Directory, name: &[u8], stat: &Stat) -> io::Result<()> {
-    let read = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    let write = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    let mut source = File::from(fs::openat(from, name, read, Mode::empty())?);
-    let mut copy = File::from(fs::openat(&into.fd, name, write, Mode::RUSR)?);
-    io::copy(&mut source, &mut copy)?;
-    take_attributes(&source, &copy, stat)
+/// A file of a lower layer.
+struct Lower<'a> {
+    directory: &'a OwnedFd,
+    name: &'a [u8],
+    stat: &'a Stat,
+}
+
+impl Lower<'_> {
+    /// Copies it to `path` of this layer.
+    fn copy(&self, layer: &mut Unpacked, path: &[u8]) -> io::Result<()> {
+        let (into, name) = (layer.root.parent(path)?, split(path).1);
+        let kind = FileType::from_raw_mode(self.stat.st_mode);
+        match kind {
+            FileType::RegularFile => self.copy_content(&into, name)?,
+            FileType::Symlink => {
+                let target = fs::readlinkat(self.directory, self.name, Vec::new())?;
+                fs::symlinkat(target.as_bytes(), &into.fd, name)?;
+            }
+            _ => {
+                fs::mknodat(&into.fd, name, kind, Mode::from_raw_mode(self.stat.st_mode), self.stat.st_rdev)?
+            }
+        }
+        layer.usage.add(u64::try_from(self.stat.st_size).unwrap_or(0));
+        if kind != FileType::RegularFile {
+            let (uid, gid) = owner(self.stat);
+            fs::chownat(&into.fd, name, Some(uid), Some(gid), AtFlags::SYMLINK_NOFOLLOW)?;
+        }
+        Ok(fs::utimensat(&into.fd, name, &times(self.stat), AtFlags::SYMLINK_NOFOLLOW)?)
+    }
+
+    fn copy_content(&self, into: &Directory, name: &[u8]) -> io::Result<()> {
+        let read = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let write = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let mut source = File::from(fs::openat(self.directory, self.name, read, Mode::empty())?);
+        let mut copy = File::from(fs::openat(&into.fd, name, write, Mode::RUSR)?);
+        io::copy(&mut source, &mut copy)?;
+        take_attributes(&source, &copy, self.stat)
+    }
 }
 
 /// Gives an implied directory what it has in the merged view of the parents, if it is there.

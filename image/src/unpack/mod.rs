@@ -4,6 +4,7 @@
 mod archive;
 mod complete;
 mod pax;
+mod relocate;
 pub(crate) mod root;
 mod sparse;
 #[cfg(test)]

@@ -493,6 +493,36 @@ fn root_a_hard_link_to_a_lower_file_gets_a_copy_of_it_to_link_to() {
 }
 
 #[test]
+fn root_entries_named_through_a_symlink_of_a_lower_layer_go_where_it_leads() {
+    let lower = Layer::of(
+        Tarball::new()
+            .dir("usr/", 0o755)
+            .dir("usr/lib/", 0o751)
+            .file("usr/lib/base", b"base")
+            .dir("usr/lib/sub/", 0o700)
+            .symlink("lib", "usr/lib")
+            .symlink("lib64", "/lib"),
+    );
+    let mut upper = Layer::of(
+        Tarball::new()
+            .file("usr/lib/own", b"own")
+            .file("lib/a", b"a")
+            .file("lib/sub/b", b"b")
+            .file("lib64/c", b"c")
+            .file("lib/.wh.base", b"")
+            .hard_link("lib/link", "lib64/sub/../base"),
+    );
+    upper.complete_on(&[&lower]).unwrap();
+    assert!(!upper.path("lib").exists() && !upper.path("lib64").exists());
+    for (name, text) in [("own", "own"), ("a", "a"), ("sub/b", "b"), ("c", "c"), ("link", "base")] {
+        assert_eq!(upper.text(&format!("usr/lib/{name}")), text);
+    }
+    assert!(upper.is_whiteout("usr/lib/base"));
+    assert_eq!(upper.stat("usr/lib").mode() & 0o7777, 0o751);
+    assert_eq!(upper.stat("usr/lib/sub").mode() & 0o7777, 0o700);
+}
+
+#[test]
 fn root_a_hard_link_to_nothing_is_an_error_that_names_both_ends() {
     let lower = Layer::of(Tarball::new().dir("d/", 0o755));
     for target in ["missing", "d"] {
