@@ -112,10 +112,16 @@ async fn root_lists_are_filtered_by_id_state_pod_and_labels_together() {
     };
     let by = v1::ContainerFilter::default;
     assert_eq!(list(by()).await.len(), 2);
-    assert_eq!(list(v1::ContainerFilter { id: running.clone(), ..by() }).await, [running.clone()]);
-    assert_eq!(list(v1::ContainerFilter { pod_sandbox_id: pod.clone(), ..by() }).await, [running.clone()]);
+    assert_eq!(
+        list(v1::ContainerFilter { id: running.clone(), ..by() }).await,
+        std::slice::from_ref(&running)
+    );
+    assert_eq!(
+        list(v1::ContainerFilter { pod_sandbox_id: pod.clone(), ..by() }).await,
+        std::slice::from_ref(&running)
+    );
     let state = Some(v1::ContainerStateValue { state: v1::ContainerState::ContainerExited.into() });
-    assert_eq!(list(v1::ContainerFilter { state, ..by() }).await, [ended.clone()]);
+    assert_eq!(list(v1::ContainerFilter { state, ..by() }).await, std::slice::from_ref(&ended));
     assert!(list(v1::ContainerFilter { state, pod_sandbox_id: pod, ..by() }).await.is_empty());
     let label_selector = HashMap::from([("none".into(), "such".into())]);
     assert!(list(v1::ContainerFilter { label_selector, ..by() }).await.is_empty());

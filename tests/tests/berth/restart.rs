@@ -23,8 +23,8 @@ async fn root_a_daemon_killed_with_twenty_containers_finds_them_and_the_exits_it
     }
     berth.kill();
     fs::write(gate.join("go"), "").unwrap();
-    for number in 0..5 {
-        wait_for_exit_record(berth.path(), &running[number].1);
+    for (_, id) in &running[..5] {
+        wait_for_exit_record(berth.path(), id);
     }
     let took = berth.restart().await;
     println!("the first answer came after {took:?}");
