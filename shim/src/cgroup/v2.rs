@@ -122,7 +122,11 @@ fn set_io_weight(group: &Path, resources: &Resources) -> Result<(), Error> {
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::super::files::write as write_file;
     use super::*;
+    use crate::sys;
+    use std::os::fd::AsFd;
 
     #[test]
     fn shares_span_the_whole_range_of_weights() {
@@ -141,5 +145,40 @@ mod tests {
             ("memory.max", "max"),
         ];
         assert_eq!(writes, expected.map(|(file, value)| (file.to_owned(), value.to_owned())));
+    }
+
+    /// v2 is mounted on every machine, if only beside v1 and without controllers.
+    fn mounted() -> std::path::PathBuf {
+        let mounts = std::fs::read_to_string("/proc/self/mounts").unwrap();
+        let line = mounts.lines().find(|line| line.split(' ').nth(2) == Some("cgroup2")).unwrap();
+        line.split(' ').nth(1).unwrap().into()
+    }
+
+    #[test]
+    fn root_a_process_is_made_right_in_its_group_and_killed_with_it() {
+        assert!(rustix::process::geteuid().is_root(), "needs root: sudo -E cargo test -p berth-shim root_");
+        let (root, path) = (mounted(), format!("berth-test-v2-{}/c", std::process::id()));
+        create(&root, Path::new(&path)).unwrap();
+        let group = root.join(&path);
+        let directory = std::fs::File::open(&group).unwrap();
+        let (read, write) = rustix::pipe::pipe().unwrap();
+        let stage = sys::fork(|| {
+            let sleeper = || sys::sleep_for_ever();
+            let pid = sys::clone_sibling(0, Some(directory.as_fd()), sleeper).unwrap_or(0);
+            u8::from(rustix::io::write(&write, &pid.to_ne_bytes()).is_err())
+        });
+        let mut pid = [0; 4];
+        rustix::io::read(&read, &mut pid).unwrap();
+        let pid = u32::from_ne_bytes(pid);
+        assert_eq!(super::super::files::read(&group, "cgroup.procs").unwrap(), pid.to_string());
+        write_file(&group, "cgroup.kill", "1").unwrap();
+        for (pid, signal) in [(stage.unwrap(), None), (pid, Some(9))] {
+            let pid = rustix::process::Pid::from_raw(pid as i32);
+            let (_, status) =
+                rustix::process::waitpid(pid, rustix::process::WaitOptions::empty()).unwrap().unwrap();
+            assert_eq!(status.terminating_signal(), signal);
+        }
+        super::super::files::remove(group.parent().unwrap()).unwrap();
+        assert!(!group.exists());
     }
 }

@@ -151,3 +151,23 @@ fn root_an_exec_into_a_container_that_has_ended_is_refused() {
         running.cgroup.remove().unwrap();
     });
 }
+
+#[test]
+fn root_no_process_outlives_the_thread_that_made_it() {
+    let place = Place::new();
+    let make = || {
+        block_on(async {
+            let container = place.create("c1", &["/bin/sleep", "1000"], |spec| {
+                spec["process"]["user"] = serde_json::json!({ "uid": 1000, "gid": 1000 });
+            });
+            let running = container.await.unwrap().start().await;
+            let args = ["/bin/sleep".to_owned(), "1000".to_owned()];
+            let (execed, _) = running.exec(ExecProcess::Args(&args)).await.unwrap();
+            (running, execed)
+        })
+    };
+    let (running, execed) = std::thread::scope(|scope| scope.spawn(make).join().unwrap());
+    assert_eq!(wait(execed.pidfd.as_fd()), 128 + 9);
+    assert_eq!(wait(running.pidfd.as_fd()), 128 + 9);
+    running.cgroup.remove().unwrap();
+}

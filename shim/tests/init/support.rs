@@ -160,6 +160,8 @@ impl Place {
 
 impl Drop for Place {
     fn drop(&mut self) {
+        // Only after a failed test is anything in it.
+        let _ = Cgroup::open(&format!("/{}", self.name)).kill();
         let left = self.pod.destroy();
         if !std::thread::panicking() {
             left.unwrap();
