@@ -91,24 +91,33 @@ async fn restart(runtime: &mut Runtime, report: &mut Report) -> Result<()> {
     let daemon = runtime.daemon()?;
     let mut command = same_command(runtime, daemon)?;
     kill(Pid::from_raw(daemon.cast_signed()), Signal::SIGKILL)?;
-    while fs::exists(format!("/proc/{daemon}/exe"))? && fs::read_link(format!("/proc/{daemon}/exe")).is_ok() {
+    while !process::ended(daemon) {
         tokio::time::sleep(Duration::from_millis(1)).await;
     }
     let begin = Instant::now();
     let child = command.spawn()?;
     fs::write(runtime.dir.join("daemon.pid"), child.id().to_string())?;
+    let mut last = "no connection".into();
     while begin.elapsed() < Duration::from_secs(60) {
-        if let Ok(again) = Runtime::connect(&runtime.name, &runtime.dir).await
-            && let Ok(answer) = again.cri().list_containers(ListContainersRequest::default()).await
-            && answer.get_ref().containers.len() == PODS
-        {
-            report.add("kill -9 with 20 pods, first answer", Milliseconds, runtime, milliseconds(begin));
-            *runtime = again;
-            return Ok(());
+        if let Ok(again) = Runtime::connect(&runtime.name, &runtime.dir).await {
+            match again.cri().list_containers(ListContainersRequest::default()).await {
+                Ok(answer) if answer.get_ref().containers.len() == PODS => {
+                    report.add(
+                        "kill -9 with 20 pods, first answer",
+                        Milliseconds,
+                        runtime,
+                        milliseconds(begin),
+                    );
+                    *runtime = again;
+                    return Ok(());
+                }
+                Ok(answer) => last = format!("{} containers", answer.get_ref().containers.len()),
+                Err(status) => last = status.to_string(),
+            }
         }
         tokio::time::sleep(Duration::from_millis(1)).await;
     }
-    Err(format!("{}: does not know its {PODS} containers a minute after kill -9", runtime.name).into())
+    Err(format!("{}: not {PODS} containers a minute after kill -9, but {last}", runtime.name).into())
 }
 
 /// The command line and environment of a running process, its output going to the end of the daemon's log.

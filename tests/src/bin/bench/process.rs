@@ -31,6 +31,13 @@ pub(crate) fn of_pod(sandbox: &str) -> Result<Vec<u32>> {
     Ok(shims.iter().copied().chain(pauses).collect())
 }
 
+/// Whether a process has ended and let go of its files and locks, reaped or not. The first of its threads may be a
+/// zombie while others still hold them.
+pub(crate) fn ended(pid: u32) -> bool {
+    let threads = fs::read_dir(format!("/proc/{pid}/task")).map_or(0, Iterator::count);
+    threads <= 1 && fields(pid).map_or(true, |fields| fields.first().is_none_or(|state| state == "Z"))
+}
+
 fn all() -> Result<Vec<u32>> {
     let entries = fs::read_dir(Path::new("/proc"))?;
     Ok(entries.flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect())
