@@ -135,8 +135,8 @@ impl Drop for Berth {
         let _ = Command::new(crate::given("BERTH_TEST_CRICTL"))
             .args(["--runtime-endpoint", &endpoint, "--timeout", "30s", "rmp", "-fa"])
             .output();
-        let _ = self.child.kill();
-        let _ = self.child.wait();
+        // Asked to end, the daemon finishes what it deletes in the background.
+        self.terminate();
         if std::thread::panicking() {
             eprintln!("--- log of berthd\n{}", self.log());
         }
