@@ -2,6 +2,8 @@
 
 use std::{error::Error as StdError, fmt, sync::Arc};
 
+use berth_image::Kind as ImageKind;
+
 /// What a caller can do about an error. One kind maps to one gRPC code.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Kind {
@@ -131,6 +133,21 @@ impl<T> During<T> for serde_json::Result<T> {
 pub(crate) fn spec_error(error: crate::spec::Error) -> Error {
     let kind = if error.is_unsupported() { Kind::FailedPrecondition } else { Kind::InvalidArgument };
     Error::caused(kind, "describe it to the shim", error)
+}
+
+/// What the image library could not do; `step` is what it was asked for.
+pub(crate) fn of_image(step: impl Into<String>, error: berth_image::Error) -> Error {
+    let kind = match error.kind() {
+        ImageKind::NotFound => Kind::NotFound,
+        ImageKind::Unauthenticated => Kind::Unauthenticated,
+        ImageKind::PermissionDenied => Kind::PermissionDenied,
+        ImageKind::Unavailable => Kind::Unavailable,
+        ImageKind::ResourceExhausted | ImageKind::NoSpace => Kind::ResourceExhausted,
+        ImageKind::FailedPrecondition => Kind::FailedPrecondition,
+        ImageKind::DataLoss => Kind::DataLoss,
+        _ => Kind::Internal,
+    };
+    Error::caused(kind, step, error)
 }
 
 fn kind_of_io(error: &std::io::Error) -> Kind {

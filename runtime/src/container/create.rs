@@ -18,7 +18,7 @@ use super::{
     log,
 };
 use crate::{
-    error::{During, Error, Kind, Result, spec_error},
+    error::{During, Error, Kind, Result, of_image, spec_error},
     identity,
     pod::{Pod, PodState, config::PidMode, files_of},
     progress,
@@ -105,8 +105,7 @@ impl Plan {
         let log_path = log::path_of(&self.pod, &self.config)?;
         progress::at("hold the layers of its image");
         let leased = shared.images.lease(&self.image.id, &self.id).await;
-        let layers =
-            leased.map_err(|error| Error::caused(Kind::Internal, "hold the layers of the image", error))?;
+        let layers = leased.map_err(|error| of_image("hold the layers of the image", error))?;
         let accounts = accounts_of(&layers)?;
         let user = spec::user::resolve(&self.config.security, &self.image.config.user, &accounts)
             .map_err(spec_error)?;
@@ -192,11 +191,13 @@ impl Plan {
     fn rootfs(&self, shared: &Shared, lower: &[PathBuf]) -> Result<RootfsOverlay> {
         let writable = shared.layout.writable(&self.id);
         let (upper, work) = (writable.join("upper"), writable.join("work"));
-        for directory in [&upper, &work] {
+        // An image may have no layers, but overlayfs wants one.
+        let none = lower.is_empty().then(|| writable.join("empty"));
+        for directory in [&upper, &work].into_iter().chain(&none) {
             fs::create_dir_all(directory).during(|| format!("create {}", directory.display()))?;
         }
         Ok(RootfsOverlay {
-            lower: lower.iter().map(|layer| layer.display().to_string()).collect(),
+            lower: lower.iter().chain(&none).map(|layer| layer.display().to_string()).collect(),
             upper: upper.display().to_string(),
             work: work.display().to_string(),
         })

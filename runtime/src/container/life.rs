@@ -6,7 +6,7 @@ use tokio::time::timeout;
 
 use super::{Container, ContainerState, config::Resources};
 use crate::{
-    error::{During, Error, Kind, Result, spec_error},
+    error::{During, Error, Kind, Result, of_image, spec_error},
     identity,
     pod::{remove_directory, to_its_end},
     progress,
@@ -146,7 +146,7 @@ pub(crate) async fn remove_traces(shared: &Shared, id: &str) -> Result<()> {
     });
     removed.await.map_err(|error| Error::caused(Kind::Internal, "remove directories", error))??;
     let released = shared.images.release(id).await;
-    released.map_err(|error| Error::caused(Kind::Internal, format!("release the image of {id}"), error))
+    released.map_err(|error| of_image(format!("release the image of {id}"), error))
 }
 
 pub(super) async fn update(

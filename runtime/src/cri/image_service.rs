@@ -9,8 +9,8 @@ use super::{
     Cri,
     call::{answer, complete, not_built},
     info, reply, request,
-    status::of_image,
 };
+use crate::error::of_image;
 
 #[tonic::async_trait]
 impl ImageService for Cri {

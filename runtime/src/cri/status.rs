@@ -1,6 +1,5 @@
 //! Errors on their way out: which gRPC code each kind gets, and what of it is told.
 
-use berth_image::Kind as ImageKind;
 use tonic::{Code, Status};
 
 use crate::error::{Error, Kind};
@@ -34,21 +33,6 @@ pub(super) fn code(kind: Kind) -> Code {
         Kind::DataLoss => Code::DataLoss,
         Kind::Internal => Code::Internal,
     }
-}
-
-/// An error of the image library as one of ours; `step` is the call's.
-pub(super) fn of_image(step: String, error: berth_image::Error) -> Error {
-    let kind = match error.kind() {
-        ImageKind::NotFound => Kind::NotFound,
-        ImageKind::Unauthenticated => Kind::Unauthenticated,
-        ImageKind::PermissionDenied => Kind::PermissionDenied,
-        ImageKind::Unavailable => Kind::Unavailable,
-        ImageKind::ResourceExhausted | ImageKind::NoSpace => Kind::ResourceExhausted,
-        ImageKind::FailedPrecondition => Kind::FailedPrecondition,
-        ImageKind::DataLoss => Kind::DataLoss,
-        _ => Kind::Internal,
-    };
-    Error::caused(kind, step, error)
 }
 
 #[cfg(test)]

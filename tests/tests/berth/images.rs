@@ -109,3 +109,21 @@ async fn root_images_survive_a_killed_daemon() {
     berth.start_container(&id).await.unwrap();
     assert_eq!(berth.ended(&id).await.exit_code, 0);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn root_a_container_of_an_image_without_layers_has_what_is_mounted_into_it() {
+    let mut berth = Berth::start().await;
+    let reference = berth.registry.push("empty:1", &Image::of([])).await;
+    let id = berth.pull(&reference).await.unwrap();
+    let sandbox = pod(&berth, "empty");
+    let pod = berth.run(&sandbox).await.unwrap();
+    let mut config = berth_tests::pod::container("c", &id, &["/busybox", "true"]);
+    config.mounts.push(v1::Mount {
+        container_path: "/busybox".into(),
+        host_path: berth_tests::given("BERTH_TEST_BUSYBOX").display().to_string(),
+        ..Default::default()
+    });
+    let id = berth.create(&pod, &sandbox, config).await.unwrap();
+    berth.start_container(&id).await.unwrap();
+    assert_eq!(berth.ended(&id).await.exit_code, 0);
+}

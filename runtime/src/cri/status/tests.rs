@@ -1,4 +1,5 @@
 use super::*;
+use crate::error::of_image;
 
 #[test]
 fn each_kind_of_error_has_its_code() {
@@ -37,7 +38,7 @@ fn a_long_message_is_cut_between_characters() {
 #[test]
 fn an_unknown_image_is_not_found() {
     let unknown = berth_image::Error::Unknown { image: "busybox".into() };
-    let told = status(&of_image("pull busybox".into(), unknown));
+    let told = status(&of_image("pull busybox", unknown));
     assert_eq!(
         (told.code(), told.message()),
         (Code::NotFound, "pull busybox: image busybox is not in the store")
