@@ -6,7 +6,7 @@ use serde::Deserialize;
 
 use crate::{
     container::Container,
-    error::Kind,
+    error::{Kind, Result},
     identity,
     pod::{Pod, PodState},
     runtime::Shared,
@@ -44,11 +44,25 @@ pub(crate) fn container(shared: &Arc<Shared>, entry: Arc<Entry<Container>>, shim
     let shared = Arc::clone(shared);
     tokio::spawn(async move {
         let container = entry.get();
-        // When the shim is gone, the pod's watch speaks for all its containers.
-        if let Ok(exit) = shim.wait(&container.id).await {
-            exited(&shared, &entry, exit).await;
+        match end_of(&shared, &container, shim).await {
+            Ok(exit) => exited(&shared, &entry, exit).await,
+            // Its pod's watch speaks for all containers of a dead shim.
+            Err(error) if error.kind() == Kind::Unavailable => {}
+            Err(error) => tracing::error!(container = container.id, %error, "cannot be watched"),
         }
     });
+}
+
+/// Waits for the container's end, over a new connection should one break whose shim still lives.
+async fn end_of(shared: &Shared, container: &Container, mut shim: Shim) -> Result<Exit> {
+    loop {
+        match shim.wait(&container.id).await {
+            Err(error) if error.kind() == Kind::Unavailable => {
+                shim = shared.shim_of(&container.pod_id).await?;
+            }
+            end => return end,
+        }
+    }
 }
 
 /// Ends what a dead shim has left behind, and records how its containers ended. The caller has the pod's turn.
