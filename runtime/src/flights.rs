@@ -74,6 +74,14 @@ where
     }
 }
 
+/// Runs `work` to its end even when the caller goes away.
+pub(crate) async fn to_its_end<T: Send + 'static>(
+    work: impl Future<Output = Result<T>> + Send + 'static,
+) -> Result<T> {
+    let joined = tokio::spawn(Progress::current().during(work)).await;
+    joined.unwrap_or_else(|error| Err(Error::caused(Kind::Internal, "run in the background", error)))
+}
+
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]

@@ -88,3 +88,13 @@ impl Layout {
         self.netns.join(format!("berth-{}", identity::short(id)))
     }
 }
+
+/// Removes a directory with all that is in it; fine when it is gone.
+pub(crate) fn remove_directory(path: &Path) -> Result<()> {
+    match std::fs::remove_dir_all(path) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            Err(error).during(|| format!("remove {}", path.display()))
+        }
+        _ => Ok(()),
+    }
+}

@@ -22,7 +22,8 @@ use tokio::time::timeout;
 use crate::{
     container::{Container, ContainerState, remove_traces},
     error::{Error, Kind, Result},
-    pod::{self, Pod, PodState, remove_directory},
+    layout::remove_directory,
+    pod::{self, Pod, PodState},
     runtime::{Shared, names_in},
     shim::{Shim, Task, TaskState},
     table::Entry,

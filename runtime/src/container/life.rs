@@ -7,8 +7,9 @@ use tokio::time::timeout;
 use super::{Container, ContainerState, config::Resources};
 use crate::{
     error::{During, Error, Kind, Result, of_image, spec_error},
+    flights::to_its_end,
     identity,
-    pod::{remove_directory, to_its_end},
+    layout::remove_directory,
     progress,
     runtime::Shared,
     shim::{self, Shim},

@@ -29,7 +29,7 @@ use crate::{
     table::Entry,
 };
 
-pub(crate) use stop::{remove_directory, to_its_end, undo};
+pub(crate) use stop::undo;
 
 /// What is known of a pod at one moment. Never changed: the next moment has a snapshot of its own.
 #[derive(Clone, Debug, Serialize, Deserialize)]

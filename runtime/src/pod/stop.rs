@@ -1,14 +1,16 @@
 //! Stopping and removing a pod, and undoing one that could not be run. Every step is fine to do again.
 
-use std::{fs, path::Path, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use tokio::time::timeout;
 
 use super::{Pod, PodState, run::kind_of, step};
 use crate::{
     container::{self, Container},
-    error::{During, Error, Kind, Result},
-    progress::{self, Progress},
+    error::{Error, Kind, Result},
+    flights::to_its_end,
+    layout::remove_directory,
+    progress,
     runtime::Shared,
     shim::{self, Shim},
     table::Entry,
@@ -125,22 +127,4 @@ async fn end_shim(shared: &Shared, pod: &Pod) -> Result<()> {
         Err(error) if error.kind() != Kind::NotFound => Err(error),
         _ => Ok(()),
     }
-}
-
-/// Removes a directory with all that is in it; fine when it is gone.
-pub(crate) fn remove_directory(path: &Path) -> Result<()> {
-    match fs::remove_dir_all(path) {
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-            Err(error).during(|| format!("remove {}", path.display()))
-        }
-        _ => Ok(()),
-    }
-}
-
-/// Runs `work` to its end even when the caller goes away.
-pub(crate) async fn to_its_end<T: Send + 'static>(
-    work: impl Future<Output = Result<T>> + Send + 'static,
-) -> Result<T> {
-    let joined = tokio::spawn(Progress::current().during(work)).await;
-    joined.unwrap_or_else(|error| Err(Error::caused(Kind::Internal, "run in the background", error)))
 }

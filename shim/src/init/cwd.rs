@@ -16,7 +16,7 @@ pub(super) fn create(path: &str) -> Result<(), Error> {
     for directory in directories[..start].iter().rev() {
         match mkdirat(CWD, *directory, Mode::from_raw_mode(0o755)) {
             Ok(()) | Err(Errno::EXIST) => {}
-            Err(error) => return Err(error).at(Step::Cwd, || format!("create {path:?}")),
+            Err(cause) => return Err(refused(format!("create {path:?}"), cause)),
         }
     }
     Ok(())
@@ -27,7 +27,7 @@ pub(super) fn enter(path: &str) -> Result<bool, Error> {
     check_absolute(path)?;
     match chdir(path) {
         Err(Errno::ACCESS) => return Ok(false),
-        other => other.at(Step::Cwd, || format!("chdir to cwd ({path:?}) set in config.json failed"))?,
+        other => other.map_err(|cause| refused(changing_to(path), cause))?,
     }
     verify(path)?;
     Ok(true)
@@ -38,7 +38,21 @@ pub(super) fn enter_as_user(path: &str) -> Result<(), Error> {
     if enter(path)? {
         return Ok(());
     }
-    Err(Errno::ACCESS).at(Step::Cwd, || format!("chdir to cwd ({path:?}) set in config.json failed"))
+    Err(refused(changing_to(path), Errno::ACCESS))
+}
+
+fn changing_to(path: &str) -> String {
+    format!("chdir to cwd ({path:?}) set in config.json failed")
+}
+
+/// A directory that is none, or not for this user, is the caller's fault; anything else is the host's.
+fn refused(what: String, cause: Errno) -> Error {
+    match cause {
+        Errno::NOTDIR | Errno::NOENT | Errno::ACCESS | Errno::LOOP | Errno::NAMETOOLONG => {
+            Error::invalid(Step::Cwd, format!("{what}: {cause}"))
+        }
+        _ => Error::Os { step: Step::Cwd, what, cause: cause.into() },
+    }
 }
 
 /// A descriptor of the host that leaked would let `/proc/self/fd/7` lead out of the container: the kernel then calls the
