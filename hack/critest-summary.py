@@ -23,7 +23,7 @@ for suite in json.load(open(sys.argv[1])):
             (failed if state == "failed" else skipped).append(f"{line}\n      {cause[:300]}")
 
 for group, counts in sorted(groups.items()):
-    print(f"{group:32}" + "".join(f" {counts[state]:4} {state}" for state in COUNTED))
+    print(f"{group:36}" + "".join(f" {counts[state]:4} {state}" for state in COUNTED))
 for title, specs in (("skipped", skipped), ("failed", failed)):
     for spec in specs:
         print(f"{title}: {spec}")
