@@ -5,10 +5,16 @@
 //!     \________________________________________\_____ failed: undone, from whatever phase
 //! ```
 
-use std::{fs, path::PathBuf, sync::Arc, time::Duration};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
 
 use berth_image::{Image, Layers};
 use oci_spec::runtime::Spec;
+use rustix::fs::{CWD, FileType, Mode, mknodat};
 use tokio::time::timeout;
 
 use super::{
@@ -121,7 +127,7 @@ impl Plan {
             bundle: bundle.display().to_string(),
             rootfs: self.rootfs(shared, &layers.lower)?,
             terminal: self.config.tty,
-            stdin: String::new(),
+            stdin: self.stdin(&bundle)?,
             output: log::uri_of(log_path.as_ref(), shared.options.max_log_line)?,
         };
         Ok(Prepared { task, user, stop_signal: stop_signal.number(), log_path, cgroup })
@@ -188,6 +194,17 @@ impl Plan {
         spec::build(&inputs).map_err(spec_error)
     }
 
+    /// A named pipe for whoever attaches. The shim keeps it open, so a container that reads waits for someone to come.
+    fn stdin(&self, bundle: &Path) -> Result<String> {
+        if !self.config.stdin {
+            return Ok(String::new());
+        }
+        let pipe = bundle.join("stdin");
+        let made = mknodat(CWD, &pipe, FileType::Fifo, Mode::from_raw_mode(0o600), 0);
+        made.map_err(std::io::Error::from).during(|| format!("make the pipe {}", pipe.display()))?;
+        Ok(format!("{}?once={}", pipe.display(), u8::from(self.config.stdin_once)))
+    }
+
     fn rootfs(&self, shared: &Shared, lower: &[PathBuf]) -> Result<RootfsOverlay> {
         let writable = shared.layout.writable(&self.id);
         let (upper, work) = (writable.join("upper"), writable.join("work"));
@@ -250,7 +267,7 @@ fn accounts_of(layers: &Layers) -> Result<Accounts> {
 }
 
 /// The directory that the shim reads: config.json in the OCI runtime spec's form.
-fn write_bundle(bundle: &std::path::Path, spec: &Spec) -> Result<()> {
+fn write_bundle(bundle: &Path, spec: &Spec) -> Result<()> {
     fs::create_dir_all(bundle.join("rootfs")).during(|| format!("create {}", bundle.display()))?;
     let path = bundle.join("config.json");
     let json = serde_json::to_vec(spec).during(|| "encode the OCI runtime spec")?;

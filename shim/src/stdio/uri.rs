@@ -76,16 +76,16 @@ impl Input {
 }
 
 fn cri_log(rest: &str) -> Result<Output, &'static str> {
-    let (path, max_line) = match rest.split_once('?') {
+    // From behind: the file's own name may hold a question mark.
+    let (path, max_line) = match rest.rsplit_once("?max-line=") {
         None => (rest, DEFAULT_MAX_LINE),
-        Some((path, parameter)) => (path, max_line(parameter)?),
+        Some((path, bytes)) => (path, max_line(bytes)?),
     };
     Ok(Output::CriLog { path: absolute(path)?, max_line })
 }
 
-fn max_line(parameter: &str) -> Result<usize, &'static str> {
-    let value = parameter.strip_prefix("max-line=").ok_or("the only parameter is max-line=BYTES")?;
-    match value.parse() {
+fn max_line(bytes: &str) -> Result<usize, &'static str> {
+    match bytes.parse() {
         Ok(0) | Err(_) => Err("max-line must be a positive number"),
         Ok(bytes) => Ok(bytes),
     }
@@ -113,6 +113,7 @@ mod tests {
             ("file:///var/o", Output::File("/var/o".into())),
             ("cri-log:///l/0.log", log(DEFAULT_MAX_LINE)),
             ("cri-log:///l/0.log?max-line=80", log(80)),
+            ("cri-log:///l/a?b?max-line=80", Output::CriLog { path: "/l/a?b".into(), max_line: 80 }),
         ] {
             assert_eq!(Output::parse(uri).unwrap(), expected, "{uri}");
         }
@@ -127,7 +128,6 @@ mod tests {
             "cri-log:///l?max-line=0",
             "cri-log:///l?max-line=-1",
             "cri-log:///l?max-line=",
-            "cri-log:///l?lines=3",
             "cri-log://",
         ] {
             let error = Output::parse(uri).unwrap_err().to_string();

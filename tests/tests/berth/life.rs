@@ -207,3 +207,27 @@ async fn root_containers_of_a_pod_share_network_ipc_and_shm_and_the_pid_namespac
     assert_eq!(berth.shell(&ids[1], "cat /dev/shm/file").await, "here\n");
     assert_eq!(berth.shell(&ids[1], "ps | grep -c '[s]leep 1000'").await.trim(), "2");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn root_a_container_with_a_standard_input_waits_for_someone_and_one_without_reads_its_end() {
+    let mut berth = Berth::start().await;
+    let image = berth.busybox().await;
+    let sandbox = pod(&berth, "input");
+    let pod = berth.run(&sandbox).await.unwrap();
+    let mut ids = Vec::new();
+    for (name, stdin) in [("with", true), ("without", false)] {
+        let config = v1::ContainerConfig { stdin, ..shell(name, &image, "cat; echo ended") };
+        let id = berth.create(&pod, &sandbox, config).await.unwrap();
+        berth.start_container(&id).await.unwrap();
+        ids.push(id);
+    }
+    berth.ended(&ids[1]).await;
+    assert_eq!(berth.log_of("input", "without"), [("stdout".into(), "ended".into())]);
+    assert_eq!(berth.status(&ids[0]).await.unwrap().state(), v1::ContainerState::ContainerRunning);
+    let pipe = berth.path().join("run/containers").join(&ids[0]).join("stdin");
+    std::fs::write(pipe, "typed\n").unwrap();
+    while berth.log_of("input", "with").is_empty() {
+        tokio::task::yield_now().await;
+    }
+    assert_eq!(berth.log_of("input", "with"), [("stdout".into(), "typed".into())]);
+}
