@@ -114,7 +114,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_process_that_no_longer_belongs_is_not_signalled() {
-        let process = child("read line");
+        let process = child("exec sleep 1000");
         signal_if(process.pid(), KILL, || false).unwrap();
         signal_if(process.pid(), 34, || true).unwrap();
         assert_eq!(process.ended().await.code, 128 + 34);
