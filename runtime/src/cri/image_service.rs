@@ -7,8 +7,8 @@ use tonic::{Request, Response, Status, codegen::BoxStream};
 
 use super::{
     Cri,
-    call::{answer, complete, not_built},
-    info, reply, request,
+    call::{answer, complete},
+    chunks, info, reply, request,
 };
 use crate::error::of_image;
 
@@ -93,9 +93,9 @@ impl ImageService for Cri {
 
     async fn stream_images(
         &self,
-        _: Request<StreamImagesRequest>,
+        request: Request<StreamImagesRequest>,
     ) -> Result<Response<Self::StreamImagesStream>, Status> {
-        not_built("StreamImages")
+        chunks::stream_images(self, request).await
     }
 }
 

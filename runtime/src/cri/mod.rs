@@ -3,15 +3,22 @@
 
 mod about;
 mod call;
+mod checkpoint;
+mod chunks;
+mod events;
 mod filter;
 mod image_service;
 mod info;
+mod metrics;
 mod reply;
 mod request;
 mod runtime_service;
 #[cfg(test)]
 pub(crate) mod samples;
+mod settings;
+mod stats;
 mod status;
+mod streaming;
 #[cfg(test)]
 mod tests;
 

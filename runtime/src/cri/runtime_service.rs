@@ -5,9 +5,10 @@ use tonic::{Request, Response, Status, codegen::BoxStream};
 
 use super::{
     Cri,
-    call::{answer, complete, not_built},
+    call::{answer, complete},
+    checkpoint, chunks, events,
     filter::{ContainerFilter, PodFilter},
-    info, reply, request,
+    info, metrics, reply, request, settings, stats, streaming,
 };
 use crate::runtime::HANDLERS;
 
@@ -230,151 +231,149 @@ impl RuntimeService for Cri {
         .await
     }
 
-    // Not built yet.
-
     type StreamPodSandboxesStream = BoxStream<StreamPodSandboxesResponse>;
 
     async fn stream_pod_sandboxes(
         &self,
-        _: Request<StreamPodSandboxesRequest>,
+        request: Request<StreamPodSandboxesRequest>,
     ) -> Result<Response<Self::StreamPodSandboxesStream>, Status> {
-        not_built("StreamPodSandboxes")
+        chunks::stream_pod_sandboxes(self, request).await
     }
 
     type StreamContainersStream = BoxStream<StreamContainersResponse>;
 
     async fn stream_containers(
         &self,
-        _: Request<StreamContainersRequest>,
+        request: Request<StreamContainersRequest>,
     ) -> Result<Response<Self::StreamContainersStream>, Status> {
-        not_built("StreamContainers")
+        chunks::stream_containers(self, request).await
     }
 
-    async fn exec(&self, _: Request<ExecRequest>) -> Result<Response<ExecResponse>, Status> {
-        not_built("Exec")
+    async fn exec(&self, request: Request<ExecRequest>) -> Result<Response<ExecResponse>, Status> {
+        streaming::exec(self, request).await
     }
 
-    async fn attach(&self, _: Request<AttachRequest>) -> Result<Response<AttachResponse>, Status> {
-        not_built("Attach")
+    async fn attach(&self, request: Request<AttachRequest>) -> Result<Response<AttachResponse>, Status> {
+        streaming::attach(self, request).await
     }
 
     async fn port_forward(
         &self,
-        _: Request<PortForwardRequest>,
+        request: Request<PortForwardRequest>,
     ) -> Result<Response<PortForwardResponse>, Status> {
-        not_built("PortForward")
+        streaming::port_forward(self, request).await
     }
 
     async fn container_stats(
         &self,
-        _: Request<ContainerStatsRequest>,
+        request: Request<ContainerStatsRequest>,
     ) -> Result<Response<ContainerStatsResponse>, Status> {
-        not_built("ContainerStats")
+        stats::container_stats(self, request).await
     }
 
     async fn list_container_stats(
         &self,
-        _: Request<ListContainerStatsRequest>,
+        request: Request<ListContainerStatsRequest>,
     ) -> Result<Response<ListContainerStatsResponse>, Status> {
-        not_built("ListContainerStats")
+        stats::list_container_stats(self, request).await
     }
 
     type StreamContainerStatsStream = BoxStream<StreamContainerStatsResponse>;
 
     async fn stream_container_stats(
         &self,
-        _: Request<StreamContainerStatsRequest>,
+        request: Request<StreamContainerStatsRequest>,
     ) -> Result<Response<Self::StreamContainerStatsStream>, Status> {
-        not_built("StreamContainerStats")
+        chunks::stream_container_stats(self, request).await
     }
 
     async fn pod_sandbox_stats(
         &self,
-        _: Request<PodSandboxStatsRequest>,
+        request: Request<PodSandboxStatsRequest>,
     ) -> Result<Response<PodSandboxStatsResponse>, Status> {
-        not_built("PodSandboxStats")
+        stats::pod_sandbox_stats(self, request).await
     }
 
     async fn list_pod_sandbox_stats(
         &self,
-        _: Request<ListPodSandboxStatsRequest>,
+        request: Request<ListPodSandboxStatsRequest>,
     ) -> Result<Response<ListPodSandboxStatsResponse>, Status> {
-        not_built("ListPodSandboxStats")
+        stats::list_pod_sandbox_stats(self, request).await
     }
 
     type StreamPodSandboxStatsStream = BoxStream<StreamPodSandboxStatsResponse>;
 
     async fn stream_pod_sandbox_stats(
         &self,
-        _: Request<StreamPodSandboxStatsRequest>,
+        request: Request<StreamPodSandboxStatsRequest>,
     ) -> Result<Response<Self::StreamPodSandboxStatsStream>, Status> {
-        not_built("StreamPodSandboxStats")
+        chunks::stream_pod_sandbox_stats(self, request).await
     }
 
     type StreamPodSandboxMetricsStream = BoxStream<StreamPodSandboxMetricsResponse>;
 
     async fn stream_pod_sandbox_metrics(
         &self,
-        _: Request<StreamPodSandboxMetricsRequest>,
+        request: Request<StreamPodSandboxMetricsRequest>,
     ) -> Result<Response<Self::StreamPodSandboxMetricsStream>, Status> {
-        not_built("StreamPodSandboxMetrics")
+        chunks::stream_pod_sandbox_metrics(self, request).await
     }
 
     async fn list_metric_descriptors(
         &self,
-        _: Request<ListMetricDescriptorsRequest>,
+        request: Request<ListMetricDescriptorsRequest>,
     ) -> Result<Response<ListMetricDescriptorsResponse>, Status> {
-        not_built("ListMetricDescriptors")
+        metrics::list_metric_descriptors(self, request).await
     }
 
     async fn list_pod_sandbox_metrics(
         &self,
-        _: Request<ListPodSandboxMetricsRequest>,
+        request: Request<ListPodSandboxMetricsRequest>,
     ) -> Result<Response<ListPodSandboxMetricsResponse>, Status> {
-        not_built("ListPodSandboxMetrics")
+        metrics::list_pod_sandbox_metrics(self, request).await
     }
 
     type GetContainerEventsStream = BoxStream<ContainerEventResponse>;
 
     async fn get_container_events(
         &self,
-        _: Request<GetEventsRequest>,
+        request: Request<GetEventsRequest>,
     ) -> Result<Response<Self::GetContainerEventsStream>, Status> {
-        not_built("GetContainerEvents")
+        events::get_container_events(self, request).await
     }
 
     async fn update_runtime_config(
         &self,
-        _: Request<UpdateRuntimeConfigRequest>,
+        request: Request<UpdateRuntimeConfigRequest>,
     ) -> Result<Response<UpdateRuntimeConfigResponse>, Status> {
-        not_built("UpdateRuntimeConfig")
+        settings::update_runtime_config(self, request).await
     }
 
     async fn update_pod_sandbox_resources(
         &self,
-        _: Request<UpdatePodSandboxResourcesRequest>,
+        request: Request<UpdatePodSandboxResourcesRequest>,
     ) -> Result<Response<UpdatePodSandboxResourcesResponse>, Status> {
-        not_built("UpdatePodSandboxResources")
+        settings::update_pod_sandbox_resources(self, request).await
     }
 
     async fn checkpoint_container(
         &self,
-        _: Request<CheckpointContainerRequest>,
+        request: Request<CheckpointContainerRequest>,
     ) -> Result<Response<CheckpointContainerResponse>, Status> {
-        not_built("CheckpointContainer")
+        checkpoint::checkpoint_container(self, request).await
     }
 
     async fn checkpoint_pod(
         &self,
-        _: Request<CheckpointPodRequest>,
+        request: Request<CheckpointPodRequest>,
     ) -> Result<Response<CheckpointPodResponse>, Status> {
-        not_built("CheckpointPod")
+        checkpoint::checkpoint_pod(self, request).await
     }
 
     async fn restore_pod(
         &self,
-        _: Request<RestorePodRequest>,
+        request: Request<RestorePodRequest>,
     ) -> Result<Response<RestorePodResponse>, Status> {
-        not_built("RestorePod")
+        checkpoint::restore_pod(self, request).await
     }
 }
