@@ -1,0 +1,6 @@
+//! The Node Resource Interface of NRI 0.12, package `nri.pkg.api.v1alpha1`: what a runtime and its plugins say to each
+//! other. No logic lives here.
+
+#![allow(missing_docs, clippy::all, non_snake_case, non_camel_case_types)]
+
+include!(concat!(env!("OUT_DIR"), "/gen/mod.rs"));
