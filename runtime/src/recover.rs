@@ -20,7 +20,7 @@ use futures::future::join_all;
 use tokio::time::timeout;
 
 use crate::{
-    container::{Container, ContainerState, remove_traces},
+    container::{Container, ContainerState, end_forsaken, remove_traces},
     error::{Error, Kind, Result},
     layout::remove_directory,
     pod::{self, Pod, PodState},
@@ -89,6 +89,7 @@ async fn compare(shared: &Arc<Shared>, entry: Arc<Entry<Pod>>, shim: Shim, tasks
 }
 
 async fn follow(shared: &Arc<Shared>, entry: Arc<Entry<Container>>, shim: &Shim, task: Task) {
+    end_forsaken(shared, &task.id, shim);
     match task.state {
         TaskState::Stopped(exit) => {
             let started = |container: &Container| match task.started_at {

@@ -1,14 +1,42 @@
-//! Running a command in a container.
+//! Running a command in a container: with its output as the answer, or with someone at its streams.
+//!
+//! A command with streams works by plain shim v2, so with any shim. Its directory of named pipes is also the record that
+//! it runs: it goes when the command is over and the shim has forgotten it. A daemon that finds one has come after one that
+//! was killed, and ends the command, whose output nobody reads any more.
 
-use std::time::Duration;
+use std::{path::Path, sync::Arc, time::Duration};
 
-use super::{Container, must_run};
+use oci_spec::runtime::Process as OciProcess;
+use serde::Deserialize;
+use tokio::{
+    io::{BufReader, copy_buf},
+    net::unix::pipe,
+    sync::{oneshot, watch},
+    task::JoinHandle,
+    time::timeout,
+};
+
+use super::{
+    Container,
+    fifos::{Fifos, both_ends, name_of, reader, writer},
+    must_run,
+    session::{Control, Process, Session, Wanted},
+};
 use crate::{
-    error::{Error, Kind, Result},
-    runtime::Shared,
-    shim::{ExecEnd, ExecOutput},
+    error::{During, Error, Kind, Result},
+    flights::to_its_end,
+    identity,
+    runtime::{Shared, names_in},
+    shim::{Exec, ExecEnd, ExecOutput, ExecTask, Shim},
     table::Entry,
 };
+
+/// How long a killed command may take to be gone; one that waits for a dead file system takes for ever.
+const KILL_TIMEOUT: Duration = Duration::from_secs(10);
+/// What is read of the input at once.
+const INPUT: usize = 64 << 10;
+/// Where a bundle has the pipes of its commands.
+const DIRECTORY: &str = "execs";
 
 /// Runs `args` and gathers what they print.
 pub(super) async fn exec_sync(
@@ -18,10 +46,7 @@ pub(super) async fn exec_sync(
     limit: Option<Duration>,
 ) -> Result<ExecOutput> {
     let container = entry.get();
-    must_run(&container)?;
-    if args.is_empty() {
-        return Err(Error::new(Kind::InvalidArgument, "the command to run is empty"));
-    }
+    check(&container, &args)?;
     // A connection of its own: when the caller goes away it breaks, and by that the shim knows to end the command.
     let shim = shared.shim_of(&container.pod_id).await?;
     match shim.exec_sync(&container.id, args.clone(), limit).await? {
@@ -34,5 +59,176 @@ pub(super) async fn exec_sync(
                 limit.unwrap_or_default()
             ),
         )),
+    }
+}
+
+fn check(container: &Container, args: &[String]) -> Result<()> {
+    must_run(container)?;
+    match args {
+        [] => Err(Error::new(Kind::InvalidArgument, "the command to run is empty")),
+        _ => Ok(()),
+    }
+}
+
+/// Runs `args` for someone at their streams. A caller that goes away half-way leaves nothing: the session ends unseen.
+pub(super) async fn exec(
+    shared: &Arc<Shared>,
+    entry: &Entry<Container>,
+    args: Vec<String>,
+    wanted: Wanted,
+) -> Result<Session> {
+    let container = entry.get();
+    check(&container, &args)?;
+    let shared = Arc::clone(shared);
+    to_its_end(async move {
+        let bundle = shared.layout.bundle(&container.id);
+        let process = process_of(&bundle, args, wanted.tty)?;
+        let id = identity::generate()?;
+        let exec = shared.shim_of(&container.pod_id).await?.exec(&container.id, &id);
+        let command = Command { exec, fifos: Fifos::make(bundle.join(DIRECTORY).join(id), wanted)? };
+        match command.start(process, wanted.tty).await {
+            Ok(streams) => Ok(command.into_session(streams)),
+            Err(error) => {
+                command.forget().await;
+                Err(error)
+            }
+        }
+    })
+    .await
+}
+
+/// The container's own process with another command: user, environment, directory, limits are the same.
+fn process_of(bundle: &Path, args: Vec<String>, tty: bool) -> Result<Vec<u8>> {
+    #[derive(Deserialize)]
+    struct Spec {
+        process: OciProcess,
+    }
+    let path = bundle.join("config.json");
+    let json = std::fs::read(&path).during(|| format!("read {}", path.display()))?;
+    let Spec { mut process } =
+        serde_json::from_slice(&json).during(|| format!("parse {}", path.display()))?;
+    let mut env = process.env().clone().unwrap_or_default();
+    if tty && !env.iter().any(|entry| entry.starts_with("TERM=")) {
+        env.push("TERM=xterm".into());
+    }
+    process.set_args(Some(args)).set_env(Some(env)).set_terminal(Some(tty)).set_console_size(None);
+    serde_json::to_vec(&process).during(|| "encode the process of a command")
+}
+
+/// A command on its way from nothing to its end.
+struct Command {
+    exec: Exec,
+    fifos: Fifos,
+}
+
+/// Its pipes, with the ends that a session has on its side.
+#[derive(Default)]
+struct Streams {
+    stdin: Option<Input>,
+    stdout: Option<pipe::Receiver>,
+    stderr: Option<pipe::Receiver>,
+}
+
+/// What is written goes through a pipe of ours, so that its end is noticed: a shim may hold the named one open itself.
+struct Input {
+    session: pipe::Sender,
+    ours: pipe::Receiver,
+    fifo: pipe::Sender,
+}
+
+impl Command {
+    async fn start(&self, process: Vec<u8>, terminal: bool) -> Result<Streams> {
+        let (stdin, stdout, stderr) = (self.fifos.stdin(), self.fifos.stdout(), self.fifos.stderr());
+        let read_later = stdin.as_deref().map(both_ends).transpose()?;
+        let streams = Streams {
+            stdin: stdin.as_deref().map(Input::open).transpose()?,
+            stdout: stdout.as_deref().map(reader).transpose()?,
+            stderr: stderr.as_deref().map(reader).transpose()?,
+        };
+        let (stdin, stdout, stderr) = (name_of(stdin), name_of(stdout), name_of(stderr));
+        self.exec.add(ExecTask { terminal, stdin, stdout, stderr, process }).await?;
+        self.exec.start().await?;
+        drop(read_later);
+        Ok(streams)
+    }
+
+    /// From here on it sees to its end by itself.
+    fn into_session(self, streams: Streams) -> Session {
+        let (unwanted, abandoned) = oneshot::channel();
+        let (ending, end) = watch::channel(None);
+        let exec = self.exec.clone();
+        let (stdin, feeding) = streams.stdin.map(|input| input.feed(exec.clone())).unzip();
+        tokio::spawn(async move {
+            ending.send_replace(Some(self.end(abandoned).await));
+            feeding.inspect(JoinHandle::abort);
+            self.forget().await;
+        });
+        let control = Control(Process::Command { exec, end, _wanted: unwanted });
+        Session { stdin, stdout: streams.stdout, stderr: streams.stderr, control }
+    }
+
+    /// Waits for its end, which comes soon once nobody wants it any more.
+    async fn end(&self, abandoned: oneshot::Receiver<()>) -> Result<i32> {
+        tokio::select! {
+            end = self.exec.wait() => end,
+            _ = abandoned => kill(&self.exec).await,
+        }
+    }
+
+    /// One that did not start, or is over, leaves nothing.
+    async fn forget(&self) {
+        match self.exec.delete().await {
+            Err(error) if !matches!(error.kind(), Kind::NotFound | Kind::Unavailable) => {
+                tracing::warn!(%error, "a command is left in its shim");
+            }
+            _ => self.fifos.remove(),
+        }
+    }
+}
+
+impl Input {
+    fn open(fifo: &Path) -> Result<Self> {
+        let (session, ours) = pipe::pipe().during(|| "make a pipe for the input of a command")?;
+        Ok(Self { session, ours, fifo: writer(fifo)? })
+    }
+
+    /// Passes on what the session writes; its end ends the command's input.
+    fn feed(self, exec: Exec) -> (pipe::Sender, JoinHandle<()>) {
+        let (mut from, mut fifo) = (BufReader::with_capacity(INPUT, self.ours), self.fifo);
+        let feeding = async move {
+            // A command that reads no more breaks the pipe, which the session notices by its own.
+            let _ = copy_buf(&mut from, &mut fifo).await;
+            drop((from, fifo));
+            match exec.close_stdin().await {
+                Err(error) if !matches!(error.kind(), Kind::NotFound | Kind::Unavailable) => {
+                    tracing::warn!(%error, "the input of a command stays open");
+                }
+                _ => {}
+            }
+        };
+        (self.session, tokio::spawn(feeding))
+    }
+}
+
+async fn kill(exec: &Exec) -> Result<i32> {
+    match exec.kill().await {
+        Err(error) if error.kind() != Kind::NotFound => return Err(error),
+        _ => {}
+    }
+    let late = |_| Error::new(Kind::DeadlineExceeded, "a command was killed 10 s ago and has not ended");
+    timeout(KILL_TIMEOUT, exec.wait()).await.map_err(late)?
+}
+
+/// Ends the commands of a daemon that was killed: nobody is at their streams any more.
+pub(crate) fn end_forsaken(shared: &Shared, container: &str, shim: &Shim) {
+    let directory = shared.layout.bundle(container).join(DIRECTORY);
+    for id in names_in(&directory) {
+        let command = Command { exec: shim.exec(container, &id), fifos: Fifos::left(directory.join(id)) };
+        tokio::spawn(async move {
+            if let Err(error) = kill(&command.exec).await {
+                tracing::warn!(%error, "could not end a command of an earlier daemon");
+            }
+            command.forget().await;
+        });
     }
 }

@@ -11,8 +11,10 @@
 pub mod config;
 mod create;
 mod exec;
+mod fifos;
 mod life;
 mod log;
+mod session;
 
 use std::{path::PathBuf, sync::Arc, time::Duration};
 
@@ -27,6 +29,9 @@ use crate::{
     state::Record,
 };
 
+pub use session::{Control, Session, Wanted};
+
+pub(crate) use exec::end_forsaken;
 pub(crate) use life::{remove_entry, remove_traces};
 
 /// What is known of a container at one moment. Never changed: the next moment has a snapshot of its own.
@@ -214,6 +219,30 @@ impl Containers {
         limit: Option<Duration>,
     ) -> Result<ExecOutput> {
         exec::exec_sync(&self.shared, &*self.shared.containers.find(id)?, args, limit).await
+    }
+
+    /// Runs a command in a running container, with the caller at its streams.
+    ///
+    /// # Errors
+    ///
+    /// `FailedPrecondition` when the container does not run, `InvalidArgument` when there is no such command in it.
+    pub async fn exec(&self, id: &str, args: Vec<String>, wanted: Wanted) -> Result<Session> {
+        exec::exec(&self.shared, &*self.shared.containers.find(id)?, args, wanted).await
+    }
+
+    /// Whether [`Containers::exec`] could run a command in the container now.
+    ///
+    /// # Errors
+    ///
+    /// Those of `exec`.
+    pub fn check_exec(&self, id: &str) -> Result<()> {
+        must_run(&*self.get(id)?)
+    }
+
+    /// Puts the caller at the streams of a running container.
+    pub async fn attach(&self, id: &str, wanted: Wanted) -> Result<Session> {
+        let _ = (self.get(id)?, wanted);
+        Err(Error::new(Kind::Unimplemented, "attach is not built yet"))
     }
 
     /// Goes on with the container's log in a new file of the same name.

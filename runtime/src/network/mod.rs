@@ -34,6 +34,8 @@ pub use error::{Error, Kind, NotReady, PluginFailure};
 pub use pod::{Attachment, Dns, Interface, IpRange, PodNetwork, PortMapping, Protocol};
 pub use subnet::{InvalidSubnet, Subnet};
 
+pub(crate) use netns::inside;
+
 use bridge::Bridge;
 use cni::Cni;
 use turns::Turns;

@@ -18,7 +18,7 @@ pub(super) fn is_pinned(path: &Path) -> bool {
 }
 
 /// Runs `work` inside `netns`, on a thread that ends with it: no other work ever sees the namespace.
-pub(super) fn inside<T: Send>(netns: &File, work: impl FnOnce() -> io::Result<T> + Send) -> io::Result<T> {
+pub(crate) fn inside<T: Send>(netns: &File, work: impl FnOnce() -> io::Result<T> + Send) -> io::Result<T> {
     let entered = || {
         move_into_link_name_space(netns.as_fd(), Some(LinkNameSpaceType::Network))?;
         work()

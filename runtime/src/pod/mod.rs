@@ -10,6 +10,7 @@
 //! begun; only Ready and NotReady pods are shown.
 
 pub mod config;
+mod dial;
 mod files;
 mod run;
 mod stop;
@@ -17,6 +18,7 @@ mod stop;
 use std::{collections::BTreeMap, net::IpAddr, path::PathBuf, sync::Arc};
 
 use serde::{Deserialize, Serialize};
+use tokio::net::TcpStream;
 
 use self::config::{PodConfig, PodMetadata};
 use crate::{
@@ -165,6 +167,16 @@ impl Pods {
             Err(error) if error.kind() == Kind::NotFound => Ok(()),
             Err(error) => Err(error),
         }
+    }
+
+    /// A connection to a TCP port that something in the pod listens on, at 127.0.0.1 or else ::1.
+    ///
+    /// # Errors
+    ///
+    /// `FailedPrecondition` when the pod is not ready, `Unavailable` when nothing listens there, `DeadlineExceeded`
+    /// when nothing answers for 10 s.
+    pub async fn dial(&self, id: &str, port: u16) -> Result<TcpStream> {
+        dial::dial(&*self.get(id)?, port).await
     }
 
     /// The pod with this id, or the only one whose id begins with it.

@@ -12,16 +12,16 @@ use ttrpc::{Code, asynchronous::Client, context, context::Context};
 use crate::error::{Error, Kind, Result};
 
 /// For calls that a shim answers from memory or with a few system calls.
-const QUICK: Duration = Duration::from_secs(10);
+pub(super) const QUICK: Duration = Duration::from_secs(10);
 /// For calls that touch file systems which may be slow or dead.
-const SLOW: Duration = Duration::from_secs(120);
+pub(super) const SLOW: Duration = Duration::from_secs(120);
 const MAX_EXEC_OUTPUT: usize = 16 << 20;
 
 /// A connection to one pod's shim.
 #[derive(Clone)]
 pub struct Shim {
     sandbox: SandboxClient,
-    task: TaskClient,
+    pub(super) task: TaskClient,
     berth: ShimClient,
 }
 
@@ -347,7 +347,7 @@ fn append(buffer: &mut Vec<u8>, bytes: &[u8]) {
     buffer.extend_from_slice(&bytes[..bytes.len().min(room)]);
 }
 
-fn within(limit: Duration) -> Context {
+pub(super) fn within(limit: Duration) -> Context {
     context::with_duration(limit)
 }
 
@@ -357,7 +357,7 @@ fn encode(message: &impl Message) -> Result<Vec<u8>> {
 }
 
 /// Turns a shim's refusal into an error that says what was asked, of whom.
-fn during(step: &str, id: &str) -> impl Fn(ttrpc::Error) -> Error {
+pub(super) fn during(step: &str, id: &str) -> impl Fn(ttrpc::Error) -> Error {
     let step = format!("{step} {id}");
     move |error| match &error {
         ttrpc::Error::RpcStatus(status) if status.code() != Code::UNKNOWN || !status.message.is_empty() => {

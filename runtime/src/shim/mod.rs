@@ -4,6 +4,7 @@
 //! socket says: a refused connection is a dead shim, a slow answer is not.
 
 mod client;
+mod exec;
 mod launch;
 
 use serde::{Deserialize, Serialize};
@@ -11,6 +12,7 @@ use serde::{Deserialize, Serialize};
 pub use client::{
     ContainerTask, ExecEnd, ExecOutput, Exit, RootfsOverlay, SandboxRequest, Shim, Task, TaskState,
 };
+pub use exec::{Exec, ExecTask};
 pub use launch::{Launcher, cleanup_after};
 
 /// Where a shim answers, and which process it was when it was started.

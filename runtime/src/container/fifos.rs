@@ -1,0 +1,103 @@
+//! The named pipes between a session and a shim: one directory per session, a pipe per stream.
+//!
+//! Nothing here waits for the other side: pipes are opened non-blocking, and reading ends are open before the shim is
+//! asked to open its own.
+
+use std::{
+    fs::{self, File, OpenOptions},
+    os::{fd::AsFd, unix::fs::OpenOptionsExt},
+    path::{Path, PathBuf},
+};
+
+use rustix::{
+    fs::{CWD, FileType, Mode, OFlags, mknodat},
+    pipe::fcntl_setpipe_size,
+};
+use tokio::net::unix::pipe;
+
+use super::session::Wanted;
+use crate::{
+    error::{During, Result},
+    layout::remove_directory,
+};
+
+/// What each pipe is to hold, where the system allows it: fewer turns for whoever prints a lot.
+const CAPACITY: usize = 1 << 20;
+
+/// A session's pipes.
+#[derive(Debug)]
+pub(super) struct Fifos {
+    directory: PathBuf,
+    wanted: Wanted,
+}
+
+impl Fifos {
+    /// Makes those that are wanted, in a directory of their own.
+    pub(super) fn make(directory: PathBuf, wanted: Wanted) -> Result<Self> {
+        fs::create_dir_all(&directory).during(|| format!("create {}", directory.display()))?;
+        let fifos = Self { directory, wanted };
+        for path in [fifos.stdin(), fifos.stdout(), fifos.stderr()].into_iter().flatten() {
+            let made = mknodat(CWD, &path, FileType::Fifo, Mode::from_raw_mode(0o600), 0);
+            made.map_err(std::io::Error::from).during(|| format!("make the pipe {}", path.display()))?;
+        }
+        Ok(fifos)
+    }
+
+    /// Those that a daemon before this one has left in `directory`.
+    pub(super) fn left(directory: PathBuf) -> Self {
+        Self { directory, wanted: Wanted::default() }
+    }
+
+    /// Path of the one that the process reads, if wanted.
+    pub(super) fn stdin(&self) -> Option<PathBuf> {
+        self.wanted.stdin.then(|| self.directory.join("stdin"))
+    }
+
+    /// Path of the one that it prints to, if wanted.
+    pub(super) fn stdout(&self) -> Option<PathBuf> {
+        self.wanted.stdout.then(|| self.directory.join("stdout"))
+    }
+
+    /// Path of the one that it prints errors to, if wanted and different.
+    pub(super) fn stderr(&self) -> Option<PathBuf> {
+        (self.wanted.stderr && !self.wanted.tty).then(|| self.directory.join("stderr"))
+    }
+
+    /// Removes them; who has them open keeps them.
+    pub(super) fn remove(&self) {
+        if let Err(error) = remove_directory(&self.directory) {
+            tracing::warn!(%error, "could not remove the pipes of a session");
+        }
+    }
+}
+
+/// A path as a shim is told it; empty for none.
+pub(super) fn name_of(path: Option<PathBuf>) -> String {
+    path.map(|path| path.display().to_string()).unwrap_or_default()
+}
+
+/// Opens the reading end.
+pub(super) fn reader(path: &Path) -> Result<pipe::Receiver> {
+    let opened = pipe::OpenOptions::new().open_receiver(path);
+    enlarged(opened.during(|| format!("open the pipe {}", path.display()))?)
+}
+
+/// Opens the writing end; somebody must have the reading end open.
+pub(super) fn writer(path: &Path) -> Result<pipe::Sender> {
+    let opened = pipe::OpenOptions::new().open_sender(path);
+    enlarged(opened.during(|| format!("open the pipe {}", path.display()))?)
+}
+
+/// Opens both ends, so that either can be opened by others without the one who is to have the opposite end.
+pub(super) fn both_ends(path: &Path) -> Result<File> {
+    let mut options = OpenOptions::new();
+    let flags = (OFlags::NONBLOCK | OFlags::CLOEXEC).bits().cast_signed();
+    let opened = options.read(true).write(true).custom_flags(flags).open(path);
+    opened.during(|| format!("open the pipe {}", path.display()))
+}
+
+fn enlarged<T: AsFd>(end: T) -> Result<T> {
+    // Beyond what a user may have in pipes, the usual size has to do.
+    let _ = fcntl_setpipe_size(&end, CAPACITY);
+    Ok(end)
+}
