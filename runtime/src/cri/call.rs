@@ -5,7 +5,8 @@ use std::{
     time::{Duration, Instant},
 };
 
-use tonic::{Request, Response, Status, metadata::MetadataMap};
+use futures::stream::{self, BoxStream, Stream, StreamExt};
+use tonic::{Request, Response, Status, codegen, metadata::MetadataMap};
 use tracing::{debug, error, info, warn};
 
 use super::{about::About, status::status};
@@ -52,6 +53,54 @@ where
             let then = format!("{step}it goes on, and the same call again joins it");
             Err(status(&late(method, limit, &then)))
         }
+    }
+}
+
+/// Answers a call with many messages, each made when the caller takes it. It ends at its deadline or when its caller
+/// leaves; only then it has its line in the log.
+pub(super) async fn answer_stream<Q: About, A: Send + 'static, F, S>(
+    method: &'static str,
+    request: Request<Q>,
+    work: impl FnOnce(Q) -> F,
+) -> Result<Response<codegen::BoxStream<A>>, Status>
+where
+    F: Future<Output = Result<S>>,
+    S: Stream<Item = Result<A>> + Send + 'static,
+{
+    let call = Call::begin(method, request.get_ref());
+    let limit = deadline(request.metadata());
+    let begun = within(limit, work(request.into_inner())).await;
+    match begun.unwrap_or_else(|limit| Err(late(method, limit, "it was given up"))) {
+        Ok(messages) => {
+            let streamed = Streamed { call, messages: messages.boxed(), limit };
+            Ok(Response::new(stream::unfold(Some(streamed), Streamed::next).boxed()))
+        }
+        Err(error) => Err(call.fail(&error)),
+    }
+}
+
+/// A call with many messages, between two of them.
+struct Streamed<A> {
+    call: Call,
+    messages: BoxStream<'static, Result<A>>,
+    limit: Option<Duration>,
+}
+
+impl<A> Streamed<A> {
+    /// The next message, and what is left after it; nothing is after an error.
+    async fn next(streamed: Option<Self>) -> Option<(Result<A, Status>, Option<Self>)> {
+        let mut streamed = streamed?;
+        let left = streamed.limit.map(|limit| limit.saturating_sub(streamed.call.started.elapsed()));
+        let error = match within(left, streamed.messages.next()).await {
+            Ok(Some(Ok(message))) => return Some((Ok(message), Some(streamed))),
+            Ok(Some(Err(error))) => error,
+            Ok(None) => {
+                streamed.call.succeed("");
+                return None;
+            }
+            Err(_) => late(streamed.call.method, streamed.limit.unwrap_or_default(), "it was given up"),
+        };
+        Some((Err(streamed.call.fail(&error)), None))
     }
 }
 
@@ -107,15 +156,29 @@ impl Call {
         Self { method, about: request.about(), loud: Q::LOUD, started: Instant::now(), ended: false }
     }
 
-    fn end<A: About>(mut self, result: Result<A>) -> Result<Response<A>, Status> {
+    fn end<A: About>(self, result: Result<A>) -> Result<Response<A>, Status> {
+        match result {
+            Ok(answer) => {
+                self.succeed(&answer.about());
+                Ok(Response::new(answer))
+            }
+            Err(error) => Err(self.fail(&error)),
+        }
+    }
+
+    fn succeed(mut self, answer: &str) {
         self.ended = true;
         let (method, about, elapsed) = (self.method, &self.about, self.started.elapsed());
-        match &result {
-            Ok(answer) if self.loud => info!(method, about, answer = answer.about(), ?elapsed, "done"),
-            Ok(answer) => debug!(method, about, answer = answer.about(), ?elapsed, "done"),
-            Err(error) => log_failure(method, about, elapsed, error),
+        match self.loud {
+            true => info!(method, about, answer, ?elapsed, "done"),
+            false => debug!(method, about, answer, ?elapsed, "done"),
         }
-        result.map(Response::new).map_err(|error| status(&error))
+    }
+
+    fn fail(mut self, error: &Error) -> Status {
+        self.ended = true;
+        log_failure(self.method, &self.about, self.started.elapsed(), error);
+        status(error)
     }
 }
 

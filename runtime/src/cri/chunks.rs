@@ -1,4 +1,7 @@
-//! Lists that are answered in parts, for those that would not fit one message.
+//! Lists that are answered in parts, for those that would not fit one message. A part is made when the client takes
+//! it: one that stops reading holds the snapshots it was begun with and nothing else.
+
+use std::iter;
 
 use berth_cri::v1::{
     StreamContainerStatsRequest, StreamContainerStatsResponse, StreamContainersRequest,
@@ -6,22 +9,47 @@ use berth_cri::v1::{
     StreamPodSandboxMetricsResponse, StreamPodSandboxStatsRequest, StreamPodSandboxStatsResponse,
     StreamPodSandboxesRequest, StreamPodSandboxesResponse,
 };
+use futures::stream::{self, Stream};
+use prost::Message;
 use tonic::{Request, Response, Status, codegen::BoxStream};
 
-use super::{Cri, call::not_built};
+use super::{
+    Cri,
+    call::{answer_stream, not_built},
+};
+use crate::error::Result;
+
+/// Encoded bytes of items after which a part is full. A single item may be longer.
+const FULL: usize = 1 << 20;
 
 pub(super) async fn stream_pod_sandboxes(
-    _: &Cri,
-    _: Request<StreamPodSandboxesRequest>,
+    cri: &Cri,
+    request: Request<StreamPodSandboxesRequest>,
 ) -> Result<Response<BoxStream<StreamPodSandboxesResponse>>, Status> {
-    not_built("StreamPodSandboxes")
+    answer_stream("StreamPodSandboxes", request, async |request| {
+        Ok(parts(cri.pods(request.filter)?, |pod_sandboxes| StreamPodSandboxesResponse { pod_sandboxes }))
+    })
+    .await
 }
 
 pub(super) async fn stream_containers(
-    _: &Cri,
-    _: Request<StreamContainersRequest>,
+    cri: &Cri,
+    request: Request<StreamContainersRequest>,
 ) -> Result<Response<BoxStream<StreamContainersResponse>>, Status> {
-    not_built("StreamContainers")
+    answer_stream("StreamContainers", request, async |request| {
+        Ok(parts(cri.containers(request.filter)?, |containers| StreamContainersResponse { containers }))
+    })
+    .await
+}
+
+pub(super) async fn stream_images(
+    cri: &Cri,
+    request: Request<StreamImagesRequest>,
+) -> Result<Response<BoxStream<StreamImagesResponse>>, Status> {
+    answer_stream("StreamImages", request, async |request| {
+        Ok(parts(cri.images(request.filter), |images| StreamImagesResponse { images }))
+    })
+    .await
 }
 
 pub(super) async fn stream_container_stats(
@@ -45,9 +73,24 @@ pub(super) async fn stream_pod_sandbox_metrics(
     not_built("StreamPodSandboxMetrics")
 }
 
-pub(super) async fn stream_images(
-    _: &Cri,
-    _: Request<StreamImagesRequest>,
-) -> Result<Response<BoxStream<StreamImagesResponse>>, Status> {
-    not_built("StreamImages")
+/// Messages that hold each of `items` once and in order, at least one each; none when there are no items.
+fn parts<T: Message, M>(
+    mut items: impl Iterator<Item = T>,
+    message: impl Fn(Vec<T>) -> M,
+) -> impl Stream<Item = Result<M>> {
+    let next = move || {
+        let mut size = 0;
+        let mut part = Vec::new();
+        while size < FULL
+            && let Some(item) = items.next()
+        {
+            size += item.encoded_len();
+            part.push(item);
+        }
+        (!part.is_empty()).then(|| Ok(message(part)))
+    };
+    stream::iter(iter::from_fn(next))
 }
+
+#[cfg(test)]
+mod tests;

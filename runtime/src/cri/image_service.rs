@@ -8,7 +8,9 @@ use tonic::{Request, Response, Status, codegen::BoxStream};
 use super::{
     Cri,
     call::{answer, complete},
-    chunks, info, reply, request,
+    chunks, info,
+    list::in_one_message,
+    reply, request,
 };
 use crate::error::of_image;
 
@@ -19,12 +21,8 @@ impl ImageService for Cri {
         request: Request<ListImagesRequest>,
     ) -> Result<Response<ListImagesResponse>, Status> {
         answer("ListImages", request, async |request| {
-            let wanted = request.filter.and_then(|filter| filter.image).map(|image| image.image);
-            let images = match wanted.filter(|name| !name.is_empty()) {
-                Some(name) => self.runtime.images.get(&name).into_iter().collect(),
-                None => self.runtime.images.list(),
-            };
-            Ok(ListImagesResponse { images: images.iter().map(|image| reply::image(image)).collect() })
+            let images = self.images(request.filter).collect();
+            in_one_message(ListImagesResponse { images }, "StreamImages")
         })
         .await
     }

@@ -9,6 +9,7 @@ mod events;
 mod filter;
 mod image_service;
 mod info;
+mod list;
 mod metrics;
 mod reply;
 mod request;
@@ -23,6 +24,8 @@ mod streaming;
 mod tests;
 
 use std::sync::Arc;
+
+pub(crate) use list::LARGEST_MESSAGE;
 
 use crate::{config::Config, runtime::Runtime};
 

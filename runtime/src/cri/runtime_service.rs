@@ -6,9 +6,9 @@ use tonic::{Request, Response, Status, codegen::BoxStream};
 use super::{
     Cri,
     call::{answer, complete},
-    checkpoint, chunks, events,
-    filter::{ContainerFilter, PodFilter},
-    info, metrics, reply, request, settings, stats, streaming,
+    checkpoint, chunks, events, info,
+    list::in_one_message,
+    metrics, reply, request, settings, stats, streaming,
 };
 use crate::runtime::HANDLERS;
 
@@ -95,10 +95,8 @@ impl RuntimeService for Cri {
         request: Request<ListPodSandboxRequest>,
     ) -> Result<Response<ListPodSandboxResponse>, Status> {
         answer("ListPodSandbox", request, async |request| {
-            let filter = PodFilter::new(request.filter)?;
-            let pods = self.runtime.pods.list();
-            let items = pods.iter().filter(|pod| filter.wants(pod)).map(|pod| reply::pod_sandbox(pod));
-            Ok(ListPodSandboxResponse { items: items.collect() })
+            let items = self.pods(request.filter)?.collect();
+            in_one_message(ListPodSandboxResponse { items }, "StreamPodSandboxes")
         })
         .await
     }
@@ -160,10 +158,8 @@ impl RuntimeService for Cri {
         request: Request<ListContainersRequest>,
     ) -> Result<Response<ListContainersResponse>, Status> {
         answer("ListContainers", request, async |request| {
-            let filter = ContainerFilter::new(request.filter)?;
-            let all = self.runtime.containers.list();
-            let wanted = all.iter().filter(|container| filter.wants(container));
-            Ok(ListContainersResponse { containers: wanted.map(|one| reply::container(one)).collect() })
+            let containers = self.containers(request.filter)?.collect();
+            in_one_message(ListContainersResponse { containers }, "StreamContainers")
         })
         .await
     }

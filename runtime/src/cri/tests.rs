@@ -122,12 +122,9 @@ async fn calls_that_are_not_built_name_themselves() {
         };
     }
     refused! {
-        stream_pod_sandboxes "StreamPodSandboxes",
-        stream_containers "StreamContainers",
         stream_container_stats "StreamContainerStats",
         stream_pod_sandbox_stats "StreamPodSandboxStats",
         stream_pod_sandbox_metrics "StreamPodSandboxMetrics",
-        stream_images "StreamImages",
         exec "Exec",
         attach "Attach",
         port_forward "PortForward",

@@ -15,10 +15,7 @@ use tonic::{
     server::NamedService,
 };
 
-use crate::cri::Cri;
-
-/// What kubelet and crictl send and accept at most; a list of many containers is longer than gRPC's usual 4 MiB.
-const LARGEST_MESSAGE: usize = 16 << 20;
+use crate::cri::{Cri, LARGEST_MESSAGE};
 
 /// Both services of the CRI on one socket.
 #[derive(Clone)]

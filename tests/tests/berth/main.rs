@@ -9,6 +9,8 @@ mod bad_input;
 mod images;
 /// A pod and a container from beginning to end.
 mod life;
+/// Lists that are answered in parts.
+mod lists;
 /// What containers print.
 mod logs;
 /// Addresses, ports, host network.

@@ -91,6 +91,27 @@ async fn a_call_that_panics_fails_alone() {
     assert_eq!(error.code(), Code::Internal);
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_stream_ends_at_its_deadline_after_what_came_before() {
+    let request = waiting(VersionRequest::default(), "10S");
+    let messages = stream::iter([Ok(1)]).chain(stream::pending());
+    let told = answer_stream("Version", request, async |_| Ok(messages)).await.unwrap();
+    let told: Vec<_> = told.into_inner().collect().await;
+    assert_eq!(told[0].as_ref().unwrap(), &1);
+    let error = told[1].as_ref().unwrap_err();
+    assert_eq!((told.len(), error.code()), (2, Code::DeadlineExceeded));
+}
+
+#[tokio::test]
+async fn nothing_of_a_stream_comes_after_its_error() {
+    let wrong = Error::new(Kind::NotFound, "gone");
+    let messages = stream::iter([Ok(1), Err(wrong), Ok(2)]);
+    let request = Request::new(VersionRequest::default());
+    let told = answer_stream("Version", request, async |_| Ok(messages)).await.unwrap();
+    let told: Vec<_> = told.into_inner().map(|message| message.map_err(|error| error.code())).collect().await;
+    assert_eq!(told, [Ok(1), Err(Code::NotFound)]);
+}
+
 #[test]
 fn what_is_not_built_names_itself() {
     let error = not_built::<VersionResponse>("CheckpointPod").unwrap_err();

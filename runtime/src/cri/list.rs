@@ -1,0 +1,61 @@
+//! What lists are made of, whether they are answered in one message or in several. Each item is made when it is taken.
+
+use berth_cri::v1::{self, ContainerFilter, ImageFilter, PodSandboxFilter};
+use prost::Message;
+
+use super::{Cri, filter, reply};
+use crate::error::{Error, Kind, Result};
+
+/// What kubelet and crictl send and accept at most; a list of many containers is longer than gRPC's usual 4 MiB.
+pub(crate) const LARGEST_MESSAGE: usize = 16 << 20;
+
+impl Cri {
+    /// The pods that are wanted, the newest first.
+    pub(super) fn pods(
+        &self,
+        wanted: Option<PodSandboxFilter>,
+    ) -> Result<impl Iterator<Item = v1::PodSandbox> + Send + use<>> {
+        let filter = filter::PodFilter::new(wanted)?;
+        let pods = self.runtime.pods.list().into_iter();
+        Ok(pods.filter(move |pod| filter.wants(pod)).map(|pod| reply::pod_sandbox(&pod)))
+    }
+
+    /// The containers that are wanted, the newest first.
+    pub(super) fn containers(
+        &self,
+        wanted: Option<ContainerFilter>,
+    ) -> Result<impl Iterator<Item = v1::Container> + Send + use<>> {
+        let filter = filter::ContainerFilter::new(wanted)?;
+        let containers = self.runtime.containers.list().into_iter();
+        Ok(containers.filter(move |one| filter.wants(one)).map(|one| reply::container(&one)))
+    }
+
+    /// All images, or the one that is asked for.
+    pub(super) fn images(
+        &self,
+        wanted: Option<ImageFilter>,
+    ) -> impl Iterator<Item = v1::Image> + Send + use<> {
+        let name = wanted.and_then(|filter| filter.image).map(|image| image.image);
+        let images = match name.filter(|name| !name.is_empty()) {
+            Some(name) => self.runtime.images.get(&name).into_iter().collect(),
+            None => self.runtime.images.list(),
+        };
+        images.into_iter().map(|image| reply::image(&image))
+    }
+}
+
+/// `list`, unless no client would take a message of its size.
+///
+/// # Errors
+///
+/// `ResourceExhausted`, naming the call that answers in parts.
+pub(super) fn in_one_message<M: Message>(list: M, in_parts: &str) -> Result<M> {
+    let size = list.encoded_len();
+    if size <= LARGEST_MESSAGE {
+        return Ok(list);
+    }
+    let text = format!(
+        "the list takes {size} bytes and a message {LARGEST_MESSAGE} at most: filter it, or use {in_parts}"
+    );
+    Err(Error::new(Kind::ResourceExhausted, text))
+}

@@ -1,0 +1,167 @@
+use std::time::Instant;
+
+use berth_cri::v1;
+use berth_tests::{
+    berth::Berth,
+    pod::{container, pod},
+};
+use tokio::task::JoinSet;
+use tonic::{Code, Status};
+
+/// What kubelet and crictl accept.
+const LARGEST_MESSAGE: usize = 16 << 20;
+const PODS: usize = 4;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn root_two_thousand_containers_are_listed_alike_whole_and_in_parts() {
+    let mut berth = Berth::start().await;
+    berth.runtime = berth.runtime.clone().max_decoding_message_size(LARGEST_MESSAGE);
+    let mut pods = fill(&mut berth, "many", 2000, 7_000).await;
+
+    let whole = list(&mut berth, None).await.unwrap();
+    assert_eq!(whole.len(), 2000);
+    let (streamed, parts) = stream(&mut berth, None).await;
+    assert_eq!(streamed, whole);
+    assert!(parts > 10, "{parts}");
+
+    let filter = v1::ContainerFilter { pod_sandbox_id: pods[1].clone(), ..Default::default() };
+    let whole = list(&mut berth, Some(filter.clone())).await.unwrap();
+    assert_eq!(whole.len(), 500);
+    assert_eq!(stream(&mut berth, Some(filter)).await.0, whole);
+
+    // With some more of them, the whole list is over what a message may hold.
+    pods.extend(fill(&mut berth, "more", 400, 10_000).await);
+    let error = list(&mut berth, None).await.unwrap_err();
+    assert_eq!(error.code(), Code::ResourceExhausted);
+    assert!(error.message().contains("StreamContainers"), "{}", error.message());
+    let mut ids: Vec<_> = stream(&mut berth, None).await.0.into_iter().map(|one| one.id).collect();
+    ids.sort();
+    ids.dedup();
+    assert_eq!(ids.len(), 2400);
+    remove(&berth, pods).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn root_pods_and_images_are_streamed_as_they_are_listed_and_nothing_is_the_end_at_once() {
+    let mut berth = Berth::start().await;
+    assert_eq!(stream(&mut berth, None).await, (Vec::new(), 0));
+    let nothing = berth.images.stream_images(v1::StreamImagesRequest::default()).await.unwrap();
+    assert!(nothing.into_inner().message().await.unwrap().is_none());
+
+    berth.busybox().await;
+    for name in ["one", "two", "three"] {
+        let sandbox = pod(&berth, name);
+        berth.run(&sandbox).await.unwrap();
+    }
+    let labels = [("name".to_owned(), "two".to_owned())].into();
+    let by_label = v1::PodSandboxFilter { label_selector: labels, ..Default::default() };
+    for (filter, count) in [(None, 3), (Some(by_label), 1)] {
+        let request = v1::StreamPodSandboxesRequest { filter: filter.clone() };
+        let mut streaming = berth.runtime.stream_pod_sandboxes(request).await.unwrap().into_inner();
+        let streamed = streaming.message().await.unwrap().unwrap().pod_sandboxes;
+        assert!(streaming.message().await.unwrap().is_none());
+        let listed = berth.runtime.list_pod_sandbox(v1::ListPodSandboxRequest { filter }).await.unwrap();
+        assert_eq!((streamed.len(), &streamed), (count, &listed.into_inner().items));
+    }
+    let listed = berth.images.list_images(v1::ListImagesRequest::default()).await.unwrap().into_inner();
+    let streaming = berth.images.stream_images(v1::StreamImagesRequest::default()).await.unwrap();
+    let streamed = streaming.into_inner().message().await.unwrap().unwrap();
+    assert_eq!(streamed.images, listed.images);
+
+    let state = Some(v1::PodSandboxStateValue { state: 7 });
+    let filter = Some(v1::PodSandboxFilter { state, ..Default::default() });
+    let error =
+        berth.runtime.stream_pod_sandboxes(v1::StreamPodSandboxesRequest { filter }).await.unwrap_err();
+    assert_eq!(error.code(), Code::InvalidArgument);
+}
+
+/// A client that reads the first part and no more holds up nobody, and its call ends with it.
+#[tokio::test(flavor = "multi_thread")]
+async fn root_a_client_that_stops_reading_a_list_costs_nobody_anything() {
+    let mut berth = Berth::start().await;
+    let pods = fill(&mut berth, "heavy", 40, 200_000).await;
+    let request = v1::StreamContainersRequest::default();
+    let mut stalled = berth.runtime.stream_containers(request.clone()).await.unwrap().into_inner();
+    assert!(stalled.message().await.unwrap().is_some());
+    assert_eq!(stream(&mut berth, None).await.0.len(), 40);
+    remove(&berth, pods).await;
+    assert!(list(&mut berth, None).await.unwrap().is_empty());
+    drop(stalled);
+    while !berth.log().contains("cut off") {
+        tokio::task::yield_now().await;
+    }
+}
+
+/// Four pods with so many created containers together, each with an annotation of that many bytes.
+async fn fill(berth: &mut Berth, name: &str, containers: usize, bytes: usize) -> Vec<String> {
+    let image = berth.busybox().await;
+    let begun = Instant::now();
+    let mut creating = JoinSet::new();
+    let mut pods = Vec::new();
+    for number in 0..PODS {
+        let image = image.clone();
+        let sandbox = pod(berth, &format!("{name}{number}"));
+        let id = berth.run(&sandbox).await.unwrap();
+        pods.push(id.clone());
+        let config = move |number| {
+            let mut config = container(&format!("c{number}"), &image, &["true"]);
+            config.annotations.insert("note".into(), "x".repeat(bytes));
+            config
+        };
+        creating.spawn(create(berth.runtime.clone(), id, sandbox, containers / PODS, config));
+    }
+    creating.join_all().await;
+    println!("{containers} containers were created in {:?}", begun.elapsed());
+    pods
+}
+
+type Client = v1::runtime_service_client::RuntimeServiceClient<tonic::transport::Channel>;
+
+async fn create(
+    mut runtime: Client,
+    pod_sandbox_id: String,
+    sandbox: v1::PodSandboxConfig,
+    containers: usize,
+    config: impl Fn(usize) -> v1::ContainerConfig,
+) {
+    for number in 0..containers {
+        let request = v1::CreateContainerRequest {
+            pod_sandbox_id: pod_sandbox_id.clone(),
+            config: Some(config(number)),
+            sandbox_config: Some(sandbox.clone()),
+        };
+        runtime.create_container(request).await.unwrap();
+    }
+}
+
+async fn remove(berth: &Berth, pods: Vec<String>) {
+    let mut removing = JoinSet::new();
+    for pod_sandbox_id in pods {
+        let mut runtime = berth.runtime.clone();
+        let request = v1::RemovePodSandboxRequest { pod_sandbox_id };
+        removing.spawn(async move { runtime.remove_pod_sandbox(request).await.unwrap() });
+    }
+    removing.join_all().await;
+}
+
+async fn list(berth: &mut Berth, filter: Option<v1::ContainerFilter>) -> Result<Vec<v1::Container>, Status> {
+    let begun = Instant::now();
+    let listed = berth.runtime.list_containers(v1::ListContainersRequest { filter }).await?;
+    println!("listed in {:?}", begun.elapsed());
+    Ok(listed.into_inner().containers)
+}
+
+/// Everything that is streamed, and in how many parts it came.
+async fn stream(berth: &mut Berth, filter: Option<v1::ContainerFilter>) -> (Vec<v1::Container>, usize) {
+    let begun = Instant::now();
+    let request = v1::StreamContainersRequest { filter };
+    let mut streaming = berth.runtime.stream_containers(request).await.unwrap().into_inner();
+    let (mut containers, mut parts) = (Vec::new(), 0);
+    while let Some(part) = streaming.message().await.unwrap() {
+        assert!(!part.containers.is_empty());
+        containers.extend(part.containers);
+        parts += 1;
+    }
+    println!("streamed in {:?}, {parts} parts", begun.elapsed());
+    (containers, parts)
+}
