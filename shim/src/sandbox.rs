@@ -13,7 +13,8 @@
 use crate::cgroup::{Cgroup, Stats};
 use crate::error::Error;
 use crate::exit::now;
-use crate::init::{PodNamespaces, PodOptions};
+use crate::init::{IdMappings, PodNamespaces, PodOptions};
+use crate::spec::IdMapping;
 use rustix::mount::{UnmountFlags, unmount};
 use serde::{Deserialize, Serialize};
 use std::collections::HashMap;
@@ -22,7 +23,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::{fs, io};
 use tokio::sync::{OwnedRwLockReadGuard, RwLock, watch};
 
-use berth_shim_proto::berth_shim::SandboxOptions;
+use berth_shim_proto::berth_shim::{self, SandboxOptions};
 use containerd_shim_protos::protobuf::Message;
 use containerd_shim_protos::protobuf::well_known_types::any::Any;
 
@@ -231,7 +232,25 @@ pub fn options(any: Option<&Any>, netns_path: &str) -> Result<PodOptions, Error>
         sysctls: sorted(asked.sysctls),
         shm_size: u64::try_from(asked.shm_size).map_err(|_| invalid("shm_size is negative"))?,
         cgroup_path: asked.cgroup_path,
+        users: users(&asked.uid_mappings, &asked.gid_mappings)?,
     })
+}
+
+fn users(
+    uids: &[berth_shim::IdMapping],
+    gids: &[berth_shim::IdMapping],
+) -> Result<Option<IdMappings>, Error> {
+    if uids.is_empty() != gids.is_empty() {
+        return Err(invalid("uid_mappings and gid_mappings go together"));
+    }
+    let range = |asked: &berth_shim::IdMapping| IdMapping {
+        container_id: asked.container_id,
+        host_id: asked.host_id,
+        size: asked.length,
+    };
+    let mappings =
+        IdMappings { uids: uids.iter().map(range).collect(), gids: gids.iter().map(range).collect() };
+    Ok((!mappings.is_empty()).then_some(mappings))
 }
 
 fn read_options(any: &Any) -> Result<SandboxOptions, Error> {

@@ -1,7 +1,7 @@
 //! The part of the OCI runtime specification 1.3 that the shim acts on, as it stands in a bundle's `config.json`.
 //!
 //! Own structs instead of a library's, because only what is read here is worth parsing: unknown members are skipped, and
-//! what would be dangerous to skip (seccomp, user namespaces) is kept so that it can be refused by name.
+//! what would be dangerous to skip (seccomp) is kept so that it can be refused by name.
 
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
@@ -131,6 +131,25 @@ pub struct Mount {
     pub source: String,
     /// As `mount -o` knows them, and those of the OCI specification.
     pub options: Vec<String>,
+    /// A bind mount whose files show other owners than they have; only together with `gid_mappings`.
+    #[serde(rename = "uidMappings")]
+    pub uid_mappings: Vec<IdMapping>,
+    /// Likewise for groups.
+    #[serde(rename = "gidMappings")]
+    pub gid_mappings: Vec<IdMapping>,
+}
+
+/// Ids on the host, or on disk to the left of a mapped mount, that stand for as many ids inside.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+pub struct IdMapping {
+    /// The first one inside, or on disk.
+    #[serde(rename = "containerID")]
+    pub container_id: u32,
+    /// The one on the host that stands for it.
+    #[serde(rename = "hostID")]
+    pub host_id: u32,
+    /// How many.
+    pub size: u32,
 }
 
 /// The `linux` section.
@@ -139,10 +158,10 @@ pub struct Mount {
 pub struct Linux {
     /// Namespaces that are not the pod's; see the crate's contract in [`crate::init`].
     pub namespaces: Vec<Namespace>,
-    /// Not empty: refused, user namespaces are not built yet.
-    pub uid_mappings: Vec<Box<RawValue>>,
-    /// Not empty: refused.
-    pub gid_mappings: Vec<Box<RawValue>>,
+    /// Users of a user namespace that is listed in `namespaces`.
+    pub uid_mappings: Vec<IdMapping>,
+    /// Its groups.
+    pub gid_mappings: Vec<IdMapping>,
     /// Device nodes beside the default ones.
     pub devices: Vec<Device>,
     /// Path below each hierarchy's root.

@@ -48,6 +48,7 @@ pub(super) enum Attached {
     Net,
     Ipc,
     Uts,
+    User,
     Shm,
 }
 

@@ -25,11 +25,7 @@ impl Child {
 
     /// Takes on a child that was made as the sibling of another. It is unreaped, so its pid cannot mean anybody else.
     pub(super) fn adopt(pid: u32) -> Result<Self, Error> {
-        let number =
-            Pid::from_raw(pid as i32).ok_or_else(|| Error::invalid(Step::Process, "pid 0 was reported"))?;
-        let pidfd = pidfd_open(number, PidfdFlags::empty())
-            .at(Step::Process, || format!("open the pidfd of {pid}"))?;
-        Ok(Self { pid, pidfd: Some(pidfd) })
+        Ok(Self { pid, pidfd: Some(pidfd_of(pid)?) })
     }
 
     /// Hands the process over: from now on the caller reaps it.
@@ -63,6 +59,13 @@ impl Drop for Child {
             runtime.spawn(reap(pidfd));
         }
     }
+}
+
+/// The descriptor that stands for an unreaped child.
+pub(super) fn pidfd_of(pid: u32) -> Result<OwnedFd, Error> {
+    let number =
+        Pid::from_raw(pid as i32).ok_or_else(|| Error::invalid(Step::Process, "pid 0 was reported"))?;
+    pidfd_open(number, PidfdFlags::empty()).at(Step::Process, || format!("open the pidfd of {pid}"))
 }
 
 /// True when the child is gone, by this call or another.

@@ -1,14 +1,16 @@
 //! `/dev`: the devices every container has, the links beside them, and those of the spec.
 
 use super::error::At;
+use super::idmap::IdMappings;
 use super::inroot::{Create, InRoot, remove_file};
+use super::options::Options;
 use super::{Error, Step, filesystem};
 use crate::spec::Device;
 use rustix::fs::{
     AtFlags, CWD, FileType, Gid, Mode, OFlags, Uid, chmodat, chownat, makedev, mknodat, symlinkat,
 };
 use rustix::io::Errno;
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
 const DEFAULTS: &[(&str, u32, u32)] =
@@ -25,21 +27,46 @@ const LINKS: &[(&str, &str)] = &[
 /// Makes the default devices, the links and `devices`. The caller's umask must be 0.
 pub(super) fn make(root: InRoot<'_>, devices: &[Device]) -> Result<(), Error> {
     let dev = root.find_or_create(Path::new("/dev"), Create::Directory)?;
-    for (name, major, minor) in DEFAULTS {
-        let device = Device {
-            path: format!("/dev/{name}"),
-            kind: "c".into(),
-            major: *major,
-            minor: *minor,
-            ..Device::default()
-        };
-        node(dev.as_fd(), name, &device)?;
+    for device in defaults() {
+        place(root, &device)?;
     }
     for (target, name) in LINKS {
         remove_file(dev.as_fd(), name).at(Step::Device, || format!("replace /dev/{name}"))?;
         symlinkat(*target, &dev, *name).at(Step::Device, || format!("link /dev/{name}"))?;
     }
     devices.iter().try_for_each(|device| place(root, device))
+}
+
+fn defaults() -> impl Iterator<Item = Device> {
+    DEFAULTS.iter().map(|(name, major, minor)| Device {
+        path: format!("/dev/{name}"),
+        kind: "c".into(),
+        major: *major,
+        minor: *minor,
+        ..Device::default()
+    })
+}
+
+/// A filesystem for `/dev`, with the nodes in it that nobody may make in a user namespace. Its root, and the nodes unless they name
+/// another owner, belong to the namespace's root.
+pub(super) fn filled(
+    source: &str,
+    mut options: Options,
+    devices: &[Device],
+    users: &IdMappings,
+) -> Result<OwnedFd, Error> {
+    let (uid, gid) = (users.host_uid(0)?, users.host_gid(0)?);
+    options
+        .parameters
+        .extend([("uid", uid), ("gid", gid)].map(|(name, id)| (name.into(), Some(id.to_string()))));
+    let made = filesystem::mount("tmpfs", source, &options)?;
+    for device in defaults().chain(devices.iter().cloned()) {
+        let Some(below) = device.path.strip_prefix("/dev/") else { continue };
+        let (uid, gid) = (device.uid.unwrap_or(0), device.gid.unwrap_or(0));
+        let (uid, gid) = (Some(users.host_uid(uid)?), Some(users.host_gid(gid)?));
+        place(InRoot(made.as_fd()), &Device { path: format!("/{below}"), uid, gid, ..device })?;
+    }
+    Ok(made)
 }
 
 fn place(root: InRoot<'_>, device: &Device) -> Result<(), Error> {
@@ -92,7 +119,7 @@ fn bind(directory: BorrowedFd<'_>, name: &str, device: &Device) -> Result<(), Er
 }
 
 /// A descriptor of the host's `/dev/null`, for streams nobody wants.
-pub(super) fn null() -> Result<std::os::fd::OwnedFd, Error> {
+pub(super) fn null() -> Result<OwnedFd, Error> {
     rustix::fs::openat(CWD, "/dev/null", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty())
         .at(Step::Device, || "open /dev/null".into())
 }

@@ -2,14 +2,15 @@
 
 use super::error::{At, Errno};
 use super::options::Options;
+use super::userns::UserNamespace;
 use super::{Error, Step};
 use crate::sys::{MountAttributes, mount_setattr};
 use rustix::fs::CWD;
 use rustix::mount::{
     FsMountFlags, FsOpenFlags, MountAttrFlags, MoveMountFlags, OpenTreeFlags, fsconfig_create,
-    fsconfig_set_flag, fsconfig_set_string, fsmount, fsopen, move_mount, open_tree,
+    fsconfig_set_fd, fsconfig_set_flag, fsconfig_set_string, fsmount, fsopen, move_mount, open_tree,
 };
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
 /// A new mount of a filesystem of type `kind`.
@@ -46,6 +47,12 @@ pub(super) fn set(context: BorrowedFd<'_>, name: &str, value: Option<&str>) -> R
         let value = value.map(|value| format!("={value}")).unwrap_or_default();
         explained(context, error, format!("option {name}{value}"))
     })
+}
+
+/// Sets a parameter to a mount, which may be attached nowhere.
+pub(super) fn set_to_mount(context: BorrowedFd<'_>, name: &str, mount: BorrowedFd<'_>) -> Result<(), Error> {
+    let done = fsconfig_set_fd(context, name, mount);
+    done.map_err(|error| explained(context, error, format!("option {name} by descriptor")))
 }
 
 /// The kernel explains itself on the context's descriptor.
@@ -94,7 +101,19 @@ pub(super) fn apply(mount: BorrowedFd<'_>, options: &Options) -> std::io::Result
     Ok(())
 }
 
-/// The same for a mount with nothing below it, in one call.
+/// Has a mount that is attached nowhere, with `recursive` all below it too, show its ids as `namespace` maps them. Not every file
+/// system can: `EINVAL`.
+pub(super) fn map_ids(
+    mount: BorrowedFd<'_>,
+    recursive: bool,
+    namespace: &UserNamespace,
+) -> std::io::Result<()> {
+    let set = u64::from(MountAttrFlags::MOUNT_ATTR_IDMAP.bits());
+    let userns = namespace.file.as_raw_fd() as u64;
+    mount_setattr(mount, recursive, &MountAttributes { set, userns, ..MountAttributes::default() })
+}
+
+/// [`apply`] for a mount with nothing below it, in one call.
 pub(super) fn apply_single(mount: BorrowedFd<'_>, options: &Options) -> std::io::Result<()> {
     let propagation = options.propagation.map_or(libc::MS_PRIVATE, |(kind, _)| kind);
     mount_setattr(mount, false, &MountAttributes { propagation, ..options.attributes })

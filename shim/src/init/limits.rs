@@ -3,20 +3,35 @@
 use super::error::At;
 use super::{Error, Step};
 use crate::spec;
-use rustix::process::{Resource, Rlimit, setrlimit};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use rustix::thread::CapabilitySet;
 use std::io::ErrorKind;
 
 /// Sets the limits.
 pub(super) fn set(limits: &[spec::Rlimit]) -> Result<(), Error> {
+    limits.iter().try_for_each(|limit| {
+        set_one(limit, Rlimit { current: finite(limit.soft), maximum: finite(limit.hard) })
+    })
+}
+
+/// Raises the ceilings that are lower than asked for, and nothing else: for a process that is going to lose the right to.
+pub(super) fn raise(limits: &[spec::Rlimit]) -> Result<(), Error> {
     for limit in limits {
-        let resource = resource(&limit.kind)
-            .ok_or_else(|| Error::invalid(Step::Rlimit, format!("type {:?}", limit.kind)))?;
-        let value = Rlimit { current: finite(limit.soft), maximum: finite(limit.hard) };
-        setrlimit(resource, value)
-            .at(Step::Rlimit, || format!("set {} to soft {} hard {}", limit.kind, limit.soft, limit.hard))?;
+        let now = getrlimit(resource_of(limit)?);
+        if now.maximum.is_some_and(|ceiling| ceiling < limit.hard) {
+            set_one(limit, Rlimit { maximum: finite(limit.hard), ..now })?;
+        }
     }
     Ok(())
+}
+
+fn set_one(limit: &spec::Rlimit, value: Rlimit) -> Result<(), Error> {
+    setrlimit(resource_of(limit)?, value)
+        .at(Step::Rlimit, || format!("set {} to soft {} hard {}", limit.kind, limit.soft, limit.hard))
+}
+
+fn resource_of(limit: &spec::Rlimit) -> Result<Resource, Error> {
+    resource(&limit.kind).ok_or_else(|| Error::invalid(Step::Rlimit, format!("type {:?}", limit.kind)))
 }
 
 fn finite(value: u64) -> Option<u64> {

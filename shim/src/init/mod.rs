@@ -13,6 +13,8 @@
 //!   the stage processes, which are reaped here.
 //! - Namespaces: `network`, `ipc` and `uts` absent from `linux.namespaces` mean the pod's, which are the host's where the
 //!   pod has none; with a path that one; without a path a new one. `pid` absent means the host's. Mount is always new.
+//! - A user namespace, the pod's or the container's, owns all namespaces made for the container. Its first process is in it from
+//!   birth, so whatever needs the host's privileges is done by the stage: the rootfs, what is bound from the host, `/dev`.
 //! - Dropping the future of [`create`] or [`exec`], or a [`Created`] whose gate was never opened, ends the process that was being set up.
 
 mod capabilities;
@@ -23,6 +25,7 @@ mod cwd;
 mod devices;
 mod error;
 mod filesystem;
+mod idmap;
 mod inroot;
 mod limits;
 mod masks;
@@ -37,8 +40,10 @@ mod stage;
 mod sysctl;
 mod terminal;
 mod user;
+mod userns;
 
 pub use error::{Errno, Error, Step, Unrunnable};
+pub use idmap::IdMappings;
 pub use pod::{PodNamespaces, PodOptions};
 
 use crate::cgroup::{self, Cgroup};

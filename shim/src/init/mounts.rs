@@ -2,9 +2,11 @@
 //! made in the container's namespaces. Both are attached below the rootfs by descriptor.
 
 use super::error::At;
+use super::idmap::IdMappings;
 use super::inroot::{Create, InRoot, is_directory};
 use super::options::Options;
-use super::{Error, PodNamespaces, Step, filesystem};
+use super::userns::UserNamespace;
+use super::{Error, PodNamespaces, Step, devices, filesystem};
 use crate::cgroup::{Cgroup, View};
 use crate::spec;
 use crate::sys;
@@ -37,35 +39,92 @@ impl Prepared<'_> {
     }
 }
 
+/// Where mounts come from, besides the host.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Sources<'a> {
+    pub(super) pod: &'a PodNamespaces,
+    pub(super) cgroup: &'a Cgroup,
+    /// The container's user namespace, unless it is the host's.
+    pub(super) user: Option<&'a UserNamespace>,
+    pub(super) devices: &'a [spec::Device],
+}
+
 /// Opens what the mounts of the spec need from the host.
 pub(super) fn prepare<'a>(
     mounts: &'a [spec::Mount],
-    pod: &PodNamespaces,
-    cgroup: &Cgroup,
+    sources: Sources<'_>,
 ) -> Result<Vec<Prepared<'a>>, Error> {
-    mounts.iter().map(|mount| prepare_one(mount, pod, cgroup)).collect()
+    mounts.iter().map(|mount| prepare_one(mount, sources)).collect()
 }
 
-fn prepare_one<'a>(
-    mount: &'a spec::Mount,
-    pod: &PodNamespaces,
-    cgroup: &Cgroup,
-) -> Result<Prepared<'a>, Error> {
+fn prepare_one<'a>(mount: &'a spec::Mount, sources: Sources<'_>) -> Result<Prepared<'a>, Error> {
     if !mount.destination.starts_with('/') || mount.destination.trim_matches('/').is_empty() {
         let reason = format!("destination {:?} is not an absolute path below /", mount.destination);
         return Err(Error::invalid(Step::Mount, reason));
     }
     let options = Options::parse(&mount.options)?;
     let content = match mount.kind.as_str() {
-        "pod-shm" => Content::Tree(bound(pod_shm(mount, pod)?, mount, &options)?),
-        "cgroup" | "cgroup2" => cgroups(mount, &options, cgroup)?,
+        "pod-shm" => Content::Tree(bound(pod_shm(mount, sources.pod)?, mount, &options)?),
+        "cgroup" | "cgroup2" => cgroups(mount, &options, sources.cgroup)?,
         _ if options.bind.is_some() || matches!(mount.kind.as_str(), "bind" | "") => {
-            let tree = filesystem::copy(Path::new(&mount.source), options.bind.unwrap_or(true));
-            Content::Tree(bound(tree.map_err(|cause| no_source(mount, cause))?, mount, &options)?)
+            Content::Tree(bind(mount, &options, sources.user)?)
         }
+        _ if options.idmap.is_some() || has_mappings(mount) => {
+            let reason = format!("ids of {:?} at {:?} mapped", mount.kind, mount.destination);
+            return Err(Error::Unsupported(reason));
+        }
+        "tmpfs" if is_dev(mount) => match sources.user {
+            Some(user) => Content::Tree(dev(mount, sources.devices, &user.mappings)?),
+            None => Content::Filesystem,
+        },
         _ => Content::Filesystem,
     };
     Ok(Prepared { mount, options, content })
+}
+
+fn bind(mount: &spec::Mount, options: &Options, user: Option<&UserNamespace>) -> Result<OwnedFd, Error> {
+    let tree = filesystem::copy(Path::new(&mount.source), options.bind.unwrap_or(true));
+    let tree = bound(tree.map_err(|cause| no_source(mount, cause))?, mount, options)?;
+    if options.idmap.is_some() || has_mappings(mount) {
+        map_ids(&tree, mount, options.idmap.unwrap_or(false), user)?;
+    }
+    Ok(tree)
+}
+
+fn has_mappings(mount: &spec::Mount) -> bool {
+    !mount.uid_mappings.is_empty() || !mount.gid_mappings.is_empty()
+}
+
+/// By the mount's own mappings, or those of the container's user namespace.
+fn map_ids(
+    tree: &OwnedFd,
+    mount: &spec::Mount,
+    recursive: bool,
+    user: Option<&UserNamespace>,
+) -> Result<(), Error> {
+    let what = || format!("map the ids of {:?} at {:?}", mount.source, mount.destination);
+    let own = IdMappings { uids: mount.uid_mappings.clone(), gids: mount.gid_mappings.clone() };
+    let mappings = match user {
+        Some(user) if own.is_empty() => &user.mappings,
+        _ => &own,
+    };
+    let namespace = UserNamespace::that_maps(mappings, user)?;
+    match filesystem::map_ids(tree.as_fd(), recursive, &namespace) {
+        Err(error) if error.raw_os_error() == Some(libc::EINVAL) => {
+            let reason = format!("{}: its file system, or one mounted below it, cannot do that", what());
+            Err(Error::invalid(Step::Mount, reason))
+        }
+        other => other.at(Step::Mount, what),
+    }
+}
+
+fn is_dev(mount: &spec::Mount) -> bool {
+    mount.destination.trim_end_matches('/') == "/dev"
+}
+
+/// `/dev` of a container that may not make nodes itself.
+fn dev(mount: &spec::Mount, nodes: &[spec::Device], users: &IdMappings) -> Result<OwnedFd, Error> {
+    devices::filled(&mount.source, Options::parse(&mount.options)?, nodes, users)
 }
 
 /// A source that is not there is the caller's fault; anything else is the host's.
@@ -194,6 +253,6 @@ fn attach_hierarchies(prepared: &Prepared<'_>, views: &[View], root: InRoot<'_>)
 pub(super) fn binds_dev(mounts: &[spec::Mount]) -> bool {
     mounts.iter().any(|mount| {
         let bind = mount.kind == "bind" || mount.options.iter().any(|o| o == "bind" || o == "rbind");
-        bind && mount.destination.trim_end_matches('/') == "/dev"
+        bind && is_dev(mount)
     })
 }

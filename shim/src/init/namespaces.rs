@@ -1,9 +1,11 @@
 //! Which namespaces a container joins, gets new, or shares with the host.
 
 use super::error::At;
+use super::idmap::IdMappings;
 use super::sysctl::Owned;
+use super::userns::UserNamespace;
 use super::{Error, PodNamespaces, Step};
-use crate::spec::{Namespace, NamespaceKind};
+use crate::spec::{Linux, Namespace, NamespaceKind};
 use crate::sys;
 use rustix::fs::{CWD, Mode, OFlags, openat};
 use std::os::fd::{AsFd, OwnedFd};
@@ -12,6 +14,8 @@ use std::os::fd::{AsFd, OwnedFd};
 #[derive(Debug, Default)]
 pub(super) struct Namespaces {
     join: Vec<(OwnedFd, NamespaceKind)>,
+    /// Entered last; new ones belong to it.
+    pub(super) user: Option<UserNamespace>,
     /// `CLONE_NEW*` for the container's first process.
     pub(super) new: libc::c_int,
     /// A new cgroup namespace, which must wait until the process is in its cgroup.
@@ -22,8 +26,10 @@ pub(super) struct Namespaces {
 
 impl Namespaces {
     /// From the spec's list and the pod.
-    pub(super) fn plan(listed: &[Namespace], pod: &PodNamespaces) -> Result<Self, Error> {
-        let mut plan = Self { new: libc::CLONE_NEWNS, ..Self::default() };
+    pub(super) fn plan(linux: &Linux, pod: &PodNamespaces) -> Result<Self, Error> {
+        let listed = &linux.namespaces;
+        let user = user_namespace(linux, pod)?;
+        let mut plan = Self { new: libc::CLONE_NEWNS, user, ..Self::default() };
         for namespace in listed {
             plan.add(namespace)?;
         }
@@ -47,7 +53,8 @@ impl Namespaces {
     fn add(&mut self, namespace: &Namespace) -> Result<(), Error> {
         let kind = namespace.kind;
         match (kind, namespace.path.as_str()) {
-            (NamespaceKind::User | NamespaceKind::Time, _) => {
+            (NamespaceKind::User, _) => {}
+            (NamespaceKind::Time, _) => {
                 return Err(Error::Unsupported(format!("{kind:?} namespaces are").to_lowercase()));
             }
             (NamespaceKind::Mount, "") => {}
@@ -88,7 +95,20 @@ impl Namespaces {
         for (namespace, kind) in &self.join {
             sys::setns(namespace.as_fd(), flag(*kind)).at(Step::Namespace, || format!("join {kind:?}"))?;
         }
-        Ok(())
+        self.user.as_ref().map_or(Ok(()), UserNamespace::enter)
+    }
+}
+
+/// The container's own or the pod's; `None` is the host's.
+fn user_namespace(linux: &Linux, pod: &PodNamespaces) -> Result<Option<UserNamespace>, Error> {
+    let mappings = IdMappings { uids: linux.uid_mappings.clone(), gids: linux.gid_mappings.clone() };
+    let listed = linux.namespaces.iter().find(|listed| listed.kind == NamespaceKind::User);
+    match (listed.map(|listed| listed.path.as_str()), &pod.user) {
+        (Some(""), _) => UserNamespace::create(&mappings).map(Some),
+        (Some(path), _) => UserNamespace::open(path, &mappings).map(Some),
+        (None, Some(user)) => user.try_clone().map(Some),
+        (None, None) if mappings.is_empty() => Ok(None),
+        (None, None) => Err(Error::invalid(Step::Namespace, "uidMappings without a user namespace")),
     }
 }
 

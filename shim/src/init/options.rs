@@ -9,6 +9,8 @@ use rustix::mount::MountAttrFlags as Attr;
 pub(super) struct Options {
     /// `bind` or `rbind` was among them; true inside: with everything mounted below.
     pub(super) bind: Option<bool>,
+    /// `idmap` or `ridmap` was among them; true inside: with everything mounted below.
+    pub(super) idmap: Option<bool>,
     /// For the mount itself.
     pub(super) attributes: MountAttributes,
     /// For it and everything mounted below: the forms with a leading `r`, such as `rro`.
@@ -60,7 +62,7 @@ const PROPAGATIONS: &[(&str, u64, bool)] = &[
 const IGNORED: &[&str] = &["", "defaults", "auto", "noauto", "nofail", "async", "user", "nouser", "_netdev"];
 
 /// Extensions of single runtimes: refusing them beats doing something else than was asked.
-const UNSUPPORTED: &[&str] = &["tmpcopyup", "idmap", "ridmap", "copy-symlink"];
+const UNSUPPORTED: &[&str] = &["tmpcopyup", "copy-symlink"];
 
 impl Options {
     /// Sorts `options`; what is nothing else is a parameter of the filesystem.
@@ -77,6 +79,8 @@ impl Options {
             self.propagation = Some(found);
         } else if let "bind" | "rbind" = option {
             self.bind = Some(option == "rbind");
+        } else if let "idmap" | "ridmap" = option {
+            self.idmap = Some(option == "ridmap");
         } else if UNSUPPORTED.contains(&option) {
             return Err(Error::Unsupported(format!("{}: mount option {option:?} is", Step::Mount)));
         } else if !self.attribute(option) && !IGNORED.contains(&option) {
@@ -166,7 +170,7 @@ mod tests {
 
     #[test]
     fn options_that_are_not_built_are_refused() {
-        for option in ["tmpcopyup", "idmap"] {
+        for option in ["tmpcopyup", "copy-symlink"] {
             assert!(matches!(Options::parse(&[option]), Err(Error::Unsupported(_))), "{option}");
         }
     }

@@ -2,10 +2,12 @@
 //! over by descriptor and ends. Only a shared PID namespace needs a first process, which sleeps for ever.
 
 use super::channel::{self, Attached, Report};
-use super::child;
+use super::child::{self, pidfd_of};
 use super::error::At;
+use super::idmap::IdMappings;
 use super::options::Options;
 use super::sysctl::{self, Owned};
+use super::userns::{Anchor, UserNamespace};
 use super::{Error, Step, filesystem, process, rootfs, user};
 use crate::cgroup::Cgroup;
 use crate::spec::Resources;
@@ -13,7 +15,6 @@ use crate::sys;
 use rustix::fs::{CWD, Mode, OFlags, fstatfs, open, openat};
 use rustix::io::Errno;
 use rustix::mount::{MountPropagationFlags, UnmountFlags, mount_bind, mount_change, unmount};
-use rustix::process::{Pid, PidfdFlags, pidfd_open};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
@@ -39,6 +40,8 @@ pub struct PodOptions {
     pub shm_size: u64,
     /// The pod's cgroup below each hierarchy's root; empty: none is made.
     pub cgroup_path: String,
+    /// A user namespace of its own, to which its other namespaces belong; `None`: the host's.
+    pub users: Option<IdMappings>,
 }
 
 /// A pod's namespaces, kept alive by open descriptors. Dropping it does not undo the pin: call [`PodNamespaces::destroy`].
@@ -47,6 +50,7 @@ pub struct PodNamespaces {
     pub(super) net: Option<OwnedFd>,
     pub(super) ipc: Option<OwnedFd>,
     pub(super) uts: Option<OwnedFd>,
+    pub(super) user: Option<UserNamespace>,
     /// A mount namespace whose root is the pod's `/dev/shm`.
     pub(super) shm: Option<OwnedFd>,
     init: Option<PodInit>,
@@ -101,12 +105,12 @@ impl PodNamespaces {
             .at(Step::Process, || "fork".into())?;
         drop(theirs);
         let maker = pidfd_of(maker)?;
-        let heard = self.hear(ours.as_fd());
+        let heard = self.hear(ours.as_fd(), options);
         child::wait(maker.as_fd());
         heard
     }
 
-    fn hear(&mut self, socket: BorrowedFd<'_>) -> Result<(), Error> {
+    fn hear(&mut self, socket: BorrowedFd<'_>, options: &PodOptions) -> Result<(), Error> {
         let (mut ready, mut failure) = (false, None);
         loop {
             match channel::receive(socket).at(Step::Pod, || "receive a report".into())? {
@@ -116,7 +120,7 @@ impl PodNamespaces {
                 Some((Report::Failed(error), _)) => failure = Some(error),
                 Some((Report::Ready { attached }, descriptors)) => {
                     ready = true;
-                    attached.into_iter().zip(descriptors).for_each(|(what, fd)| self.take(what, fd));
+                    attached.into_iter().zip(descriptors).for_each(|(what, fd)| self.take(what, fd, options));
                 }
                 None => break,
             }
@@ -128,11 +132,15 @@ impl PodNamespaces {
         }
     }
 
-    fn take(&mut self, what: Attached, descriptor: OwnedFd) {
+    fn take(&mut self, what: Attached, descriptor: OwnedFd, options: &PodOptions) {
         match what {
             Attached::Net => self.net = Some(descriptor),
             Attached::Ipc => self.ipc = Some(descriptor),
             Attached::Uts => self.uts = Some(descriptor),
+            Attached::User => {
+                let mappings = options.users.clone().unwrap_or_default();
+                self.user = Some(UserNamespace { file: descriptor, mappings });
+            }
             Attached::Shm => self.shm = Some(descriptor),
             Attached::Console => {}
         }
@@ -143,7 +151,7 @@ impl PodNamespaces {
         if let Some(init) = self.init.take() {
             child::kill_and_wait(init.pidfd.as_fd());
         }
-        (self.net, self.ipc, self.uts, self.shm) = (None, None, None, None);
+        (self.net, self.ipc, self.uts, self.user, self.shm) = (None, None, None, None, None);
         if let Some(path) = &self.pinned {
             unpin(path)?;
             self.pinned = None;
@@ -154,11 +162,6 @@ impl PodNamespaces {
         }
         Ok(())
     }
-}
-
-fn pidfd_of(pid: u32) -> Result<OwnedFd, Error> {
-    let number = Pid::from_raw(pid as i32).ok_or_else(|| Error::invalid(Step::Pod, "pid 0 was reported"))?;
-    pidfd_open(number, PidfdFlags::empty()).at(Step::Pod, || format!("open the pidfd of {pid}"))
 }
 
 /// Where the network namespace comes from.
@@ -217,9 +220,19 @@ impl Maker<'_> {
 
     fn make(&self) -> Result<(), Error> {
         process::begin()?;
-        let own = self.enter_new()?;
+        let own =
+            Owned { net: self.netns.is_some(), ipc: !self.options.host_ipc, uts: !self.options.host_network };
+        let user = self.enter_new(own)?;
         self.configure(own)?;
         let mut made = Vec::new();
+        if let Some(user) = user {
+            user.enter()?;
+            user::become_root()?;
+            made.push((Attached::User, user.file));
+        }
+        // From inside: parameters of the IPC namespace are its own root's.
+        let parameters = self.options.sysctls.iter().map(|(name, value)| (name.as_str(), value.as_str()));
+        sysctl::write(parameters, own)?;
         for (kind, wanted) in [(Attached::Net, own.net), (Attached::Ipc, own.ipc), (Attached::Uts, own.uts)] {
             if wanted {
                 made.push((kind, namespace_file(kind)?));
@@ -237,10 +250,8 @@ impl Maker<'_> {
         Ok(())
     }
 
-    /// Leaves the host's namespaces for new ones, or the one to be joined.
-    fn enter_new(&self) -> Result<Owned, Error> {
-        let own =
-            Owned { net: self.netns.is_some(), ipc: !self.options.host_ipc, uts: !self.options.host_network };
+    /// Leaves the host's namespaces for new ones, or the one to be joined. The user namespace is made but not entered.
+    fn enter_new(&self, own: Owned) -> Result<Option<UserNamespace>, Error> {
         let mut kinds = 0;
         if let Some(NetworkPlan::New(_)) = self.netns {
             kinds |= libc::CLONE_NEWNET;
@@ -251,7 +262,7 @@ impl Maker<'_> {
         if own.uts {
             kinds |= libc::CLONE_NEWUTS;
         }
-        sys::unshare(kinds).at(Step::Pod, || "unshare".into())?;
+        let user = self.leave_host(kinds)?;
         match self.netns {
             Some(NetworkPlan::New(path)) => pin(path)?,
             Some(NetworkPlan::Join(file)) => {
@@ -260,7 +271,17 @@ impl Maker<'_> {
             }
             None => {}
         }
-        Ok(own)
+        Ok(user)
+    }
+
+    fn leave_host(&self, kinds: libc::c_int) -> Result<Option<UserNamespace>, Error> {
+        let Some(mappings) = &self.options.users else {
+            sys::unshare(kinds).at(Step::Pod, || "unshare".into())?;
+            return Ok(None);
+        };
+        let anchor = Anchor::create(mappings, kinds)?;
+        anchor.join(kinds)?;
+        anchor.user_namespace().map(Some)
     }
 
     fn configure(&self, own: Owned) -> Result<(), Error> {
@@ -271,8 +292,7 @@ impl Maker<'_> {
             let name = &self.options.hostname;
             rustix::system::sethostname(name.as_bytes()).at(Step::Hostname, || format!("set {name:?}"))?;
         }
-        let parameters = self.options.sysctls.iter().map(|(name, value)| (name.as_str(), value.as_str()));
-        sysctl::write(parameters, own)
+        Ok(())
     }
 
     /// A mount namespace with nothing in it but a tmpfs: containers enter it to copy that mount. The host's mount table
@@ -281,8 +301,8 @@ impl Maker<'_> {
         let what = || "make the pod's /dev/shm".to_owned();
         let size = if self.options.shm_size == 0 { DEFAULT_SHM } else { self.options.shm_size };
         let options = Options::parse(&["nosuid", "nodev", "noexec", "mode=1777", &format!("size={size}")])?;
-        let shm = filesystem::mount("tmpfs", "shm", &options)?;
         sys::unshare(libc::CLONE_NEWNS).at(Step::Pod, what)?;
+        let shm = filesystem::mount("tmpfs", "shm", &options)?;
         let namespace =
             open("/proc/self/ns/mnt", OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty()).at(Step::Pod, what)?;
         mount_change("/", MountPropagationFlags::PRIVATE | MountPropagationFlags::REC).at(Step::Pod, what)?;

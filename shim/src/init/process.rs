@@ -4,6 +4,7 @@ use super::capabilities::{self, Sets};
 use super::channel::{self, Attached, Report};
 use super::command::Command;
 use super::error::At;
+use super::idmap::IdMappings;
 use super::security::Label;
 use super::terminal::{self, Terminal};
 use super::{Error, Stdio, Step, cwd, devices, limits, user};
@@ -33,8 +34,23 @@ pub(super) fn begin() -> Result<(), Error> {
 }
 
 impl<'a> Process<'a> {
-    /// Checks the spec and opens what is needed of the host.
-    pub(super) fn prepare(spec: &'a spec::Process, terminal: bool, stdio: &'a Stdio) -> Result<Self, Error> {
+    /// Checks the spec and does what needs the host's privileges. `users` maps the ids, if the process will be in a user namespace.
+    pub(super) fn prepare(
+        spec: &'a spec::Process,
+        terminal: bool,
+        stdio: &'a Stdio,
+        users: Option<&IdMappings>,
+    ) -> Result<Self, Error> {
+        let mut owner = spec.user.uid;
+        if let Some(users) = users {
+            users.check(&spec.user)?;
+            limits::raise(&spec.rlimits)?;
+            owner = users.host_uid(owner)?;
+        }
+        [&stdio.stdin, &stdio.stdout, &stdio.stderr]
+            .into_iter()
+            .flatten()
+            .try_for_each(|pipe| own_pipe(pipe.as_fd(), owner))?;
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let proc =
             rustix::fs::open("/proc", flags, Mode::empty()).at(Step::Process, || "open /proc".into())?;
@@ -91,6 +107,7 @@ impl<'a> Process<'a> {
     fn streams(&self, terminal: Option<&Terminal>) -> Result<(), Error> {
         if let Some(terminal) = terminal {
             terminal.control()?;
+            own(terminal.slave.as_fd(), self.spec.user.uid)?;
         }
         let given = [&self.stdio.stdin, &self.stdio.stdout, &self.stdio.stderr];
         for (number, given) in given.into_iter().enumerate() {
@@ -98,21 +115,18 @@ impl<'a> Process<'a> {
                 Some(terminal) => terminal.slave.as_fd(),
                 None => given.as_ref().unwrap_or(&self.null).as_fd(),
             };
-            self.own(stream)?;
             sys::place(stream, number as i32).at(Step::Process, || format!("set up stream {number}"))?;
         }
         Ok(())
     }
+}
 
-    /// Lets the user open his streams again by `/dev/stdout` and the like: pipes and terminals become his.
-    fn own(&self, stream: BorrowedFd<'_>) -> Result<(), Error> {
-        let what = || "stat a stream".to_owned();
-        let kind = FileType::from_raw_mode(fstat(stream).at(Step::Process, what)?.st_mode);
-        let ours = kind == FileType::Fifo || (self.terminal && kind == FileType::CharacterDevice);
-        if ours {
-            let (uid, group) = (Uid::from_raw(self.spec.user.uid), None::<Gid>);
-            fchown(stream, Some(uid), group).at(Step::Process, || "own a stream".into())?;
-        }
-        Ok(())
-    }
+/// Lets the user open his streams again by `/dev/stdout` and the like.
+fn own_pipe(stream: BorrowedFd<'_>, uid: u32) -> Result<(), Error> {
+    let mode = fstat(stream).at(Step::Process, || "stat a stream".into())?.st_mode;
+    if FileType::from_raw_mode(mode) == FileType::Fifo { own(stream, uid) } else { Ok(()) }
+}
+
+fn own(stream: BorrowedFd<'_>, uid: u32) -> Result<(), Error> {
+    fchown(stream, Some(Uid::from_raw(uid)), None::<Gid>).at(Step::Process, || "own a stream".into())
 }

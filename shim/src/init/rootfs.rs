@@ -1,22 +1,53 @@
 //! The root filesystem: mounted in the container's own mount namespace, never seen by the host, then made `/`.
 
 use super::error::{At, Errno};
+use super::idmap::IdMappings;
 use super::inroot::{Create, InRoot};
 use super::options::{self, Options};
+use super::userns::UserNamespace;
 use super::{Error, RootfsMount, Step, filesystem};
 use crate::sys::{self, MountAttributes};
 use rustix::fs::CWD;
-use rustix::mount::{FsOpenFlags, MountPropagationFlags, UnmountFlags, fsopen, mount_change, unmount};
+use rustix::mount::{
+    FsOpenFlags, MountPropagationFlags, MoveMountFlags, UnmountFlags, fsopen, mount_change, move_mount,
+    unmount,
+};
 use rustix::process::{chdir, fchdir, pivot_root};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
-/// Mounts the root filesystem over the bundle directory, which nothing needs any longer in this namespace.
-pub(super) fn mount(mounts: &[RootfsMount], bundle: &Path, root_path: &str) -> Result<OwnedFd, Error> {
+/// A container's root filesystem.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Rootfs<'a> {
+    pub(super) mounts: &'a [RootfsMount],
+    pub(super) bundle: &'a Path,
+    /// Where it is when there are no mounts.
+    pub(super) path: &'a str,
+}
+
+impl Rootfs<'_> {
+    /// Mounts it with the host's privileges for a container that will not have them, attached nowhere.
+    pub(super) fn prepare(&self, user: &UserNamespace) -> Result<OwnedFd, Error> {
+        match self.mounts {
+            [] => copy_ready(self.bundle, self.path),
+            [mount] if mount.kind == "overlay" => Overlay::parse(mount)?.prepare(self.bundle, user),
+            [mount] => detached(mount),
+            _ => Err(Error::Unsupported("several rootfs mounts in a user namespace are".into())),
+        }
+    }
+}
+
+/// Puts the root filesystem over the bundle directory, which nothing needs any longer in this namespace: what was prepared, or
+/// what is mounted now.
+pub(super) fn mount(rootfs: Rootfs<'_>, prepared: Option<OwnedFd>) -> Result<OwnedFd, Error> {
     let rslave = MountPropagationFlags::DOWNSTREAM | MountPropagationFlags::REC;
     mount_change("/", rslave).at(Step::Rootfs, || "detach from the host's mounts".into())?;
-    let Some((first, others)) = mounts.split_first() else {
-        return bind_prepared(bundle, root_path);
+    let bundle = rootfs.bundle;
+    if let Some(prepared) = prepared {
+        return over(prepared, bundle);
+    }
+    let Some((first, others)) = rootfs.mounts.split_first() else {
+        return over(copy_ready(bundle, rootfs.path)?, bundle);
     };
     let root = mount_first(first, bundle)?;
     for mount in others {
@@ -31,28 +62,28 @@ fn describe(mount: &RootfsMount) -> String {
     format!("{} from {:?} with {:?}", mount.kind, mount.source, mount.options)
 }
 
-fn bind_prepared(bundle: &Path, root_path: &str) -> Result<OwnedFd, Error> {
+fn copy_ready(bundle: &Path, root_path: &str) -> Result<OwnedFd, Error> {
     let path = bundle.join(if root_path.is_empty() { "rootfs" } else { root_path });
     let what = || format!("root.path {}", path.display());
     let tree = filesystem::copy(&path, true).at(Step::Rootfs, what)?;
     filesystem::apply(tree.as_fd(), &Options::default()).at(Step::Rootfs, what)?;
-    over(tree, bundle)
+    Ok(tree)
 }
 
 fn mount_first(mount: &RootfsMount, bundle: &Path) -> Result<OwnedFd, Error> {
     if mount.kind != "overlay" {
         return over(detached(mount)?, bundle);
     }
-    let layers = Overlay::parse(mount)?;
-    match layers.detached()? {
+    let layers = Overlay::parse(mount)?.unmapped()?;
+    match layers.detached(&[])? {
         Some(tree) => over(tree, bundle),
         None => layers.mount_classic(bundle),
     }
 }
 
 fn over(tree: OwnedFd, bundle: &Path) -> Result<OwnedFd, Error> {
-    let flags = rustix::mount::MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH;
-    rustix::mount::move_mount(&tree, "", CWD, bundle, flags)
+    let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH;
+    move_mount(&tree, "", CWD, bundle, flags)
         .at(Step::Rootfs, || format!("attach to {}", bundle.display()))?;
     Ok(tree)
 }
@@ -61,7 +92,7 @@ fn over(tree: OwnedFd, bundle: &Path) -> Result<OwnedFd, Error> {
 fn detached(mount: &RootfsMount) -> Result<OwnedFd, Error> {
     let options = Options::parse(&mount.options)?;
     if mount.kind == "overlay" {
-        let overlay = Overlay::parse(mount)?.detached()?;
+        let overlay = Overlay::parse(mount)?.unmapped()?.detached(&[])?;
         return overlay
             .ok_or_else(|| Error::Unsupported("overlays beside the root on this kernel are".into()));
     }
@@ -80,6 +111,8 @@ fn detached(mount: &RootfsMount) -> Result<OwnedFd, Error> {
 struct Overlay {
     lower: Vec<String>,
     options: Options,
+    /// How the layers' ids are to be shown. `upperdir` is taken as it is.
+    ids: IdMappings,
 }
 
 impl Overlay {
@@ -89,23 +122,82 @@ impl Overlay {
             .parameter("lowerdir")
             .map(split_layers)
             .ok_or_else(|| Error::invalid(Step::Rootfs, "an overlay without lowerdir"))?;
-        options.parameters.retain(|(name, _)| name != "lowerdir");
-        Ok(Self { lower, options })
+        let ids = match (options.parameter("uidmap"), options.parameter("gidmap")) {
+            (None, None) => IdMappings::default(),
+            (uids, gids) => IdMappings::parse(uids.unwrap_or_default(), gids.unwrap_or_default())?,
+        };
+        options.parameters.retain(|(name, _)| !["lowerdir", "uidmap", "gidmap"].contains(&name.as_str()));
+        Ok(Self { lower, options, ids })
     }
 
-    /// Layer by layer with the new mount API; `None` when the kernel (before 6.7) does not know `lowerdir+`, or a path is too
-    /// long for it.
-    fn detached(&self) -> Result<Option<OwnedFd>, Error> {
+    /// Refuses mapped layers where nobody could own what they show.
+    fn unmapped(self) -> Result<Self, Error> {
+        match self.ids.is_empty() {
+            true => Ok(self),
+            false => Err(Error::invalid(Step::Rootfs, "uidmap of an overlay without a user namespace")),
+        }
+    }
+
+    /// Attached nowhere, with the layers' ids mapped if that is asked for.
+    fn prepare(&self, bundle: &Path, user: &UserNamespace) -> Result<OwnedFd, Error> {
+        let views = self.mapped_layers(user)?;
+        match self.detached(&views)? {
+            Some(tree) => Ok(tree),
+            None => self.prepare_by_path(bundle, &views),
+        }
+    }
+
+    /// The layers as mounts that show their ids mapped; none if that is not asked for.
+    fn mapped_layers(&self, user: &UserNamespace) -> Result<Vec<OwnedFd>, Error> {
+        if self.ids.is_empty() {
+            return Ok(Vec::new());
+        }
+        let namespace = UserNamespace::that_maps(&self.ids, Some(user))?;
+        let view = |layer: &String| {
+            let what = || format!("map the ids of layer {layer:?}, which its file system must be able to");
+            let view = filesystem::copy(Path::new(layer), false).at(Step::Rootfs, what)?;
+            filesystem::map_ids(view.as_fd(), false, &namespace).at(Step::Rootfs, what)?;
+            Ok(view)
+        };
+        self.lower.iter().map(view).collect()
+    }
+
+    /// For kernels that take layers by path only: the views lie over the layers, in a mount namespace of the caller's own.
+    fn prepare_by_path(&self, bundle: &Path, views: &[OwnedFd]) -> Result<OwnedFd, Error> {
+        let what = || "mount its layers in private".to_owned();
+        sys::unshare(libc::CLONE_NEWNS).at(Step::Rootfs, what)?;
+        let private = MountPropagationFlags::PRIVATE | MountPropagationFlags::REC;
+        mount_change("/", private).at(Step::Rootfs, what)?;
+        for (layer, view) in self.lower.iter().zip(views) {
+            let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH;
+            move_mount(view, "", CWD, layer.as_str(), flags).at(Step::Rootfs, what)?;
+        }
+        match self.detached(&[])? {
+            Some(tree) => Ok(tree),
+            None => {
+                let root = self.mount_classic(bundle)?;
+                filesystem::copy_of(root.as_fd(), false).at(Step::Rootfs, what)
+            }
+        }
+    }
+
+    /// Layer by layer with the new mount API, by `views` of the layers if there are any, else by path. `None` when the kernel does
+    /// not know `lowerdir+` (before 6.7) or takes no mounts for it (before 6.15), or a path is too long for it.
+    fn detached(&self, views: &[OwnedFd]) -> Result<Option<OwnedFd>, Error> {
         const LONGEST_VALUE: usize = 255;
-        if self.lower.iter().any(|layer| layer.len() > LONGEST_VALUE) {
+        if views.is_empty() && self.lower.iter().any(|layer| layer.len() > LONGEST_VALUE) {
             return Ok(None);
         }
         let context = fsopen("overlay", FsOpenFlags::FSOPEN_CLOEXEC).at(Step::Rootfs, || "overlay".into())?;
         let context = context.as_fd();
         filesystem::set(context, "source", Some("overlay"))?;
         for (index, layer) in self.lower.iter().enumerate() {
-            match filesystem::set(context, "lowerdir+", Some(layer)) {
-                Err(Error::Os { cause, .. }) if index == 0 && cause == Errno(libc::EINVAL) => {
+            let added = match views.get(index) {
+                Some(view) => filesystem::set_to_mount(context, "lowerdir+", view.as_fd()),
+                None => filesystem::set(context, "lowerdir+", Some(layer)),
+            };
+            match added {
+                Err(Error::Os { cause: Errno(libc::EINVAL | libc::EBADF), .. }) if index == 0 => {
                     return Ok(None);
                 }
                 other => other?,
@@ -236,10 +328,58 @@ mod tests {
         assert!(matches!(Overlay::parse(&mount), Err(Error::Invalid { step: Step::Rootfs, .. })));
     }
 
-    /// What a kernel without `lowerdir+` gets: in a fork, because directory and mount namespace are the process's own.
+    fn need_root() {
+        assert!(rustix::process::geteuid().is_root(), "needs root: sudo -E cargo test -p berth-shim root_");
+    }
+
+    /// Directories, mounts and namespaces are a process's own: the exit code of one that does `work`, 255 for an error.
+    fn in_fork(work: impl FnOnce() -> Result<u8, Error>) -> i32 {
+        let child = sys::fork(|| work().unwrap_or(255)).unwrap();
+        let child = rustix::process::Pid::from_raw(child as i32);
+        let (_, status) =
+            rustix::process::waitpid(child, rustix::process::WaitOptions::empty()).unwrap().unwrap();
+        status.exit_status().unwrap()
+    }
+
+    /// What kernels get that take layers by path only. The ids are asked of the tree, which is attached nowhere.
+    #[test]
+    fn root_mapped_layers_may_lie_over_their_paths_in_private() {
+        need_root();
+        let base = tempfile::tempdir().unwrap();
+        let path = |name: &str| base.path().join(name).display().to_string();
+        for name in ["one", "two", "upper", "work", "bundle"] {
+            fs::create_dir(path(name)).unwrap();
+        }
+        fs::write(base.path().join("two/file"), "").unwrap();
+        let options = vec![
+            format!("lowerdir={}:{}", path("one"), path("two")),
+            format!("upperdir={}", path("upper")),
+            format!("workdir={}", path("work")),
+            "uidmap=0:100:10".to_owned(),
+            "gidmap=0:50:10".to_owned(),
+        ];
+        let mount = RootfsMount { kind: "overlay".into(), options, ..RootfsMount::default() };
+        let owner = |by_path: bool| -> Result<u8, Error> {
+            let overlay = Overlay::parse(&mount)?;
+            let user = UserNamespace::create(&overlay.ids)?;
+            let tree = if by_path {
+                overlay.prepare_by_path(&base.path().join("bundle"), &overlay.mapped_layers(&user)?)?
+            } else {
+                overlay.prepare(&base.path().join("bundle"), &user)?
+            };
+            let found = rustix::fs::statat(&tree, "file", rustix::fs::AtFlags::empty());
+            let found = found.at(Step::Rootfs, String::new)?;
+            Ok((found.st_uid + found.st_gid) as u8)
+        };
+        assert_eq!(in_fork(|| owner(false)), 150);
+        assert_eq!(in_fork(|| owner(true)), 150);
+        let mounted = fs::read_to_string("/proc/self/mountinfo").unwrap();
+        assert!(!mounted.contains(base.path().to_str().unwrap()), "seen by the host");
+    }
+
     #[test]
     fn root_sixty_layers_fit_into_the_classic_mount_too() {
-        assert!(rustix::process::geteuid().is_root(), "needs root: sudo -E cargo test -p berth-shim root_");
+        need_root();
         let base = tempfile::tempdir().unwrap();
         let layers: Vec<_> = (0..60).map(|n| base.path().join(format!("{n:0>50}/fs"))).collect();
         for (number, layer) in layers.iter().enumerate() {
@@ -251,20 +391,14 @@ mod tests {
         let lower: Vec<_> = layers.iter().map(|layer| layer.display().to_string()).collect();
         let options = vec![format!("lowerdir={}", lower.join(":")), "ro".to_owned()];
         let mount = RootfsMount { kind: "overlay".into(), options, ..RootfsMount::default() };
-        let child = sys::fork(|| {
-            let mounted = || -> Result<usize, Error> {
-                sys::unshare(libc::CLONE_NEWNS).at(Step::Rootfs, String::new)?;
-                let private = MountPropagationFlags::PRIVATE | MountPropagationFlags::REC;
-                mount_change("/", private).at(Step::Rootfs, String::new)?;
-                drop(Overlay::parse(&mount)?.mount_classic(&bundle)?);
-                Ok(fs::read_dir(&bundle).at(Step::Rootfs, String::new)?.count())
-            };
-            mounted().map_or(255, |count| count as u8)
+        let count = in_fork(|| {
+            sys::unshare(libc::CLONE_NEWNS).at(Step::Rootfs, String::new)?;
+            let private = MountPropagationFlags::PRIVATE | MountPropagationFlags::REC;
+            mount_change("/", private).at(Step::Rootfs, String::new)?;
+            drop(Overlay::parse(&mount)?.mount_classic(&bundle)?);
+            Ok(fs::read_dir(&bundle).at(Step::Rootfs, String::new)?.count() as u8)
         });
-        let child = rustix::process::Pid::from_raw(child.unwrap() as i32);
-        let (_, status) =
-            rustix::process::waitpid(child, rustix::process::WaitOptions::empty()).unwrap().unwrap();
-        assert_eq!(status.exit_status(), Some(60));
+        assert_eq!(count, 60);
         assert_eq!(fs::read_dir(&bundle).unwrap().count(), 0, "seen by the host");
     }
 }

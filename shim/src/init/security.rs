@@ -14,9 +14,6 @@ pub(super) fn refuse_unsupported(linux: &Linux) -> Result<(), Error> {
     if linux.seccomp.is_some() {
         return Err(Error::Unsupported("seccomp profiles are".into()));
     }
-    if !linux.uid_mappings.is_empty() || !linux.gid_mappings.is_empty() {
-        return Err(Error::Unsupported("user namespaces are".into()));
-    }
     if !linux.mount_label.is_empty() {
         return Err(Error::Unsupported("SELinux mount labels are".into()));
     }

@@ -4,20 +4,22 @@
 use super::channel::{self, Report};
 use super::command::Command;
 use super::error::At;
+use super::idmap::IdMappings;
 use super::inroot::InRoot;
-use super::mounts::{self, Prepared};
+use super::mounts::{self, Prepared, Sources};
 use super::namespaces::Namespaces;
 use super::process::{self, Process};
+use super::rootfs::Rootfs;
 use super::{
     CreateRequest, Error, ExecProcess, ExecRequest, Step, cwd, devices, limits, masks, rootfs, security,
-    sysctl,
+    sysctl, user, userns,
 };
 use crate::cgroup::{Cgroup, Door};
 use crate::spec::{self, Spec};
 use crate::sys;
 use rustix::system::{setdomainname, sethostname};
 use std::convert::Infallible;
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
 /// The stage of a new container; gives the exit code.
@@ -53,8 +55,9 @@ fn stage_create(request: &CreateRequest<'_>, socket: BorrowedFd<'_>) -> Result<(
     let spec = read_spec(request.bundle)?;
     security::refuse_unsupported(&spec.linux)?;
     limits::set_oom_score(spec.process.oom_score_adj)?;
-    let process = Process::prepare(&spec.process, request.terminal, &request.stdio)?;
-    let namespaces = Namespaces::plan(&spec.linux.namespaces, request.pod)?;
+    let namespaces = Namespaces::plan(&spec.linux, request.pod)?;
+    let users = namespaces.user.as_ref().map(|user| &user.mappings);
+    let process = Process::prepare(&spec.process, request.terminal, &request.stdio, users)?;
     let cgroup = Cgroup::create(&spec.linux.cgroups_path, &spec.linux.resources)?;
     let container = Container { request, spec: &spec, namespaces: &namespaces };
     container.spawn(process, &cgroup, socket).inspect_err(|_| {
@@ -71,14 +74,22 @@ struct Container<'a> {
 
 impl Container<'_> {
     fn spawn(&self, process: Process<'_>, cgroup: &Cgroup, socket: BorrowedFd<'_>) -> Result<(), Error> {
-        let mounts = mounts::prepare(&self.spec.mounts, self.request.pod, cgroup)?;
+        let (pod, user, devices) =
+            (self.request.pod, self.namespaces.user.as_ref(), &self.spec.linux.devices);
+        let mounts = mounts::prepare(&self.spec.mounts, Sources { pod, cgroup, user, devices })?;
+        let root = user.map(|user| self.rootfs().prepare(user)).transpose()?;
         let door = cgroup.door()?;
         self.namespaces.enter()?;
-        let first_process = || self.become_container(process, mounts, &door, socket);
+        let first_process = || self.become_container(process, mounts, root, &door, socket);
         let pid = sys::clone_sibling(self.namespaces.new, door.directory(), first_process)
             .at(Step::Process, || "make the container's first process".into())?;
         channel::send(socket, &Report::Spawned { pid, cgroup: self.spec.linux.cgroups_path.clone() }, &[]);
         Ok(())
+    }
+
+    fn rootfs(&self) -> Rootfs<'_> {
+        let CreateRequest { rootfs: mounts, bundle, .. } = self.request;
+        Rootfs { mounts, bundle, path: &self.spec.root.path }
     }
 
     /// The whole life of the container's first process up to execve.
@@ -86,13 +97,15 @@ impl Container<'_> {
         &self,
         mut process: Process<'_>,
         mounts: Vec<Prepared<'_>>,
+        root: Option<OwnedFd>,
         door: &Door,
         socket: BorrowedFd<'_>,
     ) -> u8 {
         let code = reporting(socket, || {
-            super::user::die_with_shim()?;
+            user::die_with_shim()?;
             self.enter_namespaces(door)?;
-            self.set_up(&mut process, mounts, socket)
+            let root = self.mount_root(root)?;
+            self.set_up(&mut process, mounts, root, socket)
         });
         if code == 0 {
             last_steps(socket, &process.command, channel::wait_for_gate);
@@ -109,20 +122,30 @@ impl Container<'_> {
         if self.namespaces.new & libc::CLONE_NEWUTS != 0 {
             name_host(&self.spec.hostname, &self.spec.domainname)?;
         }
+        Ok(())
+    }
+
+    /// In a user namespace only the host's root finds the way to the bundle, and only its own root may do the rest.
+    fn mount_root(&self, prepared: Option<OwnedFd>) -> Result<OwnedFd, Error> {
+        let root = rootfs::mount(self.rootfs(), prepared)?;
+        if self.namespaces.user.is_some() {
+            user::become_root()?;
+        }
         let parameters = self.spec.linux.sysctl.iter().map(|(name, value)| (name.as_str(), value.as_str()));
-        sysctl::write(parameters, self.namespaces.owned)
+        sysctl::write(parameters, self.namespaces.owned)?;
+        Ok(root)
     }
 
     fn set_up(
         &self,
         process: &mut Process<'_>,
         mounts: Vec<Prepared<'_>>,
+        root: OwnedFd,
         socket: BorrowedFd<'_>,
     ) -> Result<(), Error> {
         let (spec, linux) = (self.spec, &self.spec.linux);
         let label = process.label()?;
         rustix::process::umask(rustix::fs::Mode::empty());
-        let root = rootfs::mount(self.request.rootfs, self.request.bundle, &spec.root.path)?;
         let inside = InRoot(root.as_fd());
         mounts::attach(mounts, inside)?;
         if !mounts::binds_dev(&spec.mounts) {
@@ -171,17 +194,51 @@ fn stage_exec(request: &ExecRequest<'_>, socket: BorrowedFd<'_>) -> Result<(), E
     process::begin()?;
     let spec = exec_spec(request)?;
     limits::set_oom_score(spec.oom_score_adj)?;
-    let process = Process::prepare(&spec, request.terminal, &request.stdio)?;
+    let place = Place::of(request)?;
+    let process = Process::prepare(&spec, request.terminal, &request.stdio, place.users.as_ref())?;
     let door = request.cgroup.door()?;
-    let container = request.container;
-    let kinds =
-        libc::CLONE_NEWNS | libc::CLONE_NEWNET | libc::CLONE_NEWIPC | libc::CLONE_NEWUTS | libc::CLONE_NEWPID;
-    sys::setns(container, kinds)
-        .at(Step::Namespace, || format!("join the container of process {}", request.container_pid))?;
-    let pid = sys::clone_sibling(0, door.directory(), || become_exec(process, container, &door, socket))
+    place.enter()?;
+    let pid = sys::clone_sibling(0, door.directory(), || become_exec(process, &place, &door, socket))
         .at(Step::Process, || "make the process".into())?;
     channel::send(socket, &Report::Spawned { pid, cgroup: String::new() }, &[]);
     Ok(())
+}
+
+/// The namespaces of the container that an exec goes to.
+struct Place<'a> {
+    container: BorrowedFd<'a>,
+    pid: u32,
+    users: Option<IdMappings>,
+    own_cgroups: bool,
+}
+
+impl<'a> Place<'a> {
+    /// What is read by pid holds once the process was joined by its descriptor: it was alive then, so the pid was its own.
+    fn of(request: &ExecRequest<'a>) -> Result<Self, Error> {
+        let (container, pid) = (request.container, request.container_pid);
+        let users = userns::mappings_of(pid).at(Step::Namespace, || joining(pid))?;
+        let own_cgroups = !userns::is_own(pid, "cgroup").at(Step::Namespace, || joining(pid))?;
+        Ok(Self { container, pid, users, own_cgroups })
+    }
+
+    /// Joins all that can be joined before the process is in its cgroup.
+    fn enter(&self) -> Result<(), Error> {
+        let user = if self.users.is_some() { libc::CLONE_NEWUSER } else { 0 };
+        let others = libc::CLONE_NEWNS | libc::CLONE_NEWNET | libc::CLONE_NEWIPC | libc::CLONE_NEWUTS;
+        self.join(user | others | libc::CLONE_NEWPID)
+    }
+
+    fn enter_cgroups(&self) -> Result<(), Error> {
+        if self.own_cgroups { self.join(libc::CLONE_NEWCGROUP) } else { Ok(()) }
+    }
+
+    fn join(&self, kinds: libc::c_int) -> Result<(), Error> {
+        sys::setns(self.container, kinds).at(Step::Namespace, || joining(self.pid))
+    }
+}
+
+fn joining(pid: u32) -> String {
+    format!("join the container of process {pid}")
 }
 
 fn exec_spec(request: &ExecRequest<'_>) -> Result<spec::Process, Error> {
@@ -195,16 +252,14 @@ fn exec_spec(request: &ExecRequest<'_>) -> Result<spec::Process, Error> {
     }
 }
 
-fn become_exec(
-    mut process: Process<'_>,
-    container: BorrowedFd<'_>,
-    door: &Door,
-    socket: BorrowedFd<'_>,
-) -> u8 {
+fn become_exec(mut process: Process<'_>, place: &Place<'_>, door: &Door, socket: BorrowedFd<'_>) -> u8 {
     let code = reporting(socket, || {
-        super::user::die_with_shim()?;
+        user::die_with_shim()?;
         door.enter()?;
-        sys::setns(container, libc::CLONE_NEWCGROUP).at(Step::Namespace, || "join Cgroup".into())?;
+        place.enter_cgroups()?;
+        if place.users.is_some() {
+            user::become_root()?;
+        }
         rustix::process::setsid().at(Step::Process, || "lead a session".into())?;
         let label = process.label()?;
         let terminal = process.terminal()?;

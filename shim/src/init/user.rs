@@ -30,6 +30,12 @@ pub(super) fn become_user(process: &spec::Process, capabilities: &Sets) -> Resul
     die_with_shim()
 }
 
+/// Becomes root of the user namespace that the process has entered: until now it is nobody there, and yet root to the host's files.
+pub(super) fn become_root() -> Result<(), Error> {
+    change_ids(&spec::User::default()).at(Step::User, || "become root of the user namespace".into())?;
+    die_with_shim()
+}
+
 fn change_ids(user: &spec::User) -> Result<(), rustix::io::Errno> {
     let groups: Vec<_> = user.additional_gids.iter().map(|gid| Gid::from_raw(*gid)).collect();
     let (uid, gid) = (Uid::from_raw(user.uid), Gid::from_raw(user.gid));

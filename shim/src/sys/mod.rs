@@ -10,7 +10,7 @@ mod ready;
 pub(crate) use link::bring_up;
 pub(crate) use mount::{MountAttributes, mount_setattr};
 pub(crate) use process::{
-    clone_sibling, close_all, exit_quietly_on_children, fork, keep_only, leave, place, reset_signals, setns,
-    sleep_for_ever, unshare,
+    clone_child, clone_sibling, close_all, exit_quietly_on_children, fork, keep_only, leave, place,
+    reset_signals, setns, sleep_for_ever, unshare,
 };
 pub(crate) use ready::watched;

@@ -50,9 +50,20 @@ pub(crate) fn clone_sibling(
         args.flags |= CLONE_INTO_CGROUP;
         args.cgroup = cgroup.as_raw_fd() as u64;
     }
+    clone(&args, child)
+}
+
+/// Runs `child` in a child of the caller's own, made with the `CLONE_NEW*` of `namespaces`. The caller must have one thread only.
+pub(crate) fn clone_child(namespaces: libc::c_int, child: impl FnOnce() -> u8) -> io::Result<u32> {
+    let args =
+        CloneArgs { flags: namespaces as u64, exit_signal: libc::SIGCHLD as u64, ..CloneArgs::default() };
+    clone(&args, child)
+}
+
+fn clone(args: &CloneArgs, child: impl FnOnce() -> u8) -> io::Result<u32> {
     // SAFETY: without CLONE_VM and without a stack of its own the new process runs on a copy of this one's memory, as after
     // fork; with one thread in the caller no lock can be held by somebody who is missing in the copy.
-    let pid = unsafe { libc::syscall(libc::SYS_clone3, &raw const args, size_of::<CloneArgs>()) };
+    let pid = unsafe { libc::syscall(libc::SYS_clone3, args as *const CloneArgs, size_of::<CloneArgs>()) };
     match pid {
         -1 => Err(io::Error::last_os_error()),
         0 => finish(child),

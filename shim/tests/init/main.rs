@@ -11,3 +11,4 @@ mod pods;
 mod process;
 mod support;
 mod terminals;
+mod users;
