@@ -324,6 +324,8 @@ impl Container {
     pub async fn prepare_delete(&self) -> Result<Exit, Error> {
         match self.phase() {
             Phase::Stopped(exit) => Ok(exit),
+            // Its output is still being passed on.
+            _ if self.process.has_ended() => Ok(self.wait().await),
             Phase::Created => {
                 self.kill(KILL, true)?;
                 Ok(self.wait().await)

@@ -119,11 +119,10 @@ impl Events {
         self.publish("/tasks/resumed", "containerd.events.TaskResumed", &event);
     }
 
-    /// A container is forgotten, or with `exec` only that exec.
-    pub fn deleted(&self, container: &str, exec: &str, pid: u32, exit: &Exit) {
+    /// A container is forgotten.
+    pub fn deleted(&self, container: &str, pid: u32, exit: &Exit) {
         let event = TaskDelete {
             container_id: container.to_owned(),
-            id: exec.to_owned(),
             pid,
             exit_status: exit.code,
             exited_at: MessageField::some(timestamp(exit.finished_at)),

@@ -3,6 +3,7 @@
 use crate::exit::Exit;
 use crate::sys::child::pidfd_signal;
 use crate::sys::watched;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Pid, PidfdFlags, WaitId, WaitIdOptions, pidfd_open, waitid};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -33,6 +34,12 @@ impl Process {
     /// Sends a signal; no error when the process has ended already.
     pub fn signal(&self, signal: i32) -> io::Result<()> {
         ignore_gone(pidfd_signal(self.as_fd(), signal))
+    }
+
+    /// Whether it has ended, reaped or not.
+    pub fn has_ended(&self) -> bool {
+        let mut asked = [PollFd::new(self, PollFlags::IN)];
+        poll(&mut asked, Some(&Timespec::default())).is_ok_and(|ready| ready > 0)
     }
 
     /// Waits for its end and reaps it. To be awaited by one owner only.

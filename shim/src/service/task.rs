@@ -94,18 +94,15 @@ impl Task for TaskService {
         let target = self.target(&request.id, &request.exec_id)?;
         let pod = Arc::clone(&self.0);
         let (pid, exit) = to_end(async move {
-            let (id, exec_id, pid, exit) = match target {
+            match target {
                 Target::Container(container) => {
                     let (container, exit) = pod.delete(container.id()).await?;
-                    (container.id().to_owned(), String::new(), container.pid(), exit)
+                    pod.surroundings().events.deleted(container.id(), container.pid(), &exit);
+                    Ok((container.pid(), exit))
                 }
-                Target::Exec(container, exec) => {
-                    let (pid, exit) = delete_exec(&container, &exec)?;
-                    (container.id().to_owned(), exec.id().to_owned(), pid, exit)
-                }
-            };
-            pod.surroundings().events.deleted(&id, &exec_id, pid, &exit);
-            Ok((pid, exit))
+                // The event of a deletion is that of a whole container.
+                Target::Exec(container, exec) => delete_exec(&container, &exec),
+            }
         })
         .await?;
         let exited_at = MessageField::some(timestamp(exit.finished_at));

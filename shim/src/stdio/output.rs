@@ -2,6 +2,7 @@
 
 use super::READER_PATIENCE;
 use super::cri_log::{self, CriLog, Stream};
+use super::fifo;
 use rustix::buffer::spare_capacity;
 use rustix::fs::{FileType, fstat};
 use rustix::io::Errno;
@@ -69,7 +70,11 @@ impl Drop for OutputPump {
 
 async fn pump(source: Arc<AsyncFd<OwnedFd>>, sink: Sink, ending: watch::Receiver<bool>) {
     match sink {
-        Sink::Fifo(fifo) => into_fifo(&source, &fifo, ending).await,
+        Sink::Fifo(fifo) => {
+            into_fifo(&source, &fifo, ending).await;
+            // What cannot be closed in order is closed all the same.
+            let _ = fifo::close_writer(fifo).await;
+        }
         Sink::Discard => take_all(&source, ending, |_| {}).await,
         Sink::File(file) => {
             let mut file = File::from(file);

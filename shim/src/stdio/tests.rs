@@ -76,6 +76,22 @@ async fn a_fifo_reader_may_come_after_the_process_has_printed() {
     assert_eq!(read_to_end(reader.into()).await, b"hello");
 }
 
+/// As a client that is still opening its FIFOs when an exec of its own has ended already.
+#[tokio::test]
+async fn a_fifo_reader_may_even_come_after_the_process_has_ended() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = fifo(&directory, "out");
+    let (stdio, pumps) = start("", &path);
+    File::from(stdio.stdout.unwrap()).write_all(b"hello").unwrap();
+    let finished = tokio::spawn(pumps.finish(PATIENCE));
+    for _ in 0..100 {
+        tokio::task::yield_now().await;
+    }
+    let reader = OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(&path).unwrap();
+    finished.await.unwrap();
+    assert_eq!(read_to_end(reader.into()).await, b"hello");
+}
+
 #[tokio::test]
 async fn a_fifo_reader_that_leaves_breaks_nothing_for_the_next() {
     let directory = tempfile::tempdir().unwrap();

@@ -4,8 +4,10 @@ use crate::fixture::*;
 use async_trait::async_trait;
 use containerd_shim_protos::api::*;
 use containerd_shim_protos::events::task::TaskExit;
-use containerd_shim_protos::protobuf::Message;
+use containerd_shim_protos::protobuf::well_known_types::any::Any;
+use containerd_shim_protos::protobuf::{Message, MessageField};
 use containerd_shim_protos::shim_async::{Events, create_events};
+use serde_json::json;
 use std::sync::{Arc, Mutex};
 use ttrpc::r#async::{Server, TtrpcContext};
 
@@ -20,24 +22,35 @@ impl Events for Daemon {
     }
 }
 
+impl Daemon {
+    /// Listens at `socket` until the server is dropped.
+    async fn listen(socket: &str) -> (Arc<Self>, Server) {
+        let daemon = Arc::new(Self::default());
+        let mut server = Server::new()
+            .bind(&format!("unix://{socket}"))
+            .unwrap()
+            .register_service(create_events(daemon.clone()));
+        server.start().await.unwrap();
+        (daemon, server)
+    }
+
+    fn topics(&self) -> Vec<String> {
+        self.0.lock().unwrap().iter().map(|request| request.envelope.topic.clone()).collect()
+    }
+}
+
 #[tokio::test]
 async fn root_events_reach_the_daemon_in_order() {
     let directory = tempfile::tempdir().unwrap();
     let socket = directory.path().join("events").display().to_string();
-    let daemon = Arc::new(Daemon::default());
-    let mut server = Server::new()
-        .bind(&format!("unix://{socket}"))
-        .unwrap()
-        .register_service(create_events(daemon.clone()));
-    server.start().await.unwrap();
+    let (daemon, _server) = Daemon::listen(&socket).await;
     let mut shim = Shim::start_with_events(&socket).await;
     let pid = shim.run("c", "exit 8").await;
     shim.wait("c").await;
     shim.delete("c").await.unwrap();
     until(|| daemon.0.lock().unwrap().len() == 4).await;
+    assert_eq!(daemon.topics(), ["/tasks/create", "/tasks/start", "/tasks/exit", "/tasks/delete"]);
     let told = daemon.0.lock().unwrap();
-    let topics: Vec<&str> = told.iter().map(|request| request.envelope.topic.as_str()).collect();
-    assert_eq!(topics, ["/tasks/create", "/tasks/start", "/tasks/exit", "/tasks/delete"]);
     assert!(told.iter().all(|request| request.envelope.namespace == "berth-test"));
     let exit = &told[2].envelope.event;
     assert_eq!(exit.type_url, "containerd.events.TaskExit");
@@ -45,6 +58,45 @@ async fn root_events_reach_the_daemon_in_order() {
     assert_eq!(
         (exit.container_id.as_str(), exit.id.as_str(), exit.pid, exit.exit_status),
         ("c", "c", pid, 8)
+    );
+}
+
+async fn run_exec(shim: &Shim) {
+    let (id, exec_id) = ("c".to_owned(), "e".to_owned());
+    let spec = json!({"args": ["/bin/sh", "-c", "exit 4"], "cwd": "/", "user": {"uid": 0, "gid": 0}});
+    let spec = MessageField::some(Any { value: spec.to_string().into_bytes(), ..Default::default() });
+    let exec = ExecProcessRequest { id: id.clone(), exec_id: exec_id.clone(), spec, ..Default::default() };
+    shim.task.exec(soon(), &exec).await.unwrap();
+    let start = StartRequest { id: id.clone(), exec_id: exec_id.clone(), ..Default::default() };
+    shim.task.start(soon(), &start).await.unwrap();
+    let wait = WaitRequest { id: id.clone(), exec_id: exec_id.clone(), ..Default::default() };
+    assert_eq!(shim.task.wait(soon(), &wait).await.unwrap().exit_status, 4);
+    shim.task.delete(soon(), &DeleteRequest { id, exec_id, ..Default::default() }).await.unwrap();
+}
+
+#[tokio::test]
+async fn root_an_exec_has_events_of_its_own_but_the_deletion_is_the_containers() {
+    let directory = tempfile::tempdir().unwrap();
+    let socket = directory.path().join("events").display().to_string();
+    let (daemon, _server) = Daemon::listen(&socket).await;
+    let mut shim = Shim::start_with_events(&socket).await;
+    shim.run("c", "exec sleep 1000").await;
+    run_exec(&shim).await;
+    shim.kill("c", 9).await.unwrap();
+    shim.wait("c").await;
+    shim.delete("c").await.unwrap();
+    until(|| daemon.topics().last().is_some_and(|topic| topic == "/tasks/delete")).await;
+    assert_eq!(
+        daemon.topics(),
+        [
+            "/tasks/create",
+            "/tasks/start",
+            "/tasks/exec-added",
+            "/tasks/exec-started",
+            "/tasks/exit",
+            "/tasks/exit",
+            "/tasks/delete",
+        ]
     );
 }
 

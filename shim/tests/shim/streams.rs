@@ -76,6 +76,22 @@ async fn root_fifos_carry_input_and_output() {
 }
 
 #[tokio::test]
+async fn root_a_container_that_has_just_ended_is_deleted_once_its_output_is_passed_on() {
+    let mut shim = Shim::start().await;
+    let stdout = shim.path("out");
+    fifo(&stdout);
+    let output = stdout.display().to_string();
+    let pid = shim.try_create("c", "echo last words", |request| request.stdout = output).await.unwrap();
+    let process = pidfd(pid);
+    shim.start_task("c").await.unwrap();
+    gone(&process).await;
+    assert_eq!(shim.status("c").await, Status::RUNNING, "the shim waits for a reader");
+    let reader = tokio::task::spawn_blocking(move || fs::read_to_string(stdout).unwrap());
+    assert_eq!(shim.delete("c").await.unwrap().exit_status, 0);
+    assert_eq!(reader.await.unwrap(), "last words\n");
+}
+
+#[tokio::test]
 async fn root_closing_the_input_ends_it() {
     let mut shim = Shim::start().await;
     let stdin = shim.path("in");
