@@ -18,5 +18,6 @@ pub mod server;
 mod shim;
 pub mod spec;
 mod state;
+pub mod stats;
 mod table;
 mod watch;

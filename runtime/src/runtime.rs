@@ -22,6 +22,7 @@ use crate::{
     shim::{Launcher, Shim},
     spec::{Defaults, Host},
     state::State,
+    stats::Stats,
     table::{Entry, Table},
 };
 
@@ -60,6 +61,8 @@ pub struct Runtime {
     pub images: Images,
     /// What pods are attached to.
     pub network: Network,
+    /// What pods and containers use.
+    pub stats: Stats,
 }
 
 /// What the parts share.
@@ -99,7 +102,8 @@ impl Runtime {
         recover::recover(&shared).await?;
         Ok(Self {
             pods: Pods::new(Arc::clone(&shared)),
-            containers: Containers::new(shared),
+            containers: Containers::new(Arc::clone(&shared)),
+            stats: Stats::new(shared),
             images,
             network,
         })

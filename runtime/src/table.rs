@@ -114,6 +114,11 @@ impl<T> Table<T> {
         }
     }
 
+    /// Whether there is an entry of exactly this id.
+    pub fn has(&self, id: &str) -> bool {
+        self.read().contains_key(id)
+    }
+
     /// All entries, in no order.
     pub fn entries(&self) -> Vec<Arc<Entry<T>>> {
         self.read().values().cloned().collect()

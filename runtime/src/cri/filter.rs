@@ -22,6 +22,12 @@ impl PodFilter {
         Ok(Self { id: filter.id, state, labels: filter.label_selector })
     }
 
+    /// The filter of statistics, which knows no state.
+    pub(super) fn of_stats(filter: Option<v1::PodSandboxStatsFilter>) -> Self {
+        let filter = filter.unwrap_or_default();
+        Self { id: filter.id, state: None, labels: filter.label_selector }
+    }
+
     /// Whether it wants this one.
     pub(super) fn wants(&self, pod: &Pod) -> bool {
         pod.id.starts_with(&self.id)
@@ -44,6 +50,12 @@ impl ContainerFilter {
         let filter = filter.unwrap_or_default();
         let state = filter.state.map(|state| known("filter.state", state.state)).transpose()?;
         Ok(Self { id: filter.id, pod_id: filter.pod_sandbox_id, state, labels: filter.label_selector })
+    }
+
+    /// The filter of statistics, which knows no state.
+    pub(super) fn of_stats(filter: Option<v1::ContainerStatsFilter>) -> Self {
+        let filter = filter.unwrap_or_default();
+        Self { id: filter.id, pod_id: filter.pod_sandbox_id, state: None, labels: filter.label_selector }
     }
 
     /// Whether it wants this one.

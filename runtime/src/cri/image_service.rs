@@ -1,7 +1,5 @@
 //! The image service.
 
-use std::time::{SystemTime, UNIX_EPOCH};
-
 use berth_cri::v1::{image_service_server::ImageService, *};
 use tonic::{Request, Response, Status, codegen::BoxStream};
 
@@ -12,7 +10,7 @@ use super::{
     list::in_one_message,
     reply, request,
 };
-use crate::error::of_image;
+use crate::{error::of_image, identity, stats::DiskUsage};
 
 #[tonic::async_trait]
 impl ImageService for Cri {
@@ -74,15 +72,14 @@ impl ImageService for Cri {
         request: Request<ImageFsInfoRequest>,
     ) -> Result<Response<ImageFsInfoResponse>, Status> {
         answer("ImageFsInfo", request, async |_| {
-            let usage = self.runtime.images.usage();
-            let mountpoint = self.daemon.config.image_root().display().to_string();
-            let images = FilesystemUsage {
-                timestamp: now(),
-                fs_id: Some(FilesystemIdentifier { mountpoint }),
-                used_bytes: Some(UInt64Value { value: usage.bytes }),
-                inodes_used: Some(UInt64Value { value: usage.inodes }),
-            };
-            Ok(ImageFsInfoResponse { image_filesystems: vec![images], container_filesystems: Vec::new() })
+            let images = self.runtime.images.usage();
+            let images = DiskUsage { at: identity::now(), bytes: images.bytes, inodes: images.inodes };
+            let image_root = self.daemon.config.image_root().display().to_string();
+            let containers = self.runtime.stats.writable_layers().await;
+            Ok(ImageFsInfoResponse {
+                image_filesystems: vec![reply::filesystem(images, &image_root)],
+                container_filesystems: vec![reply::filesystem(containers, &self.container_fs())],
+            })
         })
         .await
     }
@@ -95,9 +92,4 @@ impl ImageService for Cri {
     ) -> Result<Response<Self::StreamImagesStream>, Status> {
         chunks::stream_images(self, request).await
     }
-}
-
-fn now() -> i64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    i64::try_from(since.as_nanos()).unwrap_or(i64::MAX)
 }

@@ -1,23 +1,83 @@
-//! What containers and pods use, as metrics with names and labels.
+//! What containers and pods use, as metrics with the names that cAdvisor gave them: dashboards know these.
+
+mod family;
+mod of_container;
+mod of_interface;
+#[cfg(test)]
+mod tests;
 
 use berth_cri::v1::{
-    ListMetricDescriptorsRequest, ListMetricDescriptorsResponse, ListPodSandboxMetricsRequest,
-    ListPodSandboxMetricsResponse,
+    ContainerMetrics, ListMetricDescriptorsRequest, ListMetricDescriptorsResponse,
+    ListPodSandboxMetricsRequest, ListPodSandboxMetricsResponse, PodSandboxMetrics,
 };
 use tonic::{Request, Response, Status};
 
-use super::{Cri, call::not_built};
+use self::{family::Family, of_container::Seen};
+use super::{Cri, call::answer};
+use crate::{
+    error::Result,
+    identity,
+    pod::Pod,
+    stats::{ContainerDetails, FileSystem, PodDetails},
+};
 
 pub(super) async fn list_metric_descriptors(
     _: &Cri,
-    _: Request<ListMetricDescriptorsRequest>,
+    request: Request<ListMetricDescriptorsRequest>,
 ) -> Result<Response<ListMetricDescriptorsResponse>, Status> {
-    not_built("ListMetricDescriptors")
+    answer("ListMetricDescriptors", request, async |_| {
+        let containers = of_container::FAMILIES.iter().map(Family::descriptor);
+        let interfaces = of_interface::FAMILIES.iter().map(Family::descriptor);
+        Ok(ListMetricDescriptorsResponse { descriptors: containers.chain(interfaces).collect() })
+    })
+    .await
 }
 
 pub(super) async fn list_pod_sandbox_metrics(
-    _: &Cri,
-    _: Request<ListPodSandboxMetricsRequest>,
+    cri: &Cri,
+    request: Request<ListPodSandboxMetricsRequest>,
 ) -> Result<Response<ListPodSandboxMetricsResponse>, Status> {
-    not_built("ListPodSandboxMetrics")
+    answer("ListPodSandboxMetrics", request, async |_| {
+        Ok(ListPodSandboxMetricsResponse { pod_metrics: of_pods(cri).await? })
+    })
+    .await
+}
+
+/// Of all pods that are ready, with their containers that have not ended.
+pub(super) async fn of_pods(cri: &Cri) -> Result<Vec<PodSandboxMetrics>> {
+    let file_system = cri.runtime.stats.file_system().await?;
+    let pods = cri.runtime.stats.details().await?;
+    Ok(pods.iter().map(|pod| of_pod(pod, &file_system)).collect())
+}
+
+/// Interfaces belong to the pod, everything else to its containers.
+fn of_pod(details: &PodDetails, file_system: &FileSystem) -> PodSandboxMetrics {
+    let pod = &details.pod;
+    let labels = labels(pod, &pod.id, "", "");
+    let interfaces = details.interfaces.iter();
+    let metrics = interfaces
+        .flat_map(|one| of_interface::FAMILIES.iter().flat_map(|family| family.metrics(&labels, one)));
+    PodSandboxMetrics {
+        pod_sandbox_id: pod.id.clone(),
+        metrics: metrics.collect(),
+        container_metrics: details.containers.iter().map(|one| of_container(pod, one, file_system)).collect(),
+    }
+}
+
+fn of_container(pod: &Pod, details: &ContainerDetails, file_system: &FileSystem) -> ContainerMetrics {
+    let container = &details.stats.container;
+    let config = &container.config;
+    let image = Some(&config.user_specified_image).filter(|name| !name.is_empty()).unwrap_or(&config.image);
+    let labels = labels(pod, &container.id, &config.metadata.name, image);
+    let seen = Seen { details, file_system, at: identity::now() };
+    ContainerMetrics {
+        container_id: container.id.clone(),
+        metrics: of_container::FAMILIES.iter().flat_map(|family| family.metrics(&labels, &seen)).collect(),
+    }
+}
+
+/// The values of [`family::LABELS`].
+fn labels(pod: &Pod, id: &str, container: &str, image: &str) -> [String; family::LABELS.len()] {
+    let metadata = &pod.config.metadata;
+    [id, image, &metadata.namespace, &metadata.name, container].map(str::to_owned)
 }

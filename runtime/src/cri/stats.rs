@@ -1,37 +1,98 @@
 //! What containers and pods use, as numbers.
 
 use berth_cri::v1::{
-    ContainerStatsRequest, ContainerStatsResponse, ListContainerStatsRequest, ListContainerStatsResponse,
-    ListPodSandboxStatsRequest, ListPodSandboxStatsResponse, PodSandboxStatsRequest, PodSandboxStatsResponse,
+    ContainerStats, ContainerStatsFilter, ContainerStatsRequest, ContainerStatsResponse,
+    ListContainerStatsRequest, ListContainerStatsResponse, ListPodSandboxStatsRequest,
+    ListPodSandboxStatsResponse, PodSandboxStats, PodSandboxStatsFilter, PodSandboxStatsRequest,
+    PodSandboxStatsResponse,
 };
 use tonic::{Request, Response, Status};
 
-use super::{Cri, call::not_built};
+use super::{
+    Cri,
+    call::answer,
+    filter::{ContainerFilter, PodFilter},
+    reply, request,
+};
+use crate::{error::Result, pod::PodState};
 
 pub(super) async fn container_stats(
-    _: &Cri,
-    _: Request<ContainerStatsRequest>,
+    cri: &Cri,
+    request: Request<ContainerStatsRequest>,
 ) -> Result<Response<ContainerStatsResponse>, Status> {
-    not_built("ContainerStats")
+    answer("ContainerStats", request, async |request| {
+        let id = request::id("container_id", request.container_id)?;
+        let stats = cri.runtime.stats.container(cri.runtime.containers.get(&id)?).await?;
+        Ok(ContainerStatsResponse { stats: Some(reply::container_stats(&stats, &cri.container_fs())) })
+    })
+    .await
 }
 
 pub(super) async fn list_container_stats(
-    _: &Cri,
-    _: Request<ListContainerStatsRequest>,
+    cri: &Cri,
+    request: Request<ListContainerStatsRequest>,
 ) -> Result<Response<ListContainerStatsResponse>, Status> {
-    not_built("ListContainerStats")
+    answer("ListContainerStats", request, async |request| {
+        Ok(ListContainerStatsResponse { stats: of_containers(cri, request.filter).await? })
+    })
+    .await
 }
 
 pub(super) async fn pod_sandbox_stats(
-    _: &Cri,
-    _: Request<PodSandboxStatsRequest>,
+    cri: &Cri,
+    request: Request<PodSandboxStatsRequest>,
 ) -> Result<Response<PodSandboxStatsResponse>, Status> {
-    not_built("PodSandboxStats")
+    answer("PodSandboxStats", request, async |request| {
+        let id = request::id("pod_sandbox_id", request.pod_sandbox_id)?;
+        let stats = cri.runtime.stats.pod(cri.runtime.pods.get(&id)?).await?;
+        Ok(PodSandboxStatsResponse { stats: Some(reply::pod_stats(&stats, &cri.container_fs())) })
+    })
+    .await
 }
 
 pub(super) async fn list_pod_sandbox_stats(
-    _: &Cri,
-    _: Request<ListPodSandboxStatsRequest>,
+    cri: &Cri,
+    request: Request<ListPodSandboxStatsRequest>,
 ) -> Result<Response<ListPodSandboxStatsResponse>, Status> {
-    not_built("ListPodSandboxStats")
+    answer("ListPodSandboxStats", request, async |request| {
+        Ok(ListPodSandboxStatsResponse { stats: of_pods(cri, request.filter).await? })
+    })
+    .await
+}
+
+/// Those of the wanted containers that have not ended, the newest first.
+pub(super) async fn of_containers(
+    cri: &Cri,
+    filter: Option<ContainerStatsFilter>,
+) -> Result<Vec<ContainerStats>> {
+    let filter = ContainerFilter::of_stats(filter);
+    let mut containers = cri.runtime.containers.list();
+    containers.retain(|container| filter.wants(container));
+    let all = cri.runtime.stats.containers(containers).await?;
+    let mountpoint = cri.container_fs();
+    Ok(all.iter().map(|stats| reply::container_stats(stats, &mountpoint)).collect())
+}
+
+/// Those of the wanted pods that are ready, the newest first.
+pub(super) async fn of_pods(
+    cri: &Cri,
+    filter: Option<PodSandboxStatsFilter>,
+) -> Result<Vec<PodSandboxStats>> {
+    let filter = PodFilter::of_stats(filter);
+    let mut pods = cri.runtime.pods.list();
+    pods.retain(|pod| pod.state == PodState::Ready && filter.wants(pod));
+    let all = cri.runtime.stats.pods(pods).await?;
+    let mountpoint = cri.container_fs();
+    Ok(all.iter().map(|stats| reply::pod_stats(stats, &mountpoint)).collect())
+}
+
+impl Cri {
+    /// How the file system of the writable layers is named. kubelet takes two names for two file systems, so it has
+    /// the name of that of the images when it is the same.
+    pub(super) fn container_fs(&self) -> String {
+        let (images, writables) = (self.daemon.config.image_root(), self.runtime.stats.writables());
+        let device = |path| rustix::fs::stat(path).map(|stat| stat.st_dev).ok();
+        let shared = device(&images) == device(&writables);
+        if shared { images } else { writables }.display().to_string()
+    }
 }

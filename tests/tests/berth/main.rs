@@ -19,3 +19,5 @@ mod network;
 mod restart;
 /// What a container's processes may do and see.
 mod security;
+/// What containers and pods use.
+mod stats;

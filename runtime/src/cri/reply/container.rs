@@ -76,7 +76,7 @@ impl<'a> End<'a> {
     }
 }
 
-fn metadata(metadata: &ContainerMetadata) -> v1::ContainerMetadata {
+pub(super) fn metadata(metadata: &ContainerMetadata) -> v1::ContainerMetadata {
     v1::ContainerMetadata { name: metadata.name.clone(), attempt: metadata.attempt }
 }
 

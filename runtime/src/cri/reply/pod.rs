@@ -39,7 +39,7 @@ pub(crate) fn pod_sandbox_status(pod: &Pod) -> v1::PodSandboxStatus {
     }
 }
 
-fn metadata(metadata: &PodMetadata) -> v1::PodSandboxMetadata {
+pub(super) fn metadata(metadata: &PodMetadata) -> v1::PodSandboxMetadata {
     v1::PodSandboxMetadata {
         name: metadata.name.clone(),
         uid: metadata.uid.clone(),
