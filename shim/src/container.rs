@@ -25,12 +25,12 @@ use crate::orphans::Orphans;
 use crate::process::{KILL, Process, signal_if};
 use crate::shim_log::note;
 use crate::spec::Resources;
-use crate::stdio::cri_log::CriLog;
+use crate::stdio::cri_log::{CriLog, Stream};
 use crate::stdio::{Outside, Pumps};
 use crate::sys::heap;
 use std::collections::HashMap;
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::sync::watch;
@@ -279,6 +279,22 @@ impl Container {
             return Err(self.wrong_time("reopen the log of", "without one, or stopped"));
         };
         log.reopen().map_err(|source| self.io("reopen the log of", source))
+    }
+
+    /// Passes on what it prints from now on to FIFOs that have readers, for as long as it runs and they read; empty for none.
+    pub fn attach(&self, stdout: &str, stderr: &str) -> Result<(), Error> {
+        self.must_run("attach to")?;
+        let inner = self.inner();
+        let Some(pumps) = &inner.pumps else {
+            return Err(self.wrong_time("attach to", "stopped"));
+        };
+        for (stream, path) in [(Stream::Stdout, stdout), (Stream::Stderr, stderr)] {
+            if !path.is_empty() {
+                let attached = pumps.attach(stream, Path::new(path));
+                attached.map_err(|source| Error::Streams { id: self.id().to_owned(), source })?;
+            }
+        }
+        Ok(())
     }
 
     /// Ends its input.

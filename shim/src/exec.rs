@@ -1,18 +1,19 @@
 //! Another process in a running container, by containerd's two calls: it is registered first and started later.
 //!
 //! ```text
-//! exec            start                      ended
-//! -----> Added ----------> Starting --> Running ----> Stopped
+//! exec            start                      ended            read to the end
+//! -----> Added ----------> Starting --> Running ----> Ended -----------------> Stopped
 //!          ^                  | failed
 //!          +------------------+
 //! ```
 
 use crate::container::{Container, Names, wait_for};
+use crate::descendants::kill_with_descendants;
 use crate::error::Error;
 use crate::exit::Exit;
 use crate::init::{self, ExecProcess, ExecRequest, Execed, Stdio};
-use crate::process::Process;
-use crate::stdio::{Pumps, Streams, connect};
+use crate::process::{KILL, Process};
+use crate::stdio::{Pumps, Readers, Streams, connect};
 use std::io;
 use std::os::fd::AsFd;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -37,6 +38,8 @@ pub struct Exec {
 struct Inner {
     state: State,
     pumps: Option<Pumps>,
+    /// Width and height that its terminal is to have once there is one.
+    size: Option<(u16, u16)>,
 }
 
 #[derive(Debug)]
@@ -44,7 +47,14 @@ enum State {
     Added,
     Starting,
     Running(Arc<Process>),
-    Stopped { pid: u32, exit: Exit },
+    /// Its last bytes are on their way.
+    Ended {
+        pid: u32,
+    },
+    Stopped {
+        pid: u32,
+        exit: Exit,
+    },
 }
 
 /// Where in its life an exec is, for those who ask.
@@ -52,15 +62,22 @@ enum State {
 #[allow(missing_docs)]
 pub enum Phase {
     Added,
-    Running { pid: u32 },
-    Stopped { pid: u32, exit: Exit },
+    /// 0 while it is being started.
+    Running {
+        pid: u32,
+    },
+    Stopped {
+        pid: u32,
+        exit: Exit,
+    },
 }
 
 impl Exec {
     /// Keeps what is needed to start it: `spec` is the JSON of an OCI process.
     pub fn new(id: String, names: Names, spec: Vec<u8>) -> Result<Self, Error> {
         let streams = Streams::parse(&names.stdin, &names.stdout, &names.stderr, names.terminal)?;
-        let inner = Mutex::new(Inner { state: State::Added, pumps: None });
+        let streams = streams.read_by(Readers::Stay);
+        let inner = Mutex::new(Inner { state: State::Added, pumps: None, size: None });
         Ok(Self { id, names, streams, spec, inner, ended: watch::Sender::new(None) })
     }
 
@@ -77,8 +94,10 @@ impl Exec {
     /// Where in its life it is.
     pub fn phase(&self) -> Phase {
         match &self.inner().state {
-            State::Added | State::Starting => Phase::Added,
+            State::Added => Phase::Added,
+            State::Starting => Phase::Running { pid: 0 },
             State::Running(process) => Phase::Running { pid: process.pid() },
+            State::Ended { pid } => Phase::Running { pid: *pid },
             State::Stopped { pid, exit } => Phase::Stopped { pid: *pid, exit: exit.clone() },
         }
     }
@@ -125,34 +144,49 @@ impl Exec {
         let (process, console) = spawn(container, what, self.names.terminal, stdio).await?;
         let pumps = outside.start(console).map_err(|source| self.io("pump the streams of", source));
         if pumps.is_err() {
-            process.signal(crate::process::KILL).map_err(|source| self.io("signal", source))?;
+            process.signal(KILL).map_err(|source| self.io("signal", source))?;
         }
         let process = Arc::new(process);
         let mut inner = self.inner();
         inner.state = State::Running(Arc::clone(&process));
         inner.pumps = pumps.ok();
+        if let (Some(pumps), Some((width, height))) = (&inner.pumps, inner.size) {
+            // A terminal of the wrong size is better than none.
+            drop(pumps.resize(width, height));
+        }
         Ok(process)
     }
 
     async fn watch(self: Arc<Self>, process: Arc<Process>, container: Arc<Container>) {
         let exit = process.ended().await;
+        let pid = process.pid();
         let surroundings = container.surroundings();
-        surroundings.orphans.reaped(process.pid());
-        let pumps = self.inner().pumps.take();
+        surroundings.orphans.reaped(pid);
+        let pumps = {
+            let mut inner = self.inner();
+            inner.state = State::Ended { pid };
+            inner.pumps.take()
+        };
         if let Some(pumps) = pumps {
             pumps.finish(STREAM_PATIENCE).await;
         }
-        let pid = process.pid();
         self.inner().state = State::Stopped { pid, exit: exit.clone() };
         surroundings.events.exit(container.id(), &self.id, pid, &exit);
         self.ended.send_replace(Some(exit));
     }
 
-    /// Signals it.
-    pub fn kill(&self, signal: i32) -> Result<(), Error> {
+    /// Signals it; killing it with `all` ends what it started too.
+    pub fn kill(&self, container: &Container, signal: i32, all: bool) -> Result<(), Error> {
+        let signalled = |result: io::Result<()>| result.map_err(|source| self.io("signal", source));
         match &self.inner().state {
-            State::Running(process) => process.signal(signal).map_err(|source| self.io("signal", source)),
-            State::Stopped { .. } => Err(Error::NotFound { what: "process of exec", id: self.id.clone() }),
+            State::Running(process) if all && signal == KILL => {
+                let candidates = || container.pids().unwrap_or_default();
+                signalled(kill_with_descendants(process.pid(), candidates))
+            }
+            State::Running(process) => signalled(process.signal(signal)),
+            State::Ended { .. } | State::Stopped { .. } => {
+                Err(Error::NotFound { what: "process of exec", id: self.id.clone() })
+            }
             State::Added | State::Starting => {
                 Err(Error::Precondition { doing: "kill", id: self.id.clone(), state: "not started" })
             }
@@ -166,11 +200,13 @@ impl Exec {
         }
     }
 
-    /// Sets the size of its terminal.
+    /// Sets the size of its terminal, which it may still have to get.
     pub fn resize(&self, width: u16, height: u16) -> Result<(), Error> {
-        match &self.inner().pumps {
+        let mut inner = self.inner();
+        inner.size = Some((width, height));
+        match &inner.pumps {
             Some(pumps) => pumps.resize(width, height).map_err(|source| self.io("resize", source)),
-            None => Err(Error::Precondition { doing: "resize", id: self.id.clone(), state: "not running" }),
+            None => Ok(()),
         }
     }
 

@@ -20,6 +20,7 @@ use tokio::time::timeout;
 use super::{
     Container, ContainerState,
     config::{ContainerConfig, ContainerMetadata},
+    fifos::STDIN,
     life::remove_traces,
     log,
 };
@@ -199,7 +200,7 @@ impl Plan {
         if !self.config.stdin {
             return Ok(String::new());
         }
-        let pipe = bundle.join("stdin");
+        let pipe = bundle.join(STDIN);
         let made = mknodat(CWD, &pipe, FileType::Fifo, Mode::from_raw_mode(0o600), 0);
         made.map_err(std::io::Error::from).during(|| format!("make the pipe {}", pipe.display()))?;
         Ok(format!("{}?once={}", pipe.display(), u8::from(self.config.stdin_once)))

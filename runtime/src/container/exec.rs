@@ -18,7 +18,7 @@ use tokio::{
 
 use super::{
     Container,
-    fifos::{Fifos, both_ends, name_of, reader, writer},
+    fifos::{self, Fifos, both_ends, name_of, reader, writer},
     must_run,
     session::{Control, Process, Session, Wanted},
 };
@@ -35,8 +35,6 @@ use crate::{
 const KILL_TIMEOUT: Duration = Duration::from_secs(10);
 /// What is read of the input at once.
 const INPUT: usize = 64 << 10;
-/// Where a bundle has the pipes of its commands.
-const DIRECTORY: &str = "execs";
 
 /// Runs `args` and gathers what they print.
 pub(super) async fn exec_sync(
@@ -81,11 +79,11 @@ pub(super) async fn exec(
     check(&container, &args)?;
     let shared = Arc::clone(shared);
     to_its_end(async move {
-        let bundle = shared.layout.bundle(&container.id);
-        let process = process_of(&bundle, args, wanted.tty)?;
+        let process = process_of(&shared.layout.bundle(&container.id), args, wanted.tty)?;
         let id = identity::generate()?;
         let exec = shared.shim_of(&container.pod_id).await?.exec(&container.id, &id);
-        let command = Command { exec, fifos: Fifos::make(bundle.join(DIRECTORY).join(id), wanted)? };
+        let fifos = Fifos::make(fifos::directory(&shared, &container.id).join(id), wanted)?;
+        let command = Command { exec, fifos };
         match command.start(process, wanted.tty).await {
             Ok(streams) => Ok(command.into_session(streams)),
             Err(error) => {
@@ -221,12 +219,16 @@ async fn kill(exec: &Exec) -> Result<i32> {
 
 /// Ends the commands of a daemon that was killed: nobody is at their streams any more.
 pub(crate) fn end_forsaken(shared: &Shared, container: &str, shim: &Shim) {
-    let directory = shared.layout.bundle(container).join(DIRECTORY);
+    let directory = fifos::directory(shared, container);
     for id in names_in(&directory) {
         let command = Command { exec: shim.exec(container, &id), fifos: Fifos::left(directory.join(id)) };
         tokio::spawn(async move {
-            if let Err(error) = kill(&command.exec).await {
-                tracing::warn!(%error, "could not end a command of an earlier daemon");
+            match kill(&command.exec).await {
+                // Never started, over, or attached to the container.
+                Err(error) if !matches!(error.kind(), Kind::FailedPrecondition | Kind::NotFound) => {
+                    tracing::warn!(%error, "could not end a command of an earlier daemon");
+                }
+                _ => {}
             }
             command.forget().await;
         });

@@ -5,24 +5,29 @@
 
 use std::{
     fs::{self, File, OpenOptions},
-    os::{fd::AsFd, unix::fs::OpenOptionsExt},
+    os::unix::fs::OpenOptionsExt,
     path::{Path, PathBuf},
 };
 
 use rustix::{
     fs::{CWD, FileType, Mode, OFlags, mknodat},
+    io::Errno,
     pipe::fcntl_setpipe_size,
 };
 use tokio::net::unix::pipe;
 
 use super::session::Wanted;
 use crate::{
-    error::{During, Result},
+    error::{During, Error, Kind, Result},
     layout::remove_directory,
+    runtime::Shared,
 };
 
-/// What each pipe is to hold, where the system allows it: fewer turns for whoever prints a lot.
+/// What each pipe that is read is to hold, where the system allows it: fewer turns for whoever prints a lot.
 const CAPACITY: usize = 1 << 20;
+
+/// What the pipe that a container reads is called in its bundle.
+pub(super) const STDIN: &str = "stdin";
 
 /// A session's pipes.
 #[derive(Debug)]
@@ -71,6 +76,11 @@ impl Fifos {
     }
 }
 
+/// Where the sessions of a container have their directories, each named by the session's id.
+pub(super) fn directory(shared: &Shared, container: &str) -> PathBuf {
+    shared.layout.bundle(container).join("sessions")
+}
+
 /// A path as a shim is told it; empty for none.
 pub(super) fn name_of(path: Option<PathBuf>) -> String {
     path.map(|path| path.display().to_string()).unwrap_or_default()
@@ -79,25 +89,38 @@ pub(super) fn name_of(path: Option<PathBuf>) -> String {
 /// Opens the reading end.
 pub(super) fn reader(path: &Path) -> Result<pipe::Receiver> {
     let opened = pipe::OpenOptions::new().open_receiver(path);
-    enlarged(opened.during(|| format!("open the pipe {}", path.display()))?)
+    let reader = opened.during(|| format!("open the pipe {}", path.display()))?;
+    // Beyond what a user may have in pipes, the usual size has to do.
+    let _ = fcntl_setpipe_size(&reader, CAPACITY);
+    Ok(reader)
 }
 
 /// Opens the writing end; somebody must have the reading end open.
 pub(super) fn writer(path: &Path) -> Result<pipe::Sender> {
     let opened = pipe::OpenOptions::new().open_sender(path);
-    enlarged(opened.during(|| format!("open the pipe {}", path.display()))?)
+    opened.during(|| format!("open the pipe {}", path.display()))
+}
+
+/// Opens the writing end of the pipe that a container has read since its creation.
+///
+/// # Errors
+///
+/// `FailedPrecondition` when it reads no more.
+pub(super) fn input_of(shared: &Shared, container: &str) -> Result<pipe::Sender> {
+    let path = shared.layout.bundle(container).join(STDIN);
+    match pipe::OpenOptions::new().open_sender(&path) {
+        Err(error) if error.raw_os_error() == Some(Errno::NXIO.raw_os_error()) => {
+            let text = format!("the input of container {container} has ended");
+            Err(Error::new(Kind::FailedPrecondition, text))
+        }
+        opened => opened.during(|| format!("open the pipe {}", path.display())),
+    }
 }
 
 /// Opens both ends, so that either can be opened by others without the one who is to have the opposite end.
 pub(super) fn both_ends(path: &Path) -> Result<File> {
     let mut options = OpenOptions::new();
-    let flags = (OFlags::NONBLOCK | OFlags::CLOEXEC).bits().cast_signed();
+    let flags = OFlags::NONBLOCK.bits().cast_signed();
     let opened = options.read(true).write(true).custom_flags(flags).open(path);
     opened.during(|| format!("open the pipe {}", path.display()))
-}
-
-fn enlarged<T: AsFd>(end: T) -> Result<T> {
-    // Beyond what a user may have in pipes, the usual size has to do.
-    let _ = fcntl_setpipe_size(&end, CAPACITY);
-    Ok(end)
 }

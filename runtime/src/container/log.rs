@@ -10,6 +10,9 @@ use crate::{
     table::Entry,
 };
 
+/// Output that nobody keeps, but that can be attached to.
+const DISCARD: &str = "discard://";
+
 /// Where the output is logged, if at all: the container's path in the pod's directory.
 ///
 /// # Errors
@@ -30,7 +33,7 @@ pub(super) fn path_of(pod: &Pod, config: &ContainerConfig) -> Result<Option<Path
 
 /// The output's URI, as the shim knows it. Makes the directory that the file will be in.
 pub(super) fn uri_of(path: Option<&PathBuf>, max_line: usize) -> Result<String> {
-    let Some(path) = path else { return Ok(String::new()) };
+    let Some(path) = path else { return Ok(DISCARD.into()) };
     if let Some(directory) = path.parent() {
         fs::create_dir_all(directory).during(|| format!("create {}", directory.display()))?;
     }

@@ -8,6 +8,7 @@
 //!           remove from anywhere (kills first) --> (nothing)
 //! ```
 
+mod attach;
 pub mod config;
 mod create;
 mod exec;
@@ -239,10 +240,14 @@ impl Containers {
         must_run(&*self.get(id)?)
     }
 
-    /// Puts the caller at the streams of a running container.
+    /// Puts the caller at the streams of a running container, beside whoever else is there. What it prints from now on
+    /// comes as it is printed; a caller that does not keep up misses some of it, which is in the log all the same.
+    ///
+    /// # Errors
+    ///
+    /// `FailedPrecondition` when the container does not run, or when its input is wanted and it has none or no more.
     pub async fn attach(&self, id: &str, wanted: Wanted) -> Result<Session> {
-        let _ = (self.get(id)?, wanted);
-        Err(Error::new(Kind::Unimplemented, "attach is not built yet"))
+        attach::attach(&self.shared, self.shared.containers.find(id)?, wanted).await
     }
 
     /// Goes on with the container's log in a new file of the same name.

@@ -57,7 +57,6 @@ pub(super) enum Process {
         _wanted: oneshot::Sender<()>,
     },
     /// A container's.
-    #[expect(dead_code, reason = "attach comes next")]
     Container { shared: Arc<Shared>, entry: Arc<Entry<Container>> },
 }
 

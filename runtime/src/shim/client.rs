@@ -293,6 +293,18 @@ impl Shim {
         ))
     }
 
+    /// Has the shim pass on what a container prints from now on to FIFOs whose reading ends are open; empty for none.
+    /// What they have no room for is lost to their reader.
+    ///
+    /// # Errors
+    ///
+    /// `FailedPrecondition` when the container does not run.
+    pub async fn attach(&self, id: &str, stdout: String, stderr: String) -> Result<()> {
+        let request = ours::AttachRequest { id: id.into(), stdout, stderr, ..Default::default() };
+        let attached = self.berth.attach(within(QUICK), &request).await;
+        attached.map(drop).map_err(during("attach to container", id))
+    }
+
     /// Goes on with the log in a new file of the same name.
     pub async fn reopen_log(&self, id: &str) -> Result<()> {
         let request = ours::ReopenLogRequest { id: id.into(), ..Default::default() };

@@ -9,8 +9,8 @@ use crate::pod::Pod;
 use async_trait::async_trait;
 use berth_shim_proto::berth_shim::container::State;
 use berth_shim_proto::berth_shim::{
-    self, ContainersRequest, ContainersResponse, ExecSyncRequest, Exit, ReopenLogRequest, ReopenLogResponse,
-    WaitContainerRequest,
+    self, AttachRequest, AttachResponse, ContainersRequest, ContainersResponse, ExecSyncRequest, Exit,
+    ReopenLogRequest, ReopenLogResponse, WaitContainerRequest,
 };
 use berth_shim_proto::berth_shim_ttrpc::{Shim, create_shim};
 use containerd_shim_protos::protobuf::MessageField;
@@ -51,6 +51,11 @@ impl Shim for Berth {
             .map_err(|_| Error::Invalid { field: "timeout_ns", reason: "negative".into() })?;
         exec_sync(&container, &request.args, Duration::from_nanos(timeout), &caller).await?;
         Ok(())
+    }
+
+    async fn attach(&self, _: &TtrpcContext, request: AttachRequest) -> ttrpc::Result<AttachResponse> {
+        self.0.container(&request.id)?.attach(&request.stdout, &request.stderr)?;
+        Ok(AttachResponse::default())
     }
 
     async fn reopen_log(

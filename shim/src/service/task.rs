@@ -143,7 +143,7 @@ impl Task for TaskService {
         let signal = signal_number(request.signal)?;
         match self.target(&request.id, &request.exec_id)? {
             Target::Container(container) => container.kill(signal, request.all)?,
-            Target::Exec(_, exec) => exec.kill(signal)?,
+            Target::Exec(container, exec) => exec.kill(&container, signal, request.all)?,
         }
         Ok(Empty::default())
     }

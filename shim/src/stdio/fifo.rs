@@ -17,7 +17,12 @@ const LOOK: Duration = Duration::from_millis(5);
 
 /// For writing. The reading side is held open too, so a reader may come late, leave and come back.
 pub(super) fn open_writer(path: &Path) -> io::Result<AsyncFd<OwnedFd>> {
-    open_fifo(path, OFlags::RDWR)
+    asynchronous(open_fifo(path, OFlags::RDWR)?)
+}
+
+/// For writing to a reader that is there, and only as long as it is: ENXIO when there is none.
+pub(super) fn open_for_reader(path: &Path) -> io::Result<OwnedFd> {
+    open_fifo(path, OFlags::WRONLY)
 }
 
 /// Closes the writing side, once somebody reads: a pipe that is closed before its reader has opened it takes what it holds
@@ -42,13 +47,13 @@ fn has_reader(writer: &OwnedFd) -> io::Result<bool> {
 
 /// For reading: ends whenever the last writer leaves.
 pub(super) fn open_reader(path: &Path) -> io::Result<AsyncFd<OwnedFd>> {
-    open_fifo(path, OFlags::RDONLY)
+    asynchronous(open_fifo(path, OFlags::RDONLY)?)
 }
 
-fn open_fifo(path: &Path, access: OFlags) -> io::Result<AsyncFd<OwnedFd>> {
+fn open_fifo(path: &Path, access: OFlags) -> io::Result<OwnedFd> {
     let fd = open(path, access | OFlags::NONBLOCK | OFlags::CLOEXEC, Mode::empty())?;
     if FileType::from_raw_mode(fstat(&fd)?.st_mode) != FileType::Fifo {
         return Err(io::Error::new(io::ErrorKind::InvalidInput, "not a FIFO"));
     }
-    asynchronous(fd)
+    Ok(fd)
 }

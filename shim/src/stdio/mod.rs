@@ -8,6 +8,7 @@ pub mod cri_log;
 pub mod timestamp;
 pub mod uri;
 
+mod attached;
 mod fifo;
 mod input;
 mod output;
@@ -40,6 +41,16 @@ pub struct Streams {
     stdout: Output,
     stderr: Output,
     terminal: bool,
+    readers: Readers,
+}
+
+/// What becomes of a process when the reader of a FIFO that it prints to leaves.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Readers {
+    /// It waits for one to come back, and for the first one to come.
+    Return,
+    /// Its pipe breaks, if a reader was there when it started. Until then the last bytes wait as long as they must.
+    Stay,
 }
 
 /// A stream that could not be opened.
@@ -60,8 +71,14 @@ impl OpenError {
 impl Streams {
     /// Reads what a request says; a terminal has no stderr of its own.
     pub fn parse(stdin: &str, stdout: &str, stderr: &str, terminal: bool) -> Result<Self, uri::Invalid> {
-        let stderr = if terminal { Output::Discard } else { Output::parse(stderr)? };
-        Ok(Self { stdin: Input::parse(stdin)?, stdout: Output::parse(stdout)?, stderr, terminal })
+        let stderr = if terminal { Output::Null } else { Output::parse(stderr)? };
+        let (stdin, stdout) = (Input::parse(stdin)?, Output::parse(stdout)?);
+        Ok(Self { stdin, stdout, stderr, terminal, readers: Readers::Return })
+    }
+
+    /// The same for other readers than those that may come back.
+    pub fn read_by(self, readers: Readers) -> Self {
+        Self { readers, ..self }
     }
 }
 
@@ -69,14 +86,15 @@ impl Streams {
 #[derive(Debug)]
 pub struct Outside {
     stdin: Option<(Input, AsyncFd<OwnedFd>, Option<OwnedFd>)>,
-    outputs: Vec<(Option<OwnedFd>, Sink)>,
+    outputs: Vec<(Stream, Option<OwnedFd>, Sink)>,
+    readers: Readers,
     log: Option<Arc<CriLog>>,
 }
 
 /// Opens everything: gives the process's side and the shim's.
 pub fn connect(streams: &Streams) -> Result<(Stdio, Outside), OpenError> {
     let mut stdio = Stdio::default();
-    let mut outside = Outside { stdin: None, outputs: Vec::new(), log: None };
+    let mut outside = Outside { stdin: None, outputs: Vec::new(), readers: streams.readers, log: None };
     if let Some(input) = &streams.stdin {
         let fifo = at(&input.fifo, fifo::open_reader(&input.fifo))?;
         let writer = if streams.terminal { None } else { Some(at(&input.fifo, stdin_pipe(&mut stdio))?) };
@@ -98,21 +116,21 @@ impl Outside {
         terminal: bool,
     ) -> Result<Option<OwnedFd>, OpenError> {
         let (path, sink) = match output {
-            Output::Discard if terminal => (Path::new("terminal"), Sink::Discard),
-            Output::Discard => return Ok(None),
+            Output::Null if !terminal => return Ok(None),
+            Output::Null | Output::Discard => (Path::new("pipe"), Sink::Discard),
             Output::File(path) if !terminal => return at(path, append_to(path)).map(Some),
             Output::File(path) => (path.as_path(), Sink::File(at(path, append_to(path))?)),
-            Output::Fifo(path) => (path.as_path(), Sink::Fifo(at(path, fifo::open_writer(path))?)),
+            Output::Fifo(path) => (path.as_path(), at(path, open_sink(path, self.readers))?),
             Output::CriLog { path, max_line } => {
                 (path.as_path(), Sink::Log(self.log(path, *max_line)?, stream))
             }
         };
         if terminal {
-            self.outputs.push((None, sink));
+            self.outputs.push((stream, None, sink));
             return Ok(None);
         }
         let (reader, writer) = at(path, pipe())?;
-        self.outputs.push((Some(reader), sink));
+        self.outputs.push((stream, Some(reader), sink));
         Ok(Some(writer))
     }
 
@@ -130,13 +148,13 @@ impl Outside {
     pub fn start(self, console: Option<OwnedFd>) -> io::Result<Pumps> {
         let console = console.map(asynchronous).transpose()?.map(Arc::new);
         let mut outputs = Vec::new();
-        for (reader, sink) in self.outputs {
+        for (stream, reader, sink) in self.outputs {
             let source = match (reader, &console) {
                 (Some(reader), _) => Arc::new(asynchronous(reader)?),
                 (None, Some(console)) => Arc::clone(console),
                 (None, None) => continue,
             };
-            outputs.push(OutputPump::start(source, sink));
+            outputs.push((stream, OutputPump::start(source, sink)));
         }
         let stdin = match self.stdin {
             None => None,
@@ -156,7 +174,7 @@ impl Outside {
 #[derive(Debug, Default)]
 pub struct Pumps {
     stdin: Option<StdinPump>,
-    outputs: Vec<OutputPump>,
+    outputs: Vec<(Stream, OutputPump)>,
     console: Option<Arc<AsyncFd<OwnedFd>>>,
     log: Option<Arc<CriLog>>,
 }
@@ -174,6 +192,16 @@ impl Pumps {
         }
     }
 
+    /// Passes on to the FIFO at `path`, which has a reader, what is printed from now on, and closes it when the stream ends,
+    /// or if it has ended. What the FIFO has no room for is lost to this reader.
+    pub fn attach(&self, stream: Stream, path: &Path) -> Result<(), OpenError> {
+        let fifo = at(path, fifo::open_for_reader(path))?;
+        match self.outputs.iter().find(|(of, _)| *of == stream) {
+            Some((_, pump)) => at(path, pump.attach(fifo)),
+            None => Ok(()),
+        }
+    }
+
     /// Tells the terminal its size; nothing happens without a terminal.
     pub fn resize(&self, width: u16, height: u16) -> io::Result<()> {
         let Some(console) = &self.console else {
@@ -188,7 +216,7 @@ impl Pumps {
     /// there already is read. A FIFO that nobody reads is given up after [`READER_PATIENCE`].
     pub async fn finish(mut self, patience: Duration) {
         drop(self.stdin.take());
-        for output in &mut self.outputs {
+        for (_, output) in &mut self.outputs {
             output.finish(patience).await;
         }
     }
@@ -203,6 +231,15 @@ fn stdin_pipe(stdio: &mut Stdio) -> io::Result<OwnedFd> {
 /// A pipe: the reader for the shim, the writer for the process.
 pub fn pipe() -> io::Result<(OwnedFd, OwnedFd)> {
     Ok(pipe_with(PipeFlags::CLOEXEC)?)
+}
+
+fn open_sink(path: &Path, readers: Readers) -> io::Result<Sink> {
+    if readers == Readers::Stay
+        && let Ok(fifo) = fifo::open_for_reader(path)
+    {
+        return Ok(Sink::Fifo(asynchronous(fifo)?, Readers::Stay));
+    }
+    Ok(Sink::Fifo(fifo::open_writer(path)?, Readers::Return))
 }
 
 fn append_to(path: &Path) -> io::Result<OwnedFd> {

@@ -1,11 +1,11 @@
 //! From a process to a log, a FIFO or a file: one task per stream.
 
-use super::READER_PATIENCE;
+use super::attached::Attached;
 use super::cri_log::{self, CriLog, Stream};
-use super::fifo;
+use super::{READER_PATIENCE, Readers, fifo};
 use rustix::buffer::spare_capacity;
 use rustix::fs::{FileType, fstat};
-use rustix::io::Errno;
+use rustix::io::{Errno, ioctl_fionread};
 use std::cell::RefCell;
 use std::fs::File;
 use std::io::{self, Write};
@@ -35,7 +35,7 @@ pub(super) enum Sink {
     Discard,
     Log(Arc<CriLog>, Stream),
     File(OwnedFd),
-    Fifo(AsyncFd<OwnedFd>),
+    Fifo(AsyncFd<OwnedFd>, Readers),
 }
 
 /// The task that reads one stream.
@@ -43,19 +43,34 @@ pub(super) enum Sink {
 pub(super) struct OutputPump {
     task: JoinHandle<()>,
     ending: watch::Sender<bool>,
+    /// How long the last bytes may take.
+    reader_patience: Duration,
+    attached: Arc<Attached>,
 }
 
 impl OutputPump {
     pub(super) fn start(source: Arc<AsyncFd<OwnedFd>>, sink: Sink) -> Self {
         let (ending, ended) = watch::channel(false);
-        Self { task: tokio::spawn(pump(source, sink, ended)), ending }
+        let attached = Attached::nobody();
+        let reader_patience = match sink {
+            // It reads on, or leaves, which is noticed.
+            Sink::Fifo(_, Readers::Stay) => Duration::MAX,
+            _ => READER_PATIENCE,
+        };
+        let task = tokio::spawn(pump(source, sink, ended, Arc::clone(&attached)));
+        Self { task, ending, reader_patience, attached }
+    }
+
+    /// One more reader, at the other end of `fifo`.
+    pub(super) fn attach(&self, fifo: OwnedFd) -> io::Result<()> {
+        self.attached.join(fifo)
     }
 
     /// Waits for the stream's end for so long; then only for what is there already.
     pub(super) async fn finish(&mut self, patience: Duration) {
         if timeout(patience, &mut self.task).await.is_err() {
             self.ending.send_replace(true);
-            if timeout(READER_PATIENCE, &mut self.task).await.is_err() {
+            if timeout(self.reader_patience, &mut self.task).await.is_err() {
                 self.task.abort();
             }
         }
@@ -68,24 +83,40 @@ impl Drop for OutputPump {
     }
 }
 
-async fn pump(source: Arc<AsyncFd<OwnedFd>>, sink: Sink, ending: watch::Receiver<bool>) {
+async fn pump(
+    source: Arc<AsyncFd<OwnedFd>>,
+    sink: Sink,
+    ending: watch::Receiver<bool>,
+    attached: Arc<Attached>,
+) {
     match sink {
-        Sink::Fifo(fifo) => {
-            into_fifo(&source, &fifo, ending).await;
-            // What cannot be closed in order is closed all the same.
-            let _ = fifo::close_writer(fifo).await;
+        Sink::Fifo(fifo, readers) => {
+            into_fifo(&source, &fifo, ending, &attached).await;
+            if readers == Readers::Return {
+                // What cannot be closed in order is closed all the same.
+                let _ = fifo::close_writer(fifo).await;
+            }
         }
-        Sink::Discard => take_all(&source, ending, |_| {}).await,
+        Sink::Discard => take_all(&source, ending, |bytes| attached.pass(bytes)).await,
         Sink::File(file) => {
             let mut file = File::from(file);
-            // A full disk must not stop the process; a plain file has no other way to say that something is missing.
-            take_all(&source, ending, |bytes| drop(file.write_all(bytes))).await;
+            let take = |bytes: &[u8]| {
+                // A full disk must not stop the process; a plain file has no other way to say that something is missing.
+                drop(file.write_all(bytes));
+                attached.pass(bytes);
+            };
+            take_all(&source, ending, take).await;
         }
         Sink::Log(log, stream) => {
-            take_all(&source, ending, |bytes| log.append(stream, bytes)).await;
+            let take = |bytes: &[u8]| {
+                log.append(stream, bytes);
+                attached.pass(bytes);
+            };
+            take_all(&source, ending, take).await;
             log.end(stream);
         }
     }
+    attached.end();
     SCRATCH.take();
     cri_log::release();
 }
@@ -120,11 +151,28 @@ async fn take_all(
     }
 }
 
-async fn into_fifo(source: &AsyncFd<OwnedFd>, fifo: &AsyncFd<OwnedFd>, mut ending: watch::Receiver<bool>) {
+async fn into_fifo(
+    source: &AsyncFd<OwnedFd>,
+    fifo: &AsyncFd<OwnedFd>,
+    mut ending: watch::Receiver<bool>,
+    attached: &Attached,
+) {
     let mut buffer = Vec::with_capacity(FIFO_BUFFER);
+    let mut rest = None;
     while let Some(waited) = ready(source, &mut ending).await {
+        if waited == Ready::Ending {
+            // Someone else may go on printing into it as fast as it is read.
+            rest = rest.or_else(|| ioctl_fionread(source).ok());
+        }
         match read(source, &mut buffer) {
-            Read::Some if write_all(fifo, &buffer).await.is_ok() => {}
+            Read::Some if rest == Some(0) => return,
+            Read::Some => {
+                attached.pass(&buffer);
+                if write_all(fifo, &buffer).await.is_err() {
+                    return;
+                }
+                rest = rest.map(|rest| rest.saturating_sub(buffer.len() as u64));
+            }
             Read::Nothing if waited == Ready::Stream => {}
             _ => return,
         }

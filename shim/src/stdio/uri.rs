@@ -16,7 +16,9 @@ pub struct Invalid {
 /// Where output goes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Output {
-    /// Nowhere: empty.
+    /// Nowhere, and nobody can attach to it: empty.
+    Null,
+    /// Nowhere: `discard://`.
     Discard,
     /// A named pipe that someone else reads: a plain path, containerd's way.
     Fifo(PathBuf),
@@ -36,14 +38,17 @@ impl Output {
     pub fn parse(uri: &str) -> Result<Self, Invalid> {
         let invalid = |reason| Invalid { uri: uri.to_owned(), reason };
         if uri.is_empty() {
-            return Ok(Self::Discard);
+            return Ok(Self::Null);
         }
         match uri.split_once("://") {
+            Some(("discard", "")) => Ok(Self::Discard),
             None => Ok(Self::Fifo(absolute(uri).map_err(invalid)?)),
             Some(("fifo", path)) => Ok(Self::Fifo(absolute(path).map_err(invalid)?)),
             Some(("file", path)) => Ok(Self::File(absolute(path).map_err(invalid)?)),
             Some(("cri-log", rest)) => cri_log(rest).map_err(invalid),
-            Some(_) => Err(invalid("unknown scheme; cri-log, file, fifo or a plain path are understood")),
+            Some(_) => {
+                Err(invalid("unknown scheme; cri-log, discard, file, fifo or a plain path are understood"))
+            }
         }
     }
 }
@@ -107,7 +112,8 @@ mod tests {
     fn every_kind_of_output_is_recognised() {
         let log = |max_line| Output::CriLog { path: "/l/0.log".into(), max_line };
         for (uri, expected) in [
-            ("", Output::Discard),
+            ("", Output::Null),
+            ("discard://", Output::Discard),
             ("/run/f", Output::Fifo("/run/f".into())),
             ("fifo:///run/f", Output::Fifo("/run/f".into())),
             ("file:///var/o", Output::File("/var/o".into())),
@@ -129,6 +135,7 @@ mod tests {
             "cri-log:///l?max-line=-1",
             "cri-log:///l?max-line=",
             "cri-log://",
+            "discard:///x",
         ] {
             let error = Output::parse(uri).unwrap_err().to_string();
             assert!(error.contains(uri), "{error}");

@@ -13,4 +13,4 @@ pub(crate) use process::{
     clone_child, clone_sibling, close_all, exit_quietly_on_children, fork, keep_only, leave, place,
     reset_signals, setns, sleep_for_ever, unshare,
 };
-pub(crate) use ready::watched;
+pub(crate) use ready::{watched, watched_for_errors};
