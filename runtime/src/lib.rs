@@ -6,6 +6,7 @@ pub mod config;
 pub mod container;
 pub mod cri;
 pub mod error;
+pub mod events;
 mod flights;
 mod identity;
 mod layout;

@@ -21,6 +21,7 @@ use berthd::{
     server::{self, Lock, Services},
     spec::{Defaults, Host},
 };
+use futures::FutureExt;
 use tokio::signal::unix::{SignalKind, signal};
 use tracing::{info, warn};
 use tracing_subscriber::EnvFilter;
@@ -97,11 +98,14 @@ async fn serve(config: Config) -> Result<(), Failure> {
     let listener = server::bind(&socket, &config.socket)?;
     let (runtime, recursive_readonly) = open(&config).await?;
     let network = runtime.network.clone();
+    let events = runtime.events.clone();
     let cri = Cri::new(runtime, config.clone(), recursive_readonly);
     info!(version = env!("CARGO_PKG_VERSION"), socket = %socket.display(), root = %config.root.display(), "serving");
     if let Err(error) = server::notify_ready() {
         warn!(%error, "the service manager was not told that the daemon serves");
     }
+    // Whoever listens to events would keep a connection for ever.
+    let stop = stop.inspect(move |()| events.close());
     server::serve(listener, Services::new(cri), stop, server::DRAIN).await?;
     std::fs::remove_file(&socket)?;
     network.close().await;

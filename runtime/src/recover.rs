@@ -36,7 +36,7 @@ const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
 /// Brings the tables in line with what is there.
 pub(crate) async fn recover(shared: &Arc<Shared>) -> Result<()> {
     for container in shared.state.load::<Container>()? {
-        shared.containers.insert(&container.id.clone(), Arc::new(Entry::new(container)));
+        shared.containers.insert(&container.id.clone(), container);
     }
     let pods = shared.state.load::<Pod>()?;
     join_all(pods.into_iter().map(|pod| take_up(shared, pod))).await;
@@ -49,8 +49,7 @@ async fn take_up(shared: &Arc<Shared>, pod: Pod) {
         return pod::undo(shared, &pod).await;
     }
     let (id, state) = (pod.id.clone(), pod.state);
-    let entry = Arc::new(Entry::new(pod));
-    shared.pods.insert(&id, Arc::clone(&entry));
+    let entry = shared.pods.insert(&id, pod);
     if state != PodState::Ready {
         return;
     }

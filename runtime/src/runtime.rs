@@ -11,6 +11,7 @@ use berth_image::Images;
 use crate::{
     container::{Container, Containers, config::ContainerMetadata},
     error::{Error, Kind, Result},
+    events::{self, Events},
     flights::Flights,
     layout::Layout,
     network::Network,
@@ -63,6 +64,8 @@ pub struct Runtime {
     pub network: Network,
     /// What pods and containers use.
     pub stats: Stats,
+    /// What happens to pods and containers.
+    pub events: Events,
 }
 
 /// What the parts share.
@@ -77,6 +80,7 @@ pub(crate) struct Shared {
     pub(crate) state: State,
     pub(crate) pods: Table<Pod>,
     pub(crate) containers: Table<Container>,
+    pub(crate) events: Events,
     pub(crate) running: Flights<PodMetadata, String>,
     pub(crate) creating: Flights<(String, ContainerMetadata), String>,
 }
@@ -94,13 +98,16 @@ impl Runtime {
             network: network.clone(),
             pods: Table::new("pod"),
             containers: Table::new("container"),
+            events: Events::default(),
             running: Flights::default(),
             creating: Flights::default(),
             layout,
             options,
         });
         recover::recover(&shared).await?;
+        events::observe(&shared);
         Ok(Self {
+            events: shared.events.clone(),
             pods: Pods::new(Arc::clone(&shared)),
             containers: Containers::new(Arc::clone(&shared)),
             stats: Stats::new(shared),

@@ -1,8 +1,11 @@
 //! The pods and containers that exist, as snapshots that readers take without waiting for anyone.
+//!
+//! A table tells one observer of every snapshot that came, of one that took another's place, and of one that went.
 
 use std::{
     collections::HashMap,
-    sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard},
+    fmt,
+    sync::{Arc, OnceLock, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard},
 };
 
 use tokio::sync::{Mutex, MutexGuard, watch};
@@ -18,12 +21,32 @@ pub struct Entry<T> {
     current: watch::Sender<Arc<T>>,
     turn: Mutex<()>,
     writing: Mutex<()>,
+    observer: Arc<Observer<T>>,
+}
+
+/// Who is told what was and what is, the one or the other being nothing when an entry comes or goes.
+struct Observer<T>(OnceLock<Box<Observe<T>>>);
+
+type Observe<T> = dyn Fn(Option<&Arc<T>>, Option<&Arc<T>>) + Send + Sync;
+
+impl<T> Observer<T> {
+    fn tell(&self, was: Option<&Arc<T>>, is: Option<&Arc<T>>) {
+        if let Some(observe) = self.0.get() {
+            observe(was, is);
+        }
+    }
+}
+
+impl<T> fmt::Debug for Observer<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Observer").field(&self.0.get().is_some()).finish()
+    }
 }
 
 impl<T> Entry<T> {
-    /// An entry that starts with `value`.
-    pub fn new(value: T) -> Self {
-        Self { current: watch::Sender::new(Arc::new(value)), turn: Mutex::new(()), writing: Mutex::new(()) }
+    fn new(value: T, observer: Arc<Observer<T>>) -> Self {
+        let current = watch::Sender::new(Arc::new(value));
+        Self { current, turn: Mutex::new(()), writing: Mutex::new(()), observer }
     }
 
     /// The snapshot of this moment.
@@ -36,9 +59,10 @@ impl<T> Entry<T> {
         self.turn.lock().await
     }
 
-    /// Replaces the snapshot and wakes those who wait for a change.
-    pub fn set(&self, value: Arc<T>) {
-        self.current.send_replace(value);
+    /// Replaces the snapshot, wakes those who wait for a change, and tells the observer.
+    fn set(&self, value: Arc<T>) {
+        let was = self.current.send_replace(Arc::clone(&value));
+        self.observer.tell(Some(&was), Some(&value));
     }
 
     /// The first snapshot, from now on, that `wanted` accepts.
@@ -72,22 +96,37 @@ impl<T: Record> Entry<T> {
 pub struct Table<T> {
     what: &'static str,
     entries: RwLock<HashMap<String, Arc<Entry<T>>>>,
+    observer: Arc<Observer<T>>,
 }
 
 impl<T> Table<T> {
     /// An empty table of `what` (for error messages).
     pub fn new(what: &'static str) -> Self {
-        Self { what, entries: RwLock::default() }
+        Self { what, entries: RwLock::default(), observer: Arc::new(Observer(OnceLock::new())) }
     }
 
-    /// Makes the entry visible.
-    pub fn insert(&self, id: &str, entry: Arc<Entry<T>>) {
-        self.write().insert(id.to_owned(), entry);
+    /// Has `observe` told of every change from now on, those of one entry in the order in which they happen. It is called
+    /// while the entry cannot change, and must not wait for anyone. Only the first observer counts.
+    pub fn observe(&self, observe: impl Fn(Option<&Arc<T>>, Option<&Arc<T>>) + Send + Sync + 'static) {
+        let _ = self.observer.0.set(Box::new(observe));
+    }
+
+    /// Makes an entry that starts with `value`, and shows it.
+    pub fn insert(&self, id: &str, value: T) -> Arc<Entry<T>> {
+        let entry = Arc::new(Entry::new(value, Arc::clone(&self.observer)));
+        // Nobody else has it yet, so that this is had at once; no change is told before its coming.
+        let _writing = entry.writing.try_lock();
+        self.write().insert(id.to_owned(), Arc::clone(&entry));
+        self.observer.tell(None, Some(&entry.get()));
+        Arc::clone(&entry)
     }
 
     /// Makes the entry invisible. Those who hold it may finish.
-    pub fn remove(&self, id: &str) {
+    pub async fn remove(&self, id: &str) {
+        let Some(entry) = self.read().get(id).cloned() else { return };
+        let _writing = entry.writing.lock().await;
         self.write().remove(id);
+        self.observer.tell(Some(&entry.get()), None);
     }
 
     /// The entry whose id is `id` or, when only one does, begins with it.
@@ -147,7 +186,7 @@ mod tests {
     fn table() -> Table<u32> {
         let table = Table::new("container");
         for (id, value) in [("abc1", 1), ("abc2", 2), ("d", 3)] {
-            table.insert(id, Arc::new(Entry::new(value)));
+            table.insert(id, value);
         }
         table
     }
@@ -169,12 +208,25 @@ mod tests {
 
     #[tokio::test]
     async fn whoever_waits_for_a_change_sees_it() {
-        let entry = Arc::new(Entry::new(1));
+        let entry = Table::new("container").insert("a", 1);
         let waiting = {
             let entry = Arc::clone(&entry);
             tokio::spawn(async move { *entry.when(|v| *v == 2).await })
         };
         entry.set(Arc::new(2));
         assert_eq!(waiting.await.unwrap(), 2);
+    }
+
+    #[tokio::test]
+    async fn the_observer_is_told_what_came_what_changed_and_what_went() {
+        let told = Arc::new(std::sync::Mutex::new(Vec::new()));
+        let table = table();
+        let hearing = Arc::clone(&told);
+        table.observe(move |was, is| hearing.lock().unwrap().push((was.map(|v| **v), is.map(|v| **v))));
+        let entry = table.insert("e", 4);
+        entry.set(Arc::new(5));
+        table.remove("e").await;
+        table.remove("e").await;
+        assert_eq!(*told.lock().unwrap(), [(None, Some(4)), (Some(4), Some(5)), (Some(5), None)]);
     }
 }

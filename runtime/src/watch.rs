@@ -5,7 +5,7 @@ use std::{path::Path, sync::Arc};
 use serde::Deserialize;
 
 use crate::{
-    container::Container,
+    container::{Container, ContainerState},
     error::{Kind, Result},
     identity,
     pod::{Pod, PodState},
@@ -45,7 +45,12 @@ pub(crate) fn container(shared: &Arc<Shared>, entry: Arc<Entry<Container>>, shim
     tokio::spawn(async move {
         let container = entry.get();
         match end_of(&shared, &container, shim).await {
-            Ok(exit) => exited(&shared, &entry, exit).await,
+            Ok(exit) => {
+                // The end of one that is just being started is told after its start.
+                let starting = matches!(entry.get().state, ContainerState::Created { .. });
+                let _turn = if starting { Some(entry.turn().await) } else { None };
+                exited(&shared, &entry, exit).await;
+            }
             // Its pod's watch speaks for all containers of a dead shim.
             Err(error) if error.kind() == Kind::Unavailable => {}
             Err(error) => tracing::error!(container = container.id, %error, "cannot be watched"),

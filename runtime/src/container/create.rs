@@ -241,8 +241,7 @@ impl Plan {
             return Err(error);
         }
         let id = container.id.clone();
-        let entry = Arc::new(Entry::new(container));
-        shared.containers.insert(&id, Arc::clone(&entry));
+        let entry = shared.containers.insert(&id, container);
         watch::container(shared, entry, shim);
         Ok(())
     }

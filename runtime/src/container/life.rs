@@ -117,7 +117,7 @@ pub(crate) async fn remove_entry(shared: &Arc<Shared>, entry: &Arc<Entry<Contain
         delete_task(&shared, &container).await?;
         remove_traces(&shared, &container.id).await?;
         shared.state.delete::<Container>(&container.id).await?;
-        shared.containers.remove(&container.id);
+        shared.containers.remove(&container.id).await;
         Ok(())
     })
     .await

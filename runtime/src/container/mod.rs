@@ -265,6 +265,11 @@ impl Containers {
         self.shared.containers.find(id).map(|entry| entry.get())
     }
 
+    /// The containers of one pod, in no order.
+    pub fn of_pod(&self, pod_id: &str) -> Vec<Arc<Container>> {
+        self.shared.containers_of(pod_id).iter().map(|entry| entry.get()).collect()
+    }
+
     /// All containers, the newest first.
     pub fn list(&self) -> Vec<Arc<Container>> {
         let mut containers = self.shared.containers.list();

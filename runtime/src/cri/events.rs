@@ -1,13 +1,40 @@
-//! What happens to containers, told as it happens.
+//! What happens to pods and containers, told as it happens.
 
-use berth_cri::v1::{ContainerEventResponse, GetEventsRequest};
+use berth_cri::v1::{ContainerEventResponse, ContainerEventType, GetEventsRequest};
+use futures::stream::{self, StreamExt};
 use tonic::{Request, Response, Status, codegen::BoxStream};
 
-use super::{Cri, call::not_built};
+use super::{Cri, call::answer_stream, reply};
+use crate::events::{Event, Happening, Listener};
 
+/// The caller hears everything that happens after it has got the answer's beginning.
 pub(super) async fn get_container_events(
-    _: &Cri,
-    _: Request<GetEventsRequest>,
+    cri: &Cri,
+    request: Request<GetEventsRequest>,
 ) -> Result<Response<BoxStream<ContainerEventResponse>>, Status> {
-    not_built("GetContainerEvents")
+    answer_stream("GetContainerEvents", request, async |_| {
+        let next = async |mut listener: Listener| Some((listener.next().await, listener));
+        let events = stream::unfold(cri.runtime.events.listen()?, next);
+        let cri = cri.clone();
+        Ok(events.map(move |event| Ok(cri.event(&*event?))))
+    })
+    .await
+}
+
+impl Cri {
+    fn event(&self, event: &Event) -> ContainerEventResponse {
+        let what = match event.what {
+            Happening::Created => ContainerEventType::ContainerCreatedEvent,
+            Happening::Started => ContainerEventType::ContainerStartedEvent,
+            Happening::Stopped => ContainerEventType::ContainerStoppedEvent,
+            Happening::Deleted => ContainerEventType::ContainerDeletedEvent,
+        };
+        ContainerEventResponse {
+            container_id: event.id.clone(),
+            container_event_type: what.into(),
+            created_at: event.at,
+            pod_sandbox_status: event.pod.as_ref().map(|pod| reply::pod_sandbox_status(pod)),
+            containers_statuses: self.statuses(&event.containers),
+        }
+    }
 }

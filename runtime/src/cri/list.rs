@@ -1,10 +1,15 @@
 //! What lists are made of, whether they are answered in one message or in several. Each item is made when it is taken.
 
+use std::{cmp::Reverse, sync::Arc};
+
 use berth_cri::v1::{self, ContainerFilter, ImageFilter, PodSandboxFilter};
 use prost::Message;
 
 use super::{Cri, filter, reply};
-use crate::error::{Error, Kind, Result};
+use crate::{
+    container::Container,
+    error::{Error, Kind, Result},
+};
 
 /// What kubelet and crictl send and accept at most; a list of many containers is longer than gRPC's usual 4 MiB.
 pub(crate) const LARGEST_MESSAGE: usize = 16 << 20;
@@ -28,6 +33,16 @@ impl Cri {
         let filter = filter::ContainerFilter::new(wanted)?;
         let containers = self.runtime.containers.list().into_iter();
         Ok(containers.filter(move |one| filter.wants(one)).map(|one| reply::container(&one)))
+    }
+
+    /// The statuses of some containers, the newest first.
+    pub(super) fn statuses(&self, containers: &[Arc<Container>]) -> Vec<v1::ContainerStatus> {
+        let status = |one: &Arc<Container>| {
+            reply::container_status(one, self.runtime.images.get(&one.image_id).as_deref())
+        };
+        let mut statuses: Vec<_> = containers.iter().map(status).collect();
+        statuses.sort_by_key(|status| Reverse(status.created_at));
+        statuses
     }
 
     /// All images, or the one that is asked for.

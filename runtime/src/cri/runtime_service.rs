@@ -10,7 +10,7 @@ use super::{
     list::in_one_message,
     metrics, reply, request, settings, stats, streaming,
 };
-use crate::runtime::HANDLERS;
+use crate::{identity, runtime::HANDLERS};
 
 #[tonic::async_trait]
 impl RuntimeService for Cri {
@@ -81,10 +81,12 @@ impl RuntimeService for Cri {
     ) -> Result<Response<PodSandboxStatusResponse>, Status> {
         answer("PodSandboxStatus", request, async |request| {
             let pod = self.runtime.pods.get(&request::id("pod_sandbox_id", request.pod_sandbox_id)?)?;
+            let timestamp = identity::now();
             Ok(PodSandboxStatusResponse {
                 status: Some(reply::pod_sandbox_status(&pod)),
                 info: if request.verbose { info::pod(&pod) } else { Default::default() },
-                ..Default::default()
+                containers_statuses: self.statuses(&self.runtime.containers.of_pod(&pod.id)),
+                timestamp,
             })
         })
         .await

@@ -40,7 +40,7 @@ pub(crate) async fn cri() -> (Cri, TempDir) {
     (Cri::new(runtime, config, true), directory)
 }
 
-pub(super) fn pod(id: &str, state: PodState) -> Pod {
+pub(crate) fn pod(id: &str, state: PodState) -> Pod {
     let metadata =
         PodMetadata { name: "web".into(), uid: "u1".into(), namespace: "default".into(), attempt: 3 };
     Pod {
@@ -60,7 +60,7 @@ pub(super) fn attachment(ips: &[&str]) -> Attachment {
     Attachment { ips, interfaces: Vec::new(), record: serde_json::Value::Null }
 }
 
-pub(super) fn container(id: &str, pod_id: &str, state: ContainerState) -> Container {
+pub(crate) fn container(id: &str, pod_id: &str, state: ContainerState) -> Container {
     Container {
         id: id.into(),
         pod_id: pod_id.into(),

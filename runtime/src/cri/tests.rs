@@ -134,7 +134,6 @@ async fn calls_that_are_not_built_name_themselves() {
         list_pod_sandbox_stats "ListPodSandboxStats",
         list_metric_descriptors "ListMetricDescriptors",
         list_pod_sandbox_metrics "ListPodSandboxMetrics",
-        get_container_events "GetContainerEvents",
         update_runtime_config "UpdateRuntimeConfig",
         update_pod_sandbox_resources "UpdatePodSandboxResources",
         checkpoint_container "CheckpointContainer",

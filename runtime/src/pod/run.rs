@@ -17,7 +17,6 @@ use crate::{
     identity, network, progress,
     runtime::Shared,
     shim::{SandboxRequest, Shim, ShimAddress},
-    table::Entry,
     watch,
 };
 
@@ -136,8 +135,7 @@ async fn publish(shared: &Arc<Shared>, mut pod: Pod, shim: Shim) -> Result<Strin
         return Err(error);
     }
     let id = pod.id.clone();
-    let entry = Arc::new(Entry::new(pod));
-    shared.pods.insert(&id, Arc::clone(&entry));
+    let entry = shared.pods.insert(&id, pod);
     watch::pod(shared, entry, shim);
     Ok(id)
 }

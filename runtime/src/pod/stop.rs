@@ -42,7 +42,7 @@ pub(super) async fn remove(shared: &Arc<Shared>, entry: &Arc<Entry<Pod>>) -> Res
         }
         remove_directory(&shared.layout.sandbox(&pod.id))?;
         shared.state.delete::<Pod>(&pod.id).await?;
-        shared.pods.remove(&pod.id);
+        shared.pods.remove(&pod.id).await;
         Ok(())
     })
     .await

@@ -5,6 +5,8 @@
 
 /// Requests that are wrong, and what must still work after them.
 mod bad_input;
+/// What happens, told to whoever listens.
+mod events;
 /// Pulling, naming, removing.
 mod images;
 /// A pod and a container from beginning to end.

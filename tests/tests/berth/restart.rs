@@ -126,7 +126,7 @@ fn wait_for_exit_record(directory: &Path, id: &str) {
 }
 
 /// The process whose command line has the pod's id in it. Its child is the first process of the pod.
-fn shim_of(pod: &str) -> nix::unistd::Pid {
+pub fn shim_of(pod: &str) -> nix::unistd::Pid {
     let found: Vec<i32> = pids().filter(|pid| command_line(*pid).contains(pod)).collect();
     let shims: Vec<i32> = found.iter().copied().filter(|pid| !found.contains(&parent(*pid))).collect();
     assert_eq!(shims.len(), 1, "one shim for pod {pod}");
