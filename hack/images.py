@@ -1,6 +1,7 @@
 #!/usr/bin/env python3
 """images.py ADDRESS ROOTFS: makes the images critest asks for from the directories below ROOTFS and pushes them to the
-registry at ADDRESS. `images.py ADDRESS DIRECTORY NAME:TAG` pushes one image of the directory with busybox's shell."""
+registry at ADDRESS. `images.py ADDRESS DIRECTORY NAME:TAG [ENTRYPOINT...]` pushes one image of the directory, with busybox's shell
+if nothing else is its entry point."""
 import gzip
 import hashlib
 import io
@@ -102,8 +103,8 @@ def push(address, directory, references, config, layers={}):
 
 
 if __name__ == "__main__":
-    if len(sys.argv) == 4:
-        push(sys.argv[1], sys.argv[2], [sys.argv[3]], SHELL)
+    if len(sys.argv) > 3:
+        push(sys.argv[1], sys.argv[2], [sys.argv[3]], {"Entrypoint": sys.argv[4:]} if sys.argv[4:] else SHELL)
     else:
         for name, references, config in IMAGES:
             push(sys.argv[1], os.path.join(sys.argv[2], name), references, config)
