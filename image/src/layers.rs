@@ -2,9 +2,11 @@
 //! layer down, honour whiteouts and opaque directories, and resolve symlinks inside the tree.
 
 use std::collections::VecDeque;
+use std::ffi::OsStr;
 use std::fs::File;
 use std::io::{self, Read};
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -20,6 +22,15 @@ const MAX_SYMLINKS: usize = 40;
 pub struct Layers {
     /// Top layer first. No directory appears twice: overlay refuses that, and a repeated layer changes nothing.
     pub lower: Vec<PathBuf>,
+}
+
+/// A part of the merged tree, as what can be mounted.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Part {
+    /// A directory: what each layer has of it, the top one first.
+    Directory(Vec<PathBuf>),
+    /// Anything else, in the layer that has it.
+    File(PathBuf),
 }
 
 /// Why a file of the merged tree could not be read.
@@ -66,6 +77,23 @@ impl Layers {
         };
         let name = located.path.last().map_or(&[][..], Vec::as_slice);
         read_regular(&parent, name, limit).map(Some).map_err(failed("read"))
+    }
+
+    /// What is at `path` of the merged tree, nothing if that does not exist. Symlinks are followed inside the tree.
+    pub fn part(&self, path: &str) -> Result<Option<Part>, ReadError> {
+        let failed = |source| ReadError { step: "look up", path: path.to_owned(), source };
+        let located = self.locate(path.as_bytes(), true).map_err(failed)?;
+        let part = match &located.found {
+            Found::Absent => return Ok(None),
+            Found::Directory(merged) => {
+                merged.0.iter().map(|part| path_of(part)).collect::<Result<_, _>>().map(Part::Directory)
+            }
+            Found::Leaf { parent, .. } => {
+                let name = located.path.last().map_or(&[][..], Vec::as_slice);
+                path_of(parent).map(|parent| Part::File(parent.join(OsStr::from_bytes(name))))
+            }
+        };
+        part.map(Some).map_err(failed)
     }
 
     /// Follows `path` from the top of the tree; its last component only if asked.
@@ -200,6 +228,10 @@ fn components(path: &[u8]) -> VecDeque<Vec<u8>> {
 fn open_directory(at: impl std::os::fd::AsFd, name: impl rustix::path::Arg) -> rustix::io::Result<OwnedFd> {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     fs::openat(at, name, flags, Mode::empty())
+}
+
+fn path_of(directory: &OwnedFd) -> io::Result<PathBuf> {
+    std::fs::read_link(format!("/proc/self/fd/{}", directory.as_raw_fd()))
 }
 
 fn is_opaque(directory: &OwnedFd) -> bool {

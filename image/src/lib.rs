@@ -20,7 +20,7 @@ mod unpack;
 pub use self::error::{Error, Kind};
 pub use self::image::{Image, ImageConfig};
 pub use self::images::{Config, Images};
-pub use self::layers::{Layers, ReadError};
+pub use self::layers::{Layers, Part, ReadError};
 pub use self::manifest::ManifestError;
 pub use self::platform::Platform;
 pub use self::pull::LayerError;

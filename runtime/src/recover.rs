@@ -20,7 +20,7 @@ use futures::future::join_all;
 use tokio::time::timeout;
 
 use crate::{
-    container::{Container, ContainerState, end_forsaken, remove_traces},
+    container::{Container, ContainerState, container_of, end_forsaken, remove_traces},
     error::{Error, Kind, Result},
     layout::remove_directory,
     pod::{self, Pod, PodState},
@@ -131,7 +131,7 @@ async fn sweep(shared: &Shared) {
     let held = names_in(&layout.bundles())
         .into_iter()
         .chain(names_in(&layout.writables()))
-        .chain(shared.images.leases());
+        .chain(shared.images.leases().into_iter().map(|holder| container_of(&holder).to_owned()));
     for id in held.collect::<HashSet<_>>().difference(&containers) {
         if let Err(error) = remove_traces(shared, id).await {
             tracing::warn!(container = id, %error, "could not remove what has no record");

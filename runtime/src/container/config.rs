@@ -34,6 +34,9 @@ pub struct ContainerConfig {
     pub env: Vec<(String, Vec<u8>)>,
     /// What is mounted besides the defaults.
     pub mounts: Vec<Mount>,
+    /// Images that are mounted as volumes.
+    #[serde(default)]
+    pub image_mounts: Vec<ImageMount>,
     /// Devices of the host.
     pub devices: Vec<Device>,
     /// For filters.
@@ -75,6 +78,23 @@ pub struct Mount {
     pub nodev: bool,
     /// Set-uid bits of it are without effect.
     pub nosuid: bool,
+}
+
+/// An image, or a part of one, mounted read-only.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ImageMount {
+    /// Absolute path in the container.
+    pub container_path: String,
+    /// The image as the caller names it.
+    pub image: String,
+    /// The image as the user of the caller once wrote it; empty when unknown.
+    pub user_specified_image: String,
+    /// Which image that was when the container was created; empty before.
+    pub image_id: String,
+    /// Path within the image; empty is all of it.
+    pub sub_path: String,
+    /// No program of it may be executed.
+    pub noexec: bool,
 }
 
 /// How mounts made on one side show on the other, mount_namespaces(7).

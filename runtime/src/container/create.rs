@@ -21,6 +21,7 @@ use super::{
     Container, ContainerState,
     config::{ContainerConfig, ContainerMetadata},
     fifos::STDIN,
+    image_volume,
     life::remove_traces,
     log,
 };
@@ -31,7 +32,7 @@ use crate::{
     progress,
     runtime::Shared,
     shim::{ContainerTask, RootfsOverlay, Shim},
-    spec::{self, Accounts, ImageDefaults, PidNamespace, devices::Devices, user::ResolvedUser},
+    spec::{self, Accounts, ImageDefaults, ImageVolume, PidNamespace, devices::Devices, user::ResolvedUser},
     table::Entry,
     watch,
 };
@@ -45,7 +46,7 @@ const MAX_ACCOUNTS: usize = 4 << 20;
 pub(super) async fn create(
     shared: Arc<Shared>,
     pod: Arc<Entry<Pod>>,
-    config: ContainerConfig,
+    mut config: ContainerConfig,
 ) -> Result<String> {
     let pod = pod.get();
     if let Some(container) = existing(&shared, &pod.id, &config.metadata) {
@@ -55,6 +56,7 @@ pub(super) async fn create(
         return Err(Error::new(Kind::FailedPrecondition, format!("pod {} is not ready", pod.id)));
     }
     let image = find_image(&shared, &config.image)?;
+    image_volume::resolve(&shared, &mut config)?;
     let plan = Plan { id: identity::generate()?, pod, image, config };
     let (id, name) = (plan.id.clone(), plan.config.metadata.name.clone());
     match plan.carry_out(&shared).await {
@@ -72,7 +74,7 @@ fn existing(shared: &Shared, pod_id: &str, metadata: &ContainerMetadata) -> Opti
     shared.containers_of(pod_id).into_iter().find(|entry| entry.get().config.metadata == *metadata)
 }
 
-fn find_image(shared: &Shared, name: &str) -> Result<Arc<Image>> {
+pub(super) fn find_image(shared: &Shared, name: &str) -> Result<Arc<Image>> {
     if name.is_empty() {
         return Err(Error::new(Kind::InvalidArgument, "the container names no image"));
     }
@@ -120,7 +122,8 @@ impl Plan {
         let pid = self.pid_namespace(shared, shim).await?;
         progress::at("look its devices up");
         let devices = find_devices(&self.config).await?;
-        let spec = self.spec(shared, &user, &devices, &cgroup, pid)?;
+        let volumes = image_volume::hold(shared, &self.id, &self.config.image_mounts).await?;
+        let spec = self.spec(shared, &user, &devices, &volumes, &cgroup, pid)?;
         let bundle = shared.layout.bundle(&self.id);
         write_bundle(&bundle, &spec)?;
         let task = ContainerTask {
@@ -169,6 +172,7 @@ impl Plan {
         shared: &Shared,
         user: &ResolvedUser,
         devices: &Devices,
+        volumes: &[ImageVolume],
         cgroup_path: &str,
         pid: PidNamespace,
     ) -> Result<Spec> {
@@ -186,8 +190,7 @@ impl Plan {
                 hosts: Some(files.hosts),
                 hostname: Some(files.hostname),
             },
-            // What an image declares as a volume is part of the writable layer, as with CRI-O's default.
-            volumes: &[],
+            volumes,
             devices,
             cgroup_path,
             pid,

@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use tokio::time::timeout;
 
-use super::{Container, ContainerState, config::Resources};
+use super::{Container, ContainerState, config::Resources, image_volume};
 use crate::{
     error::{During, Error, Kind, Result, of_image, spec_error},
     flights::to_its_end,
@@ -146,6 +146,7 @@ pub(crate) async fn remove_traces(shared: &Shared, id: &str) -> Result<()> {
         remove_directory(&writable)
     });
     removed.await.map_err(|error| Error::caused(Kind::Internal, "remove directories", error))??;
+    image_volume::release(shared, id).await?;
     let released = shared.images.release(id).await;
     released.map_err(|error| of_image(format!("release the image of {id}"), error))
 }

@@ -13,6 +13,7 @@ pub mod config;
 mod create;
 mod exec;
 mod fifos;
+mod image_volume;
 mod life;
 mod log;
 mod session;
@@ -33,6 +34,7 @@ use crate::{
 pub use session::{Control, Session, Wanted};
 
 pub(crate) use exec::end_forsaken;
+pub(crate) use image_volume::container_of;
 pub(crate) use life::{remove_entry, remove_traces};
 
 /// What is known of a container at one moment. Never changed: the next moment has a snapshot of its own.

@@ -22,6 +22,7 @@ pub mod user;
 
 use std::path::PathBuf;
 
+use berth_image::Part;
 use oci_spec::runtime::{Linux, LinuxPids, LinuxResources, Root, Spec};
 
 pub use self::{
@@ -34,7 +35,7 @@ pub use self::{
     user::ResolvedUser,
 };
 use crate::{
-    container::config::{ContainerConfig, Mount},
+    container::config::{ContainerConfig, ImageMount},
     pod::config::PodConfig,
 };
 
@@ -60,14 +61,23 @@ pub struct Inputs<'a> {
     pub hostname: &'a str,
     /// The pod's files that are shown in /etc.
     pub files: &'a PodFiles,
-    /// Directories that the daemon made for the image's volumes. A mount at the same place wins.
-    pub volumes: &'a [Mount],
+    /// Images that are mounted as volumes.
+    pub volumes: &'a [ImageVolume],
     /// What its devices are on the host, by [`devices::find`].
     pub devices: &'a Devices,
     /// Below each cgroup hierarchy's root, as `/a/b/ID`.
     pub cgroup_path: &'a str,
     /// Where its processes are numbered.
     pub pid: PidNamespace,
+}
+
+/// An image that is mounted as a volume.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ImageVolume {
+    /// Where, and how.
+    pub mount: ImageMount,
+    /// What of the image that is.
+    pub part: Part,
 }
 
 /// What an image says about the containers made from it.

@@ -5,15 +5,16 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use berth_image::Part;
 use oci_spec::runtime::Mount;
 
-use super::{Error, Host, Inputs, error::without_nul};
+use super::{Error, Host, ImageVolume, Inputs, error::without_nul};
 use crate::container::config::{self, Propagation};
 
 /// The default mounts, then everything that is bound from the host, outer places before inner ones so that none is hidden
 /// by one that comes later.
 ///
-/// A mount that is asked for takes the place of a default one, of the pod's file or of the image's volume there; one at
+/// A mount that is asked for takes the place of a default one or of the pod's file there; one at
 /// /dev takes the place of all that is below it.
 pub(crate) fn build(inputs: &Inputs<'_>) -> Result<Vec<Mount>, Error> {
     let mut bound = inputs
@@ -22,9 +23,9 @@ pub(crate) fn build(inputs: &Inputs<'_>) -> Result<Vec<Mount>, Error> {
         .iter()
         .map(|mount| bind(mount, inputs.host))
         .collect::<Result<Vec<_>, _>>()?;
+    bound.extend(inputs.volumes.iter().map(volume).collect::<Result<Vec<_>, _>>()?);
     let taken: BTreeSet<_> = bound.iter().map(|mount| mount.destination().clone()).collect();
-    let mut own = volumes(inputs)?;
-    own.extend(pod_files(inputs));
+    let mut own = pod_files(inputs);
     own.push(shared_memory(inputs));
     bound.extend(own.into_iter().filter(|mount| !taken.contains(mount.destination())));
     bound.sort_by_key(|mount| mount.destination().components().count());
@@ -78,19 +79,39 @@ fn pod_files(inputs: &Inputs<'_>) -> Vec<Mount> {
     bound.map(|(file, place)| mount("bind", file, place, &["rbind", "rprivate", access])).collect()
 }
 
-fn volumes(inputs: &Inputs<'_>) -> Result<Vec<Mount>, Error> {
-    let from_root = |volume: &config::Mount| config::Mount {
-        container_path: format!("/{}", volume.container_path),
-        ..volume.clone()
-    };
-    inputs.volumes.iter().map(|volume| bind(&from_root(volume), inputs.host)).collect()
+/// An overlay of the image's layers without one to write to.
+fn volume(volume: &ImageVolume) -> Result<Mount, Error> {
+    let destination = destination(&volume.mount.container_path)?;
+    let mut options = vec!["ro".to_owned()];
+    options.extend(volume.mount.noexec.then(|| "noexec".to_owned()));
+    Ok(match &volume.part {
+        Part::File(path) => {
+            options.extend(["bind".to_owned(), "rprivate".to_owned()]);
+            mount("bind", path, &destination, &options)
+        }
+        Part::Directory(layers) => {
+            let escaped = layers.iter().map(|layer| escaped(layer)).collect::<Vec<_>>();
+            options.push(format!("lowerdir={}", escaped.join(":")));
+            mount("overlay", "overlay", &destination, &options)
+        }
+    })
+}
+
+/// As a part of `lowerdir`, whose colons divide.
+fn escaped(layer: &Path) -> String {
+    layer.display().to_string().replace('\\', "\\\\").replace(':', "\\:")
+}
+
+fn destination(container_path: &str) -> Result<String, Error> {
+    let destination = clean("mount container_path", container_path)?;
+    match destination.as_str() {
+        "/" => Err(Error::invalid("mount container_path", container_path, "is the root itself")),
+        _ => Ok(destination),
+    }
 }
 
 fn bind(asked: &config::Mount, host: &Host) -> Result<Mount, Error> {
-    let destination = clean("mount container_path", &asked.container_path)?;
-    if destination == "/" {
-        return Err(Error::invalid("mount container_path", &asked.container_path, "is the root itself"));
-    }
+    let destination = destination(&asked.container_path)?;
     without_nul("mount host_path", &asked.host_path)?;
     if !asked.host_path.starts_with('/') {
         return Err(Error::invalid("mount host_path", &asked.host_path, "is not an absolute path"));
@@ -150,13 +171,13 @@ pub(crate) fn clean(field: &'static str, path: &str) -> Result<String, Error> {
     Ok(format!("/{}", parts.join("/")))
 }
 
-fn mount(kind: &str, source: impl AsRef<Path>, destination: &str, options: &[&str]) -> Mount {
+fn mount<O: AsRef<str>>(kind: &str, source: impl AsRef<Path>, destination: &str, options: &[O]) -> Mount {
     let mut mount = Mount::default();
     mount
         .set_typ(Some(kind.to_owned()))
         .set_source(Some(source.as_ref().to_owned()))
         .set_destination(destination.into())
-        .set_options(Some(options.iter().map(|&option| option.to_owned()).collect()));
+        .set_options(Some(options.iter().map(|option| option.as_ref().to_owned()).collect()));
     mount
 }
 

@@ -6,7 +6,7 @@ use std::path::Path;
 use oci_spec::runtime::{Capability, LinuxNamespaceType, PosixRlimitBuilder, PosixRlimitType};
 
 use super::*;
-use crate::container::config::{Propagation, Resources, Security, UserName};
+use crate::container::config::{Mount, Propagation, Resources, Security, UserName};
 
 /// Owns what [`Inputs`] borrows, so that a test changes only what it is about.
 #[derive(Clone)]
@@ -18,7 +18,7 @@ pub(crate) struct Given {
     pub(crate) host: Host,
     pub(crate) defaults: Defaults,
     pub(crate) files: PodFiles,
-    pub(crate) volumes: Vec<Mount>,
+    pub(crate) volumes: Vec<ImageVolume>,
     pub(crate) devices: devices::Devices,
     pub(crate) pid: PidNamespace,
 }
@@ -236,6 +236,11 @@ impl Random {
         }
     }
 
+    fn volume(&mut self) -> ImageVolume {
+        let mount = ImageMount { container_path: self.text(), ..Default::default() };
+        ImageVolume { mount, part: Part::File("/layer/file".into()) }
+    }
+
     fn resources(&mut self) -> Resources {
         Resources {
             cpu_quota: self.number(),
@@ -266,7 +271,7 @@ impl Random {
             1 => given.image.env = self.texts(),
             2 => given.image.entrypoint = self.texts(),
             3 => given.container.args = self.texts(),
-            4 => given.volumes = vec![self.mount()],
+            4 => given.volumes = vec![self.volume()],
             5 => given.container.mounts = vec![self.mount(), self.mount()],
             6 => given.container.command = self.texts(),
             7 => given.container.env = vec![(self.text(), self.bytes())],

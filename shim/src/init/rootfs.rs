@@ -30,7 +30,7 @@ impl Rootfs<'_> {
     pub(super) fn prepare(&self, user: &UserNamespace) -> Result<OwnedFd, Error> {
         match self.mounts {
             [] => copy_ready(self.bundle, self.path),
-            [mount] if mount.kind == "overlay" => Overlay::parse(mount)?.prepare(self.bundle, user),
+            [mount] if mount.kind == "overlay" => Overlay::parse(&mount.options)?.prepare(self.bundle, user),
             [mount] => detached(mount),
             _ => Err(Error::Unsupported("several rootfs mounts in a user namespace are".into())),
         }
@@ -74,7 +74,7 @@ fn mount_first(mount: &RootfsMount, bundle: &Path) -> Result<OwnedFd, Error> {
     if mount.kind != "overlay" {
         return over(detached(mount)?, bundle);
     }
-    let layers = Overlay::parse(mount)?.unmapped()?;
+    let layers = Overlay::parse(&mount.options)?.unmapped()?;
     match layers.detached(&[])? {
         Some(tree) => over(tree, bundle),
         None => layers.mount_classic(bundle),
@@ -88,13 +88,21 @@ fn over(tree: OwnedFd, bundle: &Path) -> Result<OwnedFd, Error> {
     Ok(tree)
 }
 
+/// An overlay beside the root, attached nowhere, in the view of the container's user namespace.
+pub(super) fn overlay(options: &[String], user: Option<&UserNamespace>) -> Result<OwnedFd, Error> {
+    let overlay = Overlay::parse(options)?;
+    let mounted = match user {
+        Some(user) => overlay.detached(&overlay.mapped_layers(user)?)?,
+        None => overlay.unmapped()?.detached(&[])?,
+    };
+    mounted.ok_or_else(|| Error::Unsupported("overlays beside the root on this kernel are".into()))
+}
+
 /// A mount that is attached nowhere.
 fn detached(mount: &RootfsMount) -> Result<OwnedFd, Error> {
     let options = Options::parse(&mount.options)?;
     if mount.kind == "overlay" {
-        let overlay = Overlay::parse(mount)?.unmapped()?.detached(&[])?;
-        return overlay
-            .ok_or_else(|| Error::Unsupported("overlays beside the root on this kernel are".into()));
+        return overlay(&mount.options, None);
     }
     if mount.kind != "bind" && options.bind.is_none() {
         return filesystem::mount(&mount.kind, &mount.source, &options);
@@ -116,8 +124,8 @@ struct Overlay {
 }
 
 impl Overlay {
-    fn parse(mount: &RootfsMount) -> Result<Self, Error> {
-        let mut options = Options::parse(&mount.options)?;
+    fn parse(options: &[String]) -> Result<Self, Error> {
+        let mut options = Options::parse(options)?;
         let lower = options
             .parameter("lowerdir")
             .map(split_layers)

@@ -5,6 +5,7 @@ use berth_tests::{
     pod::{pod, shell},
 };
 use tar::EntryType;
+use tonic::Code;
 
 async fn status(berth: &mut Berth, name: &str) -> Option<v1::Image> {
     let image = Some(v1::ImageSpec { image: name.into(), ..Default::default() });
@@ -126,4 +127,79 @@ async fn root_a_container_of_an_image_without_layers_has_what_is_mounted_into_it
     let id = berth.create(&pod, &sandbox, config).await.unwrap();
     berth.start_container(&id).await.unwrap();
     assert_eq!(berth.ended(&id).await.exit_code, 0);
+}
+
+/// A layer with a directory and a file in it.
+fn layer(path: &str, content: &[u8]) -> Layer {
+    Layer::gzip(Tar::default().directory("data", 0o755).file(path, 0o644, content))
+}
+
+fn image_mount(image: &str, container_path: &str, sub_path: &str) -> v1::Mount {
+    v1::Mount {
+        container_path: container_path.into(),
+        readonly: true,
+        image: Some(v1::ImageSpec { image: image.into(), ..Default::default() }),
+        image_sub_path: sub_path.into(),
+        ..Default::default()
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn root_an_image_is_a_volume_whole_or_in_part_that_nobody_writes_to() {
+    let mut berth = Berth::start().await;
+    let busybox = berth.busybox().await;
+    let image = Image::of([layer("data/below", b"below"), layer("data/above", b"above")]);
+    let reference = berth.registry.push("volume:1", &image).await;
+    let id = berth.pull(&reference).await.unwrap();
+    let sandbox = pod(&berth, "volumes");
+    let pod_id = berth.run(&sandbox).await.unwrap();
+    let mut config = shell("reader", &busybox, "sleep 3600");
+    let places = [("/all", ""), ("/part", "data"), ("/file", "data/above")];
+    config.mounts = places.map(|(place, part)| image_mount(&reference, place, part)).into();
+    let container = berth.create(&pod_id, &sandbox, config).await.unwrap();
+    // Its layers stay as long as it is mounted.
+    remove(&mut berth, &reference).await;
+    berth.start_container(&container).await.unwrap();
+    let read = "cat /all/data/below /all/data/above /part/below /part/above /file";
+    assert_eq!(berth.shell(&container, read).await, "belowabovebelowaboveabove");
+    for target in ["/all/x", "/all/data/below", "/part/x", "/file"] {
+        let refused = berth.shell(&container, &format!("echo x > {target}")).await;
+        assert!(refused.contains("Read-only file system"), "{target}: {refused}");
+    }
+    let mounts = berth.status(&container).await.unwrap().mounts;
+    assert!(mounts.iter().all(|mount| mount.readonly && mount.image.as_ref().unwrap().image_ref == id));
+    assert_eq!(
+        mounts.iter().map(|mount| mount.image_sub_path.as_str()).collect::<Vec<_>>(),
+        ["", "data", "data/above"]
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn root_an_image_volume_that_cannot_be_is_refused_and_holds_nothing() {
+    let mut berth = Berth::start().await;
+    let busybox = berth.busybox().await;
+    let reference = berth.registry.push("volume:1", &Image::of([layer("data/file", b"")])).await;
+    berth.pull(&reference).await.unwrap();
+    let sandbox = pod(&berth, "refused");
+    let pod_id = berth.run(&sandbox).await.unwrap();
+    let writable = v1::Mount { readonly: false, ..image_mount(&reference, "/mnt", "") };
+    let cases = [
+        (image_mount(&reference, "/mnt", "not-existing"), Code::InvalidArgument),
+        (image_mount(&reference, "/mnt", "data/file/below"), Code::InvalidArgument),
+        (image_mount("nobody:1", "/mnt", ""), Code::NotFound),
+        (writable, Code::InvalidArgument),
+    ];
+    for (mount, code) in cases {
+        let mut config = shell("refused", &busybox, "true");
+        // The first of the two is held before the second fails.
+        config.mounts = vec![image_mount(&reference, "/good", ""), mount];
+        assert_eq!(berth.create(&pod_id, &sandbox, config).await.unwrap_err().code(), code);
+    }
+    remove(&mut berth, &reference).await;
+    let usage = berth.images.image_fs_info(v1::ImageFsInfoRequest {}).await.unwrap().into_inner();
+    let before = usage.image_filesystems[0].inodes_used.as_ref().unwrap().value;
+    remove(&mut berth, &busybox).await;
+    let usage = berth.images.image_fs_info(v1::ImageFsInfoRequest {}).await.unwrap().into_inner();
+    assert!(usage.image_filesystems[0].inodes_used.as_ref().unwrap().value < before);
+    assert_eq!(usage.image_filesystems[0].inodes_used.as_ref().unwrap().value, 0, "nothing is held");
 }

@@ -7,7 +7,7 @@ use super::resources::resources;
 use crate::{
     container::{
         Container, ContainerState,
-        config::{ContainerConfig, ContainerMetadata, Mount, Propagation},
+        config::{ContainerConfig, ContainerMetadata, ImageMount, Mount, Propagation},
     },
     spec::{ResolvedUser, Signal},
 };
@@ -47,7 +47,7 @@ pub(crate) fn container_status(container: &Container, image: Option<&Image>) -> 
         message: end.message.to_owned(),
         labels: config.labels.clone().into_iter().collect(),
         annotations: config.annotations.clone().into_iter().collect(),
-        mounts: config.mounts.iter().map(mount).collect(),
+        mounts: config.mounts.iter().map(mount).chain(config.image_mounts.iter().map(image_mount)).collect(),
         log_path: container.log_path.as_ref().map(|path| path.display().to_string()).unwrap_or_default(),
         resources: Some(v1::ContainerResources { linux: Some(resources(&config.resources)), windows: None }),
         image_id: container.image_id.clone(),
@@ -108,6 +108,23 @@ fn mount(mount: &Mount) -> v1::Mount {
         recursive_read_only: mount.recursive_readonly,
         propagation: propagation(mount.propagation).into(),
         mount_options: options.iter().filter(|(set, _)| *set).map(|(_, name)| (*name).to_owned()).collect(),
+        ..Default::default()
+    }
+}
+
+fn image_mount(mount: &ImageMount) -> v1::Mount {
+    let image = v1::ImageSpec {
+        image: mount.image.clone(),
+        user_specified_image: mount.user_specified_image.clone(),
+        image_ref: mount.image_id.clone(),
+        ..Default::default()
+    };
+    v1::Mount {
+        container_path: mount.container_path.clone(),
+        readonly: true,
+        image: Some(image),
+        image_sub_path: mount.sub_path.clone(),
+        mount_options: mount.noexec.then(|| "noexec".to_owned()).into_iter().collect(),
         ..Default::default()
     }
 }

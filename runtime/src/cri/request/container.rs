@@ -9,7 +9,7 @@ use super::{
     resources, security,
 };
 use crate::{
-    container::config::{ContainerConfig, ContainerMetadata, Device, Mount, Propagation},
+    container::config::{ContainerConfig, ContainerMetadata, Device, ImageMount, Mount, Propagation},
     error::Result,
     pod::config::PodConfig,
 };
@@ -29,6 +29,7 @@ pub(crate) fn create_container(
     let linux = config.linux.unwrap_or_default();
     let context = linux.security_context.unwrap_or_default();
     let image = required("config.image", config.image)?;
+    let (mounts, image_mounts) = mounts(config.mounts)?;
     Ok(ContainerConfig {
         metadata: metadata(required("config.metadata", config.metadata)?)?,
         image: name("config.image.image", image.image)?,
@@ -37,7 +38,8 @@ pub(crate) fn create_container(
         args: each("config.args", config.args, argument)?,
         working_dir: absolute_or_empty("config.working_dir", config.working_dir)?,
         env: each("config.envs", config.envs, variable)?,
-        mounts: each("config.mounts", config.mounts, mount)?,
+        mounts,
+        image_mounts,
         devices: each("config.devices", config.devices, device)?,
         labels: config.labels.into_iter().collect(),
         annotations: config.annotations.into_iter().collect(),
@@ -65,10 +67,20 @@ fn variable(field: &str, variable: v1::KeyValue) -> Result<(String, Vec<u8>)> {
     Ok((key, variable.value))
 }
 
-fn mount(field: &str, mount: v1::Mount) -> Result<Mount> {
-    if let Some(image) = mount.image.filter(|image| !image.image.is_empty()) {
-        return Err(unsupported(&format!("{field}.image"), image.image));
+/// Those of the host's paths, and those of images.
+fn mounts(asked: Vec<v1::Mount>) -> Result<(Vec<Mount>, Vec<ImageMount>)> {
+    let (mut mounts, mut image_mounts) = (Vec::new(), Vec::new());
+    for (index, mut asked) in asked.into_iter().enumerate() {
+        let field = format!("config.mounts[{index}]");
+        match asked.image.take().filter(|image| !image.image.is_empty()) {
+            Some(image) => image_mounts.push(image_mount(&field, asked, image)?),
+            None => mounts.push(mount(&field, asked)?),
+        }
     }
+    Ok((mounts, image_mounts))
+}
+
+fn mount(field: &str, mount: v1::Mount) -> Result<Mount> {
     if !mount.uid_mappings.is_empty() || !mount.gid_mappings.is_empty() {
         return Err(unsupported(&format!("{field}.uidMappings"), mount.uid_mappings));
     }
@@ -87,6 +99,29 @@ fn mount(field: &str, mount: v1::Mount) -> Result<Mount> {
         nodev: has("nodev"),
         nosuid: has("nosuid"),
     })
+}
+
+fn image_mount(field: &str, mount: v1::Mount, image: v1::ImageSpec) -> Result<ImageMount> {
+    check(mount.readonly, &format!("{field}.readonly"), mount.readonly, "must be set: images are read-only")?;
+    let alone = mount.host_path.is_empty();
+    check(alone, &format!("{field}.host_path"), mount.host_path, "must be empty beside an image")?;
+    let options = each(&format!("{field}.mount_options"), mount.mount_options, mount_option)?;
+    let user_specified = format!("{field}.image.user_specified_image");
+    Ok(ImageMount {
+        container_path: absolute(&format!("{field}.container_path"), mount.container_path)?,
+        image: name(&format!("{field}.image.image"), image.image)?,
+        user_specified_image: text(&user_specified, image.user_specified_image, 4096)?,
+        image_id: String::new(),
+        sub_path: sub_path(&format!("{field}.image_sub_path"), mount.image_sub_path)?,
+        noexec: options.iter().any(|option| option == "noexec"),
+    })
+}
+
+/// Within the image.
+fn sub_path(field: &str, path: String) -> Result<String> {
+    let path = text(field, path, 4095)?;
+    let inside = !path.starts_with('/') && !path.split('/').any(|part| part == "..");
+    check(inside, field, path, "must be relative to the image's root, without ..")
 }
 
 fn propagation(field: &str, propagation: i32) -> Result<Propagation> {

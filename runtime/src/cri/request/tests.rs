@@ -423,13 +423,32 @@ fn each_field_of_a_mount_is_checked() {
         });
         invalid(mount, "config.mounts[0].recursive_read_only");
     }
-    refused(mount_with(|m| m.image = image("data")), Kind::Unimplemented, "config.mounts[0].image");
     refused(
         mount_with(|m| m.uid_mappings = vec![mapping]),
         Kind::Unimplemented,
         "config.mounts[0].uidMappings",
     );
     assert!(mount_with(|m| m.image = image("")).is_ok(), "an empty image is none");
+}
+
+#[test]
+fn an_image_is_mounted_read_only_whole_or_in_part() {
+    let with = |change: &dyn Fn(&mut v1::Mount)| {
+        mount_with(|mount| {
+            let image = v1::ImageSpec { image: "data:1".into(), ..Default::default() };
+            (mount.readonly, mount.image, mount.host_path) = (true, Some(image), String::new());
+            change(mount);
+        })
+    };
+    let container = with(&|mount| mount.image_sub_path = "etc/app".into()).unwrap();
+    assert!(container.mounts.is_empty());
+    let mount = &container.image_mounts[0];
+    assert_eq!((mount.image.as_str(), mount.sub_path.as_str()), ("data:1", "etc/app"));
+    invalid(with(&|mount| mount.readonly = false), "config.mounts[0].readonly");
+    invalid(with(&|mount| mount.host_path = "/srv".into()), "config.mounts[0].host_path");
+    for outside in ["/etc", "../etc", "a/../../b"] {
+        invalid(with(&|mount| mount.image_sub_path = outside.into()), "config.mounts[0].image_sub_path");
+    }
 }
 
 #[test]

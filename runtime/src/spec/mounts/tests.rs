@@ -90,7 +90,8 @@ fn a_mount_at_dev_replaces_all_defaults_below_it_but_shared_memory() {
 
 #[test]
 fn outer_places_come_before_inner_ones_and_equals_stay_in_order() {
-    let mut given = Given { volumes: vec![asked("/a/v"), asked("/a/b"), asked("data")], ..Given::usual() };
+    let volumes = ["/a/v", "/data"].map(|place| volume(place, Part::File("/layer/file".into())));
+    let mut given = Given { volumes: volumes.into(), ..Given::usual() };
     given.container.mounts = ["/a/b/c", "/z", "/a/b", "/y/x", "/a", "/z"].map(asked).into();
     let mounts = build(&given.inputs()).unwrap();
     let expected = ["/z", "/a", "/z", "/data", "/a/b", "/y/x", "/a/v", "/dev/shm", "/a/b/c"];
@@ -196,4 +197,23 @@ fn a_mount_without_a_proper_place_or_source_is_refused() {
         let error = bind(&mount, &Host::default()).unwrap_err();
         assert_eq!(error, Error::invalid(field, value, reason));
     }
+}
+
+fn volume(container_path: &str, part: Part) -> ImageVolume {
+    let mount = config::ImageMount { container_path: container_path.into(), ..Default::default() };
+    ImageVolume { mount, part }
+}
+
+#[test]
+fn an_image_is_an_overlay_nobody_writes_to_and_a_file_of_one_is_bound() {
+    let layers = Part::Directory(vec!["/l/a".into(), "/l/b:c\\d".into()]);
+    let shown = super::volume(&volume("/mnt/", layers)).unwrap();
+    assert_eq!((shown.typ().as_deref(), shown.destination().to_str()), (Some("overlay"), Some("/mnt")));
+    assert_eq!(options(&shown), r"ro,lowerdir=/l/a:/l/b\:c\\d");
+    let shown = super::volume(&volume("/mnt", Part::File("/l/a/f".into()))).unwrap();
+    assert_eq!(
+        (shown.source().as_deref(), options(&shown).as_str()),
+        (Some(Path::new("/l/a/f")), "ro,bind,rprivate")
+    );
+    assert!(super::volume(&volume("/", Part::File("/f".into()))).is_err());
 }
