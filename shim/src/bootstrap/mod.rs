@@ -4,6 +4,7 @@
 //! again. `delete` cleans up after a shim that died. Without an action the server runs in the foreground.
 
 mod delete;
+mod features;
 mod flags;
 mod params;
 mod socket;
@@ -54,9 +55,10 @@ pub fn version() -> String {
 
 /// What `-info` prints: containerd's RuntimeInfo.
 pub fn info() -> Vec<u8> {
-    use containerd_shim_protos::protobuf::Message;
+    use containerd_shim_protos::protobuf::{Message, MessageField};
     use containerd_shim_protos::types::introspection::RuntimeInfo;
     let mut info = RuntimeInfo { name: "io.containerd.berth.v1".into(), ..Default::default() };
+    info.features = MessageField::some(features::features());
     info.version.mut_or_insert_default().version = env!("CARGO_PKG_VERSION").into();
     info.write_to_bytes().unwrap_or_default()
 }

@@ -54,6 +54,11 @@ const NAMES: &[&str] = &[
     "CHECKPOINT_RESTORE",
 ];
 
+/// Every capability that may be asked for, as a spec spells it.
+pub fn capability_names() -> Vec<String> {
+    NAMES.iter().map(|name| format!("CAP_{name}")).collect()
+}
+
 /// What the process is to have, as the kernel counts it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Sets {

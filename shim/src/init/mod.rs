@@ -42,8 +42,10 @@ mod terminal;
 mod user;
 mod userns;
 
+pub use capabilities::capability_names;
 pub use error::{Errno, Error, Step, Unrunnable};
 pub use idmap::IdMappings;
+pub use options::mount_options;
 pub use pod::{PodNamespaces, PodOptions};
 
 use crate::cgroup::{self, Cgroup};

@@ -64,6 +64,14 @@ const IGNORED: &[&str] = &["", "defaults", "auto", "noauto", "nofail", "async", 
 /// Extensions of single runtimes: refusing them beats doing something else than was asked.
 const UNSUPPORTED: &[&str] = &["tmpcopyup", "copy-symlink"];
 
+/// Every option that means the same for all mounts.
+pub fn mount_options() -> Vec<String> {
+    let attributes = FLAGS.iter().map(|(name, ..)| *name).chain(ACCESS_TIMES.iter().map(|(name, _)| *name));
+    let below = attributes.clone().map(|name| format!("r{name}"));
+    let others = PROPAGATIONS.iter().map(|(name, ..)| *name).chain(["bind", "rbind", "idmap", "ridmap"]);
+    attributes.chain(others).map(str::to_owned).chain(below).collect()
+}
+
 impl Options {
     /// Sorts `options`; what is nothing else is a parameter of the filesystem.
     pub(super) fn parse<S: AsRef<str>>(options: &[S]) -> Result<Self, Error> {
@@ -166,6 +174,13 @@ mod tests {
         assert_eq!(options.recursive.set, bits(Attr::MOUNT_ATTR_RDONLY | Attr::MOUNT_ATTR_NOEXEC));
         assert_eq!(options.recursive.clear, 0);
         assert!(options.parameters.is_empty());
+    }
+
+    #[test]
+    fn what_is_said_to_be_understood_is() {
+        let all = mount_options();
+        assert!(Options::parse(&all).unwrap().parameters.is_empty(), "{all:?}");
+        assert!(["ro", "rro", "rslave", "ridmap"].iter().all(|option| all.iter().any(|have| have == option)));
     }
 
     #[test]

@@ -5,6 +5,7 @@ use containerd_shim_protos::api::*;
 use containerd_shim_protos::bootstrap_api::{BootstrapParams, BootstrapResult};
 use containerd_shim_protos::protobuf::Message;
 use containerd_shim_protos::sandbox_api::*;
+use containerd_shim_protos::types::introspection::RuntimeInfo;
 use serde_json::json;
 use std::fs;
 use std::io::Write;
@@ -136,4 +137,18 @@ fn root_a_command_line_that_makes_no_sense_fails_with_one_line() {
         assert!(!output.status.success());
         assert_eq!(String::from_utf8(output.stderr).unwrap().lines().count(), 1, "{arguments:?}");
     }
+}
+
+#[test]
+fn the_shim_says_what_it_can_do_as_an_oci_runtime() {
+    let output = std::process::Command::new(env!("CARGO_BIN_EXE_containerd-shim-berth-v1"))
+        .arg("-info")
+        .stdin(Stdio::null())
+        .output()
+        .unwrap();
+    let info = RuntimeInfo::parse_from_bytes(&output.stdout).unwrap();
+    assert_eq!(info.name, "io.containerd.berth.v1");
+    let features: serde_json::Value = serde_json::from_slice(&info.features.value).unwrap();
+    assert_eq!(features["linux"]["mountExtensions"]["idmap"]["enabled"], true);
+    assert!(features["mountOptions"].as_array().unwrap().contains(&"rro".into()));
 }
