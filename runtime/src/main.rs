@@ -137,6 +137,7 @@ fn image_config(config: &Config) -> berth_image::Config {
     let mut images = berth_image::Config::new(config.image_root());
     images.registry.hosts_dirs = config.images.hosts_dirs.clone();
     images.max_parallel_layers = config.images.max_parallel_layers;
+    images.pinned = config.images.pinned_names();
     images
 }
 

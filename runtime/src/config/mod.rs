@@ -11,6 +11,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use berth_image::reference::Reference;
 use documented::DocumentedFields;
 use serde::{Deserialize, Serialize};
 use tracing_subscriber::filter::EnvFilter;
@@ -88,6 +89,8 @@ pub struct Images {
     pub hosts_dirs: Vec<PathBuf>,
     /// How many layers of one image are fetched and unpacked at the same time.
     pub max_parallel_layers: usize,
+    /// Images that kubelet is told never to remove to free space, by name with tag or digest.
+    pub pinned: Vec<String>,
 }
 
 /// How pods and containers are run.
@@ -181,6 +184,9 @@ impl Config {
         }
         require(EnvFilter::try_new(&self.log.level).is_ok(), "log.level", &self.log.level, "is no level")?;
         require(self.images.max_parallel_layers > 0, "images.max_parallel_layers", 0, "must be at least 1")?;
+        for name in &self.images.pinned {
+            require(name.parse::<Reference>().is_ok(), "images.pinned", name, "is no image's name")?;
+        }
         let root = &self.pods.cgroup_root;
         let clean = root.len() > 1 && root.starts_with('/') && !root.split('/').any(|part| part == "..");
         require(clean, "pods.cgroup_root", root, "must begin with / and name a cgroup")?;
@@ -234,7 +240,19 @@ impl Default for Images {
         Self {
             hosts_dirs: vec!["/etc/berth/certs.d".into(), "/etc/containerd/certs.d".into()],
             max_parallel_layers: 4,
+            pinned: Vec::new(),
         }
+    }
+}
+
+impl Images {
+    /// The pinned images by the names they are listed under.
+    pub fn pinned_names(&self) -> Vec<String> {
+        self.pinned
+            .iter()
+            .filter_map(|name| name.parse().ok())
+            .map(|name: Reference| name.to_string())
+            .collect()
     }
 }
 

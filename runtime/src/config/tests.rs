@@ -93,6 +93,7 @@ fn a_value_that_cannot_work_is_refused_with_its_key() {
         ("[log]\nlevel = \"loud=very\"", "log.level"),
         ("[images]\nhosts_dirs = [\"certs.d\"]", "images.hosts_dirs"),
         ("[images]\nmax_parallel_layers = 0", "images.max_parallel_layers"),
+        ("[images]\npinned = [\"a b\"]", "images.pinned"),
         ("[pods]\nshim = \"shim\"", "pods.shim"),
         ("[pods]\ncgroup_root = \"/\"", "pods.cgroup_root"),
         ("[pods]\ncgroup_root = \"/a/../..\"", "pods.cgroup_root"),
@@ -102,6 +103,15 @@ fn a_value_that_cannot_work_is_refused_with_its_key() {
         let error = refusal(text);
         assert!(error.contains(&format!("key {key} =")), "{text}: {error}");
     }
+}
+
+#[test]
+fn pinned_images_may_be_named_as_people_do() {
+    let config = load("[images]\npinned = [\"busybox\", \"registry.example/pause:3\"]").unwrap();
+    assert_eq!(
+        config.images.pinned_names(),
+        ["docker.io/library/busybox:latest", "registry.example/pause:3"]
+    );
 }
 
 #[test]
