@@ -4,6 +4,7 @@
 
 pub mod cgroup;
 pub mod init;
+mod seccomp;
 pub mod spec;
 #[allow(unsafe_code)]
 pub mod sys;

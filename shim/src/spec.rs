@@ -1,7 +1,6 @@
 //! The part of the OCI runtime specification 1.3 that the shim acts on, as it stands in a bundle's `config.json`.
 //!
-//! Own structs instead of a library's, because only what is read here is worth parsing: unknown members are skipped, and
-//! what would be dangerous to skip (seccomp) is kept so that it can be refused by name.
+//! Own structs instead of a library's, because only what is read here is worth parsing: unknown members are skipped.
 
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
@@ -170,7 +169,7 @@ pub struct Linux {
     pub resources: Resources,
     /// Propagation of `/`: `private`, `slave`, `shared`, their `r` forms, or empty for `rprivate`.
     pub rootfs_propagation: String,
-    /// Present: refused, not built yet.
+    /// System call filter: parsed only where it has not been compiled before.
     pub seccomp: Option<Box<RawValue>>,
     /// Kernel parameters of the container's own namespaces.
     pub sysctl: BTreeMap<String, String>,

@@ -92,6 +92,31 @@ impl Sets {
         self
     }
 
+    /// The same with others that may be raised later.
+    pub(super) fn holding(&self, others: CapabilitySet) -> Self {
+        let mut sets = self.clone();
+        sets.sets.permitted |= others;
+        sets
+    }
+
+    /// Puts capabilities in force that were held for it.
+    pub(super) fn raise(&self, others: CapabilitySet) -> Result<(), Error> {
+        if others.is_empty() {
+            return Ok(());
+        }
+        let mut sets = self.holding(others).sets;
+        sets.effective |= others;
+        set_capabilities(None, sets).at(Step::Capabilities, || format!("raise {others:?}"))
+    }
+
+    /// Gives them up, with a single system call.
+    pub(super) fn lower(&self, others: CapabilitySet) -> Result<(), Error> {
+        if others.is_empty() {
+            return Ok(());
+        }
+        set_capabilities(None, self.sets).at(Step::Capabilities, || format!("give up {others:?}"))
+    }
+
     /// Takes from the bounding set what is not wanted. Before the user changes.
     pub(super) fn bound(&self) -> Result<(), Error> {
         for (number, name) in NAMES.iter().enumerate() {

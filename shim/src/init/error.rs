@@ -24,6 +24,7 @@ pub enum Step {
     Cwd,
     User,
     Capabilities,
+    Seccomp,
     Security,
     Exec,
 }
@@ -48,6 +49,7 @@ impl fmt::Display for Step {
             Step::Cwd => "working directory",
             Step::User => "user",
             Step::Capabilities => "capabilities",
+            Step::Seccomp => "seccomp",
             Step::Security => "security",
             Step::Exec => "exec",
         })
@@ -162,6 +164,12 @@ impl From<crate::cgroup::Error> for Error {
             what: format!("{} {}", error.action, error.path.display()),
             cause: error.source.into(),
         }
+    }
+}
+
+impl From<crate::seccomp::Error> for Error {
+    fn from(error: crate::seccomp::Error) -> Self {
+        Error::invalid(Step::Seccomp, error.to_string())
     }
 }
 

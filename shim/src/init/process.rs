@@ -8,16 +8,20 @@ use super::idmap::IdMappings;
 use super::security::Label;
 use super::terminal::{self, Terminal};
 use super::{Error, Stdio, Step, cwd, devices, limits, user};
-use crate::{spec, sys};
+use crate::{seccomp::Filter, spec, sys};
 use rustix::fs::{FileType, Gid, Mode, OFlags, Uid, fchown, fstat};
+use rustix::thread::CapabilitySet;
+use serde_json::value::RawValue;
+use std::convert::Infallible;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 /// A process that is known to be well-formed, prepared before it is made.
 #[derive(Debug)]
 pub(super) struct Process<'a> {
-    pub(super) spec: &'a spec::Process,
-    pub(super) command: Command,
+    spec: &'a spec::Process,
+    command: Command,
     capabilities: Sets,
+    filter: Option<Filter>,
     stdio: &'a Stdio,
     null: OwnedFd,
     proc: OwnedFd,
@@ -58,11 +62,18 @@ impl<'a> Process<'a> {
             spec,
             command: Command::parse(&spec.args, &spec.env)?,
             capabilities: Sets::parse(spec.capabilities.as_ref())?.cut_to(capabilities::of_host()?),
+            filter: None,
             stdio,
             null: devices::null()?,
             proc,
             terminal,
         })
+    }
+
+    /// Makes the filter of this section, for [`Self::execute`] to put in force.
+    pub(super) fn filtered(mut self, section: Option<&RawValue>) -> Result<Self, Error> {
+        self.filter = section.map(Filter::prepare).transpose()?;
+        Ok(self)
     }
 
     /// See [`Label::open`].
@@ -89,7 +100,7 @@ impl<'a> Process<'a> {
         let entered = cwd::enter(&self.spec.cwd)?;
         label.apply()?;
         limits::set(&self.spec.rlimits)?;
-        user::become_user(self.spec, &self.capabilities)?;
+        user::become_user(self.spec, &self.capabilities.holding(self.needed_later()))?;
         if !entered {
             cwd::enter_as_user(&self.spec.cwd)?;
         }
@@ -102,6 +113,25 @@ impl<'a> Process<'a> {
             None => channel::send(socket, &Report::Ready { attached: Vec::new() }, &[]),
         }
         Ok(())
+    }
+
+    /// What the process must keep until [`Self::execute`].
+    fn needed_later(&self) -> CapabilitySet {
+        match self.filter {
+            Some(_) if !self.spec.no_new_privileges => CapabilitySet::SYS_ADMIN,
+            _ => CapabilitySet::empty(),
+        }
+    }
+
+    /// The filter, and then execve: as little as can be is done under it, for it may forbid anything. Returns on failure
+    /// only.
+    pub(super) fn execute(&self) -> Result<Infallible, Error> {
+        if let Some(filter) = &self.filter {
+            self.capabilities.raise(self.needed_later())?;
+            filter.load().at(Step::Seccomp, || "load the filter".into())?;
+            self.capabilities.lower(self.needed_later())?;
+        }
+        self.command.execute()
     }
 
     fn streams(&self, terminal: Option<&Terminal>) -> Result<(), Error> {

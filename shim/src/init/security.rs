@@ -11,9 +11,6 @@ use std::os::fd::BorrowedFd;
 
 /// What would change what a container may do, but is not built: refused by name rather than ignored.
 pub(super) fn refuse_unsupported(linux: &Linux) -> Result<(), Error> {
-    if linux.seccomp.is_some() {
-        return Err(Error::Unsupported("seccomp profiles are".into()));
-    }
     if !linux.mount_label.is_empty() {
         return Err(Error::Unsupported("SELinux mount labels are".into()));
     }

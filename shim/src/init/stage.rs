@@ -2,7 +2,6 @@
 //! container, and is gone.
 
 use super::channel::{self, Report};
-use super::command::Command;
 use super::error::At;
 use super::idmap::IdMappings;
 use super::inroot::InRoot;
@@ -18,6 +17,7 @@ use crate::cgroup::{Cgroup, Door};
 use crate::spec::{self, Spec};
 use crate::sys;
 use rustix::system::{setdomainname, sethostname};
+use serde_json::value::RawValue;
 use std::convert::Infallible;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
@@ -57,7 +57,8 @@ fn stage_create(request: &CreateRequest<'_>, socket: BorrowedFd<'_>) -> Result<(
     limits::set_oom_score(spec.process.oom_score_adj)?;
     let namespaces = Namespaces::plan(&spec.linux, request.pod)?;
     let users = namespaces.user.as_ref().map(|user| &user.mappings);
-    let process = Process::prepare(&spec.process, request.terminal, &request.stdio, users)?;
+    let process = Process::prepare(&spec.process, request.terminal, &request.stdio, users)?
+        .filtered(spec.linux.seccomp.as_deref())?;
     let cgroup = Cgroup::create(&spec.linux.cgroups_path, &spec.linux.resources)?;
     let container = Container { request, spec: &spec, namespaces: &namespaces };
     container.spawn(process, &cgroup, socket).inspect_err(|_| {
@@ -108,7 +109,7 @@ impl Container<'_> {
             self.set_up(&mut process, mounts, root, socket)
         });
         if code == 0 {
-            last_steps(socket, &process.command, channel::wait_for_gate);
+            last_steps(socket, &process, channel::wait_for_gate);
         }
         code
     }
@@ -179,23 +180,24 @@ fn name_host(host: &str, domain: &str) -> Result<(), Error> {
 
 /// Closes all but the socket, waits until `go` says so, and executes, or ends the process: what it holds descriptors for is
 /// never dropped.
-fn last_steps(socket: BorrowedFd<'_>, command: &Command, go: impl FnOnce(BorrowedFd<'_>) -> bool) -> ! {
+fn last_steps(socket: BorrowedFd<'_>, process: &Process<'_>, go: impl FnOnce(BorrowedFd<'_>) -> bool) -> ! {
     let socket = match sys::keep_only(socket).at(Step::Process, || "close descriptors".into()) {
         Ok(socket) => socket,
         Err(error) => sys::leave(reporting(socket, || Err(error))),
     };
     if go(socket.as_fd()) {
-        reporting(socket.as_fd(), || command.execute().map(|never: Infallible| match never {}));
+        reporting(socket.as_fd(), || process.execute().map(|never: Infallible| match never {}));
     }
     sys::leave(1)
 }
 
 fn stage_exec(request: &ExecRequest<'_>, socket: BorrowedFd<'_>) -> Result<(), Error> {
     process::begin()?;
-    let spec = exec_spec(request)?;
+    let (spec, seccomp) = exec_spec(request)?;
     limits::set_oom_score(spec.oom_score_adj)?;
     let place = Place::of(request)?;
-    let process = Process::prepare(&spec, request.terminal, &request.stdio, place.users.as_ref())?;
+    let process = Process::prepare(&spec, request.terminal, &request.stdio, place.users.as_ref())?
+        .filtered(seccomp.as_deref())?;
     let door = request.cgroup.door()?;
     place.enter()?;
     let pid = sys::clone_sibling(0, door.directory(), || become_exec(process, &place, &door, socket))
@@ -241,15 +243,15 @@ fn joining(pid: u32) -> String {
     format!("join the container of process {pid}")
 }
 
-fn exec_spec(request: &ExecRequest<'_>) -> Result<spec::Process, Error> {
-    match request.process {
+/// The process, and the container's filter, which holds for it as well.
+fn exec_spec(request: &ExecRequest<'_>) -> Result<(spec::Process, Option<Box<RawValue>>), Error> {
+    let Spec { process, linux, .. } = read_spec(request.bundle)?;
+    let process = match request.process {
         ExecProcess::Spec(json) => serde_json::from_slice(json)
-            .map_err(|error| Error::invalid(Step::Config, format!("process of the exec: {error}"))),
-        ExecProcess::Args(args) => {
-            let process = read_spec(request.bundle)?.process;
-            Ok(spec::Process { args: args.to_vec(), ..process })
-        }
-    }
+            .map_err(|error| Error::invalid(Step::Config, format!("process of the exec: {error}")))?,
+        ExecProcess::Args(args) => spec::Process { args: args.to_vec(), ..process },
+    };
+    Ok((process, linux.seccomp))
 }
 
 fn become_exec(mut process: Process<'_>, place: &Place<'_>, door: &Door, socket: BorrowedFd<'_>) -> u8 {
@@ -266,7 +268,7 @@ fn become_exec(mut process: Process<'_>, place: &Place<'_>, door: &Door, socket:
         process.settle(terminal, label, socket)
     });
     if code == 0 {
-        last_steps(socket, &process.command, channel::shim_lives);
+        last_steps(socket, &process, channel::shim_lives);
     }
     code
 }

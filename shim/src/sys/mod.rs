@@ -6,6 +6,7 @@ mod link;
 mod mount;
 mod process;
 mod ready;
+pub(crate) mod seccomp;
 
 pub(crate) use link::bring_up;
 pub(crate) use mount::{MountAttributes, mount_setattr};

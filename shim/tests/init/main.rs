@@ -9,6 +9,7 @@ mod measure;
 mod mounts;
 mod pods;
 mod process;
+mod seccomp;
 mod support;
 mod terminals;
 mod users;

@@ -16,11 +16,39 @@ fn report(what: &str, mut times: Vec<Duration>) {
 #[test]
 #[ignore = "a measurement, not a test"]
 fn root_measure_create_start_and_exec() {
+    measure_create_and_start(|_, _| {});
+}
+
+/// A list of what is allowed of the usual size, in the cache and, by another word in it each time, not.
+#[test]
+#[ignore = "a measurement, not a test"]
+fn root_measure_create_and_start_under_a_filter() {
+    let names: Vec<_> = std::fs::read_to_string("/proc/kallsyms")
+        .unwrap()
+        .lines()
+        .filter_map(|line| line.split(" __x64_sys_").nth(1))
+        .take(370)
+        .map(str::to_owned)
+        .collect();
+    let filter = |extra: &str| {
+        serde_json::json!({
+            "defaultAction": "SCMP_ACT_ERRNO",
+            "architectures": ["SCMP_ARCH_X86_64", "SCMP_ARCH_X86", "SCMP_ARCH_X32"],
+            "syscalls": [{ "names": names, "action": "SCMP_ACT_ALLOW" }, { "names": [extra], "action": "SCMP_ACT_ALLOW" }]
+        })
+    };
+    println!("with a filter of {} names, compiled before", names.len());
+    measure_create_and_start(|_, spec| spec["linux"]["seccomp"] = filter("read"));
+    println!("compiled each time");
+    measure_create_and_start(|round, spec| spec["linux"]["seccomp"] = filter(&format!("round-{round}")));
+}
+
+fn measure_create_and_start(change: impl Fn(usize, &mut serde_json::Value)) {
     let place = Place::new();
     block_on(async {
         let (mut create, mut start, mut both) = (vec![], vec![], vec![]);
-        let bundle = place.bundle("c1", &["/bin/true"], |_| {});
         for round in 0..ROUNDS {
+            let bundle = place.bundle("c1", &["/bin/true"], |spec| change(round, spec));
             let rootfs = place.overlay(&format!("round-{round}"), &[place.image()]);
             let begun = Instant::now();
             let request = CreateRequest {

@@ -457,3 +457,28 @@ fn root_a_pod_whose_users_cannot_be_mapped_leaves_nothing() {
     let children = fs::read_to_string("/proc/thread-self/children").unwrap();
     assert_eq!(children, "", "a process is left");
 }
+
+#[test]
+fn root_a_system_call_filter_is_in_force_for_the_container_and_its_execs() {
+    let place = place();
+    let filter = json!({
+        "defaultAction": "SCMP_ACT_ALLOW",
+        "syscalls": [{ "names": ["mkdir"], "action": "SCMP_ACT_ERRNO", "errnoRet": 28 }]
+    });
+    let script = "busybox mkdir /tmp/x; grep -E 'CapPrm|Seccomp:' /proc/self/status";
+    let expected = "mkdir: can't create directory '/tmp/x': No space left on device\nCapPrm:\t0000000000000000\nSeccomp:\t2\n";
+    for no_new_privileges in [true, false] {
+        let change = |spec: &mut Value| {
+            spec["linux"]["seccomp"] = filter.clone();
+            spec["process"]["noNewPrivileges"] = json!(no_new_privileges);
+            spec["process"]["user"] = json!({ "uid": 1000, "gid": 1000 });
+            spec["process"].as_object_mut().unwrap().remove("capabilities");
+        };
+        assert_eq!(run(&place, script, change).1, expected);
+        block_on(async {
+            let container = sleeper(&place, "c2", change).await;
+            assert_eq!(container.sh(script).await.1, expected);
+            container.end();
+        });
+    }
+}

@@ -1,0 +1,78 @@
+//! The system call filter of a container: from the `linux.seccomp` section of `config.json` to a program that the kernel
+//! runs at every system call, seccomp(2).
+//!
+//! ```text
+//! section --cache--> program --load--> in force
+//!     `--profile, program--> program, kept for the next container
+//! ```
+//! All of it happens in processes on their way to execve; the shim itself never holds a filter.
+
+mod architecture;
+mod cache;
+mod profile;
+mod program;
+
+use crate::sys::seccomp::{self as kernel, Instruction};
+use cache::Cache;
+use profile::Profile;
+use serde_json::value::RawValue;
+use std::io;
+use std::path::Path;
+
+/// Compiled filters are kept here, for all shims of the machine: root's alone, gone with a reboot.
+const CACHE: &str = "/run/berth-shim/seccomp";
+
+/// Why a section makes no filter.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum Error {
+    /// No JSON, or not of the shape that the specification gives it.
+    #[error("linux.seccomp: {0}")]
+    Malformed(String),
+    /// A value that is unknown or cannot be.
+    #[error("linux.seccomp.{field} {value:?}: {reason}")]
+    Invalid {
+        /// Where it stands, as `syscalls[3].action`.
+        field: String,
+        /// What it held.
+        value: String,
+        /// What is wrong with it.
+        reason: &'static str,
+    },
+    /// More than the kernel takes.
+    #[error("linux.seccomp: {0} instructions, of which the kernel takes 4096 at most")]
+    TooLarge(usize),
+}
+
+/// A filter that is ready to be loaded.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Filter {
+    /// `SECCOMP_FILTER_FLAG_*`.
+    flags: u32,
+    program: Vec<Instruction>,
+}
+
+impl Filter {
+    /// Takes the filter of this section from the cache, or compiles it and keeps it there.
+    pub(crate) fn prepare(section: &RawValue) -> Result<Self, Error> {
+        let cache = Cache::open(Path::new(CACHE));
+        let section = section.get();
+        if let Some(filter) = cache.as_ref().and_then(|cache| cache.find(section)) {
+            return Ok(filter);
+        }
+        let filter = Self::compile(section)?;
+        if let Some(cache) = cache {
+            cache.keep(section, &filter);
+        }
+        Ok(filter)
+    }
+
+    fn compile(section: &str) -> Result<Self, Error> {
+        let profile = Profile::parse(section)?;
+        Ok(Self { flags: profile.flags, program: program::compile(&profile)? })
+    }
+
+    /// Puts it in force for the calling process and all that it becomes. Needs CAP_SYS_ADMIN or no_new_privs.
+    pub(crate) fn load(&self) -> io::Result<()> {
+        kernel::set_filter(&self.program, self.flags)
+    }
+}
