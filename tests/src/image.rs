@@ -118,7 +118,7 @@ impl Image {
             .file("etc/passwd", 0o644, b"root:x:0:0::/root:/bin/sh\nalice:x:1000:1000::/home/alice:/bin/sh\n")
             .file("etc/group", 0o644, b"root:x:0:\nalice:x:1000:\nstaff:x:50:alice\n")
             .file("bin/busybox", 0o755, &busybox);
-        for applet in "sh cat echo sleep true false id env ls ps kill ip wget nc mount hostname head seq dd touch \
+        for applet in "sh cat echo sleep true false id env ls ps kill ip wget nc mount hostname head seq dd touch rmdir unshare \
                        printf test mkdir rm stat pwd grep wc date awk tail httpd ping chmod umount tr readlink"
             .split_whitespace()
         {

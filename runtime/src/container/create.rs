@@ -32,7 +32,10 @@ use crate::{
     progress,
     runtime::Shared,
     shim::{ContainerTask, RootfsOverlay, Shim},
-    spec::{self, Accounts, ImageDefaults, ImageVolume, PidNamespace, devices::Devices, user::ResolvedUser},
+    spec::{
+        self, Accounts, ImageDefaults, ImageVolume, PidNamespace, devices::Devices, seccomp,
+        user::ResolvedUser,
+    },
     table::Entry,
     watch,
 };
@@ -120,10 +123,10 @@ impl Plan {
             .map_err(spec_error)?;
         let cgroup = format!("{}/{}", self.pod.cgroup, self.id);
         let pid = self.pid_namespace(shared, shim).await?;
-        progress::at("look its devices up");
-        let devices = find_devices(&self.config).await?;
+        progress::at("look its devices and profiles up");
+        let found = look_up(&self.config).await?;
         let volumes = image_volume::hold(shared, &self.id, &self.config.image_mounts).await?;
-        let spec = self.spec(shared, &user, &devices, &volumes, &cgroup, pid)?;
+        let spec = self.spec(shared, &user, &found, &volumes, &cgroup, pid)?;
         let bundle = shared.layout.bundle(&self.id);
         write_bundle(&bundle, &spec)?;
         let task = ContainerTask {
@@ -171,7 +174,7 @@ impl Plan {
         &self,
         shared: &Shared,
         user: &ResolvedUser,
-        devices: &Devices,
+        found: &Found,
         volumes: &[ImageVolume],
         cgroup_path: &str,
         pid: PidNamespace,
@@ -191,7 +194,8 @@ impl Plan {
                 hostname: Some(files.hostname),
             },
             volumes,
-            devices,
+            devices: &found.devices,
+            seccomp: found.seccomp.as_ref(),
             cgroup_path,
             pid,
         };
@@ -250,13 +254,22 @@ impl Plan {
     }
 }
 
-/// Looks the devices up where a path that hangs holds up no other call.
-async fn find_devices(config: &ContainerConfig) -> Result<Devices> {
+/// What the paths in the container's description lead to on the host.
+struct Found {
+    devices: Devices,
+    seccomp: Option<seccomp::Profile>,
+}
+
+/// Looks it up where a path that hangs holds up no other call.
+async fn look_up(config: &ContainerConfig) -> Result<Found> {
+    const STEP: &str = "look its devices and profiles up";
     let config = config.clone();
-    let found = tokio::task::spawn_blocking(move || spec::devices::find(&config));
+    let found = tokio::task::spawn_blocking(move || {
+        Ok(Found { devices: spec::devices::find(&config)?, seccomp: seccomp::read(&config)? })
+    });
     let found = timeout(LOOKUP_TIMEOUT, found).await;
-    let found = found.map_err(|_| Error::new(Kind::DeadlineExceeded, "look up the devices, for 30 s"))?;
-    found.map_err(|error| Error::caused(Kind::Internal, "look up the devices", error))?.map_err(spec_error)
+    let found = found.map_err(|_| Error::new(Kind::DeadlineExceeded, format!("{STEP}, for 30 s")))?;
+    found.map_err(|error| Error::caused(Kind::Internal, STEP, error))?.map_err(spec_error)
 }
 
 /// The users and groups of the image.

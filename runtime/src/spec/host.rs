@@ -10,6 +10,8 @@ use oci_spec::runtime::{Capabilities, PosixRlimit};
 pub struct Host {
     /// Capabilities of the daemon itself; no container gets others.
     pub capabilities: Capabilities,
+    /// Version of the kernel, as (6, 18).
+    pub kernel: (u32, u32),
     /// Version of the cgroup hierarchies that limits are set in.
     pub cgroups: Cgroups,
     /// Whether the memory controller counts swap.

@@ -3,7 +3,7 @@
 //! tests; what looks it up is in [`probe`] and [`devices::find`].
 //!
 //! Where the OCI specification leaves a choice, the container gets what containerd would give it; docs/decisions tells
-//! where and why not. System call filters are not described yet.
+//! where and why not.
 
 pub mod accounts;
 mod capabilities;
@@ -17,6 +17,7 @@ pub mod probe;
 mod process;
 pub mod resolv;
 pub mod resources;
+pub mod seccomp;
 pub mod signal;
 pub mod user;
 
@@ -65,6 +66,8 @@ pub struct Inputs<'a> {
     pub volumes: &'a [ImageVolume],
     /// What its devices are on the host, by [`devices::find`].
     pub devices: &'a Devices,
+    /// The system call filter that it names, where that is in a file, by [`seccomp::read`].
+    pub seccomp: Option<&'a seccomp::Profile>,
     /// Below each cgroup hierarchy's root, as `/a/b/ID`.
     pub cgroup_path: &'a str,
     /// Where its processes are numbered.
@@ -135,6 +138,7 @@ fn linux(inputs: &Inputs<'_>) -> Result<Linux, Error> {
         .set_resources(Some(limits(inputs)?))
         .set_cgroups_path(Some(inputs.cgroup_path.into()))
         .set_rootfs_propagation(propagation)
+        .set_seccomp(seccomp::build(inputs)?)
         .set_masked_paths(Some(hidden(inputs, "masked_paths", &security.masked_paths)?))
         .set_readonly_paths(Some(hidden(inputs, "readonly_paths", &security.readonly_paths)?));
     Ok(linux)

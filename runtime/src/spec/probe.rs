@@ -83,11 +83,13 @@ impl Host {
         };
         let own_score = || number(&root.join("proc/self/oom_score_adj"));
         let cgroups = cgroups(root);
+        let kernel = kernel(&root.join("proc/sys/kernel/osrelease"))?;
         Ok(Self {
+            kernel,
             cgroups,
             swap: counts_swap(root, cgroups),
             hugepages: hugepages(root, cgroups),
-            recursive_readonly: kernel(&root.join("proc/sys/kernel/osrelease"))? >= MOUNT_SETATTR,
+            recursive_readonly: kernel >= MOUNT_SETATTR,
             oom_score_adj_floor: (!may_lower).then(own_score).transpose()?,
             capabilities,
         })

@@ -20,6 +20,7 @@ pub(crate) struct Given {
     pub(crate) files: PodFiles,
     pub(crate) volumes: Vec<ImageVolume>,
     pub(crate) devices: devices::Devices,
+    pub(crate) seccomp: Option<seccomp::Profile>,
     pub(crate) pid: PidNamespace,
 }
 
@@ -37,6 +38,7 @@ impl Given {
             files: Default::default(),
             volumes: Default::default(),
             devices: Default::default(),
+            seccomp: None,
             pid: Default::default(),
         };
         given.container.command = vec!["true".to_owned()];
@@ -65,6 +67,7 @@ impl Given {
             files: &self.files,
             volumes: &self.volumes,
             devices: &self.devices,
+            seccomp: self.seccomp.as_ref(),
             cgroup_path: "/berth/pod/abc",
             pid: self.pid.clone(),
         }

@@ -1,4 +1,4 @@
-use berth_cri::v1;
+use berth_cri::v1::{self, security_profile::ProfileType};
 use berth_tests::{
     berth::Berth,
     pod::{container, pod, shell},
@@ -140,4 +140,91 @@ async fn root_a_containers_environment_directory_and_terminal_are_as_asked() {
     {
         assert!(log.contains(line), "{line} is not in {log}");
     }
+}
+
+fn seccomp(kind: ProfileType, localhost_ref: &str) -> v1::LinuxContainerSecurityContext {
+    let profile = v1::SecurityProfile { profile_type: kind.into(), localhost_ref: localhost_ref.into() };
+    v1::LinuxContainerSecurityContext { seccomp: Some(profile), ..Default::default() }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn root_the_default_filter_is_for_those_who_ask_for_it_and_never_for_the_privileged() {
+    let mut berth = Berth::start().await;
+    let image = berth.busybox().await;
+    let script = "grep Seccomp: /proc/self/status; unshare -U true && echo unshared";
+    let default = seccomp(ProfileType::RuntimeDefault, "");
+    let privileged = v1::LinuxContainerSecurityContext { privileged: true, ..default.clone() };
+    let no_new_privs = v1::LinuxContainerSecurityContext { no_new_privs: true, ..default.clone() };
+    #[allow(deprecated)]
+    let former = v1::LinuxContainerSecurityContext {
+        seccomp_profile_path: "runtime/default".into(),
+        ..Default::default()
+    };
+    for (name, context) in [("default", default), ("no-new-privs", no_new_privs), ("former", former)] {
+        let said = seen(&mut berth, &image, name, context, script).await;
+        assert!(
+            said.starts_with("Seccomp:\t2\n") && said.contains("Operation not permitted"),
+            "{name}: {said}"
+        );
+    }
+    let nothing = v1::LinuxContainerSecurityContext::default();
+    let unconfined = seccomp(ProfileType::Unconfined, "");
+    for (name, context) in [("none", nothing), ("unconfined", unconfined), ("privileged", privileged)] {
+        let said = seen(&mut berth, &image, name, context, script).await;
+        assert_eq!(said, "Seccomp:\t0\nunshared\n", "{name}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn root_a_profile_of_a_file_is_in_force_in_the_container_and_in_its_execs() {
+    let mut berth = Berth::start().await;
+    let image = berth.busybox().await;
+    let path = berth.path().join("profile.json");
+    let profile = r#"{ "defaultAction": "SCMP_ACT_ALLOW", "syscalls": [
+        { "names": ["mkdir"], "action": "SCMP_ACT_ERRNO", "errnoRet": 28, "excludes": { "caps": ["CAP_SYS_ADMIN"] } },
+        { "name": "rmdir", "action": "SCMP_ACT_KILL_PROCESS" }
+    ] }"#;
+    std::fs::write(&path, profile).unwrap();
+    let context = seccomp(ProfileType::Localhost, &path.display().to_string());
+    let sandbox = pod(&berth, "file");
+    let pod = berth.run(&sandbox).await.unwrap();
+    let mut config = shell("killed", &image, "mkdir /tmp/x; exec rmdir /tmp");
+    config.linux.as_mut().unwrap().security_context = Some(context.clone());
+    let id = berth.create(&pod, &sandbox, config).await.unwrap();
+    berth.start_container(&id).await.unwrap();
+    assert_eq!(berth.ended(&id).await.exit_code, 128 + 31);
+    let said: String = berth.log_of("file", "killed").into_iter().map(|(_, line)| line).collect();
+    assert!(said.contains("No space left on device"), "{said}");
+    let said = seen(&mut berth, &image, "exec", context.clone(), "mkdir /tmp/x").await;
+    assert!(said.contains("No space left on device"), "{said}");
+    let capabilities = v1::Capability { add_capabilities: vec!["SYS_ADMIN".into()], ..Default::default() };
+    let excluded = v1::LinuxContainerSecurityContext { capabilities: Some(capabilities), ..context };
+    assert_eq!(seen(&mut berth, &image, "excluded", excluded, "mkdir /tmp/x && echo made").await, "made\n");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn root_a_profile_that_cannot_be_is_refused_by_its_path_and_field() {
+    let mut berth = Berth::start().await;
+    let image = berth.busybox().await;
+    let sandbox = pod(&berth, "bad");
+    let pod = berth.run(&sandbox).await.unwrap();
+    let path = berth.path().join("profile.json");
+    for (text, expected) in [
+        (None, "No such file or directory"),
+        (Some("{"), "EOF while parsing"),
+        (Some(r#"{"defaultAction":"SCMP_ACT_FLY"}"#), r#"defaultAction "SCMP_ACT_FLY": is unknown"#),
+        (Some(r#"{"defaultAction":"SCMP_ACT_NOTIFY"}"#), r#""SCMP_ACT_NOTIFY": is not supported"#),
+    ] {
+        if let Some(text) = text {
+            std::fs::write(&path, text).unwrap();
+        }
+        let mut config = shell("c", &image, "true");
+        let context = seccomp(ProfileType::Localhost, &path.display().to_string());
+        config.linux.as_mut().unwrap().security_context = Some(context);
+        let refused = berth.create(&pod, &sandbox, config).await.unwrap_err();
+        assert_eq!(refused.code(), tonic::Code::InvalidArgument, "{refused}");
+        assert!(refused.message().contains(expected), "{refused}");
+    }
+    let ok = shell("c", &image, "true");
+    berth.create(&pod, &sandbox, ok).await.unwrap();
 }
