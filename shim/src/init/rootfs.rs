@@ -333,7 +333,7 @@ mod tests {
     #[test]
     fn an_overlay_without_layers_is_refused() {
         let mount = RootfsMount { kind: "overlay".into(), ..RootfsMount::default() };
-        assert!(matches!(Overlay::parse(&mount), Err(Error::Invalid { step: Step::Rootfs, .. })));
+        assert!(matches!(Overlay::parse(&mount.options), Err(Error::Invalid { step: Step::Rootfs, .. })));
     }
 
     fn need_root() {
@@ -368,7 +368,7 @@ mod tests {
         ];
         let mount = RootfsMount { kind: "overlay".into(), options, ..RootfsMount::default() };
         let owner = |by_path: bool| -> Result<u8, Error> {
-            let overlay = Overlay::parse(&mount)?;
+            let overlay = Overlay::parse(&mount.options)?;
             let user = UserNamespace::create(&overlay.ids)?;
             let tree = if by_path {
                 overlay.prepare_by_path(&base.path().join("bundle"), &overlay.mapped_layers(&user)?)?
@@ -403,7 +403,7 @@ mod tests {
             sys::unshare(libc::CLONE_NEWNS).at(Step::Rootfs, String::new)?;
             let private = MountPropagationFlags::PRIVATE | MountPropagationFlags::REC;
             mount_change("/", private).at(Step::Rootfs, String::new)?;
-            drop(Overlay::parse(&mount)?.mount_classic(&bundle)?);
+            drop(Overlay::parse(&mount.options)?.mount_classic(&bundle)?);
             Ok(fs::read_dir(&bundle).at(Step::Rootfs, String::new)?.count() as u8)
         });
         assert_eq!(count, 60);
