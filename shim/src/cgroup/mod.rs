@@ -1,7 +1,7 @@
 //! A container's or a pod's control group, in cgroup v2 or in all the mounted v1 hierarchies at once.
-//!
-//! Device rules are enforced on v1 only so far: v2 needs a program in the kernel for them.
 
+mod device_program;
+mod devices;
 mod files;
 mod hierarchy;
 mod stats;

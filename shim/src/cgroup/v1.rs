@@ -1,8 +1,8 @@
 //! Limits in the hierarchies of v1.
 
-use super::Error;
 use super::files::{make, number, read, write};
 use super::hierarchy::Hierarchy;
+use super::{Error, devices};
 use crate::spec::{Cpu, DeviceRule, Memory, Resources};
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
@@ -12,21 +12,6 @@ pub(super) struct Group<'a> {
     pub(super) hierarchies: &'a [Hierarchy],
     pub(super) path: &'a Path,
 }
-
-/// Device access that no container works without; the access of the rule is `rwm`.
-const DEVICES: &[&str] = &[
-    "c 1:3 rwm",
-    "c 1:5 rwm",
-    "c 1:7 rwm",
-    "c 1:8 rwm",
-    "c 1:9 rwm",
-    "c 5:0 rwm",
-    "c 5:1 rwm",
-    "c 5:2 rwm",
-    "c 136:* rwm",
-    "c *:* m",
-    "b *:* m",
-];
 
 impl Group<'_> {
     pub(super) fn create(&self) -> Result<(), Error> {
@@ -174,16 +159,10 @@ fn limit_cpu_time(directory: &Path, cpu: &Cpu) -> Result<(), Error> {
     set("cpu.cfs_burst_us", cpu.burst.map(|burst| burst as i64))
 }
 
-/// The rules in order, then what no container works without unless everything is allowed.
 fn allow_devices(directory: &Path, rules: &[DeviceRule]) -> Result<(), Error> {
-    for rule in rules {
+    for rule in devices::complete(rules) {
         let file = if rule.allow { "devices.allow" } else { "devices.deny" };
-        write(directory, file, &device_rule(rule))?;
-    }
-    if rules.iter().any(|rule| !rule.allow) {
-        for rule in DEVICES {
-            write(directory, "devices.allow", rule)?;
-        }
+        write(directory, file, &device_rule(&rule))?;
     }
     Ok(())
 }

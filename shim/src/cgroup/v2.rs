@@ -1,9 +1,11 @@
 //! Limits in the one hierarchy of v2.
 
-use super::Error;
 use super::files::{make, read, write};
-use crate::spec::{Cpu, Memory, Resources};
+use super::{Error, device_program, devices};
+use crate::spec::{Cpu, DeviceRule, Memory, Resources};
+use std::fs::File;
 use std::io::ErrorKind;
+use std::os::fd::AsFd;
 use std::path::Path;
 
 /// Makes the group; its ancestors pass on every controller they have.
@@ -25,8 +27,11 @@ fn pass_controllers_on(group: &Path) -> Result<(), Error> {
     Ok(())
 }
 
-/// Sets the limits. Device rules need a program of their own, which is not built yet.
+/// Sets the limits.
 pub(super) fn apply(group: &Path, resources: &Resources) -> Result<(), Error> {
+    if !resources.devices.is_empty() {
+        allow_devices(group, &resources.devices)?;
+    }
     let mut writes = Vec::new();
     if let Some(memory) = &resources.memory {
         memory_limits(memory, &mut writes);
@@ -52,6 +57,13 @@ pub(super) fn apply(group: &Path, resources: &Resources) -> Result<(), Error> {
         write(group, &file, &value)?;
     }
     set_io_weight(group, resources)
+}
+
+fn allow_devices(group: &Path, rules: &[DeviceRule]) -> Result<(), Error> {
+    let directory = File::open(group);
+    let enforced =
+        directory.and_then(|directory| device_program::enforce(directory.as_fd(), &devices::complete(rules)));
+    enforced.map_err(|source| Error { action: "set the device rules of".into(), path: group.into(), source })
 }
 
 fn limit(value: i64) -> String {
@@ -126,7 +138,6 @@ mod tests {
     use super::super::files::write as write_file;
     use super::*;
     use crate::sys;
-    use std::os::fd::AsFd;
 
     #[test]
     fn shares_span_the_whole_range_of_weights() {

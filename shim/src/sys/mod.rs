@@ -1,5 +1,6 @@
 //! The system calls that no safe library offers. The only unsafe code of the project is here.
 
+pub(crate) mod bpf;
 pub(crate) mod child;
 pub(crate) mod heap;
 mod link;

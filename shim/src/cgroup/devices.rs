@@ -1,0 +1,31 @@
+//! Which devices the processes of a group may use.
+
+use crate::spec::DeviceRule;
+
+/// Access that no container works without: kind, numbers (`None` is all), access.
+const NEEDED: &[(&str, Option<i64>, Option<i64>, &str)] = &[
+    ("c", Some(1), Some(3), "rwm"),
+    ("c", Some(1), Some(5), "rwm"),
+    ("c", Some(1), Some(7), "rwm"),
+    ("c", Some(1), Some(8), "rwm"),
+    ("c", Some(1), Some(9), "rwm"),
+    ("c", Some(5), Some(0), "rwm"),
+    ("c", Some(5), Some(1), "rwm"),
+    ("c", Some(5), Some(2), "rwm"),
+    ("c", Some(136), None, "rwm"),
+    ("c", None, None, "m"),
+    ("b", None, None, "m"),
+];
+
+/// The rules in order, then what no container works without unless everything is allowed.
+pub(super) fn complete(rules: &[DeviceRule]) -> Vec<DeviceRule> {
+    let needed = NEEDED.iter().filter(|_| rules.iter().any(|rule| !rule.allow));
+    let needed = needed.map(|(kind, major, minor, access)| DeviceRule {
+        allow: true,
+        kind: (*kind).into(),
+        major: *major,
+        minor: *minor,
+        access: (*access).into(),
+    });
+    rules.iter().cloned().chain(needed).collect()
+}
