@@ -19,7 +19,7 @@ use berthd::{
     network::Network,
     runtime::{Options, Runtime},
     server::{self, Lock, Services},
-    spec::{Defaults, Host},
+    spec::{Defaults, Host, HostFeatures},
 };
 use futures::FutureExt;
 use tokio::signal::unix::{SignalKind, signal};
@@ -96,10 +96,10 @@ async fn serve(config: Config) -> Result<(), Failure> {
     let _lock = Lock::take(&config.root)?;
     let socket = config.socket_path();
     let listener = server::bind(&socket, &config.socket)?;
-    let (runtime, recursive_readonly) = open(&config).await?;
+    let (runtime, features) = open(&config).await?;
     let network = runtime.network.clone();
     let events = runtime.events.clone();
-    let cri = Cri::new(runtime, config.clone(), recursive_readonly);
+    let cri = Cri::new(runtime, config.clone(), features);
     info!(version = env!("CARGO_PKG_VERSION"), socket = %socket.display(), root = %config.root.display(), "serving");
     if let Err(error) = server::notify_ready() {
         warn!(%error, "the service manager was not told that the daemon serves");
@@ -114,11 +114,11 @@ async fn serve(config: Config) -> Result<(), Failure> {
 }
 
 /// Opens images, network and records, and takes up again what runs.
-async fn open(config: &Config) -> Result<(Runtime, bool), Failure> {
+async fn open(config: &Config) -> Result<(Runtime, HostFeatures), Failure> {
     let images = Images::open(image_config(config)).await?;
     let network = Network::open(config.network.clone(), &config.root).await?;
     let host = Host::probe(Path::new("/"), config.pods.restrict_oom_score_adj)?;
-    let recursive_readonly = host.recursive_readonly;
+    let features = host.features;
     let limit = config.pods.pids_limit;
     let options = Options {
         root: config.root.clone(),
@@ -130,7 +130,7 @@ async fn open(config: &Config) -> Result<(Runtime, bool), Failure> {
         host,
         defaults: Defaults { pids_limit: (limit > 0).then_some(limit.into()), ..Defaults::default() },
     };
-    Ok((Runtime::open(options, images, network).await?, recursive_readonly))
+    Ok((Runtime::open(options, images, network).await?, features))
 }
 
 fn image_config(config: &Config) -> berth_image::Config {

@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, path::PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use crate::pod::config::PidMode;
+use crate::pod::config::{PidMode, Users};
 
 /// Who the container is to its caller, within its pod.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
@@ -78,6 +78,8 @@ pub struct Mount {
     pub nodev: bool,
     /// Set-uid bits of it are without effect.
     pub nosuid: bool,
+    /// Who the owners of its files are shown as: those on disk, counted from 0, are these of the host. `None` shows them as they are.
+    pub owners: Option<Users>,
 }
 
 /// An image, or a part of one, mounted read-only.

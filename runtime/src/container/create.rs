@@ -28,7 +28,7 @@ use super::{
 use crate::{
     error::{During, Error, Kind, Result, of_image, spec_error},
     identity,
-    pod::{Pod, PodState, config::PidMode, files_of},
+    pod::{Pod, PodState, config::PidMode, files_of, own},
     progress,
     runtime::Shared,
     shim::{ContainerTask, RootfsOverlay, Shim},
@@ -221,7 +221,10 @@ impl Plan {
         for directory in [&upper, &work].into_iter().chain(&none) {
             fs::create_dir_all(directory).during(|| format!("create {}", directory.display()))?;
         }
+        let users = self.pod.config.namespaces.users;
+        own(&upper, users).during(|| format!("give {} to the pod's root", upper.display()))?;
         Ok(RootfsOverlay {
+            users,
             lower: lower.iter().chain(&none).map(|layer| layer.display().to_string()).collect(),
             upper: upper.display().to_string(),
             work: work.display().to_string(),

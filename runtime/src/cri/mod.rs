@@ -27,7 +27,7 @@ use std::sync::Arc;
 
 pub(crate) use list::LARGEST_MESSAGE;
 
-use crate::{config::Config, runtime::Runtime};
+use crate::{config::Config, runtime::Runtime, spec::HostFeatures};
 
 /// Both services of the CRI over one runtime. Clones share it.
 #[derive(Clone)]
@@ -39,13 +39,12 @@ pub struct Cri {
 /// What the services tell of the daemon itself.
 struct Daemon {
     config: Config,
-    recursive_readonly: bool,
+    host: HostFeatures,
 }
 
 impl Cri {
-    /// `config` is what verbose calls show; `recursive_readonly` is whether the kernel can make mounts below a mount
-    /// read-only with it.
-    pub fn new(runtime: Runtime, config: Config, recursive_readonly: bool) -> Self {
-        Self { runtime, daemon: Arc::new(Daemon { config, recursive_readonly }) }
+    /// `config` is what verbose calls show; `host` is what clients are told that pods can have.
+    pub fn new(runtime: Runtime, config: Config, host: HostFeatures) -> Self {
+        Self { runtime, daemon: Arc::new(Daemon { config, host }) }
     }
 }

@@ -25,8 +25,8 @@ impl RuntimeService for Cri {
             Ok(StatusResponse {
                 status: Some(reply::runtime_status(network)),
                 info: if request.verbose { verbose() } else { Default::default() },
-                runtime_handlers: reply::handlers(&HANDLERS, self.daemon.recursive_readonly),
-                features: Some(reply::features()),
+                runtime_handlers: reply::handlers(&HANDLERS, self.daemon.host),
+                features: Some(reply::features(self.daemon.host)),
             })
         })
         .await

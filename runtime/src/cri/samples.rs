@@ -14,7 +14,7 @@ use crate::{
         config::{PodConfig, PodMetadata},
     },
     runtime::{Options, Runtime},
-    spec::{Defaults, Host, user::ResolvedUser},
+    spec::{Defaults, Host, HostFeatures, user::ResolvedUser},
 };
 
 /// A daemon's inside, with the directory that it works in.
@@ -37,7 +37,7 @@ pub(crate) async fn cri() -> (Cri, TempDir) {
         defaults: Defaults::default(),
     };
     let runtime = Runtime::open(options, images, network).await.unwrap();
-    (Cri::new(runtime, config, true), directory)
+    (Cri::new(runtime, config, HostFeatures::default()), directory)
 }
 
 pub(crate) fn pod(id: &str, state: PodState) -> Pod {

@@ -91,6 +91,50 @@ pub struct Namespaces {
     pub host_ipc: bool,
     /// PID namespace of the pod's containers, unless a container asks otherwise.
     pub pid: PidMode,
+    /// A user namespace of the pod's own, which its other namespaces belong to; `None` is the host's.
+    pub users: Option<Users>,
+}
+
+/// Which ids of the host stand for the users and groups of a pod, or for the owners of a mount's files.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Users {
+    /// Users.
+    pub uids: IdRange,
+    /// Groups.
+    pub gids: IdRange,
+}
+
+impl Users {
+    /// Options of an overlay that show the owners in its lower layers so.
+    pub(crate) fn overlay_options(self) -> [String; 2] {
+        let option = |name, ids: IdRange| format!("{name}=0:{}:{}", ids.host, ids.length);
+        [option("uidmap", self.uids), option("gidmap", self.gids)]
+    }
+}
+
+/// Ids of the host that stand for those from 0 on. Never empty, and without the highest number, which means "none".
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct IdRange {
+    host: u32,
+    length: u32,
+}
+
+impl IdRange {
+    /// `length` ids from `host` on; `None` when there are not so many, or none is wanted.
+    pub fn new(host: u32, length: u32) -> Option<Self> {
+        host.checked_add(length).filter(|_| length > 0)?;
+        Some(Self { host, length })
+    }
+
+    /// The id that stands for 0.
+    pub fn host(self) -> u32 {
+        self.host
+    }
+
+    /// How many.
+    pub fn length(self) -> u32 {
+        self.length
+    }
 }
 
 /// Where a container's PID namespace comes from.

@@ -1,11 +1,12 @@
 //! The files of a pod that its containers see in /etc: resolv.conf, hosts, hostname.
 
 use std::{
-    fs,
+    fs, io,
+    os::unix::fs::chown,
     path::{Path, PathBuf},
 };
 
-use super::Pod;
+use super::{Pod, config::Users};
 use crate::{
     error::{During, Result, spec_error},
     spec::resolv,
@@ -43,12 +44,21 @@ impl Files {
             Some(_) => resolv::hosts(hostname, pod.ips()),
             None => read(HOST_HOSTS),
         };
-        write(&self.resolv_conf, &resolv_conf)?;
-        write(&self.hosts, &hosts)?;
-        write(&self.hostname, &resolv::hostname(hostname).map_err(spec_error)?)
+        let users = pod.config.namespaces.users;
+        write(&self.resolv_conf, &resolv_conf, users)?;
+        write(&self.hosts, &hosts, users)?;
+        write(&self.hostname, &resolv::hostname(hostname).map_err(spec_error)?, users)
     }
 }
 
-fn write(path: &Path, text: &str) -> Result<()> {
-    fs::write(path, text).during(|| format!("write {}", path.display()))
+/// For the pod's own root to change, as the files of an image are.
+fn write(path: &Path, text: &str, users: Option<Users>) -> Result<()> {
+    let written = fs::write(path, text).and_then(|()| own(path, users));
+    written.during(|| format!("write {}", path.display()))
+}
+
+/// Gives a file or directory to the root of the pod.
+pub(crate) fn own(path: &Path, users: Option<Users>) -> io::Result<()> {
+    let Some(Users { uids, gids }) = users else { return Ok(()) };
+    chown(path, Some(uids.host()), Some(gids.host()))
 }

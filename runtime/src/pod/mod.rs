@@ -31,7 +31,7 @@ use crate::{
     table::Entry,
 };
 
-pub(crate) use stop::undo;
+pub(crate) use {files::own, stop::undo};
 
 /// What is known of a pod at one moment. Never changed: the next moment has a snapshot of its own.
 #[derive(Clone, Debug, Serialize, Deserialize)]

@@ -7,10 +7,12 @@
 
 use std::{fs, path::Path, sync::Arc};
 
-use berth_shim_proto::berth_shim::SandboxOptions;
+use berth_shim_proto::berth_shim::{IdMapping, SandboxOptions};
 
 use super::{
-    Pod, PodState, cgroup_of, config::PidMode, config::PodConfig, existing, files_of, step, stop, sysctls,
+    Pod, PodState, cgroup_of,
+    config::{IdRange, PidMode, PodConfig},
+    existing, files_of, step, stop, sysctls,
 };
 use crate::{
     error::{During, Error, Kind, Result},
@@ -51,6 +53,12 @@ fn resume(pod: &Pod) -> Result<String> {
 
 fn check(shared: &Shared, config: &PodConfig) -> Result<()> {
     shared.check_handler(&config.handler)?;
+    if config.namespaces.users.is_some() && !shared.host.features.user_namespaces {
+        return Err(Error::new(
+            Kind::FailedPrecondition,
+            "userns_options.mode = \"POD\": needs Linux 6.3 and user.max_user_namespaces above 0",
+        ));
+    }
     if config.namespaces.host_network {
         return Ok(());
     }
@@ -111,9 +119,15 @@ fn request(shared: &Shared, pod: &Pod, bundle: &Path) -> SandboxRequest {
             shared_pid: namespaces.pid == PidMode::Pod,
             sysctls: sysctls(&pod.config),
             cgroup_path: pod.cgroup.clone(),
+            uid_mappings: namespaces.users.iter().map(|users| mapping(users.uids)).collect(),
+            gid_mappings: namespaces.users.iter().map(|users| mapping(users.gids)).collect(),
             ..SandboxOptions::default()
         },
     }
+}
+
+fn mapping(range: IdRange) -> IdMapping {
+    IdMapping { host_id: range.host(), length: range.length(), ..IdMapping::default() }
 }
 
 /// Third phase: addresses.

@@ -9,7 +9,10 @@ use containerd_shim_protos::{
 use protobuf::{Message, well_known_types::any::Any};
 use ttrpc::{Code, asynchronous::Client, context, context::Context};
 
-use crate::error::{Error, Kind, Result};
+use crate::{
+    error::{Error, Kind, Result},
+    pod::config::Users,
+};
 
 /// For calls that a shim answers from memory or with a few system calls.
 pub(super) const QUICK: Duration = Duration::from_secs(10);
@@ -64,6 +67,8 @@ pub struct RootfsOverlay {
     pub upper: String,
     /// overlayfs's own directory beside it.
     pub work: String,
+    /// Who the owners in the lower layers are shown as. The upper one is taken as it is.
+    pub users: Option<Users>,
 }
 
 /// How a process ended.
@@ -315,17 +320,13 @@ impl Shim {
 
 impl RootfsOverlay {
     fn into_mount(self) -> Mount {
-        let options = [
+        let mut options = vec![
             format!("lowerdir={}", self.lower.join(":")),
             format!("upperdir={}", self.upper),
             format!("workdir={}", self.work),
         ];
-        Mount {
-            type_: "overlay".into(),
-            source: "overlay".into(),
-            options: options.into(),
-            ..Default::default()
-        }
+        options.extend(self.users.into_iter().flat_map(Users::overlay_options));
+        Mount { type_: "overlay".into(), source: "overlay".into(), options, ..Default::default() }
     }
 }
 

@@ -18,10 +18,19 @@ pub struct Host {
     pub swap: bool,
     /// Sizes of huge pages that can be limited, such as `2MB`; none when there is no controller for them.
     pub hugepages: BTreeSet<String>,
-    /// Whether a bind mount can be made read-only with all that is mounted below it (Linux 5.12).
-    pub recursive_readonly: bool,
+    /// What else pods can have, as clients are told too.
+    pub features: HostFeatures,
     /// The least oom_score_adj a container may get; `None` when the daemon may lower it as far as the kernel goes.
     pub oom_score_adj_floor: Option<i64>,
+}
+
+/// What not every kernel can do.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct HostFeatures {
+    /// Whether a bind mount can be made read-only with all that is mounted below it (Linux 5.12).
+    pub recursive_readonly: bool,
+    /// Whether pods can have user namespaces, with files whose owners are mapped into them (Linux 6.3, for tmpfs).
+    pub user_namespaces: bool,
 }
 
 /// Version of the cgroup hierarchies.

@@ -30,7 +30,7 @@ pub use self::{
     accounts::Accounts,
     devices::{Devices, FoundDevice},
     error::Error,
-    host::{Cgroups, Defaults, Host},
+    host::{Cgroups, Defaults, Host, HostFeatures},
     namespaces::PidNamespace,
     signal::Signal,
     user::ResolvedUser,

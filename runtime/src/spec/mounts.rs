@@ -6,10 +6,13 @@ use std::{
 };
 
 use berth_image::Part;
-use oci_spec::runtime::Mount;
+use oci_spec::runtime::{LinuxIdMapping, LinuxIdMappingBuilder, Mount};
 
 use super::{Error, Host, ImageVolume, Inputs, error::without_nul};
-use crate::container::config::{self, Propagation};
+use crate::{
+    container::config::{self, Propagation},
+    pod::config::{IdRange, Namespaces, Users},
+};
 
 /// The default mounts, then everything that is bound from the host, outer places before inner ones so that none is hidden
 /// by one that comes later.
@@ -23,13 +26,14 @@ pub(crate) fn build(inputs: &Inputs<'_>) -> Result<Vec<Mount>, Error> {
         .iter()
         .map(|mount| bind(mount, inputs.host))
         .collect::<Result<Vec<_>, _>>()?;
-    bound.extend(inputs.volumes.iter().map(volume).collect::<Result<Vec<_>, _>>()?);
+    let users = inputs.pod.namespaces.users;
+    bound.extend(inputs.volumes.iter().map(|image| volume(image, users)).collect::<Result<Vec<_>, _>>()?);
     let taken: BTreeSet<_> = bound.iter().map(|mount| mount.destination().clone()).collect();
     let mut own = pod_files(inputs);
     own.push(shared_memory(inputs));
     bound.extend(own.into_iter().filter(|mount| !taken.contains(mount.destination())));
     bound.sort_by_key(|mount| mount.destination().components().count());
-    let mut mounts = defaults(inputs.container.security.privileged);
+    let mut mounts = defaults(inputs);
     mounts.retain(|mount| !is_replaced(mount.destination(), &taken));
     mounts.append(&mut bound);
     Ok(mounts)
@@ -41,8 +45,8 @@ fn is_replaced(destination: &Path, taken: &BTreeSet<PathBuf>) -> bool {
 }
 
 /// Every runtime's defaults. A privileged container may write to /sys, which the others only see.
-fn defaults(privileged: bool) -> Vec<Mount> {
-    let sys = if privileged { "rw" } else { "ro" };
+fn defaults(inputs: &Inputs<'_>) -> Vec<Mount> {
+    let sys = if inputs.container.security.privileged { "rw" } else { "ro" };
     vec![
         mount("proc", "proc", "/proc", &["nosuid", "noexec", "nodev"]),
         mount("tmpfs", "tmpfs", "/dev", &["nosuid", "strictatime", "mode=755", "size=65536k"]),
@@ -53,9 +57,20 @@ fn defaults(privileged: bool) -> Vec<Mount> {
             &["nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620", "gid=5"],
         ),
         mount("mqueue", "mqueue", "/dev/mqueue", &["nosuid", "noexec", "nodev"]),
-        mount("sysfs", "sysfs", "/sys", &["nosuid", "noexec", "nodev", sys]),
+        sysfs(&inputs.pod.namespaces, sys),
         mount("cgroup", "cgroup", "/sys/fs/cgroup", &["nosuid", "noexec", "nodev", "relatime", sys]),
     ]
+}
+
+/// Shows the devices of the pod's network. Those of the host's are not for a user namespace to mount: it sees the host's own /sys.
+fn sysfs(namespaces: &Namespaces, access: &str) -> Mount {
+    let throughout = if access == "ro" { "rro" } else { access };
+    match namespaces.users {
+        Some(_) if namespaces.host_network => {
+            mount("bind", "/sys", "/sys", &["rbind", "rprivate", "nosuid", "noexec", "nodev", throughout])
+        }
+        _ => mount("sysfs", "sysfs", "/sys", &["nosuid", "noexec", "nodev", access]),
+    }
 }
 
 /// The pod's /dev/shm, which its shim made, or the host's when the pod shares its IPC.
@@ -79,19 +94,22 @@ fn pod_files(inputs: &Inputs<'_>) -> Vec<Mount> {
     bound.map(|(file, place)| mount("bind", file, place, &["rbind", "rprivate", access])).collect()
 }
 
-/// An overlay of the image's layers without one to write to.
-fn volume(volume: &ImageVolume) -> Result<Mount, Error> {
+/// An overlay of the image's layers without one to write to. Its owners are those that the pod's users are.
+fn volume(volume: &ImageVolume, users: Option<Users>) -> Result<Mount, Error> {
     let destination = destination(&volume.mount.container_path)?;
     let mut options = vec!["ro".to_owned()];
     options.extend(volume.mount.noexec.then(|| "noexec".to_owned()));
     Ok(match &volume.part {
         Part::File(path) => {
             options.extend(["bind".to_owned(), "rprivate".to_owned()]);
-            mount("bind", path, &destination, &options)
+            let mut file = mount("bind", path, &destination, &options);
+            users.map_or(Ok(()), |users| map_owners(&mut file, users))?;
+            file
         }
         Part::Directory(layers) => {
             let escaped = layers.iter().map(|layer| escaped(layer)).collect::<Vec<_>>();
             options.push(format!("lowerdir={}", escaped.join(":")));
+            options.extend(users.into_iter().flat_map(Users::overlay_options));
             mount("overlay", "overlay", &destination, &options)
         }
     })
@@ -119,7 +137,34 @@ fn bind(asked: &config::Mount, host: &Host) -> Result<Mount, Error> {
     let mut options = vec!["rbind", propagation(asked.propagation), access(asked, host)?];
     let flags = [(asked.noexec, "noexec"), (asked.nodev, "nodev"), (asked.nosuid, "nosuid")];
     options.extend(flags.into_iter().filter(|(set, _)| *set).map(|(_, option)| option));
-    Ok(mount("bind", &asked.host_path, &destination, &options))
+    let mut mount = mount("bind", &asked.host_path, &destination, &options);
+    if let Some(owners) = asked.owners {
+        show_owners(&mut mount, owners, host)?;
+    }
+    Ok(mount)
+}
+
+/// Below the mount too: a volume is one thing to those who use it.
+fn show_owners(mount: &mut Mount, owners: Users, host: &Host) -> Result<(), Error> {
+    if !host.features.user_namespaces {
+        let reason = "this host cannot map the owners of files".to_owned();
+        let value = mount.destination().display().to_string();
+        return Err(Error::Unsupported { field: "mount uidMappings", value, reason });
+    }
+    map_owners(mount, owners)
+}
+
+fn map_owners(mount: &mut Mount, owners: Users) -> Result<(), Error> {
+    mount.options_mut().get_or_insert_default().push("ridmap".to_owned());
+    mount.set_uid_mappings(Some(vec![mapping(owners.uids)?]));
+    mount.set_gid_mappings(Some(vec![mapping(owners.gids)?]));
+    Ok(())
+}
+
+fn mapping(range: IdRange) -> Result<LinuxIdMapping, Error> {
+    let (host, length) = (range.host(), range.length());
+    let mapping = LinuxIdMappingBuilder::default().container_id(0u32).host_id(host).size(length).build();
+    mapping.map_err(|error| Error::invalid("mount uidMappings", format!("{range:?}"), error.to_string()))
 }
 
 fn propagation(asked: Propagation) -> &'static str {
@@ -139,7 +184,7 @@ fn access(asked: &config::Mount, host: &Host) -> Result<&'static str, Error> {
         (true, true) if asked.propagation != Propagation::Private => {
             conflict("is asked for a mount whose propagation is not private")
         }
-        (true, true) if !host.recursive_readonly => {
+        (true, true) if !host.features.recursive_readonly => {
             Err(Error::RecursiveReadonly(asked.container_path.clone()))
         }
         (true, true) => Ok("rro"),

@@ -8,7 +8,7 @@ use std::{
 
 use oci_spec::runtime::{Capabilities, Capability};
 
-use super::host::{Cgroups, Host};
+use super::host::{Cgroups, Host, HostFeatures};
 use crate::config::Restrict;
 
 /// All capabilities in the order of their numbers, linux/capability.h.
@@ -61,6 +61,8 @@ const BY_NUMBER: [Capability; 41] = {
 
 /// First kernel with mount_setattr(2), which makes mounts read-only recursively.
 const MOUNT_SETATTR: (u32, u32) = (5, 12);
+/// First kernel that maps the ids of a tmpfs, which secrets and the like lie on; the last of what user namespaces need.
+const IDMAPPED_TMPFS: (u32, u32) = (6, 3);
 
 /// A file under /proc or /sys that could not be read or understood.
 #[derive(Debug, thiserror::Error)]
@@ -89,10 +91,19 @@ impl Host {
             cgroups,
             swap: counts_swap(root, cgroups),
             hugepages: hugepages(root, cgroups),
-            recursive_readonly: kernel >= MOUNT_SETATTR,
+            features: features(root, kernel),
             oom_score_adj_floor: (!may_lower).then(own_score).transpose()?,
             capabilities,
         })
+    }
+}
+
+fn features(root: &Path, kernel: (u32, u32)) -> HostFeatures {
+    // Not there in a kernel without user namespaces; 0 where they are switched off.
+    let most = number(&root.join("proc/sys/user/max_user_namespaces")).unwrap_or(0);
+    HostFeatures {
+        recursive_readonly: kernel >= MOUNT_SETATTR,
+        user_namespaces: kernel >= IDMAPPED_TMPFS && most > 0,
     }
 }
 

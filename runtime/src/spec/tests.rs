@@ -43,7 +43,7 @@ impl Given {
         };
         given.container.command = vec!["true".to_owned()];
         given.host.capabilities = [Capability::Chown, Capability::Kill, Capability::SysAdmin].into();
-        given.host.recursive_readonly = true;
+        given.host.features = HostFeatures { recursive_readonly: true, user_namespaces: true };
         given.host.swap = true;
         given
     }

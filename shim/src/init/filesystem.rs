@@ -49,8 +49,8 @@ pub(super) fn set(context: BorrowedFd<'_>, name: &str, value: Option<&str>) -> R
     })
 }
 
-/// Sets a parameter to a mount, which may be attached nowhere.
-pub(super) fn set_to_mount(context: BorrowedFd<'_>, name: &str, mount: BorrowedFd<'_>) -> Result<(), Error> {
+/// Sets a parameter to what a descriptor is open on, which may be in a mount that is attached nowhere.
+pub(super) fn set_to(context: BorrowedFd<'_>, name: &str, mount: BorrowedFd<'_>) -> Result<(), Error> {
     let done = fsconfig_set_fd(context, name, mount);
     done.map_err(|error| explained(context, error, format!("option {name} by descriptor")))
 }

@@ -7,7 +7,7 @@ use super::options::{self, Options};
 use super::userns::UserNamespace;
 use super::{Error, RootfsMount, Step, filesystem};
 use crate::sys::{self, MountAttributes};
-use rustix::fs::CWD;
+use rustix::fs::{CWD, Mode, OFlags, fstat, openat, stat};
 use rustix::mount::{
     FsOpenFlags, MountPropagationFlags, MoveMountFlags, UnmountFlags, fsopen, mount_change, move_mount,
     unmount,
@@ -75,7 +75,7 @@ fn mount_first(mount: &RootfsMount, bundle: &Path) -> Result<OwnedFd, Error> {
         return over(detached(mount)?, bundle);
     }
     let layers = Overlay::parse(&mount.options)?.unmapped()?;
-    match layers.detached(&[])? {
+    match layers.detached(None)? {
         Some(tree) => over(tree, bundle),
         None => layers.mount_classic(bundle),
     }
@@ -92,8 +92,8 @@ fn over(tree: OwnedFd, bundle: &Path) -> Result<OwnedFd, Error> {
 pub(super) fn overlay(options: &[String], user: Option<&UserNamespace>) -> Result<OwnedFd, Error> {
     let overlay = Overlay::parse(options)?;
     let mounted = match user {
-        Some(user) => overlay.detached(&overlay.mapped_layers(user)?)?,
-        None => overlay.unmapped()?.detached(&[])?,
+        Some(user) => overlay.detached(overlay.mapped(user)?.as_ref())?,
+        None => overlay.unmapped()?.detached(None)?,
     };
     mounted.ok_or_else(|| Error::Unsupported("overlays beside the root on this kernel are".into()))
 }
@@ -148,39 +148,39 @@ impl Overlay {
 
     /// Attached nowhere, with the layers' ids mapped if that is asked for.
     fn prepare(&self, bundle: &Path, user: &UserNamespace) -> Result<OwnedFd, Error> {
-        let views = self.mapped_layers(user)?;
-        match self.detached(&views)? {
+        let mapped = self.mapped(user)?;
+        match self.detached(mapped.as_ref())? {
             Some(tree) => Ok(tree),
-            None => self.prepare_by_path(bundle, &views),
+            None => self.prepare_by_path(bundle, mapped.as_ref()),
         }
     }
 
-    /// The layers as mounts that show their ids mapped; none if that is not asked for.
-    fn mapped_layers(&self, user: &UserNamespace) -> Result<Vec<OwnedFd>, Error> {
+    fn mapped(&self, user: &UserNamespace) -> Result<Option<Mapped>, Error> {
         if self.ids.is_empty() {
-            return Ok(Vec::new());
+            return Ok(None);
         }
+        let base = common_directory(&self.lower);
+        let what =
+            || format!("map the ids of the layers in {}, as not every file system can", base.display());
         let namespace = UserNamespace::that_maps(&self.ids, Some(user))?;
-        let view = |layer: &String| {
-            let what = || format!("map the ids of layer {layer:?}, which its file system must be able to");
-            let view = filesystem::copy(Path::new(layer), false).at(Step::Rootfs, what)?;
-            filesystem::map_ids(view.as_fd(), false, &namespace).at(Step::Rootfs, what)?;
-            Ok(view)
-        };
-        self.lower.iter().map(view).collect()
+        let view = filesystem::copy(&base, false).at(Step::Rootfs, what)?;
+        filesystem::map_ids(view.as_fd(), false, &namespace).at(Step::Rootfs, what)?;
+        let layers =
+            self.lower.iter().map(|layer| layer_in(view.as_fd(), &base, layer)).collect::<Result<_, _>>()?;
+        Ok(Some(Mapped { base, view, layers }))
     }
 
-    /// For kernels that take layers by path only: the views lie over the layers, in a mount namespace of the caller's own.
-    fn prepare_by_path(&self, bundle: &Path, views: &[OwnedFd]) -> Result<OwnedFd, Error> {
+    /// For kernels that take layers by path only: the view lies over what it shows, in a mount namespace of the caller's own.
+    fn prepare_by_path(&self, bundle: &Path, mapped: Option<&Mapped>) -> Result<OwnedFd, Error> {
         let what = || "mount its layers in private".to_owned();
         sys::unshare(libc::CLONE_NEWNS).at(Step::Rootfs, what)?;
         let private = MountPropagationFlags::PRIVATE | MountPropagationFlags::REC;
         mount_change("/", private).at(Step::Rootfs, what)?;
-        for (layer, view) in self.lower.iter().zip(views) {
-            let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH;
-            move_mount(view, "", CWD, layer.as_str(), flags).at(Step::Rootfs, what)?;
+        if let Some(Mapped { base, view, .. }) = mapped {
+            move_mount(view, "", CWD, base, MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH)
+                .at(Step::Rootfs, what)?;
         }
-        match self.detached(&[])? {
+        match self.detached(None)? {
             Some(tree) => Ok(tree),
             None => {
                 let root = self.mount_classic(bundle)?;
@@ -189,19 +189,19 @@ impl Overlay {
         }
     }
 
-    /// Layer by layer with the new mount API, by `views` of the layers if there are any, else by path. `None` when the kernel does
-    /// not know `lowerdir+` (before 6.7) or takes no mounts for it (before 6.15), or a path is too long for it.
-    fn detached(&self, views: &[OwnedFd]) -> Result<Option<OwnedFd>, Error> {
+    /// Layer by layer with the new mount API, by descriptor where they are mapped, else by path. `None` when the kernel does not
+    /// know `lowerdir+` (before 6.7) or takes no descriptors for it (before 6.15), or a path is too long for it.
+    fn detached(&self, mapped: Option<&Mapped>) -> Result<Option<OwnedFd>, Error> {
         const LONGEST_VALUE: usize = 255;
-        if views.is_empty() && self.lower.iter().any(|layer| layer.len() > LONGEST_VALUE) {
+        if mapped.is_none() && self.lower.iter().any(|layer| layer.len() > LONGEST_VALUE) {
             return Ok(None);
         }
         let context = fsopen("overlay", FsOpenFlags::FSOPEN_CLOEXEC).at(Step::Rootfs, || "overlay".into())?;
         let context = context.as_fd();
         filesystem::set(context, "source", Some("overlay"))?;
         for (index, layer) in self.lower.iter().enumerate() {
-            let added = match views.get(index) {
-                Some(view) => filesystem::set_to_mount(context, "lowerdir+", view.as_fd()),
+            let added = match mapped {
+                Some(mapped) => filesystem::set_to(context, "lowerdir+", mapped.layers[index].as_fd()),
                 None => filesystem::set(context, "lowerdir+", Some(layer)),
             };
             match added {
@@ -238,11 +238,32 @@ impl Overlay {
             Some(data.as_str()),
         )
         .at(Step::Rootfs, what)?;
-        let flags = rustix::fs::OFlags::PATH | rustix::fs::OFlags::DIRECTORY | rustix::fs::OFlags::CLOEXEC;
-        let root = rustix::fs::open(bundle, flags, rustix::fs::Mode::empty()).at(Step::Rootfs, what)?;
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let root = openat(CWD, bundle, flags, Mode::empty()).at(Step::Rootfs, what)?;
         sys::mount_setattr(root.as_fd(), false, &self.options.attributes).at(Step::Rootfs, what)?;
         Ok(root)
     }
+}
+
+/// Layers seen through one mount of the directory above them all. With a mount for each, the kernel would wait for a grace period
+/// of RCU at the end of each.
+struct Mapped {
+    base: PathBuf,
+    view: OwnedFd,
+    layers: Vec<OwnedFd>,
+}
+
+/// A layer as `view`, which is a mount of `base`, shows it.
+fn layer_in(view: BorrowedFd<'_>, base: &Path, layer: &str) -> Result<OwnedFd, Error> {
+    let what = || format!("find layer {layer:?}");
+    let below = Path::new(layer).strip_prefix(base).unwrap_or(Path::new(layer));
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let seen = openat(view, below, flags, Mode::empty()).at(Step::Rootfs, what)?;
+    let (shown, real) = (fstat(&seen).at(Step::Rootfs, what)?, stat(layer).at(Step::Rootfs, what)?);
+    if (shown.st_dev, shown.st_ino) != (real.st_dev, real.st_ino) {
+        return Err(Error::Unsupported(format!("mapped layers on several mounts, as {layer:?} is,")));
+    }
+    Ok(seen)
 }
 
 /// Layers are divided by colons; a colon within a path stands behind a backslash.
@@ -371,7 +392,7 @@ mod tests {
             let overlay = Overlay::parse(&mount.options)?;
             let user = UserNamespace::create(&overlay.ids)?;
             let tree = if by_path {
-                overlay.prepare_by_path(&base.path().join("bundle"), &overlay.mapped_layers(&user)?)?
+                overlay.prepare_by_path(&base.path().join("bundle"), overlay.mapped(&user)?.as_ref())?
             } else {
                 overlay.prepare(&base.path().join("bundle"), &user)?
             };

@@ -1,8 +1,10 @@
 //! How long the steps take here: `cargo test -p berth-shim --test init -- --ignored --nocapture measure`.
 
 use super::support::{Place, block_on, wait};
+use super::users;
 use berth_shim::init::{self, CreateRequest, ExecProcess, PodNamespaces, PodOptions, Stdio};
 use std::os::fd::AsFd;
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 const ROUNDS: usize = 200;
@@ -117,4 +119,58 @@ fn root_measure_pod() {
     }
     report("pod create", create);
     report("pod destroy", destroy);
+}
+
+/// A pod with a container from nothing to running: with the host's users and with its own, on few and on many layers, in turns.
+#[test]
+#[ignore = "a measurement, not a test"]
+fn root_measure_users() {
+    let place = Place::new();
+    let mut layers = vec![place.image()];
+    for number in 1..20 {
+        let layer = place.path(&format!("layer-{number}"));
+        std::fs::create_dir_all(layer.join("etc")).unwrap();
+        layers.insert(0, layer);
+    }
+    let cases = [(1, false), (1, true), (20, false), (20, true)];
+    let mut times = vec![(vec![], vec![]); cases.len()];
+    for round in 0..ROUNDS {
+        for turn in 0..cases.len() {
+            let case = (round + turn) % cases.len();
+            let (count, own) = cases[case];
+            let (pod, container) = block_on(pod_and_container(&place, &layers[20 - count..], own));
+            times[case].0.push(pod);
+            times[case].1.push(container);
+        }
+    }
+    for ((count, own), (pod, container)) in cases.into_iter().zip(times) {
+        let users = if own { "its own" } else { "the host's" };
+        report(&format!("{count} layers, users {users}: pod"), pod);
+        report(&format!("{count} layers, users {users}: container"), container);
+    }
+}
+
+async fn pod_and_container(place: &Place, layers: &[PathBuf], own: bool) -> (Duration, Duration) {
+    let options = PodOptions {
+        netns_path: Some(place.path("pin")),
+        cgroup_path: format!("/{}/pod", place.name),
+        users: own.then(|| users::ids(users::HOST)),
+        ..PodOptions::default()
+    };
+    let bundle = place.bundle("c1", &["/bin/true"], |_| {});
+    let _ = std::fs::remove_dir_all(place.path("c1-upper"));
+    let rootfs = if own { users::mapped_overlay(place, "c1", layers) } else { place.overlay("c1", layers) };
+    let begun = Instant::now();
+    let mut pod = PodNamespaces::create(&options).unwrap();
+    let made = begun.elapsed();
+    let begun = Instant::now();
+    let (terminal, stdio) = (false, Stdio::default());
+    let request = CreateRequest { id: "c1", bundle: &bundle, rootfs: &rootfs, terminal, stdio, pod: &pod };
+    let created = init::create(request).await.unwrap();
+    created.gate.start().await.unwrap();
+    let started = begun.elapsed();
+    wait(created.pidfd.as_fd());
+    created.cgroup.remove().unwrap();
+    pod.destroy().unwrap();
+    (made, started)
 }

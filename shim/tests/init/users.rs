@@ -8,12 +8,12 @@ use std::fs;
 use std::io::Read;
 use std::os::fd::AsFd;
 use std::os::unix::fs::{MetadataExt, chown};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
-const HOST: u32 = 200_000;
+pub const HOST: u32 = 200_000;
 const LENGTH: u32 = 65_536;
 
-fn ids(host: u32) -> IdMappings {
+pub fn ids(host: u32) -> IdMappings {
     let range = vec![IdMapping { container_id: 0, host_id: host, size: LENGTH }];
     IdMappings { uids: range.clone(), gids: range }
 }
@@ -22,9 +22,9 @@ fn place() -> Place {
     Place::with(|pod| pod.users = Some(ids(HOST)))
 }
 
-/// The image as it is, shown to the pod as its own, with an upper directory that belongs to the pod's root.
-fn mapped_overlay(place: &Place, id: &str) -> Vec<RootfsMount> {
-    let mut rootfs = place.overlay(id, &[place.image()]);
+/// Layers as they are, shown to the pod as its own, with an upper directory that belongs to the pod's root.
+pub fn mapped_overlay(place: &Place, id: &str, layers: &[PathBuf]) -> Vec<RootfsMount> {
+    let mut rootfs = place.overlay(id, layers);
     let ids = format!("0:{HOST}:{LENGTH}");
     rootfs[0].options.extend([format!("uidmap={ids}"), format!("gidmap={ids}")]);
     chown(place.path(&format!("{id}-upper")), Some(HOST), Some(HOST)).unwrap();
@@ -33,7 +33,7 @@ fn mapped_overlay(place: &Place, id: &str) -> Vec<RootfsMount> {
 
 fn run(place: &Place, script: &str, change: impl FnOnce(&mut Value)) -> (i32, String) {
     block_on(async {
-        let rootfs = mapped_overlay(place, "c1");
+        let rootfs = mapped_overlay(place, "c1", &[place.image()]);
         let container = place.create_on("c1", &rootfs, &["/bin/sh", "-c", script], change).await.unwrap();
         container.finish().await.unwrap()
     })
@@ -41,7 +41,7 @@ fn run(place: &Place, script: &str, change: impl FnOnce(&mut Value)) -> (i32, St
 
 fn fail(place: &Place, change: impl FnOnce(&mut Value)) -> Error {
     block_on(async {
-        let rootfs = mapped_overlay(place, "c1");
+        let rootfs = mapped_overlay(place, "c1", &[place.image()]);
         let error = place.create_on("c1", &rootfs, &["/bin/true"], change).await.err().unwrap();
         assert!(!place.has_cgroup("c1"), "something is left after {error}");
         error
@@ -49,7 +49,7 @@ fn fail(place: &Place, change: impl FnOnce(&mut Value)) -> Error {
 }
 
 async fn sleeper(place: &Place, id: &str, change: impl FnOnce(&mut Value)) -> Running {
-    let rootfs = mapped_overlay(place, id);
+    let rootfs = mapped_overlay(place, id, &[place.image()]);
     place.create_on(id, &rootfs, &["/bin/sleep", "1000"], change).await.unwrap().start().await
 }
 
@@ -231,6 +231,26 @@ fn root_volumes_that_cannot_be_mapped_are_named() {
 }
 
 #[test]
+fn root_layers_that_cannot_be_mapped_are_named() {
+    let place = place();
+    let layer = place.path("elsewhere/layer");
+    fs::create_dir_all(&layer).unwrap();
+    let flags = nix::mount::MsFlags::empty();
+    nix::mount::mount(Some("t"), &layer, Some("tmpfs"), flags, None::<&str>).unwrap();
+    let error = |layers: &[PathBuf]| {
+        let rootfs = mapped_overlay(&place, "c1", layers);
+        block_on(place.create_on("c1", &rootfs, &["/bin/true"], |_| {})).err().unwrap().to_string()
+    };
+    let several = error(&[layer.clone(), place.image()]);
+    nix::mount::umount(&layer).unwrap();
+    assert!(
+        several.starts_with("mapped layers on several mounts, as ") && several.contains("elsewhere/layer")
+    );
+    let unmappable = error(&["/proc/sys/net".into()]);
+    assert!(unmappable.starts_with("rootfs: map the ids of the layers in /proc/sys"), "{unmappable}");
+}
+
+#[test]
 fn root_a_user_without_a_number_outside_is_refused() {
     let place = place();
     for user in [
@@ -321,7 +341,7 @@ fn root_a_terminal_belongs_to_the_user() {
         let bundle = place.bundle("c1", &["/bin/sh", "-c", script], |spec| {
             spec["process"]["user"] = json!({ "uid": 1000, "gid": 1000 });
         });
-        let rootfs = mapped_overlay(&place, "c1");
+        let rootfs = mapped_overlay(&place, "c1", &[place.image()]);
         let request = init::CreateRequest {
             id: "c1",
             bundle: &bundle,
@@ -422,7 +442,7 @@ fn root_a_container_may_have_a_user_namespace_of_its_own_or_join_one() {
 #[test]
 fn root_mappings_that_cannot_be_are_refused() {
     let place = Place::new();
-    let layers = mapped_overlay(&place, "c1");
+    let layers = mapped_overlay(&place, "c1", &[place.image()]);
     let error = block_on(place.create_on("c1", &layers, &["/bin/true"], |_| {})).err().unwrap();
     assert_eq!(error.to_string(), "rootfs: uidmap of an overlay without a user namespace");
     let with = |uids: Value, gids: Value, kind: Option<&str>| {

@@ -23,3 +23,5 @@ mod restart;
 mod security;
 /// What containers and pods use.
 mod stats;
+/// Pods whose root is nobody on the host.
+mod userns;

@@ -139,7 +139,7 @@ fn parent(pid: i32) -> i32 {
     line.trim().parse().unwrap()
 }
 
-fn processes_with(text: &str) -> usize {
+pub(super) fn processes_with(text: &str) -> usize {
     pids().filter(|pid| command_line(*pid).contains(text)).count()
 }
 

@@ -101,6 +101,7 @@ pub(in crate::cri) fn state(state: &ContainerState) -> v1::ContainerState {
 
 fn mount(mount: &Mount) -> v1::Mount {
     let options = [(mount.noexec, "noexec"), (mount.nodev, "nodev"), (mount.nosuid, "nosuid")];
+    let mappings = |range| vec![super::pod::mapping(range)];
     v1::Mount {
         container_path: mount.container_path.clone(),
         host_path: mount.host_path.clone(),
@@ -108,6 +109,8 @@ fn mount(mount: &Mount) -> v1::Mount {
         recursive_read_only: mount.recursive_readonly,
         propagation: propagation(mount.propagation).into(),
         mount_options: options.iter().filter(|(set, _)| *set).map(|(_, name)| (*name).to_owned()).collect(),
+        uid_mappings: mount.owners.map(|owners| mappings(owners.uids)).unwrap_or_default(),
+        gid_mappings: mount.owners.map(|owners| mappings(owners.gids)).unwrap_or_default(),
         ..Default::default()
     }
 }

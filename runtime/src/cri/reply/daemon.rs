@@ -2,7 +2,7 @@
 
 use berth_cri::v1;
 
-use crate::network::NotReady;
+use crate::{network::NotReady, spec::HostFeatures};
 
 /// Version of the CRI that is served.
 const API_VERSION: &str = "v1";
@@ -31,17 +31,20 @@ pub(crate) fn runtime_status(network: Option<NotReady>) -> v1::RuntimeStatus {
 }
 
 /// What pods can have under each runtime handler.
-pub(crate) fn handlers(names: &[&str], recursive_read_only_mounts: bool) -> Vec<v1::RuntimeHandler> {
-    let features = v1::RuntimeHandlerFeatures { recursive_read_only_mounts, user_namespaces: false };
+pub(crate) fn handlers(names: &[&str], host: HostFeatures) -> Vec<v1::RuntimeHandler> {
+    let features = v1::RuntimeHandlerFeatures {
+        recursive_read_only_mounts: host.recursive_readonly,
+        user_namespaces: host.user_namespaces,
+    };
     let handler = |name: &&str| v1::RuntimeHandler { name: (*name).to_owned(), features: Some(features) };
     names.iter().map(handler).collect()
 }
 
 /// What pods can have under any handler.
-pub(crate) fn features() -> v1::RuntimeFeatures {
+pub(crate) fn features(host: HostFeatures) -> v1::RuntimeFeatures {
     v1::RuntimeFeatures {
         supplemental_groups_policy: true,
-        user_namespaces_host_network: false,
+        user_namespaces_host_network: host.user_namespaces,
         mount_options: true,
     }
 }

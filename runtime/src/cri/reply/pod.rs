@@ -4,7 +4,7 @@ use berth_cri::v1::{self, NamespaceMode, PodSandboxState};
 
 use crate::pod::{
     Pod, PodState,
-    config::{Namespaces, PidMode, PodMetadata},
+    config::{IdRange, Namespaces, PidMode, PodMetadata, Users},
 };
 
 /// A pod in a list.
@@ -78,6 +78,19 @@ fn namespaces(namespaces: &Namespaces) -> v1::NamespaceOption {
         pid: pid.into(),
         ipc: host(namespaces.host_ipc).into(),
         target_id,
-        userns_options: None,
+        userns_options: namespaces.users.map(users),
     }
+}
+
+fn users(users: Users) -> v1::UserNamespace {
+    v1::UserNamespace {
+        mode: NamespaceMode::Pod.into(),
+        uids: vec![mapping(users.uids)],
+        gids: vec![mapping(users.gids)],
+    }
+}
+
+/// Ids as the CRI counts them.
+pub(super) fn mapping(range: IdRange) -> v1::IdMapping {
+    v1::IdMapping { host_id: range.host(), container_id: 0, length: range.length() }
 }

@@ -13,8 +13,9 @@ use crate::{
     network::NotReady,
     pod::{
         PodState,
-        config::{Namespaces, PidMode},
+        config::{IdRange, Namespaces, PidMode, Users},
     },
+    spec::HostFeatures,
 };
 
 #[test]
@@ -64,7 +65,7 @@ fn namespaces_are_shown_as_they_were_asked_for() {
         (PidMode::Target("c1".into()), NamespaceMode::Target, "c1"),
     ] {
         let mut pod = samples::pod("a1", PodState::Ready);
-        pod.config.namespaces = Namespaces { host_network: true, host_ipc: false, pid };
+        pod.config.namespaces = Namespaces { host_network: true, pid, ..Default::default() };
         let options = pod_sandbox_status(&pod).linux.unwrap().namespaces.unwrap().options.unwrap();
         assert_eq!((options.pid(), options.target_id.as_str()), (mode, target));
         assert_eq!((options.network(), options.ipc()), (NamespaceMode::Node, NamespaceMode::Pod));
@@ -186,11 +187,31 @@ fn the_network_condition_says_why() {
 
 #[test]
 fn the_default_handler_has_no_name() {
-    let handlers = handlers(&["", "berth"], true);
+    let host = HostFeatures { recursive_readonly: true, user_namespaces: false };
+    let handlers = handlers(&["", "berth"], host);
     assert_eq!(handlers.iter().map(|handler| handler.name.as_str()).collect::<Vec<_>>(), ["", "berth"]);
     let features_of = handlers[0].features.unwrap();
     assert!(features_of.recursive_read_only_mounts && !features_of.user_namespaces);
-    assert!(features().supplemental_groups_policy && features().mount_options);
+    let features_of = features(host);
+    assert!(features_of.supplemental_groups_policy && features_of.mount_options);
+    assert!(!features_of.user_namespaces_host_network);
+}
+
+#[test]
+fn users_of_pods_and_mounts_are_shown_as_they_were_asked_for() {
+    let users = Users { uids: IdRange::new(7, 8).unwrap(), gids: IdRange::new(9, 10).unwrap() };
+    let uids = vec![v1::IdMapping { host_id: 7, container_id: 0, length: 8 }];
+    let gids = vec![v1::IdMapping { host_id: 9, container_id: 0, length: 10 }];
+    let mut pod = samples::pod("a1", PodState::Ready);
+    pod.config.namespaces.users = Some(users);
+    let options = pod_sandbox_status(&pod).linux.unwrap().namespaces.unwrap().options.unwrap();
+    let expected =
+        v1::UserNamespace { mode: NamespaceMode::Pod.into(), uids: uids.clone(), gids: gids.clone() };
+    assert_eq!(options.userns_options, Some(expected));
+    let mut container = samples::container("c1", "a1", ContainerState::Created { pid: 1 });
+    container.config.mounts = vec![Mount { owners: Some(users), ..Default::default() }];
+    let mount = container_status(&container, None).mounts.remove(0);
+    assert_eq!((mount.uid_mappings, mount.gid_mappings), (uids, gids));
 }
 
 #[test]

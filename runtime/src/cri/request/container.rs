@@ -6,12 +6,12 @@ use super::{
     field::{
         absolute, absolute_or_empty, argument, check, each, invalid, known, name, required, text, unsupported,
     },
-    resources, security,
+    namespace, resources, security,
 };
 use crate::{
     container::config::{ContainerConfig, ContainerMetadata, Device, ImageMount, Mount, Propagation},
     error::Result,
-    pod::config::PodConfig,
+    pod::config::{PodConfig, Users},
 };
 
 /// The container that is asked for in `pod`.
@@ -81,9 +81,6 @@ fn mounts(asked: Vec<v1::Mount>) -> Result<(Vec<Mount>, Vec<ImageMount>)> {
 }
 
 fn mount(field: &str, mount: v1::Mount) -> Result<Mount> {
-    if !mount.uid_mappings.is_empty() || !mount.gid_mappings.is_empty() {
-        return Err(unsupported(&format!("{field}.uidMappings"), mount.uid_mappings));
-    }
     let propagation = propagation(&format!("{field}.propagation"), mount.propagation)?;
     let recursive = mount.recursive_read_only;
     check_recursive(&format!("{field}.recursive_read_only"), recursive, mount.readonly, propagation)?;
@@ -98,7 +95,18 @@ fn mount(field: &str, mount: v1::Mount) -> Result<Mount> {
         noexec: has("noexec"),
         nodev: has("nodev"),
         nosuid: has("nosuid"),
+        owners: owners(field, mount.uid_mappings, mount.gid_mappings)?,
     })
+}
+
+fn owners(field: &str, uids: Vec<v1::IdMapping>, gids: Vec<v1::IdMapping>) -> Result<Option<Users>> {
+    if uids.is_empty() && gids.is_empty() {
+        return Ok(None);
+    }
+    Ok(Some(Users {
+        uids: namespace::range(&format!("{field}.uidMappings"), uids)?,
+        gids: namespace::range(&format!("{field}.gidMappings"), gids)?,
+    }))
 }
 
 fn image_mount(field: &str, mount: v1::Mount, image: v1::ImageSpec) -> Result<ImageMount> {

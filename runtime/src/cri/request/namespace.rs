@@ -2,10 +2,10 @@
 
 use berth_cri::v1::{self, NamespaceMode};
 
-use super::field::{invalid, known, unsupported};
+use super::field::{check, invalid, known};
 use crate::{
     error::Result,
-    pod::config::{Namespaces, PidMode},
+    pod::config::{IdRange, Namespaces, PidMode, Users},
 };
 
 /// Whether a network or IPC namespace is the host's; the pod's is the only other choice.
@@ -18,14 +18,17 @@ pub(super) fn is_host(field: &str, mode: i32) -> Result<bool> {
     }
 }
 
-/// User namespaces other than the host's are refused.
-pub(super) fn check_user(field: &str, options: Option<v1::UserNamespace>) -> Result<()> {
-    let Some(options) = options else { return Ok(()) };
+/// The user namespace that is asked for; `None` is the host's.
+pub(super) fn users(field: &str, options: Option<v1::UserNamespace>) -> Result<Option<Users>> {
+    let Some(options) = options else { return Ok(None) };
     let field = format!("{field}.userns_options");
     match known(&format!("{field}.mode"), options.mode)? {
-        NamespaceMode::Node if options.uids.is_empty() && options.gids.is_empty() => Ok(()),
+        NamespaceMode::Node if options.uids.is_empty() && options.gids.is_empty() => Ok(None),
         NamespaceMode::Node => Err(invalid(&field, options, "mode NODE takes no mappings")),
-        NamespaceMode::Pod => Err(unsupported(&format!("{field}.mode"), "POD")),
+        NamespaceMode::Pod => Ok(Some(Users {
+            uids: range(&format!("{field}.uids"), options.uids)?,
+            gids: range(&format!("{field}.gids"), options.gids)?,
+        })),
         NamespaceMode::Container => {
             Err(invalid(&format!("{field}.mode"), "CONTAINER", "must be POD or NODE"))
         }
@@ -33,7 +36,21 @@ pub(super) fn check_user(field: &str, options: Option<v1::UserNamespace>) -> Res
     }
 }
 
-/// The PID namespace of a container: what it asks for, else what its pod was run with. Network and IPC are the
+/// The one mapping that is allowed: from id 0 on.
+pub(super) fn range(field: &str, mappings: Vec<v1::IdMapping>) -> Result<IdRange> {
+    let [mapping] = mappings[..] else { return Err(invalid(field, mappings, "must be exactly one mapping")) };
+    let first = mapping.container_id;
+    check(first == 0, &format!("{field}[0].container_id"), first, "must be 0, or root would not be mapped")?;
+    let range = IdRange::new(mapping.host_id, mapping.length);
+    range.ok_or_else(|| invalid(&format!("{field}[0]"), mapping, "must hold ids, the last below 4294967295"))
+}
+
+/// In a user namespace the host's processes and shared memory would be nobody's.
+pub(super) fn check_host(field: &str, users: Option<Users>, host: bool) -> Result<()> {
+    check(users.is_none() || !host, field, "NODE", "not in a user namespace").map(drop)
+}
+
+/// The PID namespace of a container: what it asks for, else what its pod was run with. Network, IPC and users are the
 /// pod's; asking for the host's in a pod that has its own is refused.
 pub(super) fn of_container(
     field: &str,
@@ -41,7 +58,11 @@ pub(super) fn of_container(
     pod: &Namespaces,
 ) -> Result<PidMode> {
     let Some(options) = options else { return Ok(pod.pid.clone()) };
-    check_user(field, options.userns_options)?;
+    let asked = options.userns_options.clone();
+    if asked.is_some() && users(field, asked)? != pod.users {
+        let asked = options.userns_options;
+        return Err(invalid(&format!("{field}.userns_options"), asked, "the pod was not run with it"));
+    }
     for (name, mode, host) in
         [("network", options.network, pod.host_network), ("ipc", options.ipc, pod.host_ipc)]
     {
@@ -50,7 +71,9 @@ pub(super) fn of_container(
             return Err(invalid(&field, "NODE", "the pod was not run with it"));
         }
     }
-    pid(field, options.pid, options.target_id)
+    let pid = pid(field, options.pid, options.target_id)?;
+    check_host(&format!("{field}.pid"), pod.users, pid == PidMode::Node)?;
+    Ok(pid)
 }
 
 fn pid(field: &str, mode: i32, target: String) -> Result<PidMode> {

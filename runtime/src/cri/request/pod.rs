@@ -8,6 +8,7 @@ use super::{
     field::{
         absolute_or_empty, argument, check, each, id, invalid, known, name, required, text, unsupported,
     },
+    namespace,
     security::{apparmor, seccomp},
     sysctl,
 };
@@ -134,25 +135,24 @@ const NAMESPACES: &str = "config.linux.security_context.namespace_options";
 
 fn namespaces(options: Option<v1::NamespaceOption>) -> Result<Namespaces> {
     let options = options.unwrap_or_default();
-    super::namespace::check_user(NAMESPACES, options.userns_options)?;
-    check(
-        options.target_id.is_empty(),
-        &format!("{NAMESPACES}.target_id"),
-        options.target_id,
-        "a pod has none",
-    )?;
-    Ok(Namespaces {
-        host_network: super::namespace::is_host(&format!("{NAMESPACES}.network"), options.network)?,
-        host_ipc: super::namespace::is_host(&format!("{NAMESPACES}.ipc"), options.ipc)?,
-        pid: match known(&format!("{NAMESPACES}.pid"), options.pid)? {
+    let field = |name: &str| format!("{NAMESPACES}.{name}");
+    check(options.target_id.is_empty(), &field("target_id"), options.target_id, "a pod has none")?;
+    let namespaces = Namespaces {
+        host_network: namespace::is_host(&field("network"), options.network)?,
+        host_ipc: namespace::is_host(&field("ipc"), options.ipc)?,
+        pid: match known(&field("pid"), options.pid)? {
             NamespaceMode::Pod => PidMode::Pod,
             NamespaceMode::Container => PidMode::Container,
             NamespaceMode::Node => PidMode::Node,
             NamespaceMode::Target => {
-                return Err(invalid(&format!("{NAMESPACES}.pid"), "TARGET", "only a container can have it"));
+                return Err(invalid(&field("pid"), "TARGET", "only a container can have it"));
             }
         },
-    })
+        users: namespace::users(NAMESPACES, options.userns_options)?,
+    };
+    namespace::check_host(&field("ipc"), namespaces.users, namespaces.host_ipc)?;
+    namespace::check_host(&field("pid"), namespaces.users, namespaces.pid == PidMode::Node)?;
+    Ok(namespaces)
 }
 
 /// What is asked for the pod's own process. There is none, but a wrong request is still refused.

@@ -9,7 +9,7 @@ use super::*;
 use crate::{
     container::config::{ContainerConfig, Propagation, Resources, Seccomp, UserName},
     error::{Error, Kind},
-    pod::config::{Namespaces, PidMode, PodConfig, Protocol},
+    pod::config::{IdRange, Namespaces, PidMode, PodConfig, Protocol, Users},
 };
 
 /// The least that is a pod.
@@ -108,7 +108,7 @@ fn the_least_pod_is_taken_as_it_is() {
     assert_eq!(pod.metadata.name, "web");
     assert_eq!(pod.metadata.attempt, 2);
     assert_eq!((pod.dns, pod.log_directory, pod.cgroup_parent), (None, None, None));
-    let namespaces = Namespaces { host_network: false, host_ipc: false, pid: PidMode::Pod };
+    let namespaces = Namespaces { pid: PidMode::Pod, ..Default::default() };
     assert_eq!(pod.namespaces, namespaces, "the CRI's default for an absent PID mode is POD");
 }
 
@@ -256,7 +256,7 @@ fn namespaces_of_a_pod_are_its_own_or_the_hosts() {
         options.ipc = node;
         options.pid = NamespaceMode::Container.into();
     });
-    let expected = Namespaces { host_network: true, host_ipc: true, pid: PidMode::Container };
+    let expected = Namespaces { host_network: true, host_ipc: true, pid: PidMode::Container, users: None };
     assert_eq!(pod.unwrap().namespaces, expected);
     const AT: &str = "config.linux.security_context.namespace_options";
     for mode in [NamespaceMode::Container, NamespaceMode::Target] {
@@ -268,23 +268,82 @@ fn namespaces_of_a_pod_are_its_own_or_the_hosts() {
     invalid(pod_with_namespaces(|options| options.target_id = "c1".into()), &format!("{AT}.target_id"));
 }
 
+const MAPPING: v1::IdMapping = v1::IdMapping { host_id: 100_000, container_id: 0, length: 65536 };
+
+fn users(host: u32, length: u32) -> Users {
+    let range = IdRange::new(host, length).unwrap();
+    Users { uids: range, gids: range }
+}
+
+fn userns(mode: NamespaceMode, mappings: &[v1::IdMapping]) -> Option<v1::UserNamespace> {
+    Some(v1::UserNamespace { mode: mode.into(), uids: mappings.to_vec(), gids: mappings.to_vec() })
+}
+
 #[test]
-fn user_namespaces_other_than_the_hosts_are_refused() {
-    let with = |mode: NamespaceMode, mappings: usize| {
-        let mapping = v1::IdMapping { host_id: 100_000, container_id: 0, length: 65536 };
-        let userns = v1::UserNamespace {
-            mode: mode.into(),
-            uids: vec![mapping; mappings],
-            gids: vec![mapping; mappings],
-        };
-        pod_with_namespaces(|options| options.userns_options = Some(userns))
-    };
+fn a_user_namespace_is_the_hosts_or_has_one_mapping_of_each_kind() {
+    let with = |options| pod_with_namespaces(|given| given.userns_options = options);
+    let taken = |options| with(options).unwrap().namespaces.users;
+    assert_eq!(taken(None), None);
+    assert_eq!(taken(userns(NamespaceMode::Node, &[])), None);
+    assert_eq!(taken(userns(NamespaceMode::Pod, &[MAPPING])), Some(users(100_000, 65536)));
+    let last = v1::IdMapping { host_id: u32::MAX - 1, length: 1, ..MAPPING };
+    assert!(with(userns(NamespaceMode::Pod, &[last])).is_ok());
+
     const AT: &str = "config.linux.security_context.namespace_options.userns_options";
-    assert!(with(NamespaceMode::Node, 0).is_ok());
-    invalid(with(NamespaceMode::Node, 1), AT);
-    refused(with(NamespaceMode::Pod, 1), Kind::Unimplemented, AT);
-    invalid(with(NamespaceMode::Container, 0), AT);
-    invalid(with(NamespaceMode::Target, 0), AT);
+    invalid(with(userns(NamespaceMode::Node, &[MAPPING])), AT);
+    invalid(with(userns(NamespaceMode::Container, &[])), &format!("{AT}.mode = \"CONTAINER\""));
+    invalid(with(userns(NamespaceMode::Target, &[])), &format!("{AT}.mode = \"TARGET\""));
+    let wrong = [
+        (vec![], "uids"),
+        (vec![MAPPING, MAPPING], "uids"),
+        (vec![v1::IdMapping { container_id: 1, ..MAPPING }], "uids[0].container_id"),
+        (vec![v1::IdMapping { length: 0, ..MAPPING }], "uids[0]"),
+        (vec![v1::IdMapping { host_id: u32::MAX - 5, length: 6, ..MAPPING }], "uids[0]"),
+        (vec![v1::IdMapping { host_id: 1, length: u32::MAX, ..MAPPING }], "uids[0]"),
+    ];
+    for (mappings, field) in wrong {
+        invalid(with(userns(NamespaceMode::Pod, &mappings)), &format!("{AT}.{field}"));
+    }
+    let no_gids = v1::UserNamespace { uids: vec![MAPPING], ..Default::default() };
+    invalid(with(Some(no_gids)), &format!("{AT}.gids"));
+}
+
+#[test]
+fn a_pod_in_a_user_namespace_has_processes_and_memory_of_its_own() {
+    let node = NamespaceMode::Node.into();
+    let with = |change: fn(&mut v1::NamespaceOption, i32)| {
+        pod_with_namespaces(|options| {
+            options.userns_options = userns(NamespaceMode::Pod, &[MAPPING]);
+            change(options, node);
+        })
+    };
+    const AT: &str = "config.linux.security_context.namespace_options";
+    invalid(with(|options, node| options.pid = node), &format!("{AT}.pid = \"NODE\""));
+    invalid(with(|options, node| options.ipc = node), &format!("{AT}.ipc = \"NODE\""));
+    assert!(with(|options, node| options.network = node).is_ok());
+}
+
+#[test]
+fn a_container_is_in_the_user_namespace_of_its_pod() {
+    let namespaces = Namespaces { users: Some(users(100_000, 65536)), ..Default::default() };
+    let pod = PodConfig { namespaces, ..Default::default() };
+    let asked = |pod: &PodConfig, options: v1::NamespaceOption| {
+        let security_context =
+            v1::LinuxContainerSecurityContext { namespace_options: Some(options), ..Default::default() };
+        let linux = v1::LinuxContainerConfig { security_context: Some(security_context), resources: None };
+        container_in(pod, |config| config.linux = Some(linux))
+    };
+    let with = |userns_options| v1::NamespaceOption { userns_options, ..Default::default() };
+    let same = userns(NamespaceMode::Pod, &[MAPPING]);
+    assert!(asked(&pod, with(None)).is_ok() && asked(&pod, with(same.clone())).is_ok());
+    let other = userns(NamespaceMode::Pod, &[v1::IdMapping { host_id: 7, ..MAPPING }]);
+    const AT: &str = "config.linux.security_context.namespace_options";
+    for options in [userns(NamespaceMode::Node, &[]), other] {
+        invalid(asked(&pod, with(options)), &format!("{AT}.userns_options"));
+    }
+    invalid(asked(&PodConfig::default(), with(same)), &format!("{AT}.userns_options"));
+    let host_pid = v1::NamespaceOption { pid: NamespaceMode::Node.into(), ..Default::default() };
+    invalid(asked(&pod, host_pid), &format!("{AT}.pid"));
 }
 
 #[test]
@@ -402,6 +461,11 @@ fn mounts_are_taken_with_their_options() {
     });
     let mount = container.unwrap().mounts.remove(0);
     assert!(mount.readonly && mount.recursive_readonly && mount.noexec && mount.nosuid && !mount.nodev);
+    assert_eq!(mount.owners, None);
+    let mapped = mount_with(|mount| {
+        (mount.uid_mappings, mount.gid_mappings) = (vec![MAPPING], vec![MAPPING]);
+    });
+    assert_eq!(mapped.unwrap().mounts[0].owners, Some(users(100_000, 65536)));
     for (given, taken) in [(1, Propagation::HostToContainer), (2, Propagation::Bidirectional)] {
         let container = mount_with(|mount| mount.propagation = given).unwrap();
         assert_eq!(container.mounts[0].propagation, taken);
@@ -410,7 +474,6 @@ fn mounts_are_taken_with_their_options() {
 
 #[test]
 fn each_field_of_a_mount_is_checked() {
-    let mapping = v1::IdMapping { host_id: 1, container_id: 0, length: 1 };
     let image = |name: &str| Some(v1::ImageSpec { image: name.into(), ..Default::default() });
     invalid(mount_with(|m| m.container_path.clear()), "config.mounts[0].container_path");
     invalid(mount_with(|m| m.host_path = "srv".into()), "config.mounts[0].host_path");
@@ -423,11 +486,8 @@ fn each_field_of_a_mount_is_checked() {
         });
         invalid(mount, "config.mounts[0].recursive_read_only");
     }
-    refused(
-        mount_with(|m| m.uid_mappings = vec![mapping]),
-        Kind::Unimplemented,
-        "config.mounts[0].uidMappings",
-    );
+    invalid(mount_with(|m| m.uid_mappings = vec![MAPPING]), "config.mounts[0].gidMappings");
+    invalid(mount_with(|m| m.gid_mappings = vec![MAPPING]), "config.mounts[0].uidMappings");
     assert!(mount_with(|m| m.image = image("")).is_ok(), "an empty image is none");
 }
 
@@ -565,7 +625,7 @@ fn a_container_cannot_ask_for_more_of_the_host_than_its_pod_has() {
     let node = NamespaceMode::Node.into();
     let own = PodConfig::default();
     let host = PodConfig {
-        namespaces: Namespaces { host_network: true, host_ipc: true, pid: PidMode::Pod },
+        namespaces: Namespaces { host_network: true, host_ipc: true, pid: PidMode::Pod, users: None },
         ..Default::default()
     };
     let both = v1::NamespaceOption { network: node, ipc: node, ..Default::default() };

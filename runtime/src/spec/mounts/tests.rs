@@ -49,6 +49,53 @@ fn a_privileged_container_may_write_to_sys() {
     assert_eq!(options(at(&mounts, "/sys/fs/cgroup")), "nosuid,noexec,nodev,relatime,rw");
 }
 
+fn users() -> Users {
+    let range = |host| IdRange::new(host, 65536).unwrap();
+    Users { uids: range(1000), gids: range(2000) }
+}
+
+#[test]
+fn a_user_namespace_on_the_hosts_network_sees_the_hosts_sys() {
+    let mut given = Given::usual();
+    given.pod.namespaces.users = Some(users());
+    let mounts = build(&given.inputs()).unwrap();
+    assert_eq!(at(&mounts, "/sys").typ().as_deref(), Some("sysfs"));
+    given.pod.namespaces.host_network = true;
+    let mounts = build(&given.inputs()).unwrap();
+    assert_eq!(at(&mounts, "/sys").typ().as_deref(), Some("bind"));
+    assert_eq!(options(at(&mounts, "/sys")), "rbind,rprivate,nosuid,noexec,nodev,rro");
+    assert_eq!(destinations(&mounts)[..6], DEFAULTS);
+}
+
+#[test]
+fn a_mount_whose_owners_are_mapped_says_how() {
+    let mut given = Given::usual();
+    given.container.mounts = vec![config::Mount { owners: Some(users()), ..asked("/data") }, asked("/plain")];
+    let mounts = build(&given.inputs()).unwrap();
+    let mapped = at(&mounts, "/data");
+    assert_eq!(options(mapped), "rbind,rprivate,rw,ridmap");
+    let shown = |mappings: &Option<Vec<LinuxIdMapping>>| {
+        let mapping = mappings.as_ref().unwrap()[0];
+        (mapping.container_id(), mapping.host_id(), mapping.size())
+    };
+    assert_eq!(shown(mapped.uid_mappings()), (0, 1000, 65536));
+    assert_eq!(shown(mapped.gid_mappings()), (0, 2000, 65536));
+    assert_eq!(at(&mounts, "/plain").uid_mappings(), &None);
+    given.host.features.user_namespaces = false;
+    let error = build(&given.inputs()).unwrap_err();
+    assert!(error.is_unsupported() && error.to_string().contains("/data"), "{error}");
+}
+
+#[test]
+fn the_owners_in_an_image_volume_are_the_pods_users() {
+    let whole =
+        super::volume(&volume("/whole", Part::Directory(vec!["/l/a".into()])), Some(users())).unwrap();
+    assert_eq!(options(&whole), "ro,lowerdir=/l/a,uidmap=0:1000:65536,gidmap=0:2000:65536");
+    let file = super::volume(&volume("/file", Part::File("/l/a/f".into())), Some(users())).unwrap();
+    assert_eq!(options(&file), "ro,bind,rprivate,ridmap");
+    assert!(file.uid_mappings().is_some() && file.gid_mappings().is_some());
+}
+
 #[test]
 fn the_pods_files_are_read_only_with_the_root() {
     let mut given = Given { files: files(), ..Given::usual() };
@@ -207,13 +254,13 @@ fn volume(container_path: &str, part: Part) -> ImageVolume {
 #[test]
 fn an_image_is_an_overlay_nobody_writes_to_and_a_file_of_one_is_bound() {
     let layers = Part::Directory(vec!["/l/a".into(), "/l/b:c\\d".into()]);
-    let shown = super::volume(&volume("/mnt/", layers)).unwrap();
+    let shown = super::volume(&volume("/mnt/", layers), None).unwrap();
     assert_eq!((shown.typ().as_deref(), shown.destination().to_str()), (Some("overlay"), Some("/mnt")));
     assert_eq!(options(&shown), r"ro,lowerdir=/l/a:/l/b\:c\\d");
-    let shown = super::volume(&volume("/mnt", Part::File("/l/a/f".into()))).unwrap();
+    let shown = super::volume(&volume("/mnt", Part::File("/l/a/f".into())), None).unwrap();
     assert_eq!(
         (shown.source().as_deref(), options(&shown).as_str()),
         (Some(Path::new("/l/a/f")), "ro,bind,rprivate")
     );
-    assert!(super::volume(&volume("/", Part::File("/f".into()))).is_err());
+    assert!(super::volume(&volume("/", Part::File("/f".into())), None).is_err());
 }

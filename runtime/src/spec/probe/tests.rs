@@ -20,6 +20,7 @@ fn machine(files: &[(&str, &str)]) -> tempfile::TempDir {
         ("proc/self/status", "Name:\tberthd\nCapEff:\t000001fffeffffff\nCapBnd:\t000001ffffffffff\n"),
         ("proc/self/oom_score_adj", "-5\n"),
         ("proc/sys/kernel/osrelease", "6.18.1-cloud-amd64\n"),
+        ("proc/sys/user/max_user_namespaces", "96365\n"),
         ("sys/kernel/mm/hugepages/hugepages-2048kB/nr_hugepages", "0\n"),
         ("sys/kernel/mm/hugepages/hugepages-1048576kB/nr_hugepages", "0\n"),
         ("sys/kernel/mm/hugepages/hugepages-64kB/nr_hugepages", "0\n"),
@@ -38,7 +39,7 @@ fn a_host_of_cgroup_v1_is_known_by_its_files_even_with_v2_beside() {
     assert_eq!(host.cgroups, Cgroups::V1);
     assert!(host.swap);
     assert_eq!(host.hugepages, BTreeSet::new(), "there is no controller for them");
-    assert!(host.recursive_readonly);
+    assert!(host.features.recursive_readonly);
 }
 
 #[test]
@@ -47,6 +48,18 @@ fn a_host_of_cgroup_v2_is_known_by_its_files() {
     assert_eq!(host.cgroups, Cgroups::V2);
     assert!(host.swap);
     assert_eq!(host.hugepages, ["1GB", "2MB", "64KB"].map(str::to_owned).into());
+}
+
+#[test]
+fn user_namespaces_need_a_kernel_that_maps_every_file_system_and_leave_to_make_them() {
+    let can = |release, most| {
+        let files = [("proc/sys/kernel/osrelease", release), ("proc/sys/user/max_user_namespaces", most)];
+        Host::probe(machine(&files).path(), Restrict::Auto).unwrap().features.user_namespaces
+    };
+    assert!(can("6.3.0\n", "1000\n") && !can("6.2.16\n", "1000\n") && !can("6.3.0\n", "0\n"));
+    let without = machine(&[]);
+    fs::remove_dir_all(without.path().join("proc/sys/user")).unwrap();
+    assert!(!Host::probe(without.path(), Restrict::Auto).unwrap().features.user_namespaces);
 }
 
 #[test]
@@ -88,7 +101,7 @@ fn an_old_kernel_makes_no_recursive_read_only_mounts() {
     {
         let root = machine(&[("proc/sys/kernel/osrelease", release)]);
         assert_eq!(
-            Host::probe(root.path(), Restrict::Auto).unwrap().recursive_readonly,
+            Host::probe(root.path(), Restrict::Auto).unwrap().features.recursive_readonly,
             expected,
             "{release}"
         );
