@@ -234,3 +234,6 @@ pub(crate) fn end_forsaken(shared: &Shared, container: &str, shim: &Shim) {
         });
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -5,7 +5,7 @@ use super::cri_log::{self, CriLog, Stream};
 use super::{READER_PATIENCE, Readers, fifo};
 use rustix::buffer::spare_capacity;
 use rustix::fs::{FileType, fstat};
-use rustix::io::{Errno, ioctl_fionread};
+use rustix::io::Errno;
 use std::cell::RefCell;
 use std::fs::File;
 use std::io::{self, Write};
@@ -22,6 +22,9 @@ use tokio::time::timeout;
 const BUFFER: usize = 64 * 1024;
 /// For each stream that leads into a FIFO.
 const FIFO_BUFFER: usize = 16 * 1024;
+
+/// No less than what a pipe or a terminal can hold when its process ends.
+const HELD: usize = 2 * BUFFER;
 
 thread_local! {
     /// Shared by all streams: it is filled and emptied again without waiting in between.
@@ -158,20 +161,19 @@ async fn into_fifo(
     attached: &Attached,
 ) {
     let mut buffer = Vec::with_capacity(FIFO_BUFFER);
-    let mut rest = None;
+    let mut rest = HELD;
     while let Some(waited) = ready(source, &mut ending).await {
-        if waited == Ready::Ending {
-            // Someone else may go on printing into it as fast as it is read.
-            rest = rest.or_else(|| ioctl_fionread(source).ok());
-        }
         match read(source, &mut buffer) {
-            Read::Some if rest == Some(0) => return,
+            // Someone else goes on printing as fast as it is read.
+            Read::Some if rest == 0 => return,
             Read::Some => {
+                if waited == Ready::Ending {
+                    rest = rest.saturating_sub(buffer.len());
+                }
                 attached.pass(&buffer);
                 if write_all(fifo, &buffer).await.is_err() {
                     return;
                 }
-                rest = rest.map(|rest| rest.saturating_sub(buffer.len() as u64));
             }
             Read::Nothing if waited == Ready::Stream => {}
             _ => return,

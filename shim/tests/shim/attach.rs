@@ -1,21 +1,12 @@
 //! Readers of a container's output beside its log, and writers of its input.
 
+use crate::fifos::*;
 use crate::fixture::*;
 use berth_shim_proto::berth_shim::AttachRequest;
 use containerd_shim_protos::api::*;
-use std::fs::{self, File, OpenOptions};
-use std::io::{Read, Write};
-use std::os::unix::fs::OpenOptionsExt;
-use tokio::task::{JoinHandle, spawn_blocking};
+use std::fs::{self, File};
+use std::io::Write;
 use ttrpc::Code;
-
-/// The reading end of a new FIFO, open, and its path.
-fn fifo(shim: &Shim, name: &str) -> (File, String) {
-    let path = shim.path(name);
-    rustix::fs::mknodat(rustix::fs::CWD, &path, rustix::fs::FileType::Fifo, 0o600.into(), 0).unwrap();
-    let nonblocking = OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(&path).unwrap();
-    (nonblocking, path.display().to_string())
-}
 
 async fn try_attach(shim: &Shim, id: &str, stdout: &str, stderr: &str) -> ttrpc::Result<()> {
     let request =
@@ -28,17 +19,6 @@ async fn attach(shim: &Shim, id: &str, name: &str) -> File {
     let (reader, path) = fifo(shim, name);
     try_attach(shim, id, &path, "").await.unwrap();
     reader
-}
-
-/// Everything until the other side closes it.
-fn all_of(reader: File) -> JoinHandle<String> {
-    let flags = rustix::fs::fcntl_getfl(&reader).unwrap();
-    rustix::fs::fcntl_setfl(&reader, flags - rustix::fs::OFlags::NONBLOCK).unwrap();
-    spawn_blocking(move || {
-        let (mut text, mut reader) = (String::new(), reader);
-        reader.read_to_string(&mut text).unwrap();
-        text
-    })
 }
 
 /// Runs a script that reads its input, given once, and is logged.
@@ -55,10 +35,6 @@ async fn reading(shim: &mut Shim, script: &str, change: impl FnOnce(&mut CreateT
     .unwrap();
     shim.start_task("c").await.unwrap();
     input.display().to_string()
-}
-
-fn writer(path: &str) -> File {
-    OpenOptions::new().write(true).open(path).unwrap()
 }
 
 fn descriptors(shim: &Shim) -> usize {

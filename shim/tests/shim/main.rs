@@ -8,6 +8,8 @@ mod containers;
 mod death;
 mod events;
 mod exec;
+mod exec_streams;
+mod fifos;
 mod fixture;
 mod measure;
 mod sandbox;

@@ -19,7 +19,7 @@ fn memory(shim: &Shim, when: &str) {
 }
 
 /// User and system time in clock ticks of 10 ms.
-fn ticks(shim: &Shim) -> u64 {
+pub fn ticks(shim: &Shim) -> u64 {
     let stat = fs::read_to_string(format!("/proc/{}/stat", shim.pid)).unwrap();
     let fields: Vec<&str> = stat.rsplit_once(')').unwrap().1.split_whitespace().collect();
     fields[11].parse::<u64>().unwrap() + fields[12].parse::<u64>().unwrap()
