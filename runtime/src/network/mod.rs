@@ -20,7 +20,7 @@ mod pod;
 mod record;
 mod subnet;
 #[cfg(test)]
-mod testing;
+pub(crate) mod testing;
 mod turns;
 
 use std::collections::HashSet;

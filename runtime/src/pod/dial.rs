@@ -72,3 +72,6 @@ fn kind_of(error: &io::Error) -> Kind {
         _ => Kind::Internal,
     }
 }
+
+#[cfg(test)]
+mod tests;

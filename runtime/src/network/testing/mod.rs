@@ -25,18 +25,18 @@ const PATIENCE: Duration = Duration::from_secs(30);
 const REFUSAL: Duration = Duration::from_millis(700);
 
 /// Where the machine keeps its files; removed with it.
-pub(super) struct Machine {
+pub(crate) struct Machine {
     directory: tempfile::TempDir,
 }
 
 /// A pod's network namespace, pinned as the shim pins it.
-pub(super) struct PodNetns {
+pub(crate) struct PodNetns {
     path: PathBuf,
     file: File,
 }
 
 /// Runs `test` on a machine of its own, whose threads all are inside its namespaces.
-pub(super) fn on_machine<F: Future<Output = ()>>(test: impl FnOnce(Machine) -> F + Send + 'static) {
+pub(crate) fn on_machine<F: Future<Output = ()>>(test: impl FnOnce(Machine) -> F + Send + 'static) {
     assert!(
         rustix::process::geteuid().is_root(),
         "this test makes network namespaces and needs root: sudo -E cargo test -p berthd network -- root_"
@@ -69,7 +69,7 @@ impl Machine {
     }
 
     /// A new network namespace with its loopback up.
-    pub(super) fn netns(&self, name: &str) -> PodNetns {
+    pub(crate) fn netns(&self, name: &str) -> PodNetns {
         let path = self.path(name);
         File::create(&path).unwrap();
         thread::scope(|scope| {
@@ -102,8 +102,13 @@ impl Machine {
 }
 
 impl PodNetns {
+    /// Where it is pinned.
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
     /// Runs `work` inside.
-    pub(super) fn inside<T: Send>(&self, work: impl FnOnce() -> io::Result<T> + Send) -> T {
+    pub(crate) fn inside<T: Send>(&self, work: impl FnOnce() -> io::Result<T> + Send) -> T {
         netns::inside(&self.file, work).unwrap()
     }
 
