@@ -20,5 +20,6 @@ mod shim;
 pub mod spec;
 mod state;
 pub mod stats;
+pub mod streaming;
 mod table;
 mod watch;

@@ -20,6 +20,7 @@ use berthd::{
     runtime::{Options, Runtime},
     server::{self, Lock, Services},
     spec::{Defaults, Host, HostFeatures},
+    streaming,
 };
 use futures::FutureExt;
 use tokio::signal::unix::{SignalKind, signal};
@@ -96,16 +97,21 @@ async fn serve(config: Config) -> Result<(), Failure> {
     let _lock = Lock::take(&config.root)?;
     let socket = config.socket_path();
     let listener = server::bind(&socket, &config.socket)?;
+    let streaming = streaming::Server::bind(&config.streaming).await?;
     let (runtime, features) = open(&config).await?;
     let network = runtime.network.clone();
     let events = runtime.events.clone();
-    let cri = Cri::new(runtime, config.clone(), features);
+    let cri = Cri::new(runtime.clone(), config.clone(), features, streaming.tokens());
+    let sessions = tokio::spawn(streaming.serve(runtime.containers, runtime.pods));
     info!(version = env!("CARGO_PKG_VERSION"), socket = %socket.display(), root = %config.root.display(), "serving");
     if let Err(error) = server::notify_ready() {
         warn!(%error, "the service manager was not told that the daemon serves");
     }
-    // Whoever listens to events would keep a connection for ever.
-    let stop = stop.inspect(move |()| events.close());
+    // Whoever listens to events or is at a stream would stay for ever.
+    let stop = stop.inspect(move |()| {
+        events.close();
+        sessions.abort();
+    });
     server::serve(listener, Services::new(cri), stop, server::DRAIN).await?;
     std::fs::remove_file(&socket)?;
     network.close().await;

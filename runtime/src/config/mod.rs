@@ -3,6 +3,7 @@
 
 mod mode;
 mod print;
+mod streaming;
 #[cfg(test)]
 mod tests;
 
@@ -18,6 +19,7 @@ use tracing_subscriber::filter::EnvFilter;
 
 pub use mode::Mode;
 pub use print::default_text;
+pub use streaming::Streaming;
 
 use crate::network;
 
@@ -42,6 +44,8 @@ pub struct Config {
     pub pods: Pods,
     /// Who gives pods their addresses, and how.
     pub network: network::Config,
+    /// The server that clients of exec, attach and port-forward are sent to.
+    pub streaming: Streaming,
 }
 
 /// The CRI socket.
@@ -192,6 +196,12 @@ impl Config {
         require(clean, "pods.cgroup_root", root, "must begin with / and name a cgroup")?;
         let line = self.pods.max_log_line;
         require((256..=1 << 20).contains(&line), "pods.max_log_line", line, "must be from 256 to 1048576")?;
+        let Streaming { tls_certificate, tls_key, .. } = &self.streaming;
+        let key = tls_key.as_deref().unwrap_or(Path::new("")).display();
+        let both = tls_certificate.is_some() == tls_key.is_some();
+        require(both, "streaming.tls_key", key, "must be set together with tls_certificate")?;
+        let seconds = self.streaming.idle_timeout_seconds;
+        require(seconds > 0, "streaming.idle_timeout_seconds", seconds, "must be at least 1")?;
         Ok(self)
     }
 
@@ -200,8 +210,18 @@ impl Config {
             [("root", &self.root), ("state", &self.state), ("network.netns_dir", &self.network.netns_dir)];
         let socket = self.socket.path.as_ref().map(|path| ("socket.path", path));
         let shim = self.pods.shim.as_ref().map(|path| ("pods.shim", path));
+        let certificate =
+            self.streaming.tls_certificate.as_ref().map(|path| ("streaming.tls_certificate", path));
+        let key = self.streaming.tls_key.as_ref().map(|path| ("streaming.tls_key", path));
         let hosts = self.images.hosts_dirs.iter().map(|path| ("images.hosts_dirs", path));
-        fixed.into_iter().chain(socket).chain(shim).chain(hosts).map(|(key, path)| (key, path.as_path()))
+        fixed
+            .into_iter()
+            .chain(socket)
+            .chain(shim)
+            .chain(certificate)
+            .chain(key)
+            .chain(hosts)
+            .map(|(key, path)| (key, path.as_path()))
     }
 
     /// Where images are kept.
@@ -225,6 +245,7 @@ impl Default for Config {
             images: Images::default(),
             pods: Pods::default(),
             network: network::Config::default(),
+            streaming: Streaming::default(),
         }
     }
 }

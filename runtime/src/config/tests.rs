@@ -76,6 +76,7 @@ fn a_value_of_the_wrong_type_is_refused_with_its_line() {
         ("[log]\nformat = \"xml\"", "`text` or `json`"),
         ("[pods]\nrestrict_oom_score_adj = \"maybe\"", "`auto`"),
         ("[images]\nhosts_dirs = \"/etc\"", "sequence"),
+        ("[streaming]\naddress = \"localhost\"", "socket address"),
         ("root = \"/a\"\nroot = \"/b\"", "duplicate key"),
         ("root", "line 1"),
     ] {
@@ -99,6 +100,11 @@ fn a_value_that_cannot_work_is_refused_with_its_key() {
         ("[pods]\ncgroup_root = \"/a/../..\"", "pods.cgroup_root"),
         ("[pods]\nmax_log_line = 1", "pods.max_log_line"),
         ("[network]\nnetns_dir = \"netns\"", "network.netns_dir"),
+        ("[streaming]\ntls_certificate = \"a.pem\"\ntls_key = \"/b.pem\"", "streaming.tls_certificate"),
+        ("[streaming]\ntls_certificate = \"/a.pem\"\ntls_key = \"b.pem\"", "streaming.tls_key"),
+        ("[streaming]\ntls_certificate = \"/a.pem\"", "streaming.tls_key"),
+        ("[streaming]\ntls_key = \"/b.pem\"", "streaming.tls_key"),
+        ("[streaming]\nidle_timeout_seconds = 0", "streaming.idle_timeout_seconds"),
     ] {
         let error = refusal(text);
         assert!(error.contains(&format!("key {key} =")), "{text}: {error}");

@@ -34,6 +34,9 @@ about! {
     RemoveContainerRequest.container_id,
     ReopenContainerLogRequest.container_id,
     UpdateContainerResourcesRequest.container_id,
+    ExecRequest.container_id,
+    AttachRequest.container_id,
+    PortForwardRequest.pod_sandbox_id,
     RunPodSandboxResponse.pod_sandbox_id,
     CreateContainerResponse.container_id,
     PullImageResponse.image_ref,
@@ -96,6 +99,9 @@ quiet! {
     ReopenContainerLogResponse,
     UpdateContainerResourcesResponse,
     RemoveImageResponse,
+    ExecResponse,
+    AttachResponse,
+    PortForwardResponse,
 }
 
 impl About for RunPodSandboxRequest {

@@ -27,13 +27,14 @@ use std::sync::Arc;
 
 pub(crate) use list::LARGEST_MESSAGE;
 
-use crate::{config::Config, runtime::Runtime, spec::HostFeatures};
+use crate::{config::Config, runtime::Runtime, spec::HostFeatures, streaming::Tokens};
 
 /// Both services of the CRI over one runtime. Clones share it.
 #[derive(Clone)]
 pub struct Cri {
     runtime: Runtime,
     daemon: Arc<Daemon>,
+    tokens: Tokens,
 }
 
 /// What the services tell of the daemon itself.
@@ -43,8 +44,9 @@ struct Daemon {
 }
 
 impl Cri {
-    /// `config` is what verbose calls show; `host` is what clients are told that pods can have.
-    pub fn new(runtime: Runtime, config: Config, host: HostFeatures) -> Self {
-        Self { runtime, daemon: Arc::new(Daemon { config, host }) }
+    /// `config` is what verbose calls show; `host` is what clients are told that pods can have; `tokens` let clients of
+    /// streams in.
+    pub fn new(runtime: Runtime, config: Config, host: HostFeatures, tokens: Tokens) -> Self {
+        Self { runtime, daemon: Arc::new(Daemon { config, host }), tokens }
     }
 }

@@ -15,10 +15,22 @@ use crate::{
     },
     runtime::{Options, Runtime},
     spec::{Defaults, Host, HostFeatures, user::ResolvedUser},
+    streaming::Tokens,
 };
 
 /// A daemon's inside, with the directory that it works in.
 pub(crate) async fn cri() -> (Cri, TempDir) {
+    let (runtime, config, directory) = open().await;
+    (Cri::new(runtime, config, HostFeatures::default(), Tokens::new("http://127.0.0.1:1")), directory)
+}
+
+/// The same without the RPC border.
+pub(crate) async fn runtime() -> (Runtime, TempDir) {
+    let (runtime, _, directory) = open().await;
+    (runtime, directory)
+}
+
+async fn open() -> (Runtime, Config, TempDir) {
     let directory = tempfile::tempdir().unwrap();
     let at = |name: &str| directory.path().join(name);
     let mut config = Config { root: at("root"), state: at("state"), ..Config::default() };
@@ -37,7 +49,7 @@ pub(crate) async fn cri() -> (Cri, TempDir) {
         defaults: Defaults::default(),
     };
     let runtime = Runtime::open(options, images, network).await.unwrap();
-    (Cri::new(runtime, config, HostFeatures::default()), directory)
+    (runtime, config, directory)
 }
 
 pub(crate) fn pod(id: &str, state: PodState) -> Pod {

@@ -125,19 +125,57 @@ async fn calls_that_are_not_built_name_themselves() {
         stream_container_stats "StreamContainerStats",
         stream_pod_sandbox_stats "StreamPodSandboxStats",
         stream_pod_sandbox_metrics "StreamPodSandboxMetrics",
-        exec "Exec",
-        attach "Attach",
-        port_forward "PortForward",
-        container_stats "ContainerStats",
-        list_container_stats "ListContainerStats",
-        pod_sandbox_stats "PodSandboxStats",
-        list_pod_sandbox_stats "ListPodSandboxStats",
-        list_metric_descriptors "ListMetricDescriptors",
-        list_pod_sandbox_metrics "ListPodSandboxMetrics",
         update_runtime_config "UpdateRuntimeConfig",
         update_pod_sandbox_resources "UpdatePodSandboxResources",
         checkpoint_container "CheckpointContainer",
         checkpoint_pod "CheckpointPod",
         restore_pod "RestorePod",
     }
+}
+
+#[tokio::test]
+async fn streams_of_what_is_not_there_are_not_found() {
+    let (cri, _directory) = cri().await;
+    let container_id = "1".repeat(64);
+    let exec = ExecRequest {
+        container_id: container_id.clone(),
+        cmd: vec!["true".into()],
+        stdout: true,
+        ..Default::default()
+    };
+    assert_eq!(code(cri.exec(Request::new(exec)).await), Code::NotFound);
+    let attach = AttachRequest { container_id, stdout: true, ..Default::default() };
+    assert_eq!(code(cri.attach(Request::new(attach)).await), Code::NotFound);
+    let forward = PortForwardRequest { pod_sandbox_id: "1".repeat(64), port: vec![80] };
+    assert_eq!(code(cri.port_forward(Request::new(forward)).await), Code::NotFound);
+}
+
+#[tokio::test]
+async fn streams_that_make_no_sense_are_refused() {
+    let (cri, _directory) = cri().await;
+    let good = ExecRequest {
+        container_id: "1".repeat(64),
+        cmd: vec!["true".into()],
+        stdout: true,
+        ..Default::default()
+    };
+    for (wrong, field) in [
+        (ExecRequest { container_id: String::new(), ..good.clone() }, "container_id"),
+        (ExecRequest { cmd: Vec::new(), ..good.clone() }, "cmd"),
+        (ExecRequest { cmd: vec!["a\0b".into()], ..good.clone() }, "cmd[0]"),
+        (ExecRequest { tty: true, stderr: true, ..good.clone() }, "stderr"),
+        (ExecRequest { stdout: false, ..good.clone() }, "stdout"),
+    ] {
+        let status = cri.exec(Request::new(wrong)).await.unwrap_err();
+        assert_eq!(status.code(), Code::InvalidArgument);
+        assert!(status.message().starts_with(field), "{}", status.message());
+    }
+    for wrong in [
+        AttachRequest { stdout: true, ..Default::default() },
+        AttachRequest { container_id: good.container_id.clone(), ..Default::default() },
+        AttachRequest { container_id: good.container_id, tty: true, stderr: true, ..Default::default() },
+    ] {
+        assert_eq!(code(cri.attach(Request::new(wrong)).await), Code::InvalidArgument);
+    }
+    assert_eq!(code(cri.port_forward(request()).await), Code::InvalidArgument);
 }

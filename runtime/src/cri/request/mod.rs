@@ -8,6 +8,7 @@ mod namespace;
 mod pod;
 mod resources;
 mod security;
+mod streaming;
 mod sysctl;
 #[cfg(test)]
 mod tests;
@@ -21,6 +22,7 @@ pub(super) use field::known;
 pub(crate) use image::{image, pull};
 pub(crate) use pod::run_pod_sandbox;
 pub(crate) use resources::update;
+pub(crate) use streaming::{attach, exec, port_forward};
 
 use crate::error::Result;
 

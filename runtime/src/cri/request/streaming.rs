@@ -1,0 +1,34 @@
+//! Exec, Attach and PortForward.
+
+use berth_cri::v1;
+
+use super::{field, id};
+use crate::{container::Wanted, error::Result, streaming::Command};
+
+/// The command that is asked for, and which of its streams.
+pub(crate) fn exec(request: v1::ExecRequest) -> Result<Command> {
+    let container = id("container_id", request.container_id)?;
+    field::check(!request.cmd.is_empty(), "cmd", (), "must not be empty")?;
+    let args = Some(field::each("cmd", request.cmd, field::argument)?);
+    let wanted = wanted(request.stdin, request.stdout, request.stderr, request.tty)?;
+    Ok(Command { container, args, wanted })
+}
+
+/// Which streams of which container are asked for.
+pub(crate) fn attach(request: v1::AttachRequest) -> Result<Command> {
+    let container = id("container_id", request.container_id)?;
+    let wanted = wanted(request.stdin, request.stdout, request.stderr, request.tty)?;
+    Ok(Command { container, args: None, wanted })
+}
+
+/// Id of the pod whose ports are asked for. Which ports the client says later, connection by connection; those that a
+/// request names are what clients of the first protocol for WebSocket wanted, which is not spoken.
+pub(crate) fn port_forward(request: v1::PortForwardRequest) -> Result<String> {
+    id("pod_sandbox_id", request.pod_sandbox_id)
+}
+
+fn wanted(stdin: bool, stdout: bool, stderr: bool, tty: bool) -> Result<Wanted> {
+    field::check(!(tty && stderr), "stderr", stderr, "a terminal has no output for errors of its own")?;
+    field::check(stdin || stdout || stderr, "stdout", stdout, "one of stdin, stdout and stderr must be set")?;
+    Ok(Wanted { stdin, stdout, stderr, tty })
+}

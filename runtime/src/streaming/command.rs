@@ -1,0 +1,99 @@
+//! Someone at the standard streams of a process, whatever they came by.
+
+use std::{future, io};
+
+use tokio::net::unix::pipe;
+use tracing::debug;
+
+use super::{Command, inbox::Inbox, outcome::Outcome, outlet::Outlet, protocol::Protocol, resize::Sizes};
+use crate::{
+    container::{Containers, Control, Session},
+    error::Result,
+};
+
+/// What the client has at its end. Those that it did not ask for are not there.
+#[derive(Debug)]
+pub(super) struct Streams {
+    pub(super) stdin: Option<Inbox>,
+    pub(super) stdout: Option<Outlet>,
+    pub(super) stderr: Option<Outlet>,
+    /// Sizes of its terminal.
+    pub(super) resize: Option<Sizes>,
+    /// Where it is told how all ended.
+    pub(super) error: Outlet,
+}
+
+/// Brings the streams together with those of the process, until that has ended, and tells the client how. Dropping
+/// this ends a command that still runs.
+pub(super) async fn serve(command: Command, containers: &Containers, streams: Streams, protocol: Protocol) {
+    let error = streams.error.clone();
+    let attached = command.args.is_none();
+    let outcome = match run(command, containers, streams).await {
+        Ok(code) => Outcome::Exited(if attached { 0 } else { code }),
+        Err(error) => Outcome::Failed(error.to_string()),
+    };
+    debug!(?outcome, "a session ended");
+    if let Err(error) = tell(&error, &outcome.encode(protocol)).await {
+        debug!(%error, "a client left before it was told how its session ended");
+    }
+}
+
+async fn tell(error: &Outlet, outcome: &[u8]) -> io::Result<()> {
+    if !outcome.is_empty() {
+        error.send(outcome).await?;
+    }
+    error.finish().await
+}
+
+async fn run(command: Command, containers: &Containers, streams: Streams) -> Result<i32> {
+    let Command { container, args, wanted } = command;
+    let session = match args {
+        Some(args) => containers.exec(&container, args, wanted).await?,
+        None => containers.attach(&container, wanted).await?,
+    };
+    join(session, streams).await
+}
+
+/// All output, then the exit code. Input and sizes matter only as long as there is a process.
+async fn join(session: Session, streams: Streams) -> Result<i32> {
+    let Session { stdin, stdout, stderr, control } = session;
+    let ended = async {
+        tokio::join!(output(stdout, streams.stdout), output(stderr, streams.stderr));
+        control.ended().await
+    };
+    let meanwhile = async {
+        tokio::join!(input(stdin, streams.stdin), sizes(&control, streams.resize));
+        future::pending().await
+    };
+    tokio::select! {
+        code = ended => code,
+        code = meanwhile => code,
+    }
+}
+
+/// From the process to the client until the end, of which the client is told.
+async fn output(from: Option<pipe::Receiver>, to: Option<Outlet>) {
+    let (Some(mut from), Some(to)) = (from, to) else { return };
+    if let Err(error) = to.pump(&mut from).await {
+        debug!(%error, "output of a session broke off");
+    }
+    let _ = to.finish().await;
+}
+
+/// From the client to the process. The process's input ends with the client's, not before: a process that reads no
+/// more is no reason to end anything else.
+async fn input(to: Option<pipe::Sender>, from: Option<Inbox>) {
+    let (Some(mut to), Some(mut from)) = (to, from) else { return };
+    if let Err(error) = from.copy(&mut to).await {
+        debug!(%error, "a process reads no more input");
+    }
+}
+
+async fn sizes(control: &Control, from: Option<Sizes>) {
+    let Some(mut from) = from else { return };
+    while let Some(size) = from.next().await {
+        if let Err(error) = control.resize(size.width, size.height).await {
+            debug!(%error, "a terminal was not resized");
+        }
+    }
+}

@@ -1,0 +1,39 @@
+//! The life of an upgraded connection: reader, writer and work beside each other, until one of them ends it.
+
+use std::{fmt::Display, pin::pin, time::Duration};
+
+use futures::FutureExt;
+use tracing::debug;
+
+use super::idle::Idle;
+
+/// How long a client may take to close its side after everything was said. Closing first would destroy what it has
+/// not read yet: the kernel answers what comes from it then by resetting the connection.
+const FAREWELL: Duration = Duration::from_secs(5);
+
+/// Runs the three until the client leaves or breaks the rules, nothing happens any more, or `work` is done and what
+/// it said is written. `work` must drop its senders when it ends: that ends `writer`.
+pub(super) async fn converse<E: Display>(
+    reader: impl Future<Output = Result<(), E>>,
+    writer: impl Future<Output = Result<(), E>>,
+    work: impl Future<Output = ()>,
+    idle: &Idle,
+) {
+    let mut reader = pin!(reader);
+    let said = async { tokio::try_join!(writer, work.map(Ok)).map(drop) };
+    tokio::select! {
+        left = &mut reader => return tell("read from", left),
+        () = idle.expired() => return debug!("a client was silent for too long"),
+        said = said => match said {
+            Ok(()) => {}
+            Err(error) => return tell("write to", Err(error)),
+        },
+    }
+    let _ = tokio::time::timeout(FAREWELL, reader).await;
+}
+
+fn tell<E: Display>(step: &str, ended: Result<(), E>) {
+    if let Err(error) = ended {
+        debug!(%error, "{step} a client");
+    }
+}

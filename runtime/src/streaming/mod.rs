@@ -1,0 +1,71 @@
+//! The streaming server: where a client goes with the address that Exec, Attach or PortForward gave it.
+//!
+//! ```text
+//!  the call   -- issue -->   a URL with a token, good once and for a minute
+//!  the client -- HTTP/1.1, redeem, upgrade -->   SPDY/3.1 streams or WebSocket messages
+//!                                                  |-- command: standard streams of a process in a container
+//!                                                  '-- forward: connections to ports of a pod
+//! ```
+//!
+//! One client is one task: first HTTP, then reader, writer and work beside each other (`conversation.rs`). When
+//! any of them says that the client is gone, the task ends and everything that was done for the client with it.
+//! Behind the two transports all is alike: bytes from the client come out of an [`inbox::Inbox`], bytes to it go
+//! into an [`outlet::Outlet`].
+
+mod command;
+mod conversation;
+mod forward;
+mod idle;
+mod inbox;
+mod negotiate;
+mod outcome;
+mod outlet;
+mod protocol;
+mod resize;
+mod server;
+mod session;
+mod spdy;
+#[cfg(test)]
+mod testing;
+mod tls;
+mod token;
+mod websocket;
+
+pub use server::Server;
+pub use token::Tokens;
+
+use crate::container::Wanted;
+
+/// What a client is let in for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Request {
+    /// To be at the standard streams of a process.
+    Command(Command),
+    /// To reach ports of the pod with this id.
+    Forward {
+        /// Its id.
+        pod: String,
+    },
+}
+
+/// Whose standard streams, and which.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Command {
+    /// Id of the container.
+    pub container: String,
+    /// The command to run in it; `None` is the container's own process.
+    pub args: Option<Vec<String>>,
+    /// The streams.
+    pub wanted: Wanted,
+}
+
+impl Request {
+    /// First part of the path that it is asked for under.
+    fn path(&self) -> &'static str {
+        match self {
+            Self::Command(Command { args: Some(_), .. }) => "exec",
+            Self::Command(Command { args: None, .. }) => "attach",
+            Self::Forward { .. } => "portforward",
+        }
+    }
+}

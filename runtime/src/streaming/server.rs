@@ -1,0 +1,196 @@
+//! The server itself: connections, HTTP, and who is let in.
+
+use std::{
+    convert::Infallible,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
+    sync::Arc,
+    time::Duration,
+};
+
+use http::{Method, StatusCode};
+use hyper::{
+    body::Incoming,
+    server::conn::http1,
+    service::service_fn,
+    upgrade::{OnUpgrade, on},
+};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use rustix::net::sockopt;
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    net::{TcpListener, TcpStream},
+    sync::mpsc,
+    task::JoinSet,
+    time::{sleep, timeout},
+};
+use tokio_rustls::TlsAcceptor;
+use tracing::{debug, warn};
+
+use super::{
+    Request, Tokens,
+    idle::Idle,
+    negotiate::{self, Answer, Refusal},
+    session::{self, Agreed, Behind},
+    tls,
+};
+use crate::{
+    config,
+    container::Containers,
+    error::{During, Result},
+    pod::Pods,
+};
+
+/// How long a client may take for its TLS handshake, and for the header of its request.
+const PATIENCE: Duration = Duration::from_secs(10);
+/// After this much silence the kernel begins to ask whether the client's machine is still there.
+const KEEPALIVE: Duration = Duration::from_secs(30);
+/// Pause after a connection could not be accepted, which is when there are no file descriptors left.
+const PAUSE: Duration = Duration::from_millis(100);
+
+/// A server that listens.
+pub struct Server {
+    listener: TcpListener,
+    tls: Option<TlsAcceptor>,
+    idle: Duration,
+    tokens: Tokens,
+}
+
+/// What every connection needs.
+struct Door {
+    tls: Option<TlsAcceptor>,
+    idle: Duration,
+    tokens: Tokens,
+    behind: Behind,
+}
+
+/// A client that was let in: its connection to be, and what for.
+type Admitted = (OnUpgrade, Agreed);
+
+impl Server {
+    /// Listens as configured.
+    ///
+    /// # Errors
+    ///
+    /// When the address is taken or none of this machine's, or the certificate or its key cannot be used.
+    pub async fn bind(config: &config::Streaming) -> Result<Self> {
+        let tls = match (&config.tls_certificate, &config.tls_key) {
+            (Some(certificate), Some(key)) => Some(tls::acceptor(certificate, key)?),
+            _ => None,
+        };
+        let step = || format!("listen for streams on {}", config.address);
+        let listener = TcpListener::bind(config.address).await.during(step)?;
+        let address = listener.local_addr().during(step)?;
+        let scheme = if tls.is_some() { "https" } else { "http" };
+        let tokens = Tokens::new(&format!("{scheme}://{}", reachable(address)));
+        Ok(Self { listener, tls, idle: config.idle_timeout(), tokens })
+    }
+
+    /// What lets clients in.
+    pub fn tokens(&self) -> Tokens {
+        self.tokens.clone()
+    }
+
+    /// Serves whoever has a token. Dropping this ends every session.
+    pub async fn serve(self, containers: Containers, pods: Pods) -> Infallible {
+        let Self { listener, tls, idle, tokens } = self;
+        let door = Arc::new(Door { tls, idle, tokens, behind: Behind { containers, pods } });
+        let mut clients = JoinSet::new();
+        loop {
+            tokio::select! {
+                accepted = listener.accept() => match accepted {
+                    Ok((connection, _)) => drop(clients.spawn(Arc::clone(&door).client(connection))),
+                    Err(error) => {
+                        warn!(%error, "a client of the streaming server was not accepted");
+                        sleep(PAUSE).await;
+                    }
+                },
+                Some(_) = clients.join_next() => {}
+            }
+        }
+    }
+}
+
+/// Where a client on this machine finds a server that may listen everywhere.
+fn reachable(mut address: SocketAddr) -> SocketAddr {
+    match address.ip() {
+        IpAddr::V4(Ipv4Addr::UNSPECIFIED) => address.set_ip(Ipv4Addr::LOCALHOST.into()),
+        IpAddr::V6(Ipv6Addr::UNSPECIFIED) => address.set_ip(Ipv6Addr::LOCALHOST.into()),
+        _ => {}
+    }
+    address
+}
+
+impl Door {
+    async fn client(self: Arc<Self>, connection: TcpStream) {
+        if let Err(error) = tune(&connection) {
+            debug!(%error, "set options of a client's connection");
+        }
+        match &self.tls {
+            None => self.http(connection).await,
+            Some(tls) => match timeout(PATIENCE, tls.accept(connection)).await {
+                Ok(Ok(connection)) => self.http(connection).await,
+                Ok(Err(error)) => debug!(%error, "TLS with a client"),
+                Err(_) => debug!("a client did not finish its TLS handshake"),
+            },
+        }
+    }
+
+    /// One request; when it is for a stream that exists, the connection becomes that.
+    async fn http(&self, connection: impl AsyncRead + AsyncWrite + Unpin + Send + 'static) {
+        let (admit, mut admitted) = mpsc::channel(1);
+        let answer = service_fn(|request| {
+            let answer = self.answer(request, &admit);
+            async { Ok::<_, Infallible>(answer) }
+        });
+        let serving = http1::Builder::new()
+            .timer(TokioTimer::new())
+            .header_read_timeout(PATIENCE)
+            .serve_connection(TokioIo::new(connection), answer)
+            .with_upgrades();
+        if let Err(error) = serving.await {
+            return debug!(%error, "HTTP with a client");
+        }
+        if let Ok((upgrade, agreed)) = admitted.try_recv() {
+            session::serve(upgrade, agreed, &self.behind, Idle::new(self.idle)).await;
+        }
+    }
+
+    fn answer(&self, request: hyper::Request<Incoming>, admit: &mpsc::Sender<Admitted>) -> Answer {
+        self.admit(request, admit).unwrap_or_else(Answer::from)
+    }
+
+    fn admit(
+        &self,
+        mut request: hyper::Request<Incoming>,
+        admit: &mpsc::Sender<Admitted>,
+    ) -> std::result::Result<Answer, Refusal> {
+        if ![Method::GET, Method::POST].contains(request.method()) {
+            return Err(Refusal::new(StatusCode::METHOD_NOT_ALLOWED, "streams are opened by GET or POST"));
+        }
+        let wanted = self.tokens.redeem(request.uri().path());
+        let none = "no such stream, or it was opened before, or too late";
+        let (agreed, answer) = match wanted.ok_or_else(|| Refusal::new(StatusCode::NOT_FOUND, none))? {
+            Request::Command(command) => {
+                let (transport, answer) = negotiate::command(request.headers())?;
+                (Agreed::Command(command, transport), answer)
+            }
+            Request::Forward { pod } => {
+                let (transport, answer) = negotiate::forward(request.headers())?;
+                (Agreed::Forward { pod, transport }, answer)
+            }
+        };
+        let _ = admit.try_send((on(&mut request), agreed));
+        Ok(answer)
+    }
+}
+
+/// Characters typed must not wait for more, and a machine that is gone must be noticed.
+fn tune(connection: &TcpStream) -> rustix::io::Result<()> {
+    sockopt::set_tcp_nodelay(connection, true)?;
+    sockopt::set_socket_keepalive(connection, true)?;
+    sockopt::set_tcp_keepidle(connection, KEEPALIVE)?;
+    sockopt::set_tcp_keepintvl(connection, KEEPALIVE)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,108 @@
+//! From an upgraded connection to its work.
+
+use std::io;
+
+use futures::StreamExt;
+use hyper::upgrade::{OnUpgrade, Upgraded};
+use hyper_util::rt::TokioIo;
+use tracing::debug;
+
+use super::{
+    Command, command,
+    conversation::converse,
+    forward,
+    idle::Idle,
+    negotiate::{CommandTransport, ForwardTransport},
+    protocol::Protocol,
+    spdy,
+    websocket::{self, Encoding},
+};
+use crate::{container::Containers, pod::Pods};
+
+type Connection = TokioIo<Upgraded>;
+
+/// What was agreed on.
+#[derive(Debug)]
+pub(super) enum Agreed {
+    Command(Command, CommandTransport),
+    Forward { pod: String, transport: ForwardTransport },
+}
+
+/// What the sessions of all clients need.
+#[derive(Clone, Debug)]
+pub(super) struct Behind {
+    pub(super) containers: Containers,
+    pub(super) pods: Pods,
+}
+
+/// Serves a client from the moment of its upgrade until it is gone. Dropping this gives up everything that was done
+/// for it.
+pub(super) async fn serve(upgrade: OnUpgrade, agreed: Agreed, behind: &Behind, idle: Idle) {
+    let connection = match upgrade.await {
+        Ok(connection) => TokioIo::new(connection),
+        Err(error) => return debug!(%error, "a client left before its upgrade"),
+    };
+    match agreed {
+        Agreed::Command(wanted, CommandTransport::Spdy(protocol)) => {
+            spdy_command(connection, wanted, protocol, behind, idle).await;
+        }
+        Agreed::Command(wanted, CommandTransport::WebSocket(protocol, encoding)) => {
+            websocket_command(connection, wanted, protocol, encoding, behind, idle).await;
+        }
+        Agreed::Forward { pod, transport: ForwardTransport::Spdy } => {
+            spdy_forward(connection, &pod, behind, idle).await;
+        }
+        Agreed::Forward { pod, transport: ForwardTransport::Tunnel } => {
+            tunnelled_forward(connection, &pod, behind, idle).await;
+        }
+    }
+}
+
+async fn spdy_command(
+    connection: Connection,
+    wanted: Command,
+    protocol: Protocol,
+    behind: &Behind,
+    idle: Idle,
+) {
+    let (input, output) = tokio::io::split(connection);
+    let (reader, mut acceptor, queue) = spdy::connection(input, idle.clone());
+    let work = async {
+        match spdy::collect(&mut acceptor, wanted.wanted, protocol).await {
+            Some(streams) => command::serve(wanted, &behind.containers, streams, protocol).await,
+            None => debug!("a client did not open the streams that it asked for"),
+        }
+        acceptor.farewell().await;
+    };
+    let writer = async { Ok(queue.write_to(output, idle.clone()).await?) };
+    converse(reader.run(), writer, work, &idle).await;
+}
+
+async fn websocket_command(
+    connection: Connection,
+    wanted: Command,
+    protocol: Protocol,
+    encoding: Encoding,
+    behind: &Behind,
+    idle: Idle,
+) {
+    let (output, input) = websocket::open(connection).await.split();
+    let (reader, streams, queue) = websocket::channels(wanted.wanted, protocol, encoding, idle.clone());
+    let work = command::serve(wanted, &behind.containers, streams, protocol);
+    converse(reader.run(input), websocket::send(queue, output, encoding, idle.clone()), work, &idle).await;
+}
+
+async fn spdy_forward(connection: Connection, pod: &str, behind: &Behind, idle: Idle) {
+    let (input, output) = tokio::io::split(connection);
+    let (reader, acceptor, queue) = spdy::connection(input, idle.clone());
+    let writer = async { Ok(queue.write_to(output, idle.clone()).await?) };
+    converse(reader.run(), writer, forward::serve(acceptor, &behind.pods, pod), &idle).await;
+}
+
+async fn tunnelled_forward(connection: Connection, pod: &str, behind: &Behind, idle: Idle) {
+    let (output, input) = websocket::open(connection).await.split();
+    let (reader, acceptor, queue) = spdy::connection(websocket::tunnel(input), idle.clone());
+    let sending = websocket::send(queue, output, Encoding::Binary, idle.clone());
+    let writer = async { sending.await.map_err(|error| io::Error::other(error).into()) };
+    converse(reader.run(), writer, forward::serve(acceptor, &behind.pods, pod), &idle).await;
+}

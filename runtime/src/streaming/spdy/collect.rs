@@ -1,0 +1,70 @@
+//! The streams of a command: the client opens one for each, and names it in a header field.
+
+use std::time::Duration;
+
+use super::{Acceptor, Incoming, Stream};
+use crate::{
+    container::Wanted,
+    streaming::{command::Streams, protocol::Protocol, resize::Sizes},
+};
+
+/// How long a client may take to open the streams that it asked for; what kubelet gives it.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// Waits for the streams that were `wanted`; `None` when they do not come.
+pub(in crate::streaming) async fn collect(
+    acceptor: &mut Acceptor,
+    wanted: Wanted,
+    protocol: Protocol,
+) -> Option<Streams> {
+    tokio::time::timeout(PATIENCE, Collected::new(wanted, protocol).complete(acceptor)).await.ok().flatten()
+}
+
+/// The streams there are, and those there are to be.
+struct Collected {
+    expected: Vec<&'static str>,
+    streams: Vec<(&'static str, Stream)>,
+}
+
+impl Collected {
+    fn new(wanted: Wanted, protocol: Protocol) -> Self {
+        let all = [
+            ("error", true),
+            ("stdin", wanted.stdin),
+            ("stdout", wanted.stdout),
+            ("stderr", wanted.stderr && !wanted.tty),
+            ("resize", wanted.tty && protocol.resizes()),
+        ];
+        let expected = all.into_iter().filter(|(_, wanted)| *wanted).map(|(name, _)| name).collect();
+        Self { expected, streams: Vec::new() }
+    }
+
+    async fn complete(mut self, acceptor: &mut Acceptor) -> Option<Streams> {
+        while !self.expected.is_empty() {
+            let incoming = acceptor.next().await?;
+            match self.place(&incoming) {
+                Some(name) => self.streams.push((name, acceptor.accept(incoming))),
+                None => acceptor.refuse(&incoming),
+            }
+        }
+        Some(Streams {
+            stdin: self.take("stdin").map(|stream| stream.inbox),
+            stdout: self.take("stdout").map(|stream| stream.outlet),
+            stderr: self.take("stderr").map(|stream| stream.outlet),
+            resize: self.take("resize").map(|stream| Sizes::new(stream.inbox)),
+            error: self.take("error")?.outlet,
+        })
+    }
+
+    /// Which of the streams that are missing this is.
+    fn place(&mut self, incoming: &Incoming) -> Option<&'static str> {
+        let name = incoming.headers.get("streamtype")?;
+        let at = self.expected.iter().position(|&expected| expected == name)?;
+        Some(self.expected.swap_remove(at))
+    }
+
+    fn take(&mut self, name: &str) -> Option<Stream> {
+        let at = self.streams.iter().position(|(known, _)| *known == name)?;
+        Some(self.streams.swap_remove(at).1)
+    }
+}

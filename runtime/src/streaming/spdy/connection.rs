@@ -1,0 +1,187 @@
+//! One connection: frames in, streams out.
+
+use std::{collections::HashMap, sync::Arc};
+
+use bytes::{Bytes, BytesMut};
+use tokio::{
+    io::{AsyncRead, AsyncReadExt},
+    sync::mpsc,
+};
+
+use super::{
+    Fault,
+    frame::{self, Decoder, Frame, Reason},
+    headers::{EmptyHeaders, Headers, Inflater},
+};
+use crate::streaming::{
+    idle::Idle,
+    inbox::{Feed, Inbox, Room, inbox},
+    outlet::{Framing, Outlet, Queue, queue},
+};
+
+/// How much is read at a time.
+const BLOCK: usize = 64 << 10;
+/// How many streams a client may have open to send on. One forwarded connection takes one.
+const OPEN: usize = 4096;
+
+/// A stream that the client opened and waits to be told about.
+#[derive(Debug)]
+pub(in crate::streaming) struct Incoming {
+    pub(in crate::streaming) id: u32,
+    pub(in crate::streaming) headers: Headers,
+    inbox: Inbox,
+}
+
+/// A stream that was taken.
+#[derive(Debug)]
+pub(in crate::streaming) struct Stream {
+    pub(in crate::streaming) inbox: Inbox,
+    pub(in crate::streaming) outlet: Outlet,
+}
+
+/// Takes or refuses streams. Once it is dropped all that come are refused.
+#[derive(Debug)]
+pub(in crate::streaming) struct Acceptor {
+    incoming: mpsc::UnboundedReceiver<Incoming>,
+    frames: mpsc::Sender<Bytes>,
+    answers: Answers,
+    headers: EmptyHeaders,
+    last: u32,
+}
+
+/// Reads the connection's frames and hands on what they carry.
+#[derive(Debug)]
+pub(in crate::streaming) struct Reader<R> {
+    input: R,
+    decoder: Decoder,
+    inflater: Inflater,
+    feeds: HashMap<u32, Feed>,
+    last: u32,
+    room: Room,
+    incoming: mpsc::UnboundedSender<Incoming>,
+    answers: Answers,
+    idle: Idle,
+}
+
+/// Short frames that must not wait for the client to read others.
+#[derive(Clone, Debug)]
+struct Answers(Arc<mpsc::Sender<Bytes>>);
+
+impl Answers {
+    /// A client that reads none of thousands of answers gets no more.
+    fn give(&self, frame: Bytes) {
+        let _ = self.0.try_send(frame);
+    }
+}
+
+/// The parts of a connection: what reads it, whence to take streams, and what is to be written.
+pub(in crate::streaming) fn connection<R>(input: R, idle: Idle) -> (Reader<R>, Acceptor, Queue) {
+    let (senders, queue) = queue();
+    let (arrive, arrived) = mpsc::unbounded_channel();
+    let answers = Answers(Arc::new(senders.answers));
+    let reader = Reader {
+        input,
+        decoder: Decoder::default(),
+        inflater: Inflater::default(),
+        feeds: HashMap::new(),
+        last: 0,
+        room: Room::default(),
+        incoming: arrive,
+        answers: answers.clone(),
+        idle,
+    };
+    let headers = EmptyHeaders::default();
+    (reader, Acceptor { incoming: arrived, frames: senders.frames, answers, headers, last: 0 }, queue)
+}
+
+impl Acceptor {
+    /// The next stream that the client opens; `None` when it is gone.
+    pub(in crate::streaming) async fn next(&mut self) -> Option<Incoming> {
+        self.incoming.recv().await
+    }
+
+    /// Takes a stream and tells the client, which may send on it from then on.
+    pub(in crate::streaming) fn accept(&mut self, incoming: Incoming) -> Stream {
+        let Incoming { id, inbox, .. } = incoming;
+        self.last = self.last.max(id);
+        // The answer goes before the first data of the stream, which clients would else throw away.
+        self.answers.give(frame::reply(id, &self.headers.block()));
+        Stream { inbox, outlet: Outlet::new(Framing::Spdy(id), self.frames.clone()) }
+    }
+
+    /// Does not take a stream.
+    pub(in crate::streaming) fn refuse(&self, incoming: &Incoming) {
+        self.answers.give(frame::reset(incoming.id, Reason::RefusedStream));
+    }
+
+    /// Tells the client that everything is done. What was sent before goes before.
+    pub(in crate::streaming) async fn farewell(self) {
+        let _ = self.frames.send(frame::goodbye(self.last)).await;
+    }
+}
+
+impl<R: AsyncRead + Unpin> Reader<R> {
+    /// Reads until the client leaves, which is fine, or breaks the rules.
+    pub(in crate::streaming) async fn run(mut self) -> Result<(), Fault> {
+        let mut input = BytesMut::with_capacity(BLOCK);
+        loop {
+            while let Some(frame) = self.decoder.decode(&mut input)? {
+                self.handle(frame).await?;
+            }
+            input.reserve(if input.is_empty() { BLOCK } else { BLOCK / 2 });
+            if self.input.read_buf(&mut input).await? == 0 {
+                return Ok(());
+            }
+            self.idle.touch();
+        }
+    }
+
+    async fn handle(&mut self, frame: Frame) -> Result<(), Fault> {
+        match frame {
+            Frame::SynStream { stream, fin, headers } => self.open(stream, fin, &headers)?,
+            Frame::Headers { stream, fin, headers } => {
+                // Read for what it changes in the decompression.
+                self.inflater.read(&headers)?;
+                self.end(stream, fin);
+            }
+            Frame::RstStream { stream } => drop(self.feeds.remove(&stream)),
+            Frame::Ping(id) => self.answers.give(frame::pong(id)),
+            Frame::GoAway | Frame::Ignored => {}
+            Frame::Data { stream, fin, bytes } => {
+                // What comes for a stream that was reset was sent before the client knew.
+                if let Some(feed) = self.feeds.get(&stream) {
+                    feed.put(bytes).await;
+                }
+                self.end(stream, fin);
+            }
+        }
+        Ok(())
+    }
+
+    fn open(&mut self, stream: u32, fin: bool, headers: &[u8]) -> Result<(), Fault> {
+        if stream.is_multiple_of(2) || stream <= self.last {
+            return Err(Fault::Malformed("a stream whose id is even or not above the one before"));
+        }
+        self.last = stream;
+        let headers = self.inflater.read(headers)?;
+        if self.feeds.len() >= OPEN {
+            self.feeds.retain(|_, feed| !feed.unwanted());
+        }
+        let (feed, inbox) = inbox(&self.room);
+        let incoming = Incoming { id: stream, headers, inbox };
+        if self.feeds.len() >= OPEN || self.incoming.send(incoming).is_err() {
+            self.answers.give(frame::reset(stream, Reason::RefusedStream));
+            return Ok(());
+        }
+        self.feeds.insert(stream, feed);
+        self.end(stream, fin);
+        Ok(())
+    }
+
+    /// The client sends no more on a stream, if `fin`.
+    fn end(&mut self, stream: u32, fin: bool) {
+        if let Some(feed) = fin.then(|| self.feeds.remove(&stream)).flatten() {
+            feed.end();
+        }
+    }
+}

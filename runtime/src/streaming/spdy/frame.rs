@@ -1,0 +1,183 @@
+//! Frames: from bytes and to bytes, with nothing remembered but a data frame that is not all there yet.
+//!
+//! ```text
+//!  control  1 | version 15 | type 16 | flags 8 | length 24 | ...      data  0 | stream 31 | flags 8 | length 24 | ...
+//! ```
+
+use bytes::{Buf, BufMut, Bytes, BytesMut};
+
+use super::Fault;
+
+/// Length of every frame's header.
+pub(in crate::streaming) const HEADER: usize = 8;
+/// Longest control frame that is taken. Clients send a few header fields.
+const LONGEST_CONTROL: usize = 64 << 10;
+const VERSION: u16 = 3;
+const FIN: u8 = 1;
+/// Settings of both kinds of frames that carry a stream id.
+const STREAM: u32 = 0x7fff_ffff;
+
+const SYN_STREAM: u16 = 1;
+const SYN_REPLY: u16 = 2;
+const RST_STREAM: u16 = 3;
+const SETTINGS: u16 = 4;
+const PING: u16 = 6;
+const GOAWAY: u16 = 7;
+const HEADERS: u16 = 8;
+const WINDOW_UPDATE: u16 = 9;
+
+/// A frame from a client, or a part of one that carries data.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Frame {
+    /// The client opens a stream. With `fin` it sends nothing on it.
+    SynStream { stream: u32, fin: bool, headers: Bytes },
+    /// More header fields of a stream.
+    Headers { stream: u32, fin: bool, headers: Bytes },
+    /// The client wants no more of a stream.
+    RstStream { stream: u32 },
+    /// To be sent back as it is.
+    Ping(u32),
+    /// The client opens no more streams.
+    GoAway,
+    /// Windows and settings, which mean nothing without flow control.
+    Ignored,
+    /// Bytes on a stream; with `fin` the last ones.
+    Data { stream: u32, fin: bool, bytes: Bytes },
+}
+
+/// Why a stream is reset.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::streaming) enum Reason {
+    /// Not taken, nothing was done.
+    RefusedStream = 3,
+    /// Not wanted any more.
+    Cancel = 5,
+}
+
+/// Takes frames from the bytes of a connection.
+#[derive(Debug, Default)]
+pub(crate) struct Decoder {
+    data: Option<Remaining>,
+}
+
+/// What is still to come of a data frame.
+#[derive(Debug)]
+struct Remaining {
+    stream: u32,
+    fin: bool,
+    length: usize,
+}
+
+impl Decoder {
+    /// Takes the next frame from `input`; `None` when it is not complete yet. Data is given as it comes, so that a
+    /// long frame need not be kept.
+    pub(crate) fn decode(&mut self, input: &mut BytesMut) -> Result<Option<Frame>, Fault> {
+        if let Some(remaining) = self.data.take() {
+            return Ok(self.data_from(remaining, input));
+        }
+        let Some((header, _)) = input.split_first_chunk::<HEADER>() else { return Ok(None) };
+        let (mut first, mut second) = (&header[..4], &header[4..]);
+        let (first, second) = (first.get_u32(), second.get_u32());
+        let [flags, ..] = second.to_be_bytes();
+        let length = (second & 0x00ff_ffff) as usize;
+        if first & !STREAM == 0 {
+            input.advance(HEADER);
+            let remaining = Remaining { stream: first, fin: flags & FIN != 0, length };
+            return Ok(self.data_from(remaining, input));
+        }
+        control_from(first, flags, length, input)
+    }
+
+    fn data_from(&mut self, remaining: Remaining, input: &mut BytesMut) -> Option<Frame> {
+        let Remaining { stream, fin, length } = remaining;
+        let bytes = input.split_to(length.min(input.len())).freeze();
+        let left = length - bytes.len();
+        if left > 0 {
+            self.data = Some(Remaining { stream, fin, length: left });
+            return (!bytes.is_empty()).then_some(Frame::Data { stream, fin: false, bytes });
+        }
+        Some(Frame::Data { stream, fin, bytes })
+    }
+}
+
+fn control_from(first: u32, flags: u8, length: usize, input: &mut BytesMut) -> Result<Option<Frame>, Fault> {
+    if (first >> 16) as u16 & 0x7fff != VERSION {
+        return Err(Fault::Malformed("a control frame of another version"));
+    }
+    if length > LONGEST_CONTROL {
+        return Err(Fault::Malformed("a control frame that is too long"));
+    }
+    if input.len() < HEADER + length {
+        return Ok(None);
+    }
+    input.advance(HEADER);
+    parse_control(first as u16, flags & FIN != 0, input.split_to(length).freeze()).map(Some)
+}
+
+/// A control frame of this type with this content.
+fn parse_control(kind: u16, fin: bool, mut content: Bytes) -> Result<Frame, Fault> {
+    let smallest = match kind {
+        SYN_STREAM => 10,
+        SYN_REPLY | HEADERS | PING | SETTINGS => 4,
+        RST_STREAM | GOAWAY | WINDOW_UPDATE => 8,
+        _ => return Err(Fault::Malformed("a control frame of no known type")),
+    };
+    if content.len() < smallest {
+        return Err(Fault::Malformed("a control frame that is too short"));
+    }
+    let id = content.get_u32();
+    let stream = id & STREAM;
+    Ok(match kind {
+        SYN_STREAM => {
+            // The stream that it belongs to, its priority, a slot for certificates.
+            content.advance(6);
+            Frame::SynStream { stream, fin, headers: content }
+        }
+        HEADERS => Frame::Headers { stream, fin, headers: content },
+        SYN_REPLY => return Err(Fault::Malformed("an answer to a stream that was never opened")),
+        RST_STREAM => Frame::RstStream { stream },
+        PING => Frame::Ping(id),
+        GOAWAY => Frame::GoAway,
+        _ => Frame::Ignored,
+    })
+}
+
+/// What stands before `length` bytes of data; with `fin` the last of a stream.
+pub(in crate::streaming) fn data_header(stream: u32, length: usize, fin: bool) -> [u8; HEADER] {
+    let length = length as u32 & 0x00ff_ffff;
+    let second = length | u32::from(fin) << 24;
+    let mut header = [0; HEADER];
+    header[..4].copy_from_slice(&stream.to_be_bytes());
+    header[4..].copy_from_slice(&second.to_be_bytes());
+    header
+}
+
+/// Takes a stream that the client opened; `headers` is a compressed block.
+pub(super) fn reply(stream: u32, headers: &[u8]) -> Bytes {
+    control(SYN_REPLY, &[&stream.to_be_bytes(), headers])
+}
+
+/// Ends a stream in both directions.
+pub(in crate::streaming) fn reset(stream: u32, reason: Reason) -> Bytes {
+    control(RST_STREAM, &[&stream.to_be_bytes(), &(reason as u32).to_be_bytes()])
+}
+
+/// Sends back the client's ping.
+pub(super) fn pong(id: u32) -> Bytes {
+    control(PING, &[&id.to_be_bytes()])
+}
+
+/// Says that all is done and no stream is taken any more; `last` is the last one that was.
+pub(in crate::streaming) fn goodbye(last: u32) -> Bytes {
+    control(GOAWAY, &[&last.to_be_bytes(), &[0; 4]])
+}
+
+fn control(kind: u16, content: &[&[u8]]) -> Bytes {
+    let length: usize = content.iter().map(|part| part.len()).sum();
+    let mut frame = BytesMut::with_capacity(HEADER + length);
+    frame.put_u16(0x8000 | VERSION);
+    frame.put_u16(kind);
+    frame.put_u32(length as u32);
+    content.iter().for_each(|part| frame.put_slice(part));
+    frame.freeze()
+}

@@ -1,0 +1,34 @@
+//! SPDY/3.1 as the clients of Kubernetes speak it: streams that they open over one connection.
+//!
+//! Their library knows no flow control: it neither sends WINDOW_UPDATE nor heeds it. So a slow side makes the other
+//! wait by TCP alone, and windows are read over here too. Streams of ours, which the protocol would allow, do not
+//! exist.
+//!
+//! <https://www.chromium.org/spdy/spdy-protocol/spdy-protocol-draft3-1/>
+
+mod collect;
+mod connection;
+mod dictionary;
+pub(super) mod frame;
+mod headers;
+#[cfg(test)]
+mod tests;
+
+pub(super) use collect::collect;
+pub(super) use connection::{Acceptor, Incoming, Stream, connection};
+
+/// Why a connection cannot go on.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Fault {
+    /// The client does not speak the protocol.
+    #[error("SPDY: {0}")]
+    Malformed(&'static str),
+    /// The connection is broken.
+    #[error(transparent)]
+    Io(#[from] std::io::Error),
+}
+
+#[cfg(test)]
+pub(super) fn dictionary_for_tests() -> &'static [u8] {
+    &dictionary::DICTIONARY
+}

@@ -1,0 +1,59 @@
+//! WebSocket: the streams of a command as channels of one connection, or SPDY's frames as one stream of bytes in it.
+
+mod channel;
+#[cfg(test)]
+mod tests;
+mod tunnel;
+
+use futures::{Sink, SinkExt};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio_tungstenite::{
+    WebSocketStream,
+    tungstenite::{
+        Error, Message, Utf8Bytes,
+        protocol::{CloseFrame, Role, WebSocketConfig, frame::coding::CloseCode},
+    },
+};
+
+pub(super) use channel::{Encoding, channels};
+pub(super) use tunnel::tunnel;
+
+use super::{idle::Idle, outlet::Queue};
+
+/// Longest message that is taken. Clients send 32 KiB at a time.
+const LONGEST: usize = 4 << 20;
+/// What is read at a time.
+const BLOCK: usize = 64 << 10;
+
+/// The connection after its upgrade.
+pub(super) async fn open<S: AsyncRead + AsyncWrite + Unpin>(stream: S) -> WebSocketStream<S> {
+    let config = WebSocketConfig::default()
+        .read_buffer_size(BLOCK)
+        .max_message_size(Some(LONGEST))
+        .max_frame_size(Some(LONGEST));
+    WebSocketStream::from_raw_socket(stream, Role::Server, Some(config)).await
+}
+
+/// Sends all that waits in `queue`, and closes the connection in order.
+pub(super) async fn send(
+    mut queue: Queue,
+    mut output: impl Sink<Message, Error = Error> + Unpin,
+    encoding: Encoding,
+    idle: Idle,
+) -> Result<(), Error> {
+    while let Some(content) = queue.next().await {
+        output.feed(encoding.message(content)?).await?;
+        if queue.is_empty() {
+            output.flush().await?;
+        }
+        idle.touch();
+    }
+    // Without a code, clients take the end for a failure.
+    let normal = CloseFrame { code: CloseCode::Normal, reason: Utf8Bytes::default() };
+    output.send(Message::Close(Some(normal))).await
+}
+
+/// What every client that closes its side, in order or not, ends a connection with.
+fn left(error: &Error) -> bool {
+    matches!(error, Error::ConnectionClosed | Error::AlreadyClosed)
+}
