@@ -95,16 +95,28 @@ async fn root_files_of_a_mapped_volume_have_the_same_owner_inside_and_on_disk() 
     fs::set_permissions(&volume, std::os::unix::fs::PermissionsExt::from_mode(0o777)).unwrap();
     let sandbox = sandbox_with(&berth, "volume", options());
     let mut config = shell("c", &image, "exec sleep 1000");
+    let of_image = v1::Mount {
+        container_path: "/image".into(),
+        image: Some(v1::ImageSpec { image: image.clone(), ..Default::default() }),
+        readonly: true,
+        ..Default::default()
+    };
     let plain = v1::Mount { uid_mappings: vec![], gid_mappings: vec![], ..mapped("/plain", &volume) };
-    config.mounts =
-        vec![mapped("/volume", &volume), plain, v1::Mount { readonly: true, ..mapped("/ro", &volume) }];
+    config.mounts = vec![
+        of_image,
+        mapped("/volume", &volume),
+        plain,
+        v1::Mount { readonly: true, ..mapped("/ro", &volume) },
+    ];
     context(&mut config).run_as_user = Some(v1::Int64Value { value: 1000 });
     context(&mut config).run_as_group = Some(v1::Int64Value { value: 1001 });
+    context(&mut config).seccomp = Some(v1::SecurityProfile::default());
     let (_, id) = started(&mut berth, &sandbox, config).await;
-    let script = "id -u; stat -c '%u:%g' /volume/roots /plain/roots; touch /volume/mine /plain/other; touch /ro/x; stat -c '%u:%g' /volume/mine";
+    let script = "id -u; stat -c '%u:%g' /volume/roots /plain/roots; touch /volume/mine /plain/other; touch /ro/x; stat -c '%u:%g' /volume/mine; stat -c '%u:%g image' /image/bin/busybox; grep Seccomp: /proc/self/status";
     let said = berth.shell(&id, script).await;
     assert!(said.starts_with("1000\n0:0\n65534:65534\n1000:1001\n"), "{said}");
-    assert!(said.contains("/ro/x: Read-only file system"), "{said}");
+    assert!(said.contains("/ro/x: Read-only file system") && said.contains("Seccomp:\t2"), "{said}");
+    assert!(said.contains("0:0 image"), "{said}");
     assert_eq!(owner(&volume.join("mine")), (1000, 1001));
     assert_eq!(owner(&volume.join("other")), (HOST + 1000, HOST + 1001));
 
