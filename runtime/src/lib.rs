@@ -11,6 +11,7 @@ mod flights;
 mod identity;
 mod layout;
 pub mod network;
+pub mod nri;
 pub mod pod;
 pub mod progress;
 mod recover;

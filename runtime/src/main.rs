@@ -135,6 +135,7 @@ async fn open(config: &Config) -> Result<(Runtime, HostFeatures), Failure> {
         max_log_line: config.pods.max_log_line,
         host,
         defaults: Defaults { pids_limit: (limit > 0).then_some(limit.into()), ..Defaults::default() },
+        nri: config.nri.clone(),
     };
     Ok((Runtime::open(options, images, network).await?, features))
 }

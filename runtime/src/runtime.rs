@@ -15,6 +15,7 @@ use crate::{
     flights::Flights,
     layout::Layout,
     network::Network,
+    nri::{self, Nri},
     pod::{
         Pod, Pods,
         config::{PodConfig, PodMetadata},
@@ -49,6 +50,8 @@ pub struct Options {
     pub host: Host,
     /// What every container gets.
     pub defaults: Defaults,
+    /// Plugins.
+    pub nri: nri::Config,
 }
 
 /// Pods, containers, images and the network, ready to be asked.
@@ -76,6 +79,7 @@ pub(crate) struct Shared {
     pub(crate) layout: Layout,
     pub(crate) launcher: Launcher,
     pub(crate) images: Images,
+    pub(crate) nri: Nri,
     pub(crate) network: Network,
     pub(crate) state: State,
     pub(crate) pods: Table<Pod>,
@@ -95,6 +99,7 @@ impl Runtime {
             launcher: Launcher::new(options.shim.clone(), layout.address()),
             state: State::open(&layout.database())?,
             images: images.clone(),
+            nri: Nri::new(options.nri.clone()),
             network: network.clone(),
             pods: Table::new("pod"),
             containers: Table::new("container"),
@@ -106,6 +111,7 @@ impl Runtime {
         });
         recover::recover(&shared).await?;
         events::observe(&shared);
+        nri::open(&shared).await?;
         Ok(Self {
             events: shared.events.clone(),
             pods: Pods::new(Arc::clone(&shared)),

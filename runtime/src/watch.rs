@@ -8,6 +8,7 @@ use crate::{
     container::{Container, ContainerState},
     error::{Kind, Result},
     identity,
+    nri::events,
     pod::{Pod, PodState},
     runtime::Shared,
     shim::{self, Exit, Shim},
@@ -94,12 +95,14 @@ pub(crate) async fn abandoned(shared: &Arc<Shared>, entry: &Entry<Container>) {
 }
 
 /// Records an end, unless one is on record already.
-pub(crate) async fn exited(shared: &Shared, entry: &Entry<Container>, exit: Exit) {
+pub(crate) async fn exited(shared: &Arc<Shared>, entry: &Entry<Container>, exit: Exit) {
+    events::container_ends(shared, &entry.get().id);
     let recorded = entry.change(&shared.state, |container| container.ended(exit)).await;
     if let Err(error) = recorded {
         // The shim's exit record is on disk, so a restart will find it.
         tracing::error!(container = entry.get().id, %error, "could not record the container's end");
     }
+    events::container_stopped(shared, entry).await;
 }
 
 fn unseen() -> Exit {

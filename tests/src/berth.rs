@@ -146,10 +146,15 @@ impl Drop for Berth {
 fn configuration(directory: &Path, network: &str) -> String {
     let path = |name| directory.join(name);
     format!(
-        "root = {root:?}\nstate = {state:?}\n[socket]\npath = {socket:?}\n[network]\n{network}",
+        "root = {root:?}\nstate = {state:?}\n[socket]\npath = {socket:?}\n\
+         [nri]\nsocket = {nri:?}\nplugin_dir = {plugins:?}\nplugin_config_dir = {configs:?}\n\
+         [network]\n{network}",
         root = path("root"),
         state = path("run"),
         socket = path("berth.sock"),
+        nri = path("nri.sock"),
+        plugins = path("nri/plugins"),
+        configs = path("nri/conf.d"),
     )
 }
 

@@ -21,7 +21,7 @@ pub use mode::Mode;
 pub use print::default_text;
 pub use streaming::Streaming;
 
-use crate::network;
+use crate::{network, nri};
 
 /// Read when no file is named; it need not exist.
 pub const DEFAULT_PATH: &str = "/etc/berth/config.toml";
@@ -46,6 +46,8 @@ pub struct Config {
     pub network: network::Config,
     /// The server that clients of exec, attach and port-forward are sent to.
     pub streaming: Streaming,
+    /// Plugins that watch and adjust pods and containers (Node Resource Interface).
+    pub nri: nri::Config,
 }
 
 /// The CRI socket.
@@ -202,6 +204,7 @@ impl Config {
         require(both, "streaming.tls_key", key, "must be set together with tls_certificate")?;
         let seconds = self.streaming.idle_timeout_seconds;
         require(seconds > 0, "streaming.idle_timeout_seconds", seconds, "must be at least 1")?;
+        self.nri.check()?;
         Ok(self)
     }
 
@@ -209,6 +212,11 @@ impl Config {
         let fixed =
             [("root", &self.root), ("state", &self.state), ("network.netns_dir", &self.network.netns_dir)];
         let socket = self.socket.path.as_ref().map(|path| ("socket.path", path));
+        let nri = [
+            ("nri.socket", &self.nri.socket),
+            ("nri.plugin_dir", &self.nri.plugin_dir),
+            ("nri.plugin_config_dir", &self.nri.plugin_config_dir),
+        ];
         let shim = self.pods.shim.as_ref().map(|path| ("pods.shim", path));
         let certificate =
             self.streaming.tls_certificate.as_ref().map(|path| ("streaming.tls_certificate", path));
@@ -216,6 +224,7 @@ impl Config {
         let hosts = self.images.hosts_dirs.iter().map(|path| ("images.hosts_dirs", path));
         fixed
             .into_iter()
+            .chain(nri)
             .chain(socket)
             .chain(shim)
             .chain(certificate)
@@ -246,6 +255,7 @@ impl Default for Config {
             pods: Pods::default(),
             network: network::Config::default(),
             streaming: Streaming::default(),
+            nri: nri::Config::default(),
         }
     }
 }
@@ -289,7 +299,12 @@ impl Default for Pods {
     }
 }
 
-fn require(holds: bool, key: &'static str, value: impl ToString, why: &'static str) -> Result<(), Error> {
+pub(crate) fn require(
+    holds: bool,
+    key: &'static str,
+    value: impl ToString,
+    why: &'static str,
+) -> Result<(), Error> {
     match holds {
         true => Ok(()),
         false => Err(Error::Value { key, value: value.to_string(), why }),

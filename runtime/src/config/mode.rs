@@ -9,6 +9,9 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 pub struct Mode(u32);
 
 impl Mode {
+    /// For the owner alone.
+    pub const PRIVATE: Self = Self(0o600);
+
     /// As chmod(2) takes them.
     pub fn bits(self) -> u32 {
         self.0

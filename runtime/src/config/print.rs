@@ -23,6 +23,7 @@ pub fn default_text() -> String {
     text += &section::<network::Config, _>("network.cni", &config.network.cni);
     text += &section::<network::Config, _>("network.bridge", &config.network.bridge);
     text += &section::<Config, _>("streaming", &config.streaming);
+    text += &section::<Config, _>("nri", &config.nri);
     text
 }
 

@@ -140,6 +140,10 @@ pub struct Resources {
     pub memory_limit: Option<i64>,
     /// Bytes of memory and swap together.
     pub memory_swap_limit: Option<i64>,
+    /// Bytes that the container keeps when memory is short.
+    pub memory_reservation: Option<i64>,
+    /// Processes and threads; 0 or less is no limit.
+    pub pids_limit: Option<i64>,
     /// -1000 to 1000.
     pub oom_score_adj: Option<i64>,
     /// Page size as `2MB`, and bytes.

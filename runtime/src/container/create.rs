@@ -28,6 +28,10 @@ use super::{
 use crate::{
     error::{During, Error, Kind, Result, of_image, spec_error},
     identity,
+    nri::{
+        Announced,
+        events::{self, Adjusted},
+    },
     pod::{Pod, PodState, config::PidMode, files_of, own},
     progress,
     runtime::Shared,
@@ -95,10 +99,8 @@ struct Plan {
 /// What the shim needs to make it, on disk and held.
 struct Prepared {
     task: ContainerTask,
-    user: ResolvedUser,
-    stop_signal: i32,
-    log_path: Option<PathBuf>,
-    cgroup: String,
+    container: Container,
+    announced: Announced,
 }
 
 impl Plan {
@@ -107,10 +109,10 @@ impl Plan {
         let prepared = self.prepare(shared, &shim).await?;
         progress::at("set it up in its pod's shim, mounts included");
         let pid = shim.create(prepared.task.clone()).await?;
-        self.publish(shared, shim, prepared, pid).await
+        Self::publish(shared, shim, prepared, pid).await
     }
 
-    async fn prepare(&self, shared: &Shared, shim: &Shim) -> Result<Prepared> {
+    async fn prepare(&self, shared: &Arc<Shared>, shim: &Shim) -> Result<Prepared> {
         let stop_signal =
             spec::signal::stop_signal(self.config.stop_signal.as_deref(), &self.image.config.stop_signal);
         let stop_signal = stop_signal.map_err(spec_error)?;
@@ -127,6 +129,11 @@ impl Plan {
         let found = look_up(&self.config).await?;
         let volumes = image_volume::hold(shared, &self.id, &self.config.image_mounts).await?;
         let spec = self.spec(shared, &user, &found, &volumes, &cgroup, pid)?;
+        let container = self.container(user, stop_signal.number(), log_path, cgroup);
+        progress::at("ask the NRI plugins");
+        let adjusted = events::create_container(shared, &self.pod, container, spec).await?;
+        refuse_cdi_devices(&adjusted.cdi_devices)?;
+        let Adjusted { container, spec, announced, .. } = adjusted;
         let bundle = shared.layout.bundle(&self.id);
         write_bundle(&bundle, &spec)?;
         let task = ContainerTask {
@@ -135,9 +142,32 @@ impl Plan {
             rootfs: self.rootfs(shared, &layers.lower)?,
             terminal: self.config.tty,
             stdin: self.stdin(&bundle)?,
-            output: log::uri_of(log_path.as_ref(), shared.options.max_log_line)?,
+            output: log::uri_of(container.log_path.as_ref(), shared.options.max_log_line)?,
         };
-        Ok(Prepared { task, user, stop_signal: stop_signal.number(), log_path, cgroup })
+        Ok(Prepared { task, container, announced })
+    }
+
+    /// The container as it will be recorded, but for its first process.
+    fn container(
+        &self,
+        user: ResolvedUser,
+        stop_signal: i32,
+        log_path: Option<PathBuf>,
+        cgroup: String,
+    ) -> Container {
+        Container {
+            id: self.id.clone(),
+            pod_id: self.pod.id.clone(),
+            image_id: self.image.id.to_string(),
+            image_ref: self.image.digests.first().unwrap_or(&self.config.image).clone(),
+            config: self.config.clone(),
+            created_at: identity::now(),
+            state: ContainerState::Created { pid: 0 },
+            log_path,
+            user,
+            stop_signal,
+            cgroup,
+        }
     }
 
     fn image_defaults(&self) -> ImageDefaults {
@@ -232,28 +262,30 @@ impl Plan {
     }
 
     /// Records the container, then shows it. A shim that holds one without a record is told to forget it.
-    async fn publish(self, shared: &Arc<Shared>, shim: Shim, prepared: Prepared, pid: u32) -> Result<()> {
-        let container = Container {
-            id: self.id,
-            pod_id: self.pod.id.clone(),
-            image_id: self.image.id.to_string(),
-            image_ref: self.image.digests.first().cloned().unwrap_or_else(|| self.config.image.clone()),
-            config: self.config,
-            created_at: identity::now(),
-            state: ContainerState::Created { pid },
-            log_path: prepared.log_path,
-            user: prepared.user,
-            stop_signal: prepared.stop_signal,
-            cgroup: prepared.cgroup,
-        };
+    async fn publish(shared: &Arc<Shared>, shim: Shim, prepared: Prepared, pid: u32) -> Result<()> {
+        let state = ContainerState::Created { pid };
+        let container = Container { created_at: identity::now(), state, ..prepared.container };
         if let Err(error) = shared.state.put(&container).await {
             shim.delete(&container.id).await?;
             return Err(error);
         }
         let id = container.id.clone();
+        events::container_created(shared, &container).await;
         let entry = shared.containers.insert(&id, container);
+        prepared.announced.kept();
         watch::container(shared, entry, shim);
         Ok(())
+    }
+}
+
+fn refuse_cdi_devices(names: &[String]) -> Result<()> {
+    match names {
+        [] => Ok(()),
+        names => {
+            let text =
+                format!("an NRI plugin asks for the CDI devices {}: Berth knows none", names.join(", "));
+            Err(Error::new(Kind::Unimplemented, text))
+        }
     }
 }
 

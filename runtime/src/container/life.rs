@@ -10,6 +10,7 @@ use crate::{
     flights::to_its_end,
     identity,
     layout::remove_directory,
+    nri::events,
     progress,
     runtime::Shared,
     shim::{self, Shim},
@@ -33,16 +34,32 @@ pub(super) async fn start(shared: &Arc<Shared>, entry: Arc<Entry<Container>>) ->
             return Err(Error::new(Kind::FailedPrecondition, text));
         }
         let shim = shared.shim_of(&container.pod_id).await?;
+        progress::at("ask the NRI plugins");
+        if let Err(refused) = events::start_container(&shared, &container).await {
+            return Err(refuse_start(&shared, &entry, &shim, refused).await);
+        }
         progress::at("execute its command");
         match shim.start(&container.id).await {
             Ok(pid) => {
                 let at = identity::now();
-                entry.change(&shared.state, |container| container.started(pid, at)).await.map(drop)
+                let started = entry.change(&shared.state, |container| container.started(pid, at)).await?;
+                events::container_started(&shared, &started).await;
+                Ok(())
             }
             Err(error) => Err(could_not_start(&shared, &entry, error).await),
         }
     })
     .await
+}
+
+/// A container that a plugin kept from being started has ended.
+async fn refuse_start(shared: &Shared, entry: &Entry<Container>, shim: &Shim, refused: Error) -> Error {
+    events::container_ends(shared, &entry.get().id);
+    let refused = could_not_start(shared, entry, refused).await;
+    match signal(shim, &entry.get().id, SIGKILL, true).await {
+        Ok(()) => refused,
+        Err(error) => error.during(refused.to_string()),
+    }
 }
 
 /// A container that cannot be started has ended; its status says why as the call does.
@@ -57,6 +74,11 @@ async fn could_not_start(shared: &Shared, entry: &Entry<Container>, error: Error
     }
 }
 
+/// Ends the container at once.
+pub(crate) async fn kill(shared: &Arc<Shared>, entry: Arc<Entry<Container>>) -> Result<()> {
+    stop(shared, entry, Duration::ZERO).await
+}
+
 pub(super) async fn stop(shared: &Arc<Shared>, entry: Arc<Entry<Container>>, grace: Duration) -> Result<()> {
     let shared = Arc::clone(shared);
     to_its_end(async move { end(&shared, &entry, grace).await }).await
@@ -66,6 +88,7 @@ pub(super) async fn stop(shared: &Arc<Shared>, entry: Arc<Entry<Container>>, gra
 async fn end(shared: &Arc<Shared>, entry: &Entry<Container>, grace: Duration) -> Result<()> {
     let container = entry.get();
     if container.state.is_exited() {
+        events::settle_end(shared, entry).await;
         return Ok(());
     }
     let shim = match shared.shim_of(&container.pod_id).await {
@@ -78,10 +101,12 @@ async fn end(shared: &Arc<Shared>, entry: &Entry<Container>, grace: Duration) ->
     progress::at("wait for it to end");
     let asked = !grace.is_zero() && matches!(container.state, ContainerState::Running { .. });
     if asked && ask_to_end(&shim, entry, grace).await? {
+        events::settle_end(shared, entry).await;
         return Ok(());
     }
     signal(&shim, &container.id, SIGKILL, true).await?;
     if ended_within(entry, KILL_TIMEOUT).await {
+        events::settle_end(shared, entry).await;
         return Ok(());
     }
     let text = format!("container {} was killed 10 s ago and has not ended", container.id);
@@ -113,11 +138,13 @@ pub(crate) async fn remove_entry(shared: &Arc<Shared>, entry: &Arc<Entry<Contain
         end(&shared, &entry, Duration::ZERO).await?;
         let _turn = entry.turn().await;
         let container = entry.get();
+        events::container_removed(&shared, &container).await;
         progress::at("remove what it left");
         delete_task(&shared, &container).await?;
         remove_traces(&shared, &container.id).await?;
         shared.state.delete::<Container>(&container.id).await?;
         shared.containers.remove(&container.id).await;
+        events::forget(&shared, &container.id);
         Ok(())
     })
     .await
@@ -158,12 +185,35 @@ pub(super) async fn update(
 ) -> Result<()> {
     let shared = Arc::clone(shared);
     to_its_end(async move {
+        let container = entry.get();
+        must_not_have_ended(&container)?;
+        let change = events::update_container(&shared, &container, change).await?;
+        set_limits(&shared, Arc::clone(&entry), change).await?;
+        events::container_updated(&shared, &entry.get()).await;
+        Ok(())
+    })
+    .await
+}
+
+fn must_not_have_ended(container: &Container) -> Result<()> {
+    if container.state.is_exited() {
+        let text = format!("container {} has ended: its limits cannot change", container.id);
+        return Err(Error::new(Kind::FailedPrecondition, text));
+    }
+    Ok(())
+}
+
+/// Changes the limits without asking any plugin.
+pub(crate) async fn set_limits(
+    shared: &Arc<Shared>,
+    entry: Arc<Entry<Container>>,
+    change: Resources,
+) -> Result<()> {
+    let shared = Arc::clone(shared);
+    to_its_end(async move {
         let _turn = entry.turn().await;
         let container = entry.get();
-        if container.state.is_exited() {
-            let text = format!("container {} has ended: its limits cannot change", container.id);
-            return Err(Error::new(Kind::FailedPrecondition, text));
-        }
+        must_not_have_ended(&container)?;
         let merged = spec::resources::merge(&container.config.resources, &change);
         let wanted = spec::resources::to_oci(&merged, &shared.host).map_err(spec_error)?;
         let json = serde_json::to_vec(&wanted).during(|| "encode the limits")?;

@@ -9,6 +9,7 @@ use crate::{
     config::Config,
     container::{Container, ContainerState, config::ContainerConfig},
     network::{Attachment, Network},
+    nri,
     pod::{
         Pod, PodState,
         config::{PodConfig, PodMetadata},
@@ -47,6 +48,7 @@ async fn open() -> (Runtime, Config, TempDir) {
         max_log_line: config.pods.max_log_line,
         host: Host::default(),
         defaults: Defaults::default(),
+        nri: nri::Config { enabled: false, ..nri::Config::default() },
     };
     let runtime = Runtime::open(options, images, network).await.unwrap();
     (runtime, config, directory)

@@ -22,9 +22,12 @@ use tokio::net::TcpStream;
 
 use self::config::{PodConfig, PodMetadata};
 use crate::{
+    container::config::Resources,
     error::{Error, Kind, Result},
+    flights::to_its_end,
     layout::Layout,
     network::{Attachment, Dns, PodNetwork, PortMapping, Protocol},
+    nri::events,
     runtime::Shared,
     shim::{Shim, ShimAddress},
     state::Record,
@@ -177,6 +180,22 @@ impl Pods {
     /// when nothing answers for 10 s.
     pub async fn dial(&self, id: &str, port: u16) -> Result<TcpStream> {
         dial::dial(&*self.get(id)?, port).await
+    }
+
+    /// Tells plugins of what a pod may use from now on. Its cgroup is the caller's, who has changed it already.
+    ///
+    /// # Errors
+    ///
+    /// What a plugin has against it.
+    pub async fn update(&self, id: &str, overhead: Resources, resources: Resources) -> Result<()> {
+        let (shared, entry) = (Arc::clone(&self.shared), self.shared.pods.find(id)?);
+        to_its_end(async move {
+            let _turn = entry.turn().await;
+            events::update_pod(&shared, &entry.get(), &overhead, &resources).await?;
+            events::pod_updated(&shared, &entry.get()).await;
+            Ok(())
+        })
+        .await
     }
 
     /// The pod with this id, or the only one whose id begins with it.

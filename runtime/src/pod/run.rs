@@ -16,7 +16,9 @@ use super::{
 };
 use crate::{
     error::{During, Error, Kind, Result},
-    identity, network, progress,
+    identity, network,
+    nri::{Announced, events},
+    progress,
     runtime::Shared,
     shim::{SandboxRequest, Shim, ShimAddress},
     watch,
@@ -31,7 +33,7 @@ pub(super) async fn run(shared: Arc<Shared>, config: PodConfig) -> Result<String
     let mut pod = reserve(&shared, config)?;
     shared.state.put(&pod).await?;
     match start(&shared, &mut pod).await {
-        Ok(shim) => publish(&shared, pod, shim).await,
+        Ok((shim, announced)) => publish(&shared, pod, shim, announced).await,
         Err(error) => {
             let error = error.during(step(&pod, "run"));
             stop::undo(&shared, &pod).await;
@@ -85,13 +87,15 @@ fn reserve(shared: &Shared, config: PodConfig) -> Result<Pod> {
 }
 
 /// The phases that make things. What they made is in `pod` also when one fails.
-async fn start(shared: &Shared, pod: &mut Pod) -> Result<Shim> {
+async fn start(shared: &Shared, pod: &mut Pod) -> Result<(Shim, Announced)> {
     let bundle = shared.layout.sandbox(&pod.id);
     fs::create_dir_all(&bundle).during(|| format!("create {}", bundle.display()))?;
     let shim = make_sandbox(shared, pod, &bundle).await?;
     attach(shared, pod).await?;
     files_of(&shared.layout, &pod.id).write(pod, &shared.hostname_of(&pod.config))?;
-    Ok(shim)
+    progress::at("ask the NRI plugins");
+    let announced = events::run_pod(shared, pod).await?;
+    Ok((shim, announced))
 }
 
 /// Second phase: the shim, and in it the namespaces and the cgroup.
@@ -141,7 +145,7 @@ async fn attach(shared: &Shared, pod: &mut Pod) -> Result<()> {
 }
 
 /// Last phase: the record says Ready, then everyone sees the pod.
-async fn publish(shared: &Arc<Shared>, mut pod: Pod, shim: Shim) -> Result<String> {
+async fn publish(shared: &Arc<Shared>, mut pod: Pod, shim: Shim, announced: Announced) -> Result<String> {
     progress::at("record it");
     pod.state = PodState::Ready;
     if let Err(error) = shared.state.put(&pod).await {
@@ -150,6 +154,7 @@ async fn publish(shared: &Arc<Shared>, mut pod: Pod, shim: Shim) -> Result<Strin
     }
     let id = pod.id.clone();
     let entry = shared.pods.insert(&id, pod);
+    announced.kept();
     watch::pod(shared, entry, shim);
     Ok(id)
 }

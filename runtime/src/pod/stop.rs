@@ -10,6 +10,7 @@ use crate::{
     error::{Error, Kind, Result},
     flights::to_its_end,
     layout::remove_directory,
+    nri::events,
     progress,
     runtime::Shared,
     shim::{self, Shim},
@@ -41,8 +42,10 @@ pub(super) async fn remove(shared: &Arc<Shared>, entry: &Arc<Entry<Pod>>) -> Res
             container::remove_entry(&shared, &container).await?;
         }
         remove_directory(&shared.layout.sandbox(&pod.id))?;
+        events::pod_removed(&shared, &pod).await;
         shared.state.delete::<Pod>(&pod.id).await?;
         shared.pods.remove(&pod.id).await;
+        events::forget(&shared, &pod.id);
         Ok(())
     })
     .await
@@ -64,12 +67,14 @@ async fn tear_down(shared: &Arc<Shared>, pod: &Pod) -> Result<()> {
         Ok(shim) => {
             progress::at("end its containers");
             kill_containers(shared, pod, &shim).await?;
+            events::pod_stopped(shared, pod).await;
             detach(shared, pod).await?;
             progress::at("take its namespaces down");
             shim.stop_sandbox(&pod.id).await?;
             shim.shutdown(&pod.id).await
         }
         Err(error) if error.kind() == Kind::Unavailable => {
+            events::pod_stopped(shared, pod).await;
             detach(shared, pod).await?;
             shim::cleanup_after(&shared.launcher, &pod.id, &shared.layout.sandbox(&pod.id)).await
         }
@@ -77,7 +82,7 @@ async fn tear_down(shared: &Arc<Shared>, pod: &Pod) -> Result<()> {
     }
 }
 
-async fn kill_containers(shared: &Shared, pod: &Pod, shim: &Shim) -> Result<()> {
+async fn kill_containers(shared: &Arc<Shared>, pod: &Pod, shim: &Shim) -> Result<()> {
     let running: Vec<_> =
         shared.containers_of(&pod.id).into_iter().filter(|entry| !entry.get().state.is_exited()).collect();
     for entry in &running {
@@ -89,10 +94,13 @@ async fn kill_containers(shared: &Shared, pod: &Pod, shim: &Shim) -> Result<()> 
     let gone = futures::future::join_all(
         running.iter().map(|entry| entry.when(|c: &Container| c.state.is_exited())),
     );
-    match timeout(KILL_TIMEOUT, gone).await {
-        Ok(_) => Ok(()),
-        Err(_) => Err(Error::new(Kind::DeadlineExceeded, "wait for its killed containers to end, for 10 s")),
+    timeout(KILL_TIMEOUT, gone)
+        .await
+        .map_err(|_| Error::new(Kind::DeadlineExceeded, "wait for its killed containers to end, for 10 s"))?;
+    for entry in &running {
+        events::settle_end(shared, entry).await;
     }
+    Ok(())
 }
 
 async fn detach(shared: &Shared, pod: &Pod) -> Result<()> {

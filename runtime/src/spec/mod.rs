@@ -147,7 +147,7 @@ fn linux(inputs: &Inputs<'_>) -> Result<Linux, Error> {
 fn limits(inputs: &Inputs<'_>) -> Result<LinuxResources, Error> {
     let mut limits = resources::to_oci(&inputs.container.resources, inputs.host)?;
     limits.set_devices(Some(devices::rules(inputs)?));
-    if let Some(limit) = inputs.defaults.pids_limit {
+    if let (Some(limit), None) = (inputs.defaults.pids_limit, limits.pids()) {
         let mut pids = LinuxPids::default();
         pids.set_limit(limit);
         limits.set_pids(Some(pids));

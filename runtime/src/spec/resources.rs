@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use oci_spec::runtime::{LinuxCpu, LinuxHugepageLimit, LinuxMemory, LinuxResources};
+use oci_spec::runtime::{LinuxCpu, LinuxHugepageLimit, LinuxMemory, LinuxPids, LinuxResources};
 
 use super::{
     Error,
@@ -22,6 +22,8 @@ pub fn merge(current: &Resources, update: &Resources) -> Resources {
         cpuset_mems: either(&update.cpuset_mems, &current.cpuset_mems),
         memory_limit: update.memory_limit.or(current.memory_limit),
         memory_swap_limit: update.memory_swap_limit.or(current.memory_swap_limit),
+        memory_reservation: update.memory_reservation.or(current.memory_reservation),
+        pids_limit: update.pids_limit.or(current.pids_limit),
         oom_score_adj: current.oom_score_adj,
         hugepages: by_page_size(current, update),
         unified: current.unified.clone().into_iter().chain(update.unified.clone()).collect(),
@@ -39,6 +41,7 @@ pub fn to_oci(resources: &Resources, host: &Host) -> Result<LinuxResources, Erro
     limits
         .set_cpu(cpu(resources)?)
         .set_memory(memory(resources, host)?)
+        .set_pids(resources.pids_limit.map(pids))
         .set_hugepage_limits(hugepages(resources, host)?)
         .set_unified(unified(resources, host)?);
     Ok(limits)
@@ -91,8 +94,20 @@ fn memory(resources: &Resources, host: &Host) -> Result<Option<LinuxMemory>, Err
         covers_memory(swap, limit)?;
     }
     let mut memory = LinuxMemory::default();
-    memory.set_limit(limit).set_swap(swap.or(limit).filter(|_| host.swap));
+    let reservation = checked(
+        "memory_reservation",
+        resources.memory_reservation,
+        range,
+        "is not positive, or -1 for none",
+    )?;
+    memory.set_limit(limit).set_reservation(reservation).set_swap(swap.or(limit).filter(|_| host.swap));
     Ok((memory != LinuxMemory::default()).then_some(memory))
+}
+
+fn pids(limit: i64) -> LinuxPids {
+    let mut pids = LinuxPids::default();
+    pids.set_limit(limit);
+    pids
 }
 
 fn covers_memory(swap: i64, memory: Option<i64>) -> Result<(), Error> {

@@ -42,6 +42,7 @@ fn changed(at: &str, resources: LinuxContainerResources) -> Result<Resources> {
         oom_score_adj: number("oom_score_adj", resources.oom_score_adj, -1000..=1000)?,
         hugepages: each(&format!("{at}.hugepage_limits"), resources.hugepage_limits, hugepage)?,
         unified: unified(&format!("{at}.unified"), resources.unified)?,
+        ..Resources::default()
     })
 }
 

@@ -1,0 +1,107 @@
+//! Lists and maps whose entries have names: mounts, devices, variables and so on.
+
+use std::collections::{BTreeSet, HashMap};
+
+use berth_nri::nri::{Field, KeyValue, LinuxDevice, LinuxNamespace, Mount};
+
+use super::owners::Claims;
+use crate::error::Result;
+
+/// Something with a name, which begins with `-` when it is to be taken away.
+pub(super) trait Entry {
+    fn name(&self) -> &str;
+}
+
+impl Entry for Mount {
+    fn name(&self) -> &str {
+        &self.destination
+    }
+}
+
+impl Entry for LinuxDevice {
+    fn name(&self) -> &str {
+        &self.path
+    }
+}
+
+impl Entry for KeyValue {
+    fn name(&self) -> &str {
+        &self.key
+    }
+}
+
+impl Entry for LinuxNamespace {
+    fn name(&self) -> &str {
+        &self.type_
+    }
+}
+
+/// An entry of a map.
+impl<V> Entry for (String, V) {
+    fn name(&self) -> &str {
+        &self.0
+    }
+}
+
+/// What one plugin wants of a list: names that are taken away or replaced, and what comes instead.
+pub(super) struct Wanted<T> {
+    replaced: BTreeSet<String>,
+    added: Vec<T>,
+}
+
+impl<T: Entry + Clone> Wanted<T> {
+    /// Claims each entry of `asked`, and keeps it in `collected`, where it stands for all plugins so far.
+    pub fn collect(
+        field: Field,
+        asked: impl IntoIterator<Item = T>,
+        claims: &mut Claims<'_>,
+        collected: &mut Vec<T>,
+    ) -> Result<Self> {
+        let (removed, added): (Vec<T>, Vec<T>) =
+            asked.into_iter().partition(|entry| entry.name().starts_with('-'));
+        for entry in &removed {
+            claims.clear(field, bare(entry));
+            collected.retain(|one| bare(one) != bare(entry));
+        }
+        collected.extend(removed.iter().cloned());
+        for entry in &added {
+            claims.claim(field, entry.name())?;
+            collected.push(entry.clone());
+        }
+        let replaced = removed.iter().chain(&added).map(|entry| bare(entry).to_owned()).collect();
+        Ok(Self { replaced, added })
+    }
+
+    /// The same in what the next plugin sees.
+    pub fn show(self, seen: &mut Vec<T>) {
+        seen.retain(|entry| !self.replaced.contains(entry.name()));
+        seen.extend(self.added);
+    }
+}
+
+fn bare(entry: &impl Entry) -> &str {
+    entry.name().trim_start_matches('-')
+}
+
+/// A map of plain values.
+pub(super) fn collect_map<V: Clone>(
+    field: Field,
+    asked: HashMap<String, V>,
+    claims: &mut Claims<'_>,
+    collected: &mut HashMap<String, V>,
+    seen: &mut HashMap<String, V>,
+) -> Result<()> {
+    let mut so_far = collected.drain().collect();
+    let wanted = Wanted::collect(field, asked, claims, &mut so_far);
+    collected.extend(so_far);
+    let mut shown = seen.drain().collect();
+    wanted?.show(&mut shown);
+    seen.extend(shown);
+    Ok(())
+}
+
+/// A container's environment is told as `NAME=value`.
+pub(super) fn show_environment(wanted: Wanted<KeyValue>, seen: &mut Vec<String>) {
+    seen.retain(|one| !wanted.replaced.contains(one.split('=').next().unwrap_or_default()));
+    seen.extend(wanted.added.iter().map(|one| format!("{}={}", one.key, one.value)));
+}

@@ -1,0 +1,105 @@
+//! What plugins want changed, put together: each plugin sees what the ones before have left, and two that set the same
+//! thing are in conflict, unless the later one takes the earlier one's away first (a name with `-` before it).
+
+mod changes;
+mod container;
+mod entries;
+mod owners;
+mod resources;
+mod rest;
+
+use berth_nri::nri::{
+    ContainerAdjustment, ContainerEviction, CreateContainerRequest, CreateContainerResponse, LinuxResources,
+    UpdateContainerRequest, UpdateContainerResponse,
+};
+
+pub(super) use self::changes::Changes;
+use self::owners::Claims;
+use crate::error::{Error, Kind, Result};
+
+/// A container being created, as the plugins asked so far have left it.
+pub(super) struct Creation {
+    /// What the next plugin is asked.
+    pub request: CreateContainerRequest,
+    /// Everything that is wanted of the container.
+    pub adjustment: ContainerAdjustment,
+    /// What is wanted of others.
+    pub changes: Changes,
+    /// What is to be stopped.
+    pub evictions: Vec<ContainerEviction>,
+}
+
+impl Creation {
+    /// Nothing adjusted yet.
+    pub fn new(request: CreateContainerRequest) -> Self {
+        Self {
+            request,
+            adjustment: ContainerAdjustment::new(),
+            changes: Changes::default(),
+            evictions: Vec::new(),
+        }
+    }
+
+    /// Adds what one plugin answered.
+    ///
+    /// # Errors
+    ///
+    /// Names both plugins and the field that they both set.
+    pub fn collect(&mut self, answer: CreateContainerResponse, plugin: &str) -> Result<()> {
+        let id = self.request.container.id.clone();
+        if answer.update.iter().any(|update| update.container_id == id) {
+            let text =
+                format!("NRI plugin {plugin} wants to update container {id} while it is being created");
+            return Err(Error::new(Kind::InvalidArgument, text));
+        }
+        if let Some(wanted) = answer.adjust.into_option() {
+            let claims = &mut Claims::new(self.changes.owners_mut(), &id, plugin);
+            let seen = self.request.container.mut_or_insert_default();
+            container::adjust(wanted, claims, &mut self.adjustment, seen)?;
+        }
+        self.evictions.extend(answer.evict);
+        self.changes.collect(answer.update, plugin)
+    }
+}
+
+/// A container being updated, likewise.
+pub(super) struct Update {
+    /// What the next plugin is asked; what it is updated to in the end.
+    pub request: UpdateContainerRequest,
+    /// What is wanted of others.
+    pub changes: Changes,
+    /// What is to be stopped.
+    pub evictions: Vec<ContainerEviction>,
+}
+
+impl Update {
+    /// As the caller wants it.
+    pub fn new(request: UpdateContainerRequest) -> Self {
+        Self { request, changes: Changes::default(), evictions: Vec::new() }
+    }
+
+    /// Adds what one plugin answered.
+    pub fn collect(&mut self, answer: UpdateContainerResponse, plugin: &str) -> Result<()> {
+        let id = self.request.container.id.clone();
+        let (own, others): (Vec<_>, Vec<_>) =
+            answer.update.into_iter().partition(|update| update.container_id == id);
+        for update in own {
+            let Some(asked) = resources_of(&update) else { continue };
+            let claims = &mut Claims::new(self.changes.owners_mut(), &id, plugin);
+            match resources::claim(asked, claims) {
+                Ok(()) => resources::overlay(self.request.linux_resources.mut_or_insert_default(), asked),
+                Err(error) if !update.ignore_failure => return Err(error),
+                Err(_) => {}
+            }
+        }
+        self.evictions.extend(answer.evict);
+        self.changes.collect(others, plugin)
+    }
+}
+
+fn resources_of(update: &berth_nri::nri::ContainerUpdate) -> Option<&LinuxResources> {
+    update.linux.as_ref()?.resources.as_ref()
+}
+
+#[cfg(test)]
+mod tests;

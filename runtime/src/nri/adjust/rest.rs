@@ -1,0 +1,71 @@
+//! Arguments, hooks, process limits, and what a plugin may want that others are not shown.
+
+use berth_nri::nri::{Field, Hooks, LinuxContainerAdjustment, LinuxMemoryPolicy, LinuxRdt, POSIXRlimit};
+use protobuf::MessageField;
+
+use super::owners::Claims;
+use crate::error::Result;
+
+/// An empty first argument takes away what another plugin wanted.
+pub(super) fn args(
+    mut wanted: Vec<String>,
+    claims: &mut Claims<'_>,
+    collected: &mut Vec<String>,
+    seen: &mut Vec<String>,
+) -> Result<()> {
+    if wanted.first().is_some_and(String::is_empty) {
+        claims.clear(Field::Args, "");
+        wanted.remove(0);
+    }
+    if wanted.is_empty() {
+        return Ok(());
+    }
+    claims.claim(Field::Args, "")?;
+    collected.clone_from(&wanted);
+    *seen = wanted;
+    Ok(())
+}
+
+/// Hooks of all plugins run, in the order of the plugins.
+pub(super) fn add_hooks(hooks: &mut Hooks, more: &Hooks) {
+    hooks.prestart.extend_from_slice(&more.prestart);
+    hooks.create_runtime.extend_from_slice(&more.create_runtime);
+    hooks.create_container.extend_from_slice(&more.create_container);
+    hooks.start_container.extend_from_slice(&more.start_container);
+    hooks.poststart.extend_from_slice(&more.poststart);
+    hooks.poststop.extend_from_slice(&more.poststop);
+}
+
+/// One limit of a kind counts.
+pub(super) fn rlimits(
+    wanted: Vec<POSIXRlimit>,
+    claims: &mut Claims<'_>,
+    collected: &mut Vec<POSIXRlimit>,
+    seen: &mut Vec<POSIXRlimit>,
+) -> Result<()> {
+    for limit in wanted {
+        claims.claim(Field::Rlimits, &limit.type_)?;
+        seen.retain(|one| one.type_ != limit.type_);
+        seen.push(limit.clone());
+        collected.push(limit);
+    }
+    Ok(())
+}
+
+/// Classes of caches and policies of memory, of which nothing is built: they are refused when they are applied.
+pub(super) fn unseen(
+    rdt: MessageField<LinuxRdt>,
+    memory_policy: MessageField<LinuxMemoryPolicy>,
+    claims: &mut Claims<'_>,
+    collected: &mut LinuxContainerAdjustment,
+) -> Result<()> {
+    if rdt.is_some() {
+        claims.claim(Field::RdtClosID, "")?;
+        collected.rdt = rdt;
+    }
+    if memory_policy.is_some() {
+        claims.claim(Field::MemoryPolicy, "")?;
+        collected.memory_policy = memory_policy;
+    }
+    Ok(())
+}

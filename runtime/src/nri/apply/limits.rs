@@ -1,0 +1,48 @@
+//! Limits. They become what the container was asked to be, so that a later update builds on them.
+
+use berth_nri::nri::{LinuxMemory, LinuxResources, OptionalBool, OptionalUInt64};
+use oci_spec::runtime::{LinuxMemory as OciMemory, Spec};
+
+use super::{devices, linux_of};
+use crate::{
+    container::config::Resources,
+    error::{Result, spec_error},
+    nri::convert::{self, Optional},
+    spec::{self, Host},
+};
+
+/// Changes `limits` and the description as wanted.
+pub(super) fn adjust(
+    wanted: &LinuxResources,
+    host: &Host,
+    limits: &mut Resources,
+    spec: &mut Spec,
+) -> Result<()> {
+    let change = convert::limits(wanted)?;
+    if change.memory_limit.is_some() {
+        // A limit on both together that was made for another one would not fit.
+        limits.memory_swap_limit = None;
+    }
+    *limits = spec::resources::merge(limits, &change);
+    let mut described = spec::resources::to_oci(limits, host).map_err(spec_error)?;
+    adjust_memory(described.memory_mut(), wanted.memory.as_ref());
+    let before = linux_of(spec).resources_mut().get_or_insert_default();
+    before
+        .set_cpu(described.cpu().clone())
+        .set_memory(*described.memory())
+        .set_hugepage_limits(described.hugepage_limits().clone())
+        .set_unified(described.unified().clone());
+    if change.pids_limit.is_some() {
+        before.set_pids(*described.pids());
+    }
+    devices::add_rules(spec, &wanted.devices)
+}
+
+/// What only a new container can be given.
+fn adjust_memory(described: &mut Option<OciMemory>, wanted: Option<&LinuxMemory>) {
+    let Some(wanted) = wanted else { return };
+    let memory = described.get_or_insert_default();
+    memory
+        .set_swappiness(OptionalUInt64::get(&wanted.swappiness))
+        .set_disable_oom_killer(OptionalBool::get(&wanted.disable_oom_killer));
+}

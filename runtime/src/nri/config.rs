@@ -1,0 +1,66 @@
+//! The `[nri]` section of the daemon's configuration.
+
+use std::{path::PathBuf, time::Duration};
+
+use documented::DocumentedFields;
+use serde::{Deserialize, Serialize};
+
+use crate::config;
+
+/// The `[nri]` section: plugins that watch and adjust pods and containers.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, DocumentedFields)]
+#[serde(default, deny_unknown_fields)]
+pub struct Config {
+    /// Whether there are plugins at all.
+    pub enabled: bool,
+    /// Whether plugins may connect to the socket; those in `plugin_dir` are started in any case.
+    pub external_plugins: bool,
+    /// Where plugins connect, root only. When another daemon answers there, this one goes on without.
+    pub socket: PathBuf,
+    /// Plugins that the daemon starts: executables named `NN-name`, called in the order of their two digits.
+    pub plugin_dir: PathBuf,
+    /// What a plugin of `plugin_dir` is configured with: `NN-name.conf`, or else `name.conf`.
+    pub plugin_config_dir: PathBuf,
+    /// A plugin that has connected and not registered by then is disconnected.
+    pub registration_timeout_seconds: u64,
+    /// A plugin that has not answered a request by then is disconnected, unless it asks to be kept, and the request goes on
+    /// without it, unless it asks that it fail.
+    pub request_timeout_seconds: u64,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            enabled: true,
+            external_plugins: true,
+            socket: "/var/run/nri/nri.sock".into(),
+            plugin_dir: "/opt/nri/plugins".into(),
+            plugin_config_dir: "/etc/nri/conf.d".into(),
+            registration_timeout_seconds: 5,
+            request_timeout_seconds: 2,
+        }
+    }
+}
+
+impl Config {
+    /// Whether every value makes sense.
+    pub(crate) fn check(&self) -> Result<(), config::Error> {
+        for (key, seconds) in [
+            ("nri.registration_timeout_seconds", self.registration_timeout_seconds),
+            ("nri.request_timeout_seconds", self.request_timeout_seconds),
+        ] {
+            config::require((1..=3600).contains(&seconds), key, seconds, "must be from 1 to 3600")?;
+        }
+        Ok(())
+    }
+
+    /// How long a plugin may take to register.
+    pub fn registration_timeout(&self) -> Duration {
+        Duration::from_secs(self.registration_timeout_seconds)
+    }
+
+    /// How long a plugin may take for one request.
+    pub fn request_timeout(&self) -> Duration {
+        Duration::from_secs(self.request_timeout_seconds)
+    }
+}

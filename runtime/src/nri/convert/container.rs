@@ -1,0 +1,94 @@
+//! Containers: who they are and where in their life, beside what their OCI description says.
+
+use std::fs;
+
+use berth_nri::nri::{self, ContainerState as NriState, Image};
+use oci_spec::runtime::Spec;
+
+use super::{hooks, linux, process};
+use crate::{
+    container::{Container, ContainerState},
+    runtime::Shared,
+};
+
+/// A container that is described by `spec`. One whose first process is not known yet is not created yet.
+pub(in crate::nri) fn container(container: &Container, spec: &Spec) -> nri::Container {
+    let config = &container.config;
+    let mut seen = nri::Container {
+        id: container.id.clone(),
+        pod_sandbox_id: container.pod_id.clone(),
+        name: config.metadata.name.clone(),
+        labels: config.labels.clone().into_iter().collect(),
+        annotations: annotations(container, spec),
+        mounts: spec.mounts().iter().flatten().map(mount).collect(),
+        hooks: spec.hooks().as_ref().map(hooks::hooks).into(),
+        linux: Some(linux::linux(container, spec)).into(),
+        image: Some(image(container)).into(),
+        created_at: container.created_at,
+        started_at: container.state.started_at(),
+        pid: container.state.pid().unwrap_or_default(),
+        ..Default::default()
+    };
+    process::fill(&mut seen, spec);
+    tell_state(&mut seen, &container.state);
+    seen
+}
+
+/// A container whose description lies in its bundle.
+pub(in crate::nri) fn stored_container(shared: &Shared, one: &Container) -> nri::Container {
+    let path = shared.layout.bundle(&one.id).join("config.json");
+    let spec = fs::read(&path).ok().and_then(|json| serde_json::from_slice(&json).ok());
+    let mut seen = container(one, &spec.unwrap_or_else(empty));
+    // Limits may have changed since the description was written.
+    linux::overlay_limits(&mut seen, &one.config.resources, &shared.host);
+    seen
+}
+
+/// Not the default one, which describes much.
+fn empty() -> Spec {
+    let mut spec = Spec::default();
+    spec.set_process(None).set_mounts(None).set_linux(None).set_root(None).set_annotations(None);
+    spec
+}
+
+/// Those of the caller, and what was added to the description.
+fn annotations(container: &Container, spec: &Spec) -> std::collections::HashMap<String, String> {
+    let asked = container.config.annotations.clone().into_iter();
+    asked.chain(spec.annotations().clone().unwrap_or_default()).collect()
+}
+
+fn mount(mount: &oci_spec::runtime::Mount) -> nri::Mount {
+    nri::Mount {
+        destination: mount.destination().display().to_string(),
+        type_: mount.typ().clone().unwrap_or_default(),
+        source: mount.source().as_ref().map(|source| source.display().to_string()).unwrap_or_default(),
+        options: mount.options().clone().unwrap_or_default(),
+        ..Default::default()
+    }
+}
+
+fn image(container: &Container) -> Image {
+    let digest = container.image_ref.split_once('@').map(|(_, digest)| digest.to_owned());
+    Image {
+        name: container.config.image.clone(),
+        digest: digest.unwrap_or_default(),
+        config_digest: container.image_id.clone(),
+        ..Default::default()
+    }
+}
+
+fn tell_state(seen: &mut nri::Container, state: &ContainerState) {
+    let known = match state {
+        ContainerState::Created { pid: 0 } => NriState::CONTAINER_UNKNOWN,
+        ContainerState::Created { .. } => NriState::CONTAINER_CREATED,
+        ContainerState::Running { .. } => NriState::CONTAINER_RUNNING,
+        ContainerState::Exited { finished_at, code, reason, message, .. } => {
+            seen.finished_at = *finished_at;
+            seen.exit_code = *code;
+            seen.status_reason.clone_from(reason);
+            seen.status_message.clone_from(message);
+            NriState::CONTAINER_STOPPED
+        }
+    };
+    seen.state = known.into();
+}

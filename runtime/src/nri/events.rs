@@ -1,0 +1,240 @@
+//! What happens to pods and containers, as the parts that do it tell it here. Every function returns at once when no plugin
+//! is connected.
+
+use std::sync::Arc;
+
+use berth_nri::nri::{Event, PodSandbox};
+use oci_spec::runtime::Spec;
+
+use super::{
+    apply, convert,
+    drafts::{Announced, Draft},
+    once::End,
+    turn::Turn,
+    updates,
+};
+use crate::{
+    container::{Container, config::Resources},
+    error::Result,
+    pod::Pod,
+    runtime::Shared,
+    table::Entry,
+};
+
+/// A container as plugins have adjusted it.
+pub(crate) struct Adjusted {
+    /// With the limits and the cgroup that they want.
+    pub container: Container,
+    /// Its description.
+    pub spec: Spec,
+    /// CDI devices that it shall have besides.
+    pub cdi_devices: Vec<String>,
+    /// To be kept when the container is shown.
+    pub announced: Announced,
+}
+
+/// The pod is about to be shown. An error fails it.
+pub(crate) async fn run_pod(shared: &Shared, pod: &Pod) -> Result<Announced> {
+    if !shared.nri.config().enabled {
+        return Ok(Announced::nothing());
+    }
+    let draft = Draft::Pod(Arc::new(pod.clone()));
+    let turn = match announce(shared, &draft).await {
+        Ok(announced) => return Ok(announced),
+        Err(turn) => turn,
+    };
+    let seen = convert::pod(pod);
+    if let Err(error) = turn.ask(Event::RUN_POD_SANDBOX, &seen, None).await {
+        turn.pod_is_gone(seen).await;
+        return Err(error);
+    }
+    Ok(Announced::new(&shared.nri, &mut shared.nri.known(), draft))
+}
+
+/// Nothing runs in the pod any more, and it still has its network.
+pub(crate) async fn pod_stopped(shared: &Shared, pod: &Pod) {
+    let Some(turn) = shared.nri.turn().await else { return };
+    if shared.nri.told().is_first(&pod.id, End::Stopped) {
+        turn.tell(Event::STOP_POD_SANDBOX, &convert::pod(pod), None).await;
+    }
+}
+
+/// The pod is about to disappear.
+pub(crate) async fn pod_removed(shared: &Shared, pod: &Pod) {
+    if let Some(turn) = shared.nri.turn().await
+        && shared.nri.told().is_first(&pod.id, End::Removed)
+    {
+        turn.tell(Event::REMOVE_POD_SANDBOX, &convert::pod(pod), None).await;
+    }
+}
+
+/// The limits of the pod have changed, or are about to. An error is a plugin's refusal.
+pub(crate) async fn update_pod(
+    shared: &Shared,
+    pod: &Pod,
+    overhead: &Resources,
+    resources: &Resources,
+) -> Result<()> {
+    let Some(turn) = shared.nri.turn().await else { return Ok(()) };
+    let (overhead, resources) = (convert::resources_asked(overhead), convert::resources_asked(resources));
+    turn.update_pod(&convert::pod(pod), &overhead, &resources).await
+}
+
+/// The limits of the pod have changed.
+pub(crate) async fn pod_updated(shared: &Shared, pod: &Pod) {
+    if let Some(turn) = shared.nri.turn().await {
+        turn.tell(Event::POST_UPDATE_POD_SANDBOX, &convert::pod(pod), None).await;
+    }
+}
+
+/// Lets plugins adjust a container that nothing was made of yet. An error fails it.
+pub(crate) async fn create_container(
+    shared: &Arc<Shared>,
+    pod: &Pod,
+    container: Container,
+    spec: Spec,
+) -> Result<Adjusted> {
+    let mut adjusted = Adjusted { container, spec, cdi_devices: Vec::new(), announced: Announced::nothing() };
+    if !shared.nri.config().enabled {
+        return Ok(adjusted);
+    }
+    let draft = Draft::Container(Arc::new(adjusted.container.clone()), Arc::new(adjusted.spec.clone()));
+    match announce(shared, &draft).await {
+        Ok(announced) => adjusted.announced = announced,
+        Err(turn) => adjust(shared, turn, pod, &mut adjusted).await?,
+    }
+    Ok(adjusted)
+}
+
+async fn adjust(shared: &Arc<Shared>, turn: Turn, pod: &Pod, adjusted: &mut Adjusted) -> Result<()> {
+    let seen = convert::container(&adjusted.container, &adjusted.spec);
+    let creation = match turn.create(convert::pod(pod), seen.clone()).await {
+        Ok(creation) => creation,
+        Err(error) => {
+            turn.container_is_gone(seen).await;
+            return Err(error);
+        }
+    };
+    let done = apply::apply(&creation.adjustment, &shared.host, &mut adjusted.container, &mut adjusted.spec);
+    match done {
+        Ok(cdi_devices) => adjusted.cdi_devices = cdi_devices,
+        Err(error) => {
+            turn.container_is_gone(seen).await;
+            return Err(error);
+        }
+    }
+    let draft = Draft::Container(Arc::new(adjusted.container.clone()), Arc::new(adjusted.spec.clone()));
+    adjusted.announced = Announced::new(&shared.nri, &mut shared.nri.known(), draft);
+    drop(turn);
+    updates::evict(shared, creation.evictions).await;
+    updates::apply(shared, creation.changes.updates()).await;
+    Ok(())
+}
+
+/// The container is created and shown.
+pub(crate) async fn container_created(shared: &Shared, container: &Container) {
+    tell(shared, Event::POST_CREATE_CONTAINER, container).await;
+}
+
+/// The container is about to be started. An error keeps it from that.
+pub(crate) async fn start_container(shared: &Shared, container: &Container) -> Result<()> {
+    let Some(turn) = shared.nri.turn().await else { return Ok(()) };
+    let seen = convert::stored_container(shared, container);
+    turn.ask(Event::START_CONTAINER, &pod_of(shared, container), Some(&seen)).await
+}
+
+/// The container runs.
+pub(crate) async fn container_started(shared: &Shared, container: &Container) {
+    tell(shared, Event::POST_START_CONTAINER, container).await;
+}
+
+/// Lets plugins change what a container is updated to. An error fails the update.
+pub(crate) async fn update_container(
+    shared: &Arc<Shared>,
+    container: &Container,
+    wanted: Resources,
+) -> Result<Resources> {
+    let Some(turn) = shared.nri.turn().await else { return Ok(wanted) };
+    let seen = convert::stored_container(shared, container);
+    let update = turn.update(pod_of(shared, container), seen, convert::resources_asked(&wanted)).await?;
+    drop(turn);
+    updates::evict(shared, update.evictions).await;
+    updates::apply(shared, update.changes.updates()).await;
+    convert::limits(update.request.linux_resources.get_or_default())
+}
+
+/// The container was updated.
+pub(crate) async fn container_updated(shared: &Shared, container: &Container) {
+    tell(shared, Event::POST_UPDATE_CONTAINER, container).await;
+}
+
+/// The container is about to be shown as ended, which is then told.
+pub(crate) fn container_ends(shared: &Shared, id: &str) {
+    if shared.nri.has_listeners() {
+        shared.nri.told().is_first(id, End::Due);
+    }
+}
+
+/// Whoever goes on with a container that is shown as ended lets this be told first.
+pub(crate) async fn settle_end(shared: &Arc<Shared>, entry: &Entry<Container>) {
+    if shared.nri.has_listeners() && shared.nri.told().is_due(&entry.get().id) {
+        container_stopped(shared, entry).await;
+    }
+}
+
+/// The container has ended; told once, and after everything else that is being done with it. Returns when it is told.
+pub(crate) async fn container_stopped(shared: &Arc<Shared>, entry: &Entry<Container>) {
+    if !shared.nri.has_listeners() {
+        return;
+    }
+    let in_turn = entry.turn().await;
+    let Some(turn) = shared.nri.turn().await else { return };
+    let container = entry.get();
+    if !shared.nri.told().is_first(&container.id, End::Stopped) {
+        return;
+    }
+    let seen = convert::stored_container(shared, &container);
+    let changes = turn.stop(&pod_of(shared, &container), &seen).await;
+    drop((turn, in_turn));
+    updates::apply(shared, changes).await;
+}
+
+/// The container is about to disappear.
+pub(crate) async fn container_removed(shared: &Shared, container: &Container) {
+    let Some(turn) = shared.nri.turn().await else { return };
+    if shared.nri.told().is_first(&container.id, End::Removed) {
+        let seen = convert::stored_container(shared, container);
+        turn.tell(Event::REMOVE_CONTAINER, &pod_of(shared, container), Some(&seen)).await;
+    }
+}
+
+/// Nothing is left of the pod or container.
+pub(crate) fn forget(shared: &Shared, id: &str) {
+    shared.nri.told().forget(id);
+}
+
+/// Announces to nobody when nobody listens; otherwise gives the turn to tell of it.
+async fn announce(shared: &Shared, draft: &Draft) -> Result<Announced, Turn> {
+    let nri = &shared.nri;
+    {
+        let mut known = nri.known();
+        if !known.listeners {
+            return Ok(Announced::new(nri, &mut known, draft.clone()));
+        }
+    }
+    Err(nri.turn_anyway().await)
+}
+
+async fn tell(shared: &Shared, event: Event, container: &Container) {
+    let Some(turn) = shared.nri.turn().await else { return };
+    let seen = convert::stored_container(shared, container);
+    turn.tell(event, &pod_of(shared, container), Some(&seen)).await;
+}
+
+/// The pod of a container, or its id alone when it is gone.
+fn pod_of(shared: &Shared, container: &Container) -> PodSandbox {
+    match shared.pods.find(&container.pod_id) {
+        Ok(entry) => convert::pod(&entry.get()),
+        Err(_) => PodSandbox { id: container.pod_id.clone(), ..Default::default() },
+    }
+}

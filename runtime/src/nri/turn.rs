@@ -1,0 +1,220 @@
+//! One event, told to all plugins that want it, one after the other.
+
+use berth_nri::nri::{
+    Container, ContainerUpdate, CreateContainerRequest, Event, LinuxResources, PluginInstance, PodSandbox,
+    StopContainerRequest, UpdateContainerRequest, UpdatePodSandboxRequest,
+    ValidateContainerAdjustmentRequest,
+};
+use tokio::sync::OwnedMutexGuard;
+use ttrpc::Code;
+
+use super::{
+    Nri,
+    adjust::{Changes, Creation, Update},
+    plugin::Plugin,
+};
+use crate::error::{Error, Kind, Result};
+
+/// The right to tell plugins something. No other event is told meanwhile.
+pub(super) struct Turn {
+    nri: Nri,
+    plugins: OwnedMutexGuard<Vec<Plugin>>,
+}
+
+impl Turn {
+    pub fn new(nri: &Nri, plugins: OwnedMutexGuard<Vec<Plugin>>) -> Self {
+        Self { nri: nri.clone(), plugins }
+    }
+
+    /// Adds a plugin, behind those of the same index.
+    pub fn admit(&mut self, plugin: Plugin) {
+        let place = self.plugins.partition_point(|one| one.identity.index <= plugin.identity.index);
+        self.plugins.insert(place, plugin);
+    }
+
+    fn listeners(&self, event: Event) -> impl Iterator<Item = &Plugin> {
+        self.plugins.iter().filter(move |plugin| plugin.wants(event) && !plugin.is_closed())
+    }
+
+    /// Asks for leave: the first plugin that refuses ends it.
+    pub async fn ask(&self, event: Event, pod: &PodSandbox, container: Option<&Container>) -> Result<()> {
+        for plugin in self.listeners(event) {
+            plugin.notify(event, pod, container).await?;
+        }
+        Ok(())
+    }
+
+    /// Tells what happened anyway: an error is logged, and the other plugins are told all the same.
+    pub async fn tell(&self, event: Event, pod: &PodSandbox, container: Option<&Container>) {
+        for plugin in self.listeners(event) {
+            if let Err(error) = plugin.notify(event, pod, container).await {
+                tracing::warn!(%error, "an NRI plugin did not like what it was told");
+            }
+        }
+    }
+
+    /// Tells of a pod that was announced and never came to be.
+    pub async fn pod_is_gone(&self, pod: PodSandbox) {
+        self.tell(Event::STOP_POD_SANDBOX, &pod, None).await;
+        self.tell(Event::REMOVE_POD_SANDBOX, &pod, None).await;
+    }
+
+    /// Tells of a container that was announced and never came to be. What plugins want changed then is left.
+    pub async fn container_is_gone(&self, container: Container) {
+        let pod = PodSandbox { id: container.pod_sandbox_id.clone(), ..Default::default() };
+        let request = request_to_stop(&pod, &container);
+        for plugin in self.listeners(Event::STOP_CONTAINER) {
+            let answer = plugin.client.stop_container(plugin.deadline(), &request).await;
+            if let Err(error) = plugin.answer("StopContainer", answer) {
+                tracing::warn!(%error, "an NRI plugin did not like what it was told");
+            }
+        }
+        self.tell(Event::REMOVE_CONTAINER, &pod, Some(&container)).await;
+    }
+
+    /// Asks for leave to change the limits of a pod.
+    pub async fn update_pod(
+        &self,
+        pod: &PodSandbox,
+        overhead: &LinuxResources,
+        resources: &LinuxResources,
+    ) -> Result<()> {
+        let request = UpdatePodSandboxRequest {
+            pod: Some(pod.clone()).into(),
+            overhead_linux_resources: Some(overhead.clone()).into(),
+            linux_resources: Some(resources.clone()).into(),
+            ..Default::default()
+        };
+        for plugin in self.listeners(Event::UPDATE_POD_SANDBOX) {
+            let answer = plugin.client.update_pod_sandbox(plugin.deadline(), &request).await;
+            plugin.answer("UpdatePodSandbox", answer)?;
+        }
+        Ok(())
+    }
+
+    /// Lets the plugins adjust a container, each what the ones before have left, and validators approve of it.
+    pub async fn create(&self, pod: PodSandbox, container: Container) -> Result<Creation> {
+        let request = CreateContainerRequest {
+            pod: Some(pod).into(),
+            container: Some(container).into(),
+            ..Default::default()
+        };
+        let pristine = self.listeners(Event::VALIDATE_CONTAINER_ADJUSTMENT).next().map(|_| request.clone());
+        let mut creation = Creation::new(request);
+        for plugin in self.listeners(Event::CREATE_CONTAINER) {
+            let answer = plugin.client.create_container(plugin.deadline(), &creation.request).await;
+            if let Some(answer) = plugin.answer("CreateContainer", answer)? {
+                creation.collect(answer, &plugin.identity.to_string())?;
+            }
+        }
+        if let Some(pristine) = pristine {
+            self.validate(pristine, &creation).await?;
+        }
+        Ok(creation)
+    }
+
+    async fn validate(&self, pristine: CreateContainerRequest, creation: &Creation) -> Result<()> {
+        let request = ValidateContainerAdjustmentRequest {
+            pod: pristine.pod,
+            container: pristine.container,
+            adjust: Some(creation.adjustment.clone()).into(),
+            update: creation.changes.updates(),
+            owners: Some(creation.changes.owners()).into(),
+            plugins: self.plugins.iter().map(instance).collect(),
+            ..Default::default()
+        };
+        for plugin in self.listeners(Event::VALIDATE_CONTAINER_ADJUSTMENT) {
+            let answer = plugin.client.validate_container_adjustment(plugin.deadline(), &request).await;
+            approved(plugin, answer)?;
+        }
+        Ok(())
+    }
+
+    /// Lets the plugins change what a container is updated to.
+    pub async fn update(
+        &self,
+        pod: PodSandbox,
+        container: Container,
+        resources: LinuxResources,
+    ) -> Result<Update> {
+        let request = UpdateContainerRequest {
+            pod: Some(pod).into(),
+            container: Some(container).into(),
+            linux_resources: Some(resources).into(),
+            ..Default::default()
+        };
+        let mut update = Update::new(request);
+        for plugin in self.listeners(Event::UPDATE_CONTAINER) {
+            let answer = plugin.client.update_container(plugin.deadline(), &update.request).await;
+            if let Some(answer) = plugin.answer("UpdateContainer", answer)? {
+                update.collect(answer, &plugin.identity.to_string())?;
+            }
+        }
+        Ok(update)
+    }
+
+    /// Tells that a container has ended, and returns what plugins want changed of others. An error is logged.
+    pub async fn stop(&self, pod: &PodSandbox, container: &Container) -> Vec<ContainerUpdate> {
+        let request = request_to_stop(pod, container);
+        let mut changes = Changes::default();
+        for plugin in self.listeners(Event::STOP_CONTAINER) {
+            let answer = plugin.client.stop_container(plugin.deadline(), &request).await;
+            let wanted = plugin.answer("StopContainer", answer).and_then(|answer| match answer {
+                Some(answer) => changes.collect(answer.update, &plugin.identity.to_string()),
+                None => Ok(()),
+            });
+            if let Err(error) = wanted {
+                tracing::warn!(%error, "what an NRI plugin wanted after a container ended is left");
+            }
+        }
+        changes.updates()
+    }
+}
+
+/// Plugins that were disconnected meanwhile are called no more.
+impl Drop for Turn {
+    fn drop(&mut self) {
+        self.plugins.retain(|plugin| !plugin.is_closed());
+        self.nri.set_listeners(!self.plugins.is_empty());
+    }
+}
+
+fn request_to_stop(pod: &PodSandbox, container: &Container) -> StopContainerRequest {
+    StopContainerRequest {
+        pod: Some(pod.clone()).into(),
+        container: Some(container.clone()).into(),
+        ..Default::default()
+    }
+}
+
+fn instance(plugin: &Plugin) -> PluginInstance {
+    PluginInstance {
+        name: plugin.identity.name.clone(),
+        index: plugin.identity.index.clone(),
+        ..Default::default()
+    }
+}
+
+/// A validator that does not answer has not approved.
+fn approved(
+    plugin: &Plugin,
+    answer: ttrpc::Result<berth_nri::nri::ValidateContainerAdjustmentResponse>,
+) -> Result<()> {
+    if let Err(ttrpc::Error::RpcStatus(status)) = &answer
+        && status.code() == Code::UNIMPLEMENTED
+    {
+        return Ok(());
+    }
+    let identity = &plugin.identity;
+    match plugin.answer("ValidateContainerAdjustment", answer)? {
+        Some(answer) if !answer.reject => Ok(()),
+        Some(answer) => {
+            let text = format!("NRI plugin {identity} rejects what others adjusted: {}", answer.reason);
+            Err(Error::new(Kind::FailedPrecondition, text))
+        }
+        None => {
+            let text = format!("NRI plugin {identity} did not approve what others adjusted");
+            Err(Error::new(Kind::Unavailable, text))
+        }
+    }
+}

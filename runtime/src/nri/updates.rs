@@ -1,0 +1,43 @@
+//! Changes of running containers that plugins ask for.
+
+use std::sync::Arc;
+
+use berth_nri::nri::{ContainerEviction, ContainerUpdate};
+
+use super::convert;
+use crate::{container, error::Result, runtime::Shared};
+
+/// Makes the changes one after the other, and returns those that could not be made and should have been.
+pub(super) async fn apply(shared: &Arc<Shared>, updates: Vec<ContainerUpdate>) -> Vec<ContainerUpdate> {
+    let mut failed = Vec::new();
+    for update in updates {
+        match make(shared, &update).await {
+            Err(error) if !update.ignore_failure => {
+                tracing::warn!(container = update.container_id, %error, "could not update as an NRI plugin asked");
+                failed.push(update);
+            }
+            _ => {}
+        }
+    }
+    failed
+}
+
+async fn make(shared: &Arc<Shared>, update: &ContainerUpdate) -> Result<()> {
+    let wanted = update.linux.as_ref().and_then(|linux| linux.resources.as_ref());
+    let Some(wanted) = wanted else { return Ok(()) };
+    let limits = convert::limits(wanted)?;
+    let entry = shared.containers.find(&update.container_id)?;
+    container::set_limits(shared, entry, limits).await
+}
+
+/// Ends the containers at once. What is gone already is as good.
+pub(super) async fn evict(shared: &Arc<Shared>, evictions: Vec<ContainerEviction>) {
+    for eviction in evictions {
+        let Ok(entry) = shared.containers.find(&eviction.container_id) else { continue };
+        let (container, reason) = (&eviction.container_id, &eviction.reason);
+        tracing::info!(container, reason, "an NRI plugin evicts the container");
+        if let Err(error) = container::kill(shared, entry).await {
+            tracing::warn!(container, %error, "could not evict as an NRI plugin asked");
+        }
+    }
+}
