@@ -31,13 +31,12 @@ pub struct Berth {
 impl Berth {
     /// With the built-in network and an open registry.
     pub async fn start() -> Self {
-        let number = COUNTER.fetch_add(1, Ordering::SeqCst);
-        let own = (std::process::id() % 200) + 1;
-        let third = 40 + own;
-        Self::with_network(&format!(
-            "provider = \"bridge\"\n[network.bridge]\nname = \"bt{own}x{number}\"\nsubnet = \"10.{third}.{number}.0/24\"\nremove_when_empty = true\n",
-        ))
-        .await
+        Self::with_network(&own_bridge()).await
+    }
+
+    /// The same, with this socket for NRI plugins.
+    pub async fn with_nri_socket(socket: &Path) -> Self {
+        Self::configured(&own_bridge(), Some(socket)).await
     }
 
     /// With CNI plugins and their configurations from these directories.
@@ -49,9 +48,14 @@ impl Berth {
     }
 
     async fn with_network(network: &str) -> Self {
+        Self::configured(network, None).await
+    }
+
+    async fn configured(network: &str, nri: Option<&Path>) -> Self {
         assert!(nix::unistd::geteuid().is_root(), "needs root: run hack/test as root");
         let directory = tempfile::Builder::new().prefix("berth-test").tempdir().unwrap();
-        fs::write(directory.path().join("berth.toml"), configuration(directory.path(), network)).unwrap();
+        fs::write(directory.path().join("berth.toml"), configuration(directory.path(), network, nri))
+            .unwrap();
         let registry = Registry::start().await;
         let child = launch(directory.path());
         let channel = connect(directory.path().join("berth.sock")).await;
@@ -143,7 +147,17 @@ impl Drop for Berth {
     }
 }
 
-fn configuration(directory: &Path, network: &str) -> String {
+/// The built-in network, by a name and with addresses that nobody else uses.
+fn own_bridge() -> String {
+    let number = COUNTER.fetch_add(1, Ordering::SeqCst);
+    let own = (std::process::id() % 200) + 1;
+    let third = 40 + own;
+    format!(
+        "provider = \"bridge\"\n[network.bridge]\nname = \"bt{own}x{number}\"\nsubnet = \"10.{third}.{number}.0/24\"\nremove_when_empty = true\n",
+    )
+}
+
+fn configuration(directory: &Path, network: &str, nri: Option<&Path>) -> String {
     let path = |name| directory.join(name);
     format!(
         "root = {root:?}\nstate = {state:?}\n[socket]\npath = {socket:?}\n\
@@ -152,7 +166,7 @@ fn configuration(directory: &Path, network: &str) -> String {
         root = path("root"),
         state = path("run"),
         socket = path("berth.sock"),
-        nri = path("nri.sock"),
+        nri = nri.map_or(path("nri.sock"), Path::to_owned),
         plugins = path("nri/plugins"),
         configs = path("nri/conf.d"),
     )

@@ -5,6 +5,7 @@
 
 pub mod berth;
 pub mod image;
+pub mod nri;
 pub mod pod;
 pub mod registry;
 

@@ -17,6 +17,8 @@ mod lists;
 mod logs;
 /// Addresses, ports, host network.
 mod network;
+/// Plugins of the Node Resource Interface.
+mod nri;
 /// Daemons and shims that are killed.
 mod restart;
 /// What a container's processes may do and see.

@@ -1,0 +1,128 @@
+//! Plugins of tests/nri, which are built on the official stub.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::{Child, Command, Stdio},
+    time::{Duration, Instant},
+};
+
+use serde_json::{Value, json};
+
+use crate::berth::Berth;
+
+/// A plugin that runs. Dropping it ends it.
+pub struct Plugin {
+    child: Child,
+    record: PathBuf,
+}
+
+/// One event as the plugin was told of it.
+#[derive(Clone, Debug)]
+pub struct Told {
+    pub event: String,
+    pub all: Value,
+}
+
+impl Told {
+    /// Name of the container, or of the pod when there is none.
+    pub fn subject(&self) -> &str {
+        let name = |what: &str| self.all[what]["name"].as_str();
+        name("container").or_else(|| name("pod")).unwrap_or_default()
+    }
+
+    /// As `event subject`.
+    pub fn short(&self) -> String {
+        format!("{} {}", self.event, self.subject()).trim_end().to_owned()
+    }
+}
+
+impl Plugin {
+    /// Starts a plugin that connects by itself, and waits until it takes part.
+    pub async fn connect(berth: &Berth, kind: &str, identity: &str, config: Value) -> Self {
+        let line = format!("takes part plugin={identity}");
+        let before = berth.log().matches(&line).count();
+        let plugin = Self::start(berth, kind, identity, config).await;
+        wait(&format!("{identity} takes part"), || berth.log().matches(&line).count() > before).await;
+        plugin
+    }
+
+    /// The same without waiting.
+    pub async fn start(berth: &Berth, kind: &str, identity: &str, mut config: Value) -> Self {
+        let (index, name) = identity.split_once('-').unwrap();
+        let socket = berth.path().join("nri.sock");
+        wait("the daemon listens for plugins", || socket.exists()).await;
+        let record = berth.path().join(format!("{identity}.events"));
+        config["record"] = json!(record);
+        let output = fs::File::options()
+            .create(true)
+            .append(true)
+            .open(berth.path().join(format!("{identity}.log")))
+            .unwrap();
+        let child = Command::new(binary(kind))
+            .args(["-name", name, "-idx", index, "-config", &config.to_string(), "-socket"])
+            .arg(socket)
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(output)
+            .spawn()
+            .unwrap();
+        Self { child, record }
+    }
+
+    pub fn is_alive(&mut self) -> bool {
+        matches!(self.child.try_wait(), Ok(None))
+    }
+
+    /// Everything it was told so far.
+    pub fn events(&self) -> Vec<Told> {
+        told(&self.record)
+    }
+
+    /// The same but for its configuration and the state at the beginning, as `event subject`.
+    pub fn short_events(&self) -> Vec<String> {
+        let all = self.events();
+        let later = all.iter().filter(|told| !["Configure", "Synchronize"].contains(&told.event.as_str()));
+        later.map(Told::short).collect()
+    }
+
+    /// Waits until it was told of this, and returns the first time.
+    pub async fn told(&self, event: &str, subject: &str) -> Told {
+        let find = || {
+            let mut events = self.events().into_iter();
+            events.find(|told| told.event == event && (subject.is_empty() || told.subject() == subject))
+        };
+        wait(&format!("{event} {subject} in {:?}", self.record), || find().is_some()).await;
+        find().unwrap()
+    }
+}
+
+impl Drop for Plugin {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// The program of a kind of plugin.
+pub fn binary(kind: &str) -> PathBuf {
+    crate::given("BERTH_TEST_NRI").join(kind)
+}
+
+/// What a recorder has written so far.
+pub fn told(record: &Path) -> Vec<Told> {
+    let text = fs::read_to_string(record).unwrap_or_default();
+    // The last line may be half-written.
+    let whole = text.rfind('\n').map_or("", |end| &text[..end]);
+    let all = whole.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
+    all.map(|all| Told { event: all["event"].as_str().unwrap().to_owned(), all }).collect()
+}
+
+/// Until `holds`, for at most half a minute.
+pub async fn wait(what: &str, holds: impl Fn() -> bool) {
+    let begun = Instant::now();
+    while !holds() {
+        assert!(begun.elapsed() < Duration::from_secs(30), "waited too long: {what}");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}
