@@ -92,7 +92,7 @@ fn over(tree: OwnedFd, bundle: &Path) -> Result<OwnedFd, Error> {
 pub(super) fn overlay(options: &[String], user: Option<&UserNamespace>) -> Result<OwnedFd, Error> {
     let overlay = Overlay::parse(options)?;
     let mounted = match user {
-        Some(user) => overlay.detached(overlay.mapped(user)?.as_ref())?,
+        Some(user) => overlay.detached(overlay.mapped(&overlay.namespace(user)?)?.as_ref())?,
         None => overlay.unmapped()?.detached(None)?,
     };
     mounted.ok_or_else(|| Error::Unsupported("overlays beside the root on this kernel are".into()))
@@ -148,36 +148,39 @@ impl Overlay {
 
     /// Attached nowhere, with the layers' ids mapped if that is asked for.
     fn prepare(&self, bundle: &Path, user: &UserNamespace) -> Result<OwnedFd, Error> {
-        let mapped = self.mapped(user)?;
-        match self.detached(mapped.as_ref())? {
+        let namespace = self.namespace(user)?;
+        match self.detached(self.mapped(&namespace)?.as_ref())? {
             Some(tree) => Ok(tree),
-            None => self.prepare_by_path(bundle, mapped.as_ref()),
+            None => self.prepare_by_path(bundle, &namespace),
         }
     }
 
-    fn mapped(&self, user: &UserNamespace) -> Result<Option<Mapped>, Error> {
+    /// That maps the layers' ids.
+    fn namespace(&self, user: &UserNamespace) -> Result<UserNamespace, Error> {
+        if self.ids.is_empty() { user.try_clone() } else { UserNamespace::that_maps(&self.ids, Some(user)) }
+    }
+
+    fn mapped(&self, namespace: &UserNamespace) -> Result<Option<Mapped>, Error> {
         if self.ids.is_empty() {
             return Ok(None);
         }
         let base = common_directory(&self.lower);
-        let what =
-            || format!("map the ids of the layers in {}, as not every file system can", base.display());
-        let namespace = UserNamespace::that_maps(&self.ids, Some(user))?;
-        let view = filesystem::copy(&base, false).at(Step::Rootfs, what)?;
-        filesystem::map_ids(view.as_fd(), false, &namespace).at(Step::Rootfs, what)?;
-        let layers =
-            self.lower.iter().map(|layer| layer_in(view.as_fd(), &base, layer)).collect::<Result<_, _>>()?;
-        Ok(Some(Mapped { base, view, layers }))
+        let view = mapped_view(&base, namespace)?;
+        let layer = |layer: &String| layer_in(view.as_fd(), &base, layer);
+        let layers = self.lower.iter().map(layer).collect::<Result<_, _>>()?;
+        Ok(Some(Mapped { layers, _view: view }))
     }
 
-    /// For kernels that take layers by path only: the view lies over what it shows, in a mount namespace of the caller's own.
-    fn prepare_by_path(&self, bundle: &Path, mapped: Option<&Mapped>) -> Result<OwnedFd, Error> {
+    /// For kernels that take layers by path only: over each lies its mapped view, in a mount namespace of the caller's own. No more
+    /// than the layers is covered, for `upperdir` may be beside them.
+    fn prepare_by_path(&self, bundle: &Path, namespace: &UserNamespace) -> Result<OwnedFd, Error> {
         let what = || "mount its layers in private".to_owned();
         sys::unshare(libc::CLONE_NEWNS).at(Step::Rootfs, what)?;
         let private = MountPropagationFlags::PRIVATE | MountPropagationFlags::REC;
         mount_change("/", private).at(Step::Rootfs, what)?;
-        if let Some(Mapped { base, view, .. }) = mapped {
-            move_mount(view, "", CWD, base, MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH)
+        for layer in self.lower.iter().filter(|_| !self.ids.is_empty()) {
+            let view = mapped_view(Path::new(layer), namespace)?;
+            move_mount(view, "", CWD, layer.as_str(), MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH)
                 .at(Step::Rootfs, what)?;
         }
         match self.detached(None)? {
@@ -248,9 +251,18 @@ impl Overlay {
 /// Layers seen through one mount of the directory above them all. With a mount for each, the kernel would wait for a grace period
 /// of RCU at the end of each.
 struct Mapped {
-    base: PathBuf,
-    view: OwnedFd,
     layers: Vec<OwnedFd>,
+    /// The mount goes with its descriptor, whatever is open below it.
+    _view: OwnedFd,
+}
+
+/// A mount of a directory, attached nowhere, that shows its ids mapped.
+fn mapped_view(directory: &Path, namespace: &UserNamespace) -> Result<OwnedFd, Error> {
+    let what =
+        || format!("map the ids of the layers in {}, as not every file system can", directory.display());
+    let view = filesystem::copy(directory, false).at(Step::Rootfs, what)?;
+    filesystem::map_ids(view.as_fd(), false, namespace).at(Step::Rootfs, what)?;
+    Ok(view)
 }
 
 /// A layer as `view`, which is a mount of `base`, shows it.
@@ -392,16 +404,23 @@ mod tests {
             let overlay = Overlay::parse(&mount.options)?;
             let user = UserNamespace::create(&overlay.ids)?;
             let tree = if by_path {
-                overlay.prepare_by_path(&base.path().join("bundle"), overlay.mapped(&user)?.as_ref())?
+                overlay.prepare_by_path(&base.path().join("bundle"), &user)?
             } else {
                 overlay.prepare(&base.path().join("bundle"), &user)?
             };
             let found = rustix::fs::statat(&tree, "file", rustix::fs::AtFlags::empty());
             let found = found.at(Step::Rootfs, String::new)?;
+            let name = if by_path { "by path" } else { "by descriptor" };
+            let new = OFlags::CREATE | OFlags::WRONLY;
+            openat(&tree, name, new, Mode::empty()).at(Step::Rootfs, String::new)?;
             Ok((found.st_uid + found.st_gid) as u8)
         };
         assert_eq!(in_fork(|| owner(false)), 150);
         assert_eq!(in_fork(|| owner(true)), 150);
+        for name in ["by path", "by descriptor"] {
+            let written = stat(base.path().join("upper").join(name)).unwrap();
+            assert_eq!((written.st_uid, written.st_gid), (0, 0), "the upper layer is taken as it is");
+        }
         let mounted = fs::read_to_string("/proc/self/mountinfo").unwrap();
         assert!(!mounted.contains(base.path().to_str().unwrap()), "seen by the host");
     }

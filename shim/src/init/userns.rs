@@ -136,7 +136,7 @@ fn ranges(text: &str) -> Vec<IdMapping> {
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used)]
+    #![allow(clippy::unwrap_used, clippy::panic)]
     use super::*;
 
     #[test]
@@ -144,6 +144,32 @@ mod tests {
         let read = ranges("         0       1000     100000\n    100000          5          1\n");
         let expected = IdMappings::parse("0:1000:100000,100000:5:1", "0:0:1").unwrap().uids;
         assert_eq!(read, expected);
+    }
+
+    /// As when a stage is killed: nothing of it is dropped.
+    #[test]
+    fn root_an_anchor_ends_with_the_process_that_made_it() {
+        assert!(rustix::process::geteuid().is_root(), "needs root: sudo -E cargo test -p berth-shim root_");
+        let (read, write) = rustix::pipe::pipe().unwrap();
+        let maker = sys::fork(|| {
+            let mappings = IdMappings::parse("0:7:1", "0:7:1").unwrap();
+            let anchor = Anchor::create(&mappings, 0).unwrap();
+            let told = rustix::io::write(&write, anchor.pid.to_string().as_bytes());
+            std::mem::forget(anchor);
+            u8::from(told.is_err())
+        });
+        super::super::child::wait(pidfd_of(maker.unwrap()).unwrap().as_fd());
+        drop(write);
+        let mut pid = String::new();
+        std::io::Read::read_to_string(&mut fs::File::from(read), &mut pid).unwrap();
+        let anchor = std::path::PathBuf::from(format!("/proc/{pid}/ns/user"));
+        for _ in 0..1000 {
+            if fs::read_link(&anchor).is_err() {
+                return;
+            }
+            std::thread::sleep(std::time::Duration::from_millis(5));
+        }
+        panic!("process {pid} is still there");
     }
 
     #[test]

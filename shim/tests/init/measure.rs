@@ -1,7 +1,6 @@
 //! How long the steps take here: `cargo test -p berth-shim --test init -- --ignored --nocapture measure`.
 
-use super::support::{Place, block_on, wait};
-use super::users;
+use super::support::{HOST, Place, block_on, ids, mapped_overlay, wait};
 use berth_shim::init::{self, CreateRequest, ExecProcess, PodNamespaces, PodOptions, Stdio};
 use std::os::fd::AsFd;
 use std::path::PathBuf;
@@ -154,12 +153,12 @@ async fn pod_and_container(place: &Place, layers: &[PathBuf], own: bool) -> (Dur
     let options = PodOptions {
         netns_path: Some(place.path("pin")),
         cgroup_path: format!("/{}/pod", place.name),
-        users: own.then(|| users::ids(users::HOST)),
+        users: own.then(|| ids(HOST)),
         ..PodOptions::default()
     };
     let bundle = place.bundle("c1", &["/bin/true"], |_| {});
     let _ = std::fs::remove_dir_all(place.path("c1-upper"));
-    let rootfs = if own { users::mapped_overlay(place, "c1", layers) } else { place.overlay("c1", layers) };
+    let rootfs = if own { mapped_overlay(place, "c1", layers) } else { place.overlay("c1", layers) };
     let begun = Instant::now();
     let mut pod = PodNamespaces::create(&options).unwrap();
     let made = begun.elapsed();

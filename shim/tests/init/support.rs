@@ -2,14 +2,16 @@
 
 use berth_shim::cgroup::Cgroup;
 use berth_shim::init::{
-    self, Created, Error, ExecProcess, ExecRequest, Execed, PodNamespaces, PodOptions, RootfsMount, Stdio,
+    self, Created, Error, ExecProcess, ExecRequest, Execed, IdMappings, PodNamespaces, PodOptions,
+    RootfsMount, Stdio,
 };
+use berth_shim::spec::IdMapping;
 use rustix::process::{Signal, WaitId, WaitIdOptions, pidfd_send_signal, waitid};
 use serde_json::{Value, json};
 use std::fs;
 use std::io::Read;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::os::unix::fs::symlink;
+use std::os::unix::fs::{chown, symlink};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
 
@@ -309,3 +311,22 @@ const CAPABILITIES: &[&str] = &[
     "CAP_KILL",
     "CAP_AUDIT_WRITE",
 ];
+
+/// Where the ids of a test's user namespace begin on the host.
+pub const HOST: u32 = 200_000;
+/// How many there are.
+pub const LENGTH: u32 = 65_536;
+
+pub fn ids(host: u32) -> IdMappings {
+    let range = vec![IdMapping { container_id: 0, host_id: host, size: LENGTH }];
+    IdMappings { uids: range.clone(), gids: range }
+}
+
+/// Layers as they are, shown to the pod as its own, with an upper directory that belongs to the pod's root.
+pub fn mapped_overlay(place: &Place, id: &str, layers: &[PathBuf]) -> Vec<RootfsMount> {
+    let mut rootfs = place.overlay(id, layers);
+    let ids = format!("0:{HOST}:{LENGTH}");
+    rootfs[0].options.extend([format!("uidmap={ids}"), format!("gidmap={ids}")]);
+    chown(place.path(&format!("{id}-upper")), Some(HOST), Some(HOST)).unwrap();
+    rootfs
+}

@@ -1,8 +1,7 @@
 //! User namespaces: who is who inside and outside, and whose files are whose.
 
-use super::support::{Place, Running, block_on, wait};
-use berth_shim::init::{self, Error, IdMappings, PodOptions, RootfsMount, Stdio};
-use berth_shim::spec::IdMapping;
+use super::support::{HOST, LENGTH, Place, Running, block_on, ids, mapped_overlay, wait};
+use berth_shim::init::{self, Error, IdMappings, PodOptions, Stdio};
 use serde_json::{Value, json};
 use std::fs;
 use std::io::Read;
@@ -10,25 +9,8 @@ use std::os::fd::AsFd;
 use std::os::unix::fs::{MetadataExt, chown};
 use std::path::{Path, PathBuf};
 
-pub const HOST: u32 = 200_000;
-const LENGTH: u32 = 65_536;
-
-pub fn ids(host: u32) -> IdMappings {
-    let range = vec![IdMapping { container_id: 0, host_id: host, size: LENGTH }];
-    IdMappings { uids: range.clone(), gids: range }
-}
-
 fn place() -> Place {
     Place::with(|pod| pod.users = Some(ids(HOST)))
-}
-
-/// Layers as they are, shown to the pod as its own, with an upper directory that belongs to the pod's root.
-pub fn mapped_overlay(place: &Place, id: &str, layers: &[PathBuf]) -> Vec<RootfsMount> {
-    let mut rootfs = place.overlay(id, layers);
-    let ids = format!("0:{HOST}:{LENGTH}");
-    rootfs[0].options.extend([format!("uidmap={ids}"), format!("gidmap={ids}")]);
-    chown(place.path(&format!("{id}-upper")), Some(HOST), Some(HOST)).unwrap();
-    rootfs
 }
 
 fn run(place: &Place, script: &str, change: impl FnOnce(&mut Value)) -> (i32, String) {
