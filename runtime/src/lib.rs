@@ -2,6 +2,7 @@
 
 #![forbid(unsafe_code)]
 
+pub mod apparmor;
 pub mod config;
 pub mod container;
 pub mod cri;

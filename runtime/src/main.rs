@@ -14,6 +14,7 @@ use std::{
 use args::{Command, HELP, Overrides};
 use berth_image::Images;
 use berthd::{
+    apparmor,
     config::{self, Config, Log, LogFormat},
     cri::Cri,
     network::Network,
@@ -123,7 +124,8 @@ async fn serve(config: Config) -> Result<(), Failure> {
 async fn open(config: &Config) -> Result<(Runtime, HostFeatures), Failure> {
     let images = Images::open(image_config(config)).await?;
     let network = Network::open(config.network.clone(), &config.root).await?;
-    let host = Host::probe(Path::new("/"), config.pods.restrict_oom_score_adj)?;
+    let probed = Host::probe(Path::new("/"), config.pods.restrict_oom_score_adj)?;
+    let host = Host { apparmor: apparmor::set_up(), ..probed };
     let features = host.features;
     let limit = config.pods.pids_limit;
     let options = Options {

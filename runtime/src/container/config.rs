@@ -80,6 +80,9 @@ pub struct Mount {
     pub nosuid: bool,
     /// Who the owners of its files are shown as: those on disk, counted from 0, are these of the host. `None` shows them as they are.
     pub owners: Option<Users>,
+    /// All that is in it gets the container's label of SELinux.
+    #[serde(default)]
+    pub selinux_relabel: bool,
 }
 
 /// An image, or a part of one, mounted read-only.
@@ -183,6 +186,38 @@ pub struct Security {
     pub readonly_paths: Vec<String>,
     /// System call filter.
     pub seccomp: Seccomp,
+    /// Profile of AppArmor.
+    #[serde(default)]
+    pub apparmor: Apparmor,
+    /// Label of SELinux, if one is asked for.
+    #[serde(default)]
+    pub selinux: Option<Selinux>,
+}
+
+/// Where the profile of AppArmor comes from.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Apparmor {
+    /// Berth's own, where the host has AppArmor.
+    #[default]
+    RuntimeDefault,
+    /// None.
+    Unconfined,
+    /// One of this name that the host has loaded.
+    Localhost(String),
+}
+
+/// The parts of a label of SELinux.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Selinux {
+    /// As `system_u`.
+    pub user: String,
+    /// As `system_r`.
+    pub role: String,
+    /// As `container_t`.
+    pub kind: String,
+    /// As `s0:c1,c2`.
+    pub level: String,
 }
 
 /// A user as the caller names it.

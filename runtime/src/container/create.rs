@@ -37,7 +37,7 @@ use crate::{
     runtime::Shared,
     shim::{ContainerTask, RootfsOverlay, Shim},
     spec::{
-        self, Accounts, ImageDefaults, ImageVolume, PidNamespace, devices::Devices, seccomp,
+        self, Accounts, Host, ImageDefaults, ImageVolume, PidNamespace, devices::Devices, seccomp,
         user::ResolvedUser,
     },
     table::Entry,
@@ -126,7 +126,7 @@ impl Plan {
         let cgroup = format!("{}/{}", self.pod.cgroup, self.id);
         let pid = self.pid_namespace(shared, shim).await?;
         progress::at("look its devices and profiles up");
-        let found = look_up(&self.config).await?;
+        let found = look_up(&self.config, &shared.host).await?;
         let volumes = image_volume::hold(shared, &self.id, &self.config.image_mounts).await?;
         let spec = self.spec(shared, &user, &found, &volumes, &cgroup, pid)?;
         let container = self.container(user, stop_signal.number(), log_path, cgroup);
@@ -258,6 +258,7 @@ impl Plan {
             lower: lower.iter().chain(&none).map(|layer| layer.display().to_string()).collect(),
             upper: upper.display().to_string(),
             work: work.display().to_string(),
+            label: spec::selinux::mount_label(self.config.security.selinux.as_ref(), &shared.host),
         })
     }
 
@@ -296,10 +297,12 @@ struct Found {
 }
 
 /// Looks it up where a path that hangs holds up no other call.
-async fn look_up(config: &ContainerConfig) -> Result<Found> {
+async fn look_up(config: &ContainerConfig, host: &Host) -> Result<Found> {
     const STEP: &str = "look its devices and profiles up";
-    let config = config.clone();
+    let (config, host) = (config.clone(), host.clone());
     let found = tokio::task::spawn_blocking(move || {
+        spec::apparmor::check(&config.security, Path::new("/"))?;
+        spec::selinux::relabel(&config, &host)?;
         Ok(Found { devices: spec::devices::find(&config)?, seccomp: seccomp::read(&config)? })
     });
     let found = timeout(LOOKUP_TIMEOUT, found).await;

@@ -69,6 +69,8 @@ pub struct RootfsOverlay {
     pub work: String,
     /// Who the owners in the lower layers are shown as. The upper one is taken as it is.
     pub users: Option<Users>,
+    /// SELinux label of all that is in it.
+    pub label: Option<String>,
 }
 
 /// How a process ended.
@@ -326,6 +328,8 @@ impl RootfsOverlay {
             format!("workdir={}", self.work),
         ];
         options.extend(self.users.into_iter().flat_map(Users::overlay_options));
+        // Quoted, since a label may hold commas.
+        options.extend(self.label.map(|label| format!("context=\"{label}\"")));
         Mount { type_: "overlay".into(), source: "overlay".into(), options, ..Default::default() }
     }
 }

@@ -4,6 +4,8 @@ use std::collections::BTreeSet;
 
 use oci_spec::runtime::{Capabilities, PosixRlimit};
 
+use super::apparmor::Confinement;
+
 /// What the host, its kernel and the shim of the runtime handler can do. Found out by [`Host::probe`] when the
 /// daemon starts.
 #[derive(Clone, Debug, Default)]
@@ -20,6 +22,10 @@ pub struct Host {
     pub hugepages: BTreeSet<String>,
     /// What else pods can have, as clients are told too.
     pub features: HostFeatures,
+    /// AppArmor, and Berth's own profile.
+    pub apparmor: Confinement,
+    /// Whether files and processes have labels of SELinux.
+    pub selinux: bool,
     /// The least oom_score_adj a container may get; `None` when the daemon may lower it as far as the kernel goes.
     pub oom_score_adj_floor: Option<i64>,
 }

@@ -6,6 +6,7 @@
 //! where and why not.
 
 pub mod accounts;
+pub mod apparmor;
 mod capabilities;
 pub mod devices;
 mod environment;
@@ -18,6 +19,7 @@ mod process;
 pub mod resolv;
 pub mod resources;
 pub mod seccomp;
+pub mod selinux;
 pub mod signal;
 pub mod user;
 
@@ -139,6 +141,7 @@ fn linux(inputs: &Inputs<'_>) -> Result<Linux, Error> {
         .set_cgroups_path(Some(inputs.cgroup_path.into()))
         .set_rootfs_propagation(propagation)
         .set_seccomp(seccomp::build(inputs)?)
+        .set_mount_label(selinux::mount_label(security.selinux.as_ref(), inputs.host))
         .set_masked_paths(Some(hidden(inputs, "masked_paths", &security.masked_paths)?))
         .set_readonly_paths(Some(hidden(inputs, "readonly_paths", &security.readonly_paths)?));
     Ok(linux)

@@ -8,7 +8,10 @@ use std::{
 
 use oci_spec::runtime::{Capabilities, Capability};
 
-use super::host::{Cgroups, Host, HostFeatures};
+use super::{
+    apparmor::Confinement,
+    host::{Cgroups, Host, HostFeatures},
+};
 use crate::config::Restrict;
 
 /// All capabilities in the order of their numbers, linux/capability.h.
@@ -92,6 +95,9 @@ impl Host {
             swap: counts_swap(root, cgroups),
             hugepages: hugepages(root, cgroups),
             features: features(root, kernel),
+            // Known once the daemon has tried to load its profile.
+            apparmor: Confinement::Absent,
+            selinux: root.join("sys/fs/selinux/enforce").exists(),
             oom_score_adj_floor: (!may_lower).then(own_score).transpose()?,
             capabilities,
         })

@@ -3,8 +3,8 @@
 use oci_spec::runtime::{Process, User};
 
 use super::{
-    Error, ImageDefaults, Inputs, capabilities, environment, error::without_nul, resources,
-    user::ResolvedUser,
+    Error, ImageDefaults, Inputs, apparmor, capabilities, environment, error::without_nul, resources,
+    selinux, user::ResolvedUser,
 };
 use crate::container::config::ContainerConfig;
 
@@ -18,6 +18,8 @@ pub(crate) fn build(inputs: &Inputs<'_>) -> Result<Process, Error> {
         .set_env(Some(environment::build(inputs, &inputs.user.home)?))
         .set_cwd(working_dir(container, inputs.image)?.into())
         .set_capabilities(Some(capabilities::build(&container.security, &inputs.host.capabilities)?))
+        .set_apparmor_profile(apparmor::profile(&container.security, inputs.host)?)
+        .set_selinux_label(selinux::process_label(container.security.selinux.as_ref(), inputs.host))
         .set_no_new_privileges(Some(container.security.no_new_privs))
         .set_oom_score_adj(resources::oom_score_adj(&container.resources, inputs.host)?)
         .set_rlimits((!rlimits.is_empty()).then(|| rlimits.clone()))

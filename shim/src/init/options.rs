@@ -93,6 +93,10 @@ impl Options {
             return Err(Error::Unsupported(format!("{}: mount option {option:?} is", Step::Mount)));
         } else if !self.attribute(option) && !IGNORED.contains(&option) {
             self.parameters.push(match option.split_once('=') {
+                // A label of SELinux may hold commas, and be quoted for mount(8).
+                Some((name, value)) if name.ends_with("context") => {
+                    (name.into(), Some(value.trim_matches('"').into()))
+                }
                 Some((name, value)) => (name.into(), Some(value.into())),
                 None => (option.into(), None),
             });
@@ -159,6 +163,13 @@ mod tests {
         assert_eq!(options.propagation, Some((libc::MS_SLAVE, true)));
         assert_eq!(options.parameter("size"), Some("64k"));
         assert_eq!(options.parameters[1], ("newinstance".to_owned(), None));
+    }
+
+    #[test]
+    fn the_quotes_of_a_label_are_not_part_of_it() {
+        let options = Options::parse(&["context=\"u:r:t:s0:c1,c2\"", "size=\"1\""]).unwrap();
+        assert_eq!(options.parameter("context"), Some("u:r:t:s0:c1,c2"));
+        assert_eq!(options.parameter("size"), Some("\"1\""));
     }
 
     #[test]

@@ -2,19 +2,24 @@
 
 use super::error::At;
 use super::{Error, Step};
-use crate::spec::{Linux, Process};
+use crate::spec::{Process, Spec};
 use rustix::fs::{Mode, OFlags, openat};
 use rustix::io::Errno;
 use std::fs::File;
 use std::io::Write;
 use std::os::fd::BorrowedFd;
 
-/// What would change what a container may do, but is not built: refused by name rather than ignored.
-pub(super) fn refuse_unsupported(linux: &Linux) -> Result<(), Error> {
-    if !linux.mount_label.is_empty() {
-        return Err(Error::Unsupported("SELinux mount labels are".into()));
+/// File systems that are the container's own and take a label as a whole.
+const LABELLED: &[&str] = &["tmpfs", "devpts", "ramfs"];
+
+/// Has the file systems that the container gets made with its SELinux label. The root's comes with its mount's options.
+pub(super) fn label_mounts(spec: &mut Spec) {
+    if spec.linux.mount_label.is_empty() {
+        return;
     }
-    Ok(())
+    for mount in spec.mounts.iter_mut().filter(|mount| LABELLED.contains(&mount.kind.as_str())) {
+        mount.options.push(format!("context={}", spec.linux.mount_label));
+    }
 }
 
 /// A label with the file it goes to, opened in the host's `/proc`: a container's could be covered by something else.
@@ -41,5 +46,29 @@ impl Label {
     pub(super) fn apply(&mut self) -> Result<(), Error> {
         let Some((file, label)) = &mut self.0 else { return Ok(()) };
         file.write_all(label.as_bytes()).at(Step::Security, || format!("set the label {label:?}"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::spec::Mount;
+
+    #[test]
+    fn own_file_systems_are_labelled_and_what_comes_from_elsewhere_is_not() {
+        let mount =
+            |kind: &str| Mount { kind: kind.into(), options: vec!["nosuid".into()], ..Mount::default() };
+        let mounts = ["tmpfs", "bind", "proc", "devpts", "pod-shm"].map(mount).to_vec();
+        let mut spec = Spec { mounts, ..Spec::default() };
+        let labels = |spec: &Spec| {
+            let last = |mount: &Mount| mount.options.last().cloned().unwrap_or_default();
+            spec.mounts.iter().map(last).collect::<Vec<_>>()
+        };
+        label_mounts(&mut spec);
+        assert_eq!(labels(&spec), ["nosuid"; 5]);
+        spec.linux.mount_label = "system_u:object_r:container_file_t:s0:c1,c2".into();
+        label_mounts(&mut spec);
+        let label = "context=system_u:object_r:container_file_t:s0:c1,c2";
+        assert_eq!(labels(&spec), [label, "nosuid", "nosuid", label, "nosuid"]);
     }
 }

@@ -52,8 +52,8 @@ fn read_spec(bundle: &Path) -> Result<Spec, Error> {
 
 fn stage_create(request: &CreateRequest<'_>, socket: BorrowedFd<'_>) -> Result<(), Error> {
     process::begin()?;
-    let spec = read_spec(request.bundle)?;
-    security::refuse_unsupported(&spec.linux)?;
+    let mut spec = read_spec(request.bundle)?;
+    security::label_mounts(&mut spec);
     limits::set_oom_score(spec.process.oom_score_adj)?;
     let namespaces = Namespaces::plan(&spec.linux, request.pod)?;
     let users = namespaces.user.as_ref().map(|user| &user.mappings);

@@ -228,3 +228,55 @@ async fn root_a_profile_that_cannot_be_is_refused_by_its_path_and_field() {
     let ok = shell("c", &image, "true");
     berth.create(&pod, &sandbox, ok).await.unwrap();
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn root_ambient_capabilities_are_kept_by_a_user_who_is_not_root() {
+    let mut berth = Berth::start().await;
+    let image = berth.busybox().await;
+    let with = |capabilities: v1::Capability| v1::LinuxContainerSecurityContext {
+        run_as_user: Some(v1::Int64Value { value: 1000 }),
+        capabilities: Some(capabilities),
+        ..Default::default()
+    };
+    let script = "grep -E 'Cap(Inh|Prm|Eff|Amb)' /proc/self/status | awk '{print $2}'";
+    let names = || vec!["NET_BIND_SERVICE".to_owned()];
+    let added = v1::Capability { add_capabilities: names(), ..Default::default() };
+    let said = seen(&mut berth, &image, "added", with(added), script).await;
+    assert_eq!(said, "0000000000000000\n".repeat(4), "lost at execve");
+    let ambient = v1::Capability { add_ambient_capabilities: names(), ..Default::default() };
+    let said = seen(&mut berth, &image, "ambient", with(ambient.clone()), script).await;
+    assert_eq!(said, "0000000000000400\n".repeat(4));
+    let only = v1::Capability { drop_capabilities: vec!["ALL".into()], ..ambient };
+    let no_new_privs = v1::LinuxContainerSecurityContext { no_new_privs: true, ..with(only) };
+    let said = seen(&mut berth, &image, "only", no_new_privs, script).await;
+    assert_eq!(said, "0000000000000400\n".repeat(4));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn root_what_apparmor_and_selinux_are_asked_for_is_ignored_or_refused_on_a_host_without_them() {
+    let apparmor = |kind: ProfileType| {
+        let profile = v1::SecurityProfile { profile_type: kind.into(), localhost_ref: "mine".into() };
+        v1::LinuxContainerSecurityContext { apparmor: Some(profile), ..Default::default() }
+    };
+    if std::fs::exists("/sys/module/apparmor/parameters/enabled").unwrap() {
+        return; // there critest asks for the same, and more
+    }
+    let mut berth = Berth::start().await;
+    let image = berth.busybox().await;
+    let label = v1::SeLinuxOption { level: "s0:c1,c2".into(), ..Default::default() };
+    let selinux = v1::LinuxContainerSecurityContext { selinux_options: Some(label), ..Default::default() };
+    for (name, context) in [
+        ("default", apparmor(ProfileType::RuntimeDefault)),
+        ("unconfined", apparmor(ProfileType::Unconfined)),
+        ("selinux", selinux),
+    ] {
+        assert_eq!(seen(&mut berth, &image, name, context, "echo runs").await, "runs\n");
+    }
+    let sandbox = pod(&berth, "named");
+    let pod = berth.run(&sandbox).await.unwrap();
+    let mut config = shell("c", &image, "true");
+    config.linux.as_mut().unwrap().security_context = Some(apparmor(ProfileType::Localhost));
+    let refused = berth.create(&pod, &sandbox, config).await.unwrap_err();
+    assert_eq!(refused.code(), tonic::Code::FailedPrecondition, "{refused}");
+    assert!(refused.message().contains(r#"apparmor profile "mine": this host has no AppArmor"#), "{refused}");
+}

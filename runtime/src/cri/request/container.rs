@@ -96,6 +96,7 @@ fn mount(field: &str, mount: v1::Mount) -> Result<Mount> {
         nodev: has("nodev"),
         nosuid: has("nosuid"),
         owners: owners(field, mount.uid_mappings, mount.gid_mappings)?,
+        selinux_relabel: mount.selinux_relabel,
     })
 }
 

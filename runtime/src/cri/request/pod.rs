@@ -174,5 +174,6 @@ fn check_process(security: &v1::LinuxSandboxSecurityContext) -> Result<()> {
     #[allow(deprecated)]
     let path = argument(&format!("{AT}.seccomp_profile_path"), security.seccomp_profile_path.clone())?;
     seccomp(AT, security.seccomp.clone(), path)?;
-    apparmor(AT, security.apparmor.clone(), String::new())
+    apparmor(AT, security.apparmor.clone(), String::new())?;
+    Ok(())
 }

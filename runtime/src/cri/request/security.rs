@@ -5,12 +5,12 @@ use std::path::PathBuf;
 use berth_cri::v1::{self, SupplementalGroupsPolicy, security_profile::ProfileType};
 
 use super::{
-    field::{absolute, check, each, id, invalid, known, name, text},
+    field::{absolute, check, each, id, invalid, known, name},
     namespace,
 };
 use crate::{
-    container::config::{Seccomp, Security, UserName},
-    error::{Error, Kind, Result},
+    container::config::{Apparmor, Seccomp, Security, Selinux, UserName},
+    error::Result,
     pod::config::PodConfig,
 };
 
@@ -23,7 +23,6 @@ pub(super) fn security(
     let (user, group) = process(at, &context)?;
     #[allow(deprecated)]
     let (seccomp_path, apparmor_profile) = (context.seccomp_profile_path, context.apparmor_profile);
-    apparmor(at, context.apparmor, apparmor_profile)?;
     let capabilities = context.capabilities.unwrap_or_default();
     let policy: SupplementalGroupsPolicy =
         known(&format!("{at}.supplemental_groups_policy"), context.supplemental_groups_policy)?;
@@ -50,6 +49,8 @@ pub(super) fn security(
         masked_paths: each(&format!("{at}.masked_paths"), context.masked_paths, absolute)?,
         readonly_paths: each(&format!("{at}.readonly_paths"), context.readonly_paths, absolute)?,
         seccomp: seccomp(at, context.seccomp, seccomp_path)?,
+        apparmor: apparmor(at, context.apparmor, apparmor_profile)?,
+        selinux: selinux(at, context.selinux_options)?,
     })
 }
 
@@ -109,20 +110,46 @@ fn former_seccomp(field: &str, path: String) -> Result<Seccomp> {
     }
 }
 
-/// Profiles of AppArmor are refused, since nothing would apply them.
-pub(super) fn apparmor(at: &str, profile: Option<v1::SecurityProfile>, former: String) -> Result<()> {
-    let named = match profile {
-        Some(profile) => match known(&format!("{at}.apparmor.profile_type"), profile.profile_type)? {
-            ProfileType::Localhost => profile.localhost_ref,
-            ProfileType::RuntimeDefault | ProfileType::Unconfined => return Ok(()),
-        },
-        None => text(&format!("{at}.apparmor_profile"), former, 4095)?,
-    };
-    match named.as_str() {
-        "" | "runtime/default" | "unconfined" => Ok(()),
-        name => Err(Error::new(
-            Kind::FailedPrecondition,
-            format!("{at}.apparmor = {name:?}: profiles of AppArmor cannot be applied on this host"),
-        )),
+/// The profile, from the field of today or the name of former versions.
+pub(super) fn apparmor(at: &str, profile: Option<v1::SecurityProfile>, former: String) -> Result<Apparmor> {
+    let Some(profile) = profile else { return former_apparmor(&format!("{at}.apparmor_profile"), former) };
+    let field = format!("{at}.apparmor");
+    match known(&format!("{field}.profile_type"), profile.profile_type)? {
+        ProfileType::RuntimeDefault => Ok(Apparmor::RuntimeDefault),
+        ProfileType::Unconfined => Ok(Apparmor::Unconfined),
+        ProfileType::Localhost => {
+            let profile = profile.localhost_ref;
+            let bare = profile.strip_prefix("localhost/").map(str::to_owned).unwrap_or(profile);
+            Ok(Apparmor::Localhost(name(&format!("{field}.localhost_ref"), bare)?))
+        }
     }
+}
+
+fn former_apparmor(field: &str, profile: String) -> Result<Apparmor> {
+    match profile.as_str() {
+        "" | "runtime/default" => Ok(Apparmor::RuntimeDefault),
+        "unconfined" => Ok(Apparmor::Unconfined),
+        _ => match profile.strip_prefix("localhost/") {
+            Some(bare) => Ok(Apparmor::Localhost(name(field, bare.to_owned())?)),
+            None => Err(invalid(field, profile, "must be runtime/default, unconfined or localhost/<name>")),
+        },
+    }
+}
+
+/// A label, of which what is left out is what containers usually have.
+fn selinux(at: &str, options: Option<v1::SeLinuxOption>) -> Result<Option<Selinux>> {
+    let Some(options) = options else { return Ok(None) };
+    let part = |which: &str, given: String, usual: &str, also: &str| {
+        let field = format!("{at}.selinux_options.{which}");
+        let given = if given.is_empty() { usual.to_owned() } else { given };
+        let plausible =
+            given.bytes().all(|byte| byte.is_ascii_alphanumeric() || also.as_bytes().contains(&byte));
+        check(plausible, &field, given, "holds what is in no label")
+    };
+    Ok(Some(Selinux {
+        user: part("user", options.user, "system_u", "_.-")?,
+        role: part("role", options.role, "system_r", "_.-")?,
+        kind: part("type", options.r#type, "container_t", "_.-")?,
+        level: part("level", options.level, "s0", ":,.-")?,
+    }))
 }

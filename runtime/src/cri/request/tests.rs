@@ -7,7 +7,7 @@ use berth_image::registry::Credentials;
 
 use super::*;
 use crate::{
-    container::config::{ContainerConfig, Propagation, Resources, Seccomp, UserName},
+    container::config::{Apparmor, ContainerConfig, Propagation, Resources, Seccomp, UserName},
     error::{Error, Kind},
     pod::config::{IdRange, Namespaces, PidMode, PodConfig, Protocol, Users},
 };
@@ -601,17 +601,49 @@ fn seccomp_profiles_come_from_the_field_of_today_or_the_former_path() {
 }
 
 #[test]
-fn an_apparmor_profile_is_refused_rather_than_ignored() {
-    let profile = |kind: ProfileType| {
-        Some(v1::SecurityProfile { profile_type: kind.into(), localhost_ref: "mine".into() })
+fn apparmor_profiles_come_from_the_field_of_today_or_the_former_name() {
+    let profile = |kind: ProfileType, name: &str| {
+        Some(v1::SecurityProfile { profile_type: kind.into(), localhost_ref: name.into() })
     };
-    assert!(container_with_security(|s| s.apparmor = profile(ProfileType::RuntimeDefault)).is_ok());
-    assert!(container_with_security(|s| s.apparmor_profile = "runtime/default".into()).is_ok());
-    const FIELD: &str = "config.linux.security_context.apparmor";
-    let named = container_with_security(|s| s.apparmor = profile(ProfileType::Localhost));
-    refused(named, Kind::FailedPrecondition, FIELD);
-    let former = container_with_security(|s| s.apparmor_profile = "localhost/mine".into());
-    refused(former, Kind::FailedPrecondition, FIELD);
+    let taken = |profile, former: &str| {
+        container_with_security(|s| (s.apparmor, s.apparmor_profile) = (profile, former.into()))
+            .map(|config| config.security.apparmor)
+    };
+    let mine = || Apparmor::Localhost("mine".into());
+    for (profile, former, expected) in [
+        (None, "", Apparmor::RuntimeDefault),
+        (None, "runtime/default", Apparmor::RuntimeDefault),
+        (None, "unconfined", Apparmor::Unconfined),
+        (None, "localhost/mine", mine()),
+        (profile(ProfileType::Unconfined, ""), "localhost/mine", Apparmor::Unconfined),
+        (profile(ProfileType::RuntimeDefault, ""), "unconfined", Apparmor::RuntimeDefault),
+        (profile(ProfileType::Localhost, "mine"), "unconfined", mine()),
+        (profile(ProfileType::Localhost, "localhost/mine"), "", mine()),
+    ] {
+        assert_eq!(taken(profile, former).unwrap(), expected, "{former}");
+    }
+    const AT: &str = "config.linux.security_context";
+    for former in ["mine", "localhost/"] {
+        invalid(taken(None, former), &format!("{AT}.apparmor_profile"));
+    }
+    invalid(taken(profile(ProfileType::Localhost, ""), ""), &format!("{AT}.apparmor.localhost_ref"));
+}
+
+#[test]
+fn a_label_of_selinux_is_filled_up_with_what_is_usual() {
+    let taken = |kind: &str, level: &str| {
+        let options = v1::SeLinuxOption { r#type: kind.into(), level: level.into(), ..Default::default() };
+        container_with_security(|s| s.selinux_options = Some(options)).map(|config| config.security.selinux)
+    };
+    let label = taken("", "s0:c1,c2").unwrap().unwrap();
+    assert_eq!(
+        [label.user, label.role, label.kind, label.level],
+        ["system_u", "system_r", "container_t", "s0:c1,c2"]
+    );
+    assert_eq!(container_with_security(|_| {}).unwrap().security.selinux, None);
+    const AT: &str = "config.linux.security_context.selinux_options";
+    invalid(taken("a:b", ""), &format!("{AT}.type"));
+    invalid(taken("", "s0 "), &format!("{AT}.level"));
 }
 
 #[test]

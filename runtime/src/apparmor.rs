@@ -1,0 +1,99 @@
+//! Berth's own profile of AppArmor, for containers that ask for the runtime's default.
+
+use std::{
+    io::{self, Write},
+    path::Path,
+    process::{Command, Stdio},
+};
+
+use crate::spec::apparmor::Confinement;
+
+const NAME: &str = "berth-default";
+
+/// Against mistakes of the kernel's or the administrator's more than against containers, which their capabilities and read-only
+/// mounts keep from the same: no writing to the kernel's settings, no mounts, no looking into processes outside.
+const PROFILE: &str = "\
+profile berth-default flags=(attach_disconnected,mediate_deleted) {
+  network,
+  capability,
+  file,
+  umount,
+  signal (receive) peer=unconfined,
+  signal (send, receive) peer=berth-default,
+  ptrace (trace, read, tracedby, readby) peer=berth-default,
+
+  deny mount,
+  deny /proc/[^0-9]* wklx,
+  deny /proc/sys/[^kn]*/** wklx,
+  deny /proc/sys/kernel/[^sm]** wklx,
+  deny /proc/sysrq-trigger rwklx,
+  deny /proc/kcore rwklx,
+  deny /proc/mem rwklx,
+  deny /proc/kmem rwklx,
+  deny /sys/[^f]*/** wklx,
+  deny /sys/f[^s]*/** wklx,
+  deny /sys/fs/[^c]*/** wklx,
+  deny /sys/firmware/** rwklx,
+  deny /sys/kernel/security/** rwklx,
+}
+";
+
+/// Looks whether the kernel has AppArmor, and has it take Berth's profile if so. Without the profile containers run without
+/// one; a warning says why.
+pub fn set_up() -> Confinement {
+    if !is_enabled(Path::new("/")) {
+        return Confinement::Absent;
+    }
+    match load() {
+        Ok(()) => Confinement::Enabled(Some(NAME)),
+        Err(error) => {
+            tracing::warn!(%error, profile = NAME, "cannot be loaded: containers run without a profile of AppArmor");
+            Confinement::Enabled(None)
+        }
+    }
+}
+
+fn is_enabled(root: &Path) -> bool {
+    let state = std::fs::read_to_string(root.join("sys/module/apparmor/parameters/enabled"));
+    state.is_ok_and(|state| state.starts_with('Y'))
+}
+
+fn load() -> io::Result<()> {
+    let mut parser = Command::new("apparmor_parser");
+    parser
+        .args(["--replace", "--skip-cache"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped());
+    let mut parser = parser.spawn().map_err(|error| io::Error::other(format!("apparmor_parser: {error}")))?;
+    if let Some(mut input) = parser.stdin.take() {
+        input.write_all(PROFILE.as_bytes())?;
+    }
+    let ended = parser.wait_with_output()?;
+    match ended.status.success() {
+        true => Ok(()),
+        false => Err(io::Error::other(format!(
+            "apparmor_parser: {}: {}",
+            ended.status,
+            String::from_utf8_lossy(&ended.stderr).trim()
+        ))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn it_is_enabled_only_where_the_kernel_says_so() {
+        let root = tempfile::tempdir().unwrap();
+        assert!(!is_enabled(root.path()));
+        let file = root.path().join("sys/module/apparmor/parameters/enabled");
+        std::fs::create_dir_all(file.parent().unwrap()).unwrap();
+        for (state, expected) in [("Y\n", true), ("N\n", false), ("", false)] {
+            std::fs::write(&file, state).unwrap();
+            assert_eq!(is_enabled(root.path()), expected, "{state:?}");
+        }
+    }
+}
