@@ -7,7 +7,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use berth_cri::v1::{ListContainerStatsRequest, ListContainersRequest};
+use berth_cri::v1::ListContainersRequest;
 use nix::{
     sys::signal::{Signal, kill},
     unistd::Pid,
@@ -21,6 +21,7 @@ use crate::{
         Unit::{Megabytes, Milliseconds},
     },
     runtime::{Pod, Runtime},
+    stats,
 };
 
 const PODS: usize = 20;
@@ -35,7 +36,7 @@ pub(crate) async fn measure(runtimes: &mut [Runtime], report: &mut Report) -> Re
             let pods = run_all(runtime).await?;
             report.add("20 pods at once, all running", Milliseconds, runtime, milliseconds(begin));
             weigh(runtime, &pods, report)?;
-            stats(runtime, report).await?;
+            stats::of_20(runtime, report).await?;
             restart(runtime, report).await?;
             remove_all(runtime, pods).await?;
         }
@@ -49,14 +50,14 @@ async fn run_all(runtime: &Runtime) -> Result<Vec<Pod>> {
         let runtime = runtime.clone();
         starting.spawn(async move {
             let pod = runtime.run_pod().await?;
-            runtime.start_container(&pod, &["sleep", "3600"], None).await?;
+            runtime.start_container(&pod, "main", &["sleep", "3600"], None).await?;
             Ok(pod)
         });
     }
     starting.join_all().await.into_iter().collect()
 }
 
-async fn remove_all(runtime: &Runtime, pods: Vec<Pod>) -> Result<()> {
+pub(crate) async fn remove_all(runtime: &Runtime, pods: Vec<Pod>) -> Result<()> {
     let mut ending = JoinSet::new();
     for pod in pods {
         let runtime = runtime.clone();
@@ -72,17 +73,6 @@ fn weigh(runtime: &Runtime, pods: &[Pod], report: &mut Report) -> Result<()> {
     }
     let daemon = process::pss(runtime.daemon()?)? / 1e6;
     report.add("memory of the daemon with 20 pods", Megabytes, runtime, daemon);
-    Ok(())
-}
-
-/// A runtime that has no such call yet gets no figure.
-async fn stats(runtime: &Runtime, report: &mut Report) -> Result<()> {
-    let begin = Instant::now();
-    match runtime.cri().list_container_stats(ListContainerStatsRequest::default()).await {
-        Ok(_) => report.add("stats of 20 containers", Milliseconds, runtime, milliseconds(begin)),
-        Err(status) if status.code() == tonic::Code::Unimplemented => {}
-        Err(status) => return Err(status.into()),
-    }
     Ok(())
 }
 
@@ -142,6 +132,6 @@ fn same_command(runtime: &Runtime, pid: u32) -> Result<Command> {
     Ok(command)
 }
 
-fn milliseconds(begin: Instant) -> f64 {
+pub(crate) fn milliseconds(begin: Instant) -> f64 {
     begin.elapsed().as_secs_f64() * 1000.0
 }

@@ -33,7 +33,7 @@ async fn once(runtime: &Runtime) -> Result<Vec<(&'static str, f64)>> {
 
     let pod = runtime.run_pod().await?;
     let pod_up = lap();
-    let container = runtime.start_container(&pod, &["sleep", "3600"], None).await?;
+    let container = runtime.start_container(&pod, "main", &["sleep", "3600"], None).await?;
     let container_up = lap();
     taken.push(("RunPodSandbox", pod_up));
     taken.push(("CreateContainer + StartContainer", container_up));

@@ -49,7 +49,7 @@ async fn once(runtime: &Runtime, lines: &Path) -> Result<(f64, f64)> {
     processes.push(runtime.daemon()?);
     let before = cpu(&processes)?;
     let begin = SystemTime::now();
-    let container = runtime.start_container(&pod, &["cat", "/lines"], Some(lines)).await?;
+    let container = runtime.start_container(&pod, "main", &["cat", "/lines"], Some(lines)).await?;
     while !exited(runtime, &container).await? {
         tokio::time::sleep(Duration::from_millis(50)).await;
     }

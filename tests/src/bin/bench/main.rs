@@ -1,7 +1,8 @@
 //! The same calls to several container runtimes in turn, and what each of them takes. `hack/bench` starts the runtimes
 //! and this client; a runtime is known by the directory `hack/start` made for it.
 //!
-//! `bench [--rounds N] [--json FILE] [--pull IMAGE] NAME=DIR...`: the last one is what the others are compared with.
+//! `bench [--rounds N] [--only PART] [--json FILE] [--pull IMAGE] NAME=DIR...`: the last one is what the others are compared
+//! with.
 
 #![forbid(unsafe_code)]
 
@@ -12,6 +13,7 @@ mod process;
 mod pull;
 mod report;
 mod runtime;
+mod stats;
 
 use std::{env, path::PathBuf};
 
@@ -21,22 +23,27 @@ use runtime::Runtime;
 /// What a measurement ends in; a benchmark that fails just says why.
 type Result<T> = std::result::Result<T, Box<dyn std::error::Error + Send + Sync>>;
 
+/// What `--only` takes.
+const PARTS: [&str; 5] = ["lifecycle", "logs", "pull", "density", "stats"];
+
 /// Every container of the benchmark but the pulled image runs this.
 const IMAGE: &str = "registry.k8s.io/e2e-test-images/busybox:1.29-2";
 
 struct Arguments {
     rounds: usize,
+    only: Option<String>,
     json: Option<PathBuf>,
     pull: Option<String>,
     runtimes: Vec<(String, PathBuf)>,
 }
 
 fn arguments(mut given: impl Iterator<Item = String>) -> Result<Arguments> {
-    let mut parsed = Arguments { rounds: 15, json: None, pull: None, runtimes: Vec::new() };
+    let mut parsed = Arguments { rounds: 15, only: None, json: None, pull: None, runtimes: Vec::new() };
     while let Some(argument) = given.next() {
         let mut value = || given.next().ok_or(format!("{argument} needs a value"));
         match argument.as_str() {
             "--rounds" => parsed.rounds = value()?.parse()?,
+            "--only" => parsed.only = Some(part(value()?)?),
             "--json" => parsed.json = Some(value()?.into()),
             "--pull" => parsed.pull = Some(value()?),
             other => {
@@ -51,6 +58,13 @@ fn arguments(mut given: impl Iterator<Item = String>) -> Result<Arguments> {
     }
 }
 
+fn part(name: String) -> Result<String> {
+    match PARTS.contains(&name.as_str()) {
+        true => Ok(name),
+        false => Err(format!("{name:?} is none of {PARTS:?}").into()),
+    }
+}
+
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<()> {
     let arguments = arguments(env::args().skip(1))?;
@@ -61,12 +75,22 @@ async fn main() -> Result<()> {
         runtimes.push(runtime);
     }
     let mut report = Report::new(&runtimes);
-    lifecycle::measure(&runtimes, arguments.rounds, &mut report).await?;
-    logs::measure(&runtimes, &mut report).await?;
-    if let Some(image) = &arguments.pull {
+    let wanted = |part| arguments.only.as_deref().is_none_or(|only| only == part);
+    if wanted("lifecycle") {
+        lifecycle::measure(&runtimes, arguments.rounds, &mut report).await?;
+    }
+    if wanted("logs") {
+        logs::measure(&runtimes, &mut report).await?;
+    }
+    if let Some(image) = arguments.pull.as_ref().filter(|_| wanted("pull")) {
         pull::measure(&runtimes, image, &mut report).await?;
     }
-    density::measure(&mut runtimes, &mut report).await?;
+    if wanted("density") {
+        density::measure(&mut runtimes, &mut report).await?;
+    }
+    if wanted("stats") {
+        stats::measure(&runtimes, &mut report).await?;
+    }
     print!("{}", report.table());
     if let Some(file) = &arguments.json {
         std::fs::write(file, serde_json::to_vec_pretty(&report.json())?)?;

@@ -94,10 +94,11 @@ impl Runtime {
         Ok(Pod { id, config })
     }
 
-    /// Creates and starts the pod's container, which mounts the file at `/lines` when there is one.
+    /// Creates and starts a container of the pod, which mounts the file at `/lines` when there is one.
     pub(crate) async fn start_container(
         &self,
         pod: &Pod,
+        name: &str,
         command: &[&str],
         lines: Option<&Path>,
     ) -> Result<String> {
@@ -108,11 +109,11 @@ impl Runtime {
             ..Default::default()
         });
         let config = ContainerConfig {
-            metadata: Some(ContainerMetadata { name: "main".into(), attempt: 0 }),
+            metadata: Some(ContainerMetadata { name: name.into(), attempt: 0 }),
             image: Some(spec(IMAGE)),
             command: command.iter().map(ToString::to_string).collect(),
             mounts: mounts.into_iter().collect(),
-            log_path: "main.log".into(),
+            log_path: format!("{name}.log"),
             ..Default::default()
         };
         let request = CreateContainerRequest {
@@ -155,7 +156,7 @@ impl Runtime {
 }
 
 impl Pod {
-    /// Where the runtime writes the log of the pod's container.
+    /// Where the runtime writes the log of the pod's container `main`.
     pub(crate) fn log(&self) -> PathBuf {
         Path::new(&self.config.log_directory).join("main.log")
     }
