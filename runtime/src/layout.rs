@@ -16,7 +16,7 @@ use std::path::{Path, PathBuf};
 
 use crate::{
     error::{During, Result},
-    identity,
+    identity, tree,
 };
 
 /// The directories of one daemon.
@@ -91,7 +91,7 @@ impl Layout {
 
 /// Removes a directory with all that is in it; fine when it is gone.
 pub(crate) fn remove_directory(path: &Path) -> Result<()> {
-    match std::fs::remove_dir_all(path) {
+    match tree::remove(path) {
         Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
             Err(error).during(|| format!("remove {}", path.display()))
         }

@@ -24,4 +24,5 @@ mod state;
 pub mod stats;
 pub mod streaming;
 mod table;
+mod tree;
 mod watch;

@@ -18,11 +18,11 @@ use tokio::{
     time::{Instant as Deadline, timeout_at},
 };
 
-use super::{usage::device_name, walk};
+use super::usage::device_name;
 use crate::{
     error::{During, Error, Kind, Result},
     flights::Flights,
-    identity,
+    identity, tree,
 };
 
 /// How long a caller waits for trees to be counted.
@@ -118,9 +118,9 @@ impl Disks {
     }
 }
 
-fn count(tree: &Path) -> io::Result<Counted> {
+fn count(directory: &Path) -> io::Result<Counted> {
     let begun = Instant::now();
-    let total = walk::walk(tree)?;
+    let total = tree::count(directory)?;
     let good_for = (begun.elapsed() * AGE_PER_EFFORT).max(SHORTEST_AGE);
     let usage = DiskUsage { at: identity::now(), bytes: total.bytes, inodes: total.inodes };
     Ok(Counted { usage, good_until: Instant::now() + good_for })

@@ -10,7 +10,6 @@ mod network;
 mod process;
 mod rate;
 mod usage;
-mod walk;
 
 use std::{collections::HashMap, fmt, path::PathBuf, sync::Arc, time::Instant};
 

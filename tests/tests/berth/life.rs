@@ -231,3 +231,29 @@ async fn root_a_container_with_a_standard_input_waits_for_someone_and_one_withou
     }
     assert_eq!(berth.log_of("input", "with"), [("stdout".into(), "typed".into())]);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn root_a_container_that_nested_directories_deeply_is_removed_and_the_daemon_lives_on() {
+    let mut berth = Berth::start().await;
+    let image = berth.busybox().await;
+    let (_, id) = berth.run_alone("deep", &image, "exec sleep 1000").await;
+    berth.stop_container(&id, 0).await.unwrap();
+    let writable = berth.path().join("root/containers").join(&id);
+    nest(&writable.join("upper"), 1000);
+    let limited = std::process::Command::new("prlimit")
+        .args(["--nofile=500:500", "--pid", &berth.pid().to_string()])
+        .status();
+    assert!(limited.unwrap().success());
+    berth.remove_container(&id).await.unwrap();
+    assert!(!writable.exists());
+}
+
+/// As the container could have done it, which its shell is too slow for.
+fn nest(top: &std::path::Path, depth: usize) {
+    use nix::{fcntl, sys::stat};
+    let mut here: std::os::fd::OwnedFd = std::fs::File::open(top).unwrap().into();
+    for _ in 0..depth {
+        stat::mkdirat(&here, "down", stat::Mode::S_IRWXU).unwrap();
+        here = fcntl::openat(&here, "down", fcntl::OFlag::O_DIRECTORY, stat::Mode::empty()).unwrap();
+    }
+}

@@ -1,0 +1,151 @@
+//! Going through a directory tree that a container has written, and which may be made to do harm.
+//!
+//! However deep it is, it takes one descriptor and no stack: a recursion would take both, and a container that nests
+//! directories would end the daemon. No link is followed. The way back up is `..`, taken only when it leads where the way
+//! down began, since the tree may change meanwhile.
+
+mod count;
+mod remove;
+
+use std::{
+    ffi::{CStr, CString},
+    io,
+    mem::MaybeUninit,
+    os::fd::{AsFd, BorrowedFd, OwnedFd},
+    path::Path,
+};
+
+use rustix::{
+    fs::{CWD, Mode, OFlags, RawDir, fstat, openat},
+    io::Errno,
+    path::Arg,
+};
+
+pub(crate) use count::count;
+pub(crate) use remove::remove;
+
+/// For the entries of a directory; how many come with one call depends on it.
+const BUFFER: usize = 32 << 10;
+
+/// What is done on the way.
+trait Visit {
+    /// At each entry; whether it is a directory to go into.
+    fn entry(&mut self, directory: BorrowedFd<'_>, name: &CStr) -> io::Result<bool>;
+
+    /// At a directory, once all below it has been visited.
+    fn left(&mut self, parent: BorrowedFd<'_>, name: &CStr) -> io::Result<()>;
+}
+
+/// Visits everything below `top`.
+///
+/// # Errors
+///
+/// Those of the visitor, and when a directory on the way was moved or removed meanwhile.
+fn visit(top: &Path, visitor: &mut impl Visit) -> io::Result<()> {
+    let current = open(CWD, top)?;
+    let here = Level::of(&current, CString::default())?;
+    let buffer = vec![MaybeUninit::uninit(); BUFFER];
+    let mut journey = Journey { current, here, above: Vec::new(), buffer };
+    journey.look_around(visitor)?;
+    while journey.step(visitor)? {}
+    Ok(())
+}
+
+struct Journey {
+    current: OwnedFd,
+    here: Level,
+    /// From the top to the parent of the current directory.
+    above: Vec<Level>,
+    buffer: Vec<MaybeUninit<u8>>,
+}
+
+/// A directory on the way.
+struct Level {
+    name: CString,
+    identity: (u64, u64),
+    /// Directories in it that were not visited yet.
+    below: Vec<CString>,
+}
+
+impl Level {
+    fn of(directory: &OwnedFd, name: CString) -> io::Result<Self> {
+        let stat = fstat(directory)?;
+        Ok(Self { name, identity: (stat.st_dev, stat.st_ino), below: Vec::new() })
+    }
+}
+
+impl Journey {
+    /// Goes down into the next directory, or up; false at the end.
+    fn step(&mut self, visitor: &mut impl Visit) -> io::Result<bool> {
+        match self.here.below.pop() {
+            Some(name) => self.enter(name, visitor).map(|()| true),
+            None => self.leave(visitor),
+        }
+    }
+
+    fn enter(&mut self, name: CString, visitor: &mut impl Visit) -> io::Result<()> {
+        let directory = match open(&self.current, name.as_c_str()) {
+            // Removed meanwhile, or something else has its name now.
+            Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => return Ok(()),
+            opened => opened?,
+        };
+        let level = Level::of(&directory, name)?;
+        self.above.push(std::mem::replace(&mut self.here, level));
+        self.current = directory;
+        self.look_around(visitor)
+    }
+
+    fn leave(&mut self, visitor: &mut impl Visit) -> io::Result<bool> {
+        let Some(level) = self.above.pop() else { return Ok(false) };
+        let parent = open(&self.current, c"..")?;
+        if Level::of(&parent, CString::default())?.identity != level.identity {
+            return Err(io::Error::other("a directory was moved on the way"));
+        }
+        visitor.left(parent.as_fd(), &self.here.name)?;
+        (self.current, self.here) = (parent, level);
+        Ok(true)
+    }
+
+    /// Shows the visitor the entries of the current directory.
+    fn look_around(&mut self, visitor: &mut impl Visit) -> io::Result<()> {
+        let mut entries = RawDir::new(&self.current, &mut self.buffer);
+        while let Some(entry) = entries.next() {
+            let entry = entry?;
+            let name = entry.file_name();
+            if name != c"." && name != c".." && visitor.entry(self.current.as_fd(), name)? {
+                self.here.below.push(name.to_owned());
+            }
+        }
+        Ok(())
+    }
+}
+
+fn open(parent: impl AsFd, name: impl Arg) -> Result<OwnedFd, Errno> {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    openat(parent, name, flags, Mode::empty())
+}
+
+#[cfg(test)]
+pub(crate) mod testing {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    /// More than a stack of [`on_a_small_stack`] has room for.
+    pub(crate) const DEPTH: usize = 3000;
+
+    pub(crate) fn on_a_small_stack<T: Send>(work: impl FnOnce() -> T + Send) -> T {
+        std::thread::scope(|scope| {
+            let thread = std::thread::Builder::new().stack_size(64 << 10).spawn_scoped(scope, work);
+            thread.unwrap().join().unwrap()
+        })
+    }
+
+    /// [`DEPTH`] directories in one another below `top`.
+    pub(crate) fn nest(top: &Path) {
+        let mut here = open(CWD, top).unwrap();
+        for _ in 0..DEPTH {
+            rustix::fs::mkdirat(&here, c"down", Mode::RWXU).unwrap();
+            here = open(&here, c"down").unwrap();
+        }
+    }
+}
