@@ -24,7 +24,10 @@ use berthd::{
     streaming,
 };
 use futures::FutureExt;
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::{
+    signal::unix::{SignalKind, signal},
+    sync::oneshot,
+};
 use tracing::{info, warn};
 use tracing_subscriber::EnvFilter;
 
@@ -103,7 +106,9 @@ async fn serve(config: Config) -> Result<(), Failure> {
     let network = runtime.network.clone();
     let events = runtime.events.clone();
     let cri = Cri::new(runtime.clone(), config.clone(), features, streaming.tokens());
-    let sessions = tokio::spawn(streaming.serve(runtime.containers, runtime.pods));
+    let (stopping, stopped) = oneshot::channel::<()>();
+    let sessions = streaming.serve(runtime.containers, runtime.pods, stopped.map(drop));
+    let sessions = tokio::spawn(sessions);
     info!(version = env!("CARGO_PKG_VERSION"), socket = %socket.display(), root = %config.root.display(), "serving");
     if let Err(error) = server::notify_ready() {
         warn!(%error, "the service manager was not told that the daemon serves");
@@ -111,9 +116,10 @@ async fn serve(config: Config) -> Result<(), Failure> {
     // Whoever listens to events or is at a stream would stay for ever.
     let stop = stop.inspect(move |()| {
         events.close();
-        sessions.abort();
+        drop(stopping);
     });
     server::serve(listener, Services::new(cri), stop, server::DRAIN).await?;
+    sessions.await?;
     std::fs::remove_file(&socket)?;
     network.close().await;
     info!("stopped");

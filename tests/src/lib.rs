@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
 
 pub mod berth;
+pub mod crictl;
 pub mod image;
 pub mod nri;
 pub mod pod;

@@ -5,7 +5,10 @@ use std::{future, io};
 use tokio::net::unix::pipe;
 use tracing::debug;
 
-use super::{Command, inbox::Inbox, outcome::Outcome, outlet::Outlet, protocol::Protocol, resize::Sizes};
+use super::{
+    Command, inbox::Inbox, outcome::Outcome, outlet::Outlet, protocol::Protocol, resize::Sizes,
+    session::Behind,
+};
 use crate::{
     container::{Containers, Control, Session},
     error::Result,
@@ -23,14 +26,26 @@ pub(super) struct Streams {
     pub(super) error: Outlet,
 }
 
-/// Brings the streams together with those of the process, until that has ended, and tells the client how. Dropping
-/// this ends a command that still runs.
-pub(super) async fn serve(command: Command, containers: &Containers, streams: Streams, protocol: Protocol) {
+impl Streams {
+    /// An empty message, by which old clients of WebSocket know that the connection is there.
+    pub(super) async fn greet(&self) {
+        let first = self.stdout.as_ref().or(self.stderr.as_ref()).unwrap_or(&self.error);
+        let _ = first.send(b"").await;
+    }
+}
+
+/// Brings the streams together with those of the process, until that has ended or the daemon does, and tells the
+/// client how. A command that still runs ends when this does.
+pub(super) async fn serve(command: Command, behind: &Behind, streams: Streams, protocol: Protocol) {
     let error = streams.error.clone();
     let attached = command.args.is_none();
-    let outcome = match run(command, containers, streams).await {
-        Ok(code) => Outcome::Exited(if attached { 0 } else { code }),
-        Err(error) => Outcome::Failed(error.to_string()),
+    let outcome = tokio::select! {
+        ended = run(command, &behind.containers, streams) => match ended {
+            Ok(code) => Outcome::Exited(if attached { 0 } else { code }),
+            Err(error) => Outcome::Failed(error.to_string()),
+        },
+        // Clients of SPDY would take the end of the connection alone for success.
+        () = behind.stopping.cancelled() => Outcome::Failed("the container runtime stops".into()),
     };
     debug!(?outcome, "a session ended");
     if let Err(error) = tell(&error, &outcome.encode(protocol)).await {

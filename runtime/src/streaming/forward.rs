@@ -19,6 +19,7 @@ use tracing::debug;
 use super::{
     inbox::{Copied, Inbox},
     outlet::Outlet,
+    session::Behind,
     spdy::{Acceptor, Incoming, Stream},
 };
 use crate::pod::Pods;
@@ -28,14 +29,16 @@ const CONNECTIONS: usize = 1024;
 /// How long one stream of a pair may wait for the other; what kubelet gives it.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// Serves every pair of streams that the client opens, until it is gone. Dropping this closes all connections.
-pub(super) async fn serve(mut acceptor: Acceptor, pods: &Pods, pod: &str) {
+/// Serves every pair of streams that the client opens, until it is gone or the daemon ends. All connections are closed
+/// with this.
+pub(super) async fn serve(mut acceptor: Acceptor, behind: &Behind, pod: &str) {
     let mut waiting = Waiting::default();
     let mut connections = JoinSet::new();
     loop {
         let incoming = tokio::select! {
             incoming = acceptor.next() => incoming,
             Some(_) = connections.join_next() => continue,
+            () = behind.stopping.cancelled() => return,
         };
         let Some(incoming) = incoming else { return };
         waiting.forget_late();
@@ -49,7 +52,7 @@ pub(super) async fn serve(mut acceptor: Acceptor, pods: &Pods, pod: &str) {
         }
         let stream = acceptor.accept(incoming);
         if let Some((port, data, error)) = waiting.add(ask, stream) {
-            let (pods, pod) = (pods.clone(), pod.to_owned());
+            let (pods, pod) = (behind.pods.clone(), pod.to_owned());
             connections.spawn(async move { forward(&pods, &pod, port, data, error).await });
         }
     }

@@ -3,6 +3,7 @@
 use std::{
     convert::Infallible,
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
+    pin::pin,
     sync::Arc,
     time::Duration,
 };
@@ -24,6 +25,7 @@ use tokio::{
     time::{sleep, timeout},
 };
 use tokio_rustls::TlsAcceptor;
+use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
 
 use super::{
@@ -44,6 +46,8 @@ use crate::{
 const PATIENCE: Duration = Duration::from_secs(10);
 /// After this much silence the kernel begins to ask whether the client's machine is still there.
 const KEEPALIVE: Duration = Duration::from_secs(30);
+/// How long clients may take to leave once they were told that the server stops.
+const PARTING: Duration = Duration::from_secs(2);
 /// Pause after a connection could not be accepted, which is when there are no file descriptors left.
 const PAUSE: Duration = Duration::from_millis(100);
 
@@ -90,13 +94,17 @@ impl Server {
         self.tokens.clone()
     }
 
-    /// Serves whoever has a token. Dropping this ends every session.
-    pub async fn serve(self, containers: Containers, pods: Pods) -> Infallible {
+    /// Serves whoever has a token until `stop` is done, and then tells every client that it is. Dropping this ends
+    /// all sessions without a word.
+    pub async fn serve(self, containers: Containers, pods: Pods, stop: impl Future<Output = ()>) {
         let Self { listener, tls, idle, tokens } = self;
-        let door = Arc::new(Door { tls, idle, tokens, behind: Behind { containers, pods } });
+        let behind = Behind { containers, pods, stopping: CancellationToken::new() };
+        let door = Arc::new(Door { tls, idle, tokens, behind });
         let mut clients = JoinSet::new();
+        let mut stop = pin!(stop);
         loop {
             tokio::select! {
+                () = &mut stop => break,
                 accepted = listener.accept() => match accepted {
                     Ok((connection, _)) => drop(clients.spawn(Arc::clone(&door).client(connection))),
                     Err(error) => {
@@ -107,6 +115,8 @@ impl Server {
                 Some(_) = clients.join_next() => {}
             }
         }
+        door.behind.stopping.cancel();
+        let _ = timeout(PARTING, clients.join_all()).await;
     }
 }
 

@@ -5,6 +5,7 @@ use std::io;
 use futures::StreamExt;
 use hyper::upgrade::{OnUpgrade, Upgraded};
 use hyper_util::rt::TokioIo;
+use tokio_util::sync::CancellationToken;
 use tracing::debug;
 
 use super::{
@@ -33,6 +34,8 @@ pub(super) enum Agreed {
 pub(super) struct Behind {
     pub(super) containers: Containers,
     pub(super) pods: Pods,
+    /// The daemon is about to end.
+    pub(super) stopping: CancellationToken,
 }
 
 /// Serves a client from the moment of its upgrade until it is gone. Dropping this gives up everything that was done
@@ -69,7 +72,7 @@ async fn spdy_command(
     let (reader, mut acceptor, queue) = spdy::connection(input, idle.clone());
     let work = async {
         match spdy::collect(&mut acceptor, wanted.wanted, protocol).await {
-            Some(streams) => command::serve(wanted, &behind.containers, streams, protocol).await,
+            Some(streams) => command::serve(wanted, behind, streams, protocol).await,
             None => debug!("a client did not open the streams that it asked for"),
         }
         acceptor.farewell().await;
@@ -88,7 +91,10 @@ async fn websocket_command(
 ) {
     let (output, input) = websocket::open(connection).await.split();
     let (reader, streams, queue) = websocket::channels(wanted.wanted, protocol, encoding, idle.clone());
-    let work = command::serve(wanted, &behind.containers, streams, protocol);
+    let work = async {
+        streams.greet().await;
+        command::serve(wanted, behind, streams, protocol).await;
+    };
     converse(reader.run(input), websocket::send(queue, output, encoding, idle.clone()), work, &idle).await;
 }
 
@@ -96,7 +102,7 @@ async fn spdy_forward(connection: Connection, pod: &str, behind: &Behind, idle: 
     let (input, output) = tokio::io::split(connection);
     let (reader, acceptor, queue) = spdy::connection(input, idle.clone());
     let writer = async { Ok(queue.write_to(output, idle.clone()).await?) };
-    converse(reader.run(), writer, forward::serve(acceptor, &behind.pods, pod), &idle).await;
+    converse(reader.run(), writer, forward::serve(acceptor, behind, pod), &idle).await;
 }
 
 async fn tunnelled_forward(connection: Connection, pod: &str, behind: &Behind, idle: Idle) {
@@ -104,5 +110,5 @@ async fn tunnelled_forward(connection: Connection, pod: &str, behind: &Behind, i
     let (reader, acceptor, queue) = spdy::connection(websocket::tunnel(input), idle.clone());
     let sending = websocket::send(queue, output, Encoding::Binary, idle.clone());
     let writer = async { sending.await.map_err(|error| io::Error::other(error).into()) };
-    converse(reader.run(), writer, forward::serve(acceptor, &behind.pods, pod), &idle).await;
+    converse(reader.run(), writer, forward::serve(acceptor, behind, pod), &idle).await;
 }

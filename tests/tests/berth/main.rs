@@ -25,5 +25,7 @@ mod restart;
 mod security;
 /// What containers and pods use.
 mod stats;
+/// exec, attach and port-forward by crictl.
+mod streaming;
 /// Pods whose root is nobody on the host.
 mod userns;

@@ -23,7 +23,7 @@ async fn served_as(config: &config::Streaming) -> (Tokens, impl Sized + use<>) {
     let server = Server::bind(config).await.unwrap();
     let tokens = server.tokens();
     let mut task = JoinSet::new();
-    task.spawn(server.serve(runtime.containers, runtime.pods));
+    task.spawn(server.serve(runtime.containers, runtime.pods, std::future::pending()));
     (tokens, (directory, task))
 }
 
@@ -150,6 +150,22 @@ async fn sessions_end_with_the_server() {
     let (mut stream, _) = ask("GET", &url, SPDY).await;
     drop(server);
     assert!(matches!(stream.read(&mut [0; 1]).await, Ok(0) | Err(_)));
+}
+
+#[tokio::test]
+async fn a_server_that_is_told_to_stop_lets_its_clients_go_first() {
+    let (runtime, _directory) = samples::runtime().await;
+    let server = Server::bind(&config::Streaming::default()).await.unwrap();
+    let url = server.tokens().issue(Request::Forward { pod: "abcdef".into() }).unwrap();
+    let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
+    let client = async {
+        let mut client = Client::new(ask("GET", &url, SPDY).await.0);
+        drop(stop);
+        assert_eq!(client.reply().await, None);
+    };
+    let begun = std::time::Instant::now();
+    tokio::join!(server.serve(runtime.containers, runtime.pods, async { _ = stopped.await }), client);
+    assert!(begun.elapsed() < PARTING);
 }
 
 #[test]

@@ -1,0 +1,127 @@
+//! crictl as its users have it: with pipes or a terminal at its standard streams.
+
+use std::{
+    fs::File,
+    io::{Read, Write},
+    os::fd::OwnedFd,
+    process::{Child, Command, ExitStatus, Output, Stdio},
+    thread,
+    time::Duration,
+};
+
+use crate::berth::Berth;
+
+/// The transports that crictl can be told to use.
+pub const TRANSPORTS: [&str; 2] = ["spdy", "websocket"];
+
+/// `crictl COMMAND --transport TRANSPORT ARGS`, not run yet.
+pub fn crictl(berth: &Berth, command: &str, transport: &str, args: &[&str]) -> Command {
+    let endpoint = format!("unix://{}", berth.path().join("berth.sock").display());
+    let mut crictl = Command::new(crate::given("BERTH_TEST_CRICTL"));
+    crictl.args(["--runtime-endpoint", &endpoint, "--timeout", "30s", command, "--transport", transport]);
+    crictl.args(args).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    crictl
+}
+
+/// Runs it to its end with `input` on its standard input.
+pub fn run(crictl: &mut Command, input: &[u8]) -> Output {
+    let mut child = crictl.stdin(Stdio::piped()).spawn().unwrap();
+    let mut stdin = child.stdin.take().unwrap();
+    thread::scope(|scope| {
+        scope.spawn(move || stdin.write_all(input));
+        child.wait_with_output().unwrap()
+    })
+}
+
+/// A process that is killed when the test is done with it.
+pub struct Running(pub Child);
+
+impl Running {
+    pub fn start(command: &mut Command) -> Self {
+        Self(command.spawn().unwrap())
+    }
+
+    /// Ends it as a crash or a closed terminal would.
+    pub fn kill(&mut self) {
+        self.0.kill().unwrap();
+        self.0.wait().unwrap();
+    }
+
+    /// Reads its standard output until that holds `text`, and returns all that was read.
+    pub fn until(&mut self, text: &str) -> String {
+        until(self.0.stdout.as_mut().unwrap(), text)
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// A process with a terminal of this side's making.
+pub struct Terminal {
+    child: Running,
+    ours: File,
+}
+
+impl Terminal {
+    pub fn start(command: &mut Command, columns: u16, rows: u16) -> Self {
+        let pty = nix::pty::openpty(&size(columns, rows), None).unwrap();
+        let theirs = || -> OwnedFd { pty.slave.try_clone().unwrap() };
+        let child = Running::start(command.stdin(theirs()).stdout(theirs()).stderr(theirs()));
+        // The command's copies of the terminal would keep it open after the process.
+        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+        Self { child, ours: pty.master.into() }
+    }
+
+    pub fn write(&mut self, text: &str) {
+        self.ours.write_all(text.as_bytes()).unwrap();
+    }
+
+    /// Reads what the terminal shows until that holds `text`, and returns all that was read.
+    pub fn until(&mut self, text: &str) -> String {
+        until(&mut self.ours, text)
+    }
+
+    /// Changes its size, and tells the process.
+    pub fn resize(&self, columns: u16, rows: u16) {
+        let size = rustix::termios::Winsize { ws_row: rows, ws_col: columns, ws_xpixel: 0, ws_ypixel: 0 };
+        rustix::termios::tcsetwinsize(&self.ours, size).unwrap();
+        let pid = nix::unistd::Pid::from_raw(i32::try_from(self.child.0.id()).unwrap());
+        nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGWINCH).unwrap();
+    }
+
+    pub fn wait(mut self) -> ExitStatus {
+        self.child.0.wait().unwrap()
+    }
+}
+
+fn size(columns: u16, rows: u16) -> nix::pty::Winsize {
+    nix::pty::Winsize { ws_row: rows, ws_col: columns, ws_xpixel: 0, ws_ypixel: 0 }
+}
+
+fn until(from: &mut impl Read, text: &str) -> String {
+    let (mut seen, mut buffer) = (String::new(), [0; 4096]);
+    while !seen.contains(text) {
+        match from.read(&mut buffer) {
+            Ok(0) | Err(_) => panic!("it ended before {text:?} came: {seen}"),
+            Ok(read) => seen += &String::from_utf8_lossy(&buffer[..read]),
+        }
+    }
+    seen
+}
+
+/// Tries for at most 20 s until `holds`, and says at last what was there instead.
+pub async fn eventually<T: std::fmt::Debug>(mut look: impl AsyncFnMut() -> T, holds: impl Fn(&T) -> bool) {
+    let mut last = look().await;
+    for _ in 0..200 {
+        if holds(&last) {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        last = look().await;
+    }
+    panic!("it did not come to hold: {last:?}");
+}
