@@ -23,6 +23,8 @@ mod nri;
 mod restart;
 /// What a container's processes may do and see.
 mod security;
+/// Those at the streams of a process, and what becomes of them when something dies.
+mod sessions;
 /// What containers and pods use.
 mod stats;
 /// exec, attach and port-forward by crictl.
