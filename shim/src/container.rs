@@ -20,7 +20,7 @@ use crate::error::{Error, error_line};
 use crate::events::Events;
 use crate::exec::Exec;
 use crate::exit::{Exit, now};
-use crate::init::{Created, StartGate};
+use crate::init::{self, Created, LaterHooks, Moment, StartGate};
 use crate::orphans::Orphans;
 use crate::process::{KILL, Process, signal_if};
 use crate::shim_log::note;
@@ -90,6 +90,7 @@ pub struct Container {
     identity: Identity,
     process: Process,
     cgroup: Cgroup,
+    hooks: LaterHooks,
     surroundings: Surroundings,
     turn: tokio::sync::Mutex<()>,
     inner: Mutex<Inner>,
@@ -127,6 +128,7 @@ impl Container {
             identity,
             process: Process::new(created.pid, created.pidfd)?,
             cgroup: created.cgroup,
+            hooks: created.later,
             surroundings,
             turn: tokio::sync::Mutex::default(),
             inner: Mutex::new(inner),
@@ -195,10 +197,28 @@ impl Container {
             self.inner().start_failure = error_line(&source);
             return Err(Error::Init { doing: "start", id: self.id().to_owned(), source });
         }
-        let mut inner = self.inner();
-        inner.state = State::Running;
-        inner.started_at = now();
+        {
+            let mut inner = self.inner();
+            inner.state = State::Running;
+            inner.started_at = now();
+        }
+        if self.hooks.poststart {
+            self.poststart().await?;
+        }
         Ok(self.pid())
+    }
+
+    /// A container whose hooks fail has not been started, though it runs.
+    async fn poststart(&self) -> Result<(), Error> {
+        let moment = Moment::Poststart(self.pid());
+        let Err(source) = init::run_hooks(self.id(), &self.identity.bundle, moment).await else {
+            return Ok(());
+        };
+        self.inner().start_failure = error_line(&source);
+        if let Err(error) = self.kill(KILL, true) {
+            note(format_args!("end {} after its hook failed: {}", self.id(), error_line(&error)));
+        }
+        Err(Error::Init { doing: "start", id: self.id().to_owned(), source })
     }
 
     fn take_gate(&self) -> Result<StartGate, Error> {
@@ -338,16 +358,19 @@ impl Container {
 
     /// Ends a container that was never started, and refuses to be deleted while it runs. Gives how it ended.
     pub async fn prepare_delete(&self) -> Result<Exit, Error> {
-        match self.phase() {
-            Phase::Stopped(exit) => Ok(exit),
+        let exit = match self.phase() {
+            Phase::Stopped(exit) => exit,
             // Its output is still being passed on.
-            _ if self.process.has_ended() => Ok(self.wait().await),
+            _ if self.process.has_ended() => self.wait().await,
             Phase::Created => {
                 self.kill(KILL, true)?;
-                Ok(self.wait().await)
+                self.wait().await
             }
-            Phase::Running | Phase::Paused => Err(self.refuse("delete")),
-        }
+            Phase::Running | Phase::Paused => return Err(self.refuse("delete")),
+        };
+        // The hooks that follow the end need what is deleted next.
+        let _turn = self.turn.lock().await;
+        Ok(exit)
     }
 
     async fn watch(self: Arc<Self>) {
@@ -358,6 +381,12 @@ impl Container {
         self.inner().state = State::Stopped(exit.clone());
         self.publish_exit(&exit);
         self.ended.send_replace(Some(exit));
+        if self.hooks.poststop {
+            let done = init::run_hooks(self.id(), &self.identity.bundle, Moment::Poststop).await;
+            if let Err(error) = done {
+                note(format_args!("after the end of {}: {}", self.id(), error_line(&error)));
+            }
+        }
         heap::trim();
     }
 

@@ -10,6 +10,8 @@ use std::collections::BTreeMap;
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(default, rename_all = "camelCase")]
 pub struct Spec {
+    /// Version of the specification, told to hooks.
+    pub oci_version: String,
     /// Where the root filesystem is, when no rootfs mount is given, and whether it ends up read-only.
     pub root: Root,
     /// The first process. Required by `create`.
@@ -24,6 +26,40 @@ pub struct Spec {
     pub linux: Linux,
     /// Free-form; the shim reads none that change what a container may do.
     pub annotations: BTreeMap<String, String>,
+    /// Programs that are run at certain moments.
+    pub hooks: Hooks,
+}
+
+/// Programs by the moment when they are run, each list in order.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+pub struct Hooks {
+    /// The older name of `create_runtime`, and run before it.
+    pub prestart: Vec<Hook>,
+    /// In the host's namespaces, when everything is mounted and nothing is hidden yet.
+    pub create_runtime: Vec<Hook>,
+    /// Likewise in the container's namespaces; its path is still one of the host's.
+    pub create_container: Vec<Hook>,
+    /// Inside the container, as its user, just before its command.
+    pub start_container: Vec<Hook>,
+    /// In the host's namespaces, once the command runs.
+    pub poststart: Vec<Hook>,
+    /// In the host's namespaces, once it has ended.
+    pub poststop: Vec<Hook>,
+}
+
+/// A program.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(default)]
+pub struct Hook {
+    /// Absolute.
+    pub path: String,
+    /// With its own name first; empty: only that.
+    pub args: Vec<String>,
+    /// `NAME=value` each; nothing is inherited.
+    pub env: Vec<String>,
+    /// Seconds; absent or 0: as long as it takes.
+    pub timeout: Option<i64>,
 }
 
 /// The root filesystem.
@@ -64,6 +100,40 @@ pub struct Process {
     pub selinux_label: String,
     /// Absent leaves the shim's own.
     pub oom_score_adj: Option<i32>,
+    /// Absent leaves the shim's own.
+    pub io_priority: Option<IoPriority>,
+    /// Absent leaves the shim's own.
+    pub scheduler: Option<Scheduler>,
+}
+
+/// A process's place among those that read and write, ioprio_set(2).
+#[derive(Debug, Clone, Deserialize)]
+pub struct IoPriority {
+    /// `IOPRIO_CLASS_RT`, `IOPRIO_CLASS_BE` or `IOPRIO_CLASS_IDLE`.
+    pub class: String,
+    /// 0, the most important, to 7.
+    #[serde(default)]
+    pub priority: i32,
+}
+
+/// A process's place among those that run, sched_setattr(2).
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(default)]
+pub struct Scheduler {
+    /// `SCHED_OTHER`, `SCHED_FIFO` and so on.
+    pub policy: String,
+    /// For `SCHED_OTHER` and `SCHED_BATCH`.
+    pub nice: i32,
+    /// For `SCHED_FIFO` and `SCHED_RR`.
+    pub priority: u32,
+    /// `SCHED_FLAG_RESET_ON_FORK` and so on.
+    pub flags: Vec<String>,
+    /// Nanoseconds, for `SCHED_DEADLINE`.
+    pub runtime: u64,
+    /// Nanoseconds, likewise.
+    pub deadline: u64,
+    /// Nanoseconds, likewise.
+    pub period: u64,
 }
 
 /// Terminal size in characters.

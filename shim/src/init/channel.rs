@@ -3,6 +3,7 @@
 //! It is close-on-exec: end-of-file without a failure means that execve worked.
 
 use super::error::At;
+use super::hooks::LaterHooks;
 use super::{Error, Step};
 use rustix::io::Errno;
 use rustix::net::{
@@ -30,6 +31,8 @@ pub(super) enum Report {
         pid: u32,
         /// Empty for an exec.
         cgroup: String,
+        /// What is left to be run when the stage is gone.
+        later: LaterHooks,
     },
     /// Set up; what it has to hand over (a terminal's master, a pod's namespaces) is attached.
     Ready {

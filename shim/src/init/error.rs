@@ -20,12 +20,14 @@ pub enum Step {
     Hostname,
     Terminal,
     OomScore,
+    Priority,
     Rlimit,
     Cwd,
     User,
     Capabilities,
     Seccomp,
     Security,
+    Hook,
     Exec,
 }
 
@@ -45,12 +47,14 @@ impl fmt::Display for Step {
             Step::Hostname => "hostname",
             Step::Terminal => "terminal",
             Step::OomScore => "oom_score_adj",
+            Step::Priority => "priority",
             Step::Rlimit => "rlimit",
             Step::Cwd => "working directory",
             Step::User => "user",
             Step::Capabilities => "capabilities",
             Step::Seccomp => "seccomp",
             Step::Security => "security",
+            Step::Hook => "hook",
             Step::Exec => "exec",
         })
     }
@@ -130,6 +134,16 @@ pub enum Error {
         command: String,
         /// Why.
         problem: Unrunnable,
+    },
+    /// A program that the bundle wants run has failed, and with it what it was run for.
+    #[error("{when} hook {path}: {problem}")]
+    Hook {
+        /// The moment, as the OCI specification calls it.
+        when: String,
+        /// The program.
+        path: String,
+        /// How it ended and what it printed, or why it could not be run.
+        problem: String,
     },
     /// The process that was setting things up was killed before it could say anything.
     #[error("{step}: the init process died without a word")]

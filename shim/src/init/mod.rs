@@ -25,6 +25,7 @@ mod cwd;
 mod devices;
 mod error;
 mod filesystem;
+mod hooks;
 mod idmap;
 mod inroot;
 mod limits;
@@ -33,6 +34,7 @@ mod mounts;
 mod namespaces;
 mod options;
 mod pod;
+mod priority;
 mod process;
 mod rootfs;
 mod security;
@@ -44,6 +46,7 @@ mod userns;
 
 pub use capabilities::capability_names;
 pub use error::{Errno, Error, Step, Unrunnable};
+pub use hooks::LaterHooks;
 pub use idmap::IdMappings;
 pub use options::mount_options;
 pub use pod::{PodNamespaces, PodOptions};
@@ -106,6 +109,8 @@ pub struct Created {
     pub gate: StartGate,
     /// Its cgroup; removing it is the caller's work once the processes are gone.
     pub cgroup: Cgroup,
+    /// What the caller has to run later; see [`run_hooks`].
+    pub later: LaterHooks,
 }
 
 /// Sets a container up to the point just before execve. On failure no process, mount or cgroup is left.
@@ -113,6 +118,7 @@ pub async fn create(request: CreateRequest<'_>) -> Result<Created, Error> {
     cgroup::detect();
     let (ours, theirs) = channel::pair()?;
     let stage = Child::fork(|| stage::create(&request, theirs.as_fd()))?;
+    let (id, bundle) = (request.id.to_owned(), request.bundle.to_owned());
     drop((theirs, request));
     let reports = Reports::new(ours)?;
     let mut arrival = Arrival::default();
@@ -120,11 +126,37 @@ pub async fn create(request: CreateRequest<'_>) -> Result<Created, Error> {
     stage.reaped().await;
     if let Err(error) = result {
         arrival.undo().await;
+        if arrival.later.poststop {
+            // What failed first is what is told.
+            let _ = run_hooks(&id, &bundle, Moment::Poststop).await;
+        }
         return Err(error);
     }
     let (pid, pidfd) = arrival.hand_over()?;
-    let cgroup = Cgroup::open(&arrival.cgroup);
-    Ok(Created { pid, pidfd, console: arrival.console, gate: StartGate { reports }, cgroup })
+    let (cgroup, later) = (Cgroup::open(&arrival.cgroup), arrival.later);
+    Ok(Created { pid, pidfd, console: arrival.console, gate: StartGate { reports }, cgroup, later })
+}
+
+/// When hooks are run that the stage left behind.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Moment {
+    /// execve has happened in the first process, which has this pid.
+    Poststart(u32),
+    /// The container has ended.
+    Poststop,
+}
+
+/// Runs the hooks of `bundle` for this moment, in a process that ends with them. The first that fails is the error.
+pub async fn run_hooks(id: &str, bundle: &Path, moment: Moment) -> Result<(), Error> {
+    let (ours, theirs) = channel::pair()?;
+    let stage = Child::fork(|| stage::run_hooks(id, bundle, moment, theirs.as_fd()))?;
+    drop(theirs);
+    let heard = Reports::new(ours)?.next().await;
+    stage.reaped().await;
+    match heard? {
+        Some((Report::Failed(error), _)) => Err(error),
+        _ => Ok(()),
+    }
 }
 
 /// Holds a created container back from execve; dropped unopened, the process ends with code 1.
@@ -213,6 +245,7 @@ enum Until {
 struct Arrival {
     child: Option<Child>,
     cgroup: String,
+    later: LaterHooks,
     console: Option<OwnedFd>,
     ready: bool,
     failure: Option<Error>,
@@ -233,8 +266,9 @@ impl Arrival {
 
     fn hear(&mut self, report: Report, attached: Vec<OwnedFd>) -> Result<(), Error> {
         match report {
-            Report::Spawned { pid, cgroup } => {
+            Report::Spawned { pid, cgroup, later } => {
                 self.cgroup = cgroup;
+                self.later = later;
                 self.child = Some(Child::adopt(pid)?);
             }
             Report::Ready { .. } => {

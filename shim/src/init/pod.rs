@@ -4,6 +4,7 @@
 use super::channel::{self, Attached, Report};
 use super::child::{self, pidfd_of};
 use super::error::At;
+use super::hooks::LaterHooks;
 use super::idmap::IdMappings;
 use super::options::Options;
 use super::sysctl::{self, Owned};
@@ -327,7 +328,11 @@ impl Maker<'_> {
             sys::sleep_for_ever()
         })
         .at(Step::Pod, || "make the first process".into())?;
-        channel::send(self.socket, &Report::Spawned { pid, cgroup: String::new() }, &[]);
+        channel::send(
+            self.socket,
+            &Report::Spawned { pid, cgroup: String::new(), later: LaterHooks::default() },
+            &[],
+        );
         Ok(())
     }
 }

@@ -7,7 +7,7 @@ use super::error::At;
 use super::idmap::IdMappings;
 use super::security::Label;
 use super::terminal::{self, Terminal};
-use super::{Error, Stdio, Step, cwd, devices, limits, user};
+use super::{Error, Stdio, Step, cwd, devices, limits, priority, user};
 use crate::{seccomp::Filter, spec, sys};
 use rustix::fs::{FileType, Gid, Mode, OFlags, Uid, fchown, fstat};
 use rustix::thread::CapabilitySet;
@@ -100,6 +100,7 @@ impl<'a> Process<'a> {
         let entered = cwd::enter(&self.spec.cwd)?;
         label.apply()?;
         limits::set(&self.spec.rlimits)?;
+        priority::set(self.spec)?;
         user::become_user(self.spec, &self.capabilities.holding(self.needed_later()))?;
         if !entered {
             cwd::enter_as_user(&self.spec.cwd)?;

@@ -3,6 +3,7 @@
 
 use super::channel::{self, Report};
 use super::error::At;
+use super::hooks::{LaterHooks, Runner, Subject};
 use super::idmap::IdMappings;
 use super::inroot::InRoot;
 use super::mounts::{self, Prepared, Sources};
@@ -10,8 +11,8 @@ use super::namespaces::Namespaces;
 use super::process::{self, Process};
 use super::rootfs::Rootfs;
 use super::{
-    CreateRequest, Error, ExecProcess, ExecRequest, Step, cwd, devices, limits, masks, rootfs, security,
-    sysctl, user, userns,
+    CreateRequest, Error, ExecProcess, ExecRequest, Moment, Step, cwd, devices, limits, masks, rootfs,
+    security, sysctl, user, userns,
 };
 use crate::cgroup::{Cgroup, Door};
 use crate::spec::{self, Spec};
@@ -30,6 +31,19 @@ pub(super) fn create(request: &CreateRequest<'_>, socket: BorrowedFd<'_>) -> u8 
 /// The stage of an exec; gives the exit code.
 pub(super) fn exec(request: &ExecRequest<'_>, socket: BorrowedFd<'_>) -> u8 {
     reporting(socket, || stage_exec(request, socket))
+}
+
+/// The stage of hooks that are run later; gives the exit code.
+pub(super) fn run_hooks(id: &str, bundle: &Path, moment: Moment, socket: BorrowedFd<'_>) -> u8 {
+    reporting(socket, || {
+        process::begin()?;
+        let spec = read_spec(bundle)?;
+        let subject = Subject { id, bundle, spec: &spec };
+        match moment {
+            Moment::Poststart(pid) => subject.run("poststart", &spec.hooks.poststart, "running", pid),
+            Moment::Poststop => subject.run("poststop", &spec.hooks.poststop, "stopped", 0),
+        }
+    })
 }
 
 /// Runs a part of the way and reports its failure.
@@ -73,6 +87,13 @@ struct Container<'a> {
     namespaces: &'a Namespaces,
 }
 
+/// What the stage gives the container's first process on its way.
+struct Brought<'a> {
+    mounts: Vec<Prepared<'a>>,
+    root: Option<OwnedFd>,
+    runner: Option<&'a Runner>,
+}
+
 impl Container<'_> {
     fn spawn(&self, process: Process<'_>, cgroup: &Cgroup, socket: BorrowedFd<'_>) -> Result<(), Error> {
         let (pod, user, devices) =
@@ -80,12 +101,22 @@ impl Container<'_> {
         let mounts = mounts::prepare(&self.spec.mounts, Sources { pod, cgroup, user, devices })?;
         let root = user.map(|user| self.rootfs().prepare(user)).transpose()?;
         let door = cgroup.door()?;
+        let runner = Runner::start(self.subject(), |hooks| reporting(socket, || hooks))?;
         self.namespaces.enter()?;
-        let first_process = || self.become_container(process, mounts, root, &door, socket);
+        let brought = Brought { mounts, root, runner: runner.as_ref() };
+        let first_process = || self.become_container(process, brought, &door, socket);
         let pid = sys::clone_sibling(self.namespaces.new, door.directory(), first_process)
             .at(Step::Process, || "make the container's first process".into())?;
-        channel::send(socket, &Report::Spawned { pid, cgroup: self.spec.linux.cgroups_path.clone() }, &[]);
+        let (cgroup, later) = (self.spec.linux.cgroups_path.clone(), self.subject().later());
+        channel::send(socket, &Report::Spawned { pid, cgroup, later }, &[]);
+        if let Some(runner) = runner {
+            runner.finish(pid);
+        }
         Ok(())
+    }
+
+    fn subject(&self) -> Subject<'_> {
+        Subject { id: self.request.id, bundle: self.request.bundle, spec: self.spec }
     }
 
     fn rootfs(&self) -> Rootfs<'_> {
@@ -97,21 +128,25 @@ impl Container<'_> {
     fn become_container(
         &self,
         mut process: Process<'_>,
-        mounts: Vec<Prepared<'_>>,
-        root: Option<OwnedFd>,
+        brought: Brought<'_>,
         door: &Door,
         socket: BorrowedFd<'_>,
     ) -> u8 {
         let code = reporting(socket, || {
             user::die_with_shim()?;
             self.enter_namespaces(door)?;
-            let root = self.mount_root(root)?;
-            self.set_up(&mut process, mounts, root, socket)
+            self.set_up(&mut process, brought, socket)
         });
         if code == 0 {
-            last_steps(socket, &process, channel::wait_for_gate);
+            last_steps(socket, &process, |socket| channel::wait_for_gate(socket) && self.may_start(socket));
         }
         code
+    }
+
+    /// Runs the hooks that come last, as the user that the container's command will run as.
+    fn may_start(&self, socket: BorrowedFd<'_>) -> bool {
+        let hooks = &self.spec.hooks.start_container;
+        reporting(socket, || self.subject().run("startContainer", hooks, "created", own_pid())) == 0
     }
 
     fn enter_namespaces(&self, door: &Door) -> Result<(), Error> {
@@ -140,18 +175,22 @@ impl Container<'_> {
     fn set_up(
         &self,
         process: &mut Process<'_>,
-        mounts: Vec<Prepared<'_>>,
-        root: OwnedFd,
+        brought: Brought<'_>,
         socket: BorrowedFd<'_>,
     ) -> Result<(), Error> {
         let (spec, linux) = (self.spec, &self.spec.linux);
+        let root = self.mount_root(brought.root)?;
         let label = process.label()?;
         rustix::process::umask(rustix::fs::Mode::empty());
         let inside = InRoot(root.as_fd());
-        mounts::attach(mounts, inside)?;
+        mounts::attach(brought.mounts, inside)?;
         if !mounts::binds_dev(&spec.mounts) {
             devices::make(inside, &linux.devices)?;
         }
+        if let Some(runner) = brought.runner {
+            runner.pass();
+        }
+        self.subject().run("createContainer", &spec.hooks.create_container, "creating", own_pid())?;
         rootfs::pivot(root.as_fd())?;
         rootfs::propagate(root.as_fd(), &linux.rootfs_propagation)?;
         let terminal = process.terminal()?;
@@ -166,6 +205,11 @@ impl Container<'_> {
         }
         process.settle(terminal, label, socket)
     }
+}
+
+/// As the process itself sees it.
+fn own_pid() -> u32 {
+    rustix::process::getpid().as_raw_nonzero().get().cast_unsigned()
 }
 
 fn name_host(host: &str, domain: &str) -> Result<(), Error> {
@@ -202,7 +246,7 @@ fn stage_exec(request: &ExecRequest<'_>, socket: BorrowedFd<'_>) -> Result<(), E
     place.enter()?;
     let pid = sys::clone_sibling(0, door.directory(), || become_exec(process, &place, &door, socket))
         .at(Step::Process, || "make the process".into())?;
-    channel::send(socket, &Report::Spawned { pid, cgroup: String::new() }, &[]);
+    channel::send(socket, &Report::Spawned { pid, cgroup: String::new(), later: LaterHooks::default() }, &[]);
     Ok(())
 }
 

@@ -5,12 +5,14 @@ pub(crate) mod child;
 pub(crate) mod heap;
 mod link;
 mod mount;
+mod priority;
 mod process;
 mod ready;
 pub(crate) mod seccomp;
 
 pub(crate) use link::bring_up;
 pub(crate) use mount::{MountAttributes, mount_setattr};
+pub(crate) use priority::{SchedAttr, ioprio_set, sched_setattr};
 pub(crate) use process::{
     clone_child, clone_sibling, close_all, exit_quietly_on_children, fork, keep_only, leave, place,
     reset_signals, setns, sleep_for_ever, unshare,

@@ -46,6 +46,10 @@ async fn root_what_plugins_adjust_is_seen_inside() {
             "env": [{"key": "-COLOUR"}, {"key": "COLOUR", "value": "blue"}],
             "linux": {
                 "oom_score_adj": {"value": 700},
+                "io_priority": {"class": 2, "priority": 7},
+                "scheduler": {"policy": 4, "nice": 5},
+                "sysctl": {"kernel.domainname": "from-a-plugin"},
+                "namespaces": [{"type": "uts"}],
                 "resources": {"memory": {"limit": {"value": 50 << 20}}, "cpu": {"shares": {"value": 512}}},
             },
         }),
@@ -88,6 +92,13 @@ async fn root_what_plugins_adjust_is_seen_inside() {
         "640 1:5\n2\n"
     );
     assert_eq!(berth.shell(&container, "cat /proc/1/oom_score_adj").await, "700\n");
+    assert_eq!(berth.shell(&container, "cat /proc/sys/kernel/domainname").await, "from-a-plugin\n");
+    let started = log.told("PostStartContainer", "c").await.all;
+    assert_eq!(
+        scheduling(started["container"]["pid"].as_u64().unwrap()),
+        (5, 3),
+        "SCHED_BATCH, as the kernel counts"
+    );
     let resources = berth.status(&container).await.unwrap().resources.unwrap().linux.unwrap();
     assert_eq!((resources.memory_limit_in_bytes, resources.cpu_shares), (50 << 20, 512));
 
@@ -96,6 +107,13 @@ async fn root_what_plugins_adjust_is_seen_inside() {
     let created = log.told("PostCreateContainer", "c").await.all;
     assert_eq!(created["container"]["annotations"]["plugin.example/first"], "yes", "{created}");
     assert_eq!(created["container"]["linux"]["resources"]["memory"]["limit"]["value"], 50 << 20);
+}
+
+/// Niceness and policy of a process, proc_pid_stat(5).
+fn scheduling(pid: u64) -> (i64, i64) {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
+    let fields: Vec<_> = stat.rsplit(") ").next().unwrap().split(' ').collect();
+    (fields[16].parse().unwrap(), fields[38].parse().unwrap())
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -1,0 +1,150 @@
+//! Programs that the bundle wants run at certain moments (OCI runtime specification, POSIX-platform hooks). A failing one
+//! fails the operation it belongs to; poststop is the exception, for nothing is left to fail.
+//!
+//! ```text
+//! stage --forks--> runner, in the host's namespaces: prestart, createRuntime
+//!   `--clone--> first process: mounts, waits for the runner, createContainer, pivots ... gate ... startContainer, execve
+//! shim ---forks---> poststart when execve has happened, poststop when the container has ended
+//! ```
+//! A hook finds the container's state on its standard input, and what it prints is told when it fails.
+
+mod program;
+
+use super::child;
+use super::error::At;
+use super::{Error, Step, user};
+use crate::spec::{Hook, Spec};
+use crate::sys;
+use rustix::io::retry_on_intr;
+use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, recv, send, socketpair};
+use serde::{Deserialize, Serialize};
+use serde_json::json;
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::Path;
+
+/// Which hooks are to be run when the stage is long gone.
+#[derive(Debug, Clone, Copy, Default, Serialize, Deserialize)]
+pub struct LaterHooks {
+    /// After execve.
+    pub poststart: bool,
+    /// After the end.
+    pub poststop: bool,
+}
+
+/// What hooks are told of the container.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Subject<'a> {
+    pub(super) id: &'a str,
+    pub(super) bundle: &'a Path,
+    pub(super) spec: &'a Spec,
+}
+
+impl Subject<'_> {
+    /// Which hooks come later.
+    pub(super) fn later(&self) -> LaterHooks {
+        let hooks = &self.spec.hooks;
+        LaterHooks { poststart: !hooks.poststart.is_empty(), poststop: !hooks.poststop.is_empty() }
+    }
+
+    /// Runs the hooks of one moment, in order; the first that fails ends it. `pid` is the first process's, 0 without one.
+    pub(super) fn run(&self, when: &str, hooks: &[Hook], status: &str, pid: u32) -> Result<(), Error> {
+        if hooks.is_empty() {
+            return Ok(());
+        }
+        let state = self.state(status, pid);
+        hooks.iter().try_for_each(|hook| program::run(when, hook, state.as_bytes()))
+    }
+
+    /// The state as the specification has it.
+    fn state(&self, status: &str, pid: u32) -> String {
+        let mut state = json!({
+            "ociVersion": self.spec.oci_version,
+            "id": self.id,
+            "status": status,
+            "bundle": self.bundle,
+            "annotations": self.spec.annotations,
+        });
+        if pid != 0 {
+            state["pid"] = pid.into();
+        }
+        state.to_string()
+    }
+}
+
+/// The process that runs the hooks which belong into the namespaces of the runtime: a child of the stage, which lives until
+/// it has ended.
+pub(super) struct Runner {
+    process: OwnedFd,
+    /// The end that the stage and the container's first process share.
+    turnstile: Option<OwnedFd>,
+}
+
+impl Runner {
+    /// Starts it, if there is anything for it to do. What fails in it is given to `report`.
+    pub(super) fn start(
+        subject: Subject<'_>,
+        report: impl Fn(Result<(), Error>) -> u8,
+    ) -> Result<Option<Self>, Error> {
+        let hooks = &subject.spec.hooks;
+        if hooks.prestart.is_empty() && hooks.create_runtime.is_empty() {
+            return Ok(None);
+        }
+        let pair = socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None);
+        let (near, far) = pair.at(Step::Hook, || "make a socket pair".into())?;
+        let mut turnstile = Some(near);
+        let pid = sys::clone_child(0, || {
+            // What others hold of this end, and nothing else, keeps it open.
+            drop(turnstile.take());
+            report(serve(subject, &far))
+        });
+        let pid = pid.at(Step::Hook, || "make a process for the hooks".into())?;
+        Ok(Some(Self { process: child::pidfd_of(pid)?, turnstile }))
+    }
+
+    /// In the container's first process, once all is mounted: waits until the hooks were run.
+    pub(super) fn pass(&self) {
+        let Some(turnstile) = &self.turnstile else { return };
+        let mut go = [0u8];
+        let told = send(turnstile, b"r", SendFlags::NOSIGNAL);
+        let passed =
+            told.is_ok() && retry_on_intr(|| recv(turnstile, &mut go, RecvFlags::empty())) == Ok((1, 1));
+        if !passed {
+            // The runner has said why.
+            sys::leave(1);
+        }
+    }
+
+    /// In the stage: tells which process it is about, and waits for the end of the hooks.
+    pub(super) fn finish(mut self, pid: u32) {
+        if let Some(turnstile) = self.turnstile.take() {
+            // One that is gone has failed, and said so.
+            let _ = send(&turnstile, &pid.to_ne_bytes(), SendFlags::NOSIGNAL);
+        }
+        child::wait(self.process.as_fd());
+    }
+}
+
+/// The whole life of the runner.
+fn serve(subject: Subject<'_>, turnstile: &OwnedFd) -> Result<(), Error> {
+    user::die_with_shim()?;
+    let Some(pid) = arrival(turnstile)? else { return Ok(()) };
+    let hooks = &subject.spec.hooks;
+    subject.run("prestart", &hooks.prestart, "creating", pid)?;
+    subject.run("createRuntime", &hooks.create_runtime, "creating", pid)?;
+    send(turnstile, b"g", SendFlags::NOSIGNAL).map(drop).at(Step::Hook, || "let the container go on".into())
+}
+
+/// Waits for the pid from the stage and for the first process to be ready; `None` when they have failed.
+fn arrival(turnstile: &OwnedFd) -> Result<Option<u32>, Error> {
+    let (mut pid, mut ready) = (None, false);
+    while pid.is_none() || !ready {
+        let mut message = [0u8; 4];
+        let got = retry_on_intr(|| recv(turnstile, &mut message, RecvFlags::empty()));
+        match got.at(Step::Hook, || "wait for the container".into())?.1 {
+            0 => return Ok(None),
+            1 => ready = true,
+            _ => pid = Some(u32::from_ne_bytes(message)),
+        }
+    }
+    Ok(pid)
+}
