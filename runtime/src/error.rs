@@ -4,6 +4,8 @@ use std::{error::Error as StdError, fmt, sync::Arc};
 
 use berth_image::Kind as ImageKind;
 
+use crate::network;
+
 /// What a caller can do about an error. One kind maps to one gRPC code.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Kind {
@@ -146,6 +148,19 @@ pub(crate) fn of_image(step: impl Into<String>, error: berth_image::Error) -> Er
         ImageKind::FailedPrecondition => Kind::FailedPrecondition,
         ImageKind::DataLoss => Kind::DataLoss,
         _ => Kind::Internal,
+    };
+    Error::caused(kind, step, error)
+}
+
+/// What the network could not do; `step` is what it was asked for.
+pub(crate) fn of_network(step: impl Into<String>, error: network::Error) -> Error {
+    let kind = match error.kind() {
+        network::Kind::Invalid => Kind::InvalidArgument,
+        network::Kind::Conflict => Kind::FailedPrecondition,
+        network::Kind::Exhausted => Kind::ResourceExhausted,
+        network::Kind::TimedOut => Kind::DeadlineExceeded,
+        network::Kind::NotReady => Kind::Unavailable,
+        network::Kind::Internal => Kind::Internal,
     };
     Error::caused(kind, step, error)
 }

@@ -284,13 +284,13 @@ impl Container {
         Ok(())
     }
 
-    /// Changes its limits; what is absent stays.
+    /// Changes its limits, all of them or none; what is absent stays.
     pub async fn update(&self, resources: &Resources) -> Result<(), Error> {
         let _turn = self.turn.lock().await;
         if let Phase::Stopped(_) = self.phase() {
             return Err(self.refuse("update"));
         }
-        self.cgroup.apply(resources).map_err(|source| self.cgroup_error("update", source))
+        self.cgroup.update(resources).map_err(|source| self.cgroup_error("update", source))
     }
 
     /// Opens its log file anew; one that is no CRI log has nothing to open.

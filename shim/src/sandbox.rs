@@ -233,6 +233,7 @@ pub fn options(any: Option<&Any>, netns_path: &str) -> Result<PodOptions, Error>
         shm_size: u64::try_from(asked.shm_size).map_err(|_| invalid("shm_size is negative"))?,
         cgroup_path: asked.cgroup_path,
         users: users(&asked.uid_mappings, &asked.gid_mappings)?,
+        create_mount_sources: asked.create_mount_sources,
     })
 }
 

@@ -34,6 +34,11 @@ impl Berth {
         Self::with_network(&own_bridge()).await
     }
 
+    /// The same, with more sections of the configuration.
+    pub async fn start_with(sections: &str) -> Self {
+        Self::with_network(&format!("{}{sections}", own_bridge())).await
+    }
+
     /// The same, with this socket for NRI plugins.
     pub async fn with_nri_socket(socket: &Path) -> Self {
         Self::configured(&own_bridge(), Some(socket)).await
@@ -47,7 +52,8 @@ impl Berth {
         .await
     }
 
-    async fn with_network(network: &str) -> Self {
+    /// With this text as the `[network]` section.
+    pub async fn with_network(network: &str) -> Self {
         Self::configured(network, None).await
     }
 

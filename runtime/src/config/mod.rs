@@ -221,6 +221,8 @@ impl Config {
         let certificate =
             self.streaming.tls_certificate.as_ref().map(|path| ("streaming.tls_certificate", path));
         let key = self.streaming.tls_key.as_ref().map(|path| ("streaming.tls_key", path));
+        let template = self.network.cni.conf_template.as_ref();
+        let template = template.map(|path| ("network.cni.conf_template", path));
         let hosts = self.images.hosts_dirs.iter().map(|path| ("images.hosts_dirs", path));
         fixed
             .into_iter()
@@ -229,6 +231,7 @@ impl Config {
             .chain(shim)
             .chain(certificate)
             .chain(key)
+            .chain(template)
             .chain(hosts)
             .map(|(key, path)| (key, path.as_path()))
     }

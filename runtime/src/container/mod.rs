@@ -281,7 +281,7 @@ impl Containers {
 }
 
 /// Refuses what needs a running process.
-fn must_run(container: &Container) -> Result<()> {
+pub(crate) fn must_run(container: &Container) -> Result<()> {
     match container.state {
         ContainerState::Running { .. } => Ok(()),
         _ => Err(Error::new(Kind::FailedPrecondition, format!("container {} is not running", container.id))),

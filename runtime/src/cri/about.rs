@@ -40,6 +40,11 @@ about! {
     RunPodSandboxResponse.pod_sandbox_id,
     CreateContainerResponse.container_id,
     PullImageResponse.image_ref,
+    UpdatePodSandboxResourcesRequest.pod_sandbox_id,
+    CheckpointContainerRequest.container_id,
+    CheckpointPodRequest.pod_sandbox_id,
+    RestorePodRequest.checkpoint_path,
+    RestorePodResponse.pod_sandbox_id,
 }
 
 /// Requests that only look, and come often, and the field that says at what.
@@ -70,6 +75,9 @@ quiet! {
     StreamPodSandboxesRequest,
     StreamContainersRequest,
     StreamImagesRequest,
+    StreamContainerStatsRequest,
+    StreamPodSandboxStatsRequest,
+    StreamPodSandboxMetricsRequest,
     GetEventsRequest,
     ListImagesRequest,
     ListImagesResponse,
@@ -102,6 +110,10 @@ quiet! {
     ExecResponse,
     AttachResponse,
     PortForwardResponse,
+    UpdateRuntimeConfigResponse,
+    UpdatePodSandboxResourcesResponse,
+    CheckpointContainerResponse,
+    CheckpointPodResponse,
 }
 
 impl About for RunPodSandboxRequest {
@@ -120,6 +132,15 @@ impl About for CreateContainerRequest {
         let metadata = self.config.as_ref().and_then(|config| config.metadata.as_ref());
         let name = metadata.map_or_else(String::new, |m| format!("{} attempt {}", m.name, m.attempt));
         format!("{name} in {}", self.pod_sandbox_id)
+    }
+}
+
+impl About for UpdateRuntimeConfigRequest {
+    const LOUD: bool = true;
+
+    fn about(&self) -> String {
+        let network = self.runtime_config.as_ref().and_then(|config| config.network_config.as_ref());
+        network.map(|network| network.pod_cidr.clone()).unwrap_or_default()
     }
 }
 

@@ -104,11 +104,6 @@ impl<A> Streamed<A> {
     }
 }
 
-/// Refuses a call that has no code behind it yet.
-pub(super) fn not_built<A>(method: &'static str) -> Result<Response<A>, Status> {
-    Err(status(&Error::new(Kind::Unimplemented, format!("{method} is not built yet"))))
-}
-
 /// `future`, or the limit once that has passed.
 async fn within<T>(limit: Option<Duration>, future: impl Future<Output = T>) -> Result<T, Duration> {
     match limit {

@@ -1,4 +1,5 @@
-//! Checkpoints of containers and pods.
+//! Checkpoints of containers and pods. Nothing here can make or read one yet: a request is checked as it will be then,
+//! and refused for what is missing. No file is touched.
 
 use berth_cri::v1::{
     CheckpointContainerRequest, CheckpointContainerResponse, CheckpointPodRequest, CheckpointPodResponse,
@@ -6,25 +7,56 @@ use berth_cri::v1::{
 };
 use tonic::{Request, Response, Status};
 
-use super::{Cri, call::not_built};
+use super::{Cri, call::answer, request};
+use crate::{
+    container::must_run,
+    error::{Error, Kind, Result},
+};
 
 pub(super) async fn checkpoint_container(
-    _: &Cri,
-    _: Request<CheckpointContainerRequest>,
+    cri: &Cri,
+    request: Request<CheckpointContainerRequest>,
 ) -> Result<Response<CheckpointContainerResponse>, Status> {
-    not_built("CheckpointContainer")
+    answer("CheckpointContainer", request, async |request| {
+        let id = request::checkpoint_container(request)?;
+        must_run(&*cri.runtime.containers.get(&id)?)?;
+        Err(no_criu())
+    })
+    .await
 }
 
 pub(super) async fn checkpoint_pod(
-    _: &Cri,
-    _: Request<CheckpointPodRequest>,
+    cri: &Cri,
+    request: Request<CheckpointPodRequest>,
 ) -> Result<Response<CheckpointPodResponse>, Status> {
-    not_built("CheckpointPod")
+    answer("CheckpointPod", request, async |request| {
+        let (id, containers) = request::checkpoint_pod(request)?;
+        let pod = cri.runtime.pods.get(&id)?;
+        for id in containers {
+            let container = cri.runtime.containers.get(&id)?;
+            if container.pod_id != pod.id {
+                let text = format!("container {id:?} is not of pod {}", pod.id);
+                return Err(Error::new(Kind::InvalidArgument, text));
+            }
+            must_run(&container)?;
+        }
+        Err(no_criu())
+    })
+    .await
 }
 
 pub(super) async fn restore_pod(
-    _: &Cri,
-    _: Request<RestorePodRequest>,
+    cri: &Cri,
+    request: Request<RestorePodRequest>,
 ) -> Result<Response<RestorePodResponse>, Status> {
-    not_built("RestorePod")
+    answer("RestorePod", request, async |request| {
+        cri.runtime.pods.check_handler(&request::restore_pod(request)?.handler)?;
+        Err(no_criu())
+    })
+    .await
+}
+
+fn no_criu() -> Error {
+    let text = "checkpoints are made and restored with CRIU, which this build of Berth has no support for";
+    Error::new(Kind::FailedPrecondition, text)
 }

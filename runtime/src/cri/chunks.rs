@@ -13,10 +13,7 @@ use futures::stream::{self, Stream};
 use prost::Message;
 use tonic::{Request, Response, Status, codegen::BoxStream};
 
-use super::{
-    Cri,
-    call::{answer_stream, not_built},
-};
+use super::{Cri, call::answer_stream, metrics, stats};
 use crate::error::Result;
 
 /// Encoded bytes of items after which a part is full. A single item may be longer.
@@ -53,24 +50,38 @@ pub(super) async fn stream_images(
 }
 
 pub(super) async fn stream_container_stats(
-    _: &Cri,
-    _: Request<StreamContainerStatsRequest>,
+    cri: &Cri,
+    request: Request<StreamContainerStatsRequest>,
 ) -> Result<Response<BoxStream<StreamContainerStatsResponse>>, Status> {
-    not_built("StreamContainerStats")
+    answer_stream("StreamContainerStats", request, async |request| {
+        let all = stats::of_containers(cri, request.filter).await?;
+        Ok(parts(all.into_iter(), |container_stats| StreamContainerStatsResponse { container_stats }))
+    })
+    .await
 }
 
 pub(super) async fn stream_pod_sandbox_stats(
-    _: &Cri,
-    _: Request<StreamPodSandboxStatsRequest>,
+    cri: &Cri,
+    request: Request<StreamPodSandboxStatsRequest>,
 ) -> Result<Response<BoxStream<StreamPodSandboxStatsResponse>>, Status> {
-    not_built("StreamPodSandboxStats")
+    answer_stream("StreamPodSandboxStats", request, async |request| {
+        let all = stats::of_pods(cri, request.filter).await?;
+        Ok(parts(all.into_iter(), |pod_sandbox_stats| StreamPodSandboxStatsResponse { pod_sandbox_stats }))
+    })
+    .await
 }
 
 pub(super) async fn stream_pod_sandbox_metrics(
-    _: &Cri,
-    _: Request<StreamPodSandboxMetricsRequest>,
+    cri: &Cri,
+    request: Request<StreamPodSandboxMetricsRequest>,
 ) -> Result<Response<BoxStream<StreamPodSandboxMetricsResponse>>, Status> {
-    not_built("StreamPodSandboxMetrics")
+    answer_stream("StreamPodSandboxMetrics", request, async |_| {
+        let all = metrics::of_pods(cri).await?;
+        Ok(parts(all.into_iter(), |pod_sandbox_metrics| StreamPodSandboxMetricsResponse {
+            pod_sandbox_metrics,
+        }))
+    })
+    .await
 }
 
 /// Messages that hold each of `items` once and in order, at least one each; none when there are no items.

@@ -13,7 +13,7 @@ use berth_cri::v1::{
 use tonic::{Request, Response, Status};
 
 use self::{family::Family, of_container::Seen};
-use super::{Cri, call::answer};
+use super::{Cri, call::answer, list::in_one_message};
 use crate::{
     error::Result,
     identity,
@@ -38,7 +38,8 @@ pub(super) async fn list_pod_sandbox_metrics(
     request: Request<ListPodSandboxMetricsRequest>,
 ) -> Result<Response<ListPodSandboxMetricsResponse>, Status> {
     answer("ListPodSandboxMetrics", request, async |_| {
-        Ok(ListPodSandboxMetricsResponse { pod_metrics: of_pods(cri).await? })
+        let pod_metrics = of_pods(cri).await?;
+        in_one_message(ListPodSandboxMetricsResponse { pod_metrics }, "StreamPodSandboxMetrics")
     })
     .await
 }

@@ -6,18 +6,36 @@ use berth_cri::v1::{
 };
 use tonic::{Request, Response, Status};
 
-use super::{Cri, call::not_built};
+use super::{Cri, call::complete, request};
+use crate::error::of_network;
 
+/// Fine when no addresses are told.
 pub(super) async fn update_runtime_config(
-    _: &Cri,
-    _: Request<UpdateRuntimeConfigRequest>,
+    cri: &Cri,
+    request: Request<UpdateRuntimeConfigRequest>,
 ) -> Result<Response<UpdateRuntimeConfigResponse>, Status> {
-    not_built("UpdateRuntimeConfig")
+    let network = cri.runtime.network.clone();
+    complete("UpdateRuntimeConfig", request, async move |request| {
+        let ranges = request::pod_ranges(request)?;
+        if !ranges.is_empty() {
+            let used = network.use_ranges(&ranges).await;
+            used.map_err(|error| of_network("make the network's configuration", error))?;
+        }
+        Ok(UpdateRuntimeConfigResponse {})
+    })
+    .await
 }
 
+/// Kubelet has changed the pod's cgroup before it tells; what is left is to remember it.
 pub(super) async fn update_pod_sandbox_resources(
-    _: &Cri,
-    _: Request<UpdatePodSandboxResourcesRequest>,
+    cri: &Cri,
+    request: Request<UpdatePodSandboxResourcesRequest>,
 ) -> Result<Response<UpdatePodSandboxResourcesResponse>, Status> {
-    not_built("UpdatePodSandboxResources")
+    let pods = cri.runtime.pods.clone();
+    complete("UpdatePodSandboxResources", request, async move |request| {
+        let (id, overhead, resources) = request::pod_resources(request)?;
+        pods.update(&id, overhead, resources).await?;
+        Ok(UpdatePodSandboxResourcesResponse {})
+    })
+    .await
 }

@@ -12,6 +12,7 @@ use super::{
     Cri,
     call::answer,
     filter::{ContainerFilter, PodFilter},
+    list::in_one_message,
     reply, request,
 };
 use crate::{error::Result, pod::PodState};
@@ -33,7 +34,8 @@ pub(super) async fn list_container_stats(
     request: Request<ListContainerStatsRequest>,
 ) -> Result<Response<ListContainerStatsResponse>, Status> {
     answer("ListContainerStats", request, async |request| {
-        Ok(ListContainerStatsResponse { stats: of_containers(cri, request.filter).await? })
+        let stats = of_containers(cri, request.filter).await?;
+        in_one_message(ListContainerStatsResponse { stats }, "StreamContainerStats")
     })
     .await
 }
@@ -55,7 +57,8 @@ pub(super) async fn list_pod_sandbox_stats(
     request: Request<ListPodSandboxStatsRequest>,
 ) -> Result<Response<ListPodSandboxStatsResponse>, Status> {
     answer("ListPodSandboxStats", request, async |request| {
-        Ok(ListPodSandboxStatsResponse { stats: of_pods(cri, request.filter).await? })
+        let stats = of_pods(cri, request.filter).await?;
+        in_one_message(ListPodSandboxStatsResponse { stats }, "StreamPodSandboxStats")
     })
     .await
 }

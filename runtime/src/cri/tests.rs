@@ -112,28 +112,6 @@ async fn an_unknown_runtime_handler_is_refused() {
 }
 
 #[tokio::test]
-async fn calls_that_are_not_built_name_themselves() {
-    let (cri, _directory) = cri().await;
-    macro_rules! refused {
-        ($($call:ident $name:literal),+ $(,)?) => {
-            $(let status = cri.$call(request()).await.err().expect($name);
-            assert_eq!(status.code(), Code::Unimplemented, $name);
-            assert!(status.message().starts_with(concat!($name, " ")), "{}", status.message());)+
-        };
-    }
-    refused! {
-        stream_container_stats "StreamContainerStats",
-        stream_pod_sandbox_stats "StreamPodSandboxStats",
-        stream_pod_sandbox_metrics "StreamPodSandboxMetrics",
-        update_runtime_config "UpdateRuntimeConfig",
-        update_pod_sandbox_resources "UpdatePodSandboxResources",
-        checkpoint_container "CheckpointContainer",
-        checkpoint_pod "CheckpointPod",
-        restore_pod "RestorePod",
-    }
-}
-
-#[tokio::test]
 async fn streams_of_what_is_not_there_are_not_found() {
     let (cri, _directory) = cri().await;
     let container_id = "1".repeat(64);

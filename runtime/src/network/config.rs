@@ -45,6 +45,10 @@ pub struct CniConfig {
     pub bin_dirs: Vec<PathBuf>,
     /// Where results are kept so that DEL works after a restart; empty means `<root>/cni`.
     pub cache_dir: PathBuf,
+    /// Filled in with the node's pod addresses when kubelet tells them, and written to `conf_dir` as
+    /// `10-berth-net.conflist` unless there is a network already; in the form of containerd's `conf_template`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub conf_template: Option<PathBuf>,
     /// A plugin that runs longer is killed with everything it started.
     pub plugin_timeout_seconds: u64,
     /// To how many networks a pod is attached: the first is `eth0`, the next `eth1`, and so on.
@@ -84,6 +88,7 @@ impl Default for CniConfig {
             conf_dir: "/etc/cni/net.d".into(),
             bin_dirs: vec!["/opt/cni/bin".into(), "/usr/lib/cni".into()],
             cache_dir: PathBuf::new(),
+            conf_template: None,
             plugin_timeout_seconds: 30,
             max_conf_num: 1,
         }

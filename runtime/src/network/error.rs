@@ -66,6 +66,14 @@ pub enum Error {
         /// Why that could not be undone.
         undo: Box<Error>,
     },
+    /// The template of a network configuration makes no network.
+    #[error("template {} of a network configuration: {why}", path.display())]
+    Template {
+        /// The template.
+        path: PathBuf,
+        /// What is wrong with it.
+        why: String,
+    },
     /// A file or directory of the network's own could not be used.
     #[error("{step} {path:?}")]
     File {
@@ -208,7 +216,7 @@ pub struct NotReady {
 pub enum Kind {
     /// What was asked for is wrong; asking again will not help.
     Invalid,
-    /// Something else holds what was asked for.
+    /// Something else holds what was asked for, or something else has to be put right first.
     Conflict,
     /// Nothing is left to hand out.
     Exhausted,
@@ -232,7 +240,7 @@ impl Error {
         match self {
             Error::NotReady(_) => Kind::NotReady,
             Error::InvalidConfig { .. } | Error::InvalidPod { .. } => Kind::Invalid,
-            Error::PortTaken { .. } => Kind::Conflict,
+            Error::PortTaken { .. } | Error::Template { .. } => Kind::Conflict,
             Error::Exhausted { .. } => Kind::Exhausted,
             Error::Plugin { failure, .. } => failure.kind(),
             Error::Undo { attach, .. } => attach.kind(),

@@ -12,6 +12,7 @@
 
 mod bandwidth;
 mod bridge;
+mod cidr;
 mod cni;
 mod config;
 mod error;
@@ -29,6 +30,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 pub use bandwidth::Bandwidth;
+pub use cidr::Cidr;
 pub use config::{BridgeConfig, CniConfig, Config, Provider};
 pub use error::{Error, Kind, NotReady, PluginFailure};
 pub use pod::{Attachment, Dns, Interface, IpRange, PodNetwork, PortMapping, Protocol};
@@ -142,6 +144,21 @@ impl Network {
         match &self.backend {
             Backend::Cni(_) => Ok(()),
             Backend::Bridge(bridge) => bridge.teardown().await,
+        }
+    }
+
+    /// Takes the ranges of addresses that the node's pods have, the main one first. With CNI they fill in the
+    /// configured template, unless there is a network already; the built-in network keeps the subnet it is configured
+    /// with.
+    pub async fn use_ranges(&self, ranges: &[Cidr]) -> Result<(), Error> {
+        match &self.backend {
+            Backend::Cni(cni) => cni.use_ranges(ranges).await,
+            Backend::Bridge(_) => {
+                tracing::info!(
+                    "the built-in network keeps its subnet: the node's pod addresses are not used"
+                );
+                Ok(())
+            }
         }
     }
 

@@ -1,8 +1,10 @@
-//! What a pod is asked to be: parsed once at the border, never changed afterwards, kept in the state as it is.
+//! What a pod is asked to be: parsed once at the border, never changed afterwards (resources apart), kept in the state as it is.
 
 use std::{collections::BTreeMap, net::IpAddr, path::PathBuf};
 
 use serde::{Deserialize, Serialize};
+
+use crate::container::config::Resources;
 
 /// Who the pod is to its caller. The four together name one pod: running the same metadata twice gives the same pod.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
@@ -44,6 +46,12 @@ pub struct PodConfig {
     pub namespaces: Namespaces,
     /// Whether it may hold privileged containers.
     pub privileged: bool,
+    /// What the pod itself takes besides its containers, as last told. The caller limits the pod's cgroup, not we.
+    #[serde(default)]
+    pub overhead: Resources,
+    /// What its containers may take together, as last told. The caller limits the pod's cgroup, not we.
+    #[serde(default)]
+    pub resources: Resources,
 }
 
 /// The nameservers of a pod.

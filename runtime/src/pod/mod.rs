@@ -182,17 +182,36 @@ impl Pods {
         dial::dial(&*self.get(id)?, port).await
     }
 
-    /// Tells plugins of what a pod may use from now on. Its cgroup is the caller's, who has changed it already.
+    /// Refuses a runtime handler that no pod could be run with.
+    pub fn check_handler(&self, handler: &str) -> Result<()> {
+        self.shared.check_handler(handler)
+    }
+
+    /// Remembers what the pod may take together, and what it takes besides its containers, where told, and tells
+    /// plugins of it. Its cgroup is the caller's, who has changed it already.
     ///
     /// # Errors
     ///
-    /// What a plugin has against it.
-    pub async fn update(&self, id: &str, overhead: Resources, resources: Resources) -> Result<()> {
+    /// What a plugin has against it; nothing is remembered then.
+    pub async fn update(
+        &self,
+        id: &str,
+        overhead: Option<Resources>,
+        resources: Option<Resources>,
+    ) -> Result<()> {
         let (shared, entry) = (Arc::clone(&self.shared), self.shared.pods.find(id)?);
         to_its_end(async move {
             let _turn = entry.turn().await;
-            events::update_pod(&shared, &entry.get(), &overhead, &resources).await?;
-            events::pod_updated(&shared, &entry.get()).await;
+            let pod = entry.get();
+            let overhead = overhead.unwrap_or_else(|| pod.config.overhead.clone());
+            let resources = resources.unwrap_or_else(|| pod.config.resources.clone());
+            events::update_pod(&shared, &pod, &overhead, &resources).await?;
+            let told = |pod: &Pod| {
+                let config = PodConfig { overhead, resources, ..pod.config.clone() };
+                Pod { config, ..pod.clone() }
+            };
+            let pod = entry.change(&shared.state, told).await?;
+            events::pod_updated(&shared, &pod).await;
             Ok(())
         })
         .await

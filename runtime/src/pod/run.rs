@@ -15,8 +15,8 @@ use super::{
     existing, files_of, step, stop, sysctls,
 };
 use crate::{
-    error::{During, Error, Kind, Result},
-    identity, network,
+    error::{During, Error, Kind, Result, of_network},
+    identity,
     nri::{Announced, events},
     progress,
     runtime::Shared,
@@ -125,6 +125,7 @@ fn request(shared: &Shared, pod: &Pod, bundle: &Path) -> SandboxRequest {
             cgroup_path: pod.cgroup.clone(),
             uid_mappings: namespaces.users.iter().map(|users| mapping(users.uids)).collect(),
             gid_mappings: namespaces.users.iter().map(|users| mapping(users.gids)).collect(),
+            create_mount_sources: true,
             ..SandboxOptions::default()
         },
     }
@@ -139,8 +140,7 @@ async fn attach(shared: &Shared, pod: &mut Pod) -> Result<()> {
     let Some(network) = pod.network() else { return Ok(()) };
     progress::at("attach to the network");
     let attached = shared.network.attach(&network).await;
-    pod.attachment =
-        Some(attached.map_err(|error| Error::caused(kind_of(&error), "attach to the network", error))?);
+    pod.attachment = Some(attached.map_err(|error| of_network("attach to the network", error))?);
     Ok(())
 }
 
@@ -157,15 +157,4 @@ async fn publish(shared: &Arc<Shared>, mut pod: Pod, shim: Shim, announced: Anno
     announced.kept();
     watch::pod(shared, entry, shim);
     Ok(id)
-}
-
-pub(super) fn kind_of(error: &network::Error) -> Kind {
-    match error.kind() {
-        network::Kind::Invalid => Kind::InvalidArgument,
-        network::Kind::Conflict => Kind::FailedPrecondition,
-        network::Kind::Exhausted => Kind::ResourceExhausted,
-        network::Kind::TimedOut => Kind::DeadlineExceeded,
-        network::Kind::NotReady => Kind::Unavailable,
-        network::Kind::Internal => Kind::Internal,
-    }
 }

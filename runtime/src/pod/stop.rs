@@ -4,10 +4,10 @@ use std::{sync::Arc, time::Duration};
 
 use tokio::time::timeout;
 
-use super::{Pod, PodState, run::kind_of, step};
+use super::{Pod, PodState, step};
 use crate::{
     container::{self, Container},
-    error::{Error, Kind, Result},
+    error::{Error, Kind, Result, of_network},
     flights::to_its_end,
     layout::remove_directory,
     nri::events,
@@ -107,7 +107,7 @@ async fn detach(shared: &Shared, pod: &Pod) -> Result<()> {
     let Some(network) = pod.network() else { return Ok(()) };
     progress::at("detach from the network");
     let detached = shared.network.detach(&network, pod.attachment.as_ref()).await;
-    detached.map_err(|error| Error::caused(kind_of(&error), "detach from the network", error))
+    detached.map_err(|error| of_network("detach from the network", error))
 }
 
 /// Takes back whatever was made of a pod that did not become ready, as far as it can be.

@@ -7,6 +7,7 @@ mod hierarchy;
 mod stats;
 mod v1;
 mod v2;
+mod writes;
 
 pub use stats::{CpuStats, MemoryStats, PidsStats, Stats};
 
@@ -18,6 +19,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use std::io::ErrorKind;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Component, Path, PathBuf};
+use writes::Writes;
 
 /// Why a cgroup operation failed.
 #[derive(Debug, thiserror::Error)]
@@ -73,7 +75,7 @@ impl Cgroup {
             let source = ErrorKind::InvalidInput.into();
             return Err(Error { action: "use as cgroupsPath".into(), path: path.into(), source });
         }
-        group.make().and_then(|()| group.apply(resources)).inspect_err(|_| {
+        group.make().and_then(|()| group.apply(resources, &mut Writes::for_good())).inspect_err(|_| {
             let _ = group.remove();
         })?;
         Ok(group)
@@ -115,11 +117,20 @@ impl Cgroup {
         }
     }
 
-    /// Changes limits of a live group; what is absent stays.
-    pub fn apply(&self, resources: &Resources) -> Result<(), Error> {
+    /// Changes limits of a live group, all of them or none; what is absent stays. Device rules cannot be taken back.
+    pub fn update(&self, resources: &Resources) -> Result<(), Error> {
+        let mut writes = Writes::until_put_back();
+        let Err(error) = self.apply(resources, &mut writes) else { return Ok(()) };
+        match writes.put_back() {
+            Ok(()) => Err(error),
+            Err(left) => Err(Error { action: format!("{error}; and then {}", left.action), ..left }),
+        }
+    }
+
+    fn apply(&self, resources: &Resources, writes: &mut Writes) -> Result<(), Error> {
         match layout() {
-            Layout::V1(_) => self.v1().apply(resources),
-            Layout::V2(root) => v2::apply(&root.join(&self.path), resources),
+            Layout::V1(_) => self.v1().apply(resources, writes),
+            Layout::V2(root) => v2::apply(&root.join(&self.path), resources, writes),
         }
     }
 

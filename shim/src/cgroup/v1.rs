@@ -2,6 +2,7 @@
 
 use super::files::{make, number, read, write};
 use super::hierarchy::Hierarchy;
+use super::writes::Writes;
 use super::{Error, devices};
 use crate::spec::{Cpu, DeviceRule, Memory, Resources};
 use std::io::ErrorKind;
@@ -39,27 +40,27 @@ impl Group<'_> {
         })
     }
 
-    pub(super) fn apply(&self, resources: &Resources) -> Result<(), Error> {
+    pub(super) fn apply(&self, resources: &Resources, writes: &mut Writes) -> Result<(), Error> {
         if !resources.devices.is_empty() {
             allow_devices(&self.required("devices")?, &resources.devices)?;
         }
         if let Some(memory) = &resources.memory {
-            limit_memory(&self.required("memory")?, memory)?;
+            limit_memory(&self.required("memory")?, memory, writes)?;
         }
         if let Some(cpu) = &resources.cpu {
-            self.limit_cpu(cpu)?;
+            self.limit_cpu(cpu, writes)?;
         }
         if let Some(pids) = &resources.pids {
             let limit = if pids.limit > 0 { pids.limit.to_string() } else { "max".into() };
-            write(&self.required("pids")?, "pids.max", &limit)?;
+            writes.write(&self.required("pids")?, "pids.max", &limit)?;
         }
-        self.limit_others(resources)
+        self.limit_others(resources, writes)
     }
 
-    fn limit_cpu(&self, cpu: &Cpu) -> Result<(), Error> {
+    fn limit_cpu(&self, cpu: &Cpu, writes: &mut Writes) -> Result<(), Error> {
         for (file, value) in [("cpuset.cpus", &cpu.cpus), ("cpuset.mems", &cpu.mems)] {
             if !value.is_empty() {
-                write(&self.required("cpuset")?, file, value)?;
+                writes.write(&self.required("cpuset")?, file, value)?;
             }
         }
         let time = [
@@ -69,25 +70,25 @@ impl Group<'_> {
             cpu.burst.is_some(),
             cpu.idle.is_some(),
         ];
-        if time.contains(&true) { limit_cpu_time(&self.required("cpu")?, cpu) } else { Ok(()) }
+        if time.contains(&true) { limit_cpu_time(&self.required("cpu")?, cpu, writes) } else { Ok(()) }
     }
 
-    fn limit_others(&self, resources: &Resources) -> Result<(), Error> {
+    fn limit_others(&self, resources: &Resources, writes: &mut Writes) -> Result<(), Error> {
         for limit in &resources.hugepage_limits {
             // Without the controller nobody is given huge pages to count, which a limit of 0 asks for anyway.
             if limit.limit == 0 && self.directory("hugetlb").is_none() {
                 continue;
             }
             let file = format!("hugetlb.{}.limit_in_bytes", limit.page_size);
-            write(&self.required("hugetlb")?, &file, &limit.limit.to_string())?;
+            writes.write(&self.required("hugetlb")?, &file, &limit.limit.to_string())?;
         }
         if let Some(weight) =
             resources.block_io.as_ref().and_then(|io| io.weight).filter(|weight| *weight > 0)
         {
             let directory = self.required("blkio")?;
             let weight = weight.to_string();
-            write(&directory, "blkio.weight", &weight)
-                .or_else(|_| write(&directory, "blkio.bfq.weight", &weight))?;
+            let own = writes.write(&directory, "blkio.weight", &weight);
+            own.or_else(|_| writes.write(&directory, "blkio.bfq.weight", &weight))?;
         }
         if let Some(file) = resources.unified.keys().next() {
             let source = ErrorKind::Unsupported.into();
@@ -112,7 +113,7 @@ fn inherit_cpuset(directory: &Path) -> Result<(), Error> {
 }
 
 /// Memory alone may never be allowed more than memory and swap together: which of the two goes first depends on the direction.
-fn limit_memory(directory: &Path, memory: &Memory) -> Result<(), Error> {
+fn limit_memory(directory: &Path, memory: &Memory, writes: &mut Writes) -> Result<(), Error> {
     const LIMIT: &str = "memory.limit_in_bytes";
     const TOGETHER: &str = "memory.memsw.limit_in_bytes";
     let together = number(directory, TOGETHER);
@@ -120,16 +121,16 @@ fn limit_memory(directory: &Path, memory: &Memory) -> Result<(), Error> {
     // Without swap accounting there is no such file, and swap cannot be limited.
     let swap = memory.swap.filter(|swap| *swap != 0).or(raised_with_limit).filter(|_| together.is_some());
     let raise = swap.is_some_and(|swap| above(swap, together));
-    let mut writes = vec![(LIMIT, memory.limit.filter(|limit| *limit != 0)), (TOGETHER, swap)];
+    let mut values = vec![(LIMIT, memory.limit.filter(|limit| *limit != 0)), (TOGETHER, swap)];
     if raise {
-        writes.reverse();
+        values.reverse();
     }
-    writes.push(("memory.soft_limit_in_bytes", memory.reservation.filter(|limit| *limit != 0)));
-    writes.push(("memory.swappiness", memory.swappiness.map(|value| value as i64)));
-    writes.push(("memory.oom_control", memory.disable_oom_killer.filter(|disable| *disable).map(i64::from)));
-    for (file, value) in writes {
+    values.push(("memory.soft_limit_in_bytes", memory.reservation.filter(|limit| *limit != 0)));
+    values.push(("memory.swappiness", memory.swappiness.map(|value| value as i64)));
+    values.push(("memory.oom_control", memory.disable_oom_killer.filter(|disable| *disable).map(i64::from)));
+    for (file, value) in values {
         if let Some(value) = value {
-            write(directory, file, &value.to_string())?;
+            writes.write(directory, file, &value.to_string())?;
         }
     }
     Ok(())
@@ -139,9 +140,9 @@ fn above(limit: i64, current: Option<u64>) -> bool {
     current.is_some_and(|current| u64::try_from(limit).unwrap_or(u64::MAX) > current)
 }
 
-fn limit_cpu_time(directory: &Path, cpu: &Cpu) -> Result<(), Error> {
-    let set = |file: &str, value: Option<i64>| match value {
-        Some(value) => write(directory, file, &value.to_string()),
+fn limit_cpu_time(directory: &Path, cpu: &Cpu, writes: &mut Writes) -> Result<(), Error> {
+    let mut set = |file: &str, value: Option<i64>| match value {
+        Some(value) => writes.write(directory, file, &value.to_string()),
         None => Ok(()),
     };
     set("cpu.idle", cpu.idle)?;

@@ -1,6 +1,7 @@
 //! Limits in the one hierarchy of v2.
 
 use super::files::{make, read, write};
+use super::writes::Writes;
 use super::{Error, device_program, devices};
 use crate::spec::{Cpu, DeviceRule, Memory, Resources};
 use std::fs::File;
@@ -28,35 +29,35 @@ fn pass_controllers_on(group: &Path) -> Result<(), Error> {
 }
 
 /// Sets the limits.
-pub(super) fn apply(group: &Path, resources: &Resources) -> Result<(), Error> {
+pub(super) fn apply(group: &Path, resources: &Resources, writes: &mut Writes) -> Result<(), Error> {
     if !resources.devices.is_empty() {
         allow_devices(group, &resources.devices)?;
     }
-    let mut writes = Vec::new();
+    let mut values = Vec::new();
     if let Some(memory) = &resources.memory {
-        memory_limits(memory, &mut writes);
+        memory_limits(memory, &mut values);
     }
     if let Some(cpu) = &resources.cpu {
-        cpu_limits(group, cpu, &mut writes);
+        cpu_limits(group, cpu, &mut values);
     }
     if let Some(pids) = &resources.pids {
-        writes.push(("pids.max".into(), limit(if pids.limit > 0 { pids.limit } else { -1 })));
+        values.push(("pids.max".into(), limit(if pids.limit > 0 { pids.limit } else { -1 })));
     }
     for huge in &resources.hugepage_limits {
         let file = format!("hugetlb.{}.max", huge.page_size);
         if huge.limit > 0 || group.join(&file).exists() {
-            writes.push((file, huge.limit.to_string()));
+            values.push((file, huge.limit.to_string()));
         }
     }
-    writes.extend(resources.unified.iter().map(|(file, value)| (file.clone(), value.clone())));
-    for (file, value) in writes {
+    values.extend(resources.unified.iter().map(|(file, value)| (file.clone(), value.clone())));
+    for (file, value) in values {
         if file.contains('/') {
             let source = ErrorKind::InvalidInput.into();
             return Err(Error { action: "set unified".into(), path: file.into(), source });
         }
-        write(group, &file, &value)?;
+        writes.write(group, &file, &value)?;
     }
-    set_io_weight(group, resources)
+    set_io_weight(group, resources, writes)
 }
 
 fn allow_devices(group: &Path, rules: &[DeviceRule]) -> Result<(), Error> {
@@ -120,16 +121,16 @@ fn weight(shares: u64) -> u64 {
     1 + (shares.clamp(2, 262_144) - 2) * 9999 / 262_142
 }
 
-fn set_io_weight(group: &Path, resources: &Resources) -> Result<(), Error> {
+fn set_io_weight(group: &Path, resources: &Resources, writes: &mut Writes) -> Result<(), Error> {
     let Some(weight) = resources.block_io.as_ref().and_then(|io| io.weight).filter(|weight| *weight > 0)
     else {
         return Ok(());
     };
-    if write(group, "io.bfq.weight", &weight.to_string()).is_ok() {
+    if writes.write(group, "io.bfq.weight", &weight.to_string()).is_ok() {
         return Ok(());
     }
     let scaled = 1 + (u64::from(weight.clamp(10, 1000)) - 10) * 9999 / 990;
-    write(group, "io.weight", &scaled.to_string())
+    writes.write(group, "io.weight", &scaled.to_string())
 }
 
 #[cfg(test)]

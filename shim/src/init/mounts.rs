@@ -12,7 +12,9 @@ use crate::spec;
 use crate::sys;
 use rustix::fs::fstat;
 use rustix::io::Errno;
+use std::fs::DirBuilder;
 use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::fs::DirBuilderExt;
 use std::path::Path;
 
 /// A mount that is ready to be attached, or all that is needed to make it.
@@ -68,7 +70,7 @@ fn prepare_one<'a>(mount: &'a spec::Mount, sources: Sources<'_>) -> Result<Prepa
         "cgroup" | "cgroup2" => cgroups(mount, &options, sources.cgroup)?,
         "overlay" => Content::Tree(rootfs::overlay(&mount.options, sources.user)?),
         _ if options.bind.is_some() || matches!(mount.kind.as_str(), "bind" | "") => {
-            Content::Tree(bind(mount, &options, sources.user)?)
+            Content::Tree(bind(mount, &options, sources)?)
         }
         _ if options.idmap.is_some() || has_mappings(mount) => {
             let reason = format!("ids of {:?} at {:?} mapped", mount.kind, mount.destination);
@@ -83,13 +85,29 @@ fn prepare_one<'a>(mount: &'a spec::Mount, sources: Sources<'_>) -> Result<Prepa
     Ok(Prepared { mount, options, content })
 }
 
-fn bind(mount: &spec::Mount, options: &Options, user: Option<&UserNamespace>) -> Result<OwnedFd, Error> {
-    let tree = filesystem::copy(Path::new(&mount.source), options.bind.unwrap_or(true));
+fn bind(mount: &spec::Mount, options: &Options, sources: Sources<'_>) -> Result<OwnedFd, Error> {
+    let copy = || filesystem::copy(Path::new(&mount.source), options.bind.unwrap_or(true));
+    let tree = match copy() {
+        Err(Errno::NOENT) if sources.pod.creates_mount_sources => {
+            make_source(mount)?;
+            copy()
+        }
+        other => other,
+    };
     let tree = bound(tree.map_err(|cause| no_source(mount, cause))?, mount, options)?;
     if options.idmap.is_some() || has_mappings(mount) {
-        map_ids(&tree, mount, options.idmap.unwrap_or(false), user)?;
+        map_ids(&tree, mount, options.idmap.unwrap_or(false), sources.user)?;
     }
     Ok(tree)
+}
+
+/// A directory with those above it. Here, where a file system that hangs holds up nothing but this container.
+fn make_source(mount: &spec::Mount) -> Result<(), Error> {
+    let made = DirBuilder::new().recursive(true).mode(0o755).create(&mount.source);
+    made.map_err(|cause| match Errno::from_io_error(&cause) {
+        Some(cause) => no_source(mount, cause),
+        None => Error::invalid(Step::Mount, format!("source {:?}: {cause}", mount.source)),
+    })
 }
 
 fn has_mappings(mount: &spec::Mount) -> bool {

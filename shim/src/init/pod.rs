@@ -43,6 +43,8 @@ pub struct PodOptions {
     pub cgroup_path: String,
     /// A user namespace of its own, to which its other namespaces belong; `None`: the host's.
     pub users: Option<IdMappings>,
+    /// Whether a directory is made where the source of a bind mount is missing on the host.
+    pub create_mount_sources: bool,
 }
 
 /// A pod's namespaces, kept alive by open descriptors. Dropping it does not undo the pin: call [`PodNamespaces::destroy`].
@@ -55,6 +57,7 @@ pub struct PodNamespaces {
     /// A mount namespace whose root is the pod's `/dev/shm`.
     pub(super) shm: Option<OwnedFd>,
     init: Option<PodInit>,
+    pub(super) creates_mount_sources: bool,
     /// Only where this pod made the namespace.
     pinned: Option<PathBuf>,
     cgroup: Option<Cgroup>,
@@ -93,6 +96,7 @@ impl PodNamespaces {
     }
 
     fn fill(&mut self, options: &PodOptions) -> Result<(), Error> {
+        self.creates_mount_sources = options.create_mount_sources;
         let netns = if options.host_network { None } else { Some(NetworkPlan::of(options)?) };
         if let Some(NetworkPlan::New(path)) = &netns {
             self.pinned = Some(path.clone());

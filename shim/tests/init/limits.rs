@@ -45,11 +45,46 @@ fn root_limits_are_in_force_before_the_process_runs_and_can_be_changed() {
             let change: Resources =
                 serde_json::from_value(json!({ "memory": { "limit": limit }, "cpu": { "quota": -1 } }))
                     .unwrap();
-            running.cgroup.apply(&change).unwrap();
+            running.cgroup.update(&change).unwrap();
             let now = read(&place, [("memory", "memory.limit_in_bytes"), ("", "memory.max")]);
             assert_eq!(now, limit.to_string());
         }
         assert_eq!(running.cgroup.stats().unwrap().memory.limit, 33_554_432);
+        running.end();
+    });
+}
+
+/// Memory and shares are changed before the set of CPUs is refused.
+#[test]
+fn root_limits_change_all_or_none() {
+    let place = Place::new();
+    block_on(async {
+        let limits = json!({
+            "memory": { "limit": 67108864, "swap": 134217728 },
+            "cpu": { "shares": 512, "quota": 50000, "period": 100000 },
+        });
+        let running = sleeping(&place, limits).await;
+        let now = || {
+            [
+                [("memory", "memory.limit_in_bytes"), ("", "memory.max")],
+                [("memory", "memory.memsw.limit_in_bytes"), ("", "memory.swap.max")],
+                [("cpu", "cpu.shares"), ("", "cpu.weight")],
+                [("cpu", "cpu.cfs_quota_us"), ("", "cpu.max")],
+                [("cpu", "cpu.cfs_period_us"), ("", "cpu.max")],
+                [("cpuset", "cpuset.cpus"), ("", "cpuset.cpus")],
+            ]
+            .map(|files| read(&place, files))
+        };
+        let before = now();
+        for wrong in [
+            json!({ "memory": { "limit": 268435456, "swap": 268435456 }, "cpu": { "shares": 1024, "cpus": "4095" } }),
+            json!({ "memory": { "limit": 33554432, "swap": 33554432 }, "cpu": { "cpus": "0", "quota": 20000, "period": 1 } }),
+            json!({ "cpu": { "shares": 2, "quota": -1 }, "hugepageLimits": [{ "pageSize": "3MB", "limit": 1 }] }),
+        ] {
+            let change: Resources = serde_json::from_value(wrong.clone()).unwrap();
+            running.cgroup.update(&change).unwrap_err();
+            assert_eq!(now(), before, "{wrong}");
+        }
         running.end();
     });
 }

@@ -13,7 +13,7 @@ use tonic::{Code, Status};
 
 /// The error has the code, and its text names every one of these.
 #[track_caller]
-fn assert_says(error: &Status, code: Code, words: &[&str]) {
+pub fn assert_says(error: &Status, code: Code, words: &[&str]) {
     assert_eq!(error.code(), code, "{}", error.message());
     for word in words {
         assert!(error.message().contains(word), "{word:?} is not in {:?}", error.message());
@@ -182,12 +182,12 @@ async fn root_containers_that_cannot_be_made_or_started_say_why() {
 
     let mut config = shell("mount", &image, "true");
     config.mounts.push(v1::Mount {
-        host_path: "/no/such/source".into(),
+        host_path: "/proc/no/such/source".into(),
         container_path: "/data".into(),
         ..Default::default()
     });
     let error = create_and_start(&mut berth, &pod, &sandbox, config).await.unwrap_err();
-    assert_says(&error, Code::InvalidArgument, &["/no/such/source"]);
+    assert_says(&error, Code::InvalidArgument, &["/proc/no/such/source"]);
 
     let config = container("command", &image, &["/no/such/command"]);
     let error = create_and_start(&mut berth, &pod, &sandbox, config).await.unwrap_err();

@@ -165,3 +165,43 @@ async fn stream(berth: &mut Berth, filter: Option<v1::ContainerFilter>) -> (Vec<
     println!("streamed in {:?}, {parts} parts", begun.elapsed());
     (containers, parts)
 }
+
+/// What changes between two looks is left out; that the same things are told is what counts.
+#[tokio::test(flavor = "multi_thread")]
+async fn root_statistics_and_metrics_are_streamed_as_they_are_listed() {
+    let mut berth = Berth::start().await;
+    let image = berth.busybox().await;
+    for name in ["one", "two", "three"] {
+        berth.run_alone(name, &image, "exec sleep 1000").await;
+    }
+    let mut client = berth.runtime.clone();
+    let labels: std::collections::HashMap<_, _> = [("name".to_owned(), "two".to_owned())].into();
+    for (label_selector, count) in [(Default::default(), 3), (labels, 1)] {
+        let filter = Some(v1::PodSandboxStatsFilter { label_selector, ..Default::default() });
+        let request = v1::ListPodSandboxStatsRequest { filter: filter.clone() };
+        let listed = client.list_pod_sandbox_stats(request).await.unwrap().into_inner().stats;
+        let request = v1::StreamPodSandboxStatsRequest { filter };
+        let mut stream = client.stream_pod_sandbox_stats(request).await.unwrap().into_inner();
+        let streamed = stream.message().await.unwrap().unwrap().pod_sandbox_stats;
+        assert!(stream.message().await.unwrap().is_none());
+        let attributes =
+            |stats: &[v1::PodSandboxStats]| Vec::from_iter(stats.iter().map(|one| one.attributes.clone()));
+        assert_eq!((streamed.len(), attributes(&streamed)), (count, attributes(&listed)));
+    }
+    let listed = client.list_container_stats(v1::ListContainerStatsRequest::default()).await.unwrap();
+    let stream = client.stream_container_stats(v1::StreamContainerStatsRequest::default()).await.unwrap();
+    let streamed = stream.into_inner().message().await.unwrap().unwrap().container_stats;
+    let attributes =
+        |stats: &[v1::ContainerStats]| Vec::from_iter(stats.iter().map(|one| one.attributes.clone()));
+    assert_eq!(attributes(&streamed), attributes(&listed.into_inner().stats));
+
+    let listed = client.list_pod_sandbox_metrics(v1::ListPodSandboxMetricsRequest {}).await.unwrap();
+    let stream = client.stream_pod_sandbox_metrics(v1::StreamPodSandboxMetricsRequest {}).await.unwrap();
+    let streamed = stream.into_inner().message().await.unwrap().unwrap().pod_sandbox_metrics;
+    let names = |pods: &[v1::PodSandboxMetrics]| {
+        let metrics = pods.iter().flat_map(|pod| &pod.container_metrics).flat_map(|one| &one.metrics);
+        Vec::from_iter(metrics.map(|metric| (metric.name.clone(), metric.label_values.clone())))
+    };
+    assert_eq!(names(&streamed), names(&listed.into_inner().pod_metrics));
+    assert_eq!(streamed.len(), 3);
+}

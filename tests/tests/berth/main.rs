@@ -25,6 +25,8 @@ mod restart;
 mod security;
 /// Those at the streams of a process, and what becomes of them when something dies.
 mod sessions;
+/// What is told to the daemon about the node and its pods, and what is not built.
+mod settings;
 /// What containers and pods use.
 mod stats;
 /// exec, attach and port-forward by crictl.

@@ -111,9 +111,3 @@ async fn nothing_of_a_stream_comes_after_its_error() {
     let told: Vec<_> = told.into_inner().map(|message| message.map_err(|error| error.code())).collect().await;
     assert_eq!(told, [Ok(1), Err(Code::NotFound)]);
 }
-
-#[test]
-fn what_is_not_built_names_itself() {
-    let error = not_built::<VersionResponse>("CheckpointPod").unwrap_err();
-    assert_eq!((error.code(), error.message()), (Code::Unimplemented, "CheckpointPod is not built yet"));
-}

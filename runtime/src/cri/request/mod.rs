@@ -1,10 +1,12 @@
 //! From requests to what the rest of the daemon works with. Everything that can be known to be wrong from the
 //! request alone is refused here, so that nothing behind this border has to doubt its input.
 
+mod checkpoint;
 mod container;
 mod field;
 mod image;
 mod namespace;
+mod network;
 mod pod;
 mod resources;
 mod security;
@@ -17,11 +19,13 @@ use std::time::Duration;
 
 use berth_cri::v1;
 
+pub(crate) use checkpoint::{checkpoint_container, checkpoint_pod, restore_pod};
 pub(crate) use container::create_container;
 pub(super) use field::known;
 pub(crate) use image::{image, pull};
+pub(crate) use network::pod_ranges;
 pub(crate) use pod::run_pod_sandbox;
-pub(crate) use resources::update;
+pub(crate) use resources::{pod_resources, update};
 pub(crate) use streaming::{attach, exec, port_forward};
 
 use crate::error::Result;

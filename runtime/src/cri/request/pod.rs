@@ -9,6 +9,7 @@ use super::{
         absolute_or_empty, argument, check, each, id, invalid, known, name, required, text, unsupported,
     },
     namespace,
+    resources,
     security::{apparmor, seccomp},
     sysctl,
 };
@@ -51,6 +52,8 @@ fn pod_config(config: v1::PodSandboxConfig) -> Result<PodConfig> {
         sysctls,
         namespaces,
         privileged: security.privileged,
+        overhead: resources::of_pod("config.linux.overhead", linux.overhead)?,
+        resources: resources::of_pod("config.linux.resources", linux.resources)?,
     })
 }
 

@@ -23,6 +23,27 @@ pub(crate) fn update(request: v1::UpdateContainerResourcesRequest) -> Result<Res
     changed("linux", required("linux", request.linux)?)
 }
 
+/// The pod, and what of its overhead and its resources is told.
+pub(crate) fn pod_resources(
+    request: v1::UpdatePodSandboxResourcesRequest,
+) -> Result<(String, Option<Resources>, Option<Resources>)> {
+    let id = super::id("pod_sandbox_id", request.pod_sandbox_id)?;
+    let overhead = request.overhead.map(|told| changed("overhead", told)).transpose()?;
+    let resources = request.resources.map(|told| changed("resources", told)).transpose()?;
+    check(
+        overhead.is_some() || resources.is_some(),
+        "resources",
+        (),
+        "neither overhead nor resources are told",
+    )?;
+    Ok((id, overhead, resources))
+}
+
+/// What a pod is told to have together, or its overhead; nothing when that is not told.
+pub(super) fn of_pod(at: &str, resources: Option<LinuxContainerResources>) -> Result<Resources> {
+    resources.map_or_else(|| Ok(Resources::default()), |told| changed(at, told))
+}
+
 fn changed(at: &str, resources: LinuxContainerResources) -> Result<Resources> {
     let number = |name: &str, value, range| asked(&format!("{at}.{name}"), value, range);
     let period = number("cpu_period", resources.cpu_period, 1_000..=1_000_000)?;
@@ -96,7 +117,8 @@ fn unified(
 ) -> Result<std::collections::BTreeMap<String, String>> {
     let file = |(name, value): (String, String)| {
         let plain = name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"._-".contains(&byte));
-        let valid = plain && name.contains('.') && !name.starts_with('.');
+        // Those of cgroup itself are no limits: they move, freeze and kill processes.
+        let valid = plain && name.contains('.') && !name.starts_with('.') && !name.starts_with("cgroup.");
         let name = check(valid, field, name, "is no file of a cgroup controller")?;
         Ok((name, value))
     };

@@ -4,8 +4,10 @@ mod cache;
 mod chain;
 mod conf;
 mod plugin;
+mod ranges;
 mod request;
 mod result;
+mod template;
 mod version;
 mod watch;
 

@@ -68,7 +68,7 @@ impl Watched {
     }
 
     /// Reads the directory again; the old snapshot holds until the plugins have told their state.
-    async fn reload(&self) {
+    pub(super) async fn reload(&self) {
         let loaded = Loaded::from_directory(&self.directory);
         for (path, why) in &loaded.broken {
             tracing::warn!(path = %path.display(), why, "network configuration cannot be used");
