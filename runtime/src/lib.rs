@@ -3,6 +3,7 @@
 #![forbid(unsafe_code)]
 
 pub mod apparmor;
+pub mod cdi;
 pub mod config;
 pub mod container;
 pub mod cri;

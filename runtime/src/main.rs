@@ -141,6 +141,7 @@ async fn open(config: &Config) -> Result<(Runtime, HostFeatures), Failure> {
         shim: shim(config.pods.shim.as_deref())?,
         cgroup_root: config.pods.cgroup_root.clone(),
         max_log_line: config.pods.max_log_line,
+        cdi_dirs: config.cdi.dirs.clone(),
         host,
         defaults: Defaults { pids_limit: (limit > 0).then_some(limit.into()), ..Defaults::default() },
         nri: config.nri.clone(),

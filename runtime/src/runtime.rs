@@ -46,6 +46,8 @@ pub struct Options {
     pub cgroup_root: String,
     /// Bytes after which a log line is split.
     pub max_log_line: usize,
+    /// Where devices are described, later directories winning.
+    pub cdi_dirs: Vec<PathBuf>,
     /// What the machine can do.
     pub host: Host,
     /// What every container gets.

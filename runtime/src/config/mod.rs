@@ -42,12 +42,23 @@ pub struct Config {
     pub images: Images,
     /// How pods and containers are run.
     pub pods: Pods,
+    /// Devices that their vendors describe in files (Container Device Interface 1.1).
+    pub cdi: Cdi,
     /// Who gives pods their addresses, and how.
     pub network: network::Config,
     /// The server that clients of exec, attach and port-forward are sent to.
     pub streaming: Streaming,
     /// Plugins that watch and adjust pods and containers (Node Resource Interface).
     pub nri: nri::Config,
+}
+
+/// Devices that their vendors describe in files.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, DocumentedFields)]
+#[serde(default, deny_unknown_fields)]
+pub struct Cdi {
+    /// Directories with `*.json` and `*.yaml`, later ones winning over earlier ones; read again with every container that
+    /// asks for a device. None: there are no such devices.
+    pub dirs: Vec<PathBuf>,
 }
 
 /// The CRI socket.
@@ -223,6 +234,7 @@ impl Config {
         let key = self.streaming.tls_key.as_ref().map(|path| ("streaming.tls_key", path));
         let template = self.network.cni.conf_template.as_ref();
         let template = template.map(|path| ("network.cni.conf_template", path));
+        let cdi = self.cdi.dirs.iter().map(|path| ("cdi.dirs", path));
         let hosts = self.images.hosts_dirs.iter().map(|path| ("images.hosts_dirs", path));
         fixed
             .into_iter()
@@ -232,6 +244,7 @@ impl Config {
             .chain(certificate)
             .chain(key)
             .chain(template)
+            .chain(cdi)
             .chain(hosts)
             .map(|(key, path)| (key, path.as_path()))
     }
@@ -256,6 +269,7 @@ impl Default for Config {
             log: Log::default(),
             images: Images::default(),
             pods: Pods::default(),
+            cdi: Cdi::default(),
             network: network::Config::default(),
             streaming: Streaming::default(),
             nri: nri::Config::default(),
@@ -287,6 +301,12 @@ impl Images {
             .filter_map(|name| name.parse().ok())
             .map(|name: Reference| name.to_string())
             .collect()
+    }
+}
+
+impl Default for Cdi {
+    fn default() -> Self {
+        Self { dirs: vec!["/etc/cdi".into(), "/var/run/cdi".into()] }
     }
 }
 

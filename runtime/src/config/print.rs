@@ -19,6 +19,7 @@ pub fn default_text() -> String {
     text += &section::<Config, _>("log", &config.log);
     text += &section::<Config, _>("images", &config.images);
     text += &section::<Config, _>("pods", &config.pods);
+    text += &section::<Config, _>("cdi", &config.cdi);
     text += &section::<Config, _>("network", &config.network);
     text += &section::<network::Config, _>("network.cni", &config.network.cni);
     text += &section::<network::Config, _>("network.bridge", &config.network.bridge);

@@ -4,7 +4,10 @@ use std::{collections::BTreeMap, path::PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use crate::pod::config::{PidMode, Users};
+use crate::{
+    cdi::DeviceName,
+    pod::config::{PidMode, Users},
+};
 
 /// Who the container is to its caller, within its pod.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
@@ -39,6 +42,9 @@ pub struct ContainerConfig {
     pub image_mounts: Vec<ImageMount>,
     /// Devices of the host.
     pub devices: Vec<Device>,
+    /// Devices that their vendors describe; each once.
+    #[serde(default)]
+    pub cdi_devices: Vec<DeviceName>,
     /// For filters.
     pub labels: BTreeMap<String, String>,
     /// For whoever reads them.

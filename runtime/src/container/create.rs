@@ -26,6 +26,7 @@ use super::{
     log,
 };
 use crate::{
+    cdi::{self, DeviceName},
     error::{During, Error, Kind, Result, of_image, spec_error},
     identity,
     nri::{
@@ -128,12 +129,13 @@ impl Plan {
         progress::at("look its devices and profiles up");
         let found = look_up(&self.config, &shared.host).await?;
         let volumes = image_volume::hold(shared, &self.id, &self.config.image_mounts).await?;
-        let spec = self.spec(shared, &user, &found, &volumes, &cgroup, pid)?;
+        let mut spec = self.spec(shared, &user, &found, &volumes, &cgroup, pid)?;
+        cdi::inject(&shared.options.cdi_dirs, &self.config.cdi_devices, &mut spec).await?;
         let container = self.container(user, stop_signal.number(), log_path, cgroup);
         progress::at("ask the NRI plugins");
         let adjusted = events::create_container(shared, &self.pod, container, spec).await?;
-        refuse_cdi_devices(&adjusted.cdi_devices)?;
-        let Adjusted { container, spec, announced, .. } = adjusted;
+        let Adjusted { container, mut spec, announced, cdi_devices } = adjusted;
+        cdi::inject(&shared.options.cdi_dirs, &self.more_devices(&cdi_devices)?, &mut spec).await?;
         let bundle = shared.layout.bundle(&self.id);
         write_bundle(&bundle, &spec)?;
         let task = ContainerTask {
@@ -145,6 +147,17 @@ impl Plan {
             output: log::uri_of(container.log_path.as_ref(), shared.options.max_log_line)?,
         };
         Ok(Prepared { task, container, announced })
+    }
+
+    /// Devices that plugins ask for besides.
+    fn more_devices(&self, names: &[String]) -> Result<Vec<DeviceName>> {
+        let parse = |name: &String| {
+            let wrong = |why| format!("a plugin asks for the CDI device {name:?}: {why}");
+            name.parse().map_err(|why| Error::new(Kind::FailedPrecondition, wrong(why)))
+        };
+        let mut devices = names.iter().map(parse).collect::<Result<Vec<_>>>()?;
+        devices.retain(|device| !self.config.cdi_devices.contains(device));
+        Ok(devices)
     }
 
     /// The container as it will be recorded, but for its first process.
@@ -276,17 +289,6 @@ impl Plan {
         prepared.announced.kept();
         watch::container(shared, entry, shim);
         Ok(())
-    }
-}
-
-fn refuse_cdi_devices(names: &[String]) -> Result<()> {
-    match names {
-        [] => Ok(()),
-        names => {
-            let text =
-                format!("an NRI plugin asks for the CDI devices {}: Berth knows none", names.join(", "));
-            Err(Error::new(Kind::Unimplemented, text))
-        }
     }
 }
 

@@ -46,6 +46,7 @@ async fn open() -> (Runtime, Config, TempDir) {
         shim: at("no-shim"),
         cgroup_root: config.pods.cgroup_root.clone(),
         max_log_line: config.pods.max_log_line,
+        cdi_dirs: Vec::new(),
         host: Host::default(),
         defaults: Defaults::default(),
         nri: nri::Config { enabled: false, ..nri::Config::default() },

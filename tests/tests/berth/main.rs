@@ -5,6 +5,8 @@
 
 /// Requests that are wrong, and what must still work after them.
 mod bad_input;
+/// Devices that their vendors describe.
+mod cdi;
 /// What happens, told to whoever listens.
 mod events;
 /// Pulling, naming, removing.

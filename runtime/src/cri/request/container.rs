@@ -3,6 +3,7 @@
 use berth_cri::v1::{self, MountPropagation};
 
 use super::{
+    cdi,
     field::{
         absolute, absolute_or_empty, argument, check, each, invalid, known, name, required, text, unsupported,
     },
@@ -23,9 +24,6 @@ pub(crate) fn create_container(
     if let Some(windows) = config.windows {
         return Err(unsupported("config.windows", windows));
     }
-    if let Some(device) = config.cdi_devices.into_iter().next() {
-        return Err(unsupported("config.CDI_devices", device.name));
-    }
     let linux = config.linux.unwrap_or_default();
     let context = linux.security_context.unwrap_or_default();
     let image = required("config.image", config.image)?;
@@ -41,6 +39,7 @@ pub(crate) fn create_container(
         mounts,
         image_mounts,
         devices: each("config.devices", config.devices, device)?,
+        cdi_devices: cdi::devices(config.cdi_devices, &config.annotations)?,
         labels: config.labels.into_iter().collect(),
         annotations: config.annotations.into_iter().collect(),
         log_path: log_path(config.log_path)?,

@@ -1,6 +1,7 @@
 //! From requests to what the rest of the daemon works with. Everything that can be known to be wrong from the
 //! request alone is refused here, so that nothing behind this border has to doubt its input.
 
+mod cdi;
 mod checkpoint;
 mod container;
 mod field;

@@ -8,8 +8,7 @@ use super::{
     field::{
         absolute_or_empty, argument, check, each, id, invalid, known, name, required, text, unsupported,
     },
-    namespace,
-    resources,
+    namespace, resources,
     security::{apparmor, seccomp},
     sysctl,
 };

@@ -440,10 +440,31 @@ fn each_field_of_a_container_is_checked() {
     invalid(container_with(|c| c.log_path = "/var/log/x".into()), "config.log_path");
     invalid(container_with(|c| c.log_path = "../x".into()), "config.log_path");
     invalid(container_with(|c| c.stop_signal = 66), "config.stop_signal");
-    let cdi = vec![v1::CdiDevice { name: "vendor.com/gpu=0".into() }];
-    refused(container_with(|c| c.cdi_devices = cdi), Kind::Unimplemented, "config.CDI_devices");
+    let cdi = vec![v1::CdiDevice { name: "/dev/gpu".into() }];
+    invalid(container_with(|c| c.cdi_devices = cdi), "config.CDI_devices[0].name");
+    let cdi = [("cdi.k8s.io/gpu".into(), "v/c=1,gpu".into())].into();
+    invalid(container_with(|c| c.annotations = cdi), "config.annotations[\"cdi.k8s.io/gpu\"]");
     let windows = Some(v1::WindowsContainerConfig::default());
     refused(container_with(|c| c.windows = windows), Kind::Unimplemented, "config.windows");
+}
+
+#[test]
+fn described_devices_are_taken_once_from_the_field_and_from_annotations() {
+    let config = container_with(|c| {
+        let device = |name: &str| v1::CdiDevice { name: name.into() };
+        c.cdi_devices = vec![device("v/c=2"), device("v/c=1"), device("v/c=2")];
+        c.annotations = [
+            ("cdi.k8s.io/b".into(), "v/c=4".into()),
+            ("cdi.k8s.io/a".into(), "v/c=3,v/c=1".into()),
+            ("other".into(), "v/c=5".into()),
+        ]
+        .into();
+    });
+    let config = config.unwrap();
+    let names: Vec<_> = config.cdi_devices.iter().map(ToString::to_string).collect();
+    assert_eq!(names, ["v/c=2", "v/c=1", "v/c=3", "v/c=4"]);
+    let kept: ContainerConfig = serde_json::from_value(serde_json::json!(config)).unwrap();
+    assert_eq!(kept, config);
 }
 
 #[test]

@@ -1,0 +1,54 @@
+//! Devices that their vendors describe in files: the Container Device Interface, version 1.1.
+//!
+//! A file says which devices there are, and for each how a container's OCI specification changes when it is given the
+//! device. Files are read anew with each container that asks for one, so that nothing has to be told of a change.
+
+mod edits;
+mod error;
+mod file;
+mod find;
+mod name;
+
+use std::{path::PathBuf, time::Duration};
+
+use oci_spec::runtime::Spec;
+use tokio::time::timeout;
+
+pub use self::{
+    edits::Edits,
+    error::Error,
+    file::{Format, SpecFile},
+    find::find,
+    name::DeviceName,
+};
+use crate::error::{Error as CallError, Kind, Result};
+
+/// How long the files and the device nodes may take to be looked at.
+const LIMIT: Duration = Duration::from_secs(30);
+
+/// Gives the container of `spec` the devices, looked for where a file system that hangs holds up no other call.
+///
+/// # Errors
+///
+/// `NotFound` when there is no such device, `FailedPrecondition` when it is described in a way that cannot be followed
+/// here. The specification is untouched then.
+pub(crate) async fn inject(directories: &[PathBuf], names: &[DeviceName], spec: &mut Spec) -> Result<()> {
+    const STEP: &str = "look CDI devices up";
+    if names.is_empty() {
+        return Ok(());
+    }
+    let (directories, names) = (directories.to_vec(), names.to_vec());
+    let finding = tokio::task::spawn_blocking(move || find(&directories, &names));
+    let late = |_| CallError::new(Kind::DeadlineExceeded, format!("{STEP}, for {LIMIT:?}"));
+    let found = timeout(LIMIT, finding).await.map_err(late)?;
+    let found = found.map_err(|lost| CallError::caused(Kind::Internal, STEP, lost))?;
+    found.map_err(|error| CallError::caused(kind(&error), STEP, error))?.apply(spec);
+    Ok(())
+}
+
+fn kind(error: &Error) -> Kind {
+    match error {
+        Error::Unknown { .. } => Kind::NotFound,
+        Error::Conflict { .. } | Error::Unsupported { .. } | Error::Host { .. } => Kind::FailedPrecondition,
+    }
+}

@@ -1,0 +1,33 @@
+//! Devices that their vendors describe, by their names.
+
+use std::collections::HashMap;
+
+use berth_cri::v1;
+
+use super::field::invalid;
+use crate::{cdi::DeviceName, error::Result};
+
+/// What annotations begin with that name devices, as device plugins did before there was a field for them.
+const ANNOTATION: &str = "cdi.k8s.io/";
+
+/// Each device once: those of the field first, then those of the annotations.
+pub(super) fn devices(
+    listed: Vec<v1::CdiDevice>,
+    annotations: &HashMap<String, String>,
+) -> Result<Vec<DeviceName>> {
+    let listed = listed.into_iter().enumerate();
+    let listed = listed.map(|(index, device)| (format!("config.CDI_devices[{index}].name"), device.name));
+    let mut noted: Vec<_> = annotations.iter().filter(|(key, _)| key.starts_with(ANNOTATION)).collect();
+    noted.sort();
+    let noted = noted.into_iter().flat_map(|(key, names)| {
+        names.split(',').map(move |name| (format!("config.annotations[{key:?}]"), name.to_owned()))
+    });
+    let mut devices = Vec::new();
+    for (field, name) in listed.chain(noted) {
+        let device: DeviceName = name.parse().map_err(|why| invalid(&field, &name, why))?;
+        if !devices.contains(&device) {
+            devices.push(device);
+        }
+    }
+    Ok(devices)
+}
