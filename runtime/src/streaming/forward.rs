@@ -42,14 +42,11 @@ pub(super) async fn serve(mut acceptor: Acceptor, behind: &Behind, pod: &str) {
         };
         let Some(incoming) = incoming else { return };
         waiting.forget_late();
-        let Some(ask) = Ask::read(&incoming).filter(|ask| waiting.wants(ask)) else {
+        let room = connections.len() < CONNECTIONS;
+        let Some(ask) = Ask::read(&incoming).filter(|ask| room && waiting.wants(ask)) else {
             acceptor.refuse(&incoming);
             continue;
         };
-        if connections.len() >= CONNECTIONS {
-            acceptor.refuse(&incoming);
-            continue;
-        }
         let stream = acceptor.accept(incoming);
         if let Some((port, data, error)) = waiting.add(ask, stream) {
             let (pods, pod) = (behind.pods.clone(), pod.to_owned());

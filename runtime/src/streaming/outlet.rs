@@ -1,12 +1,13 @@
 //! What goes to a client on one stream or channel, and the queue in which it waits to be written.
 
-use std::io;
+use std::{io, time::Duration};
 
 use base64::{Engine, engine::general_purpose::STANDARD};
 use bytes::{BufMut, Bytes, BytesMut};
 use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
     sync::mpsc,
+    time::{Instant, Interval, MissedTickBehavior, interval_at},
 };
 
 use super::{idle::Idle, spdy::frame};
@@ -17,6 +18,9 @@ const CHUNK: usize = 64 << 10;
 const SMALLEST: usize = 8 << 10;
 /// How many chunks wait to be written on one connection.
 const QUEUE: usize = 8;
+/// How often the client is asked whether it is still there, which is as often as clients ask. One that vanished is else
+/// not noticed while nothing is written and nothing can be read for lack of room.
+const HEARTBEAT: Duration = Duration::from_secs(5);
 /// How many answers to the client wait to be written. A client that reads none of them gets no more.
 const ANSWERS: usize = 8 << 10;
 
@@ -52,22 +56,35 @@ pub(super) struct Senders {
 pub(super) struct Queue {
     frames: mpsc::Receiver<Bytes>,
     answers: mpsc::Receiver<Bytes>,
+    heartbeat: Interval,
+}
+
+/// What is to be written.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Due {
+    /// These bytes.
+    Bytes(Bytes),
+    /// The transport's question whether the client is still there.
+    Heartbeat,
 }
 
 /// A new queue, which ends when all senders of frames are gone.
 pub(super) fn queue() -> (Senders, Queue) {
     let (frames, frames_out) = mpsc::channel(QUEUE);
     let (answers, answers_out) = mpsc::channel(ANSWERS);
-    (Senders { frames, answers }, Queue { frames: frames_out, answers: answers_out })
+    let mut heartbeat = interval_at(Instant::now() + HEARTBEAT, HEARTBEAT);
+    heartbeat.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    (Senders { frames, answers }, Queue { frames: frames_out, answers: answers_out, heartbeat })
 }
 
 impl Queue {
     /// What is to be written next; `None` when nothing will be any more.
-    pub(super) async fn next(&mut self) -> Option<Bytes> {
+    pub(super) async fn next(&mut self) -> Option<Due> {
         tokio::select! {
             biased;
-            Some(answer) = self.answers.recv() => Some(answer),
-            frame = self.frames.recv() => frame,
+            Some(answer) = self.answers.recv() => Some(Due::Bytes(answer)),
+            _ = self.heartbeat.tick() => Some(Due::Heartbeat),
+            frame = self.frames.recv() => frame.map(Due::Bytes),
         }
     }
 
@@ -76,18 +93,23 @@ impl Queue {
         self.answers.is_empty() && self.frames.is_empty()
     }
 
-    /// Writes all to a connection of bytes, and ends its direction to the client.
+    /// Writes all to a connection of SPDY frames, and ends its direction to the client.
     pub(super) async fn write_to(
         mut self,
         mut output: impl AsyncWrite + Unpin,
         idle: Idle,
     ) -> io::Result<()> {
-        while let Some(bytes) = self.next().await {
-            output.write_all(&bytes).await?;
+        while let Some(due) = self.next().await {
+            match due {
+                Due::Bytes(bytes) => {
+                    output.write_all(&bytes).await?;
+                    idle.touch();
+                }
+                Due::Heartbeat => output.write_all(&frame::ping(frame::OUR_PING)).await?,
+            }
             if self.is_empty() {
                 output.flush().await?;
             }
-            idle.touch();
         }
         output.shutdown().await
     }

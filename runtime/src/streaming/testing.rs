@@ -5,7 +5,7 @@ use bytes::{Buf, BufMut, Bytes, BytesMut};
 use flate2::{Compress, Compression, FlushCompress};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
-use super::spdy::dictionary_for_tests;
+use super::spdy::DICTIONARY;
 
 /// A frame from the server.
 #[derive(Debug, PartialEq, Eq)]
@@ -28,7 +28,7 @@ pub(super) struct Client<S> {
 impl<S: AsyncRead + AsyncWrite + Unpin> Client<S> {
     pub(super) fn new(stream: S) -> Self {
         let mut compress = Compress::new(Compression::best(), true);
-        compress.set_dictionary(dictionary_for_tests()).unwrap();
+        compress.set_dictionary(&DICTIONARY).unwrap();
         Self { stream, compress, input: BytesMut::new(), next: 1 }
     }
 

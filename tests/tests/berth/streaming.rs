@@ -3,6 +3,10 @@ use std::{
     io::{Read, Write},
     net::{Shutdown, TcpStream},
     process::Stdio,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
     time::Duration,
 };
 
@@ -181,7 +185,7 @@ async fn root_a_connection_that_nobody_reads_does_not_stop_the_others() {
     let script = "busybox tcpsvd 0 8081 sleep 1000 & exec busybox tcpsvd 0 8080 cat";
     let (pod, _) = berth.run_alone("stalled", &image, script).await;
     for transport in TRANSPORTS {
-        let (_stalled_forward, port) = forward(&berth, transport, &pod, 8080);
+        let (_other, port) = forward(&berth, transport, &pod, 8080);
         let mut both = crictl(&berth, "port-forward", transport, &[&pod, "0:8081", "0:8080"]);
         let mut both = Running::start(&mut both);
         let said = both.until("-> 8080");
@@ -273,6 +277,34 @@ async fn root_a_client_that_vanishes_leaves_nothing_behind() {
         drop(kept);
         eventually(async || berth.shell(&id, "ps").await, |ps| ps.lines().count() == processes).await;
         eventually(async || open_files(&berth), |now| *now == files).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn root_a_client_that_vanishes_with_more_to_say_than_anyone_reads_is_noticed() {
+    let mut berth = Berth::start().await;
+    let image = berth.busybox().await;
+    let (_, id) = berth.run_alone("talker", &image, "exec sleep 1000").await;
+    for transport in TRANSPORTS {
+        let mut exec = crictl(&berth, "exec", transport, &["-i", &id, "sleep", "4321"]);
+        let mut exec = Running::start(exec.stdin(Stdio::piped()));
+        let mut stdin = exec.0.stdin.take().unwrap();
+        let said = Arc::new(AtomicUsize::new(0));
+        let saying = Arc::clone(&said);
+        std::thread::spawn(move || {
+            while stdin.write_all(&[0; 4096]).is_ok() {
+                saying.fetch_add(4096, Ordering::SeqCst);
+            }
+        });
+        let progress = async || {
+            let before = said.load(Ordering::SeqCst);
+            tokio::time::sleep(Duration::from_millis(500)).await;
+            (before, said.load(Ordering::SeqCst))
+        };
+        eventually(progress, |(before, now)| before == now && *now > 16 << 20).await;
+        assert!(berth.shell(&id, "ps").await.contains("sleep 4321"));
+        exec.kill();
+        eventually(async || berth.shell(&id, "ps").await, |ps| !ps.contains("sleep 4321")).await;
     }
 }
 

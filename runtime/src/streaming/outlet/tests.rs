@@ -9,8 +9,11 @@ fn outlet(framing: Framing) -> (Outlet, Senders, Queue) {
 
 async fn all(mut queue: Queue) -> Vec<Bytes> {
     let mut all = Vec::new();
-    while let Some(bytes) = queue.next().await {
-        all.push(bytes);
+    while let Some(due) = queue.next().await {
+        all.extend(match due {
+            Due::Bytes(bytes) => Some(bytes),
+            Due::Heartbeat => None,
+        });
     }
     all
 }
@@ -62,6 +65,16 @@ async fn the_queue_ends_with_the_senders_of_frames_though_someone_could_still_an
     drop((outlet, frames));
     assert!(all(queue).await.is_empty());
     drop(answers);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_client_to_which_nothing_is_said_is_asked_whether_it_is_there() {
+    let (_outlet, _senders, mut queue) = outlet(Framing::Spdy(1));
+    let begun = Instant::now();
+    for beat in 1..=3 {
+        assert_eq!(queue.next().await, Some(Due::Heartbeat));
+        assert_eq!(begun.elapsed(), HEARTBEAT * beat);
+    }
 }
 
 #[tokio::test]

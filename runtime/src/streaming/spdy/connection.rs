@@ -10,7 +10,7 @@ use tokio::{
 
 use super::{
     Fault,
-    frame::{self, Decoder, Frame, Reason},
+    frame::{self, Decoder, Frame, OUR_PING, Reason},
     headers::{EmptyHeaders, Headers, Inflater},
 };
 use crate::streaming::{
@@ -132,11 +132,14 @@ impl<R: AsyncRead + Unpin> Reader<R> {
             if self.input.read_buf(&mut input).await? == 0 {
                 return Ok(());
             }
-            self.idle.touch();
         }
     }
 
     async fn handle(&mut self, frame: Frame) -> Result<(), Fault> {
+        if frame == Frame::Ping(OUR_PING) {
+            return Ok(());
+        }
+        self.idle.touch();
         match frame {
             Frame::SynStream { stream, fin, headers } => self.open(stream, fin, &headers)?,
             Frame::Headers { stream, fin, headers } => {
@@ -145,7 +148,7 @@ impl<R: AsyncRead + Unpin> Reader<R> {
                 self.end(stream, fin);
             }
             Frame::RstStream { stream } => drop(self.feeds.remove(&stream)),
-            Frame::Ping(id) => self.answers.give(frame::pong(id)),
+            Frame::Ping(id) => self.answers.give(frame::ping(id)),
             Frame::GoAway | Frame::Ignored => {}
             Frame::Data { stream, fin, bytes } => {
                 // What comes for a stream that was reset was sent before the client knew.

@@ -26,7 +26,7 @@ const TEXT: &str = "100101201202205206300302303304305306307402405406407408409410
 pub(super) const ID: u32 = 0xe3c6_a7c2;
 
 /// The dictionary of SPDY/3.
-pub(super) static DICTIONARY: LazyLock<Vec<u8>> = LazyLock::new(|| {
+pub(in crate::streaming) static DICTIONARY: LazyLock<Vec<u8>> = LazyLock::new(|| {
     let mut dictionary = Vec::with_capacity(1423);
     for word in WORDS.split(' ').chain(MORE_WORDS) {
         dictionary.extend((word.len() as u32).to_be_bytes());

@@ -14,7 +14,7 @@ pub(in crate::streaming) const HEADER: usize = 8;
 const LONGEST_CONTROL: usize = 64 << 10;
 const VERSION: u16 = 3;
 const FIN: u8 = 1;
-/// Settings of both kinds of frames that carry a stream id.
+/// The bits of a stream's id.
 const STREAM: u32 = 0x7fff_ffff;
 
 const SYN_STREAM: u16 = 1;
@@ -162,8 +162,11 @@ pub(in crate::streaming) fn reset(stream: u32, reason: Reason) -> Bytes {
     control(RST_STREAM, &[&stream.to_be_bytes(), &(reason as u32).to_be_bytes()])
 }
 
-/// Sends back the client's ping.
-pub(super) fn pong(id: u32) -> Bytes {
+/// Id of the pings that are sent from here. Clients take odd ones, and send back the others.
+pub(in crate::streaming) const OUR_PING: u32 = 2;
+
+/// Asks whether the client is there, or sends back its own question.
+pub(in crate::streaming) fn ping(id: u32) -> Bytes {
     control(PING, &[&id.to_be_bytes()])
 }
 

@@ -14,6 +14,9 @@ mod headers;
 #[cfg(test)]
 mod tests;
 
+#[cfg(test)]
+pub(super) use dictionary::DICTIONARY;
+
 pub(super) use collect::collect;
 pub(super) use connection::{Acceptor, Incoming, Stream, connection};
 
@@ -26,9 +29,4 @@ pub(crate) enum Fault {
     /// The connection is broken.
     #[error(transparent)]
     Io(#[from] std::io::Error),
-}
-
-#[cfg(test)]
-pub(super) fn dictionary_for_tests() -> &'static [u8] {
-    &dictionary::DICTIONARY
 }

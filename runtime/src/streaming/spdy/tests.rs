@@ -8,8 +8,8 @@ use tokio::io::{AsyncWriteExt, DuplexStream, duplex};
 
 use super::{
     connection::connection,
-    dictionary::{DICTIONARY, ID},
-    frame::{Decoder, Frame, Reason, data_header, goodbye, pong, reply, reset},
+    dictionary::ID,
+    frame::{Decoder, Frame, Reason, data_header, goodbye, ping, reply, reset},
     headers::{EmptyHeaders, Headers, Inflater},
     *,
 };
@@ -85,7 +85,7 @@ fn header_blocks_of_one_connection_are_one_compressed_stream() {
 fn frames_are_written_byte_for_byte() {
     assert_eq!(data_header(3, 5, true), bytes("0000000301000005")[..]);
     assert_eq!(reset(3, Reason::Cancel), bytes("80030003000000080000000300000005"));
-    assert_eq!(pong(7), bytes("800300060000000400000007"));
+    assert_eq!(ping(7), bytes("800300060000000400000007"));
     assert_eq!(goodbye(5), bytes("80030007000000080000000500000000"));
     let mut headers = EmptyHeaders::default();
     let first = "800300020000001800000001".to_owned() + "78bbe3c6a7c2" + "000400fbff00000000" + "000000ffff";
@@ -243,8 +243,9 @@ async fn streams_are_taken_carry_bytes_both_ways_and_end_one_by_one() {
 }
 
 #[tokio::test]
-async fn pings_come_back_and_resets_are_told() {
+async fn pings_of_the_client_come_back_and_resets_are_told() {
     let (mut client, mut acceptor) = connected();
+    client.control(6, false, &frame::OUR_PING.to_be_bytes()).await;
     client.control(6, false, &9u32.to_be_bytes()).await;
     assert_eq!(client.reply().await, Some(Reply::Ping(9)));
     let id = client.open(&[], false).await;

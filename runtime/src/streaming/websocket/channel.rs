@@ -127,7 +127,9 @@ impl Reader {
         mut messages: impl Stream<Item = Result<Message, Error>> + Unpin,
     ) -> Result<(), Error> {
         while let Some(message) = messages.next().await {
-            self.idle.touch();
+            if !matches!(message, Ok(Message::Pong(_))) {
+                self.idle.touch();
+            }
             match message {
                 Ok(Message::Binary(content)) if self.encoding == Encoding::Binary => {
                     self.take(content).await?

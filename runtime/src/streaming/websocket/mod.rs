@@ -5,6 +5,7 @@ mod channel;
 mod tests;
 mod tunnel;
 
+use bytes::Bytes;
 use futures::{Sink, SinkExt};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_tungstenite::{
@@ -18,7 +19,10 @@ use tokio_tungstenite::{
 pub(super) use channel::{Encoding, channels};
 pub(super) use tunnel::tunnel;
 
-use super::{idle::Idle, outlet::Queue};
+use super::{
+    idle::Idle,
+    outlet::{Due, Queue},
+};
 
 /// Longest message that is taken. Clients send 32 KiB at a time.
 const LONGEST: usize = 4 << 20;
@@ -41,12 +45,17 @@ pub(super) async fn send(
     encoding: Encoding,
     idle: Idle,
 ) -> Result<(), Error> {
-    while let Some(content) = queue.next().await {
-        output.feed(encoding.message(content)?).await?;
+    while let Some(due) = queue.next().await {
+        match due {
+            Due::Bytes(content) => {
+                output.feed(encoding.message(content)?).await?;
+                idle.touch();
+            }
+            Due::Heartbeat => output.feed(Message::Ping(Bytes::new())).await?,
+        }
         if queue.is_empty() {
             output.flush().await?;
         }
-        idle.touch();
     }
     // Without a code, clients take the end for a failure.
     let normal = CloseFrame { code: CloseCode::Normal, reason: Utf8Bytes::default() };
