@@ -263,7 +263,8 @@ async fn root_a_container_that_fails_after_plugins_were_told_is_taken_back_there
     let mut config = shell("broken", &image, "true");
     config.mounts.push(v1::Mount {
         container_path: "/x".into(),
-        host_path: "/no/such/directory".into(),
+        // Below a file there can be no directory.
+        host_path: berth.path().join("log/below").display().to_string(),
         ..Default::default()
     });
     berth.create(&id, &sandbox, config).await.unwrap_err();
