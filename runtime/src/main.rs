@@ -105,6 +105,7 @@ async fn serve(config: Config) -> Result<(), Failure> {
     let (runtime, features) = open(&config).await?;
     let network = runtime.network.clone();
     let events = runtime.events.clone();
+    let nri = runtime.nri.clone();
     let cri = Cri::new(runtime.clone(), config.clone(), features, streaming.tokens());
     let (stopping, stopped) = oneshot::channel::<()>();
     let sessions = streaming.serve(runtime.containers, runtime.pods, stopped.map(drop));
@@ -121,6 +122,7 @@ async fn serve(config: Config) -> Result<(), Failure> {
     server::serve(listener, Services::new(cri), stop, server::DRAIN).await?;
     sessions.await?;
     std::fs::remove_file(&socket)?;
+    nri.close().await;
     network.close().await;
     info!("stopped");
     Ok(())

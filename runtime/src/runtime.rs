@@ -71,6 +71,8 @@ pub struct Runtime {
     pub stats: Stats,
     /// What happens to pods and containers.
     pub events: Events,
+    /// Plugins that are told of it, and have a say.
+    pub nri: Nri,
 }
 
 /// What the parts share.
@@ -116,6 +118,7 @@ impl Runtime {
         nri::open(&shared).await?;
         Ok(Self {
             events: shared.events.clone(),
+            nri: shared.nri.clone(),
             pods: Pods::new(Arc::clone(&shared)),
             containers: Containers::new(Arc::clone(&shared)),
             stats: Stats::new(shared),

@@ -26,7 +26,7 @@ use super::{
     log,
 };
 use crate::{
-    cdi::{self, DeviceName},
+    cdi,
     error::{During, Error, Kind, Result, of_image, spec_error},
     identity,
     nri::{
@@ -135,7 +135,7 @@ impl Plan {
         progress::at("ask the NRI plugins");
         let adjusted = events::create_container(shared, &self.pod, container, spec).await?;
         let Adjusted { container, mut spec, announced, cdi_devices } = adjusted;
-        cdi::inject(&shared.options.cdi_dirs, &self.more_devices(&cdi_devices)?, &mut spec).await?;
+        self.add_devices(shared, &cdi_devices, &mut spec).await?;
         let bundle = shared.layout.bundle(&self.id);
         write_bundle(&bundle, &spec)?;
         let task = ContainerTask {
@@ -149,15 +149,18 @@ impl Plan {
         Ok(Prepared { task, container, announced })
     }
 
-    /// Devices that plugins ask for besides.
-    fn more_devices(&self, names: &[String]) -> Result<Vec<DeviceName>> {
+    /// Gives the container the CDI devices that plugins ask for besides.
+    async fn add_devices(&self, shared: &Shared, names: &[String], spec: &mut Arc<Spec>) -> Result<()> {
+        if names.is_empty() {
+            return Ok(());
+        }
         let parse = |name: &String| {
             let wrong = |why| format!("a plugin asks for the CDI device {name:?}: {why}");
             name.parse().map_err(|why| Error::new(Kind::FailedPrecondition, wrong(why)))
         };
         let mut devices = names.iter().map(parse).collect::<Result<Vec<_>>>()?;
         devices.retain(|device| !self.config.cdi_devices.contains(device));
-        Ok(devices)
+        cdi::inject(&shared.options.cdi_dirs, &devices, Arc::make_mut(spec)).await
     }
 
     /// The container as it will be recorded, but for its first process.

@@ -26,7 +26,7 @@ pub(crate) struct Adjusted {
     /// With the limits and the cgroup that they want.
     pub container: Container,
     /// Its description.
-    pub spec: Spec,
+    pub spec: Arc<Spec>,
     /// CDI devices that it shall have besides.
     pub cdi_devices: Vec<String>,
     /// To be kept when the container is shown.
@@ -94,16 +94,22 @@ pub(crate) async fn create_container(
     container: Container,
     spec: Spec,
 ) -> Result<Adjusted> {
-    let mut adjusted = Adjusted { container, spec, cdi_devices: Vec::new(), announced: Announced::nothing() };
+    let (spec, cdi_devices, announced) = (Arc::new(spec), Vec::new(), Announced::nothing());
+    let mut adjusted = Adjusted { container, spec, cdi_devices, announced };
     if !shared.nri.config().enabled {
         return Ok(adjusted);
     }
-    let draft = Draft::Container(Arc::new(adjusted.container.clone()), Arc::new(adjusted.spec.clone()));
-    match announce(shared, &draft).await {
+    match announce(shared, &adjusted.draft()).await {
         Ok(announced) => adjusted.announced = announced,
         Err(turn) => adjust(shared, turn, pod, &mut adjusted).await?,
     }
     Ok(adjusted)
+}
+
+impl Adjusted {
+    fn draft(&self) -> Draft {
+        Draft::Container(Arc::new(self.container.clone()), Arc::clone(&self.spec))
+    }
 }
 
 async fn adjust(shared: &Arc<Shared>, turn: Turn, pod: &Pod, adjusted: &mut Adjusted) -> Result<()> {
@@ -115,16 +121,15 @@ async fn adjust(shared: &Arc<Shared>, turn: Turn, pod: &Pod, adjusted: &mut Adju
             return Err(error);
         }
     };
-    let done = apply::apply(&creation.adjustment, &shared.host, &mut adjusted.container, &mut adjusted.spec);
-    match done {
+    let spec = Arc::make_mut(&mut adjusted.spec);
+    match apply::apply(&creation.adjustment, &shared.host, &mut adjusted.container, spec) {
         Ok(cdi_devices) => adjusted.cdi_devices = cdi_devices,
         Err(error) => {
             turn.container_is_gone(seen).await;
             return Err(error);
         }
     }
-    let draft = Draft::Container(Arc::new(adjusted.container.clone()), Arc::new(adjusted.spec.clone()));
-    adjusted.announced = Announced::new(&shared.nri, &mut shared.nri.known(), draft);
+    adjusted.announced = Announced::new(&shared.nri, &mut shared.nri.known(), adjusted.draft());
     drop(turn);
     updates::evict(shared, creation.evictions).await;
     updates::apply(shared, creation.changes.updates()).await;

@@ -25,6 +25,7 @@ pub(super) fn listen(shared: &Arc<Shared>) -> Result<()> {
         }
         bound => bound?,
     };
+    shared.nri.set_listening();
     tokio::spawn(accept(Arc::clone(shared), listener));
     Ok(())
 }

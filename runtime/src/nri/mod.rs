@@ -52,6 +52,8 @@ struct Inner {
     /// The same as in `drafts`, for those who need no more than a hint.
     listeners: AtomicBool,
     drafts: Drafts,
+    /// The socket is this daemon's.
+    listening: AtomicBool,
     /// In the order in which they are called. Locked while an event is told.
     plugins: Arc<Mutex<Vec<Plugin>>>,
     told: Once,
@@ -77,6 +79,7 @@ impl Nri {
             config,
             listeners: AtomicBool::new(false),
             drafts: Drafts::default(),
+            listening: AtomicBool::new(false),
             plugins: Arc::default(),
             told: Once::default(),
         }))
@@ -84,6 +87,18 @@ impl Nri {
 
     pub(crate) fn config(&self) -> &Config {
         &self.0.config
+    }
+
+    /// Tells the plugins that the daemon leaves, and lets no more come.
+    pub async fn close(&self) {
+        if let Some(mut turn) = self.turn().await {
+            turn.dismiss().await;
+        }
+        if self.0.listening.load(Ordering::Acquire)
+            && let Err(error) = std::fs::remove_file(&self.0.config.socket)
+        {
+            tracing::warn!(%error, "could not remove the socket of NRI plugins");
+        }
     }
 
     /// Whether there may be anyone to tell.
@@ -113,6 +128,10 @@ impl Nri {
     fn set_listeners(&self, listeners: bool) {
         self.known().listeners = listeners;
         self.0.listeners.store(listeners, Ordering::Release);
+    }
+
+    fn set_listening(&self) {
+        self.0.listening.store(true, Ordering::Release);
     }
 
     /// Drops the plugins whose connection has ended.

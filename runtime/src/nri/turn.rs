@@ -1,10 +1,11 @@
 //! One event, told to all plugins that want it, one after the other.
 
 use berth_nri::nri::{
-    Container, ContainerUpdate, CreateContainerRequest, Event, LinuxResources, PluginInstance, PodSandbox,
-    StopContainerRequest, UpdateContainerRequest, UpdatePodSandboxRequest,
+    Container, ContainerUpdate, CreateContainerRequest, Empty, Event, LinuxResources, PluginInstance,
+    PodSandbox, StopContainerRequest, UpdateContainerRequest, UpdatePodSandboxRequest,
     ValidateContainerAdjustmentRequest,
 };
+use futures::future::join_all;
 use tokio::sync::OwnedMutexGuard;
 use ttrpc::Code;
 
@@ -30,6 +31,16 @@ impl Turn {
     pub fn admit(&mut self, plugin: Plugin) {
         let place = self.plugins.partition_point(|one| one.identity.index <= plugin.identity.index);
         self.plugins.insert(place, plugin);
+    }
+
+    /// Says good-bye to all plugins, which are then disconnected.
+    pub async fn dismiss(&mut self) {
+        let goodbyes = self.plugins.iter().map(|plugin| async {
+            // One that does not listen any more needs no good-bye.
+            let _ = plugin.client.shutdown(plugin.deadline(), &Empty::new()).await;
+        });
+        join_all(goodbyes).await;
+        self.plugins.clear();
     }
 
     fn listeners(&self, event: Event) -> impl Iterator<Item = &Plugin> {

@@ -73,6 +73,10 @@ func (r *recorder) Synchronize(_ context.Context, pods []*api.PodSandbox, contai
 	return nil, r.record(event{Event: "Synchronize", Pods: pods, Containers: containers})
 }
 
+func (r *recorder) Shutdown(context.Context) {
+	_ = r.record(event{Event: "Shutdown"})
+}
+
 func (r *recorder) RunPodSandbox(_ context.Context, pod *api.PodSandbox) error {
 	return r.record(event{Event: "RunPodSandbox", Pod: pod})
 }

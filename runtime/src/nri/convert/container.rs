@@ -2,11 +2,12 @@
 
 use std::fs;
 
-use berth_nri::nri::{self, ContainerState as NriState, Image};
+use berth_nri::nri::{self, CDIDevice, ContainerState as NriState, Image};
 use oci_spec::runtime::Spec;
 
 use super::{hooks, linux, process};
 use crate::{
+    cdi::DeviceName,
     container::{Container, ContainerState},
     runtime::Shared,
 };
@@ -23,6 +24,7 @@ pub(in crate::nri) fn container(container: &Container, spec: &Spec) -> nri::Cont
         mounts: spec.mounts().iter().flatten().map(mount).collect(),
         hooks: spec.hooks().as_ref().map(hooks::hooks).into(),
         linux: Some(linux::linux(container, spec)).into(),
+        CDI_devices: config.cdi_devices.iter().map(cdi_device).collect(),
         image: Some(image(container)).into(),
         created_at: container.created_at,
         started_at: container.state.started_at(),
@@ -65,6 +67,10 @@ fn mount(mount: &oci_spec::runtime::Mount) -> nri::Mount {
         options: mount.options().clone().unwrap_or_default(),
         ..Default::default()
     }
+}
+
+fn cdi_device(name: &DeviceName) -> CDIDevice {
+    CDIDevice { name: name.to_string(), ..Default::default() }
 }
 
 fn image(container: &Container) -> Image {

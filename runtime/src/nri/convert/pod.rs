@@ -2,6 +2,7 @@
 
 use berth_nri::nri::{LinuxNamespace, LinuxPodSandbox, PodSandbox};
 
+use super::resources;
 use crate::pod::Pod;
 
 /// A pod, also one that is being made or has stopped.
@@ -24,6 +25,8 @@ pub(in crate::nri) fn pod(pod: &Pod) -> PodSandbox {
 
 fn linux(pod: &Pod) -> LinuxPodSandbox {
     LinuxPodSandbox {
+        pod_overhead: Some(resources::asked(&pod.config.overhead)).into(),
+        pod_resources: Some(resources::asked(&pod.config.resources)).into(),
         cgroup_parent: pod.config.cgroup_parent.clone().unwrap_or_default(),
         cgroups_path: pod.cgroup.clone(),
         namespaces: network(pod).into_iter().collect(),

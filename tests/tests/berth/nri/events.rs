@@ -77,6 +77,30 @@ async fn update(berth: &mut Berth, id: &str) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn root_plugins_are_asked_when_the_kubelet_resizes_a_pod() {
+    let mut berth = Berth::start().await;
+    let refusing = berth.path().join("refusing");
+    let config = json!({"refuse": {"UpdatePodSandbox": "too much"}, "refusing": refusing});
+    let plugin = Plugin::connect(&berth, "recorder", "10-log", config).await;
+    let sandbox = pod(&berth, "resized");
+    let id = berth.run(&sandbox).await.unwrap();
+    let resize = |pod_sandbox_id: &str| v1::UpdatePodSandboxResourcesRequest {
+        pod_sandbox_id: pod_sandbox_id.into(),
+        overhead: None,
+        resources: Some(v1::LinuxContainerResources { memory_limit_in_bytes: 9 << 20, ..Default::default() }),
+    };
+    berth.runtime.update_pod_sandbox_resources(resize(&id)).await.unwrap();
+    let told = plugin.told("UpdatePodSandbox", "resized").await.all;
+    assert_eq!(told["resources"]["memory"]["limit"]["value"], 9 << 20);
+    plugin.told("PostUpdatePodSandbox", "resized").await;
+    fs::write(&refusing, "").unwrap();
+    let refused = berth.runtime.update_pod_sandbox_resources(resize(&id)).await.unwrap_err();
+    assert!(refused.message().contains("too much"), "{}", refused.message());
+    let unknown = berth.runtime.update_pod_sandbox_resources(resize("no-such-pod")).await.unwrap_err();
+    assert_eq!(unknown.code(), Code::NotFound);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn root_a_container_that_ends_by_itself_is_told_of_in_order_and_removing_its_pod_tells_the_rest() {
     let mut berth = Berth::start().await;
     let image = berth.busybox().await;

@@ -174,6 +174,15 @@ async fn root_a_plugin_comes_back_to_a_daemon_that_was_killed() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn root_a_daemon_that_is_asked_to_end_says_good_bye_to_its_plugins() {
+    let mut berth = Berth::start().await;
+    let plugin = Plugin::connect(&berth, "recorder", "10-log", json!({})).await;
+    assert!(berth.terminate().success());
+    plugin.told("Shutdown", "").await;
+    assert!(!berth.path().join("nri.sock").exists());
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn root_the_socket_is_roots_alone_and_a_second_daemon_leaves_it_to_the_first() {
     let berth = Berth::start().await;
     let socket = berth.path().join("nri.sock");
