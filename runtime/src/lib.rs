@@ -10,6 +10,7 @@ pub mod cri;
 pub mod error;
 pub mod events;
 mod flights;
+pub mod handlers;
 mod identity;
 mod layout;
 pub mod network;

@@ -141,6 +141,7 @@ async fn open(config: &Config) -> Result<(Runtime, HostFeatures), Failure> {
         state: config.state.clone(),
         netns: config.network.netns_dir.clone(),
         shim: shim(config.pods.shim.as_deref())?,
+        handlers: config.handlers.clone(),
         cgroup_root: config.pods.cgroup_root.clone(),
         max_log_line: config.pods.max_log_line,
         cdi_dirs: config.cdi.dirs.clone(),

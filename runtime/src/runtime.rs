@@ -1,6 +1,7 @@
 //! The daemon's inside as one value: what the RPC borders are given.
 
 use std::{
+    collections::BTreeMap,
     fmt,
     path::{Path, PathBuf},
     sync::Arc,
@@ -10,9 +11,10 @@ use berth_image::Images;
 
 use crate::{
     container::{Container, Containers, config::ContainerMetadata},
-    error::{Error, Kind, Result},
+    error::Result,
     events::{self, Events},
     flights::Flights,
+    handlers::{self, Handlers},
     layout::Layout,
     network::Network,
     nri::{self, Nri},
@@ -28,9 +30,6 @@ use crate::{
     table::{Entry, Table},
 };
 
-/// Names under which Berth's own shim can be asked for as a runtime handler.
-pub const HANDLERS: [&str; 2] = ["", "berth"];
-
 /// What the configuration says to the parts behind the RPC border.
 #[derive(Clone, Debug)]
 pub struct Options {
@@ -42,6 +41,8 @@ pub struct Options {
     pub netns: PathBuf,
     /// The shim that is started for each pod.
     pub shim: PathBuf,
+    /// Shims that some pods run in besides.
+    pub handlers: BTreeMap<String, handlers::Config>,
     /// cgroup below which pods without a parent of their own live.
     pub cgroup_root: String,
     /// Bytes after which a log line is split.
@@ -73,6 +74,8 @@ pub struct Runtime {
     pub events: Events,
     /// Plugins that are told of it, and have a say.
     pub nri: Nri,
+    /// What pods can run in.
+    pub handlers: Handlers,
 }
 
 /// What the parts share.
@@ -82,6 +85,7 @@ pub(crate) struct Shared {
     pub(crate) defaults: Defaults,
     pub(crate) layout: Layout,
     pub(crate) launcher: Launcher,
+    pub(crate) handlers: Handlers,
     pub(crate) images: Images,
     pub(crate) nri: Nri,
     pub(crate) network: Network,
@@ -100,6 +104,7 @@ impl Runtime {
         let shared = Arc::new(Shared {
             host: options.host.clone(),
             defaults: options.defaults.clone(),
+            handlers: Handlers::open(&options.handlers, options.host.features).await?,
             launcher: Launcher::new(options.shim.clone(), layout.address()),
             state: State::open(&layout.database())?,
             images: images.clone(),
@@ -119,6 +124,7 @@ impl Runtime {
         Ok(Self {
             events: shared.events.clone(),
             nri: shared.nri.clone(),
+            handlers: shared.handlers.clone(),
             pods: Pods::new(Arc::clone(&shared)),
             containers: Containers::new(Arc::clone(&shared)),
             stats: Stats::new(shared),
@@ -143,14 +149,6 @@ impl Shared {
     /// A connection to the shim of a pod.
     pub(crate) async fn shim_of(&self, pod_id: &str) -> Result<Shim> {
         self.pods.find(pod_id)?.get().shim().await
-    }
-
-    /// Refuses a handler that is not configured.
-    pub(crate) fn check_handler(&self, handler: &str) -> Result<()> {
-        if HANDLERS.contains(&handler) {
-            return Ok(());
-        }
-        Err(Error::new(Kind::InvalidArgument, format!("runtime handler {handler:?} is not configured")))
     }
 
     /// The host name that a pod's processes see.

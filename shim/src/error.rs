@@ -42,6 +42,13 @@ pub enum Error {
     #[error("{doing} {id}: {source}")]
     #[allow(missing_docs)]
     Io { doing: &'static str, id: String, source: io::Error },
+    /// A foreign shim did not do what it was asked for.
+    #[error("{doing} {id}: {}", said(source))]
+    #[allow(missing_docs)]
+    Foreign { doing: &'static str, id: String, source: ttrpc::Error },
+    /// A foreign shim cannot be used at all.
+    #[error("{0}")]
+    Handler(String),
     /// It took longer than it may.
     #[error("{0} takes too long")]
     TooLong(String),
@@ -71,10 +78,19 @@ impl Error {
             Self::Unsupported(_) => Code::UNIMPLEMENTED,
             Self::Init { source, .. } => init_code(source),
             Self::Streams { source, .. } => io_code(source.kind()),
-            Self::Cgroup { .. } | Self::Io { .. } => Code::INTERNAL,
+            Self::Foreign { source, .. } => crate::foreign::code(source),
+            Self::Cgroup { .. } | Self::Io { .. } | Self::Handler(_) => Code::INTERNAL,
             Self::TooLong(_) => Code::DEADLINE_EXCEEDED,
             Self::Closing => Code::UNAVAILABLE,
         }
+    }
+}
+
+/// What another shim answered, without what the protocol adds.
+fn said(error: &ttrpc::Error) -> String {
+    match error {
+        ttrpc::Error::RpcStatus(status) => status.message.clone(),
+        other => other.to_string(),
     }
 }
 

@@ -11,11 +11,12 @@ use crate::shim_log::note;
 use crate::stdio::{Read, asynchronous, pipe, read};
 use berth_shim_proto::berth_shim::exec_sync_output::What;
 use berth_shim_proto::berth_shim::{ExecSyncEnd, ExecSyncOutput};
+use std::future::Future;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::time::Duration;
 use tokio::io::unix::AsyncFd;
-use tokio::time::{Instant, sleep, timeout_at};
+use tokio::time::{Instant, sleep, timeout, timeout_at};
 
 /// What one message carries at most.
 const CHUNK: usize = 32 * 1024;
@@ -30,19 +31,31 @@ const FOREVER: Duration = Duration::from_secs(365 * 24 * 3600);
 /// Where the messages go.
 pub type Caller = ttrpc::r#async::ServerStreamSender<ExecSyncOutput>;
 
+/// A process whose output is read here. Where it runs is its own business.
+pub(crate) trait Command: Sync {
+    /// How long output may be under way once the process has ended.
+    const LINGER: Duration = Duration::ZERO;
+
+    /// Waits for its end; asked again when it was not waited for long enough.
+    fn ended(&self) -> impl Future<Output = Exit> + Send;
+
+    /// Kills it and waits for its end.
+    fn kill(&self) -> impl Future<Output = Exit> + Send;
+}
+
 /// Runs `args` in a container and streams what it prints. Returns once it has ended, by itself, by the
 /// timeout (0 is none) or because the caller went away.
 pub async fn exec_sync(
     container: &Container,
     args: &[String],
-    timeout: Duration,
+    timeout_ns: i64,
     caller: &Caller,
 ) -> Result<(), Error> {
     container.must_run("exec in")?;
     if args.is_empty() {
         return Err(Error::Invalid { field: "args", reason: "nothing to run".into() });
     }
-    let deadline = Instant::now() + if timeout.is_zero() { FOREVER } else { timeout.min(FOREVER) };
+    let deadline = deadline(timeout_ns)?;
     let (stdio, outputs) = outputs().map_err(|source| Error::Io {
         doing: "make pipes for",
         id: container.id().to_owned(),
@@ -52,35 +65,76 @@ pub async fn exec_sync(
     let Ok(spawned) = spawned else {
         return end(caller, &Exit::default(), true).await;
     };
-    let running = Running { process: spawned?.0, container, outputs, caller, exit: None };
-    running.finish(deadline).await
+    let spawned = Spawned { process: spawned?.0, container };
+    answer(&spawned, outputs, deadline, caller).await
 }
 
-type Outputs = [Option<AsyncFd<OwnedFd>>; 2];
+/// When a command that may take so long, counted from now, has to be over. Nothing is for ever.
+pub(crate) fn deadline(timeout_ns: i64) -> Result<Instant, Error> {
+    let timeout = u64::try_from(timeout_ns)
+        .map_err(|_| Error::Invalid { field: "timeout_ns", reason: "negative".into() })?;
+    let timeout = if timeout == 0 { FOREVER } else { Duration::from_nanos(timeout).min(FOREVER) };
+    Ok(Instant::now() + timeout)
+}
 
-fn outputs() -> io::Result<(Stdio, Outputs)> {
+/// Streams what a command that runs prints, and then how it ended.
+pub(crate) async fn answer<C: Command>(
+    command: &C,
+    outputs: Outputs,
+    deadline: Instant,
+    caller: &Caller,
+) -> Result<(), Error> {
+    Running { command, outputs, caller, exit: None }.finish(deadline).await
+}
+
+/// Reading ends of its streams.
+pub(crate) type Outputs = [Option<AsyncFd<OwnedFd>>; 2];
+
+/// Pipes for a command: its side and ours.
+pub(crate) fn outputs() -> io::Result<(Stdio, Outputs)> {
     let (stdout, stdout_writer) = pipe()?;
     let (stderr, stderr_writer) = pipe()?;
     let stdio = Stdio { stdin: None, stdout: Some(stdout_writer), stderr: Some(stderr_writer) };
     Ok((stdio, [Some(asynchronous(stdout)?), Some(asynchronous(stderr)?)]))
 }
 
-struct Running<'a> {
+/// A command that is a child of the shim.
+struct Spawned<'a> {
     process: Process,
     container: &'a Container,
+}
+
+impl Command for Spawned<'_> {
+    async fn ended(&self) -> Exit {
+        let exit = self.process.ended().await;
+        self.container.surroundings().orphans.reaped(self.process.pid());
+        exit
+    }
+
+    async fn kill(&self) -> Exit {
+        let candidates = || self.container.pids().unwrap_or_default();
+        if let Err(error) = kill_with_descendants(self.process.pid(), candidates) {
+            note(format_args!("kill an exec in {}: {error}", self.container.id()));
+        }
+        let ended = timeout_at(Instant::now() + DEATH_PATIENCE, self.ended()).await;
+        ended.unwrap_or_else(|_| Exit::now(137, "it does not die"))
+    }
+}
+
+struct Running<'a, C> {
+    command: &'a C,
     outputs: Outputs,
     caller: &'a Caller,
     exit: Option<Exit>,
 }
 
-impl Running<'_> {
+impl<C: Command> Running<'_, C> {
     async fn finish(mut self, deadline: Instant) -> Result<(), Error> {
         let result = timeout_at(deadline, self.stream()).await;
-        if self.exit.is_none() {
-            self.kill().await;
-        }
-        self.container.surroundings().orphans.reaped(self.process.pid());
-        let exit = self.exit.clone().unwrap_or_default();
+        let exit = match self.exit.take() {
+            Some(exit) => exit,
+            None => self.command.kill().await,
+        };
         match result {
             // Nobody is left to be told.
             Ok(Err(_gone)) => Ok(()),
@@ -100,11 +154,26 @@ impl Running<'_> {
             tokio::select! {
                 () = readable(stdout) => self.send(0).await.map(drop)?,
                 () = readable(stderr) => self.send(1).await.map(drop)?,
-                exit = self.process.ended() => self.exit = Some(exit),
+                exit = self.command.ended() => self.exit = Some(exit),
                 () = sleep(HEARTBEAT) => self.caller.send(&ExecSyncOutput::default()).await?,
             }
         }
+        if let Ok(sent) = timeout(C::LINGER, self.send_to_end()).await {
+            return sent;
+        }
         self.send_rest().await
+    }
+
+    /// Everything, until whoever writes is done.
+    async fn send_to_end(&mut self) -> Result<(), ttrpc::Error> {
+        while self.outputs.iter().any(Option::is_some) {
+            let [stdout, stderr] = &self.outputs;
+            tokio::select! {
+                () = readable(stdout) => self.send(0).await.map(drop)?,
+                () = readable(stderr) => self.send(1).await.map(drop)?,
+            }
+        }
+        Ok(())
     }
 
     /// What is in the pipes; a child that was left behind may go on printing, which is not waited for.
@@ -132,15 +201,6 @@ impl Running<'_> {
             Read::Nothing => {}
         }
         Ok(read)
-    }
-
-    async fn kill(&mut self) {
-        let candidates = || self.container.pids().unwrap_or_default();
-        if let Err(error) = kill_with_descendants(self.process.pid(), candidates) {
-            note(format_args!("kill an exec in {}: {error}", self.container.id()));
-        }
-        let ended = timeout_at(Instant::now() + DEATH_PATIENCE, self.process.ended()).await;
-        self.exit = Some(ended.unwrap_or_else(|_| Exit::now(137, "it does not die")));
     }
 }
 

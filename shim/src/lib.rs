@@ -10,6 +10,7 @@ pub mod spec;
 pub mod sys;
 
 pub mod bootstrap;
+pub mod foreign;
 pub mod service;
 
 pub mod container;

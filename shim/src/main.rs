@@ -3,6 +3,7 @@
 #![forbid(unsafe_code)]
 
 use berth_shim::bootstrap::{self, Action, Error, Flags};
+use berth_shim::foreign::pause;
 use std::io::{self, Write};
 use std::process::ExitCode;
 
@@ -23,6 +24,7 @@ fn run() -> Result<(), Error> {
         Action::Start => bootstrap::start(&flags),
         Action::Delete => bootstrap::delete(&flags),
         Action::Serve => bootstrap::serve_here(&flags),
+        Action::Pause => pause(),
         Action::Version => print(bootstrap::version().as_bytes()),
         Action::Info => print(&bootstrap::info()),
     }

@@ -221,7 +221,7 @@ impl Record {
 
 /// Reads the options of a request to create a sandbox. `netns_path` is where the network namespace gets pinned.
 pub fn options(any: Option<&Any>, netns_path: &str) -> Result<PodOptions, Error> {
-    let asked = any.map(read_options).transpose()?.unwrap_or_default();
+    let asked = read_options(any)?;
     let netns_path = Some(netns_path).filter(|path| !path.is_empty()).map(Into::into);
     Ok(PodOptions {
         hostname: asked.hostname,
@@ -254,7 +254,9 @@ fn users(
     Ok((!mappings.is_empty()).then_some(mappings))
 }
 
-fn read_options(any: &Any) -> Result<SandboxOptions, Error> {
+/// The options as they travel; absent ones are the defaults.
+pub(crate) fn read_options(any: Option<&Any>) -> Result<SandboxOptions, Error> {
+    let Some(any) = any else { return Ok(SandboxOptions::default()) };
     let name = any.type_url.rsplit('/').next().unwrap_or_default();
     if name != OPTIONS {
         return Err(invalid(&format!("{name:?} is not understood, only {OPTIONS}")));

@@ -44,6 +44,17 @@ impl Berth {
         Self::configured(&own_bridge(), Some(socket)).await
     }
 
+    /// With the built-in network and containerd's runc shim as the runtime handler `runc`.
+    pub async fn with_runc() -> Self {
+        let binary = |name| crate::found_in("BERTH_TEST_PEERS", name);
+        let (shim, runc) = (binary("containerd-shim-runc-v2"), binary("runc"));
+        Self::with_network(&format!(
+            "{}[handlers.runc]\nshim = {shim:?}\n[handlers.runc.options]\nBinaryName = {runc:?}\n",
+            own_bridge()
+        ))
+        .await
+    }
+
     /// With CNI plugins and their configurations from these directories.
     pub async fn with_cni(configurations: &Path, plugins: &Path) -> Self {
         Self::with_network(&format!(

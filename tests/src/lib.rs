@@ -19,3 +19,10 @@ pub fn given(variable: &str) -> PathBuf {
         None => panic!("{variable} is not set: these tests are run as root by hack/test"),
     }
 }
+
+/// A file in one of the directories, divided by colons, that the test runner names.
+pub fn found_in(variable: &str, name: &str) -> PathBuf {
+    let directories = given(variable);
+    let mut files = env::split_paths(&directories).map(|directory| directory.join(name));
+    files.find(|file| file.is_file()).unwrap_or_else(|| panic!("{name} is in no directory of {variable}"))
+}

@@ -43,8 +43,13 @@ pub fn shell(name: &str, image: &str, script: &str) -> v1::ContainerConfig {
 
 impl Berth {
     pub async fn run(&mut self, config: &v1::PodSandboxConfig) -> Result<String, Status> {
+        self.run_in("", config).await
+    }
+
+    /// Runs the pod in a runtime handler.
+    pub async fn run_in(&mut self, handler: &str, config: &v1::PodSandboxConfig) -> Result<String, Status> {
         let request =
-            v1::RunPodSandboxRequest { config: Some(config.clone()), runtime_handler: String::new() };
+            v1::RunPodSandboxRequest { config: Some(config.clone()), runtime_handler: handler.into() };
         Ok(self.runtime.run_pod_sandbox(request).await?.into_inner().pod_sandbox_id)
     }
 

@@ -8,6 +8,7 @@ mod streaming;
 mod tests;
 
 use std::{
+    collections::BTreeMap,
     io,
     path::{Path, PathBuf},
 };
@@ -21,7 +22,7 @@ pub use mode::Mode;
 pub use print::default_text;
 pub use streaming::Streaming;
 
-use crate::{network, nri};
+use crate::{handlers, network, nri};
 
 /// Read when no file is named; it need not exist.
 pub const DEFAULT_PATH: &str = "/etc/berth/config.toml";
@@ -50,6 +51,9 @@ pub struct Config {
     pub streaming: Streaming,
     /// Plugins that watch and adjust pods and containers (Node Resource Interface).
     pub nri: nri::Config,
+    /// Shims besides Berth's own, each in a section `[handlers.NAME]`. A RuntimeClass names one by its handler. Unset: none.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub handlers: BTreeMap<String, handlers::Config>,
 }
 
 /// Devices that their vendors describe in files.
@@ -172,6 +176,15 @@ pub enum Error {
         /// What is wrong with it.
         why: &'static str,
     },
+    /// A runtime handler that cannot work.
+    #[error("configuration section [handlers.{name}]")]
+    Handler {
+        /// Which one.
+        name: String,
+        /// What is wrong with it.
+        #[source]
+        source: handlers::Invalid,
+    },
 }
 
 impl Config {
@@ -216,6 +229,9 @@ impl Config {
         let seconds = self.streaming.idle_timeout_seconds;
         require(seconds > 0, "streaming.idle_timeout_seconds", seconds, "must be at least 1")?;
         self.nri.check()?;
+        for (name, handler) in &self.handlers {
+            handler.check(name).map_err(|source| Error::Handler { name: name.clone(), source })?;
+        }
         Ok(self)
     }
 
@@ -273,6 +289,7 @@ impl Default for Config {
             network: network::Config::default(),
             streaming: Streaming::default(),
             nri: nri::Config::default(),
+            handlers: BTreeMap::new(),
         }
     }
 }

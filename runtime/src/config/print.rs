@@ -5,7 +5,7 @@ use serde::Serialize;
 use toml::{Table, Value};
 
 use super::Config;
-use crate::network;
+use crate::{handlers, network};
 
 const INTRO: &str =
     "Berth's configuration. Every key is shown with its default; leave out what shall stay so.";
@@ -25,7 +25,15 @@ pub fn default_text() -> String {
     text += &section::<network::Config, _>("network.bridge", &config.network.bridge);
     text += &section::<Config, _>("streaming", &config.streaming);
     text += &section::<Config, _>("nri", &config.nri);
-    text
+    text + &handler()
+}
+
+/// There is none by default: one as it could be, with every line a comment.
+fn handler() -> String {
+    let about = Config::get_field_docs("handlers").map(comment).unwrap_or_default();
+    let keys = handlers::Config::FIELD_NAMES.iter().zip(handlers::Config::FIELD_DOCS);
+    let keys = keys.map(|(name, about)| key(name, about, None)).collect::<String>();
+    format!("\n{about}# [handlers.NAME]\n{keys}")
 }
 
 /// One `[path]` with its keys; `Parent` is the struct whose field it is, and knows its comment.

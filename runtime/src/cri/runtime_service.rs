@@ -10,7 +10,7 @@ use super::{
     list::in_one_message,
     metrics, reply, request, settings, stats, streaming,
 };
-use crate::{identity, runtime::HANDLERS};
+use crate::identity;
 
 #[tonic::async_trait]
 impl RuntimeService for Cri {
@@ -25,7 +25,7 @@ impl RuntimeService for Cri {
             Ok(StatusResponse {
                 status: Some(reply::runtime_status(network)),
                 info: if request.verbose { verbose() } else { Default::default() },
-                runtime_handlers: reply::handlers(&HANDLERS, self.daemon.host),
+                runtime_handlers: reply::handlers(self.runtime.handlers.list()),
                 features: Some(reply::features(self.daemon.host)),
             })
         })

@@ -44,6 +44,7 @@ async fn open() -> (Runtime, Config, TempDir) {
         state: config.state.clone(),
         netns: config.network.netns_dir.clone(),
         shim: at("no-shim"),
+        handlers: Default::default(),
         cgroup_root: config.pods.cgroup_root.clone(),
         max_log_line: config.pods.max_log_line,
         cdi_dirs: Vec::new(),

@@ -184,7 +184,7 @@ impl Pods {
 
     /// Refuses a runtime handler that no pod could be run with.
     pub fn check_handler(&self, handler: &str) -> Result<()> {
-        self.shared.check_handler(handler)
+        self.shared.handlers.features(handler).map(drop)
     }
 
     /// Remembers what the pod may take together, and what it takes besides its containers, where told, and tells

@@ -1,11 +1,11 @@
 //! Running a pod, in phases: each is a value that the next one consumes, so none can be left out or repeated.
 //!
 //! ```text
-//! Reserved --shim--> Sandboxed --network--> Attached --record--> (the pod is Ready)
+//! Reserved --shim--> Sandboxed --network--> Attached --start, record--> (the pod is Ready)
 //!     \__________________\_____________________\______ failed: stop::undo, from whatever phase
 //! ```
 
-use std::{fs, path::Path, sync::Arc};
+use std::{collections::HashMap, fs, path::Path, sync::Arc};
 
 use berth_shim_proto::berth_shim::{IdMapping, SandboxOptions};
 
@@ -21,7 +21,7 @@ use crate::{
     progress,
     runtime::Shared,
     shim::{SandboxRequest, Shim, ShimAddress},
-    watch,
+    spec, watch,
 };
 
 /// Runs the pod, or answers with the one that exists already.
@@ -54,11 +54,11 @@ fn resume(pod: &Pod) -> Result<String> {
 }
 
 fn check(shared: &Shared, config: &PodConfig) -> Result<()> {
-    shared.check_handler(&config.handler)?;
-    if config.namespaces.users.is_some() && !shared.host.features.user_namespaces {
+    let features = shared.handlers.features(&config.handler)?;
+    if config.namespaces.users.is_some() && !features.user_namespaces {
         return Err(Error::new(
             Kind::FailedPrecondition,
-            "userns_options.mode = \"POD\": needs Linux 6.3 and user.max_user_namespaces above 0",
+            "userns_options.mode = \"POD\": needs Berth's own shim, Linux 6.3 and user.max_user_namespaces above 0",
         ));
     }
     if config.namespaces.host_network {
@@ -92,6 +92,7 @@ async fn start(shared: &Shared, pod: &mut Pod) -> Result<(Shim, Announced)> {
     fs::create_dir_all(&bundle).during(|| format!("create {}", bundle.display()))?;
     let shim = make_sandbox(shared, pod, &bundle).await?;
     attach(shared, pod).await?;
+    start_sandbox(pod, &shim).await?;
     files_of(&shared.layout, &pod.id).write(pod, &shared.hostname_of(&pod.config))?;
     progress::at("ask the NRI plugins");
     let announced = events::run_pod(shared, pod).await?;
@@ -101,12 +102,12 @@ async fn start(shared: &Shared, pod: &mut Pod) -> Result<(Shim, Announced)> {
 /// Second phase: the shim, and in it the namespaces and the cgroup.
 async fn make_sandbox(shared: &Shared, pod: &mut Pod, bundle: &Path) -> Result<Shim> {
     progress::at("start its shim");
+    shared.handlers.prepare(&pod.config.handler, bundle)?;
     let socket = shared.launcher.start(&pod.id, bundle).await?;
     pod.shim = Some(ShimAddress { socket: socket.clone(), pid: 0 });
     let shim = Shim::connect(&socket).await?;
     progress::at("make its namespaces and cgroup");
-    let pid = shim.create_sandbox(request(shared, pod, bundle)).await?;
-    pod.shim = Some(ShimAddress { socket, pid });
+    shim.create_sandbox(request(shared, pod, bundle)).await?;
     Ok(shim)
 }
 
@@ -126,9 +127,16 @@ fn request(shared: &Shared, pod: &Pod, bundle: &Path) -> SandboxRequest {
             uid_mappings: namespaces.users.iter().map(|users| mapping(users.uids)).collect(),
             gid_mappings: namespaces.users.iter().map(|users| mapping(users.gids)).collect(),
             create_mount_sources: true,
+            annotations: annotations(shared, pod),
             ..SandboxOptions::default()
         },
     }
+}
+
+/// By which the sandbox of another shim knows the pod.
+fn annotations(shared: &Shared, pod: &Pod) -> HashMap<String, String> {
+    let passed = shared.handlers.passed(&pod.config.handler, &pod.config.annotations);
+    passed.into_iter().chain(spec::annotations::of_pod(&pod.config.metadata)).collect()
 }
 
 fn mapping(range: IdRange) -> IdMapping {
@@ -141,6 +149,16 @@ async fn attach(shared: &Shared, pod: &mut Pod) -> Result<()> {
     progress::at("attach to the network");
     let attached = shared.network.attach(&network).await;
     pod.attachment = Some(attached.map_err(|error| of_network("attach to the network", error))?);
+    Ok(())
+}
+
+/// Fourth phase: what can only be made once there are addresses, which are all that a virtual machine takes over.
+async fn start_sandbox(pod: &mut Pod, shim: &Shim) -> Result<()> {
+    progress::at("start its sandbox");
+    let pid = shim.start_sandbox(&pod.id).await?;
+    if let Some(address) = &mut pod.shim {
+        address.pid = pid;
+    }
     Ok(())
 }
 

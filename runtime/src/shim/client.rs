@@ -148,8 +148,8 @@ impl Shim {
         })
     }
 
-    /// Makes the pod's namespaces and cgroup. Returns the pid of the process that holds them.
-    pub async fn create_sandbox(&self, request: SandboxRequest) -> Result<u32> {
+    /// Makes the pod's namespaces and cgroup.
+    pub async fn create_sandbox(&self, request: SandboxRequest) -> Result<()> {
         let options = Any {
             type_url: "berth.shim.v1.SandboxOptions".into(),
             value: encode(&request.options)?,
@@ -163,10 +163,14 @@ impl Shim {
             ..Default::default()
         };
         let made = self.sandbox.create_sandbox(within(QUICK), &create).await;
-        made.map_err(during("create the sandbox", &request.id))?;
-        let start = sandbox_api::StartSandboxRequest { sandbox_id: request.id.clone(), ..Default::default() };
-        let started = self.sandbox.start_sandbox(within(QUICK), &start).await;
-        Ok(started.map_err(during("start the sandbox", &request.id))?.pid)
+        made.map(drop).map_err(during("create the sandbox", &request.id))
+    }
+
+    /// Readies the sandbox for containers. Returns the pid of the process that holds its namespaces.
+    pub async fn start_sandbox(&self, id: &str) -> Result<u32> {
+        let start = sandbox_api::StartSandboxRequest { sandbox_id: id.into(), ..Default::default() };
+        let started = self.sandbox.start_sandbox(within(SLOW), &start).await;
+        Ok(started.map_err(during("start the sandbox", id))?.pid)
     }
 
     /// Returns when the pod's sandbox was stopped; fails with `Unavailable` when the shim died.

@@ -6,6 +6,7 @@
 //! where and why not.
 
 pub mod accounts;
+pub(crate) mod annotations;
 pub mod apparmor;
 mod capabilities;
 pub mod devices;
@@ -124,7 +125,7 @@ pub fn build(inputs: &Inputs<'_>) -> Result<Spec, Error> {
         .set_root(Some(root))
         .set_process(Some(process::build(inputs)?))
         .set_hostname(None)
-        .set_annotations(None)
+        .set_annotations(Some(annotations::build(inputs)))
         .set_mounts(Some(mounts::build(inputs)?))
         .set_linux(Some(linux(inputs)?));
     Ok(spec)

@@ -86,7 +86,10 @@ fn a_plain_container_is_described_in_full() {
         spec.root().as_ref().map(|root| (root.path().as_path(), root.readonly())),
         Some((Path::new("rootfs"), Some(false)))
     );
-    assert_eq!((spec.hostname(), spec.hooks(), spec.annotations()), (&None, &None, &None));
+    assert_eq!((spec.hostname(), spec.hooks()), (&None, &None));
+    let annotations = spec.annotations().as_ref().unwrap();
+    let keys = ["container-name", "image-name", "sandbox-name", "sandbox-namespace", "sandbox-uid"];
+    assert!(keys.iter().all(|key| annotations.contains_key(&format!("io.kubernetes.cri.{key}"))));
     let linux = spec.linux().as_ref().unwrap();
     assert_eq!(linux.cgroups_path().as_deref(), Some(Path::new("/berth/pod/abc")));
     assert_eq!((linux.seccomp(), linux.sysctl(), linux.rootfs_propagation()), (&None, &None, &None));

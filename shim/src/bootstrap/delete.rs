@@ -4,6 +4,7 @@ use super::start::bundle;
 use super::{Error, Flags, failed, socket};
 use crate::cgroup::Cgroup;
 use crate::exit::Exit;
+use crate::foreign;
 use crate::sandbox::Record;
 use crate::spec::Spec;
 use containerd_shim_protos::api::DeleteResponse;
@@ -23,6 +24,8 @@ const LOOK: Duration = Duration::from_millis(5);
 /// shim's record, or if there is none as killed.
 pub fn delete(flags: &Flags) -> Result<(), Error> {
     let bundle = bundle(flags)?;
+    let seen = foreign::clean_up(&flags.id, &bundle, &flags.namespace, &flags.address);
+    let seen = seen.map_err(failed("end what a foreign shim has of", &bundle))?;
     if let Some(path) = cgroup_path(&bundle)? {
         remove_cgroup(&path)?;
     }
@@ -33,7 +36,7 @@ pub fn delete(flags: &Flags) -> Result<(), Error> {
         record.unpin().map_err(failed("unpin the network namespace of", &bundle))?;
     }
     remove_dead_socket(flags);
-    let exit = exit(&bundle)?;
+    let exit = exit(&bundle, seen)?;
     let response = DeleteResponse {
         exit_status: exit.code,
         exited_at: MessageField::some(crate::events::timestamp(exit.finished_at)),
@@ -68,11 +71,12 @@ fn remove_cgroup(path: &str) -> Result<(), Error> {
     Ok(cgroup.remove()?)
 }
 
-fn exit(bundle: &Path) -> Result<Exit, Error> {
+/// By the record; else as it was seen to end just now, or as killed.
+fn exit(bundle: &Path, seen: Option<Exit>) -> Result<Exit, Error> {
     if let Some(exit) = Exit::read(bundle).map_err(failed("read the exit record in", bundle))? {
         return Ok(exit);
     }
-    let exit = Exit::now(137, "the shim died");
+    let exit = seen.unwrap_or_else(|| Exit::now(137, "the shim died"));
     exit.write(bundle).map_err(failed("write the exit record in", bundle))?;
     Ok(exit)
 }

@@ -13,6 +13,8 @@ pub enum Action {
     Serve,
     Version,
     Info,
+    /// Be the first process of a foreign shim's sandbox.
+    Pause,
 }
 
 /// Everything on the command line.
@@ -56,6 +58,7 @@ impl Flags {
             _ if info => Action::Info,
             Some("start") => Action::Start,
             Some("delete") => Action::Delete,
+            Some("pause") => Action::Pause,
             None => Action::Serve,
             Some(other) => return Err(Error::Usage(format!("unknown action {other:?}"))),
         };

@@ -3,6 +3,7 @@
 use super::params::Params;
 use super::socket::{self, Bound};
 use super::{Error, Flags, failed};
+use crate::foreign::{self, Handler};
 use crate::service::{Serve, serve};
 use crate::shim_log;
 use nix::unistd::{dup2_stderr, dup2_stdin, dup2_stdout, setsid};
@@ -51,6 +52,8 @@ struct Plan {
     group: String,
     bundle: PathBuf,
     socket: PathBuf,
+    /// The daemon's own socket.
+    daemon: String,
 }
 
 impl Plan {
@@ -63,7 +66,8 @@ impl Plan {
             None => socket::directory(&flags.address),
         };
         let socket = socket::path(&directory, &flags.namespace, &group);
-        Ok(Self { namespace: flags.namespace.clone(), group, bundle, socket })
+        let (namespace, daemon) = (flags.namespace.clone(), flags.address.clone());
+        Ok(Self { namespace, group, bundle, socket, daemon })
     }
 
     fn fork(self, listener: UnixListener, events: String) -> Result<(), Error> {
@@ -89,14 +93,19 @@ impl Plan {
     }
 
     fn serve(self, listener: UnixListener, events: String) -> io::Result<()> {
-        serve(Serve {
+        let handler = Handler::read(&self.bundle)?;
+        let what = Serve {
             id: self.group,
             namespace: self.namespace,
             bundle: self.bundle,
             listener,
             socket: self.socket,
             events,
-        })
+        };
+        match handler {
+            Some(handler) => foreign::serve(handler, self.daemon, what),
+            None => serve(what),
+        }
     }
 }
 

@@ -49,7 +49,7 @@ pub use error::{Errno, Error, Step, Unrunnable};
 pub use hooks::LaterHooks;
 pub use idmap::IdMappings;
 pub use options::mount_options;
-pub use pod::{PodNamespaces, PodOptions};
+pub use pod::{DEFAULT_SHM, PodNamespaces, PodOptions};
 
 use crate::cgroup::{self, Cgroup};
 use channel::{Report, Reports};

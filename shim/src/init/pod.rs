@@ -20,7 +20,8 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 const NSFS: i64 = 0x6e73_6673;
-const DEFAULT_SHM: u64 = 64 * 1024 * 1024;
+/// Size of a pod's `/dev/shm` in bytes unless it says otherwise.
+pub const DEFAULT_SHM: u64 = 64 * 1024 * 1024;
 
 /// What a pod asks for.
 #[derive(Debug, Clone, Default)]

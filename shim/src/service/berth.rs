@@ -2,7 +2,6 @@
 
 use super::{to_end, unless_closing};
 use crate::container::{Container, Phase};
-use crate::error::Error;
 use crate::exec_sync::{Caller, exec_sync};
 use crate::exit;
 use crate::pod::Pod;
@@ -16,7 +15,6 @@ use berth_shim_proto::berth_shim_ttrpc::{Shim, create_shim};
 use containerd_shim_protos::protobuf::MessageField;
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::time::Duration;
 use ttrpc::r#async::{Service, TtrpcContext};
 
 struct Berth(Arc<Pod>);
@@ -47,9 +45,7 @@ impl Shim for Berth {
         caller: Caller,
     ) -> ttrpc::Result<()> {
         let container = self.0.container(&request.container_id)?;
-        let timeout = u64::try_from(request.timeout_ns)
-            .map_err(|_| Error::Invalid { field: "timeout_ns", reason: "negative".into() })?;
-        exec_sync(&container, &request.args, Duration::from_nanos(timeout), &caller).await?;
+        exec_sync(&container, &request.args, request.timeout_ns, &caller).await?;
         Ok(())
     }
 
@@ -86,7 +82,8 @@ fn describe(container: &Container) -> berth_shim::Container {
     }
 }
 
-fn message(exit: &exit::Exit) -> Exit {
+/// An end as it travels.
+pub(crate) fn message(exit: &exit::Exit) -> Exit {
     Exit {
         code: exit.code,
         finished_at: exit.finished_at,

@@ -8,9 +8,12 @@ mod sandbox;
 mod stats;
 mod task;
 
+pub(crate) use berth::message;
+
 use crate::container::Surroundings;
 use crate::error::Error;
 use crate::events::Events;
+use crate::orphans::Orphans;
 use crate::pod::Pod;
 use crate::shim_log::note;
 use std::future::Future;
@@ -18,6 +21,7 @@ use std::io;
 use std::os::unix::net::UnixListener;
 use std::path::PathBuf;
 use std::sync::Arc;
+use tokio::runtime::Runtime;
 use tokio::signal::unix::{SignalKind, signal};
 use ttrpc::r#async::Server;
 use ttrpc::r#async::transport::Listener;
@@ -38,37 +42,48 @@ pub struct Serve {
 /// Serves until the pod is closed. Runs on the calling thread, which becomes the parent of
 /// all containers, and starts no other.
 pub fn serve(serve: Serve) -> io::Result<()> {
-    let runtime = tokio::runtime::Builder::new_current_thread()
+    runtime()?.block_on(run(serve))
+}
+
+/// What everything in a shim runs on: the calling thread.
+pub(crate) fn runtime() -> io::Result<Runtime> {
+    tokio::runtime::Builder::new_current_thread()
         .enable_io()
         .enable_time()
         // Streams that are always ready must not keep requests waiting for long.
         .event_interval(8)
-        .build()?;
-    runtime.block_on(run(serve))
+        .build()
 }
 
 async fn run(serve: Serve) -> io::Result<()> {
     let surroundings =
         Surroundings { events: Events::forward_to(&serve.events, &serve.namespace), ..Default::default() };
+    let pod = Pod::new(serve.id, serve.bundle, serve.socket, surroundings);
+    let mut server = start(&pod, serve.listener).await?;
+    attend(&pod.surroundings().orphans, pod.close_when_forgotten(), pod.closed()).await?;
+    server.shutdown().await.map_err(io::Error::other)
+}
+
+/// Adopts and buries orphans until the shim is `closed`; `forgotten` closes it.
+pub(crate) async fn attend(
+    orphans: &Orphans,
+    forgotten: impl Future<Output = ()>,
+    closed: impl Future<Output = ()>,
+) -> io::Result<()> {
     rustix::process::set_child_subreaper(rustix::process::Pid::from_raw(1))?;
     let mut children = signal(SignalKind::child())?;
     let mut terminations = signal(SignalKind::terminate())?;
-    let pod = Pod::new(serve.id, serve.bundle, serve.socket, surroundings);
-    let mut server = start(&pod, serve.listener).await?;
-    let forgotten = pod.close_when_forgotten();
-    let closed = pod.closed();
     tokio::pin!(forgotten, closed);
     let mut waiting = true;
     loop {
         tokio::select! {
-            _ = children.recv() => pod.surroundings().orphans.reap(),
+            _ = children.recv() => orphans.reap(),
             // Whoever wants the containers to end has calls for that.
             _ = terminations.recv() => note("a termination signal was ignored"),
             () = &mut forgotten, if waiting => waiting = false,
-            () = &mut closed => break,
+            () = &mut closed => return Ok(()),
         }
     }
-    server.shutdown().await.map_err(io::Error::other)
 }
 
 async fn start(pod: &Arc<Pod>, listener: UnixListener) -> io::Result<Server> {
@@ -82,7 +97,7 @@ async fn start(pod: &Arc<Pod>, listener: UnixListener) -> io::Result<Server> {
 }
 
 /// Runs to the end whatever becomes of the caller.
-async fn to_end<T: Send + 'static>(
+pub(crate) async fn to_end<T: Send + 'static>(
     work: impl Future<Output = Result<T, Error>> + Send + 'static,
 ) -> ttrpc::Result<T> {
     match tokio::spawn(work).await {
@@ -93,8 +108,16 @@ async fn to_end<T: Send + 'static>(
 
 /// Waits for something that may never come; gives up when the shim leaves.
 async fn unless_closing<T>(pod: &Pod, waiting: impl Future<Output = T>) -> ttrpc::Result<T> {
+    unless_closed(pod.closed(), waiting).await
+}
+
+/// The same for whatever is `closed` when the shim leaves.
+pub(crate) async fn unless_closed<T>(
+    closed: impl Future<Output = ()>,
+    waiting: impl Future<Output = T>,
+) -> ttrpc::Result<T> {
     tokio::select! {
         result = waiting => Ok(result),
-        () = pod.closed() => Err(Error::Closing.into()),
+        () = closed => Err(Error::Closing.into()),
     }
 }

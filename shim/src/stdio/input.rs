@@ -16,12 +16,23 @@ const BUFFER: usize = 4096;
 pub(super) struct StdinPump {
     task: JoinHandle<()>,
     closing: watch::Sender<bool>,
+    ended: watch::Receiver<bool>,
 }
 
 impl StdinPump {
     pub(super) fn start(input: Input, fifo: AsyncFd<OwnedFd>, sink: Arc<AsyncFd<OwnedFd>>) -> Self {
         let (closing, closed) = watch::channel(false);
-        Self { task: tokio::spawn(feed(input, fifo, sink, closed)), closing }
+        let (ending, ended) = watch::channel(false);
+        let task = tokio::spawn(async move {
+            feed(input, fifo, sink, closed).await;
+            ending.send_replace(true);
+        });
+        Self { task, closing, ended }
+    }
+
+    /// Becomes true once the process's input is closed.
+    pub(super) fn ended(&self) -> watch::Receiver<bool> {
+        self.ended.clone()
     }
 
     /// Passes on what is there, then closes.

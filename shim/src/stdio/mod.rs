@@ -20,19 +20,23 @@ use input::StdinPump;
 use output::{OutputPump, Sink};
 use rustix::fs::{OFlags, fcntl_getfl, fcntl_setfl};
 use rustix::pipe::{PipeFlags, pipe_with};
-use std::fs::OpenOptions;
-use std::io;
+use std::fs::{File, OpenOptions};
+use std::io::{self, Write};
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::io::unix::AsyncFd;
+use tokio::sync::watch;
 use uri::{Input, Output};
 
 pub use output::{Read, read};
 
 /// How long a FIFO's reader may take for the last bytes.
 pub const READER_PATIENCE: Duration = Duration::from_millis(if cfg!(test) { 20 } else { 5_000 });
+
+/// What [`copy`] takes at once.
+const COPIED: usize = 4096;
 
 /// Where the streams of one process lead.
 #[derive(Debug, Clone)]
@@ -192,6 +196,11 @@ impl Pumps {
         }
     }
 
+    /// Becomes true when everything there was to read has been passed on; nothing for a process without input.
+    pub fn input_ended(&self) -> Option<watch::Receiver<bool>> {
+        self.stdin.as_ref().map(StdinPump::ended)
+    }
+
     /// Passes on to the FIFO at `path`, which has a reader, what is printed from now on, and closes it when the stream ends,
     /// or if it has ended. What the FIFO has no room for is lost to this reader.
     pub fn attach(&self, stream: Stream, path: &Path) -> Result<(), OpenError> {
@@ -220,6 +229,20 @@ impl Pumps {
             output.finish(patience).await;
         }
     }
+}
+
+/// Appends what comes down the FIFO at `from` to the file `to`, for as long as this process lives.
+pub fn copy(from: &Path, to: &Path) -> io::Result<()> {
+    let (source, mut file) = (fifo::open_writer(from)?, File::from(append_to(to)?));
+    tokio::spawn(async move {
+        let mut buffer = Vec::with_capacity(COPIED);
+        while let Ok(mut ready) = source.readable().await {
+            ready.retain_ready();
+            // A full disk must not stop whoever writes.
+            while read(&source, &mut buffer) == Read::Some && file.write_all(&buffer).is_ok() {}
+        }
+    });
+    Ok(())
 }
 
 fn stdin_pipe(stdio: &mut Stdio) -> io::Result<OwnedFd> {

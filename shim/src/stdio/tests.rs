@@ -1,7 +1,7 @@
 #![allow(clippy::unwrap_used)]
 use super::*;
-use std::fs::File;
-use std::io::{Read as _, Write as _};
+
+use std::io::Read as _;
 use std::os::unix::fs::OpenOptionsExt;
 use tempfile::TempDir;
 

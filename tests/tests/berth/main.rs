@@ -9,6 +9,8 @@ mod bad_input;
 mod cdi;
 /// What happens, told to whoever listens.
 mod events;
+/// Pods that other shims than Berth's own run.
+mod handlers;
 /// Pulling, naming, removing.
 mod images;
 /// A pod and a container from beginning to end.

@@ -31,13 +31,17 @@ pub(crate) fn runtime_status(network: Option<NotReady>) -> v1::RuntimeStatus {
 }
 
 /// What pods can have under each runtime handler.
-pub(crate) fn handlers(names: &[&str], host: HostFeatures) -> Vec<v1::RuntimeHandler> {
-    let features = v1::RuntimeHandlerFeatures {
-        recursive_read_only_mounts: host.recursive_readonly,
-        user_namespaces: host.user_namespaces,
+pub(crate) fn handlers<'a>(
+    handlers: impl Iterator<Item = (&'a str, HostFeatures)>,
+) -> Vec<v1::RuntimeHandler> {
+    let handler = |(name, features): (&str, HostFeatures)| v1::RuntimeHandler {
+        name: name.to_owned(),
+        features: Some(v1::RuntimeHandlerFeatures {
+            recursive_read_only_mounts: features.recursive_readonly,
+            user_namespaces: features.user_namespaces,
+        }),
     };
-    let handler = |name: &&str| v1::RuntimeHandler { name: (*name).to_owned(), features: Some(features) };
-    names.iter().map(handler).collect()
+    handlers.map(handler).collect()
 }
 
 /// What pods can have under any handler.

@@ -188,7 +188,7 @@ fn the_network_condition_says_why() {
 #[test]
 fn the_default_handler_has_no_name() {
     let host = HostFeatures { recursive_readonly: true, user_namespaces: false };
-    let handlers = handlers(&["", "berth"], host);
+    let handlers = handlers(["", "berth"].map(|name| (name, host)).into_iter());
     assert_eq!(handlers.iter().map(|handler| handler.name.as_str()).collect::<Vec<_>>(), ["", "berth"]);
     let features_of = handlers[0].features.unwrap();
     assert!(features_of.recursive_read_only_mounts && !features_of.user_namespaces);

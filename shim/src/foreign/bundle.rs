@@ -1,0 +1,253 @@
+//! The bundles that a foreign shim is given: one for the sandbox, and those of the containers as the daemon wrote them, with
+//! what our own shim would know by itself said in the words of the OCI specification.
+
+use crate::init::DEFAULT_SHM;
+use berth_shim_proto::berth_shim::SandboxOptions;
+use rustix::fs::{CWD, FileType, Mode, mknodat};
+use rustix::io::Errno;
+use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};
+use serde_json::{Value, json};
+use std::ffi::CString;
+use std::fs;
+use std::io;
+use std::os::unix::fs::symlink;
+use std::path::{Path, PathBuf};
+
+/// Annotations by which containerd's shims tell a pod's sandbox from its containers, and which belong together.
+const CONTAINER_TYPE: &str = "io.kubernetes.cri.container-type";
+const SANDBOX_ID: &str = "io.kubernetes.cri.sandbox-id";
+/// In a container's bundle: a link to that of its pod.
+const POD: &str = "pod";
+/// Nobody.
+const NOBODY: u32 = 65535;
+
+/// A pod's bundle, with what its sandbox is to be.
+#[derive(Debug)]
+pub(super) struct Sandbox<'a> {
+    pub(super) id: &'a str,
+    pub(super) bundle: &'a Path,
+    /// Empty on the host's network.
+    pub(super) netns: &'a str,
+    pub(super) options: &'a SandboxOptions,
+}
+
+impl Sandbox<'_> {
+    /// Writes config.json and makes what else the foreign shim expects of a bundle.
+    pub(super) fn write(&self) -> io::Result<()> {
+        fs::create_dir_all(self.bundle.join("rootfs"))?;
+        // Shims of containerd's own library open it for writing before anything else.
+        match mknodat(CWD, log(self.bundle), FileType::Fifo, Mode::from_raw_mode(0o600), 0) {
+            Ok(()) | Err(Errno::EXIST) => {}
+            Err(error) => return Err(error.into()),
+        }
+        if !self.options.host_ipc {
+            self.mount_shm()?;
+        }
+        let program = std::env::current_exe()?;
+        fs::write(self.bundle.join("config.json"), self.spec(&program).to_string())
+    }
+
+    fn mount_shm(&self) -> io::Result<()> {
+        let shm = shm(self.bundle);
+        fs::create_dir_all(&shm)?;
+        let size =
+            if self.options.shm_size == 0 { DEFAULT_SHM } else { self.options.shm_size.unsigned_abs() };
+        let flags = MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC;
+        let data = CString::new(format!("mode=1777,size={size}"))?;
+        Ok(mount("shm", &shm, "tmpfs", flags, data.as_c_str())?)
+    }
+
+    fn spec(&self, program: &Path) -> Value {
+        let options = self.options;
+        let hostname = if options.host_network { "" } else { &options.hostname };
+        let user = json!({"uid": NOBODY, "gid": NOBODY});
+        json!({
+            "ociVersion": "1.1.0",
+            "process": {"args": ["/pause", "pause"], "cwd": "/", "user": user, "noNewPrivileges": true},
+            "root": {"path": "rootfs", "readonly": true},
+            "hostname": hostname,
+            "mounts": self.mounts(program),
+            "annotations": self.annotations(),
+            "linux": {
+                "namespaces": self.namespaces(),
+                "cgroupsPath": format!("{}/{}", options.cgroup_path.trim_end_matches('/'), self.id),
+                "sysctl": options.sysctls,
+                "resources": {"devices": [{"allow": false, "access": "rwm"}]},
+            },
+        })
+    }
+
+    fn namespaces(&self) -> Vec<Value> {
+        let mut namespaces = vec![json!({"type": "mount"}), json!({"type": "pid"})];
+        if !self.options.host_ipc {
+            namespaces.push(json!({"type": "ipc"}));
+        }
+        if !self.netns.is_empty() {
+            namespaces.push(json!({"type": "uts"}));
+            namespaces.push(json!({"type": "network", "path": self.netns}));
+        }
+        namespaces
+    }
+
+    fn mounts(&self, program: &Path) -> Value {
+        let shm = if self.options.host_ipc { PathBuf::from("/dev/shm") } else { shm(self.bundle) };
+        let safe = ["nosuid", "noexec", "nodev"];
+        json!([
+            {"destination": "/proc", "type": "proc", "source": "proc", "options": safe},
+            {"destination": "/dev", "type": "tmpfs", "source": "tmpfs", "options": ["nosuid", "mode=755", "size=65536k"]},
+            {"destination": "/dev/shm", "type": "bind", "source": shm, "options": ["rbind", "nosuid", "noexec", "nodev"]},
+            {"destination": "/pause", "type": "bind", "source": program, "options": ["rbind", "ro", "nosuid", "nodev"]},
+        ])
+    }
+
+    fn annotations(&self) -> Value {
+        let mut annotations = json!(self.options.annotations);
+        annotations[CONTAINER_TYPE] = "sandbox".into();
+        annotations[SANDBOX_ID] = self.id.into();
+        annotations
+    }
+}
+
+/// What a container has of its pod.
+#[derive(Debug)]
+pub(super) struct OfPod<'a> {
+    pub(super) id: &'a str,
+    pub(super) bundle: &'a Path,
+    /// First process of the sandbox.
+    pub(super) pid: u32,
+    pub(super) host_network: bool,
+    pub(super) host_ipc: bool,
+}
+
+impl OfPod<'_> {
+    /// Says in a container's config.json what it shares with its pod, and links its bundle to the pod's.
+    pub(super) fn complete(&self, bundle: &Path) -> io::Result<()> {
+        let path = bundle.join("config.json");
+        let mut spec: Value = serde_json::from_slice(&fs::read(&path)?)?;
+        self.join_namespaces(&mut spec["linux"]["namespaces"]);
+        self.share_memory(&mut spec["mounts"]);
+        spec["annotations"][CONTAINER_TYPE] = "container".into();
+        spec["annotations"][SANDBOX_ID] = self.id.into();
+        fs::write(&path, spec.to_string())?;
+        match symlink(self.bundle, bundle.join(POD)) {
+            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => Err(error),
+            _ => Ok(()),
+        }
+    }
+
+    /// Those that are not listed are the pod's.
+    fn join_namespaces(&self, listed: &mut Value) {
+        let Some(listed) = listed.as_array_mut() else { return };
+        let of_pod = [
+            ("network", "net", self.host_network),
+            ("uts", "uts", self.host_network),
+            ("ipc", "ipc", self.host_ipc),
+        ];
+        for (kind, file, of_host) in of_pod {
+            if !of_host && !listed.iter().any(|namespace| namespace["type"] == kind) {
+                listed.push(json!({"type": kind, "path": format!("/proc/{}/ns/{file}", self.pid)}));
+            }
+        }
+    }
+
+    fn share_memory(&self, mounts: &mut Value) {
+        for mount in mounts.as_array_mut().into_iter().flatten().filter(|mount| mount["type"] == "pod-shm") {
+            let source = if self.host_ipc { PathBuf::from("/dev/shm") } else { shm(self.bundle) };
+            *mount = json!({
+                "destination": mount["destination"], "type": "bind", "source": source,
+                "options": ["rbind", "rprivate", "nosuid", "noexec", "nodev"],
+            });
+        }
+    }
+}
+
+/// The bundle of the pod that a container's belongs to; nothing for one that no foreign shim was given.
+pub(super) fn pod_of(bundle: &Path) -> Option<PathBuf> {
+    fs::read_link(bundle.join(POD)).ok()
+}
+
+/// The FIFO that a foreign shim writes its log to.
+pub(super) fn log(bundle: &Path) -> PathBuf {
+    bundle.join("log")
+}
+
+fn shm(bundle: &Path) -> PathBuf {
+    bundle.join("shm")
+}
+
+/// Unmounts what was mounted in a bundle, by us or by a foreign shim. Fine when nothing is.
+pub(super) fn unmount_all(bundle: &Path) {
+    for path in [shm(bundle), bundle.join("rootfs")] {
+        while unmount(&path, UnmountFlags::DETACH | UnmountFlags::NOFOLLOW).is_ok() {}
+    }
+}
+
+/// Removes the pod's cgroup, once it is empty, where a foreign runtime made it: in hierarchies that we do not use.
+pub(super) fn remove_cgroup(path: &str) {
+    let path = path.trim_matches('/');
+    for hierarchy in fs::read_dir("/sys/fs/cgroup").into_iter().flatten().flatten() {
+        // What is in use, and what is no hierarchy, stays.
+        let _ = (!path.is_empty()).then(|| fs::remove_dir(hierarchy.path().join(path)));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    fn of_pod(bundle: &Path) -> OfPod<'_> {
+        OfPod { id: "p", bundle, pid: 7, host_network: false, host_ipc: false }
+    }
+
+    fn completed(pod: &OfPod<'_>, spec: &Value) -> Value {
+        let bundle = tempfile::tempdir().unwrap();
+        fs::write(bundle.path().join("config.json"), spec.to_string()).unwrap();
+        pod.complete(bundle.path()).unwrap();
+        assert_eq!(pod_of(bundle.path()).as_deref(), Some(pod.bundle));
+        serde_json::from_slice(&fs::read(bundle.path().join("config.json")).unwrap()).unwrap()
+    }
+
+    #[test]
+    fn a_container_joins_what_it_has_not_of_its_own() {
+        let spec = json!({"linux": {"namespaces": [{"type": "mount"}, {"type": "uts"}]}, "mounts": []});
+        let namespaces = |pod: &OfPod<'_>| completed(pod, &spec)["linux"]["namespaces"].clone();
+        let pod = of_pod(Path::new("/pod"));
+        assert_eq!(
+            namespaces(&pod),
+            json!([
+                {"type": "mount"}, {"type": "uts"},
+                {"type": "network", "path": "/proc/7/ns/net"}, {"type": "ipc", "path": "/proc/7/ns/ipc"},
+            ])
+        );
+        let host = OfPod { host_network: true, host_ipc: true, ..pod };
+        assert_eq!(namespaces(&host), spec["linux"]["namespaces"]);
+    }
+
+    #[test]
+    fn shared_memory_and_annotations_are_the_pods() {
+        let mounts = json!([{"destination": "/dev/shm", "type": "pod-shm", "source": "shm"}, {"destination": "/x", "type": "tmpfs"}]);
+        let spec = json!({"linux": {"namespaces": []}, "mounts": mounts, "annotations": {"own": "kept"}});
+        let spec = completed(&of_pod(Path::new("/pod")), &spec);
+        assert_eq!(spec["mounts"][0]["source"], "/pod/shm");
+        assert_eq!(spec["mounts"][1], mounts[1]);
+        assert_eq!(spec["annotations"], json!({"own": "kept", CONTAINER_TYPE: "container", SANDBOX_ID: "p"}));
+    }
+
+    #[test]
+    fn the_sandbox_has_the_pods_network_and_new_namespaces_beside_it() {
+        let options = SandboxOptions { hostname: "h".into(), cgroup_path: "/a".into(), ..Default::default() };
+        let sandbox =
+            Sandbox { id: "p", bundle: Path::new("/pod"), netns: "/run/netns/n", options: &options };
+        let spec = sandbox.spec(Path::new("/bin/shim"));
+        assert_eq!(spec["linux"]["cgroupsPath"], "/a/p");
+        assert_eq!(spec["hostname"], "h");
+        assert_eq!(spec["annotations"][CONTAINER_TYPE], "sandbox");
+        let namespaces = spec["linux"]["namespaces"].as_array().unwrap();
+        assert!(namespaces.contains(&json!({"type": "network", "path": "/run/netns/n"})));
+        assert!(namespaces.contains(&json!({"type": "ipc"})));
+        let on_host = SandboxOptions { host_network: true, host_ipc: true, ..options.clone() };
+        let sandbox = Sandbox { netns: "", options: &on_host, ..sandbox };
+        assert_eq!(sandbox.namespaces(), [json!({"type": "mount"}), json!({"type": "pid"})]);
+    }
+}

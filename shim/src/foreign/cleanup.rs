@@ -1,0 +1,56 @@
+//! Ending what this process has left behind in a foreign shim when it was killed.
+
+use super::bundle::{pod_of, remove_cgroup, unmount_all};
+use super::client::Tasks;
+use super::handler::{Address, Handler};
+use super::launch::Launcher;
+use crate::error::Error;
+use crate::exit::Exit;
+use crate::sandbox::Record;
+use crate::service::runtime;
+use std::io;
+use std::path::Path;
+use std::time::Duration;
+
+/// For tasks that were killed.
+const DEATH_PATIENCE: Duration = Duration::from_secs(10);
+
+/// Ends the task `id`, whose bundle this is, and with a pod's sandbox its shim. Tells how it ended where the foreign shim
+/// knew. Nothing happens when the bundle was never a foreign shim's.
+pub fn clean_up(id: &str, bundle: &Path, namespace: &str, daemon: &str) -> io::Result<Option<Exit>> {
+    let (pod, is_pod) = match pod_of(bundle) {
+        Some(pod) => (pod, false),
+        None => (bundle.to_owned(), true),
+    };
+    let Some(handler) = Handler::read(&pod)? else { return Ok(None) };
+    let exit = match Address::read(&pod)? {
+        None => None,
+        Some(address) => match runtime()?.block_on(end(id, is_pod, &address, namespace)) {
+            Ok(exit) => Some(exit),
+            Err(_dead) => {
+                let events = pod.join("none");
+                let (namespace, daemon) = (namespace.to_owned(), daemon.to_owned());
+                let left = Launcher { handler, namespace, daemon, events }.delete_now(id, bundle);
+                left.map_err(io::Error::other)?;
+                None
+            }
+        },
+    };
+    unmount_all(bundle);
+    if let Some(record) = Record::read(bundle)? {
+        remove_cgroup(&record.cgroup_path);
+    }
+    Ok(exit)
+}
+
+/// By the foreign shim itself, if it lives.
+async fn end(id: &str, is_pod: bool, address: &Address, namespace: &str) -> Result<Exit, Error> {
+    let tasks = Tasks::connect(address, namespace).await?;
+    tasks.kill(id).await?;
+    let end = tasks.wait(id, DEATH_PATIENCE).await?;
+    tasks.delete(id).await?;
+    if is_pod {
+        tasks.shutdown(id).await;
+    }
+    Ok(Exit::now(end.exit_status, "the shim died"))
+}

@@ -1,0 +1,264 @@
+//! One container of a foreign shim.
+//!
+//! ```text
+//!   create             start                its task ends
+//! ----------> Created --------> Running ---------------------> Stopped
+//!                |  killed                                        ^
+//!                +------------------------------------------------+
+//! ```
+//! The way to Stopped is the watcher's alone: it waits for the end, reads the output to its end, writes the exit record, and
+//! only then tells anyone.
+
+use super::client::{SLOW, WAITING, failed};
+use super::launch::Started;
+use crate::cgroup::Cgroup;
+use crate::container::{Names, wait_for};
+use crate::error::Error;
+use crate::exit::{Exit, now};
+use crate::init::Stdio;
+use crate::shim_log::note;
+use crate::spec::Spec;
+use crate::stdio::cri_log::{CriLog, Stream};
+use crate::stdio::{Outside, Pumps, Streams, connect};
+use containerd_shim_protos::api::*;
+use std::io;
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+use tokio::sync::watch;
+
+/// How long the foreign shim may take for the last bytes.
+const STREAM_PATIENCE: Duration = Duration::from_secs(5);
+
+/// Where in its life a container is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[allow(missing_docs)]
+pub(super) enum Phase {
+    Created,
+    Running,
+    Stopped(Exit),
+}
+
+/// A container that was created and not yet deleted.
+pub(super) struct Guest {
+    pub(super) id: String,
+    pub(super) bundle: PathBuf,
+    /// As the foreign shim says; of a virtual machine, not the container's own.
+    pub(super) pid: u32,
+    shim: Arc<Started>,
+    cgroup: Cgroup,
+    oom: AtomicBool,
+    inner: Mutex<Inner>,
+    ended: watch::Sender<Option<Exit>>,
+}
+
+struct Inner {
+    phase: Phase,
+    started_at: i64,
+    log: Option<Arc<CriLog>>,
+    pumps: Option<Pumps>,
+}
+
+impl Guest {
+    /// Has the foreign shim make a container of `request`, with streams of ours.
+    pub(super) async fn create(shim: Arc<Started>, request: CreateTaskRequest) -> Result<Arc<Self>, Error> {
+        let id = request.id.clone();
+        let names = names(&request);
+        // The terminal is the foreign shim's: what it prints comes down a pipe.
+        let streams = Streams::parse(&names.stdin, &names.stdout, &names.stderr, false)?;
+        let (stdio, outside) =
+            connect(&streams).map_err(|source| Error::Streams { id: id.clone(), source })?;
+        let bundle = PathBuf::from(&request.bundle);
+        let request = CreateTaskRequest {
+            stdin: path_of(&stdio.stdin),
+            stdout: path_of(&stdio.stdout),
+            stderr: path_of(&stdio.stderr),
+            ..request
+        };
+        let made: ttrpc::Result<CreateTaskResponse> = shim.tasks.call("Create", &request, SLOW).await;
+        let made = made.map_err(|source| failed("create container", &id, source))?;
+        let guest = Self::adopt(shim, &id, bundle, made.pid, outside);
+        drop::<Stdio>(stdio);
+        guest.map_err(|source| Error::Io { doing: "watch", id, source })
+    }
+
+    fn adopt(
+        shim: Arc<Started>,
+        id: &str,
+        bundle: PathBuf,
+        pid: u32,
+        outside: Outside,
+    ) -> io::Result<Arc<Self>> {
+        let cgroup = Cgroup::open(&cgroup_of(&bundle)?);
+        let pumps = outside.start(None)?;
+        let input = pumps.input_ended();
+        let inner = Inner { phase: Phase::Created, started_at: 0, log: pumps.log(), pumps: Some(pumps) };
+        let guest = Arc::new(Self {
+            id: id.to_owned(),
+            bundle,
+            pid,
+            shim,
+            cgroup,
+            oom: AtomicBool::new(false),
+            inner: Mutex::new(inner),
+            ended: watch::Sender::new(None),
+        });
+        tokio::spawn(Arc::clone(&guest).watch());
+        if let Some(ended) = input {
+            tokio::spawn(Arc::clone(&guest).pass_end_of_input(ended));
+        }
+        Ok(guest)
+    }
+
+    /// The foreign shim keeps the pipe open itself, so that it must be told.
+    async fn pass_end_of_input(self: Arc<Self>, mut ended: watch::Receiver<bool>) {
+        if ended.wait_for(|ended| *ended).await.is_ok() {
+            let request = CloseIORequest { id: self.id.clone(), stdin: true, ..Default::default() };
+            if let Err(error) = self.shim.tasks.call::<Empty>("CloseIO", &request, SLOW).await {
+                note(format_args!("close the input of {}: {error}", self.id));
+            }
+        }
+    }
+
+    /// Lets it run.
+    pub(super) async fn start(&self) -> Result<u32, Error> {
+        let request = StartRequest { id: self.id.clone(), ..Default::default() };
+        let started: ttrpc::Result<StartResponse> = self.shim.tasks.call("Start", &request, SLOW).await;
+        let started = started.map_err(|source| failed("start container", &self.id, source))?;
+        let mut inner = self.inner();
+        inner.started_at = now();
+        if inner.phase == Phase::Created {
+            inner.phase = Phase::Running;
+        }
+        Ok(started.pid)
+    }
+
+    /// Where in its life it is.
+    pub(super) fn phase(&self) -> Phase {
+        self.inner().phase.clone()
+    }
+
+    /// When it was started, in nanoseconds since the Unix epoch; 0 before.
+    pub(super) fn started_at(&self) -> i64 {
+        self.inner().started_at
+    }
+
+    /// Waits for its end: its output is logged and its exit record written then.
+    pub(super) async fn wait(&self) -> Exit {
+        wait_for(&self.ended).await
+    }
+
+    /// The foreign shim says that the kernel's OOM killer struck in it.
+    pub(super) fn oom_killed(&self) {
+        self.oom.store(true, Ordering::Relaxed);
+    }
+
+    /// Ends it if it was never started, and makes the foreign shim forget it.
+    pub(super) async fn delete(&self) -> Result<Exit, Error> {
+        match self.phase() {
+            Phase::Running => {
+                Err(Error::Precondition { doing: "delete", id: self.id.clone(), state: "running" })
+            }
+            Phase::Created => {
+                self.shim.tasks.kill(&self.id).await?;
+                self.forget().await
+            }
+            Phase::Stopped(_) => self.forget().await,
+        }
+    }
+
+    async fn forget(&self) -> Result<Exit, Error> {
+        let exit = self.wait().await;
+        self.shim.tasks.delete(&self.id).await?;
+        Ok(exit)
+    }
+
+    /// Opens its log file anew.
+    pub(super) fn reopen_log(&self) -> Result<(), Error> {
+        let Some(log) = self.inner().log.clone() else {
+            let (doing, state) = ("reopen the log of", "without one, or stopped");
+            return Err(Error::Precondition { doing, id: self.id.clone(), state });
+        };
+        log.reopen().map_err(|source| Error::Io { doing: "reopen the log of", id: self.id.clone(), source })
+    }
+
+    /// Passes on what it prints from now on to FIFOs that have readers; empty for none.
+    pub(super) fn attach(&self, stdout: &str, stderr: &str) -> Result<(), Error> {
+        let inner = self.inner();
+        let Some(pumps) = inner.pumps.as_ref().filter(|_| inner.phase == Phase::Running) else {
+            let (doing, state) = ("attach to", "not running");
+            return Err(Error::Precondition { doing, id: self.id.clone(), state });
+        };
+        for (stream, path) in [(Stream::Stdout, stdout), (Stream::Stderr, stderr)] {
+            if !path.is_empty() {
+                let attached = pumps.attach(stream, Path::new(path));
+                attached.map_err(|source| Error::Streams { id: self.id.clone(), source })?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Ends its input.
+    pub(super) fn close_stdin(&self) {
+        if let Some(pumps) = &self.inner().pumps {
+            pumps.close_stdin();
+        }
+    }
+
+    async fn watch(self: Arc<Self>) {
+        let exit = match self.shim.tasks.wait(&self.id, WAITING).await {
+            Ok(end) => Exit { code: end.exit_status, finished_at: finished_at(&end), ..Default::default() },
+            Err(error) => {
+                self.shim.clean_up_after(&self.id, &self.bundle).await;
+                Exit::now(137, format!("its shim died: {error}"))
+            }
+        };
+        let exit = self.bury(exit).await;
+        self.inner().phase = Phase::Stopped(exit.clone());
+        self.ended.send_replace(Some(exit));
+    }
+
+    /// Everything that must be done before the end is told.
+    async fn bury(&self, mut exit: Exit) -> Exit {
+        let (pumps, log) = {
+            let mut inner = self.inner();
+            (inner.pumps.take(), inner.log.take())
+        };
+        if let Some(pumps) = pumps {
+            pumps.finish(STREAM_PATIENCE).await;
+        }
+        drop(log);
+        exit.oom_killed = self.oom.load(Ordering::Relaxed) || self.cgroup.oom_kills() > 0;
+        if let Err(error) = exit.write(&self.bundle) {
+            note(format_args!("write the exit record of {}: {error}", self.id));
+        }
+        exit
+    }
+
+    fn inner(&self) -> MutexGuard<'_, Inner> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A terminal has no stderr of its own.
+fn names(request: &CreateTaskRequest) -> Names {
+    let stderr = if request.terminal { String::new() } else { request.stderr.clone() };
+    Names { stdin: request.stdin.clone(), stdout: request.stdout.clone(), stderr, terminal: request.terminal }
+}
+
+/// A pipe's end as a path that anyone on this host can open like a FIFO, as long as it is open here.
+pub(super) fn path_of(end: &Option<OwnedFd>) -> String {
+    let path = |end: &OwnedFd| format!("/proc/{}/fd/{}", std::process::id(), end.as_raw_fd());
+    end.as_ref().map(path).unwrap_or_default()
+}
+
+fn finished_at(end: &WaitResponse) -> i64 {
+    end.exited_at.as_ref().map_or_else(now, |at| at.seconds * 1_000_000_000 + i64::from(at.nanos))
+}
+
+fn cgroup_of(bundle: &Path) -> io::Result<String> {
+    let spec: Spec = serde_json::from_slice(&std::fs::read(bundle.join("config.json"))?)?;
+    Ok(spec.linux.cgroups_path)
+}

@@ -1,0 +1,372 @@
+//! A pod of a foreign shim: its sandbox task and its containers.
+//!
+//! ```text
+//!           create            start                 stop
+//! Absent ----------> Made ------------> Ready -----------------> Stopped
+//!          network namespace,   shim and sandbox task |              ^
+//!          pod's cgroup                               | sandbox dies |
+//!                                                     +--------------+
+//! ```
+
+use super::bundle::{self, OfPod, Sandbox};
+use super::client::{SLOW, WAITING, failed};
+use super::guest::{Guest, Phase};
+use super::launch::{Launcher, Started};
+use crate::error::Error;
+use crate::init::{PodNamespaces, PodOptions};
+use crate::orphans::Orphans;
+use crate::sandbox::Record;
+use crate::shim_log::note;
+use crate::stdio;
+use berth_shim_proto::berth_shim::SandboxOptions;
+use containerd_shim_protos::api::*;
+use std::collections::BTreeMap;
+use std::io;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+use tokio::sync::{Mutex as Turn, Notify, watch};
+use tokio::time::timeout;
+
+/// For tasks that were killed.
+const DEATH_PATIENCE: Duration = Duration::from_secs(10);
+/// How often a shim without a pod looks whether its bundle is still there.
+const LOOK: Duration = Duration::from_secs(30);
+
+/// The state of a process that serves such a pod.
+pub(super) struct ForeignPod {
+    pub(super) id: String,
+    bundle: PathBuf,
+    socket: PathBuf,
+    launcher: Launcher,
+    pub(super) orphans: Arc<Orphans>,
+    /// Held while the pod is made or taken down.
+    turn: Turn<Outer>,
+    state: Mutex<State>,
+    guests: Mutex<BTreeMap<String, Slot>>,
+    stopped: watch::Sender<bool>,
+    changed: Notify,
+    closing: watch::Sender<bool>,
+}
+
+/// What is the pod's and not its sandbox task's.
+#[derive(Default)]
+struct Outer {
+    namespaces: PodNamespaces,
+    netns: String,
+    options: SandboxOptions,
+}
+
+enum State {
+    Absent,
+    Made,
+    Ready(Arc<Home>),
+    Stopped,
+}
+
+/// Where containers can live.
+pub(super) struct Home {
+    pub(super) shim: Arc<Started>,
+    /// First process of the sandbox.
+    pub(super) pid: u32,
+    host_network: bool,
+    host_ipc: bool,
+    shared_pid: bool,
+}
+
+enum Slot {
+    /// Being created.
+    Reserved,
+    Made(Arc<Guest>),
+}
+
+impl ForeignPod {
+    pub(super) fn new(id: String, bundle: PathBuf, socket: PathBuf, launcher: Launcher) -> Arc<Self> {
+        Arc::new(Self {
+            id,
+            bundle,
+            socket,
+            launcher,
+            orphans: Arc::default(),
+            turn: Turn::default(),
+            state: Mutex::new(State::Absent),
+            guests: Mutex::default(),
+            stopped: watch::Sender::new(false),
+            changed: Notify::new(),
+            closing: watch::Sender::new(false),
+        })
+    }
+
+    /// Makes the pod's network namespace, pinned at `netns` (empty: the host's), and its cgroup.
+    pub(super) async fn create(&self, netns: &str, options: SandboxOptions) -> Result<(), Error> {
+        if !options.uid_mappings.is_empty() {
+            return Err(Error::Unsupported("a user namespace for a pod of another shim"));
+        }
+        let mut outer = self.turn.lock().await;
+        if !matches!(*self.state(), State::Absent) {
+            return Err(Error::AlreadyExists { what: "sandbox", id: self.id.clone() });
+        }
+        let wanted = PodOptions {
+            netns_path: Some(netns).filter(|path| !path.is_empty()).map(Into::into),
+            host_network: netns.is_empty(),
+            host_ipc: true,
+            cgroup_path: options.cgroup_path.clone(),
+            ..Default::default()
+        };
+        let recorded = Record::new(&wanted).write(&self.bundle);
+        recorded.map_err(|source| self.io("keep a record of sandbox", source))?;
+        let namespaces = PodNamespaces::create(&wanted).map_err(|source| Error::Init {
+            doing: "create sandbox",
+            id: self.id.clone(),
+            source,
+        })?;
+        *outer = Outer { namespaces, netns: netns.to_owned(), options };
+        *self.state() = State::Made;
+        Ok(())
+    }
+
+    /// Starts the foreign shim and in it the sandbox. Returns the pid of its first process.
+    pub(super) async fn start(self: &Arc<Self>) -> Result<u32, Error> {
+        let outer = self.turn.lock().await;
+        match &*self.state() {
+            State::Made => {}
+            State::Ready(home) => return Ok(home.pid),
+            State::Absent => return Err(Error::NotFound { what: "sandbox", id: self.id.clone() }),
+            State::Stopped => return Err(self.refuse("start sandbox")),
+        }
+        let home = self.start_sandbox(&outer).await?;
+        let pid = home.pid;
+        *self.state() = State::Ready(Arc::clone(&home));
+        tokio::spawn(Arc::clone(self).watch(home));
+        Ok(pid)
+    }
+
+    async fn start_sandbox(&self, outer: &Outer) -> Result<Arc<Home>, Error> {
+        let (options, bundle) = (&outer.options, &self.bundle);
+        let sandbox = Sandbox { id: &self.id, bundle, netns: &outer.netns, options };
+        sandbox.write().map_err(|source| self.io("write the bundle of", source))?;
+        let log = stdio::copy(&bundle::log(bundle), &bundle.join("foreign.log"));
+        log.map_err(|source| self.io("read the log of the shim of", source))?;
+        let (launcher, orphans) = (self.launcher.clone(), Arc::clone(&self.orphans));
+        let shim = Started::start(launcher, orphans, &self.id, bundle).await?;
+        let pid = self.start_task(&shim).await?;
+        let (host_ipc, shared_pid) = (options.host_ipc, options.shared_pid);
+        Ok(Arc::new(Home { shim, pid, host_network: outer.netns.is_empty(), host_ipc, shared_pid }))
+    }
+
+    async fn start_task(&self, shim: &Started) -> Result<u32, Error> {
+        let request = CreateTaskRequest {
+            id: self.id.clone(),
+            bundle: self.bundle.display().to_string(),
+            options: shim.launcher.handler.any().into(),
+            ..Default::default()
+        };
+        let made: ttrpc::Result<CreateTaskResponse> = shim.tasks.call("Create", &request, SLOW).await;
+        let made = made.map_err(|source| failed("create the sandbox of pod", &self.id, source))?;
+        let request = StartRequest { id: self.id.clone(), ..Default::default() };
+        let started: ttrpc::Result<StartResponse> = shim.tasks.call("Start", &request, SLOW).await;
+        started.map_err(|source| failed("start the sandbox of pod", &self.id, source))?;
+        Ok(made.pid)
+    }
+
+    /// A sandbox that ends by itself, or whose shim dies, ends the pod and this process: the daemon sees a dead shim.
+    async fn watch(self: Arc<Self>, home: Arc<Home>) {
+        let end = home.shim.tasks.wait(&self.id, WAITING).await;
+        if !matches!(*self.state(), State::Ready(_)) {
+            return;
+        }
+        note(format_args!("the sandbox of {} ended: {end:?}", self.id));
+        if end.is_err() {
+            home.shim.clean_up_after(&self.id, &self.bundle).await;
+        }
+        complain("take down", &self.id, self.take_down(DEATH_PATIENCE).await);
+        // Without an answer to who waits: nobody has asked for this.
+        self.close();
+    }
+
+    /// Where containers can live.
+    pub(super) fn home(&self) -> Result<Arc<Home>, Error> {
+        match &*self.state() {
+            State::Ready(home) => Ok(Arc::clone(home)),
+            State::Stopped => Err(self.refuse("create a container in sandbox")),
+            State::Absent | State::Made => Err(Error::NotFound { what: "sandbox", id: self.id.clone() }),
+        }
+    }
+
+    /// First process of the PID namespace that all containers share, if they do.
+    pub(super) fn init_pid(&self) -> Option<u32> {
+        self.home().ok().filter(|home| home.shared_pid).map(|home| home.pid)
+    }
+
+    /// Makes a container as the request of our own protocol says.
+    pub(super) async fn create_guest(
+        self: &Arc<Self>,
+        request: CreateTaskRequest,
+    ) -> Result<Arc<Guest>, Error> {
+        let home = self.home()?;
+        let reservation = self.reserve(&request.id)?;
+        let (host_network, host_ipc) = (home.host_network, home.host_ipc);
+        let pod = OfPod { id: &self.id, bundle: &self.bundle, pid: home.pid, host_network, host_ipc };
+        pod.complete(request.bundle.as_ref()).map_err(|source| Error::Io {
+            doing: "complete the bundle of",
+            id: request.id.clone(),
+            source,
+        })?;
+        let options = home.shim.launcher.handler.any().into();
+        let guest = Guest::create(Arc::clone(&home.shim), CreateTaskRequest { options, ..request }).await?;
+        reservation.fill(&guest);
+        Ok(guest)
+    }
+
+    fn reserve(self: &Arc<Self>, id: &str) -> Result<Reservation, Error> {
+        let mut guests = self.slots();
+        if guests.contains_key(id) {
+            return Err(Error::AlreadyExists { what: "container", id: id.to_owned() });
+        }
+        guests.insert(id.to_owned(), Slot::Reserved);
+        Ok(Reservation { pod: Arc::clone(self), id: id.to_owned(), filled: false })
+    }
+
+    /// The container of that id.
+    pub(super) fn guest(&self, id: &str) -> Result<Arc<Guest>, Error> {
+        match self.slots().get(id) {
+            Some(Slot::Made(guest)) => Ok(Arc::clone(guest)),
+            _ => Err(Error::no_container(id)),
+        }
+    }
+
+    /// All containers, by id.
+    pub(super) fn guests(&self) -> Vec<Arc<Guest>> {
+        let made = |slot: &Slot| match slot {
+            Slot::Made(guest) => Some(Arc::clone(guest)),
+            Slot::Reserved => None,
+        };
+        self.slots().values().filter_map(made).collect()
+    }
+
+    /// Forgets a container.
+    pub(super) fn remove(&self, id: &str) {
+        self.slots().remove(id);
+    }
+
+    /// Takes the pod down because somebody asks for it. Repeatable.
+    pub(super) async fn stop(&self, patience: Duration) -> Result<(), Error> {
+        self.take_down(patience).await?;
+        self.stopped.send_replace(true);
+        self.changed.notify_one();
+        Ok(())
+    }
+
+    /// Kills every container, waits for their ends to be recorded, undoes the sandbox and all that is the pod's.
+    async fn take_down(&self, patience: Duration) -> Result<(), Error> {
+        let mut outer = self.turn.lock().await;
+        let state = std::mem::replace(&mut *self.state(), State::Stopped);
+        if let State::Ready(home) = state {
+            self.end_guests(&home.shim, patience).await;
+            self.end_sandbox(&home.shim, patience).await;
+        }
+        bundle::unmount_all(&self.bundle);
+        outer.namespaces.destroy().map_err(|source| Error::Init {
+            doing: "stop sandbox",
+            id: self.id.clone(),
+            source,
+        })?;
+        bundle::remove_cgroup(&outer.options.cgroup_path);
+        Ok(())
+    }
+
+    /// As far as they can be ended: what is left is the foreign shim's business, and the daemon's clean-up.
+    async fn end_guests(&self, shim: &Started, patience: Duration) {
+        for guest in self.guests() {
+            if !matches!(guest.phase(), Phase::Stopped(_)) {
+                complain("kill", &guest.id, shim.tasks.kill(&guest.id).await);
+            }
+        }
+        for guest in self.guests() {
+            match timeout(patience, guest.wait()).await {
+                Ok(_) => complain("delete", &guest.id, shim.tasks.delete(&guest.id).await),
+                Err(_) => note(format_args!("container {} does not end", guest.id)),
+            }
+        }
+    }
+
+    async fn end_sandbox(&self, shim: &Started, patience: Duration) {
+        complain("kill", &self.id, shim.tasks.kill(&self.id).await);
+        complain("end", &self.id, shim.tasks.wait(&self.id, patience).await.map(drop));
+        complain("delete", &self.id, shim.tasks.delete(&self.id).await);
+        shim.tasks.shutdown(&self.id).await;
+    }
+
+    /// Waits until the pod is stopped.
+    pub(super) async fn wait(&self) {
+        // The sender lives as long as self.
+        let _ = self.stopped.subscribe().wait_for(|stopped| *stopped).await;
+    }
+
+    /// Makes this process leave once the requests under way are answered.
+    pub(super) fn close(&self) {
+        if let Err(error) = std::fs::remove_file(&self.socket) {
+            note(format_args!("remove {}: {error}", self.socket.display()));
+        }
+        self.closing.send_replace(true);
+    }
+
+    /// Waits for [`ForeignPod::close`].
+    pub(super) async fn closed(&self) {
+        // The sender lives as long as self.
+        let _ = self.closing.subscribe().wait_for(|closing| *closing).await;
+    }
+
+    /// Closes a process that has no pod and whose bundle is gone: nobody will ever ask for it again.
+    pub(super) async fn close_when_forgotten(&self) {
+        while matches!(*self.state(), State::Ready(_)) || self.bundle.exists() {
+            let _ = timeout(LOOK, self.changed.notified()).await;
+        }
+        note("the bundle is gone and there is no pod: leaving");
+        self.close();
+    }
+
+    fn refuse(&self, doing: &'static str) -> Error {
+        Error::Precondition { doing, id: self.id.clone(), state: "stopped" }
+    }
+
+    fn io(&self, doing: &'static str, source: io::Error) -> Error {
+        Error::Io { doing, id: self.id.clone(), source }
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn slots(&self) -> MutexGuard<'_, BTreeMap<String, Slot>> {
+        self.guests.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn complain(doing: &str, id: &str, result: Result<(), Error>) {
+    if let Err(error) = result {
+        note(format_args!("{doing} {id}: {error}"));
+    }
+}
+
+/// Keeps an id while its container is being created, and gives it back if that fails.
+struct Reservation {
+    pod: Arc<ForeignPod>,
+    id: String,
+    filled: bool,
+}
+
+impl Reservation {
+    fn fill(mut self, guest: &Arc<Guest>) {
+        self.pod.slots().insert(self.id.clone(), Slot::Made(Arc::clone(guest)));
+        self.filled = true;
+    }
+}
+
+impl Drop for Reservation {
+    fn drop(&mut self) {
+        if !self.filled {
+            self.pod.remove(&self.id);
+        }
+    }
+}

@@ -1,0 +1,26 @@
+//! The process that stands between the daemon and a foreign shim.
+
+use super::handler::Handler;
+use super::launch::Launcher;
+use super::pod::ForeignPod;
+use super::service;
+use crate::service::{Serve, attend, runtime};
+use std::io;
+use ttrpc::r#async::Server;
+use ttrpc::r#async::transport::Listener;
+
+/// Serves until the pod is closed. `daemon` is the address that the foreign shim is told as containerd's own.
+pub fn serve(handler: Handler, daemon: String, serve: Serve) -> io::Result<()> {
+    runtime()?.block_on(async {
+        let events = serve.socket.clone();
+        let launcher = Launcher { handler, namespace: serve.namespace, daemon, events };
+        let pod = ForeignPod::new(serve.id, serve.bundle, serve.socket, launcher);
+        let mut server = Server::new().add_listener(Listener::try_from(serve.listener)?);
+        for service in service::all(&pod) {
+            server = server.register_service(service);
+        }
+        server.start().await.map_err(io::Error::other)?;
+        attend(&pod.orphans, pod.close_when_forgotten(), pod.closed()).await?;
+        server.shutdown().await.map_err(io::Error::other)
+    })
+}
