@@ -201,6 +201,11 @@ impl Overlay {
         }
         let context = fsopen("overlay", FsOpenFlags::FSOPEN_CLOEXEC).at(Step::Rootfs, || "overlay".into())?;
         let context = context.as_fd();
+        // Before 6.5 overlayfs takes whatever it is told and complains when it is mounted: also of what can never be, a layer
+        // without a name.
+        if filesystem::set(context, "lowerdir+", None).is_ok() {
+            return Ok(None);
+        }
         filesystem::set(context, "source", Some("overlay"))?;
         for (index, layer) in self.lower.iter().enumerate() {
             let added = match mapped {
@@ -232,7 +237,7 @@ impl Overlay {
                 None => format!(",{name}"),
             });
         }
-        let what = || format!("overlay of {} layers", self.lower.len());
+        let what = || format!("overlay of {} layers below {}: {data:?}", self.lower.len(), base.display());
         nix::mount::mount(
             Some("overlay"),
             bundle,
