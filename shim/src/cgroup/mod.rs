@@ -13,7 +13,7 @@ pub use stats::{CpuStats, MemoryStats, PidsStats, Stats};
 
 use crate::spec::Resources;
 use hierarchy::{Layout, layout};
-use rustix::fs::{CWD, Mode, OFlags};
+use rustix::fs::{CWD, Mode, OFlags, openat};
 use rustix::mount::{OpenTreeFlags, open_tree};
 use rustix::process::{Pid, Signal, kill_process};
 use std::io::ErrorKind;
@@ -294,6 +294,18 @@ impl Door {
             Door::Directory(directory) => Some(directory.as_fd()),
             Door::Tasks(_) => None,
         }
+    }
+
+    /// Takes the calling process, which was made elsewhere, into the group of v2. No limit on processes is asked.
+    pub(crate) fn move_in(&self) -> Result<(), Error> {
+        let Door::Directory(directory) = self else { return Ok(()) };
+        let procs = openat(directory, "cgroup.procs", OFlags::WRONLY | OFlags::CLOEXEC, Mode::empty());
+        let written = procs.and_then(|procs| rustix::io::write(procs, b"0"));
+        written.map(drop).map_err(|error| Error {
+            action: "enter".into(),
+            path: Path::new("cgroup.procs").into(),
+            source: error.into(),
+        })
     }
 
     /// Takes the calling process, which must have one thread, into the group where it was not made in it.

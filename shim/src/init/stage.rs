@@ -14,12 +14,13 @@ use super::{
     CreateRequest, Error, ExecProcess, ExecRequest, Moment, Step, cwd, devices, limits, masks, rootfs,
     security, sysctl, user, userns,
 };
-use crate::cgroup::{Cgroup, Door};
+use crate::cgroup::{self, Cgroup, Door};
 use crate::spec::{self, Spec};
 use crate::sys;
 use rustix::system::{setdomainname, sethostname};
 use serde_json::value::RawValue;
 use std::convert::Infallible;
+use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
@@ -240,12 +241,12 @@ fn stage_exec(request: &ExecRequest<'_>, socket: BorrowedFd<'_>) -> Result<(), E
     let (spec, seccomp) = exec_spec(request)?;
     limits::set_oom_score(spec.oom_score_adj)?;
     let place = Place::of(request)?;
-    let process = Process::prepare(&spec, request.terminal, &request.stdio, place.users.as_ref())?
+    let mut process = Process::prepare(&spec, request.terminal, &request.stdio, place.users.as_ref())?
         .filtered(seccomp.as_deref())?;
     let door = request.cgroup.door()?;
     place.enter()?;
-    let pid = sys::clone_sibling(0, door.directory(), || become_exec(process, &place, &door, socket))
-        .at(Step::Process, || "make the process".into())?;
+    let pid =
+        make_exec(&mut process, &place, &door, socket).at(Step::Process, || "make the process".into())?;
     channel::send(socket, &Report::Spawned { pid, cgroup: String::new(), later: LaterHooks::default() }, &[]);
     Ok(())
 }
@@ -298,10 +299,32 @@ fn exec_spec(request: &ExecRequest<'_>) -> Result<(spec::Process, Option<Box<Raw
     Ok((process, linux.seccomp))
 }
 
-fn become_exec(mut process: Process<'_>, place: &Place<'_>, door: &Door, socket: BorrowedFd<'_>) -> u8 {
+/// Makes the process in its group, or beside one that has all the processes it may, to go in by itself: whoever looks into such
+/// a container, or asks for its health, is let in as on v1.
+fn make_exec(
+    process: &mut Process<'_>,
+    place: &Place<'_>,
+    door: &Door,
+    socket: BorrowedFd<'_>,
+) -> io::Result<u32> {
+    let inside = || become_exec(process, place, || door.enter(), socket);
+    match sys::clone_sibling(0, door.directory(), inside) {
+        Err(full) if door.directory().is_some() && full.raw_os_error() == Some(libc::EAGAIN) => {
+            sys::clone_sibling(0, None, || become_exec(process, place, || door.move_in(), socket))
+        }
+        made => made,
+    }
+}
+
+fn become_exec(
+    process: &mut Process<'_>,
+    place: &Place<'_>,
+    enter_group: impl FnOnce() -> Result<(), cgroup::Error>,
+    socket: BorrowedFd<'_>,
+) -> u8 {
     let code = reporting(socket, || {
         user::die_with_shim()?;
-        door.enter()?;
+        enter_group()?;
         place.enter_cgroups()?;
         if place.users.is_some() {
             user::become_root()?;
@@ -312,7 +335,7 @@ fn become_exec(mut process: Process<'_>, place: &Place<'_>, door: &Door, socket:
         process.settle(terminal, label, socket)
     });
     if code == 0 {
-        last_steps(socket, &process, channel::shim_lives);
+        last_steps(socket, process, channel::shim_lives);
     }
     code
 }

@@ -124,8 +124,7 @@ fn root_devices_that_are_not_allowed_cannot_be_opened() {
         spec["linux"]["devices"] =
             json!([{ "path": "/dev/kmsg-like", "type": "c", "major": 1, "minor": 11 }]);
     });
-    let enforced = std::path::Path::new("/sys/fs/cgroup/devices").exists();
-    assert_eq!(output.contains("Operation not permitted"), enforced, "{output}");
+    assert!(output.contains("Operation not permitted"), "{output}");
     assert!(output.ends_with("null works\n"), "{output}");
 }
 
