@@ -4,6 +4,7 @@ use berth_cri::v1;
 use berth_tests::{
     berth::Berth,
     given,
+    nri::wait,
     pod::{container, pod, shell},
 };
 use serde_json::Value;
@@ -263,11 +264,12 @@ async fn root_a_directory_is_made_where_the_source_of_a_mount_is_missing() {
     config.mounts.push(mount(&source));
     let id = berth.create(&pod, &sandbox, config).await.unwrap();
     berth.start_container(&id).await.unwrap();
-    while !source.join("file").exists() {
-        tokio::task::yield_now().await;
-    }
+    // A shell makes the file before it writes to it.
+    wait("the file is written", || {
+        fs::read_to_string(source.join("file")).is_ok_and(|text| text == "written\n")
+    })
+    .await;
     assert_eq!(fs::metadata(&source).unwrap().permissions().mode() & 0o7777, 0o755);
-    assert_eq!(fs::read_to_string(source.join("file")).unwrap(), "written\n");
     let options = berth.shell(&id, "grep ' /data ' /proc/self/mountinfo").await;
     for option in ["nosuid", "noexec", "nodev"] {
         assert!(options.contains(option), "{options}");
