@@ -1,6 +1,6 @@
 //! What a protobuf contract says, as a set of statements that can be compared with another's.
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, env, path::Path};
 
 use prost_types::{
     DescriptorProto, EnumDescriptorProto, FieldDescriptorProto, FileDescriptorProto, FileDescriptorSet,
@@ -74,4 +74,20 @@ pub fn differences(ours: &FileDescriptorSet, theirs: &FileDescriptorSet) -> Vec<
     let only_ours = ours.difference(&theirs).map(|statement| format!("only here:     {statement}"));
     let only_theirs = theirs.difference(&ours).map(|statement| format!("only upstream: {statement}"));
     only_ours.chain(only_theirs).collect()
+}
+
+/// Fails unless `ours` says what the file says that the environment variable names.
+pub fn must_agree_with_upstream(ours: &FileDescriptorSet, variable: &str) {
+    let upstream = env::var_os(variable).expect("set by hack/contract");
+    let upstream = Path::new(&upstream);
+    let theirs = protox::compile([upstream], [upstream.parent().unwrap()]).unwrap();
+    let differences = differences(ours, &theirs);
+    assert!(differences.is_empty(), "\n{}", differences.join("\n"));
+    println!("{} statements agree", statements(&theirs).len());
+}
+
+/// How many calls a service has, its name being with its package's.
+pub fn calls(set: &FileDescriptorSet, service: &str) -> usize {
+    let prefix = format!("rpc {service}/");
+    statements(set).iter().filter(|statement| statement.starts_with(&prefix)).count()
 }
