@@ -85,6 +85,11 @@ impl Berth {
         }
     }
 
+    /// One more connection to the daemon.
+    pub async fn connect(&self) -> Channel {
+        connect(self.path().join("berth.sock")).await
+    }
+
     pub fn path(&self) -> &Path {
         self.directory.path()
     }

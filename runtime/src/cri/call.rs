@@ -9,11 +9,17 @@ use futures::stream::{self, BoxStream, Stream, StreamExt};
 use tonic::{Request, Response, Status, codegen, metadata::MetadataMap};
 use tracing::{debug, error, info, warn};
 
-use super::{about::About, status::status};
+use super::{
+    about::About,
+    status::{shortened, status},
+};
 use crate::{
     error::{Error, Kind, Result},
     progress::Progress,
 };
+
+/// The most that the log says a call is about. An id or a name is shorter; what is sent in its place may be anything.
+const LONGEST_ABOUT: usize = 512;
 
 /// Answers a call that is given up when its caller leaves or its deadline passes.
 pub(super) async fn answer<Q: About, A: About, F>(
@@ -148,7 +154,8 @@ struct Call {
 
 impl Call {
     fn begin<Q: About>(method: &'static str, request: &Q) -> Self {
-        Self { method, about: request.about(), loud: Q::LOUD, started: Instant::now(), ended: false }
+        let about = shortened(request.about(), LONGEST_ABOUT);
+        Self { method, about, loud: Q::LOUD, started: Instant::now(), ended: false }
     }
 
     fn end<A: About>(self, result: Result<A>) -> Result<Response<A>, Status> {

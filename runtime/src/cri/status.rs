@@ -9,12 +9,16 @@ const LONGEST_MESSAGE: usize = 4096;
 
 /// The error as the caller gets it.
 pub(super) fn status(error: &Error) -> Status {
-    let mut message = error.to_string();
-    if message.len() > LONGEST_MESSAGE {
-        message.truncate(message.floor_char_boundary(LONGEST_MESSAGE));
-        message.push('…');
+    Status::new(code(error.kind()), shortened(error.to_string(), LONGEST_MESSAGE))
+}
+
+/// At most the first `longest` bytes of a text.
+pub(super) fn shortened(mut text: String, longest: usize) -> String {
+    if text.len() > longest {
+        text.truncate(text.floor_char_boundary(longest));
+        text.push('…');
     }
-    Status::new(code(error.kind()), message)
+    text
 }
 
 /// The gRPC code of a kind of error.

@@ -35,5 +35,9 @@ mod settings;
 mod stats;
 /// exec, attach and port-forward by crictl.
 mod streaming;
+/// Requests that no client should send, to every call.
+mod surface;
 /// Pods whose root is nobody on the host.
 mod userns;
+/// Bytes that no client should send, to every call.
+mod wire;

@@ -5,7 +5,8 @@ use berth_cri::v1::{self, MountPropagation};
 use super::{
     cdi,
     field::{
-        absolute, absolute_or_empty, argument, check, each, invalid, known, name, required, text, unsupported,
+        absolute, absolute_or_empty, argument, check, each, image_name, invalid, known, name, required, text,
+        unsupported,
     },
     namespace, resources, security,
 };
@@ -30,7 +31,7 @@ pub(crate) fn create_container(
     let (mounts, image_mounts) = mounts(config.mounts)?;
     Ok(ContainerConfig {
         metadata: metadata(required("config.metadata", config.metadata)?)?,
-        image: name("config.image.image", image.image)?,
+        image: image_name("config.image.image", image.image)?,
         user_specified_image: text("config.image.user_specified_image", image.user_specified_image, 4096)?,
         command: each("config.command", config.command, argument)?,
         args: each("config.args", config.args, argument)?,
@@ -117,7 +118,7 @@ fn image_mount(field: &str, mount: v1::Mount, image: v1::ImageSpec) -> Result<Im
     let user_specified = format!("{field}.image.user_specified_image");
     Ok(ImageMount {
         container_path: absolute(&format!("{field}.container_path"), mount.container_path)?,
-        image: name(&format!("{field}.image.image"), image.image)?,
+        image: image_name(&format!("{field}.image.image"), image.image)?,
         user_specified_image: text(&user_specified, image.user_specified_image, 4096)?,
         image_id: String::new(),
         sub_path: sub_path(&format!("{field}.image_sub_path"), mount.image_sub_path)?,

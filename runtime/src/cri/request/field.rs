@@ -50,8 +50,16 @@ pub(super) fn text(field: &str, value: String, longest: usize) -> Result<String>
 
 /// A name: text that is not empty.
 pub(super) fn name(field: &str, value: String) -> Result<String> {
-    let value = check(!value.is_empty(), field, value, "must not be empty")?;
-    text(field, value, 253)
+    text(field, not_empty(field, value)?, 253)
+}
+
+/// An image's name or id: a name in a registry, with tag and digest, is longer than other names may be.
+pub(super) fn image_name(field: &str, value: String) -> Result<String> {
+    text(field, not_empty(field, value)?, 1024)
+}
+
+fn not_empty(field: &str, value: String) -> Result<String> {
+    check(!value.is_empty(), field, value, "must not be empty")
 }
 
 /// A string that ends up as a C string in a system call: everything but NUL.

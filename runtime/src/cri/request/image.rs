@@ -4,7 +4,7 @@ use base64::{Engine, prelude::BASE64_STANDARD};
 use berth_cri::v1;
 use berth_image::{reference::Reference, registry::Credentials};
 
-use super::field::{invalid, name, required};
+use super::field::{image_name, invalid, required};
 use crate::error::{Error, Kind, Result};
 
 /// The image to pull, and what proves to its registry who asks.
@@ -19,7 +19,7 @@ pub(crate) fn pull(request: v1::PullImageRequest) -> Result<(Reference, Option<C
 
 /// Name or id of the image that is asked for.
 pub(crate) fn image(spec: Option<v1::ImageSpec>) -> Result<String> {
-    name("image.image", required("image", spec)?.image)
+    image_name("image.image", required("image", spec)?.image)
 }
 
 /// Nothing when the credentials say that they are another registry's.

@@ -832,7 +832,9 @@ fn a_name_that_is_no_image_is_refused() {
         pull(v1::PullImageRequest { image, ..Default::default() }).map(|(reference, _)| reference.to_string())
     };
     assert_eq!(pulled("busybox").unwrap(), "docker.io/library/busybox:latest");
-    for bad in ["", "UPPER", "a b", "x:", "-", "http://registry.example/app"] {
+    let long = format!("registry.example/{}:{}", "n".repeat(230), "t".repeat(128));
+    assert_eq!(pulled(&long).unwrap(), long);
+    for bad in ["", &"n".repeat(10_000), "UPPER", "a b", "x:", "-", "http://registry.example/app"] {
         invalid(pulled(bad), "image.image");
     }
     invalid(pull(v1::PullImageRequest::default()), "image: missing");

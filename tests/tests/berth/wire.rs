@@ -1,0 +1,191 @@
+use std::{collections::BTreeMap, fs};
+
+use berth_tests::berth::Berth;
+use bytes::{Buf, BufMut};
+use tonic::{
+    Code, Request, Status,
+    client::Grpc,
+    codec::{Codec, DecodeBuf, Decoder, EncodeBuf, Encoder},
+    transport::Channel,
+};
+
+use crate::surface::assert_unharmed;
+
+const LARGEST_MESSAGE: usize = 16 << 20;
+
+/// What an empty message is refused for, by call. The other calls need nothing.
+const NEEDED: [(&str, &str); 24] = [
+    ("Attach", "container_id"),
+    ("CheckpointContainer", "location"),
+    ("CheckpointPod", "output_path"),
+    ("ContainerStats", "container_id"),
+    ("ContainerStatus", "container_id"),
+    ("CreateContainer", "pod_sandbox_id"),
+    ("Exec", "container_id"),
+    ("ExecSync", "container_id"),
+    ("ImageStatus", "image"),
+    ("PodSandboxStats", "pod_sandbox_id"),
+    ("PodSandboxStatus", "pod_sandbox_id"),
+    ("PortForward", "pod_sandbox_id"),
+    ("PullImage", "image"),
+    ("RemoveContainer", "container_id"),
+    ("RemoveImage", "image"),
+    ("RemovePodSandbox", "pod_sandbox_id"),
+    ("ReopenContainerLog", "container_id"),
+    ("RestorePod", "checkpoint_path"),
+    ("RunPodSandbox", "config"),
+    ("StartContainer", "container_id"),
+    ("StopContainer", "container_id"),
+    ("StopPodSandbox", "pod_sandbox_id"),
+    ("UpdateContainerResources", "container_id"),
+    ("UpdatePodSandboxResources", "pod_sandbox_id"),
+];
+
+/// Bytes as they are, whatever the call.
+#[derive(Default)]
+struct Bytes;
+
+impl Codec for Bytes {
+    type Encode = Vec<u8>;
+    type Decode = Vec<u8>;
+    type Encoder = Self;
+    type Decoder = Self;
+
+    fn encoder(&mut self) -> Self {
+        Self
+    }
+
+    fn decoder(&mut self) -> Self {
+        Self
+    }
+}
+
+impl Encoder for Bytes {
+    type Item = Vec<u8>;
+    type Error = Status;
+
+    fn encode(&mut self, item: Vec<u8>, to: &mut EncodeBuf<'_>) -> Result<(), Status> {
+        to.put_slice(&item);
+        Ok(())
+    }
+}
+
+impl Decoder for Bytes {
+    type Item = Vec<u8>;
+    type Error = Status;
+
+    fn decode(&mut self, from: &mut DecodeBuf<'_>) -> Result<Option<Vec<u8>>, Status> {
+        Ok(Some(from.copy_to_bytes(from.remaining()).to_vec()))
+    }
+}
+
+/// Every call there is, as `service/call`.
+fn calls() -> Vec<String> {
+    let mut service = "";
+    let mut calls = Vec::new();
+    for line in include_str!("../../../proto/cri/proto/api.proto").lines() {
+        let mut words = line.split([' ', '(']).filter(|word| !word.is_empty());
+        match (words.next(), words.next()) {
+            (Some("service"), Some(name)) => service = name,
+            (Some("rpc"), Some(name)) => calls.push(format!("runtime.v1.{service}/{name}")),
+            _ => {}
+        }
+    }
+    assert_eq!(calls.len(), 43);
+    calls
+}
+
+/// Sends `message` as the request of a call; its answers are left.
+async fn send(channel: &Channel, call: &str, message: Vec<u8>) -> Result<(), Status> {
+    let mut client = Grpc::new(channel.clone());
+    client.ready().await.unwrap();
+    let path = format!("/{call}").parse().unwrap();
+    client.server_streaming(Request::new(message), path, Bytes).await.map(drop)
+}
+
+/// What each call says to `message`.
+async fn send_to_all(berth: &Berth, message: &[u8]) -> BTreeMap<String, Result<(), Status>> {
+    let channel = berth.connect().await;
+    let mut answers = BTreeMap::new();
+    for call in calls() {
+        let answer = send(&channel, &call, message.to_vec()).await;
+        answers.insert(call.rsplit('/').next().unwrap().to_owned(), answer);
+    }
+    answers
+}
+
+/// A message of this size that says nothing: a field that no message has.
+fn padded(size: usize) -> Vec<u8> {
+    // Field 1000, length-delimited; the length in four groups of seven bits.
+    let length = size - 6;
+    let groups = [length & 127 | 128, length >> 7 & 127 | 128, length >> 14 & 127 | 128, length >> 21];
+    let mut message = vec![0xc2, 0x3e];
+    message.extend(groups.map(|group| u8::try_from(group).unwrap()));
+    message.resize(size, b'x');
+    message
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn root_a_message_without_anything_is_refused_for_what_its_call_needs_however_long_it_is() {
+    let mut berth = Berth::start().await;
+    let image = berth.busybox().await;
+    let (_, bystander) = berth.run_alone("bystander", &image, "exec sleep 1000").await;
+    let needed = BTreeMap::from(NEEDED);
+    for size in [0, LARGEST_MESSAGE] {
+        let message = if size == 0 { Vec::new() } else { padded(size) };
+        for (call, answer) in send_to_all(&berth, &message).await {
+            let refused = answer.map_err(|error| (error.code(), error.message().to_owned()));
+            match (needed.get(call.as_str()), refused) {
+                (None, Ok(())) => {}
+                (Some(field), Err((Code::InvalidArgument, said))) if said.starts_with(field) => {}
+                (_, answer) => panic!("{call} with {size} bytes: {answer:?}"),
+            }
+        }
+    }
+    assert_unharmed(&mut berth, &bystander).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn root_bytes_that_are_no_message_are_refused_by_every_call() {
+    let mut berth = Berth::start().await;
+    let image = berth.busybox().await;
+    let (_, bystander) = berth.run_alone("bystander", &image, "exec sleep 1000").await;
+    // A field's number without an end, a text that is shorter than it says, and a group that nothing opened.
+    for message in [[0xff; 11].as_slice(), &[0x0a, 0x7f], &[0x0c]] {
+        for (call, answer) in send_to_all(&berth, message).await {
+            assert_eq!(answer.unwrap_err().code(), Code::Internal, "{call} {message:?}");
+        }
+    }
+    // A text that is none, where the first field is one.
+    for (call, answer) in send_to_all(&berth, &[0x0a, 0x01, 0xff]).await {
+        let code = answer.map_or_else(|error| error.code(), |()| Code::Ok);
+        assert!(matches!(code, Code::Ok | Code::Internal), "{call}: {code:?}");
+    }
+    let channel = berth.connect().await;
+    for call in ["runtime.v1.RuntimeService/NoSuchCall", "runtime.v1alpha2.RuntimeService/Version", "x"] {
+        assert_eq!(send(&channel, call, Vec::new()).await.unwrap_err().code(), Code::Unimplemented, "{call}");
+    }
+    assert_unharmed(&mut berth, &bystander).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn root_a_message_over_the_limit_is_refused_by_every_call_before_it_takes_memory() {
+    let mut berth = Berth::start().await;
+    let image = berth.busybox().await;
+    let (_, bystander) = berth.run_alone("bystander", &image, "exec sleep 1000").await;
+    send_to_all(&berth, &padded(1000)).await;
+    let before = memory(&berth);
+    for (call, answer) in send_to_all(&berth, &padded(LARGEST_MESSAGE + 1)).await {
+        let code = answer.unwrap_err().code();
+        assert!(matches!(code, Code::OutOfRange | Code::ResourceExhausted), "{call}: {code:?}");
+    }
+    assert!(memory(&berth) < before + (4 << 20), "{before} bytes have become {}", memory(&berth));
+    assert_unharmed(&mut berth, &bystander).await;
+}
+
+/// Bytes of the daemon's own memory that are in use.
+fn memory(berth: &Berth) -> u64 {
+    let status = fs::read_to_string(format!("/proc/{}/status", berth.pid())).unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix("RssAnon:")).unwrap();
+    line.trim().trim_end_matches(" kB").parse::<u64>().unwrap() << 10
+}
