@@ -40,13 +40,13 @@ class Node:
 
     # The daemons.
 
-    def start_kubelet(self):
-        self.start_kubelet_unanswered()
+    def start_kubelet(self, *arguments):
+        self.start_kubelet_unanswered(*arguments)
         self.wait_kubelet()
 
-    def start_kubelet_unanswered(self):
+    def start_kubelet_unanswered(self, *arguments):
         command = [self.binaries["kubelet"], "--config", self.directory / "kubelet.yaml", "--hostname-override", "node",
-                   "--root-dir", self.directory / "kubelet", "--cert-dir", self.directory / "kubelet/pki", "--v", "2"]
+                   "--root-dir", self.directory / "kubelet", "--cert-dir", self.directory / "kubelet/pki", "--v", "2", *arguments]
         with open(self.directory / "kubelet.log", "ab") as log:
             self.kubelet = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
 

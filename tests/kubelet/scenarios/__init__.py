@@ -26,6 +26,7 @@ TOGETHER = {
 
 # Run one after the other, since what they do to the node concerns every pod.
 ALONE = {
+    "projected": volumes.projected,
     "kubelet-killed": crashes.kubelet_killed,
     "berthd-killed": crashes.berthd_killed,
     "both-killed": crashes.both_killed,
