@@ -151,6 +151,10 @@ pub struct Resources {
     pub memory_swap_limit: Option<i64>,
     /// Bytes that the container keeps when memory is short.
     pub memory_reservation: Option<i64>,
+    /// How readily the kernel swaps its memory out, 0 to 100; cgroup v1 alone has it.
+    pub memory_swappiness: Option<u64>,
+    /// Whether processes that want more memory than there is wait instead of being killed; cgroup v1 alone has it.
+    pub disable_oom_killer: Option<bool>,
     /// Processes and threads; 0 or less is no limit.
     pub pids_limit: Option<i64>,
     /// -1000 to 1000.

@@ -165,7 +165,7 @@ pub(crate) async fn update_container(
     drop(turn);
     updates::evict(shared, update.evictions).await;
     updates::apply(shared, update.changes.updates()).await;
-    convert::limits(update.request.linux_resources.get_or_default())
+    convert::changed_limits(update.request.linux_resources.get_or_default())
 }
 
 /// The container was updated.

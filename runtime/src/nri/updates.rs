@@ -25,7 +25,7 @@ pub(super) async fn apply(shared: &Arc<Shared>, updates: Vec<ContainerUpdate>) -
 async fn make(shared: &Arc<Shared>, update: &ContainerUpdate) -> Result<()> {
     let wanted = update.linux.as_ref().and_then(|linux| linux.resources.as_ref());
     let Some(wanted) = wanted else { return Ok(()) };
-    let limits = convert::limits(wanted)?;
+    let limits = convert::changed_limits(wanted)?;
     let entry = shared.containers.find(&update.container_id)?;
     container::set_limits(shared, entry, limits).await
 }

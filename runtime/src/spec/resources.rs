@@ -23,6 +23,8 @@ pub fn merge(current: &Resources, update: &Resources) -> Resources {
         memory_limit: update.memory_limit.or(current.memory_limit),
         memory_swap_limit: update.memory_swap_limit.or(current.memory_swap_limit),
         memory_reservation: update.memory_reservation.or(current.memory_reservation),
+        memory_swappiness: update.memory_swappiness.or(current.memory_swappiness),
+        disable_oom_killer: update.disable_oom_killer.or(current.disable_oom_killer),
         pids_limit: update.pids_limit.or(current.pids_limit),
         oom_score_adj: current.oom_score_adj,
         hugepages: by_page_size(current, update),
@@ -100,8 +102,28 @@ fn memory(resources: &Resources, host: &Host) -> Result<Option<LinuxMemory>, Err
         range,
         "is not positive, or -1 for none",
     )?;
-    memory.set_limit(limit).set_reservation(reservation).set_swap(swap.or(limit).filter(|_| host.swap));
+    memory
+        .set_limit(limit)
+        .set_reservation(reservation)
+        .set_swap(swap.or(limit).filter(|_| host.swap))
+        .set_swappiness(within("memory_swappiness", resources.memory_swappiness, 0..=100)?)
+        .set_disable_oom_killer(resources.disable_oom_killer);
+    on_v1_alone(&memory, host)?;
     Ok((memory != LinuxMemory::default()).then_some(memory))
+}
+
+/// Cgroup v2 has no such settings; there the kernel kills, which is what not to disable it means.
+fn on_v1_alone(memory: &LinuxMemory, host: &Host) -> Result<(), Error> {
+    let asked = [
+        ("memory_swappiness", memory.swappiness().map(|value| value.to_string())),
+        ("disable_oom_killer", memory.disable_oom_killer().filter(|disable| *disable).map(|_| "true".into())),
+    ];
+    match asked.into_iter().find_map(|(field, value)| Some((field, value?))) {
+        Some((field, value)) if host.cgroups == Cgroups::V2 => {
+            Err(Error::Unsupported { field, value, reason: "this host has cgroup v2".into() })
+        }
+        _ => Ok(()),
+    }
 }
 
 fn pids(limit: i64) -> LinuxPids {

@@ -127,7 +127,7 @@ fn limit_memory(directory: &Path, memory: &Memory, writes: &mut Writes) -> Resul
     }
     values.push(("memory.soft_limit_in_bytes", memory.reservation.filter(|limit| *limit != 0)));
     values.push(("memory.swappiness", memory.swappiness.map(|value| value as i64)));
-    values.push(("memory.oom_control", memory.disable_oom_killer.filter(|disable| *disable).map(i64::from)));
+    values.push(("memory.oom_control", memory.disable_oom_killer.map(i64::from)));
     for (file, value) in values {
         if let Some(value) = value {
             writes.write(directory, file, &value.to_string())?;

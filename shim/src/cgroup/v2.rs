@@ -35,6 +35,7 @@ pub(super) fn apply(group: &Path, resources: &Resources, writes: &mut Writes) ->
     }
     let mut values = Vec::new();
     if let Some(memory) = &resources.memory {
+        refuse_what_v1_alone_has(memory, group)?;
         memory_limits(memory, &mut values);
     }
     if let Some(cpu) = &resources.cpu {
@@ -69,6 +70,17 @@ fn allow_devices(group: &Path, rules: &[DeviceRule]) -> Result<(), Error> {
 
 fn limit(value: i64) -> String {
     if value < 0 { "max".into() } else { value.to_string() }
+}
+
+/// A setting that was asked for must not get lost.
+fn refuse_what_v1_alone_has(memory: &Memory, group: &Path) -> Result<(), Error> {
+    let setting = match memory {
+        Memory { swappiness: Some(_), .. } => "memory.swappiness",
+        Memory { disable_oom_killer: Some(true), .. } => "memory.disableOOMKiller",
+        _ => return Ok(()),
+    };
+    let source = ErrorKind::Unsupported.into();
+    Err(Error { action: format!("on cgroup v2, set {setting} of"), path: group.into(), source })
 }
 
 fn memory_limits(memory: &Memory, writes: &mut Vec<(String, String)>) {

@@ -1,13 +1,13 @@
 //! Limits. They become what the container was asked to be, so that a later update builds on them.
 
-use berth_nri::nri::{LinuxMemory, LinuxResources, OptionalBool, OptionalUInt64};
-use oci_spec::runtime::{LinuxMemory as OciMemory, Spec};
+use berth_nri::nri::LinuxResources;
+use oci_spec::runtime::Spec;
 
 use super::{devices, linux_of};
 use crate::{
     container::config::Resources,
     error::{Result, spec_error},
-    nri::convert::{self, Optional},
+    nri::convert,
     spec::{self, Host},
 };
 
@@ -24,8 +24,7 @@ pub(super) fn adjust(
         limits.memory_swap_limit = None;
     }
     *limits = spec::resources::merge(limits, &change);
-    let mut described = spec::resources::to_oci(limits, host).map_err(spec_error)?;
-    adjust_memory(described.memory_mut(), wanted.memory.as_ref());
+    let described = spec::resources::to_oci(limits, host).map_err(spec_error)?;
     let before = linux_of(spec).resources_mut().get_or_insert_default();
     before
         .set_cpu(described.cpu().clone())
@@ -36,13 +35,4 @@ pub(super) fn adjust(
         before.set_pids(*described.pids());
     }
     devices::add_rules(spec, &wanted.devices)
-}
-
-/// What only a new container can be given.
-fn adjust_memory(described: &mut Option<OciMemory>, wanted: Option<&LinuxMemory>) {
-    let Some(wanted) = wanted else { return };
-    let memory = described.get_or_insert_default();
-    memory
-        .set_swappiness(OptionalUInt64::get(&wanted.swappiness))
-        .set_disable_oom_killer(OptionalBool::get(&wanted.disable_oom_killer));
 }

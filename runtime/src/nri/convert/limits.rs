@@ -1,12 +1,20 @@
 //! Limits that a plugin asks for, as ours. What Berth cannot keep to is refused rather than left out.
 
-use berth_nri::nri::{LinuxCPU, LinuxMemory, LinuxResources, OptionalInt64, OptionalString, OptionalUInt64};
+use berth_nri::nri::{
+    LinuxCPU, LinuxMemory, LinuxResources, OptionalBool, OptionalInt64, OptionalString, OptionalUInt64,
+};
 
 use super::Optional;
 use crate::{
     container::config::Resources,
     error::{Error, Kind, Result},
 };
+
+/// The same of a container that is there already, whose device rules stay what they are.
+pub(in crate::nri) fn changed_limits(asked: &LinuxResources) -> Result<Resources> {
+    refuse("device rules for a container that is there already", !asked.devices.is_empty())?;
+    limits(asked)
+}
 
 /// What `asked` says; what it does not say is not asked for. Whether the values make sense is not judged here.
 ///
@@ -34,9 +42,13 @@ pub(in crate::nri) fn limits(asked: &LinuxResources) -> Result<Resources> {
 fn take_memory(limits: &mut Resources, memory: &LinuxMemory) -> Result<()> {
     refuse("memory.kernel", OptionalInt64::get(&memory.kernel).is_some())?;
     refuse("memory.kernel_tcp", OptionalInt64::get(&memory.kernel_tcp).is_some())?;
+    // It cannot be turned off any more.
+    refuse("memory.use_hierarchy = false", OptionalBool::get(&memory.use_hierarchy) == Some(false))?;
     limits.memory_limit = OptionalInt64::get(&memory.limit);
     limits.memory_reservation = OptionalInt64::get(&memory.reservation);
     limits.memory_swap_limit = OptionalInt64::get(&memory.swap);
+    limits.memory_swappiness = OptionalUInt64::get(&memory.swappiness);
+    limits.disable_oom_killer = OptionalBool::get(&memory.disable_oom_killer);
     Ok(())
 }
 

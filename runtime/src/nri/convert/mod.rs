@@ -12,7 +12,7 @@ mod seccomp;
 
 pub(super) use self::{
     container::{container, stored_container},
-    limits::limits,
+    limits::{changed_limits, limits},
     optional::Optional,
     pod::pod,
     resources::asked as resources_asked,

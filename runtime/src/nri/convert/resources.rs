@@ -29,6 +29,8 @@ pub(in crate::nri) fn asked(limits: &Resources) -> LinuxResources {
             limit: OptionalInt64::of(limits.memory_limit),
             reservation: OptionalInt64::of(limits.memory_reservation),
             swap: OptionalInt64::of(limits.memory_swap_limit),
+            swappiness: OptionalUInt64::of(limits.memory_swappiness),
+            disable_oom_killer: OptionalBool::of(limits.disable_oom_killer),
             ..Default::default()
         })
         .into(),

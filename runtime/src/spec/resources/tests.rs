@@ -141,6 +141,22 @@ fn files_of_cgroup_v2_are_for_hosts_that_have_it() {
 }
 
 #[test]
+fn what_only_cgroup_v1_has_is_for_hosts_that_have_it() {
+    let v1 = Host { cgroups: Cgroups::V1, ..host() };
+    let asked =
+        Resources { memory_swappiness: Some(0), disable_oom_killer: Some(true), ..Default::default() };
+    let memory = to_oci(&asked, &v1).unwrap().memory().unwrap();
+    assert_eq!((memory.swappiness(), memory.disable_oom_killer()), (Some(0), Some(true)));
+    assert_eq!(refused(&asked, &host()), Some("memory_swappiness"));
+    let asked = Resources { memory_swappiness: None, ..asked };
+    assert_eq!(refused(&asked, &host()), Some("disable_oom_killer"));
+    let asked = Resources { disable_oom_killer: Some(false), ..asked };
+    assert_eq!(refused(&asked, &host()), None);
+    let asked = Resources { memory_swappiness: Some(101), ..asked };
+    assert_eq!(refused(&asked, &v1), Some("memory_swappiness"));
+}
+
+#[test]
 fn oom_score_adj_is_not_lowered_below_what_the_host_allows() {
     let cases = [
         ("free to lower", -997, None, -997),
@@ -166,6 +182,8 @@ fn an_update_keeps_what_it_does_not_name() {
         memory_limit: Some(4),
         memory_swap_limit: Some(5),
         memory_reservation: Some(3),
+        memory_swappiness: Some(10),
+        disable_oom_killer: Some(true),
         pids_limit: Some(9),
         oom_score_adj: Some(6),
         hugepages: vec![("1GB".to_owned(), 7), ("2MB".to_owned(), 8)],
@@ -177,6 +195,7 @@ fn an_update_keeps_what_it_does_not_name() {
         cpu_quota: Some(-1),
         cpuset_mems: text("0-1"),
         memory_limit: Some(40),
+        disable_oom_killer: Some(false),
         pids_limit: Some(90),
         oom_score_adj: Some(60),
         hugepages: vec![("2MB".to_owned(), 80)],
@@ -187,6 +206,7 @@ fn an_update_keeps_what_it_does_not_name() {
         cpu_quota: Some(-1),
         cpuset_mems: text("0-1"),
         memory_limit: Some(40),
+        disable_oom_killer: Some(false),
         pids_limit: Some(90),
         hugepages: vec![("1GB".to_owned(), 7), ("2MB".to_owned(), 80)],
         unified: [("a.b".to_owned(), "c".to_owned()), ("d.e".to_owned(), "g".to_owned())].into(),

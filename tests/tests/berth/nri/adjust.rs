@@ -1,4 +1,4 @@
-use std::fs;
+use std::{fs, process::Command};
 
 use berth_cri::v1;
 use berth_tests::{
@@ -185,6 +185,75 @@ async fn root_a_plugin_changes_an_update_and_later_updates_build_on_what_was_adj
     berth.runtime.update_container_resources(request).await.unwrap();
     let resources = berth.status(&container).await.unwrap().resources.unwrap().linux.unwrap();
     assert_eq!((resources.cpu_shares, resources.memory_limit_in_bytes), (700, 60 << 20));
+}
+
+/// What the memory controller of cgroup v1 says about a container.
+fn memory_controller(container: &str, file: &str) -> String {
+    let found = Command::new("find").args(["/sys/fs/cgroup/memory", "-name", container]).output().unwrap();
+    let directory = String::from_utf8(found.stdout).unwrap();
+    fs::read_to_string(format!("{}/{file}", directory.trim())).unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn root_swappiness_and_the_oom_killer_are_set_at_creation_and_by_updates_where_the_kernel_can() {
+    let mut berth = Berth::start().await;
+    let image = berth.busybox().await;
+    let memory = |swappiness: u64, disable: bool| json!({"memory": {"swappiness": {"value": swappiness}, "disable_oom_killer": {"value": disable}}});
+    let config =
+        json!({"adjust": {"c": {"linux": {"resources": memory(7, true)}}}, "on_update": memory(9, false)});
+    let _plugin = Plugin::connect(&berth, "adjuster", "10-one", config).await;
+    let sandbox = pod(&berth, "p");
+    let id = berth.run(&sandbox).await.unwrap();
+    let created = berth.create(&id, &sandbox, shell("c", &image, "exec sleep 1000")).await;
+    if !fs::exists("/sys/fs/cgroup/memory").unwrap() {
+        let refused = created.unwrap_err();
+        assert!(refused.message().contains("memory_swappiness"), "{}", refused.message());
+        return;
+    }
+    let container = created.unwrap();
+    let seen = || {
+        (
+            memory_controller(&container, "memory.swappiness"),
+            memory_controller(&container, "memory.oom_control"),
+        )
+    };
+    let (swappiness, oom) = seen();
+    assert!(swappiness == "7\n" && oom.starts_with("oom_kill_disable 1"), "{swappiness} {oom}");
+    let request = v1::UpdateContainerResourcesRequest {
+        container_id: container.clone(),
+        linux: Some(v1::LinuxContainerResources { cpu_shares: 300, ..Default::default() }),
+        ..Default::default()
+    };
+    berth.runtime.update_container_resources(request).await.unwrap();
+    let (swappiness, oom) = seen();
+    assert!(swappiness == "9\n" && oom.starts_with("oom_kill_disable 0"), "{swappiness} {oom}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn root_what_cannot_be_changed_of_a_container_is_refused_by_name() {
+    let mut berth = Berth::start().await;
+    let image = berth.busybox().await;
+    let (_, container) = berth.run_alone("c", &image, "exec sleep 1000").await;
+    for (number, (update, word)) in [
+        (json!({"devices": [{"allow": true, "type": "c", "access": "rwm"}]}), "device rules"),
+        (json!({"memory": {"use_hierarchy": {"value": false}}}), "memory.use_hierarchy"),
+        (json!({"memory": {"kernel": {"value": 1 << 20}}}), "memory.kernel"),
+        (json!({"blockio_class": {"value": "slow"}}), "blockio_class"),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let _plugin =
+            Plugin::connect(&berth, "adjuster", &format!("1{number}-greedy"), json!({"on_update": update}))
+                .await;
+        let request = v1::UpdateContainerResourcesRequest {
+            container_id: container.clone(),
+            linux: Some(v1::LinuxContainerResources { cpu_shares: 300, ..Default::default() }),
+            ..Default::default()
+        };
+        let refused = berth.runtime.update_container_resources(request).await.unwrap_err();
+        assert!(refused.message().contains(word), "{}", refused.message());
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -1,5 +1,6 @@
 use std::{fs, os::unix::fs::PermissionsExt, path::PathBuf};
 
+use berth_cri::v1;
 use berth_tests::{
     berth::Berth,
     nri::Plugin,
@@ -97,4 +98,43 @@ async fn root_a_hook_that_fails_or_hangs_fails_the_container_and_leaves_nothing(
     let failed = berth.start_container(&container).await.unwrap_err();
     assert!(failed.message().contains("/bin/sh"), "{}", failed.message());
     assert_eq!(berth.status(&container).await.unwrap().reason, "StartError");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn root_hooks_of_devices_and_of_plugins_run_in_the_order_in_which_they_were_added() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut berth = Berth::start_with(&format!("[cdi]\ndirs = [{:?}]\n", directory.path())).await;
+    let image = berth.busybox().await;
+    let (program, told) = hook(&berth);
+    let args = |moment: &str, whose: &str| json!(["hook", format!("{moment}:{whose}")]);
+    let device = |name: &str| {
+        let hooks = ["createRuntime", "poststop"]
+            .map(|moment| json!({"hookName": moment, "path": program, "args": args(moment, name)}));
+        json!({"name": name, "containerEdits": {"env": [format!("DEVICE_{name}=yes")], "hooks": hooks}})
+    };
+    let devices = [device("asked"), device("added")];
+    let file = json!({"cdiVersion": "0.7.0", "kind": "vendor.com/d", "devices": devices});
+    fs::write(directory.path().join("d.json"), file.to_string()).unwrap();
+    let hooks = |whose: &str| {
+        json!({
+            "create_runtime": [{"path": program, "args": args("createRuntime", whose)}],
+            "poststop": [{"path": program, "args": args("poststop", whose)}],
+        })
+    };
+    let added = json!([{"name": "vendor.com/d=added"}, {"name": "vendor.com/d=asked"}]);
+    let _second = adjuster(&berth, "20-second", json!({"hooks": hooks("second")})).await;
+    let _first = adjuster(&berth, "10-first", json!({"hooks": hooks("first"), "CDI_devices": added})).await;
+    let sandbox = pod(&berth, "p");
+    let id = berth.run(&sandbox).await.unwrap();
+    let mut config = shell("c", &image, "exec sleep 1000");
+    config.cdi_devices = vec![v1::CdiDevice { name: "vendor.com/d=asked".into() }];
+    let container = berth.create(&id, &sandbox, config).await.unwrap();
+    berth.start_container(&container).await.unwrap();
+    assert_eq!(berth.shell(&container, "echo $DEVICE_asked$DEVICE_added").await, "yesyes\n");
+    berth.remove_container(&container).await.unwrap();
+    let text = fs::read_to_string(&told).unwrap();
+    let names: Vec<_> = text.lines().map(|line| line.split(' ').next().unwrap()).collect();
+    let all = ["createRuntime", "poststop"]
+        .map(|moment| ["asked", "first", "second", "added"].map(|whose| format!("{moment}:{whose}")));
+    assert_eq!(names, all.concat());
 }
