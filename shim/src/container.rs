@@ -126,7 +126,7 @@ impl Container {
         };
         let container = Arc::new(Self {
             identity,
-            process: Process::new(created.pid, created.pidfd)?,
+            process: Process::new(created.pid, created.pidfd, &surroundings.orphans)?,
             cgroup: created.cgroup,
             hooks: created.later,
             surroundings,
@@ -134,7 +134,6 @@ impl Container {
             inner: Mutex::new(inner),
             ended: watch::Sender::new(None),
         });
-        container.surroundings.orphans.watch(container.pid());
         tokio::spawn(Arc::clone(&container).watch());
         Ok(container)
     }
@@ -375,7 +374,6 @@ impl Container {
 
     async fn watch(self: Arc<Self>) {
         let exit = self.process.ended().await;
-        self.surroundings.orphans.reaped(self.pid());
         let _turn = self.turn.lock().await;
         let exit = self.bury(exit).await;
         self.inner().state = State::Stopped(exit.clone());

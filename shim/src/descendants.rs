@@ -23,26 +23,25 @@ struct Kin {
 
 /// Kills `root` and what it started. `candidates` gives the pids that may be touched at all: those of the container.
 pub fn kill_with_descendants(root: u32, candidates: impl Fn() -> Vec<u32>) -> io::Result<()> {
-    let mut found = HashSet::from([root]);
+    let (mut found, mut new) = (HashSet::new(), HashSet::from([root]));
     for _ in 0..ROUNDS {
-        let pids = candidates();
-        found.retain(|pid| pids.contains(pid));
-        let kin: Vec<Kin> = pids.into_iter().filter_map(kin).collect();
-        let new = relatives(root, &kin, &found);
-        if new.is_empty() && !found.is_empty() {
+        // What cannot be stopped is killed all the same.
+        let _ = signal_all(&new, libc::SIGSTOP, &candidates);
+        found.extend(new);
+        let kin: Vec<Kin> = candidates().into_iter().filter_map(kin).collect();
+        new = relatives(root, &kin, &found);
+        if new.is_empty() {
             break;
         }
-        found.extend(new);
-        signal_all(&found, libc::SIGSTOP, &candidates)?;
     }
+    found.extend(new);
     signal_all(&found, KILL, &candidates)
 }
 
+/// Signals those of them that are candidates still; the first failure is told when all have been tried.
 fn signal_all(pids: &HashSet<u32>, signal: i32, candidates: impl Fn() -> Vec<u32>) -> io::Result<()> {
-    for &pid in pids {
-        signal_if(pid, signal, || candidates().contains(&pid))?;
-    }
-    Ok(())
+    let sent = pids.iter().map(|&pid| signal_if(pid, signal, || candidates().contains(&pid)));
+    sent.fold(Ok(()), Result::and)
 }
 
 /// Those not found yet that belong to `root`.
@@ -73,8 +72,16 @@ fn parse(pid: u32, stat: &str) -> Option<Kin> {
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used, clippy::zombie_processes)]
+    #![allow(clippy::unwrap_used, clippy::expect_used, clippy::zombie_processes)]
     use super::*;
+    use crate::orphans::Orphans;
+    use crate::process::Process;
+    use rustix::process::{Pid, PidfdFlags, pidfd_open};
+    use std::cell::{Cell, RefCell};
+    use std::io::{BufRead, BufReader, Write};
+    use std::os::fd::OwnedFd;
+    use std::process::{Child, Command, Stdio};
+    use std::time::Duration;
 
     fn kin(pid: u32, parent: u32, group: u32, session: u32) -> Kin {
         Kin { pid, parent, group, session }
@@ -102,41 +109,66 @@ mod tests {
         assert_eq!(relatives(10, &all, &HashSet::new()), HashSet::from([11, 12, 13]));
     }
 
+    /// A shell that runs `script`, in a session of its own.
+    fn shell(script: &str) -> (Process, Child) {
+        let mut command = Command::new("setsid");
+        command.args(["sh", "-c", script]).stdin(Stdio::piped()).stdout(Stdio::piped());
+        let child = command.spawn().unwrap();
+        let pidfd = pidfd_open(Pid::from_child(&child), PidfdFlags::empty()).unwrap();
+        (Process::new(child.id(), pidfd, &Orphans::of_a_test()).unwrap(), child)
+    }
+
+    fn line(child: &mut Child) -> String {
+        let mut line = String::new();
+        BufReader::new(child.stdout.as_mut().unwrap()).read_line(&mut line).unwrap();
+        line
+    }
+
+    fn everyone() -> Vec<u32> {
+        let pids = fs::read_dir("/proc").unwrap();
+        pids.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok()).collect()
+    }
+
+    fn pidfd(pid: u32) -> Option<OwnedFd> {
+        pidfd_open(Pid::from_raw(pid as i32)?, PidfdFlags::empty()).ok()
+    }
+
+    async fn ended(pidfd: OwnedFd) {
+        let watched = crate::sys::watched(pidfd).unwrap();
+        let ended = tokio::time::timeout(Duration::from_secs(30), watched.readable()).await;
+        ended.expect("it lives").unwrap().retain_ready();
+    }
+
     #[tokio::test]
     async fn everything_that_was_started_ends() {
-        use crate::process::Process;
-        use rustix::process::{Pid, PidfdFlags, pidfd_open};
-        use std::io::{BufRead, BufReader};
         let script = "sleep 1000 & setsid sleep 1000 & wait";
-        let mut command = std::process::Command::new("setsid");
-        command.args(["sh", "-c", &format!("{script} & echo ready; wait")]);
-        let mut child = command.stdout(std::process::Stdio::piped()).spawn().unwrap();
-        let mut line = String::new();
-        BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
-        let everyone = || {
-            let pids = fs::read_dir("/proc")
-                .unwrap()
-                .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok());
-            pids.collect::<Vec<u32>>()
-        };
-        let root = child.id();
-        let process =
-            Process::new(root, pidfd_open(Pid::from_child(&child), PidfdFlags::empty()).unwrap()).unwrap();
-        let family: Vec<u32> = relatives(
-            root,
-            &everyone().into_iter().filter_map(super::kin).collect::<Vec<_>>(),
-            &HashSet::new(),
-        )
-        .into_iter()
-        .collect();
-        let watched: Vec<_> = family
-            .iter()
-            .filter_map(|&pid| pidfd_open(Pid::from_raw(pid as i32)?, PidfdFlags::empty()).ok())
-            .collect();
-        kill_with_descendants(root, everyone).unwrap();
+        let (process, mut child) = shell(&format!("{script} & echo ready; wait"));
+        line(&mut child);
+        let all: Vec<_> = everyone().into_iter().filter_map(super::kin).collect();
+        let family = relatives(process.pid(), &all, &HashSet::new());
+        let family: Vec<_> = family.into_iter().filter_map(pidfd).collect();
+        kill_with_descendants(process.pid(), everyone).unwrap();
         assert_eq!(process.ended().await.code, 137);
-        for pidfd in watched {
-            crate::sys::watched(pidfd).unwrap().readable().await.unwrap().retain_ready();
+        for pidfd in family {
+            ended(pidfd).await;
         }
+    }
+
+    #[tokio::test]
+    async fn what_is_started_while_the_processes_are_listed_ends_too() {
+        let (process, child) = shell("read go; setsid sleep 1000 & echo $!; wait");
+        let (child, late) = (RefCell::new(child), Cell::new(None));
+        let listed = || {
+            let before = everyone();
+            let go = child.borrow_mut().stdin.take();
+            if let Some(mut go) = go {
+                go.write_all(b"\n").unwrap();
+                late.set(pidfd(line(&mut child.borrow_mut()).trim().parse().unwrap()));
+            }
+            before
+        };
+        kill_with_descendants(process.pid(), listed).unwrap();
+        assert_eq!(process.ended().await.code, 137);
+        ended(late.take().unwrap()).await;
     }
 }

@@ -161,7 +161,6 @@ impl Exec {
         let exit = process.ended().await;
         let pid = process.pid();
         let surroundings = container.surroundings();
-        surroundings.orphans.reaped(pid);
         let pumps = {
             let mut inner = self.inner();
             inner.state = State::Ended { pid };
@@ -179,10 +178,7 @@ impl Exec {
     pub fn kill(&self, container: &Container, signal: i32, all: bool) -> Result<(), Error> {
         let signalled = |result: io::Result<()>| result.map_err(|source| self.io("signal", source));
         match &self.inner().state {
-            State::Running(process) if all && signal == KILL => {
-                let candidates = || container.pids().unwrap_or_default();
-                signalled(kill_with_descendants(process.pid(), candidates))
-            }
+            State::Running(process) if all && signal == KILL => signalled(kill(container, process)),
             State::Running(process) => signalled(process.signal(signal)),
             State::Ended { .. } | State::Stopped { .. } => {
                 Err(Error::NotFound { what: "process of exec", id: self.id.clone() })
@@ -238,11 +234,18 @@ pub(crate) async fn spawn(
     };
     let fail = |source| Error::Init { doing: "exec in", id: container.id().to_owned(), source };
     let Execed { pid, pidfd, console } = init::exec(request).await.map_err(fail)?;
-    container.surroundings().orphans.watch(pid);
-    let process = Process::new(pid, pidfd).map_err(|source| Error::Io {
+    let process = Process::new(pid, pidfd, &container.surroundings().orphans);
+    let process = process.map_err(|source| Error::Io {
         doing: "watch a process of",
         id: container.id().to_owned(),
         source,
     })?;
     Ok((process, console))
+}
+
+/// Kills a process that [`spawn`] made, and what it started.
+pub(crate) fn kill(container: &Container, process: &Process) -> io::Result<()> {
+    let others = kill_with_descendants(process.pid(), || container.pids().unwrap_or_default());
+    // It itself whatever the container's cgroup tells.
+    process.signal(KILL).and(others)
 }

@@ -1,14 +1,13 @@
 //! A process whose output is the answer: what probes and `exec` without a terminal use.
 
 use crate::container::Container;
-use crate::descendants::kill_with_descendants;
 use crate::error::Error;
-use crate::exec::spawn;
+use crate::exec::{kill, spawn};
 use crate::exit::Exit;
 use crate::init::{ExecProcess, Stdio};
 use crate::process::Process;
 use crate::shim_log::note;
-use crate::stdio::{Read, asynchronous, pipe, read};
+use crate::stdio::{Read, asynchronous, held, pipe, read};
 use berth_shim_proto::berth_shim::exec_sync_output::What;
 use berth_shim_proto::berth_shim::{ExecSyncEnd, ExecSyncOutput};
 use std::future::Future;
@@ -106,14 +105,11 @@ struct Spawned<'a> {
 
 impl Command for Spawned<'_> {
     async fn ended(&self) -> Exit {
-        let exit = self.process.ended().await;
-        self.container.surroundings().orphans.reaped(self.process.pid());
-        exit
+        self.process.ended().await
     }
 
     async fn kill(&self) -> Exit {
-        let candidates = || self.container.pids().unwrap_or_default();
-        if let Err(error) = kill_with_descendants(self.process.pid(), candidates) {
+        if let Err(error) = kill(self.container, &self.process) {
             note(format_args!("kill an exec in {}: {error}", self.container.id()));
         }
         let ended = timeout_at(Instant::now() + DEATH_PATIENCE, self.ended()).await;
@@ -149,12 +145,15 @@ impl<C: Command> Running<'_, C> {
 
     /// Passes output on until the process has ended and nothing of what it printed is left.
     async fn stream(&mut self) -> Result<(), ttrpc::Error> {
+        // Asked once: who asks another shim leaves a question behind with each chunk of output.
+        let ended = self.command.ended();
+        tokio::pin!(ended);
         while self.exit.is_none() {
             let [stdout, stderr] = &self.outputs;
             tokio::select! {
                 () = readable(stdout) => self.send(0).await.map(drop)?,
                 () = readable(stderr) => self.send(1).await.map(drop)?,
-                exit = self.command.ended() => self.exit = Some(exit),
+                exit = &mut ended => self.exit = Some(exit),
                 () = sleep(HEARTBEAT) => self.caller.send(&ExecSyncOutput::default()).await?,
             }
         }
@@ -176,31 +175,37 @@ impl<C: Command> Running<'_, C> {
         Ok(())
     }
 
-    /// What is in the pipes; a child that was left behind may go on printing, which is not waited for.
+    /// What is in the pipes now; a child that was left behind may go on printing, as fast as it is read.
     async fn send_rest(&mut self) -> Result<(), ttrpc::Error> {
         for stream in 0..self.outputs.len() {
-            while self.send(stream).await? == Read::Some {}
+            let mut rest = self.outputs[stream].as_ref().map_or(0, held);
+            while rest > 0 {
+                match self.send(stream).await? {
+                    0 => break,
+                    sent => rest = rest.saturating_sub(sent),
+                }
+            }
         }
         Ok(())
     }
 
-    /// Sends what one stream holds.
-    async fn send(&mut self, stream: usize) -> Result<Read, ttrpc::Error> {
-        let Some(output) = &self.outputs[stream] else {
-            return Ok(Read::End);
-        };
+    /// Sends what one stream holds, a chunk of it at most; tells how many bytes that were.
+    async fn send(&mut self, stream: usize) -> Result<usize, ttrpc::Error> {
+        let Some(output) = &self.outputs[stream] else { return Ok(0) };
         let mut bytes = Vec::with_capacity(CHUNK);
-        let read = read(output, &mut bytes);
-        match read {
-            Read::Some => {
-                bytes.shrink_to_fit();
-                let what = if stream == 0 { What::Stdout(bytes) } else { What::Stderr(bytes) };
-                self.caller.send(&ExecSyncOutput { what: Some(what), ..Default::default() }).await?;
+        match read(output, &mut bytes) {
+            Read::Some => {}
+            Read::Nothing => return Ok(0),
+            Read::End => {
+                self.outputs[stream] = None;
+                return Ok(0);
             }
-            Read::End => self.outputs[stream] = None,
-            Read::Nothing => {}
         }
-        Ok(read)
+        bytes.shrink_to_fit();
+        let length = bytes.len();
+        let what = if stream == 0 { What::Stdout(bytes) } else { What::Stderr(bytes) };
+        self.caller.send(&ExecSyncOutput { what: Some(what), ..Default::default() }).await?;
+        Ok(length)
     }
 }
 

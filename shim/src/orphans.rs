@@ -40,8 +40,8 @@ impl Orphans {
         self.state().watched.insert(pid);
     }
 
-    /// The watcher has reaped it.
-    pub fn reaped(&self, pid: u32) {
+    /// The watcher has reaped it, or will not: then it is reaped here.
+    pub fn unwatch(&self, pid: u32) {
         self.state().watched.remove(&pid);
         self.reap();
     }
@@ -57,6 +57,14 @@ impl Orphans {
                 return;
             }
         }
+    }
+
+    /// Reaps nothing: all tests of a binary are one process, and their children not orphans.
+    #[cfg(test)]
+    pub(crate) fn of_a_test() -> Arc<Self> {
+        let orphans = Arc::<Self>::default();
+        std::mem::forget(orphans.creation());
+        orphans
     }
 
     fn state(&self) -> MutexGuard<'_, State> {

@@ -184,7 +184,7 @@ impl Pod {
         }
         self.sandbox.destroy(&self.id).await?;
         if let Some(pid) = init {
-            self.surroundings.orphans.reaped(pid);
+            self.surroundings.orphans.unwatch(pid);
         }
         self.emptied.notify_one();
         heap::trim();

@@ -1,29 +1,36 @@
 //! A child process of the shim, known by its pidfd.
 
 use crate::exit::Exit;
+use crate::orphans::Orphans;
 use crate::sys::child::pidfd_signal;
 use crate::sys::watched;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Pid, PidfdFlags, WaitId, WaitIdOptions, pidfd_open, waitid};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use tokio::io::unix::AsyncFd;
 
 /// `SIGKILL`.
 pub const KILL: i32 = libc::SIGKILL;
 
 /// A child of the shim. Its pid is only ever shown; signals and waiting go through the pidfd, so a stranger that
-/// got the number later is never touched.
+/// got the number later is never touched. Whoever drops it before its end leaves it to the orphans.
 #[derive(Debug)]
 pub struct Process {
     pid: u32,
     pidfd: AsyncFd<OwnedFd>,
+    orphans: Arc<Orphans>,
+    let_go: AtomicBool,
 }
 
 impl Process {
-    /// Takes over a child that was just made.
-    pub fn new(pid: u32, pidfd: OwnedFd) -> io::Result<Self> {
-        Ok(Self { pid, pidfd: watched(pidfd)? })
+    /// Takes over a child that was just made, while a [`crate::orphans::Creation`] keeps it from being taken for an orphan.
+    pub fn new(pid: u32, pidfd: OwnedFd, orphans: &Arc<Orphans>) -> io::Result<Self> {
+        let pidfd = watched(pidfd)?;
+        orphans.watch(pid);
+        Ok(Self { pid, pidfd, orphans: Arc::clone(orphans), let_go: AtomicBool::new(false) })
     }
 
     /// Its host pid.
@@ -45,6 +52,7 @@ impl Process {
     /// Waits for its end and reaps it. To be awaited by one owner only.
     pub async fn ended(&self) -> Exit {
         let waited = self.wait().await;
+        self.let_go();
         match waited {
             Ok(code) => Exit::now(code, ""),
             Err(error) => Exit::now(255, format!("the exit code is lost: {error}")),
@@ -60,6 +68,19 @@ impl Process {
             }
             ready.clear_ready();
         }
+    }
+
+    /// Once: later its number may be somebody else's.
+    fn let_go(&self) {
+        if !self.let_go.swap(true, Ordering::Relaxed) {
+            self.orphans.unwatch(self.pid);
+        }
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        self.let_go();
     }
 }
 
@@ -101,7 +122,8 @@ mod tests {
     fn child(script: &str) -> Process {
         let child = std::process::Command::new("sh").args(["-c", script]).spawn().unwrap();
         let pid = Pid::from_child(&child);
-        Process::new(child.id(), pidfd_open(pid, PidfdFlags::empty()).unwrap()).unwrap()
+        Process::new(child.id(), pidfd_open(pid, PidfdFlags::empty()).unwrap(), &Orphans::of_a_test())
+            .unwrap()
     }
 
     #[tokio::test]

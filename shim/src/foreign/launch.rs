@@ -103,7 +103,6 @@ impl Launcher {
         if ended.is_err() {
             process.signal(crate::process::KILL).map_err(failed)?;
         }
-        orphans.reaped(process.pid());
         let mut said = Vec::with_capacity(MAX_ANSWER);
         if read(&output, &mut said) != Read::Some {
             said.clear();
@@ -133,9 +132,8 @@ impl Launcher {
             // Parameters fit into a pipe; who does not read them has its reasons.
             let _ = stdin.write_all(input);
         }
-        orphans.watch(child.id());
         let pidfd = pidfd_open(Pid::from_child(&child), PidfdFlags::empty())?;
-        Ok((Process::new(child.id(), pidfd)?, asynchronous(reader)?))
+        Ok((Process::new(child.id(), pidfd, orphans)?, asynchronous(reader)?))
     }
 
     fn failed(&self, action: &str, said: &str) -> Error {

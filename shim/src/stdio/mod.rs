@@ -30,7 +30,7 @@ use tokio::io::unix::AsyncFd;
 use tokio::sync::watch;
 use uri::{Input, Output};
 
-pub use output::{Read, read};
+pub use output::{Read, held, read};
 
 /// How long a FIFO's reader may take for the last bytes.
 pub const READER_PATIENCE: Duration = Duration::from_millis(if cfg!(test) { 20 } else { 5_000 });

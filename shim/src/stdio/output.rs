@@ -229,6 +229,11 @@ pub fn read(source: &AsyncFd<OwnedFd>, buffer: &mut Vec<u8>) -> Read {
     }
 }
 
+/// How many bytes a pipe holds now.
+pub fn held(source: &AsyncFd<OwnedFd>) -> usize {
+    rustix::io::ioctl_fionread(source).map_or(0, |bytes| bytes as usize)
+}
+
 /// Nothing is there, so the next `readable()` has to wait. Nothing can be missed: the runtime has one thread, so no new event
 /// was taken from the kernel since the read.
 fn await_next_event(source: &AsyncFd<OwnedFd>) {

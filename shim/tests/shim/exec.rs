@@ -87,6 +87,23 @@ async fn root_a_child_left_behind_does_not_keep_the_caller_waiting() {
     until(|| processes_with("sleep 5678901").is_empty()).await;
 }
 
+/// A frozen process dies when it is let go on, which is long after the shim has given up on it.
+#[tokio::test]
+async fn root_a_command_that_dies_late_is_reaped_all_the_same() {
+    let shim = running().await;
+    let pausing = async {
+        until(|| processes_with("sleep 6789013").len() == 1).await;
+        let pause = PauseRequest { id: "c".into(), ..Default::default() };
+        shim.task.pause(soon(), &pause).await.unwrap();
+    };
+    let command = shim.exec("c", "exec sleep 6789013", Duration::from_millis(500));
+    let ((.., timed_out), ()) = tokio::join!(command, pausing);
+    assert!(timed_out);
+    shim.task.resume(soon(), &ResumeRequest { id: "c".into(), ..Default::default() }).await.unwrap();
+    until(|| shim.children().len() == 1).await;
+    end(shim).await;
+}
+
 #[tokio::test]
 async fn root_many_commands_leave_nothing_behind() {
     let shim = running().await;
@@ -97,8 +114,7 @@ async fn root_many_commands_leave_nothing_behind() {
         assert_eq!(shim.exec("c", "exit 1", NONE).await.2, 1);
     }
     until(|| descriptors() <= before).await;
-    let children = std::fs::read_to_string(format!("/proc/{0}/task/{0}/children", shim.pid)).unwrap();
-    assert_eq!(children.split_whitespace().count(), 1);
+    assert_eq!(shim.children().len(), 1);
     end(shim).await;
 }
 

@@ -228,9 +228,22 @@ impl Shim {
 
     /// Runs the `delete` action for a bundle.
     pub fn clean_up(&self, id: &str) -> DeleteResponse {
+        DeleteResponse::parse_from_bytes(&self.try_clean_up(id).unwrap()).unwrap()
+    }
+
+    /// What the `delete` action prints, or says when it fails.
+    pub fn try_clean_up(&self, id: &str) -> Result<Vec<u8>, String> {
         let output = command(self.directory.path(), &self.path(id), id).arg("delete").output().unwrap();
-        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-        DeleteResponse::parse_from_bytes(&output.stdout).unwrap()
+        if output.status.success() {
+            return Ok(output.stdout);
+        }
+        Err(String::from_utf8_lossy(&output.stderr).into_owned())
+    }
+
+    /// Pids of its children, zombies among them.
+    pub fn children(&self) -> Vec<u32> {
+        let children = fs::read_to_string(format!("/proc/{0}/task/{0}/children", self.pid)).unwrap();
+        children.split_whitespace().map(|pid| pid.parse().unwrap()).collect()
     }
 
     pub fn log_uri(&self, id: &str) -> String {
