@@ -1,7 +1,7 @@
 //! How a process ended, and the record of it that outlives the shim.
 
+use crate::record;
 use serde::{Deserialize, Serialize};
-use std::fs;
 use std::io;
 use std::path::Path;
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -31,18 +31,12 @@ impl Exit {
 
     /// Puts the record into the bundle; nobody ever sees half of it.
     pub fn write(&self, bundle: &Path) -> io::Result<()> {
-        let staging = bundle.join("exit.json.new");
-        fs::write(&staging, serde_json::to_vec(self)?)?;
-        fs::rename(&staging, bundle.join(FILE_NAME))
+        record::write(&bundle.join(FILE_NAME), self)
     }
 
     /// The record of a bundle, if its container has ended.
     pub fn read(bundle: &Path) -> io::Result<Option<Self>> {
-        match fs::read(bundle.join(FILE_NAME)) {
-            Ok(json) => Ok(Some(serde_json::from_slice(&json)?)),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-            Err(error) => Err(error),
-        }
+        record::read(&bundle.join(FILE_NAME))
     }
 }
 
@@ -56,6 +50,7 @@ pub fn now() -> i64 {
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
+    use std::fs;
 
     #[test]
     fn a_record_is_read_back_as_written_and_leaves_no_staging_file() {

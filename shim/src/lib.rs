@@ -25,5 +25,6 @@ pub mod events;
 pub mod exit;
 pub mod orphans;
 pub mod process;
+mod record;
 pub mod shim_log;
 pub mod stdio;

@@ -154,12 +154,7 @@ impl Pod {
 
     /// Makes the pod's namespaces.
     pub async fn create_sandbox(&self, options: &PodOptions) -> Result<(), Error> {
-        sandbox::Record::new(options).write(&self.bundle).map_err(|source| Error::Io {
-            doing: "keep a record of sandbox",
-            id: self.id.clone(),
-            source,
-        })?;
-        self.sandbox.create(&self.id, options).await?;
+        self.sandbox.create(&self.id, &self.bundle, options).await?;
         if let Some(pid) = self.sandbox.init_pid() {
             self.surroundings.orphans.watch(pid);
         }

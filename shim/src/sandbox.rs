@@ -14,6 +14,7 @@ use crate::cgroup::{Cgroup, Stats};
 use crate::error::Error;
 use crate::exit::now;
 use crate::init::{IdMappings, PodNamespaces, PodOptions};
+use crate::record;
 use crate::spec::IdMapping;
 use rustix::mount::{UnmountFlags, unmount};
 use serde::{Deserialize, Serialize};
@@ -87,12 +88,17 @@ impl Sandbox {
         cgroup.stats().map_err(|source| Error::Cgroup { doing: "measure", id: id.to_owned(), source })
     }
 
-    /// Makes the namespaces.
-    pub async fn create(&self, id: &str, options: &PodOptions) -> Result<(), Error> {
+    /// Makes the namespaces, and before that a record of them in `bundle`.
+    pub async fn create(&self, id: &str, bundle: &Path, options: &PodOptions) -> Result<(), Error> {
         let mut namespaces = self.namespaces.write().await;
         if self.phase() != Phase::Absent {
             return Err(Error::AlreadyExists { what: "sandbox", id: id.to_owned() });
         }
+        Record::new(options).write(bundle).map_err(|source| Error::Io {
+            doing: "keep a record of sandbox",
+            id: id.to_owned(),
+            source,
+        })?;
         *namespaces = PodNamespaces::create(options).map_err(|source| Error::Init {
             doing: "create sandbox",
             id: id.to_owned(),
@@ -194,16 +200,12 @@ impl Record {
 
     /// Puts it into the bundle.
     pub fn write(&self, bundle: &Path) -> io::Result<()> {
-        fs::write(bundle.join(Self::FILE_NAME), serde_json::to_vec(self)?)
+        record::write(&bundle.join(Self::FILE_NAME), self)
     }
 
     /// Of a bundle, if a sandbox was made there.
     pub fn read(bundle: &Path) -> io::Result<Option<Self>> {
-        match fs::read(bundle.join(Self::FILE_NAME)) {
-            Ok(json) => Ok(Some(serde_json::from_slice(&json)?)),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-            Err(error) => Err(error),
-        }
+        record::read(&bundle.join(Self::FILE_NAME))
     }
 
     /// Removes the pin of the network namespace, if it is there.
@@ -318,7 +320,7 @@ mod tests {
         *sandbox.lock() = Phase::Created;
         let started = sandbox.start("s").unwrap();
         assert_eq!(sandbox.start("s").unwrap(), started);
-        let again = sandbox.create("s", &PodOptions::default()).await;
+        let again = sandbox.create("s", Path::new("/nowhere"), &PodOptions::default()).await;
         assert_eq!(again.unwrap_err().code(), ttrpc::Code::ALREADY_EXISTS);
         sandbox.close().await;
         sandbox.destroy("s").await.unwrap();

@@ -1,9 +1,8 @@
 //! Which foreign shim runs a pod, and where it answers: two files in the pod's bundle.
 
+use crate::record;
 use containerd_shim_protos::protobuf::well_known_types::any::Any;
-use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
-use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
@@ -30,7 +29,7 @@ impl Handler {
 
     /// Of a pod's bundle; nothing when the pod is Berth's own.
     pub fn read(bundle: &Path) -> io::Result<Option<Self>> {
-        read(&bundle.join(Self::FILE_NAME))
+        record::read(&bundle.join(Self::FILE_NAME))
     }
 
     /// The options as they travel.
@@ -54,19 +53,11 @@ impl Address {
 
     /// Of a pod's bundle, if its shim was started.
     pub(super) fn read(bundle: &Path) -> io::Result<Option<Self>> {
-        read(&bundle.join(Self::FILE_NAME))
+        record::read(&bundle.join(Self::FILE_NAME))
     }
 
     /// For whoever comes after this process.
     pub(super) fn write(&self, bundle: &Path) -> io::Result<()> {
-        fs::write(bundle.join(Self::FILE_NAME), serde_json::to_vec(self)?)
-    }
-}
-
-fn read<T: DeserializeOwned>(path: &Path) -> io::Result<Option<T>> {
-    match fs::read(path) {
-        Ok(json) => Ok(Some(serde_json::from_slice(&json)?)),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-        Err(error) => Err(error),
+        record::write(&bundle.join(Self::FILE_NAME), self)
     }
 }
