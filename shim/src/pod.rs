@@ -141,11 +141,9 @@ impl Pod {
     pub async fn delete(&self, id: &str) -> Result<(Arc<Container>, Exit), Error> {
         let container = self.container(id)?;
         let exit = container.prepare_delete().await?;
-        container.cgroup().remove().map_err(|source| Error::Cgroup {
-            doing: "delete",
-            id: id.to_owned(),
-            source,
-        })?;
+        // An exec that was on its way when the container ended may have come into the group since.
+        let removed = container.cgroup().kill().and_then(|()| container.cgroup().remove());
+        removed.map_err(|source| Error::Cgroup { doing: "delete", id: id.to_owned(), source })?;
         self.slots().remove(id);
         self.emptied.notify_one();
         heap::trim();
@@ -162,10 +160,12 @@ impl Pod {
         Ok(())
     }
 
-    /// Kills every container, waits for their ends to be recorded, undoes the namespaces. Repeatable.
+    /// Kills every container, waits for their ends to be recorded, undoes the namespaces. Repeatable. Containers that are being
+    /// created and those that end have `patience` together.
     pub async fn stop_sandbox(&self, patience: Duration) -> Result<(), Error> {
         let deadline = Instant::now() + patience;
-        self.sandbox.close().await;
+        let closed = timeout_at(deadline, self.sandbox.close()).await;
+        closed.map_err(|_| Error::TooLong("the creation of a container".into()))?;
         let init = self.sandbox.init_pid();
         let containers = self.containers();
         for container in containers.iter().filter(|container| is_alive(container)) {

@@ -24,8 +24,8 @@ const LOOK: Duration = Duration::from_millis(5);
 /// shim's record, or if there is none as killed.
 pub fn delete(flags: &Flags) -> Result<(), Error> {
     let bundle = bundle(flags)?;
+    // Told last: a shim that cannot be asked must not keep what is ours.
     let seen = foreign::clean_up(&flags.id, &bundle, &flags.namespace, &flags.address);
-    let seen = seen.map_err(failed("end what a foreign shim has of", &bundle))?;
     if let Some(path) = cgroup_path(&bundle)? {
         remove_cgroup(&path)?;
     }
@@ -36,7 +36,7 @@ pub fn delete(flags: &Flags) -> Result<(), Error> {
         record.unpin().map_err(failed("unpin the network namespace of", &bundle))?;
     }
     remove_dead_socket(flags);
-    let exit = exit(&bundle, seen)?;
+    let exit = exit(&bundle, seen.map_err(failed("end what a foreign shim has of", &bundle))?)?;
     let response = DeleteResponse {
         exit_status: exit.code,
         exited_at: MessageField::some(crate::events::timestamp(exit.finished_at)),

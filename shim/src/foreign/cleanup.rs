@@ -24,15 +24,14 @@ pub fn clean_up(id: &str, bundle: &Path, namespace: &str, daemon: &str) -> io::R
     };
     let Some(handler) = Handler::read(&pod)? else { return Ok(None) };
     let exit = match Address::read(&pod)? {
-        None => None,
+        None => Ok(None),
         Some(address) => match runtime()?.block_on(end(id, is_pod, &address, namespace)) {
-            Ok(exit) => Some(exit),
+            Ok(exit) => Ok(Some(exit)),
             Err(_dead) => {
                 let events = pod.join("none");
                 let (namespace, daemon) = (namespace.to_owned(), daemon.to_owned());
                 let left = Launcher { handler, namespace, daemon, events }.delete_now(id, bundle);
-                left.map_err(io::Error::other)?;
-                None
+                left.map(|()| None).map_err(io::Error::other)
             }
         },
     };
@@ -40,7 +39,7 @@ pub fn clean_up(id: &str, bundle: &Path, namespace: &str, daemon: &str) -> io::R
     if let Some(record) = Record::read(bundle)? {
         remove_cgroup(&record.cgroup_path);
     }
-    Ok(exit)
+    exit
 }
 
 /// By the foreign shim itself, if it lives.

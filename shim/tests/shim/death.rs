@@ -1,8 +1,10 @@
 //! What is left when a shim is killed, and what becomes of those it was taking care of.
 
 use crate::fixture::*;
+use containerd_shim_protos::sandbox_api::*;
 use serde_json::json;
 use std::fs;
+use ttrpc::Code;
 
 #[tokio::test]
 async fn root_nothing_of_a_container_outlives_a_killed_shim() {
@@ -65,11 +67,49 @@ async fn root_leftovers_of_a_container_in_the_hosts_pid_namespace_die_with_it() 
     shim.start_task("c").await.unwrap();
     assert_eq!(shim.wait("c").await, 0);
     until(|| processes_with("sleep 2345678").is_empty()).await;
-    let zombies = || {
-        let children = fs::read_to_string(format!("/proc/{0}/task/{0}/children", shim.pid)).unwrap();
-        children.split_whitespace().count()
-    };
-    until(|| zombies() == 0).await;
+    until(|| shim.children().is_empty()).await;
     shim.delete("c").await.unwrap();
     shim.shutdown().await;
+}
+
+/// As an exec that is still on its way when its container ends.
+#[tokio::test]
+async fn root_who_comes_into_the_cgroup_after_the_end_dies_with_the_deletion() {
+    let mut shim = Shim::start().await;
+    shim.run("c", "exit 0").await;
+    assert_eq!(shim.wait("c").await, 0);
+    let mut late = std::process::Command::new("sleep").arg("1000").spawn().unwrap();
+    for group in shim.cgroups().iter().map(|group| group.join("c")) {
+        fs::create_dir(&group).unwrap();
+        // Not into a new cpuset, which has no processors.
+        let _ = fs::write(group.join("cgroup.procs"), late.id().to_string());
+    }
+    shim.delete("c").await.unwrap();
+    assert!(!late.wait().unwrap().success());
+    assert!(shim.cgroups().iter().all(|group| !group.join("c").exists()));
+    shim.shutdown().await;
+}
+
+#[tokio::test]
+async fn root_what_is_ours_is_undone_though_the_foreign_shim_is_not_installed_any_more() {
+    let shim = Shim::with_sandbox(|_| {}).await;
+    shim.murder().await;
+    let bundle = shim.path(&shim.id);
+    fs::write(bundle.join("handler.json"), json!({"shim": "/no/such/shim"}).to_string()).unwrap();
+    let address = json!({"address": format!("unix://{}", shim.path("nobody").display()), "version": 3});
+    fs::write(bundle.join("foreign.json"), address.to_string()).unwrap();
+    let said = shim.try_clean_up(&shim.id).unwrap_err();
+    assert!(said.contains("/no/such/shim"), "{said}");
+    assert!(!shim.netns().exists() && shim.cgroups().is_empty());
+}
+
+#[tokio::test]
+async fn root_asking_for_a_pod_again_does_not_change_what_is_undone_after_a_death() {
+    let shim = Shim::with_sandbox(|_| {}).await;
+    let netns_path = shim.path("another").display().to_string();
+    let again = CreateSandboxRequest { sandbox_id: shim.id.clone(), netns_path, ..Default::default() };
+    assert_eq!(code(shim.sandbox.create_sandbox(soon(), &again).await.unwrap_err()), Code::ALREADY_EXISTS);
+    shim.murder().await;
+    shim.clean_up(&shim.id);
+    assert!(!shim.netns().exists() && shim.cgroups().is_empty());
 }

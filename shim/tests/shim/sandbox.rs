@@ -101,3 +101,21 @@ async fn root_a_stopped_shim_whose_bundle_is_gone_leaves_by_itself() {
     shim.stop_sandbox().await;
     gone(&ended).await;
 }
+
+#[tokio::test]
+async fn root_a_stop_waits_for_containers_in_the_making_but_not_for_ever() {
+    let mut shim = Shim::with_sandbox(|_| {}).await;
+    let bundle = shim.bundle("c", "true", |config| {
+        config["hooks"] = json!({"createRuntime": [{"path": "/bin/sleep", "args": ["sleep", "8901234"]}]});
+    });
+    let stopping = async {
+        until(|| processes_with("sleep 8901234").len() == 1).await;
+        let stop = StopSandboxRequest { sandbox_id: shim.id.clone(), timeout_secs: 1, ..Default::default() };
+        let error = shim.sandbox.stop_sandbox(soon(), &stop).await.unwrap_err();
+        assert!(error.to_string().contains("the creation of a container takes too long"), "{error}");
+        shim.murder().await;
+    };
+    let (created, ()) = tokio::join!(shim.create_in("c", &bundle, |_| {}), stopping);
+    assert!(created.is_err());
+    until(|| processes_with("sleep 8901234").is_empty()).await;
+}
