@@ -72,6 +72,27 @@ pub(super) fn below(directory: &Path) -> Vec<std::path::PathBuf> {
     found
 }
 
+/// The processes in a group and in those below it, in the order of their pids.
+pub(super) fn procs(directory: &Path) -> Result<Vec<u32>, Error> {
+    let mut pids = Vec::new();
+    for group in below(directory) {
+        match read(&group, "cgroup.procs") {
+            Ok(text) => pids.extend(text.lines().filter_map(|line| line.parse::<u32>().ok())),
+            Err(error) if lists_none(&error.source) => {}
+            Err(error) => return Err(error),
+        }
+    }
+    pids.sort_unstable();
+    pids.dedup();
+    Ok(pids)
+}
+
+/// A group that vanishes while it is read, or a threaded one of v2: the group above that is not lists its processes.
+fn lists_none(error: &std::io::Error) -> bool {
+    error.kind() == ErrorKind::NotFound
+        || matches!(error.raw_os_error(), Some(libc::ENODEV | libc::EOPNOTSUPP))
+}
+
 /// Removes a group and those below it, giving processes on their way out time to leave.
 pub(super) fn remove(directory: &Path) -> Result<(), Error> {
     if rmdir(directory).is_ok() {

@@ -191,28 +191,20 @@ impl Cgroup {
         }
         // Frozen, no process makes another one while the list is walked.
         let frozen = self.freeze();
-        for pid in self.procs()?.into_iter().filter_map(|pid| Pid::from_raw(pid as i32)) {
-            let _ = kill_process(pid, Signal::KILL);
-        }
+        let killed = self.procs().map(|pids| {
+            for pid in pids.into_iter().filter_map(|pid| Pid::from_raw(pid as i32)) {
+                let _ = kill_process(pid, Signal::KILL);
+            }
+        });
         match frozen {
-            Ok(()) => self.thaw(),
-            Err(_) => Ok(()),
+            Ok(()) => killed.and(self.thaw()),
+            Err(_) => killed,
         }
     }
 
     /// Host pids of the processes in the group and the groups below it; none when the group is gone.
     pub fn procs(&self) -> Result<Vec<u32>, Error> {
-        let mut pids = Vec::new();
-        for group in self.main().iter().flat_map(|directory| files::below(directory)) {
-            match files::read(&group, "cgroup.procs") {
-                Ok(text) => pids.extend(text.lines().filter_map(|line| line.parse::<u32>().ok())),
-                Err(error) if is_gone(&error) => {}
-                Err(error) => return Err(error),
-            }
-        }
-        pids.sort_unstable();
-        pids.dedup();
-        Ok(pids)
+        self.main().map_or(Ok(Vec::new()), |directory| files::procs(&directory))
     }
 
     /// How many processes of the group the kernel killed for lack of memory so far.
@@ -280,11 +272,6 @@ impl Cgroup {
             Layout::V2(root) => Stats::of_v2(&root.join(&self.path)),
         })
     }
-}
-
-/// A group that vanishes while it is read.
-fn is_gone(error: &Error) -> bool {
-    error.source.kind() == ErrorKind::NotFound || error.source.raw_os_error() == Some(libc::ENODEV)
 }
 
 impl Door {

@@ -36,7 +36,7 @@ pub(super) fn apply(group: &Path, resources: &Resources, writes: &mut Writes) ->
     let mut values = Vec::new();
     if let Some(memory) = &resources.memory {
         refuse_what_v1_alone_has(memory, group)?;
-        memory_limits(memory, &mut values);
+        memory_limits(group, memory, &mut values);
     }
     if let Some(cpu) = &resources.cpu {
         cpu_limits(group, cpu, &mut values);
@@ -83,11 +83,15 @@ fn refuse_what_v1_alone_has(memory: &Memory, group: &Path) -> Result<(), Error> 
     Err(Error { action: format!("on cgroup v2, set {setting} of"), path: group.into(), source })
 }
 
-fn memory_limits(memory: &Memory, writes: &mut Vec<(String, String)>) {
+fn memory_limits(group: &Path, memory: &Memory, writes: &mut Vec<(String, String)>) {
+    const SWAP: &str = "memory.swap.max";
     let hard = memory.limit.filter(|limit| *limit != 0);
     if let Some(swap) = memory.swap.filter(|swap| *swap != 0) {
         let alone = if swap < 0 { -1 } else { (swap - hard.unwrap_or(0).max(0)).max(0) };
-        writes.push(("memory.swap.max".into(), limit(alone)));
+        // Where swap is not counted there is no such file, and only an amount of it is asked for in vain.
+        if alone > 0 || group.join(SWAP).exists() {
+            writes.push((SWAP.into(), limit(alone)));
+        }
     }
     if let Some(hard) = hard {
         writes.push(("memory.max".into(), limit(hard)));
@@ -160,8 +164,11 @@ mod tests {
     #[test]
     fn swap_is_counted_without_memory() {
         let mut writes = Vec::new();
-        memory_limits(&Memory { limit: Some(100), swap: Some(150), ..Memory::default() }, &mut writes);
-        memory_limits(&Memory { limit: Some(-1), swap: Some(-1), ..Memory::default() }, &mut writes);
+        let group = group(&["memory.max", "memory.swap.max"]);
+        for (limit, swap) in [(100, 150), (-1, -1)] {
+            let memory = Memory { limit: Some(limit), swap: Some(swap), ..Memory::default() };
+            memory_limits(group.path(), &memory, &mut writes);
+        }
         let expected = [
             ("memory.swap.max", "50"),
             ("memory.max", "100"),
@@ -169,6 +176,45 @@ mod tests {
             ("memory.max", "max"),
         ];
         assert_eq!(writes, expected.map(|(file, value)| (file.to_owned(), value.to_owned())));
+    }
+
+    /// A directory with these files in it.
+    fn group(files: &[&str]) -> tempfile::TempDir {
+        let group = tempfile::tempdir().unwrap();
+        for file in files {
+            std::fs::write(group.path().join(file), "").unwrap();
+        }
+        group
+    }
+
+    #[test]
+    fn where_swap_is_not_counted_only_an_amount_of_it_cannot_be_had() {
+        let group = group(&["memory.max"]);
+        let set = |swap| {
+            let memory = Some(Memory { limit: Some(100), swap: Some(swap), ..Memory::default() });
+            apply(group.path(), &Resources { memory, ..Resources::default() }, &mut Writes::for_good())
+        };
+        set(100).unwrap();
+        set(-1).unwrap();
+        assert_eq!(std::fs::read(group.path().join("memory.max")).unwrap(), b"100");
+        assert!(set(150).unwrap_err().to_string().contains("memory.swap.max"));
+    }
+
+    #[test]
+    fn root_processes_in_a_threaded_group_are_listed_once() {
+        assert!(rustix::process::geteuid().is_root(), "needs root: sudo -E cargo test -p berth-shim root_");
+        let group = mounted().join(format!("berth-test-threads-{}", std::process::id()));
+        let threads = group.join("threads");
+        std::fs::create_dir_all(&threads).unwrap();
+        write_file(&threads, "cgroup.type", "threaded").unwrap();
+        let mut child = std::process::Command::new("sleep").arg("1000").spawn().unwrap();
+        write_file(&group, "cgroup.procs", &child.id().to_string()).unwrap();
+        write_file(&threads, "cgroup.threads", &child.id().to_string()).unwrap();
+        let listed = super::super::files::procs(&group);
+        child.kill().unwrap();
+        child.wait().unwrap();
+        super::super::files::remove(&group).unwrap();
+        assert_eq!(listed.unwrap(), [child.id()]);
     }
 
     /// v2 is mounted on every machine, if only beside v1 and without controllers.

@@ -44,10 +44,31 @@ impl Writes {
     }
 }
 
-/// What to write to have a file say `read`: `memory.oom_control` of v1 tells more than can be set, the setting first.
+/// What to write to have a file say `read`: `memory.oom_control` of v1 tells more than can be set, the setting first. Writing
+/// nothing at all would leave a file as it is.
 fn written(read: &str) -> &str {
+    if read.is_empty() {
+        return "\n";
+    }
     match read.split_once('\n') {
         Some((first, _)) => first.strip_prefix("oom_kill_disable ").unwrap_or(read),
         None => read,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use std::fs;
+
+    #[test]
+    fn what_was_empty_is_written_too_when_it_is_put_back() {
+        let group = tempfile::tempdir().unwrap();
+        fs::write(group.path().join("cpuset.cpus"), "").unwrap();
+        let mut writes = Writes::until_put_back();
+        writes.write(group.path(), "cpuset.cpus", "0").unwrap();
+        writes.put_back().unwrap();
+        assert_eq!(fs::read(group.path().join("cpuset.cpus")).unwrap(), b"\n");
     }
 }

@@ -60,6 +60,8 @@ struct Query {
     attached_flags: u32,
     ids: u64,
     count: u32,
+    /// The kernel insists on it.
+    zero: u32,
 }
 
 /// The part for opening a program by its number.
@@ -100,6 +102,7 @@ pub(crate) fn device_program_of(group: BorrowedFd<'_>) -> io::Result<Option<Owne
         attached_flags: 0,
         ids: ids.as_mut_ptr() as u64,
         count: ids.len() as u32,
+        zero: 0,
     };
     // SAFETY: the kernel writes at most `count` numbers, for which there is room, and into the structure itself.
     unsafe { bpf(PROG_QUERY, &mut query) }?;
