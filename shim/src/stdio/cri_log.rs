@@ -221,8 +221,9 @@ fn shorten(file: &File, by: u64) -> io::Result<()> {
     file.set_len(file.metadata()?.len().saturating_sub(by))
 }
 
+/// Without waiting: what somebody has put in the file's place, such as a FIFO, holds nobody up.
 fn open(path: &Path) -> io::Result<File> {
-    OpenOptions::new().append(true).create(true).mode(0o640).open(path)
+    OpenOptions::new().append(true).create(true).mode(0o640).custom_flags(libc::O_NONBLOCK).open(path)
 }
 
 #[cfg(test)]

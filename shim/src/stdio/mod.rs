@@ -23,6 +23,7 @@ use rustix::pipe::{PipeFlags, pipe_with};
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
 use std::os::fd::OwnedFd;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -37,6 +38,8 @@ pub const READER_PATIENCE: Duration = Duration::from_millis(if cfg!(test) { 20 }
 
 /// What [`copy`] takes at once.
 const COPIED: usize = 4096;
+/// How long [`copy`] lets a file become.
+const LONGEST_COPY: u64 = if cfg!(test) { 100_000 } else { 16 << 20 };
 
 /// Where the streams of one process lead.
 #[derive(Debug, Clone)]
@@ -231,15 +234,20 @@ impl Pumps {
     }
 }
 
-/// Appends what comes down the FIFO at `from` to the file `to`, for as long as this process lives.
+/// Appends what comes down the FIFO at `from` to the file `to`, for as long as this process lives. What would make the file longer
+/// than 16 MiB, or cannot be written, is read and lost: whoever writes is never stopped.
 pub fn copy(from: &Path, to: &Path) -> io::Result<()> {
     let (source, mut file) = (fifo::open_writer(from)?, File::from(append_to(to)?));
+    let mut room = LONGEST_COPY.saturating_sub(file.metadata()?.len());
     tokio::spawn(async move {
         let mut buffer = Vec::with_capacity(COPIED);
         while let Ok(mut ready) = source.readable().await {
             ready.retain_ready();
-            // A full disk must not stop whoever writes.
-            while read(&source, &mut buffer) == Read::Some && file.write_all(&buffer).is_ok() {}
+            if read(&source, &mut buffer) == Read::Some {
+                buffer.truncate(usize::try_from(room).unwrap_or(usize::MAX));
+                room -= buffer.len() as u64;
+                let _ = file.write_all(&buffer);
+            }
         }
     });
     Ok(())
@@ -265,8 +273,11 @@ fn open_sink(path: &Path, readers: Readers) -> io::Result<Sink> {
     Ok(Sink::Fifo(fifo::open_writer(path)?, Readers::Return))
 }
 
+/// Opened without waiting, for a FIFO in the file's place has nobody to wait for; written to as files are.
 fn append_to(path: &Path) -> io::Result<OwnedFd> {
-    Ok(OpenOptions::new().append(true).create(true).open(path)?.into())
+    let file = OpenOptions::new().append(true).create(true).custom_flags(libc::O_NONBLOCK).open(path)?;
+    fcntl_setfl(&file, fcntl_getfl(&file)? - OFlags::NONBLOCK)?;
+    Ok(file.into())
 }
 
 /// Registers a descriptor with the runtime. Only the shim's end becomes non-blocking, never the process's.

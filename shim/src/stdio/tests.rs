@@ -2,7 +2,6 @@
 use super::*;
 
 use std::io::Read as _;
-use std::os::unix::fs::OpenOptionsExt;
 use tempfile::TempDir;
 
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -166,4 +165,27 @@ fn a_stream_that_cannot_be_opened_is_named() {
         assert!(error.contains(uri.trim_start_matches("cri-log://")), "{error}");
     }
     assert!(!missing.exists());
+}
+
+#[test]
+fn a_fifo_in_the_place_of_a_file_is_refused_at_once() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = fifo(&directory, "0.log");
+    for scheme in ["cri-log", "file"] {
+        let streams = Streams::parse("", &format!("{scheme}://{path}"), "", false).unwrap();
+        let (told, opened) = std::sync::mpsc::channel();
+        std::thread::spawn(move || told.send(connect(&streams).is_err()));
+        assert_eq!(opened.recv_timeout(PATIENCE), Ok(true), "{scheme}");
+    }
+}
+
+#[tokio::test]
+async fn a_copy_stops_growing_and_its_writer_goes_on() {
+    let directory = tempfile::tempdir().unwrap();
+    let (from, to) = (fifo(&directory, "log"), directory.path().join("copy"));
+    std::fs::write(&to, "before").unwrap();
+    copy(Path::new(&from), &to).unwrap();
+    let write = move || OpenOptions::new().write(true).open(from).unwrap().write_all(&[b'x'; 1 << 20]);
+    tokio::task::spawn_blocking(write).await.unwrap().unwrap();
+    assert_eq!(std::fs::metadata(&to).unwrap().len(), LONGEST_COPY);
 }
