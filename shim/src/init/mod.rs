@@ -33,6 +33,7 @@ mod masks;
 mod mounts;
 mod namespaces;
 mod options;
+mod overlay;
 mod pod;
 mod priority;
 mod process;

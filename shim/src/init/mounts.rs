@@ -6,7 +6,7 @@ use super::idmap::IdMappings;
 use super::inroot::{Create, InRoot, is_directory};
 use super::options::Options;
 use super::userns::UserNamespace;
-use super::{Error, PodNamespaces, Step, devices, filesystem, rootfs};
+use super::{Error, PodNamespaces, Step, devices, filesystem, overlay};
 use crate::cgroup::{Cgroup, View};
 use crate::spec;
 use crate::sys;
@@ -68,7 +68,7 @@ fn prepare_one<'a>(mount: &'a spec::Mount, sources: Sources<'_>) -> Result<Prepa
     let content = match mount.kind.as_str() {
         "pod-shm" => Content::Tree(bound(pod_shm(mount, sources.pod)?, mount, &options)?),
         "cgroup" | "cgroup2" => cgroups(mount, &options, sources.cgroup)?,
-        "overlay" => Content::Tree(rootfs::overlay(&mount.options, sources.user)?),
+        "overlay" => Content::Tree(overlay::overlay(&mount.options, sources.user)?),
         _ if options.bind.is_some() || matches!(mount.kind.as_str(), "bind" | "") => {
             Content::Tree(bind(mount, &options, sources)?)
         }

@@ -1,0 +1,341 @@
+//! An overlay of layers: by the new mount API where the kernel can, layer by layer and by descriptor, else by mount(2).
+
+use super::error::{At, Errno};
+use super::idmap::IdMappings;
+use super::options::Options;
+use super::userns::UserNamespace;
+use super::{Error, Step, filesystem};
+use crate::sys;
+use rustix::fs::{CWD, Mode, OFlags, fstat, openat, stat};
+use rustix::mount::{FsOpenFlags, MountPropagationFlags, MoveMountFlags, fsopen, mount_change, move_mount};
+use rustix::process::chdir;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::{Path, PathBuf};
+
+/// An overlay beside the root, attached nowhere, in the view of the container's user namespace.
+pub(super) fn overlay(options: &[String], user: Option<&UserNamespace>) -> Result<OwnedFd, Error> {
+    let overlay = Overlay::parse(options)?;
+    let mounted = match user {
+        Some(user) => overlay.detached(overlay.mapped(&overlay.namespace(user)?)?.as_ref())?,
+        None => overlay.unmapped()?.detached(None)?,
+    };
+    mounted.ok_or_else(|| Error::Unsupported("overlays beside the root on this kernel are".into()))
+}
+
+/// An overlay mount's options, taken apart.
+#[derive(Debug)]
+pub(super) struct Overlay {
+    lower: Vec<String>,
+    options: Options,
+    /// How the layers' ids are to be shown. `upperdir` is taken as it is.
+    ids: IdMappings,
+}
+
+impl Overlay {
+    /// Reads its options.
+    pub(super) fn parse(options: &[String]) -> Result<Self, Error> {
+        let mut options = Options::parse(options)?;
+        let lower = options
+            .parameter("lowerdir")
+            .map(split_layers)
+            .ok_or_else(|| Error::invalid(Step::Rootfs, "an overlay without lowerdir"))?;
+        let ids = match (options.parameter("uidmap"), options.parameter("gidmap")) {
+            (None, None) => IdMappings::default(),
+            (uids, gids) => IdMappings::parse(uids.unwrap_or_default(), gids.unwrap_or_default())?,
+        };
+        options.parameters.retain(|(name, _)| !["lowerdir", "uidmap", "gidmap"].contains(&name.as_str()));
+        Ok(Self { lower, options, ids })
+    }
+
+    /// Refuses mapped layers where nobody could own what they show.
+    pub(super) fn unmapped(self) -> Result<Self, Error> {
+        match self.ids.is_empty() {
+            true => Ok(self),
+            false => Err(Error::invalid(Step::Rootfs, "uidmap of an overlay without a user namespace")),
+        }
+    }
+
+    /// Attached nowhere, with the layers' ids mapped if that is asked for.
+    pub(super) fn prepare(&self, bundle: &Path, user: &UserNamespace) -> Result<OwnedFd, Error> {
+        let namespace = self.namespace(user)?;
+        match self.detached(self.mapped(&namespace)?.as_ref())? {
+            Some(tree) => Ok(tree),
+            None => self.prepare_by_path(bundle, &namespace),
+        }
+    }
+
+    /// That maps the layers' ids.
+    fn namespace(&self, user: &UserNamespace) -> Result<UserNamespace, Error> {
+        if self.ids.is_empty() { user.try_clone() } else { UserNamespace::that_maps(&self.ids, Some(user)) }
+    }
+
+    fn mapped(&self, namespace: &UserNamespace) -> Result<Option<Mapped>, Error> {
+        if self.ids.is_empty() {
+            return Ok(None);
+        }
+        let base = common_directory(&self.lower);
+        let view = mapped_view(&base, namespace)?;
+        let layer = |layer: &String| layer_in(view.as_fd(), &base, layer);
+        let layers = self.lower.iter().map(layer).collect::<Result<_, _>>()?;
+        Ok(Some(Mapped { layers, _view: view }))
+    }
+
+    /// For kernels that take layers by path only: over each lies its mapped view, in a mount namespace of the caller's own. No more
+    /// than the layers is covered, for `upperdir` may be beside them.
+    fn prepare_by_path(&self, bundle: &Path, namespace: &UserNamespace) -> Result<OwnedFd, Error> {
+        let what = || "mount its layers in private".to_owned();
+        sys::unshare(libc::CLONE_NEWNS).at(Step::Rootfs, what)?;
+        let private = MountPropagationFlags::PRIVATE | MountPropagationFlags::REC;
+        mount_change("/", private).at(Step::Rootfs, what)?;
+        for layer in self.lower.iter().filter(|_| !self.ids.is_empty()) {
+            let view = mapped_view(Path::new(layer), namespace)?;
+            move_mount(view, "", CWD, layer.as_str(), MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH)
+                .at(Step::Rootfs, what)?;
+        }
+        match self.detached(None)? {
+            Some(tree) => Ok(tree),
+            None => {
+                let root = self.mount_classic(bundle)?;
+                filesystem::copy_of(root.as_fd(), false).at(Step::Rootfs, what)
+            }
+        }
+    }
+
+    /// Layer by layer with the new mount API, by descriptor where they are mapped, else by path. `None` when the kernel does not
+    /// know `lowerdir+` (before 6.7) or takes no descriptors for it (before 6.15), or a path is too long for it.
+    pub(super) fn detached(&self, mapped: Option<&Mapped>) -> Result<Option<OwnedFd>, Error> {
+        const LONGEST_VALUE: usize = 255;
+        if mapped.is_none() && self.lower.iter().any(|layer| layer.len() > LONGEST_VALUE) {
+            return Ok(None);
+        }
+        let context = fsopen("overlay", FsOpenFlags::FSOPEN_CLOEXEC).at(Step::Rootfs, || "overlay".into())?;
+        let context = context.as_fd();
+        // Before 6.5 overlayfs takes whatever it is told and complains when it is mounted: also of what can never be, a layer
+        // without a name.
+        if filesystem::set(context, "lowerdir+", None).is_ok() {
+            return Ok(None);
+        }
+        filesystem::set(context, "source", Some("overlay"))?;
+        for (index, layer) in self.lower.iter().enumerate() {
+            let added = match mapped {
+                Some(mapped) => filesystem::set_to(context, "lowerdir+", mapped.layers[index].as_fd()),
+                None => filesystem::set(context, "lowerdir+", Some(layer)),
+            };
+            match added {
+                Err(Error::Os { cause: Errno(libc::EINVAL | libc::EBADF), .. }) if index == 0 => {
+                    return Ok(None);
+                }
+                other => other?,
+            }
+        }
+        for (name, value) in &self.options.parameters {
+            filesystem::set(context, name, value.as_deref())?;
+        }
+        filesystem::create(context, &self.options.attributes, || "overlay".into()).map(Some)
+    }
+
+    /// With mount(2): all options in one page, so that many layers fit only as paths relative to where they lie.
+    pub(super) fn mount_classic(&self, bundle: &Path) -> Result<OwnedFd, Error> {
+        let base = common_directory(&self.lower);
+        chdir(&base).at(Step::Rootfs, || format!("enter {}", base.display()))?;
+        let lower: Vec<_> = self.lower.iter().map(|layer| escaped(layer, &base)).collect();
+        let mut data = format!("lowerdir={}", lower.join(":"));
+        for (name, value) in &self.options.parameters {
+            data.push_str(&match value {
+                Some(value) => format!(",{name}={value}"),
+                None => format!(",{name}"),
+            });
+        }
+        let what = || format!("overlay of {} layers below {}: {data:?}", self.lower.len(), base.display());
+        nix::mount::mount(
+            Some("overlay"),
+            bundle,
+            Some("overlay"),
+            nix::mount::MsFlags::empty(),
+            Some(data.as_str()),
+        )
+        .at(Step::Rootfs, what)?;
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let root = openat(CWD, bundle, flags, Mode::empty()).at(Step::Rootfs, what)?;
+        sys::mount_setattr(root.as_fd(), false, &self.options.attributes).at(Step::Rootfs, what)?;
+        Ok(root)
+    }
+}
+
+/// Layers seen through one mount of the directory above them all. With a mount for each, the kernel would wait for a grace period
+/// of RCU at the end of each.
+pub(super) struct Mapped {
+    layers: Vec<OwnedFd>,
+    /// The mount goes with its descriptor, whatever is open below it.
+    _view: OwnedFd,
+}
+
+/// A mount of a directory, attached nowhere, that shows its ids mapped.
+fn mapped_view(directory: &Path, namespace: &UserNamespace) -> Result<OwnedFd, Error> {
+    let what =
+        || format!("map the ids of the layers in {}, as not every file system can", directory.display());
+    let view = filesystem::copy(directory, false).at(Step::Rootfs, what)?;
+    filesystem::map_ids(view.as_fd(), false, namespace).at(Step::Rootfs, what)?;
+    Ok(view)
+}
+
+/// A layer as `view`, which is a mount of `base`, shows it.
+fn layer_in(view: BorrowedFd<'_>, base: &Path, layer: &str) -> Result<OwnedFd, Error> {
+    let what = || format!("find layer {layer:?}");
+    let below = Path::new(layer).strip_prefix(base).unwrap_or(Path::new(layer));
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let seen = openat(view, below, flags, Mode::empty()).at(Step::Rootfs, what)?;
+    let (shown, real) = (fstat(&seen).at(Step::Rootfs, what)?, stat(layer).at(Step::Rootfs, what)?);
+    if (shown.st_dev, shown.st_ino) != (real.st_dev, real.st_ino) {
+        return Err(Error::Unsupported(format!("mapped layers on several mounts, as {layer:?} is,")));
+    }
+    Ok(seen)
+}
+
+/// Layers are divided by colons; a colon within a path stands behind a backslash.
+fn split_layers(list: &str) -> Vec<String> {
+    let mut layers = vec![String::new()];
+    let mut rest = list.chars();
+    while let Some(character) = rest.next() {
+        match character {
+            ':' => layers.push(String::new()),
+            '\\' => layers.last_mut().into_iter().for_each(|layer| layer.extend(rest.next())),
+            other => layers.last_mut().into_iter().for_each(|layer| layer.push(other)),
+        }
+    }
+    layers
+}
+
+fn escaped(layer: &str, base: &Path) -> String {
+    let relative = Path::new(layer).strip_prefix(base).unwrap_or(Path::new(layer));
+    relative.to_string_lossy().replace('\\', "\\\\").replace(':', "\\:").replace(',', "\\,")
+}
+
+/// The deepest directory above all layers.
+fn common_directory(layers: &[String]) -> PathBuf {
+    let mut common = layers.first().map(|layer| PathBuf::from(layer).join("..")).unwrap_or_default();
+    common.pop();
+    common.pop();
+    while !layers.iter().all(|layer| Path::new(layer).starts_with(&common)) && common.pop() {}
+    if common.as_os_str().is_empty() { PathBuf::from("/") } else { common }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::super::RootfsMount;
+    use super::*;
+    use std::fs;
+
+    fn strings(list: &[&str]) -> Vec<String> {
+        list.iter().map(|s| s.to_string()).collect()
+    }
+
+    #[test]
+    fn layers_are_divided_by_colons_that_no_backslash_precedes() {
+        assert_eq!(split_layers("/a:/b"), strings(&["/a", "/b"]));
+        assert_eq!(split_layers(r"/a\:b:/c\\d"), strings(&["/a:b", r"/c\d"]));
+    }
+
+    #[test]
+    fn the_common_directory_is_above_every_layer() {
+        let common = |list: &[&str]| common_directory(&strings(list));
+        assert_eq!(common(&["/x/y/1/fs", "/x/y/2/fs"]), Path::new("/x/y"));
+        assert_eq!(common(&["/x/y/1"]), Path::new("/x/y"));
+        assert_eq!(common(&["/a/1", "/b/2"]), Path::new("/"));
+        assert_eq!(common(&["/a", "/b"]), Path::new("/"));
+    }
+
+    #[test]
+    fn relative_layers_are_escaped() {
+        assert_eq!(escaped("/x/y/a:b,c", Path::new("/x/y")), r"a\:b\,c");
+        assert_eq!(escaped("/other", Path::new("/x/y")), "/other");
+    }
+
+    #[test]
+    fn an_overlay_without_layers_is_refused() {
+        let mount = RootfsMount { kind: "overlay".into(), ..RootfsMount::default() };
+        assert!(matches!(Overlay::parse(&mount.options), Err(Error::Invalid { step: Step::Rootfs, .. })));
+    }
+
+    fn need_root() {
+        assert!(rustix::process::geteuid().is_root(), "needs root: sudo -E cargo test -p berth-shim root_");
+    }
+
+    /// Directories, mounts and namespaces are a process's own: the exit code of one that does `work`, 255 for an error.
+    fn in_fork(work: impl FnOnce() -> Result<u8, Error>) -> i32 {
+        let child = sys::fork(|| work().unwrap_or(255)).unwrap();
+        let child = rustix::process::Pid::from_raw(child as i32);
+        let (_, status) =
+            rustix::process::waitpid(child, rustix::process::WaitOptions::empty()).unwrap().unwrap();
+        status.exit_status().unwrap()
+    }
+
+    /// What kernels get that take layers by path only. The ids are asked of the tree, which is attached nowhere.
+    #[test]
+    fn root_mapped_layers_may_lie_over_their_paths_in_private() {
+        need_root();
+        let base = tempfile::tempdir().unwrap();
+        let path = |name: &str| base.path().join(name).display().to_string();
+        for name in ["one", "two", "upper", "work", "bundle"] {
+            fs::create_dir(path(name)).unwrap();
+        }
+        fs::write(base.path().join("two/file"), "").unwrap();
+        let options = vec![
+            format!("lowerdir={}:{}", path("one"), path("two")),
+            format!("upperdir={}", path("upper")),
+            format!("workdir={}", path("work")),
+            "uidmap=0:100:10".to_owned(),
+            "gidmap=0:50:10".to_owned(),
+        ];
+        let mount = RootfsMount { kind: "overlay".into(), options, ..RootfsMount::default() };
+        let owner = |by_path: bool| -> Result<u8, Error> {
+            let overlay = Overlay::parse(&mount.options)?;
+            let user = UserNamespace::create(&overlay.ids)?;
+            let tree = if by_path {
+                overlay.prepare_by_path(&base.path().join("bundle"), &user)?
+            } else {
+                overlay.prepare(&base.path().join("bundle"), &user)?
+            };
+            let found = rustix::fs::statat(&tree, "file", rustix::fs::AtFlags::empty());
+            let found = found.at(Step::Rootfs, String::new)?;
+            let name = if by_path { "by path" } else { "by descriptor" };
+            let new = OFlags::CREATE | OFlags::WRONLY;
+            openat(&tree, name, new, Mode::empty()).at(Step::Rootfs, String::new)?;
+            Ok((found.st_uid + found.st_gid) as u8)
+        };
+        assert_eq!(in_fork(|| owner(false)), 150);
+        assert_eq!(in_fork(|| owner(true)), 150);
+        for name in ["by path", "by descriptor"] {
+            let written = stat(base.path().join("upper").join(name)).unwrap();
+            assert_eq!((written.st_uid, written.st_gid), (0, 0), "the upper layer is taken as it is");
+        }
+        let mounted = fs::read_to_string("/proc/self/mountinfo").unwrap();
+        assert!(!mounted.contains(base.path().to_str().unwrap()), "seen by the host");
+    }
+
+    #[test]
+    fn root_sixty_layers_fit_into_the_classic_mount_too() {
+        need_root();
+        let base = tempfile::tempdir().unwrap();
+        let layers: Vec<_> = (0..60).map(|n| base.path().join(format!("{n:0>50}/fs"))).collect();
+        for (number, layer) in layers.iter().enumerate() {
+            fs::create_dir_all(layer).unwrap();
+            fs::write(layer.join(number.to_string()), "").unwrap();
+        }
+        let bundle = base.path().join("bundle");
+        fs::create_dir(&bundle).unwrap();
+        let lower: Vec<_> = layers.iter().map(|layer| layer.display().to_string()).collect();
+        let options = vec![format!("lowerdir={}", lower.join(":")), "ro".to_owned()];
+        let mount = RootfsMount { kind: "overlay".into(), options, ..RootfsMount::default() };
+        let count = in_fork(|| {
+            sys::unshare(libc::CLONE_NEWNS).at(Step::Rootfs, String::new)?;
+            let private = MountPropagationFlags::PRIVATE | MountPropagationFlags::REC;
+            mount_change("/", private).at(Step::Rootfs, String::new)?;
+            drop(Overlay::parse(&mount.options)?.mount_classic(&bundle)?);
+            Ok(fs::read_dir(&bundle).at(Step::Rootfs, String::new)?.count() as u8)
+        });
+        assert_eq!(count, 60);
+        assert_eq!(fs::read_dir(&bundle).unwrap().count(), 0, "seen by the host");
+    }
+}
