@@ -15,6 +15,8 @@
 //! different containers side by side. Signals and questions need no turn. The way to Stopped is the watcher's alone:
 //! it reaps, kills what is left, closes the log, writes the exit record, and only then tells anyone.
 
+mod end;
+
 use crate::cgroup::{self, Cgroup};
 use crate::error::{Error, error_line};
 use crate::events::Events;
@@ -25,18 +27,13 @@ use crate::orphans::Orphans;
 use crate::process::{KILL, Process, signal_if};
 use crate::shim_log::note;
 use crate::spec::Resources;
-use crate::stdio::cri_log::{CriLog, Stream};
+use crate::stdio::cri_log::CriLog;
 use crate::stdio::{Outside, Pumps};
-use crate::sys::heap;
 use std::collections::HashMap;
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
 use tokio::sync::watch;
-
-/// How long a process outside the cgroup may hold the container's streams open once the container has ended.
-const STREAM_PATIENCE: Duration = Duration::from_secs(1);
 
 /// What a container or an exec was asked to be, for those who ask back.
 #[derive(Debug, Clone, Default)]
@@ -307,13 +304,8 @@ impl Container {
         let Some(pumps) = &inner.pumps else {
             return Err(self.wrong_time("attach to", "stopped"));
         };
-        for (stream, path) in [(Stream::Stdout, stdout), (Stream::Stderr, stderr)] {
-            if !path.is_empty() {
-                let attached = pumps.attach(stream, Path::new(path));
-                attached.map_err(|source| Error::Streams { id: self.id().to_owned(), source })?;
-            }
-        }
-        Ok(())
+        let attached = pumps.attach(stdout, stderr);
+        attached.map_err(|source| Error::Streams { id: self.id().to_owned(), source })
     }
 
     /// Ends its input.
@@ -370,59 +362,6 @@ impl Container {
         // The hooks that follow the end need what is deleted next.
         let _turn = self.turn.lock().await;
         Ok(exit)
-    }
-
-    async fn watch(self: Arc<Self>) {
-        let exit = self.process.ended().await;
-        let _turn = self.turn.lock().await;
-        let exit = self.bury(exit).await;
-        self.inner().state = State::Stopped(exit.clone());
-        self.publish_exit(&exit);
-        self.ended.send_replace(Some(exit));
-        if self.hooks.poststop {
-            let done = init::run_hooks(self.id(), &self.identity.bundle, Moment::Poststop).await;
-            if let Err(error) = done {
-                note(format_args!("after the end of {}: {}", self.id(), error_line(&error)));
-            }
-        }
-        heap::trim();
-    }
-
-    /// Everything that must be done before the end is told.
-    async fn bury(&self, mut exit: Exit) -> Exit {
-        if self.phase() == Phase::Paused {
-            self.complain("thaw", self.cgroup.thaw());
-        }
-        self.complain("kill the rest of", self.cgroup.kill());
-        let (pumps, log) = {
-            let mut inner = self.inner();
-            exit.message = std::mem::take(&mut inner.start_failure);
-            (inner.pumps.take(), inner.log.take())
-        };
-        if let Some(pumps) = pumps {
-            pumps.finish(STREAM_PATIENCE).await;
-        }
-        drop(log);
-        exit.oom_killed = self.cgroup.oom_kills() > 0;
-        if let Err(error) = exit.write(&self.identity.bundle) {
-            note(format_args!("write the exit record of {}: {error}", self.id()));
-        }
-        self.complain("remove the cgroup of", self.cgroup.remove());
-        exit
-    }
-
-    fn publish_exit(&self, exit: &Exit) {
-        let events = &self.surroundings.events;
-        if exit.oom_killed {
-            events.oom(self.id());
-        }
-        events.exit(self.id(), self.id(), self.pid(), exit);
-    }
-
-    fn complain(&self, doing: &str, result: Result<(), cgroup::Error>) {
-        if let Err(error) = result {
-            note(format_args!("{doing} {}: {}", self.id(), error_line(&error)));
-        }
     }
 
     fn refuse(&self, doing: &'static str) -> Error {

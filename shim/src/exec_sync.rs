@@ -5,7 +5,7 @@ use crate::error::Error;
 use crate::exec::{kill, spawn};
 use crate::exit::Exit;
 use crate::init::{ExecProcess, Stdio};
-use crate::process::Process;
+use crate::process::{DEATH_PATIENCE, Process};
 use crate::shim_log::note;
 use crate::stdio::{Read, asynchronous, held, pipe, read};
 use berth_shim_proto::berth_shim::exec_sync_output::What;
@@ -22,8 +22,6 @@ const CHUNK: usize = 32 * 1024;
 /// A silent exec asks this often whether its caller is still there, with a message that holds nothing: ttrpc tells a
 /// handler of a stream nothing about a connection that is gone until it sends.
 const HEARTBEAT: Duration = Duration::from_secs(1);
-/// For a process that has been killed.
-const DEATH_PATIENCE: Duration = Duration::from_secs(10);
 /// No timeout asked for.
 const FOREVER: Duration = Duration::from_secs(365 * 24 * 3600);
 
@@ -38,8 +36,8 @@ pub(crate) trait Command: Sync {
     /// Waits for its end; asked again when it was not waited for long enough.
     fn ended(&self) -> impl Future<Output = Exit> + Send;
 
-    /// Kills it and waits for its end.
-    fn kill(&self) -> impl Future<Output = Exit> + Send;
+    /// Kills it, as far as it can be.
+    fn kill(&self) -> impl Future<Output = ()> + Send;
 }
 
 /// Runs `args` in a container and streams what it prints. Returns once it has ended, by itself, by the
@@ -108,12 +106,10 @@ impl Command for Spawned<'_> {
         self.process.ended().await
     }
 
-    async fn kill(&self) -> Exit {
+    async fn kill(&self) {
         if let Err(error) = kill(self.container, &self.process) {
             note(format_args!("kill an exec in {}: {error}", self.container.id()));
         }
-        let ended = timeout_at(Instant::now() + DEATH_PATIENCE, self.ended()).await;
-        ended.unwrap_or_else(|_| Exit::now(137, "it does not die"))
     }
 }
 
@@ -129,7 +125,7 @@ impl<C: Command> Running<'_, C> {
         let result = timeout_at(deadline, self.stream()).await;
         let exit = match self.exit.take() {
             Some(exit) => exit,
-            None => self.command.kill().await,
+            None => self.kill().await,
         };
         match result {
             // Nobody is left to be told.
@@ -141,6 +137,12 @@ impl<C: Command> Running<'_, C> {
                 end(self.caller, &exit, true).await
             }
         }
+    }
+
+    async fn kill(&self) -> Exit {
+        self.command.kill().await;
+        let ended = timeout(DEATH_PATIENCE, self.command.ended()).await;
+        ended.unwrap_or_else(|_| Exit::now(137, "it does not die"))
     }
 
     /// Passes output on until the process has ended and nothing of what it printed is left.

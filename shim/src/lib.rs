@@ -18,6 +18,7 @@ pub mod exec;
 pub mod exec_sync;
 pub mod pod;
 pub mod sandbox;
+mod slots;
 
 pub mod descendants;
 pub mod error;

@@ -7,11 +7,11 @@ use crate::init::{self, CreateRequest, PodOptions, RootfsMount};
 use crate::process::KILL;
 use crate::sandbox::{self, Sandbox};
 use crate::shim_log::note;
+use crate::slots::Slots;
 use crate::stdio::{Streams, connect};
 use crate::sys::heap;
-use std::collections::BTreeMap;
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{Notify, watch};
 use tokio::time::{Instant, timeout, timeout_at};
@@ -19,7 +19,7 @@ use tokio::time::{Instant, timeout, timeout_at};
 /// How often an empty shim looks whether its bundle is still there.
 const LOOK: Duration = Duration::from_secs(30);
 
-/// The state of a shim. Its locks are held for a moment only, never while something is awaited.
+/// The state of a shim.
 #[derive(Debug)]
 pub struct Pod {
     id: String,
@@ -27,16 +27,9 @@ pub struct Pod {
     socket: PathBuf,
     surroundings: Surroundings,
     sandbox: Sandbox,
-    containers: Mutex<BTreeMap<String, Slot>>,
+    containers: Arc<Slots<Container>>,
     emptied: Notify,
     closing: watch::Sender<bool>,
-}
-
-#[derive(Debug)]
-enum Slot {
-    /// Being created.
-    Reserved,
-    Made(Arc<Container>),
 }
 
 /// A container to make, as its caller describes it.
@@ -56,7 +49,7 @@ impl Pod {
             socket,
             surroundings,
             sandbox: Sandbox::default(),
-            containers: Mutex::default(),
+            containers: Slots::empty(),
             emptied: Notify::new(),
             closing: watch::Sender::new(false),
         })
@@ -79,25 +72,18 @@ impl Pod {
 
     /// The container of that id; one that is still being created is not there yet.
     pub fn container(&self, id: &str) -> Result<Arc<Container>, Error> {
-        match self.slots().get(id) {
-            Some(Slot::Made(container)) => Ok(Arc::clone(container)),
-            _ => Err(Error::no_container(id)),
-        }
+        self.containers.get(id)
     }
 
     /// All containers, by id.
     pub fn containers(&self) -> Vec<Arc<Container>> {
-        let made = |slot: &Slot| match slot {
-            Slot::Made(container) => Some(Arc::clone(container)),
-            Slot::Reserved => None,
-        };
-        self.slots().values().filter_map(made).collect()
+        self.containers.all()
     }
 
     /// Makes a container up to the point where only execve is missing.
-    pub async fn create(self: &Arc<Self>, new: NewContainer) -> Result<Arc<Container>, Error> {
+    pub async fn create(&self, new: NewContainer) -> Result<Arc<Container>, Error> {
         let id = new.identity.id.clone();
-        let reservation = self.reserve(&id)?;
+        let reservation = self.containers.reserve(&id)?;
         let namespaces = self.sandbox.enter(&self.id).await?;
         let names = &new.identity.names;
         let streams = Streams::parse(&names.stdin, &names.stdout, &names.stderr, names.terminal)?;
@@ -125,18 +111,6 @@ impl Pod {
         Ok(container)
     }
 
-    fn reserve(self: &Arc<Self>, id: &str) -> Result<Reservation, Error> {
-        if id.is_empty() {
-            return Err(Error::Invalid { field: "id", reason: "empty".into() });
-        }
-        let mut slots = self.slots();
-        if slots.contains_key(id) {
-            return Err(Error::AlreadyExists { what: "container", id: id.to_owned() });
-        }
-        slots.insert(id.to_owned(), Slot::Reserved);
-        Ok(Reservation { pod: Arc::clone(self), id: id.to_owned(), filled: false })
-    }
-
     /// Forgets a container that has ended or never started; tells how it ended.
     pub async fn delete(&self, id: &str) -> Result<(Arc<Container>, Exit), Error> {
         let container = self.container(id)?;
@@ -144,7 +118,7 @@ impl Pod {
         // An exec that was on its way when the container ended may have come into the group since.
         let removed = container.cgroup().kill().and_then(|()| container.cgroup().remove());
         removed.map_err(|source| Error::Cgroup { doing: "delete", id: id.to_owned(), source })?;
-        self.slots().remove(id);
+        self.containers.remove(id);
         self.emptied.notify_one();
         heap::trim();
         Ok((container, exit))
@@ -190,7 +164,7 @@ impl Pod {
     pub fn is_empty(&self) -> bool {
         let no_sandbox =
             matches!(self.sandbox.phase(), sandbox::Phase::Absent | sandbox::Phase::Stopped { .. });
-        no_sandbox && self.slots().is_empty()
+        no_sandbox && self.containers.is_empty()
     }
 
     /// Makes the shim leave once the requests under way are answered. The socket goes at once: who has the answer may
@@ -227,33 +201,7 @@ impl Pod {
     /// Whether nothing runs; ended containers may still be known.
     fn is_idle(&self) -> bool {
         let up = matches!(self.sandbox.phase(), sandbox::Phase::Created | sandbox::Phase::Ready { .. });
-        !up && self.slots().values().all(|slot| matches!(slot, Slot::Made(container) if !is_alive(container)))
-    }
-
-    fn slots(&self) -> MutexGuard<'_, BTreeMap<String, Slot>> {
-        self.containers.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-/// Keeps an id while its container is being created, and gives it back if that fails.
-struct Reservation {
-    pod: Arc<Pod>,
-    id: String,
-    filled: bool,
-}
-
-impl Reservation {
-    fn fill(mut self, container: &Arc<Container>) {
-        self.pod.slots().insert(self.id.clone(), Slot::Made(Arc::clone(container)));
-        self.filled = true;
-    }
-}
-
-impl Drop for Reservation {
-    fn drop(&mut self) {
-        if !self.filled {
-            self.pod.slots().remove(&self.id);
-        }
+        !up && self.containers.none_is(is_alive)
     }
 }
 

@@ -10,10 +10,13 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 use tokio::io::unix::AsyncFd;
 
 /// `SIGKILL`.
 pub const KILL: i32 = libc::SIGKILL;
+/// How long what was killed may take to be gone; who waits for a dead file system takes for ever.
+pub const DEATH_PATIENCE: Duration = Duration::from_secs(10);
 
 /// A child of the shim. Its pid is only ever shown; signals and waiting go through the pidfd, so a stranger that
 /// got the number later is never touched. Whoever drops it before its end leaves it to the orphans.

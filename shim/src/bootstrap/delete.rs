@@ -5,6 +5,7 @@ use super::{Error, Flags, failed, socket};
 use crate::cgroup::Cgroup;
 use crate::exit::Exit;
 use crate::foreign;
+use crate::process::DEATH_PATIENCE;
 use crate::sandbox::Record;
 use crate::spec::Spec;
 use containerd_shim_protos::api::DeleteResponse;
@@ -16,8 +17,6 @@ use std::path::Path;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
-/// For processes that were killed to be gone.
-const PATIENCE: Duration = Duration::from_secs(10);
 const LOOK: Duration = Duration::from_millis(5);
 
 /// Kills what still runs, undoes cgroups and the network namespace's pin, and prints how the container ended: by the
@@ -61,7 +60,7 @@ fn cgroup_path(bundle: &Path) -> Result<Option<String>, Error> {
 
 fn remove_cgroup(path: &str) -> Result<(), Error> {
     let cgroup = Cgroup::open(path);
-    let deadline = Instant::now() + PATIENCE;
+    let deadline = Instant::now() + DEATH_PATIENCE;
     while !cgroup.procs()?.is_empty() && Instant::now() < deadline {
         // The v1 freezer holds even the dead; a group that is not frozen, or not there, is fine.
         let _ = cgroup.thaw();

@@ -6,14 +6,11 @@ use super::handler::{Address, Handler};
 use super::launch::Launcher;
 use crate::error::Error;
 use crate::exit::Exit;
+use crate::process::DEATH_PATIENCE;
 use crate::sandbox::Record;
 use crate::service::runtime;
 use std::io;
 use std::path::Path;
-use std::time::Duration;
-
-/// For tasks that were killed.
-const DEATH_PATIENCE: Duration = Duration::from_secs(10);
 
 /// Ends the task `id`, whose bundle this is, and with a pod's sandbox its shim. Tells how it ended where the foreign shim
 /// knew. Nothing happens when the bundle was never a foreign shim's.

@@ -17,11 +17,8 @@ use std::io;
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
-use tokio::time::timeout;
 
 const PROCESS: &str = "types.containerd.io/opencontainers/runtime-spec/1/Process";
-/// For a command that has been killed.
-const DEATH_PATIENCE: Duration = Duration::from_secs(10);
 
 /// Runs the command that is asked for and streams what it prints.
 pub(super) async fn exec_sync(
@@ -110,7 +107,7 @@ impl Command for Exec<'_> {
         }
     }
 
-    async fn kill(&self) -> Exit {
+    async fn kill(&self) {
         let request = KillRequest {
             id: self.container.into(),
             exec_id: self.id.clone(),
@@ -121,7 +118,5 @@ impl Command for Exec<'_> {
         if let Err(error) = self.shim.tasks.call::<Empty>("Kill", &request, QUICK).await {
             note(format_args!("kill a command in {}: {error}", self.container));
         }
-        let ended = timeout(DEATH_PATIENCE, self.ended()).await;
-        ended.unwrap_or_else(|_| Exit::now(137, "it does not die"))
     }
 }

@@ -12,13 +12,13 @@
 use super::client::{SLOW, WAITING, failed};
 use super::launch::Started;
 use crate::cgroup::Cgroup;
-use crate::container::{Names, wait_for};
+use crate::container::{Names, Phase, wait_for};
 use crate::error::Error;
 use crate::exit::{Exit, now};
 use crate::init::Stdio;
 use crate::shim_log::note;
 use crate::spec::Spec;
-use crate::stdio::cri_log::{CriLog, Stream};
+use crate::stdio::cri_log::CriLog;
 use crate::stdio::{Outside, Pumps, Streams, connect};
 use containerd_shim_protos::api::*;
 use std::io;
@@ -31,15 +31,6 @@ use tokio::sync::watch;
 
 /// How long the foreign shim may take for the last bytes.
 const STREAM_PATIENCE: Duration = Duration::from_secs(5);
-
-/// Where in its life a container is.
-#[derive(Debug, Clone, PartialEq, Eq)]
-#[allow(missing_docs)]
-pub(super) enum Phase {
-    Created,
-    Running,
-    Stopped(Exit),
-}
 
 /// A container that was created and not yet deleted.
 pub(super) struct Guest {
@@ -135,7 +126,7 @@ impl Guest {
         Ok(started.pid)
     }
 
-    /// Where in its life it is.
+    /// Where in its life it is; nobody pauses it.
     pub(super) fn phase(&self) -> Phase {
         self.inner().phase.clone()
     }
@@ -158,7 +149,7 @@ impl Guest {
     /// Ends it if it was never started, and makes the foreign shim forget it.
     pub(super) async fn delete(&self) -> Result<Exit, Error> {
         match self.phase() {
-            Phase::Running => {
+            Phase::Running | Phase::Paused => {
                 Err(Error::Precondition { doing: "delete", id: self.id.clone(), state: "running" })
             }
             Phase::Created => {
@@ -191,13 +182,8 @@ impl Guest {
             let (doing, state) = ("attach to", "not running");
             return Err(Error::Precondition { doing, id: self.id.clone(), state });
         };
-        for (stream, path) in [(Stream::Stdout, stdout), (Stream::Stderr, stderr)] {
-            if !path.is_empty() {
-                let attached = pumps.attach(stream, Path::new(path));
-                attached.map_err(|source| Error::Streams { id: self.id.clone(), source })?;
-            }
-        }
-        Ok(())
+        let attached = pumps.attach(stdout, stderr);
+        attached.map_err(|source| Error::Streams { id: self.id.clone(), source })
     }
 
     /// Ends its input.

@@ -10,17 +10,19 @@
 
 use super::bundle::{self, OfPod, Sandbox};
 use super::client::{SLOW, WAITING, failed};
-use super::guest::{Guest, Phase};
+use super::guest::Guest;
 use super::launch::{Launcher, Started};
+use crate::container::Phase;
 use crate::error::Error;
 use crate::init::{PodNamespaces, PodOptions};
 use crate::orphans::Orphans;
+use crate::process::DEATH_PATIENCE;
 use crate::sandbox::Record;
 use crate::shim_log::note;
+use crate::slots::Slots;
 use crate::stdio;
 use berth_shim_proto::berth_shim::SandboxOptions;
 use containerd_shim_protos::api::*;
-use std::collections::BTreeMap;
 use std::io;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -28,8 +30,6 @@ use std::time::Duration;
 use tokio::sync::{Mutex as Turn, Notify, watch};
 use tokio::time::timeout;
 
-/// For tasks that were killed.
-const DEATH_PATIENCE: Duration = Duration::from_secs(10);
 /// How often a shim without a pod looks whether its bundle is still there.
 const LOOK: Duration = Duration::from_secs(30);
 
@@ -43,7 +43,7 @@ pub(super) struct ForeignPod {
     /// Held while the pod is made or taken down.
     turn: Turn<Outer>,
     state: Mutex<State>,
-    guests: Mutex<BTreeMap<String, Slot>>,
+    guests: Arc<Slots<Guest>>,
     stopped: watch::Sender<bool>,
     changed: Notify,
     closing: watch::Sender<bool>,
@@ -74,12 +74,6 @@ pub(super) struct Home {
     shared_pid: bool,
 }
 
-enum Slot {
-    /// Being created.
-    Reserved,
-    Made(Arc<Guest>),
-}
-
 impl ForeignPod {
     pub(super) fn new(id: String, bundle: PathBuf, socket: PathBuf, launcher: Launcher) -> Arc<Self> {
         Arc::new(Self {
@@ -90,7 +84,7 @@ impl ForeignPod {
             orphans: Arc::default(),
             turn: Turn::default(),
             state: Mutex::new(State::Absent),
-            guests: Mutex::default(),
+            guests: Slots::empty(),
             stopped: watch::Sender::new(false),
             changed: Notify::new(),
             closing: watch::Sender::new(false),
@@ -199,12 +193,9 @@ impl ForeignPod {
     }
 
     /// Makes a container as the request of our own protocol says.
-    pub(super) async fn create_guest(
-        self: &Arc<Self>,
-        request: CreateTaskRequest,
-    ) -> Result<Arc<Guest>, Error> {
+    pub(super) async fn create_guest(&self, request: CreateTaskRequest) -> Result<Arc<Guest>, Error> {
         let home = self.home()?;
-        let reservation = self.reserve(&request.id)?;
+        let reservation = self.guests.reserve(&request.id)?;
         let (host_network, host_ipc) = (home.host_network, home.host_ipc);
         let pod = OfPod { id: &self.id, bundle: &self.bundle, pid: home.pid, host_network, host_ipc };
         pod.complete(request.bundle.as_ref()).map_err(|source| Error::Io {
@@ -218,35 +209,19 @@ impl ForeignPod {
         Ok(guest)
     }
 
-    fn reserve(self: &Arc<Self>, id: &str) -> Result<Reservation, Error> {
-        let mut guests = self.slots();
-        if guests.contains_key(id) {
-            return Err(Error::AlreadyExists { what: "container", id: id.to_owned() });
-        }
-        guests.insert(id.to_owned(), Slot::Reserved);
-        Ok(Reservation { pod: Arc::clone(self), id: id.to_owned(), filled: false })
-    }
-
     /// The container of that id.
     pub(super) fn guest(&self, id: &str) -> Result<Arc<Guest>, Error> {
-        match self.slots().get(id) {
-            Some(Slot::Made(guest)) => Ok(Arc::clone(guest)),
-            _ => Err(Error::no_container(id)),
-        }
+        self.guests.get(id)
     }
 
     /// All containers, by id.
     pub(super) fn guests(&self) -> Vec<Arc<Guest>> {
-        let made = |slot: &Slot| match slot {
-            Slot::Made(guest) => Some(Arc::clone(guest)),
-            Slot::Reserved => None,
-        };
-        self.slots().values().filter_map(made).collect()
+        self.guests.all()
     }
 
     /// Forgets a container.
     pub(super) fn remove(&self, id: &str) {
-        self.slots().remove(id);
+        self.guests.remove(id);
     }
 
     /// Takes the pod down because somebody asks for it. Repeatable.
@@ -337,36 +312,10 @@ impl ForeignPod {
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
-
-    fn slots(&self) -> MutexGuard<'_, BTreeMap<String, Slot>> {
-        self.guests.lock().unwrap_or_else(PoisonError::into_inner)
-    }
 }
 
 fn complain(doing: &str, id: &str, result: Result<(), Error>) {
     if let Err(error) = result {
         note(format_args!("{doing} {id}: {error}"));
-    }
-}
-
-/// Keeps an id while its container is being created, and gives it back if that fails.
-struct Reservation {
-    pod: Arc<ForeignPod>,
-    id: String,
-    filled: bool,
-}
-
-impl Reservation {
-    fn fill(mut self, guest: &Arc<Guest>) {
-        self.pod.slots().insert(self.id.clone(), Slot::Made(Arc::clone(guest)));
-        self.filled = true;
-    }
-}
-
-impl Drop for Reservation {
-    fn drop(&mut self) {
-        if !self.filled {
-            self.pod.remove(&self.id);
-        }
     }
 }

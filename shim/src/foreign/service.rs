@@ -3,15 +3,16 @@
 
 use super::client::{QUICK, SLOW, WAITING};
 use super::exec_sync::exec_sync;
-use super::guest::{Guest, Phase};
+use super::guest::Guest;
 use super::pod::ForeignPod;
+use crate::container::Phase;
 use crate::error::Error;
 use crate::events::timestamp;
 use crate::exec_sync::Caller;
-use crate::service::{message, to_end, unless_closed};
+use crate::process::DEATH_PATIENCE;
+use crate::service::{described, message, patience, to_end, unless_closed};
 use async_trait::async_trait;
-use berth_shim_proto::berth_shim::container::State;
-use berth_shim_proto::berth_shim::{self, *};
+use berth_shim_proto::berth_shim::*;
 use berth_shim_proto::berth_shim_ttrpc::{Shim, create_shim};
 use containerd_shim_protos::api::*;
 use containerd_shim_protos::events::task::TaskOOM;
@@ -23,8 +24,6 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 use ttrpc::r#async::{Service, TtrpcContext};
-
-const DEATH_PATIENCE: Duration = Duration::from_secs(10);
 
 struct Serving(Arc<ForeignPod>);
 
@@ -156,10 +155,10 @@ impl Sandbox for Serving {
     async fn stop_sandbox(
         &self,
         _: &TtrpcContext,
-        _: StopSandboxRequest,
+        request: StopSandboxRequest,
     ) -> ttrpc::Result<StopSandboxResponse> {
         let pod = Arc::clone(&self.0);
-        to_end(async move { pod.stop(DEATH_PATIENCE).await }).await?;
+        to_end(async move { pod.stop(patience(&request)).await }).await?;
         Ok(StopSandboxResponse::default())
     }
 
@@ -191,8 +190,10 @@ impl Sandbox for Serving {
 #[async_trait]
 impl Shim for Serving {
     async fn containers(&self, _: &TtrpcContext, _: ContainersRequest) -> ttrpc::Result<ContainersResponse> {
+        let described =
+            |guest: &Arc<Guest>| described(&guest.id, guest.pid, guest.started_at(), guest.phase());
         Ok(ContainersResponse {
-            containers: self.0.guests().iter().map(|guest| describe(guest)).collect(),
+            containers: self.0.guests().iter().map(described).collect(),
             pod_init_pid: self.0.init_pid().unwrap_or(0),
             ..Default::default()
         })
@@ -240,21 +241,5 @@ impl Events for Serving {
             guest.oom_killed();
         }
         Ok(Empty::default())
-    }
-}
-
-fn describe(guest: &Guest) -> berth_shim::Container {
-    let (state, pid, exit) = match guest.phase() {
-        Phase::Created => (State::CREATED, guest.pid, None),
-        Phase::Running => (State::RUNNING, guest.pid, None),
-        Phase::Stopped(exit) => (State::STOPPED, 0, Some(message(&exit))),
-    };
-    berth_shim::Container {
-        id: guest.id.clone(),
-        state: state.into(),
-        pid,
-        started_at: guest.started_at(),
-        exit: MessageField::from_option(exit),
-        ..Default::default()
     }
 }

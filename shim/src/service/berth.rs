@@ -1,6 +1,6 @@
 //! `berth.shim.v1.Shim`: what shim v2 lacks.
 
-use super::{to_end, unless_closing};
+use super::{to_end, unless_closed};
 use crate::container::{Container, Phase};
 use crate::exec_sync::{Caller, exec_sync};
 use crate::exit;
@@ -26,8 +26,11 @@ pub(super) fn service(pod: &Arc<Pod>) -> HashMap<String, Service> {
 #[async_trait]
 impl Shim for Berth {
     async fn containers(&self, _: &TtrpcContext, _: ContainersRequest) -> ttrpc::Result<ContainersResponse> {
+        let described = |container: &Arc<Container>| {
+            described(container.id(), container.pid(), container.started_at(), container.phase())
+        };
         Ok(ContainersResponse {
-            containers: self.0.containers().iter().map(|container| describe(container)).collect(),
+            containers: self.0.containers().iter().map(described).collect(),
             pod_init_pid: self.0.sandbox().init_pid().unwrap_or(0),
             ..Default::default()
         })
@@ -35,7 +38,7 @@ impl Shim for Berth {
 
     async fn wait_container(&self, _: &TtrpcContext, request: WaitContainerRequest) -> ttrpc::Result<Exit> {
         let container = self.0.container(&request.id)?;
-        unless_closing(&self.0, container.wait()).await.map(|exit| message(&exit))
+        unless_closed(self.0.closed(), container.wait()).await.map(|exit| message(&exit))
     }
 
     async fn exec_sync(
@@ -65,18 +68,19 @@ impl Shim for Berth {
     }
 }
 
-fn describe(container: &Container) -> berth_shim::Container {
-    let (state, pid, exit) = match container.phase() {
-        Phase::Created => (State::CREATED, container.pid(), None),
-        Phase::Running => (State::RUNNING, container.pid(), None),
-        Phase::Paused => (State::PAUSED, container.pid(), None),
+/// A container as it travels; `started_at` in nanoseconds since the Unix epoch.
+pub(crate) fn described(id: &str, pid: u32, started_at: i64, phase: Phase) -> berth_shim::Container {
+    let (state, pid, exit) = match phase {
+        Phase::Created => (State::CREATED, pid, None),
+        Phase::Running => (State::RUNNING, pid, None),
+        Phase::Paused => (State::PAUSED, pid, None),
         Phase::Stopped(exit) => (State::STOPPED, 0, Some(message(&exit))),
     };
     berth_shim::Container {
-        id: container.id().to_owned(),
+        id: id.to_owned(),
         state: state.into(),
         pid,
-        started_at: container.started_at(),
+        started_at,
         exit: MessageField::from_option(exit),
         ..Default::default()
     }

@@ -8,7 +8,8 @@ mod sandbox;
 mod stats;
 mod task;
 
-pub(crate) use berth::message;
+pub(crate) use berth::{described, message};
+pub(crate) use sandbox::patience;
 
 use crate::container::Surroundings;
 use crate::error::Error;
@@ -106,12 +107,7 @@ pub(crate) async fn to_end<T: Send + 'static>(
     }
 }
 
-/// Waits for something that may never come; gives up when the shim leaves.
-async fn unless_closing<T>(pod: &Pod, waiting: impl Future<Output = T>) -> ttrpc::Result<T> {
-    unless_closed(pod.closed(), waiting).await
-}
-
-/// The same for whatever is `closed` when the shim leaves.
+/// Waits for something that may never come; gives up when the shim is `closed`.
 pub(crate) async fn unless_closed<T>(
     closed: impl Future<Output = ()>,
     waiting: impl Future<Output = T>,

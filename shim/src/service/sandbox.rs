@@ -1,9 +1,10 @@
 //! `containerd.runtime.sandbox.v1.Sandbox`: the pod.
 
-use super::{to_end, unless_closing};
+use super::{to_end, unless_closed};
 use crate::error::Error;
 use crate::events::timestamp;
 use crate::pod::Pod;
+use crate::process::DEATH_PATIENCE;
 use crate::sandbox::{Phase, options};
 use async_trait::async_trait;
 use containerd_shim_protos::protobuf::MessageField;
@@ -13,9 +14,6 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 use ttrpc::r#async::{Service, TtrpcContext};
-
-/// For containers that were killed, when the request names no time.
-const DEATH_PATIENCE: Duration = Duration::from_secs(10);
 
 struct SandboxService(Arc<Pod>);
 
@@ -34,6 +32,14 @@ impl SandboxService {
 
     fn pid(&self) -> u32 {
         self.0.sandbox().init_pid().unwrap_or_else(std::process::id)
+    }
+}
+
+/// How long a stop may take: as long as it says, if it does.
+pub(crate) fn patience(request: &StopSandboxRequest) -> Duration {
+    match request.timeout_secs {
+        0 => DEATH_PATIENCE,
+        seconds => Duration::from_secs(seconds.into()),
     }
 }
 
@@ -83,10 +89,7 @@ impl Sandbox for SandboxService {
         request: StopSandboxRequest,
     ) -> ttrpc::Result<StopSandboxResponse> {
         let pod = self.mine(&request.sandbox_id)?;
-        let patience = match request.timeout_secs {
-            0 => DEATH_PATIENCE,
-            seconds => Duration::from_secs(seconds.into()),
-        };
+        let patience = patience(&request);
         to_end(async move { pod.stop_sandbox(patience).await }).await?;
         Ok(StopSandboxResponse::default())
     }
@@ -97,7 +100,7 @@ impl Sandbox for SandboxService {
         request: WaitSandboxRequest,
     ) -> ttrpc::Result<WaitSandboxResponse> {
         let pod = self.mine(&request.sandbox_id)?;
-        let at = unless_closing(&pod, pod.sandbox().wait()).await?;
+        let at = unless_closed(pod.closed(), pod.sandbox().wait()).await?;
         Ok(WaitSandboxResponse { exited_at: MessageField::some(timestamp(at)), ..Default::default() })
     }
 

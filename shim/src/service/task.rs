@@ -1,6 +1,6 @@
 //! `containerd.task.v3.Task`: containers and execs.
 
-use super::{to_end, unless_closing};
+use super::{to_end, unless_closed};
 use crate::container::{Container, Identity, Names, Phase};
 use crate::error::Error;
 use crate::events::timestamp;
@@ -196,8 +196,8 @@ impl Task for TaskService {
 
     async fn wait(&self, _: &TtrpcContext, request: WaitRequest) -> ttrpc::Result<WaitResponse> {
         let exit = match self.target(&request.id, &request.exec_id)? {
-            Target::Container(container) => unless_closing(&self.0, container.wait()).await?,
-            Target::Exec(_, exec) => unless_closing(&self.0, exec.wait()).await?,
+            Target::Container(container) => unless_closed(self.0.closed(), container.wait()).await?,
+            Target::Exec(_, exec) => unless_closed(self.0.closed(), exec.wait()).await?,
         };
         let exited_at = MessageField::some(timestamp(exit.finished_at));
         Ok(WaitResponse { exit_status: exit.code, exited_at, ..Default::default() })

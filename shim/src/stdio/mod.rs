@@ -204,9 +204,15 @@ impl Pumps {
         self.stdin.as_ref().map(StdinPump::ended)
     }
 
-    /// Passes on to the FIFO at `path`, which has a reader, what is printed from now on, and closes it when the stream ends,
-    /// or if it has ended. What the FIFO has no room for is lost to this reader.
-    pub fn attach(&self, stream: Stream, path: &Path) -> Result<(), OpenError> {
+    /// Passes on to the FIFOs at these paths (empty: none), which have readers, what is printed from now on, and closes each when
+    /// its stream ends, or if it has ended. What a FIFO has no room for is lost to its reader.
+    pub fn attach(&self, stdout: &str, stderr: &str) -> Result<(), OpenError> {
+        let asked = [(Stream::Stdout, stdout), (Stream::Stderr, stderr)];
+        let mut asked = asked.into_iter().filter(|(_, path)| !path.is_empty());
+        asked.try_for_each(|(stream, path)| self.attach_to(stream, Path::new(path)))
+    }
+
+    fn attach_to(&self, stream: Stream, path: &Path) -> Result<(), OpenError> {
         let fifo = at(path, fifo::open_for_reader(path))?;
         match self.outputs.iter().find(|(of, _)| *of == stream) {
             Some((_, pump)) => at(path, pump.attach(fifo)),
