@@ -49,8 +49,11 @@ pub(crate) fn container(shared: &Arc<Shared>, entry: Arc<Entry<Container>>, shim
             Ok(exit) => {
                 // The end of one that is just being started is told after its start.
                 let starting = matches!(entry.get().state, ContainerState::Created { .. });
-                let _turn = if starting { Some(entry.turn().await) } else { None };
-                exited(&shared, &entry, exit).await;
+                let turn = if starting { Some(entry.turn().await) } else { None };
+                record_end(&shared, &entry, exit).await;
+                // Plugins are told in a turn of its own.
+                drop(turn);
+                events::container_stopped(&shared, &entry).await;
             }
             // Its pod's watch speaks for all containers of a dead shim.
             Err(error) if error.kind() == Kind::Unavailable => {}
@@ -91,18 +94,18 @@ pub(crate) async fn abandoned(shared: &Arc<Shared>, entry: &Entry<Container>) {
     if let Err(error) = shim::cleanup_after(&shared.launcher, &container.id, &bundle).await {
         tracing::error!(container = container.id, %error, "could not clean up after a dead shim");
     }
-    exited(shared, entry, exit.unwrap_or_else(unseen)).await;
+    record_end(shared, entry, exit.unwrap_or_else(unseen)).await;
+    events::container_stopped(shared, entry).await;
 }
 
 /// Records an end, unless one is on record already.
-pub(crate) async fn exited(shared: &Arc<Shared>, entry: &Entry<Container>, exit: Exit) {
+async fn record_end(shared: &Shared, entry: &Entry<Container>, exit: Exit) {
     events::container_ends(shared, &entry.get().id);
     let recorded = entry.change(&shared.state, |container| container.ended(exit)).await;
     if let Err(error) = recorded {
         // The shim's exit record is on disk, so a restart will find it.
         tracing::error!(container = entry.get().id, %error, "could not record the container's end");
     }
-    events::container_stopped(shared, entry).await;
 }
 
 fn unseen() -> Exit {

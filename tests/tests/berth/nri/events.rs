@@ -132,6 +132,23 @@ async fn root_a_container_that_ends_by_itself_is_told_of_in_order_and_removing_i
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn root_a_container_that_was_never_started_is_told_of_and_removed() {
+    let mut berth = Berth::start().await;
+    let image = berth.busybox().await;
+    let plugin = Plugin::connect(&berth, "recorder", "10-log", json!({})).await;
+    let sandbox = pod(&berth, "p");
+    let id = berth.run(&sandbox).await.unwrap();
+    let container = berth.create(&id, &sandbox, shell("idle", &image, "true")).await.unwrap();
+    let removed = tokio::time::timeout(Duration::from_secs(10), berth.remove_container(&container)).await;
+    removed.expect("it is removed within 10 s").unwrap();
+    assert_eq!(
+        plugin.short_events()[1..],
+        ["CreateContainer idle", "PostCreateContainer idle", "StopContainer idle", "RemoveContainer idle"]
+            .map(String::from)
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn root_plugins_are_told_in_the_order_of_their_index() {
     let berth = Berth::start().await;
     let mut other = berth.runtime.clone();
