@@ -3,6 +3,7 @@
 use std::{error::Error as StdError, fmt, sync::Arc};
 
 use berth_image::Kind as ImageKind;
+use rustix::io::Errno;
 
 use crate::network;
 
@@ -166,8 +167,12 @@ pub(crate) fn of_network(step: impl Into<String>, error: network::Error) -> Erro
 }
 
 fn kind_of_io(error: &std::io::Error) -> Kind {
+    use std::io::ErrorKind::{OutOfMemory, QuotaExceeded, StorageFull, WouldBlock};
+    // What has no word of its own: no descriptors left.
+    let descriptors = matches!(Errno::from_io_error(error), Some(Errno::MFILE | Errno::NFILE));
     match error.kind() {
-        std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded => Kind::ResourceExhausted,
+        StorageFull | QuotaExceeded | OutOfMemory | WouldBlock => Kind::ResourceExhausted,
+        _ if descriptors => Kind::ResourceExhausted,
         _ => Kind::Internal,
     }
 }

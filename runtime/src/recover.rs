@@ -53,16 +53,16 @@ async fn take_up(shared: &Arc<Shared>, pod: Pod) {
     if state != PodState::Ready {
         return;
     }
-    match ask(&entry.get()).await {
+    match ask(shared, &id).await {
         Ok((shim, tasks)) => compare(shared, entry, shim, tasks).await,
         Err(error) if error.kind() == Kind::Unavailable => watch::shim_died(shared, &entry).await,
         Err(error) => tracing::error!(pod = id, %error, "its shim did not answer; left as it was recorded"),
     }
 }
 
-async fn ask(pod: &Pod) -> Result<(Shim, Vec<Task>)> {
+async fn ask(shared: &Shared, pod_id: &str) -> Result<(Shim, Vec<Task>)> {
     let answer = async {
-        let shim = pod.shim().await?;
+        let shim = watch::reconnect(shared, pod_id).await?;
         let tasks = shim.tasks().await?;
         Ok((shim, tasks))
     };

@@ -1,8 +1,9 @@
 //! Watching what runs: one waiting call to the shim for each pod and each container, nothing that polls.
 
-use std::{path::Path, sync::Arc};
+use std::{path::Path, sync::Arc, time::Duration};
 
 use serde::Deserialize;
+use tokio::time::sleep;
 
 use crate::{
     container::{Container, ContainerState},
@@ -17,6 +18,8 @@ use crate::{
 
 /// What is shown of a container whose end nobody saw.
 const UNSEEN_EXIT_CODE: i32 = 255;
+/// Before another attempt to connect to a shim, when what is lacking is the daemon's.
+const PAUSE: Duration = Duration::from_secs(1);
 
 /// Notices when the pod's shim dies, for as long as the pod is up.
 pub(crate) fn pod(shared: &Arc<Shared>, entry: Arc<Entry<Pod>>, shim: Shim) {
@@ -24,8 +27,7 @@ pub(crate) fn pod(shared: &Arc<Shared>, entry: Arc<Entry<Pod>>, shim: Shim) {
     tokio::spawn(async move {
         let pod = entry.get();
         let Err(mut error) = shim.wait_sandbox(&pod.id).await else { return };
-        // A broken connection is not yet a dead shim: only a socket that nobody listens on is.
-        while let Ok(shim) = pod.shim().await {
+        while let Ok(shim) = reconnect(&shared, &pod.id).await {
             match shim.wait_sandbox(&pod.id).await {
                 Ok(()) => return,
                 Err(next) if next.kind() != Kind::Unavailable => return,
@@ -67,9 +69,29 @@ async fn end_of(shared: &Shared, container: &Container, mut shim: Shim) -> Resul
     loop {
         match shim.wait(&container.id).await {
             Err(error) if error.kind() == Kind::Unavailable => {
-                shim = shared.shim_of(&container.pod_id).await?;
+                shim = reconnect(shared, &container.pod_id).await?;
             }
             end => return end,
+        }
+    }
+}
+
+/// A new connection to a pod's shim after one that broke: that is not yet a dead shim, only a socket that nobody listens on
+/// is. Other reasons for not getting one, as that there are no descriptors left, are waited out.
+///
+/// # Errors
+///
+/// `Unavailable` when the shim is dead, `FailedPrecondition` or `NotFound` when the pod was stopped or removed.
+pub(crate) async fn reconnect(shared: &Shared, pod_id: &str) -> Result<Shim> {
+    loop {
+        match shared.shim_of(pod_id).await {
+            Err(error)
+                if !matches!(error.kind(), Kind::Unavailable | Kind::FailedPrecondition | Kind::NotFound) =>
+            {
+                tracing::warn!(pod = pod_id, %error, "the pod's shim is not reached for now");
+                sleep(PAUSE).await;
+            }
+            reached => return reached,
         }
     }
 }

@@ -1,16 +1,17 @@
 //! The calls that Berth makes to a shim, with its types on one side and ours on the other.
 
-use std::time::Duration;
+use std::{io::ErrorKind, time::Duration};
 
 use berth_shim_proto::{berth_shim as ours, berth_shim_ttrpc::ShimClient};
 use containerd_shim_protos::{
     api, sandbox_api, sandbox_async::SandboxClient, shim_async::TaskClient, types::mount::Mount,
 };
 use protobuf::{Message, well_known_types::any::Any};
+use tokio::net::UnixStream;
 use ttrpc::{Code, asynchronous::Client, context, context::Context};
 
 use crate::{
-    error::{Error, Kind, Result},
+    error::{During, Error, Kind, Result},
     pod::config::Users,
 };
 
@@ -135,12 +136,16 @@ impl Shim {
     ///
     /// # Errors
     ///
-    /// `Unavailable` when nobody listens there: the shim is dead.
+    /// `Unavailable` when nobody listens there: the shim is dead. Any other kind says nothing of the shim.
     pub async fn connect(socket: &str) -> Result<Self> {
-        let connected = Client::connect(&format!("unix://{socket}")).await;
-        let client = connected.map_err(|error| {
-            Error::caused(Kind::Unavailable, format!("connect to the shim at {socket}"), error)
-        })?;
+        let step = || format!("connect to the shim at {socket}");
+        let connection = match UnixStream::connect(socket).await {
+            Err(error) if matches!(error.kind(), ErrorKind::ConnectionRefused | ErrorKind::NotFound) => {
+                return Err(Error::caused(Kind::Unavailable, step(), error));
+            }
+            connected => connected.during(step)?,
+        };
+        let client = Client::new(connection.into());
         Ok(Self {
             sandbox: SandboxClient::new(client.clone()),
             task: TaskClient::new(client.clone()),
@@ -409,3 +414,6 @@ fn kind_of(error: &ttrpc::Error) -> Kind {
         _ => Kind::Internal,
     }
 }
+
+#[cfg(test)]
+mod tests;

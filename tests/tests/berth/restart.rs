@@ -84,6 +84,28 @@ async fn root_a_shim_killed_while_the_daemon_is_away_is_noticed_at_its_start() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn root_a_daemon_without_descriptors_takes_no_shim_for_dead() {
+    let mut berth = Berth::start().await;
+    let image = berth.busybox().await;
+    let (_, id) = berth.run_alone("stays", &image, "exec sleep 1000").await;
+    limit_descriptors(berth.pid(), 0);
+    assert_eq!(berth.stop_container(&id, 0).await.unwrap_err().code(), Code::ResourceExhausted);
+    assert_eq!(berth.status(&id).await.unwrap().state(), v1::ContainerState::ContainerRunning);
+    limit_descriptors(berth.pid(), 1024);
+    assert_eq!(berth.shell(&id, "echo alive").await, "alive\n");
+    berth.stop_container(&id, 0).await.unwrap();
+    assert_eq!(berth.status(&id).await.unwrap().exit_code, 137);
+    berth.remove_all_pods().await;
+}
+
+/// How many files a process may open from now on, but for those that it has.
+fn limit_descriptors(pid: u32, limit: usize) {
+    let limit = format!("--nofile={limit}:");
+    let limited = std::process::Command::new("prlimit").args(["--pid", &pid.to_string(), &limit]).status();
+    assert!(limited.unwrap().success());
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn root_a_daemon_that_is_asked_to_end_leaves_its_pods_running() {
     let mut berth = Berth::start().await;
     let image = berth.busybox().await;
