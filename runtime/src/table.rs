@@ -20,8 +20,17 @@ use crate::{
 pub struct Entry<T> {
     current: watch::Sender<Arc<T>>,
     turn: Mutex<()>,
-    writing: Mutex<()>,
+    /// Held while record and snapshot change together.
+    recorded: Mutex<Recorded>,
     observer: Arc<Observer<T>>,
+}
+
+/// Whether changes of an entry are recorded.
+#[derive(Debug, PartialEq, Eq)]
+enum Recorded {
+    Yes,
+    /// It was removed: its record must not come back.
+    NoMore,
 }
 
 /// Who is told what was and what is, the one or the other being nothing when an entry comes or goes.
@@ -46,7 +55,7 @@ impl<T> fmt::Debug for Observer<T> {
 impl<T> Entry<T> {
     fn new(value: T, observer: Arc<Observer<T>>) -> Self {
         let current = watch::Sender::new(Arc::new(value));
-        Self { current, turn: Mutex::new(()), writing: Mutex::new(()), observer }
+        Self { current, turn: Mutex::new(()), recorded: Mutex::new(Recorded::Yes), observer }
     }
 
     /// The snapshot of this moment.
@@ -77,17 +86,22 @@ impl<T> Entry<T> {
 }
 
 impl<T: Record> Entry<T> {
-    /// Makes the next snapshot from the present one, records it and shows it. Changes never overtake each other.
+    /// Makes the next snapshot from the present one, records it and shows it. Changes never overtake each other. Of an
+    /// entry that was removed only those see it who still hold the entry.
     ///
     /// # Errors
     ///
     /// When it could not be recorded. It is shown all the same: what happened has happened.
     pub async fn change(&self, state: &State, next: impl FnOnce(&T) -> T) -> Result<Arc<T>> {
-        let _writing = self.writing.lock().await;
+        let recorded = self.recorded.lock().await;
         let next = Arc::new(next(&self.get()));
-        let recorded = state.put(&*next).await;
+        if *recorded == Recorded::NoMore {
+            self.current.send_replace(Arc::clone(&next));
+            return Ok(next);
+        }
+        let written = state.put(&*next).await;
         self.set(Arc::clone(&next));
-        recorded.map(|()| next)
+        written.map(|()| next)
     }
 }
 
@@ -115,18 +129,10 @@ impl<T> Table<T> {
     pub fn insert(&self, id: &str, value: T) -> Arc<Entry<T>> {
         let entry = Arc::new(Entry::new(value, Arc::clone(&self.observer)));
         // Nobody else has it yet, so that this is had at once; no change is told before its coming.
-        let _writing = entry.writing.try_lock();
+        let _changing = entry.recorded.try_lock();
         self.write().insert(id.to_owned(), Arc::clone(&entry));
         self.observer.tell(None, Some(&entry.get()));
         Arc::clone(&entry)
-    }
-
-    /// Makes the entry invisible. Those who hold it may finish.
-    pub async fn remove(&self, id: &str) {
-        let Some(entry) = self.read().get(id).cloned() else { return };
-        let _writing = entry.writing.lock().await;
-        self.write().remove(id);
-        self.observer.tell(Some(&entry.get()), None);
     }
 
     /// The entry whose id is `id` or, when only one does, begins with it.
@@ -178,9 +184,31 @@ impl<T> Table<T> {
     }
 }
 
+impl<T: Record> Table<T> {
+    /// Deletes the record of an entry, then makes the entry invisible. Those who hold it may finish.
+    ///
+    /// # Errors
+    ///
+    /// When the record could not be deleted; everything is as before then.
+    pub async fn remove(&self, id: &str, state: &State) -> Result<()> {
+        let Some(entry) = self.read().get(id).cloned() else { return Ok(()) };
+        let mut recorded = entry.recorded.lock().await;
+        if *recorded == Recorded::NoMore {
+            return Ok(());
+        }
+        state.delete::<T>(id).await?;
+        *recorded = Recorded::NoMore;
+        self.write().remove(id);
+        self.observer.tell(Some(&entry.get()), None);
+        Ok(())
+    }
+}
+
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
+    use serde::{Deserialize, Serialize};
+
     use super::*;
 
     fn table() -> Table<u32> {
@@ -219,14 +247,55 @@ mod tests {
 
     #[tokio::test]
     async fn the_observer_is_told_what_came_what_changed_and_what_went() {
+        let (state, _directory) = state();
         let told = Arc::new(std::sync::Mutex::new(Vec::new()));
-        let table = table();
+        let table = Table::new("thing");
         let hearing = Arc::clone(&told);
-        table.observe(move |was, is| hearing.lock().unwrap().push((was.map(|v| **v), is.map(|v| **v))));
-        let entry = table.insert("e", 4);
-        entry.set(Arc::new(5));
-        table.remove("e").await;
-        table.remove("e").await;
+        let value = |thing: Option<&Arc<Thing>>| thing.map(|thing| thing.value);
+        table.observe(move |was, is| hearing.lock().unwrap().push((value(was), value(is))));
+        let entry = table.insert("e", thing(4));
+        entry.set(Arc::new(thing(5)));
+        table.remove("e", &state).await.unwrap();
+        table.remove("e", &state).await.unwrap();
         assert_eq!(*told.lock().unwrap(), [(None, Some(4)), (Some(4), Some(5)), (Some(5), None)]);
+    }
+
+    #[tokio::test]
+    async fn a_change_after_the_removal_is_seen_by_who_holds_the_entry_and_nobody_else() {
+        let (state, _directory) = state();
+        let told = Arc::new(std::sync::Mutex::new(0));
+        let table = Table::new("thing");
+        let hearing = Arc::clone(&told);
+        table.observe(move |_, _| *hearing.lock().unwrap() += 1);
+        let entry = table.insert("e", thing(1));
+        entry.change(&state, |_| thing(2)).await.unwrap();
+        table.remove("e", &state).await.unwrap();
+        assert_eq!(entry.change(&state, |_| thing(3)).await.unwrap().value, 3);
+        assert_eq!(entry.when(|thing| thing.value == 3).await.value, 3);
+        assert_eq!(*told.lock().unwrap(), 3, "it came, it changed, it went");
+        assert!(state.load::<Thing>().unwrap().is_empty(), "its record stays gone");
+    }
+
+    #[derive(Debug, Serialize, Deserialize)]
+    struct Thing {
+        id: String,
+        value: u32,
+    }
+
+    impl Record for Thing {
+        const TABLE: &'static str = "pod";
+
+        fn id(&self) -> &str {
+            &self.id
+        }
+    }
+
+    fn thing(value: u32) -> Thing {
+        Thing { id: "e".into(), value }
+    }
+
+    fn state() -> (State, tempfile::TempDir) {
+        let directory = tempfile::tempdir().unwrap();
+        (State::open(&directory.path().join("state.db")).unwrap(), directory)
     }
 }

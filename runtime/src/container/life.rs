@@ -142,8 +142,7 @@ pub(crate) async fn remove_entry(shared: &Arc<Shared>, entry: &Arc<Entry<Contain
         progress::at("remove what it left");
         delete_task(&shared, &container).await?;
         remove_traces(&shared, &container.id).await?;
-        shared.state.delete::<Container>(&container.id).await?;
-        shared.containers.remove(&container.id).await;
+        shared.containers.remove(&container.id, &shared.state).await?;
         events::forget(&shared, &container.id);
         Ok(())
     })

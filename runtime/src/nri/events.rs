@@ -195,7 +195,9 @@ pub(crate) async fn container_stopped(shared: &Arc<Shared>, entry: &Entry<Contai
     let in_turn = entry.turn().await;
     let Some(turn) = shared.nri.turn().await else { return };
     let container = entry.get();
-    if !shared.nri.told().is_first(&container.id, End::Stopped) {
+    // Whoever removed it meanwhile has told of its end, and had that forgotten.
+    let exists = shared.containers.has(&container.id);
+    if !exists || !shared.nri.told().is_first(&container.id, End::Stopped) {
         return;
     }
     let seen = convert::stored_container(shared, &container);

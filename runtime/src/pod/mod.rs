@@ -203,6 +203,8 @@ impl Pods {
         to_its_end(async move {
             let _turn = entry.turn().await;
             let pod = entry.get();
+            // It may have been removed while another had the turn.
+            shared.pods.find(&pod.id)?;
             let overhead = overhead.unwrap_or_else(|| pod.config.overhead.clone());
             let resources = resources.unwrap_or_else(|| pod.config.resources.clone());
             events::update_pod(&shared, &pod, &overhead, &resources).await?;

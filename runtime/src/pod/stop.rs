@@ -43,8 +43,7 @@ pub(super) async fn remove(shared: &Arc<Shared>, entry: &Arc<Entry<Pod>>) -> Res
         }
         remove_directory(&shared.layout.sandbox(&pod.id))?;
         events::pod_removed(&shared, &pod).await;
-        shared.state.delete::<Pod>(&pod.id).await?;
-        shared.pods.remove(&pod.id).await;
+        shared.pods.remove(&pod.id, &shared.state).await?;
         events::forget(&shared, &pod.id);
         Ok(())
     })
