@@ -59,6 +59,8 @@ pub(crate) fn container(shared: &Arc<Shared>, entry: Arc<Entry<Container>>, shim
             }
             // Its pod's watch speaks for all containers of a dead shim.
             Err(error) if error.kind() == Kind::Unavailable => {}
+            // Its pod was stopped while it was made, and its shim has left with it.
+            Err(error) if error.kind() == Kind::FailedPrecondition => abandoned(&shared, &entry).await,
             Err(error) => tracing::error!(container = container.id, %error, "cannot be watched"),
         }
     });
@@ -99,12 +101,18 @@ pub(crate) async fn reconnect(shared: &Shared, pod_id: &str) -> Result<Shim> {
 /// Ends what a dead shim has left behind, and records how its containers ended. The caller has the pod's turn.
 pub(crate) async fn shim_died(shared: &Arc<Shared>, entry: &Entry<Pod>) {
     let pod = entry.get();
-    let containers = shared.containers_of(&pod.id);
-    futures::future::join_all(containers.iter().map(|entry| abandoned(shared, entry))).await;
+    abandoned_all(shared, &pod.id).await;
     let recorded = entry.change(&shared.state, |pod| Pod { state: PodState::NotReady, ..pod.clone() }).await;
     if let Err(error) = recorded {
         tracing::error!(pod = pod.id, %error, "could not record that the pod's shim died");
     }
+}
+
+/// All containers of a pod without a shim that have not ended as far as anyone knows.
+pub(crate) async fn abandoned_all(shared: &Arc<Shared>, pod_id: &str) {
+    let mut containers = shared.containers_of(pod_id);
+    containers.retain(|entry| !entry.get().state.is_exited());
+    futures::future::join_all(containers.iter().map(|entry| abandoned(shared, entry))).await;
 }
 
 /// A container without a shim: what is left of it is killed, what is known of its end is recorded.

@@ -16,6 +16,7 @@ use crate::{
     shim::{self, Shim},
     spec,
     table::Entry,
+    watch,
 };
 
 /// How long a killed process may take to be gone; one that waits for a dead file system takes for ever.
@@ -92,8 +93,11 @@ async fn end(shared: &Arc<Shared>, entry: &Entry<Container>, grace: Duration) ->
         return Ok(());
     }
     let shim = match shared.shim_of(&container.pod_id).await {
-        Err(error) if error.kind() == Kind::Unavailable => {
-            crate::watch::abandoned(shared, entry).await;
+        // Its shim is dead, or its pod was stopped or removed.
+        Err(error)
+            if matches!(error.kind(), Kind::Unavailable | Kind::FailedPrecondition | Kind::NotFound) =>
+        {
+            watch::abandoned(shared, entry).await;
             return Ok(());
         }
         shim => shim?,

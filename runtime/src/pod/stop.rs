@@ -15,6 +15,7 @@ use crate::{
     runtime::Shared,
     shim::{self, Shim},
     table::Entry,
+    watch,
 };
 
 /// How long killed processes may take to be gone; one that waits for a dead file system takes for ever.
@@ -58,7 +59,10 @@ async fn stop_in_turn(shared: &Arc<Shared>, entry: &Entry<Pod>) -> Result<()> {
     let stopped = tear_down(shared, &pod).await;
     stopped.map_err(|error| error.during(step(&pod, "stop")))?;
     let stopped = |pod: &Pod| Pod { state: PodState::NotReady, shim: None, attachment: None, ..pod.clone() };
-    entry.change(&shared.state, stopped).await.map(drop)
+    entry.change(&shared.state, stopped).await?;
+    // One that was just being made, or whose shim had died.
+    watch::abandoned_all(shared, &pod.id).await;
+    Ok(())
 }
 
 async fn tear_down(shared: &Arc<Shared>, pod: &Pod) -> Result<()> {
@@ -135,3 +139,6 @@ async fn end_shim(shared: &Shared, pod: &Pod) -> Result<()> {
         _ => Ok(()),
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,35 @@
+//! Pods whose shims are gone: nothing of theirs runs, and there is nobody to ask.
+#![allow(clippy::unwrap_used)]
+use super::*;
+use crate::{container::ContainerState, cri::samples, shim::ShimAddress};
+
+const RUNNING: ContainerState = ContainerState::Running { pid: u32::MAX, started_at: 1 };
+
+#[tokio::test]
+async fn stopping_a_pod_whose_shim_is_dead_ends_its_containers() {
+    let (runtime, directory) = samples::runtime().await;
+    let shared = &runtime.pods.shared;
+    let socket = directory.path().join("nobody").display().to_string();
+    let shim = Some(ShimAddress { socket, pid: 0 });
+    shared.pods.insert("p", Pod { shim, ..samples::pod("p", PodState::Ready) });
+    shared.containers.insert("c", samples::container("c", "p", RUNNING));
+    runtime.pods.stop("p").await.unwrap();
+    assert_eq!(runtime.pods.get("p").unwrap().state, PodState::NotReady);
+    assert!(runtime.containers.get("c").unwrap().state.is_exited());
+    runtime.pods.remove("p").await.unwrap();
+    assert!(runtime.containers.list().is_empty());
+}
+
+#[tokio::test]
+async fn a_container_that_came_to_be_while_its_pod_was_stopped_or_removed_can_be_removed() {
+    let (runtime, _directory) = samples::runtime().await;
+    let shared = &runtime.pods.shared;
+    shared.pods.insert("p", samples::pod("p", PodState::NotReady));
+    for (id, pod) in [("c", "p"), ("d", "p"), ("e", "none")] {
+        shared.containers.insert(id, samples::container(id, pod, ContainerState::Created { pid: u32::MAX }));
+    }
+    runtime.containers.remove("c").await.unwrap();
+    runtime.pods.remove("p").await.unwrap();
+    runtime.containers.remove("e").await.unwrap();
+    assert!(runtime.pods.list().is_empty() && runtime.containers.list().is_empty());
+}
