@@ -28,6 +28,8 @@ use crate::pod::Pods;
 const CONNECTIONS: usize = 1024;
 /// How long one stream of a pair may wait for the other; what kubelet gives it.
 const PATIENCE: Duration = Duration::from_secs(30);
+/// Longest id of a pair. Clients count.
+const LONGEST_ID: usize = 64;
 
 /// Serves every pair of streams that the client opens, until it is gone or the daemon ends. All connections are closed
 /// with this.
@@ -83,7 +85,7 @@ impl Ask {
         // Clients that send no id open the stream for errors first, and the other directly after.
         let first = if kind == Kind::Data { incoming.id.wrapping_sub(2) } else { incoming.id };
         let request = headers.get("requestid").map_or_else(|| first.to_string(), str::to_owned);
-        Some(Self { request, kind, port })
+        (request.len() <= LONGEST_ID).then_some(Self { request, kind, port })
     }
 }
 

@@ -11,7 +11,7 @@ use crate::{
 /// How long a client may take to open the streams that it asked for; what kubelet gives it.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// Waits for the streams that were `wanted`; `None` when they do not come.
+/// Waits for the streams that were `wanted`, and takes no others from then on; `None` when they do not come.
 pub(in crate::streaming) async fn collect(
     acceptor: &mut Acceptor,
     wanted: Wanted,
@@ -47,6 +47,7 @@ impl Collected {
                 None => acceptor.refuse(&incoming),
             }
         }
+        acceptor.close();
         Some(Streams {
             stdin: self.take("stdin").map(|stream| stream.inbox),
             stdout: self.take("stdout").map(|stream| stream.outlet),

@@ -23,6 +23,8 @@ use crate::streaming::{
 const BLOCK: usize = 64 << 10;
 /// How many streams a client may have open to send on. One forwarded connection takes one.
 const OPEN: usize = 4096;
+/// How many streams wait to be taken or refused before nothing more is read.
+const ARRIVED: usize = 32;
 
 /// A stream that the client opened and waits to be told about.
 #[derive(Debug)]
@@ -39,10 +41,10 @@ pub(in crate::streaming) struct Stream {
     pub(in crate::streaming) outlet: Outlet,
 }
 
-/// Takes or refuses streams. Once it is dropped all that come are refused.
+/// Takes or refuses streams. Once it is closed or dropped all that come are refused.
 #[derive(Debug)]
 pub(in crate::streaming) struct Acceptor {
-    incoming: mpsc::UnboundedReceiver<Incoming>,
+    incoming: mpsc::Receiver<Incoming>,
     frames: mpsc::Sender<Bytes>,
     answers: Answers,
     headers: EmptyHeaders,
@@ -58,7 +60,7 @@ pub(in crate::streaming) struct Reader<R> {
     feeds: HashMap<u32, Feed>,
     last: u32,
     room: Room,
-    incoming: mpsc::UnboundedSender<Incoming>,
+    incoming: mpsc::Sender<Incoming>,
     answers: Answers,
     idle: Idle,
 }
@@ -77,7 +79,7 @@ impl Answers {
 /// The parts of a connection: what reads it, whence to take streams, and what is to be written.
 pub(in crate::streaming) fn connection<R>(input: R, idle: Idle) -> (Reader<R>, Acceptor, Queue) {
     let (senders, queue) = queue();
-    let (arrive, arrived) = mpsc::unbounded_channel();
+    let (arrive, arrived) = mpsc::channel(ARRIVED);
     let answers = Answers(Arc::new(senders.answers));
     let reader = Reader {
         input,
@@ -114,6 +116,14 @@ impl Acceptor {
         self.answers.give(frame::reset(incoming.id, Reason::RefusedStream));
     }
 
+    /// Refuses all that have come and were not taken, and all that come.
+    pub(in crate::streaming) fn close(&mut self) {
+        self.incoming.close();
+        while let Ok(incoming) = self.incoming.try_recv() {
+            self.refuse(&incoming);
+        }
+    }
+
     /// Tells the client that everything is done. What was sent before goes before.
     pub(in crate::streaming) async fn farewell(self) {
         let _ = self.frames.send(frame::goodbye(self.last)).await;
@@ -141,7 +151,7 @@ impl<R: AsyncRead + Unpin> Reader<R> {
         }
         self.idle.touch();
         match frame {
-            Frame::SynStream { stream, fin, headers } => self.open(stream, fin, &headers)?,
+            Frame::SynStream { stream, fin, headers } => self.open(stream, fin, &headers).await?,
             Frame::Headers { stream, fin, headers } => {
                 // Read for what it changes in the decompression.
                 self.inflater.read(&headers)?;
@@ -161,7 +171,7 @@ impl<R: AsyncRead + Unpin> Reader<R> {
         Ok(())
     }
 
-    fn open(&mut self, stream: u32, fin: bool, headers: &[u8]) -> Result<(), Fault> {
+    async fn open(&mut self, stream: u32, fin: bool, headers: &[u8]) -> Result<(), Fault> {
         if stream.is_multiple_of(2) || stream <= self.last {
             return Err(Fault::Malformed("a stream whose id is even or not above the one before"));
         }
@@ -172,7 +182,7 @@ impl<R: AsyncRead + Unpin> Reader<R> {
         }
         let (feed, inbox) = inbox(&self.room);
         let incoming = Incoming { id: stream, headers, inbox };
-        if self.feeds.len() >= OPEN || self.incoming.send(incoming).is_err() {
+        if self.feeds.len() >= OPEN || self.incoming.send(incoming).await.is_err() {
             self.answers.give(frame::reset(stream, Reason::RefusedStream));
             return Ok(());
         }

@@ -316,6 +316,32 @@ async fn a_command_waits_for_the_streams_that_it_was_asked_for() {
     assert_eq!(replies[2..4], [Reply::Reset(5, 3), Reply::Reset(7, 3)]);
 }
 
+#[tokio::test]
+async fn a_command_that_has_its_streams_takes_no_others() {
+    let (mut client, mut acceptor) = connected();
+    client.open(&[("streamtype", "error")], false).await;
+    let _streams = collect(&mut acceptor, Wanted::default(), Protocol::V4).await.unwrap();
+    assert_eq!(client.reply().await, Some(Reply::Taken(1)));
+    for _ in 0..100 {
+        let id = client.open(&[("streamtype", "error")], true).await;
+        let reply = tokio::time::timeout(Duration::from_secs(10), client.reply()).await;
+        assert_eq!(reply.unwrap(), Some(Reply::Reset(id, 3)));
+    }
+}
+
+#[tokio::test]
+async fn a_client_that_opens_streams_without_end_is_not_read_while_none_is_taken() {
+    const MANY: usize = 10_000;
+    let (mut client, mut acceptor) = connected();
+    let opened = async {
+        for _ in 0..MANY {
+            client.open(&[("streamtype", "data")], true).await;
+        }
+    };
+    assert!(tokio::time::timeout(Duration::from_secs(2), opened).await.is_err(), "all were read");
+    assert!(acceptor.next().await.is_some());
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_command_does_not_wait_for_ever() {
     let (mut client, mut acceptor) = connected();
