@@ -12,11 +12,13 @@ use super::{
 };
 use crate::{
     error::{Error, Kind, Result},
+    flights::to_its_end,
     identity,
     runtime::Shared,
     table::Entry,
 };
 
+/// Puts the caller at the container's streams. One that goes away half-way leaves nothing.
 pub(super) async fn attach(
     shared: &Arc<Shared>,
     entry: Arc<Entry<Container>>,
@@ -28,12 +30,7 @@ pub(super) async fn attach(
         let text = format!("container {} was created without an input to attach to", container.id);
         return Err(Error::new(Kind::FailedPrecondition, text));
     }
-    let outputs = Wanted { stdin: false, tty: container.config.tty, ..wanted };
-    let fifos = Fifos::make(fifos::directory(shared, &container.id).join(identity::generate()?), outputs)?;
-    let attached = join(shared, &container, &fifos).await;
-    // Both sides have them open.
-    fifos.remove();
-    let (stdout, stderr) = attached?;
+    let (stdout, stderr) = outputs(shared, &container, wanted).await?;
     // Last, because leaving an input that is given once would end it.
     let stdin = wanted.stdin.then(|| input_of(shared, &container.id)).transpose()?;
     let control = Control(Process::Container { shared: Arc::clone(shared), entry });
@@ -41,6 +38,20 @@ pub(super) async fn attach(
 }
 
 type Outputs = (Option<Receiver>, Option<Receiver>);
+
+async fn outputs(shared: &Arc<Shared>, container: &Arc<Container>, wanted: Wanted) -> Result<Outputs> {
+    let (shared, container) = (Arc::clone(shared), Arc::clone(container));
+    to_its_end(async move {
+        let outputs = Wanted { stdin: false, tty: container.config.tty, ..wanted };
+        let directory = fifos::directory(&shared, &container.id).join(identity::generate()?);
+        let fifos = Fifos::make(directory, outputs)?;
+        let joined = join(&shared, &container, &fifos).await;
+        // Both sides have them open.
+        fifos.remove();
+        joined
+    })
+    .await
+}
 
 async fn join(shared: &Shared, container: &Container, fifos: &Fifos) -> Result<Outputs> {
     let (stdout, stderr) = (fifos.stdout(), fifos.stderr());
