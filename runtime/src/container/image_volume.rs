@@ -75,14 +75,19 @@ fn with_two_layers(part: Part, empty: &Path) -> Result<Part> {
     }
 }
 
-/// Lets the images go.
+/// Lets the images go, also those that a daemon before this one had no time for.
 pub(super) async fn release(shared: &Shared, container: &str) -> Result<()> {
-    let held = (0..).map(|index| holder(container, index));
-    for holder in held.take_while(|holder| shared.images.leased(holder).is_some()) {
+    for holder in volumes_of(shared.images.leases(), container) {
         let released = shared.images.release(&holder).await;
         released.map_err(|error| of_image(format!("release an image volume of {container}"), error))?;
     }
     Ok(())
+}
+
+/// Those of the holders that are volumes of the container.
+fn volumes_of(mut holders: Vec<String>, container: &str) -> Vec<String> {
+    holders.retain(|holder| holder != container && container_of(holder) == container);
+    holders
 }
 
 /// The name under which a volume's image is held; [`container_of`] is the way back.
@@ -93,4 +98,17 @@ fn holder(container: &str, index: usize) -> String {
 /// The container on whose behalf an image is held, be it as its root or as a volume.
 pub(crate) fn container_of(holder: &str) -> &str {
     holder.split_once('.').map_or(holder, |(container, _)| container)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_container_has_the_volumes_that_are_held_for_it_also_when_the_first_is_not_any_more() {
+        let holders =
+            [holder("c", 1), holder("c", 10), "c".into(), "d".into(), holder("d", 0), holder("cc", 0)];
+        assert_eq!(volumes_of(holders.into(), "c"), [holder("c", 1), holder("c", 10)]);
+        assert!(volumes_of(vec!["c".into()], "c").is_empty());
+    }
 }
