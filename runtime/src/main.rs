@@ -48,7 +48,13 @@ fn main() -> ExitCode {
 
 fn run() -> Result<(), Failure> {
     match args::parse(lexopt::Parser::from_env())? {
-        Command::Serve(overrides) => tokio::runtime::Runtime::new()?.block_on(serve(configure(overrides)?)),
+        Command::Serve(overrides) => {
+            let runtime = tokio::runtime::Runtime::new()?;
+            let served = runtime.block_on(serve(configure(overrides)?));
+            // Nothing that hangs, as a file that never opens, may hold up the end.
+            runtime.shutdown_background();
+            served
+        }
         Command::ConfigDefault => {
             print!("{}", config::default_text());
             Ok(())

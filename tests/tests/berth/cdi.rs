@@ -1,4 +1,4 @@
-use std::{fs, path::Path};
+use std::{fs, path::Path, sync::mpsc, time::Duration};
 
 use berth_cri::v1;
 use berth_tests::{
@@ -152,4 +152,26 @@ async fn root_a_device_that_cannot_be_given_is_named_with_where_it_was_looked_fo
     }
     // Nothing is left of them, and a broken file is nothing to the devices of others.
     making.container("wrong", &["vendor.com/net=tun"]).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn root_a_file_that_never_opens_does_not_hold_up_the_end_of_the_daemon() {
+    let (mut berth, directory) = start().await;
+    let fifo = directory.path().join("first/hangs.json");
+    nix::unistd::mkfifo(&fifo, nix::sys::stat::Mode::S_IRWXU).unwrap();
+    let mut making = Making::begin(&mut berth).await;
+    let devices = making.container("c", &["vendor.com/net=tun"]);
+    assert!(tokio::time::timeout(Duration::from_secs(1), devices).await.is_err(), "it is waited for");
+    let (ended, ending) = mpsc::channel();
+    let let_go = std::thread::spawn(move || {
+        let late = ending.recv_timeout(Duration::from_secs(12)).is_err();
+        // Whoever opens the other end lets the daemon go on.
+        drop(fs::File::options().read(true).write(true).open(fifo));
+        late
+    });
+    assert!(berth.terminate().success());
+    let _ = ended.send(());
+    assert!(!let_go.join().unwrap(), "the daemon waited for the file");
+    drop(directory);
+    berth.restart().await;
 }
