@@ -53,14 +53,14 @@ pub struct IpRange {
     pub gateway: Option<IpAddr>,
 }
 
-/// A port of the pod published on the host.
+/// A port of the pod that the host answers.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PortMapping {
     /// The transport protocol.
     pub protocol: Protocol,
     /// The port inside the pod.
     pub container_port: u16,
-    /// The port on the host.
+    /// The port on the host; 0 means not published.
     pub host_port: u16,
     /// The host's address it is published on; none means every one.
     pub host_ip: Option<IpAddr>,

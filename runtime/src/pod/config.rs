@@ -1,10 +1,13 @@
 //! What a pod is asked to be: parsed once at the border, never changed afterwards (resources apart), kept in the state as it is.
 
-use std::{collections::BTreeMap, net::IpAddr, path::PathBuf};
+use std::{collections::BTreeMap, path::PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use crate::container::config::Resources;
+use crate::{
+    container::config::Resources,
+    network::{Dns, PortMapping},
+};
 
 /// Who the pod is to its caller. The four together name one pod: running the same metadata twice gives the same pod.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
@@ -52,42 +55,6 @@ pub struct PodConfig {
     /// What its containers may take together, as last told. The caller limits the pod's cgroup, not we.
     #[serde(default)]
     pub resources: Resources,
-}
-
-/// The nameservers of a pod.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Dns {
-    /// Addresses of name servers.
-    pub servers: Vec<String>,
-    /// Domains that a short name is tried in.
-    pub searches: Vec<String>,
-    /// Options of resolv.conf(5).
-    pub options: Vec<String>,
-}
-
-/// A port of the pod that the host answers.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct PortMapping {
-    /// Transport protocol.
-    pub protocol: Protocol,
-    /// Port inside the pod.
-    pub container_port: u16,
-    /// Port on the host; 0 means not published.
-    pub host_port: u16,
-    /// Address of the host to answer on; `None` is all of them.
-    pub host_ip: Option<IpAddr>,
-}
-
-/// Transport protocol of a port mapping.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Protocol {
-    /// RFC 9293.
-    Tcp,
-    /// RFC 768.
-    Udp,
-    /// RFC 9260.
-    Sctp,
 }
 
 /// Which namespaces are the pod's and which the host's.

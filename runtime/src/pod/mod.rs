@@ -26,7 +26,7 @@ use crate::{
     error::{Error, Kind, Result},
     flights::to_its_end,
     layout::Layout,
-    network::{Attachment, Dns, PodNetwork, PortMapping, Protocol},
+    network::{Attachment, PodNetwork},
     nri::events,
     runtime::Shared,
     shim::{Shim, ShimAddress},
@@ -97,7 +97,6 @@ impl Pod {
     /// How the network knows it; `None` on the host's network.
     pub(crate) fn network(&self) -> Option<PodNetwork> {
         let config = &self.config;
-        let dns = config.dns.as_ref();
         Some(PodNetwork {
             id: self.id.clone(),
             name: config.metadata.name.clone(),
@@ -105,28 +104,11 @@ impl Pod {
             uid: config.metadata.uid.clone(),
             netns: self.netns.clone()?,
             annotations: config.annotations.clone(),
-            port_mappings: config.ports.iter().filter(|port| port.host_port != 0).map(published).collect(),
-            dns: dns.map_or_else(Dns::default, |dns| Dns {
-                servers: dns.servers.clone(),
-                searches: dns.searches.clone(),
-                options: dns.options.clone(),
-            }),
+            port_mappings: config.ports.iter().filter(|port| port.host_port != 0).cloned().collect(),
+            dns: config.dns.clone().unwrap_or_default(),
             cgroup_parent: config.cgroup_parent.clone().unwrap_or_default(),
             ..PodNetwork::default()
         })
-    }
-}
-
-fn published(port: &config::PortMapping) -> PortMapping {
-    PortMapping {
-        protocol: match port.protocol {
-            config::Protocol::Tcp => Protocol::Tcp,
-            config::Protocol::Udp => Protocol::Udp,
-            config::Protocol::Sctp => Protocol::Sctp,
-        },
-        container_port: port.container_port,
-        host_port: port.host_port,
-        host_ip: port.host_ip,
     }
 }
 

@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 
 use super::Error;
-use crate::pod::config::Dns;
+use crate::network::Dns;
 
 /// Longest host name of the kernel.
 const HOSTNAME_MAX: usize = 64;

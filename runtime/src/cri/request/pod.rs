@@ -14,7 +14,8 @@ use super::{
 };
 use crate::{
     error::Result,
-    pod::config::{Dns, Namespaces, PidMode, PodConfig, PodMetadata, PortMapping, Protocol},
+    network::{Dns, PortMapping, Protocol},
+    pod::config::{Namespaces, PidMode, PodConfig, PodMetadata},
 };
 
 /// Longest host name the kernel takes.

@@ -9,7 +9,8 @@ use super::*;
 use crate::{
     container::config::{Apparmor, ContainerConfig, Propagation, Resources, Seccomp, UserName},
     error::{Error, Kind},
-    pod::config::{IdRange, Namespaces, PidMode, PodConfig, Protocol, Users},
+    network::Protocol,
+    pod::config::{IdRange, Namespaces, PidMode, PodConfig, Users},
 };
 
 /// The least that is a pod.
