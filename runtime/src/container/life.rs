@@ -20,8 +20,7 @@ use crate::{
 };
 
 /// How long a killed process may take to be gone; one that waits for a dead file system takes for ever.
-const KILL_TIMEOUT: Duration = Duration::from_secs(10);
-const SIGKILL: u32 = 9;
+pub(crate) const KILL_TIMEOUT: Duration = Duration::from_secs(10);
 /// What a container that could not be started is said to have exited with, as by its peers.
 const START_ERROR_CODE: i32 = 128;
 
@@ -57,7 +56,7 @@ pub(super) async fn start(shared: &Arc<Shared>, entry: Arc<Entry<Container>>) ->
 async fn refuse_start(shared: &Shared, entry: &Entry<Container>, shim: &Shim, refused: Error) -> Error {
     events::container_ends(shared, &entry.get().id);
     let refused = could_not_start(shared, entry, refused).await;
-    match signal(shim, &entry.get().id, SIGKILL, true).await {
+    match shim.kill(&entry.get().id).await {
         Ok(()) => refused,
         Err(error) => error.during(refused.to_string()),
     }
@@ -108,31 +107,29 @@ async fn end(shared: &Arc<Shared>, entry: &Entry<Container>, grace: Duration) ->
         events::settle_end(shared, entry).await;
         return Ok(());
     }
-    signal(&shim, &container.id, SIGKILL, true).await?;
+    shim.kill(&container.id).await?;
+    killed(entry).await?;
+    events::settle_end(shared, entry).await;
+    Ok(())
+}
+
+/// Waits for the end of a container that was just killed.
+pub(crate) async fn killed(entry: &Entry<Container>) -> Result<()> {
     if ended_within(entry, KILL_TIMEOUT).await {
-        events::settle_end(shared, entry).await;
         return Ok(());
     }
-    let text = format!("container {} was killed 10 s ago and has not ended", container.id);
+    let text = format!("container {} was killed 10 s ago and has not ended", entry.get().id);
     Err(Error::new(Kind::DeadlineExceeded, text))
 }
 
 async fn ask_to_end(shim: &Shim, entry: &Entry<Container>, grace: Duration) -> Result<bool> {
     let container = entry.get();
-    signal(shim, &container.id, u32::try_from(container.stop_signal).unwrap_or(15), false).await?;
+    shim.signal(&container.id, u32::try_from(container.stop_signal).unwrap_or(15)).await?;
     Ok(ended_within(entry, grace).await)
 }
 
 async fn ended_within(entry: &Entry<Container>, limit: Duration) -> bool {
     timeout(limit, entry.when(|container| container.state.is_exited())).await.is_ok()
-}
-
-/// Signals it; one that has ended on its own is as good.
-async fn signal(shim: &Shim, id: &str, signal: u32, all: bool) -> Result<()> {
-    match shim.kill(id, signal, all).await {
-        Err(error) if error.kind() != Kind::NotFound => Err(error),
-        _ => Ok(()),
-    }
 }
 
 /// Ends the container, then removes every trace of it.

@@ -1,13 +1,11 @@
 //! Stopping and removing a pod, and undoing one that could not be run. Every step is fine to do again.
 
-use std::{sync::Arc, time::Duration};
-
-use tokio::time::timeout;
+use std::sync::Arc;
 
 use super::{Pod, PodState, step};
 use crate::{
-    container::{self, Container},
-    error::{Error, Kind, Result, of_network},
+    container,
+    error::{Kind, Result, of_network},
     flights::to_its_end,
     layout::remove_directory,
     nri::events,
@@ -17,10 +15,6 @@ use crate::{
     table::Entry,
     watch,
 };
-
-/// How long killed processes may take to be gone; one that waits for a dead file system takes for ever.
-const KILL_TIMEOUT: Duration = Duration::from_secs(10);
-const SIGKILL: u32 = 9;
 
 /// Stops the pod: processes, then network, then namespaces, so that nothing runs in a network that is gone.
 pub(super) async fn stop(shared: &Arc<Shared>, entry: &Arc<Entry<Pod>>) -> Result<()> {
@@ -89,17 +83,10 @@ async fn kill_containers(shared: &Arc<Shared>, pod: &Pod, shim: &Shim) -> Result
     let running: Vec<_> =
         shared.containers_of(&pod.id).into_iter().filter(|entry| !entry.get().state.is_exited()).collect();
     for entry in &running {
-        match shim.kill(&entry.get().id, SIGKILL, true).await {
-            Err(error) if error.kind() != Kind::NotFound => return Err(error),
-            _ => {}
-        }
+        shim.kill(&entry.get().id).await?;
     }
-    let gone = futures::future::join_all(
-        running.iter().map(|entry| entry.when(|c: &Container| c.state.is_exited())),
-    );
-    timeout(KILL_TIMEOUT, gone)
-        .await
-        .map_err(|_| Error::new(Kind::DeadlineExceeded, "wait for its killed containers to end, for 10 s"))?;
+    let killed = running.iter().map(|entry| container::killed(entry));
+    futures::future::join_all(killed).await.into_iter().collect::<Result<()>>()?;
     for entry in &running {
         events::settle_end(shared, entry).await;
     }

@@ -19,6 +19,7 @@ use crate::{
 pub(super) const QUICK: Duration = Duration::from_secs(10);
 /// For calls that touch file systems which may be slow or dead.
 pub(super) const SLOW: Duration = Duration::from_secs(120);
+pub(super) const SIGKILL: u32 = 9;
 const MAX_EXEC_OUTPUT: usize = 16 << 20;
 
 /// A connection to one pod's shim.
@@ -226,15 +227,23 @@ impl Shim {
         Ok(started.map_err(during("start container", id))?.pid)
     }
 
-    /// Sends a signal to a container's first process, or to `all` of them.
-    ///
-    /// # Errors
-    ///
-    /// `NotFound` when it has ended already.
-    pub async fn kill(&self, id: &str, signal: u32, all: bool) -> Result<()> {
-        let request = api::KillRequest { id: id.into(), signal, all, ..Default::default() };
-        let killed = self.task.kill(within(QUICK), &request).await;
-        killed.map(drop).map_err(during("signal container", id))
+    /// Sends a signal to a container's first process. One that has ended is fine.
+    pub async fn signal(&self, id: &str, signal: u32) -> Result<()> {
+        let request = api::KillRequest { id: id.into(), signal, ..Default::default() };
+        self.send(request, "signal container").await
+    }
+
+    /// Kills everything in a container. One that has ended is fine.
+    pub async fn kill(&self, id: &str) -> Result<()> {
+        let request = api::KillRequest { id: id.into(), signal: SIGKILL, all: true, ..Default::default() };
+        self.send(request, "kill container").await
+    }
+
+    async fn send(&self, request: api::KillRequest, step: &str) -> Result<()> {
+        match self.task.kill(within(QUICK), &request).await {
+            Err(error) if kind_of(&error) != Kind::NotFound => Err(during(step, &request.id)(error)),
+            _ => Ok(()),
+        }
     }
 
     /// Forgets a container that has ended or was never started.

@@ -13,10 +13,9 @@ use containerd_shim_protos::api;
 use protobuf::well_known_types::any::Any;
 use ttrpc::context::Context;
 
-use super::client::{QUICK, SLOW, Shim, during, within};
+use super::client::{QUICK, SIGKILL, SLOW, Shim, during, within};
 use crate::error::Result;
 
-const SIGKILL: u32 = 9;
 /// A foreign shim waits here for readers of what the command left in its pipes.
 const DELETE: Duration = Duration::from_secs(30);
 
