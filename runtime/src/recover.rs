@@ -88,7 +88,7 @@ async fn compare(shared: &Arc<Shared>, entry: Arc<Entry<Pod>>, shim: Shim, tasks
 }
 
 async fn follow(shared: &Arc<Shared>, entry: Arc<Entry<Container>>, shim: &Shim, task: Task) {
-    end_forsaken(shared, &task.id, shim);
+    end_forsaken(shared, &entry.get(), shim);
     match task.state {
         TaskState::Stopped(exit) => {
             let started = |container: &Container| match task.started_at {

@@ -11,14 +11,16 @@ use serde::Deserialize;
 use tokio::{
     io::{BufReader, copy_buf},
     net::unix::pipe,
-    sync::{oneshot, watch},
+    sync::watch::channel,
     task::JoinHandle,
     time::timeout,
 };
+use tokio_util::sync::CancellationToken;
 
 use super::{
     Container,
     fifos::{self, Fifos, both_ends, name_of, reader, writer},
+    life::KILL_TIMEOUT,
     must_run,
     session::{Control, Process, Session, Wanted},
 };
@@ -29,10 +31,9 @@ use crate::{
     runtime::{Shared, names_in},
     shim::{Exec, ExecEnd, ExecOutput, ExecTask, Shim},
     table::Entry,
+    watch,
 };
 
-/// How long a killed command may take to be gone; one that waits for a dead file system takes for ever.
-const KILL_TIMEOUT: Duration = Duration::from_secs(10);
 /// What is read of the input at once.
 const INPUT: usize = 64 << 10;
 
@@ -83,7 +84,7 @@ pub(super) async fn exec(
         let id = identity::generate()?;
         let exec = shared.shim_of(&container.pod_id).await?.exec(&container.id, &id);
         let fifos = Fifos::make(fifos::directory(&shared, &container.id).join(id), wanted)?;
-        let command = Command { exec, fifos };
+        let command = Command { shared, pod: container.pod_id.clone(), exec, fifos };
         match command.start(process, wanted.tty).await {
             Ok(streams) => Ok(command.into_session(streams)),
             Err(error) => {
@@ -115,6 +116,9 @@ fn process_of(bundle: &Path, args: Vec<String>, tty: bool) -> Result<Vec<u8>> {
 
 /// A command on its way from nothing to its end.
 struct Command {
+    shared: Arc<Shared>,
+    /// Id of the pod whose shim runs it.
+    pod: String,
     exec: Exec,
     fifos: Fifos,
 }
@@ -151,25 +155,36 @@ impl Command {
     }
 
     /// From here on it sees to its end by itself.
-    fn into_session(self, streams: Streams) -> Session {
-        let (unwanted, abandoned) = oneshot::channel();
-        let (ending, end) = watch::channel(None);
+    fn into_session(mut self, streams: Streams) -> Session {
+        let abandoned = CancellationToken::new();
+        let wanted = abandoned.clone().drop_guard();
+        let (ending, end) = channel(None);
         let exec = self.exec.clone();
         let (stdin, feeding) = streams.stdin.map(|input| input.feed(exec.clone())).unzip();
         tokio::spawn(async move {
-            ending.send_replace(Some(self.end(abandoned).await));
+            ending.send_replace(Some(self.end(&abandoned).await));
             feeding.inspect(JoinHandle::abort);
             self.forget().await;
         });
-        let control = Control(Process::Command { exec, end, _wanted: unwanted });
+        let control = Control(Process::Command { exec, end, _wanted: wanted });
         Session { stdin, stdout: streams.stdout, stderr: streams.stderr, control }
     }
 
-    /// Waits for its end, which comes soon once nobody wants it any more.
-    async fn end(&self, abandoned: oneshot::Receiver<()>) -> Result<i32> {
-        tokio::select! {
-            end = self.exec.wait() => end,
-            _ = abandoned => kill(&self.exec).await,
+    /// Waits for its end, which comes soon once nobody wants it any more: over a new connection should one break whose shim
+    /// still lives, for so does the command.
+    async fn end(&mut self, abandoned: &CancellationToken) -> Result<i32> {
+        loop {
+            let end = tokio::select! {
+                end = self.exec.wait() => end,
+                () = abandoned.cancelled() => kill(&self.exec).await,
+            };
+            match end {
+                Err(error) if error.kind() == Kind::Unavailable => {
+                    let shim = watch::reconnect(&self.shared, &self.pod).await?;
+                    self.exec = self.exec.over(shim);
+                }
+                end => return end,
+            }
         }
     }
 
@@ -218,10 +233,12 @@ async fn kill(exec: &Exec) -> Result<i32> {
 }
 
 /// Ends the commands of a daemon that was killed: nobody is at their streams any more.
-pub(crate) fn end_forsaken(shared: &Shared, container: &str, shim: &Shim) {
-    let directory = fifos::directory(shared, container);
+pub(crate) fn end_forsaken(shared: &Arc<Shared>, container: &Container, shim: &Shim) {
+    let directory = fifos::directory(shared, &container.id);
     for id in names_in(&directory) {
-        let command = Command { exec: shim.exec(container, &id), fifos: Fifos::left(directory.join(id)) };
+        let exec = shim.exec(&container.id, &id);
+        let (shared, pod) = (Arc::clone(shared), container.pod_id.clone());
+        let command = Command { shared, pod, exec, fifos: Fifos::left(directory.join(id)) };
         tokio::spawn(async move {
             match kill(&command.exec).await {
                 // Never started, over, or attached to the container.

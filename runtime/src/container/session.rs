@@ -2,10 +2,8 @@
 
 use std::sync::Arc;
 
-use tokio::{
-    net::unix::pipe,
-    sync::{oneshot, watch},
-};
+use tokio::{net::unix::pipe, sync::watch};
+use tokio_util::sync::DropGuard;
 
 use super::{Container, ContainerState};
 use crate::{
@@ -54,7 +52,7 @@ pub(super) enum Process {
         /// How it ended, once it has.
         end: watch::Receiver<Option<Result<i32>>>,
         /// Dropped, it ends the command.
-        _wanted: oneshot::Sender<()>,
+        _wanted: DropGuard,
     },
     /// A container's.
     Container { shared: Arc<Shared>, entry: Arc<Entry<Container>> },

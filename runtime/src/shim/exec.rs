@@ -55,6 +55,11 @@ impl Shim {
 }
 
 impl Exec {
+    /// The same process, asked after over another connection to its shim.
+    pub fn over(&self, shim: Shim) -> Self {
+        Self { shim, ..self.clone() }
+    }
+
     /// Tells the shim of it.
     pub async fn add(&self, task: ExecTask) -> Result<()> {
         let process = Any {

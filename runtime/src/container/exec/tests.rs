@@ -1,8 +1,23 @@
 #![allow(clippy::unwrap_used)]
+use std::future::{pending, ready};
+
+use async_trait::async_trait;
+use containerd_shim_protos::{
+    api::{WaitRequest, WaitResponse},
+    shim_async::{Task, create_task},
+};
+use futures::stream;
 use serde_json::{Value, json};
 use tempfile::TempDir;
+use tokio::net::UnixListener;
+use ttrpc::asynchronous::{Server, TtrpcContext, transport::Listener};
 
 use super::*;
+use crate::{
+    cri::samples,
+    pod::{Pod, PodState},
+    shim::ShimAddress,
+};
 
 /// A bundle whose process has `env`.
 fn bundle(env: &[&str]) -> TempDir {
@@ -54,4 +69,38 @@ fn a_terminal_is_named_unless_the_container_names_its_own() {
     assert_eq!(process(&["A=1"], true)["env"], json!(["A=1", "TERM=xterm"]));
     assert_eq!(process(&["TERM=dumb"], true)["env"], json!(["TERM=dumb"]));
     assert_eq!(process(&[], true)["terminal"], json!(true));
+}
+
+/// Whatever is asked after has ended with 7.
+struct Ended;
+
+#[async_trait]
+impl Task for Ended {
+    async fn wait(&self, _: &TtrpcContext, _: WaitRequest) -> ttrpc::Result<WaitResponse> {
+        Ok(WaitResponse { exit_status: 7, ..Default::default() })
+    }
+}
+
+/// Breaks the first connection and serves the second.
+async fn serve_the_second(listener: UnixListener) {
+    drop(listener.accept().await.unwrap());
+    let (second, _) = listener.accept().await.unwrap();
+    let only = Listener::new(stream::once(ready(Ok(second))));
+    let mut server = Server::new().register_service(create_task(Arc::new(Ended))).add_listener(only);
+    server.start().await.unwrap();
+    pending().await
+}
+
+#[tokio::test]
+async fn a_connection_that_breaks_is_not_the_end_of_a_command() {
+    let (runtime, directory) = samples::runtime().await;
+    let shared = Arc::clone(&runtime.containers.shared);
+    let socket = directory.path().join("shim.sock");
+    tokio::spawn(serve_the_second(UnixListener::bind(&socket).unwrap()));
+    let shim = Some(ShimAddress { socket: socket.display().to_string(), pid: 0 });
+    shared.pods.insert("p", Pod { shim, ..samples::pod("p", PodState::Ready) });
+    let exec = shared.shim_of("p").await.unwrap().exec("c", "x");
+    let fifos = Fifos::left(directory.path().join("x"));
+    let mut command = Command { shared, pod: "p".into(), exec, fifos };
+    assert_eq!(command.end(&CancellationToken::new()).await.unwrap(), 7);
 }
