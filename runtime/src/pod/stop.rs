@@ -54,7 +54,7 @@ async fn stop_in_turn(shared: &Arc<Shared>, entry: &Entry<Pod>) -> Result<()> {
     stopped.map_err(|error| error.during(step(&pod, "stop")))?;
     let stopped = |pod: &Pod| Pod { state: PodState::NotReady, shim: None, attachment: None, ..pod.clone() };
     entry.change(&shared.state, stopped).await?;
-    // One that was just being made, or whose shim had died.
+    // Those that were just being made.
     watch::abandoned_all(shared, &pod.id).await;
     Ok(())
 }
@@ -71,6 +71,7 @@ async fn tear_down(shared: &Arc<Shared>, pod: &Pod) -> Result<()> {
             shim.shutdown(&pod.id).await
         }
         Err(error) if error.kind() == Kind::Unavailable => {
+            watch::abandoned_all(shared, &pod.id).await;
             events::pod_stopped(shared, pod).await;
             detach(shared, pod).await?;
             shim::cleanup_after(&shared.launcher, &pod.id, &shared.layout.sandbox(&pod.id)).await
@@ -100,17 +101,17 @@ async fn detach(shared: &Shared, pod: &Pod) -> Result<()> {
     detached.map_err(|error| of_network("detach from the network", error))
 }
 
-/// Takes back whatever was made of a pod that did not become ready, as far as it can be.
+/// Takes back whatever was made of a pod that did not become ready, as far as it can be. A shim that could not be ended
+/// is left, with bundle and record of the pod, to the next daemon; of what is left of a network that has its own record.
 pub(crate) async fn undo(shared: &Shared, pod: &Pod) {
-    for (what, done) in [
-        ("detach it from the network", detach(shared, pod).await),
-        ("end its shim", end_shim(shared, pod).await),
-        ("remove its bundle", remove_directory(&shared.layout.sandbox(&pod.id))),
-        ("delete its record", shared.state.delete::<Pod>(&pod.id).await),
-    ] {
-        if let Err(error) = done {
-            tracing::warn!(pod = pod.id, %error, "could not {what} after it failed to run");
-        }
+    let detached = detach(shared, pod).await;
+    let ended = async {
+        end_shim(shared, pod).await?;
+        remove_directory(&shared.layout.sandbox(&pod.id))?;
+        shared.state.delete::<Pod>(&pod.id).await
+    };
+    for error in [detached, ended.await].into_iter().filter_map(Result::err) {
+        tracing::warn!(pod = pod.id, %error, "could not undo all of a pod that failed to run");
     }
 }
 

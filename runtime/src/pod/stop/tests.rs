@@ -33,3 +33,18 @@ async fn a_container_that_came_to_be_while_its_pod_was_stopped_or_removed_can_be
     runtime.containers.remove("e").await.unwrap();
     assert!(runtime.pods.list().is_empty() && runtime.containers.list().is_empty());
 }
+
+#[tokio::test]
+async fn a_pod_whose_shim_could_not_be_ended_is_left_to_the_next_daemon() {
+    let (runtime, directory) = samples::runtime().await;
+    let shared = &runtime.pods.shared;
+    let socket = directory.path().join("nobody").display().to_string();
+    let pod = Pod { shim: Some(ShimAddress { socket, pid: 0 }), ..samples::pod("p", PodState::Starting) };
+    shared.state.put(&pod).await.unwrap();
+    let bundle = shared.layout.sandbox("p");
+    std::fs::create_dir(&bundle).unwrap();
+    // There is no shim to be executed that would clean up.
+    undo(shared, &pod).await;
+    assert_eq!(shared.state.load::<Pod>().unwrap().len(), 1);
+    assert!(bundle.exists());
+}
