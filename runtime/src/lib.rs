@@ -3,6 +3,7 @@
 #![forbid(unsafe_code)]
 
 pub mod apparmor;
+mod blocking;
 pub mod cdi;
 pub mod config;
 pub mod container;

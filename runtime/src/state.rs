@@ -12,7 +12,10 @@ use std::{
 use rusqlite::{Connection, params};
 use serde::{Serialize, de::DeserializeOwned};
 
-use crate::error::{During, Error, Kind, Result};
+use crate::{
+    blocking,
+    error::{During, Error, Kind, Result},
+};
 
 /// Raised when a record's form changes in a way that serde's defaults do not cover.
 const SCHEMA_VERSION: u32 = 1;
@@ -97,24 +100,24 @@ impl State {
     /// Runs `work` where waiting for the disk holds up no other call.
     async fn write(&self, work: impl FnOnce(&Connection) -> Result<()> + Send + 'static) -> Result<()> {
         let connection = Arc::clone(&self.connection);
-        let written = tokio::task::spawn_blocking(move || {
+        let written = blocking::run("write the state", move || {
             work(&connection.lock().unwrap_or_else(PoisonError::into_inner))
         });
-        written.await.map_err(|error| Error::caused(Kind::Internal, "write the state", error))?
+        written.await?
     }
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     #![allow(clippy::unwrap_used)]
     use serde::Deserialize;
 
     use super::*;
 
     #[derive(Debug, PartialEq, Serialize, Deserialize)]
-    struct Thing {
-        id: String,
-        value: u32,
+    pub(crate) struct Thing {
+        pub(crate) id: String,
+        pub(crate) value: u32,
     }
 
     impl Record for Thing {

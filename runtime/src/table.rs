@@ -207,9 +207,8 @@ impl<T: Record> Table<T> {
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
-    use serde::{Deserialize, Serialize};
-
     use super::*;
+    use crate::state::tests::Thing;
 
     fn table() -> Table<u32> {
         let table = Table::new("container");
@@ -274,20 +273,6 @@ mod tests {
         assert_eq!(entry.when(|thing| thing.value == 3).await.value, 3);
         assert_eq!(*told.lock().unwrap(), 3, "it came, it changed, it went");
         assert!(state.load::<Thing>().unwrap().is_empty(), "its record stays gone");
-    }
-
-    #[derive(Debug, Serialize, Deserialize)]
-    struct Thing {
-        id: String,
-        value: u32,
-    }
-
-    impl Record for Thing {
-        const TABLE: &'static str = "pod";
-
-        fn id(&self) -> &str {
-            &self.id
-        }
     }
 
     fn thing(value: u32) -> Thing {

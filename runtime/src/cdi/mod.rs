@@ -9,10 +9,9 @@ mod file;
 mod find;
 mod name;
 
-use std::{path::PathBuf, time::Duration};
+use std::path::PathBuf;
 
 use oci_spec::runtime::Spec;
-use tokio::time::timeout;
 
 pub use self::{
     edits::Edits,
@@ -21,10 +20,10 @@ pub use self::{
     find::find,
     name::DeviceName,
 };
-use crate::error::{Error as CallError, Kind, Result};
-
-/// How long the files and the device nodes may take to be looked at.
-const LIMIT: Duration = Duration::from_secs(30);
+use crate::{
+    blocking,
+    error::{Error as CallError, Kind, Result},
+};
 
 /// Gives the container of `spec` the devices, looked for where a file system that hangs holds up no other call.
 ///
@@ -38,10 +37,7 @@ pub(crate) async fn inject(directories: &[PathBuf], names: &[DeviceName], spec: 
         return Ok(());
     }
     let (directories, names) = (directories.to_vec(), names.to_vec());
-    let finding = tokio::task::spawn_blocking(move || find(&directories, &names));
-    let late = |_| CallError::new(Kind::DeadlineExceeded, format!("{STEP}, for {LIMIT:?}"));
-    let found = timeout(LIMIT, finding).await.map_err(late)?;
-    let found = found.map_err(|lost| CallError::caused(Kind::Internal, STEP, lost))?;
+    let found = blocking::look_up(STEP, move || find(&directories, &names)).await?;
     found.map_err(|error| CallError::caused(kind(&error), STEP, error))?.apply(spec);
     Ok(())
 }

@@ -9,13 +9,11 @@ use std::{
     fs,
     path::{Path, PathBuf},
     sync::Arc,
-    time::Duration,
 };
 
 use berth_image::{Image, Layers};
 use oci_spec::runtime::Spec;
 use rustix::fs::{CWD, FileType, Mode, mknodat};
-use tokio::time::timeout;
 
 use super::{
     Container, ContainerState,
@@ -26,7 +24,7 @@ use super::{
     log,
 };
 use crate::{
-    cdi,
+    blocking, cdi,
     error::{During, Error, Kind, Result, of_image, spec_error},
     identity,
     nri::{
@@ -45,8 +43,6 @@ use crate::{
     watch,
 };
 
-/// For paths that the caller names: one on a dead file system never answers.
-const LOOKUP_TIMEOUT: Duration = Duration::from_secs(30);
 /// Longest /etc/passwd or /etc/group of an image that is read.
 const MAX_ACCOUNTS: usize = 4 << 20;
 
@@ -144,7 +140,7 @@ impl Plan {
             rootfs: self.rootfs(shared, &layers.lower)?,
             terminal: self.config.tty,
             stdin: self.stdin(&bundle)?,
-            output: log::uri_of(container.log_path.as_ref(), shared.options.max_log_line)?,
+            output: log::uri_of(container.log_path.clone(), shared.options.max_log_line).await?,
         };
         Ok(Prepared { task, container, announced })
     }
@@ -301,18 +297,14 @@ struct Found {
     seccomp: Option<seccomp::Profile>,
 }
 
-/// Looks it up where a path that hangs holds up no other call.
 async fn look_up(config: &ContainerConfig, host: &Host) -> Result<Found> {
-    const STEP: &str = "look its devices and profiles up";
     let (config, host) = (config.clone(), host.clone());
-    let found = tokio::task::spawn_blocking(move || {
+    let found = blocking::look_up("look its devices and profiles up", move || {
         spec::apparmor::check(&config.security, Path::new("/"))?;
         spec::selinux::relabel(&config, &host)?;
         Ok(Found { devices: spec::devices::find(&config)?, seccomp: seccomp::read(&config)? })
     });
-    let found = timeout(LOOKUP_TIMEOUT, found).await;
-    let found = found.map_err(|_| Error::new(Kind::DeadlineExceeded, format!("{STEP}, for 30 s")))?;
-    found.map_err(|error| Error::caused(Kind::Internal, STEP, error))?.map_err(spec_error)
+    found.await?.map_err(spec_error)
 }
 
 /// The users and groups of the image.

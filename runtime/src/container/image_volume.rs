@@ -9,6 +9,7 @@ use super::{
     create::find_image,
 };
 use crate::{
+    blocking,
     error::{During, Error, Kind, Result, of_image},
     progress,
     runtime::Shared,
@@ -52,9 +53,8 @@ async fn hold_one(shared: &Shared, holder: &str, image: &Arc<Image>, mount: &Ima
     let leased = shared.images.lease(&image.id, holder).await;
     let layers = leased.map_err(|error| of_image("hold the layers of an image volume", error))?;
     let path = mount.sub_path.clone();
-    let looked_up = tokio::task::spawn_blocking(move || layers.part(&path)).await;
+    let looked_up = blocking::run("look a volume up in its image", move || layers.part(&path)).await?;
     let step = || format!("look {:?} up in image {}", mount.sub_path, mount.image);
-    let looked_up = looked_up.map_err(|error| Error::caused(Kind::Internal, step(), error))?;
     let part = looked_up.map_err(|error| Error::caused(Kind::Internal, step(), error))?;
     part.ok_or_else(|| {
         let text =

@@ -6,6 +6,7 @@ use tokio::time::timeout;
 
 use super::{Container, ContainerState, config::Resources, image_volume};
 use crate::{
+    blocking,
     error::{During, Error, Kind, Result, of_image, spec_error},
     flights::to_its_end,
     identity,
@@ -168,11 +169,11 @@ async fn delete_task(shared: &Shared, container: &Container) -> Result<()> {
 /// Removes what is on disk of a container without a task: bundle, writable layer, hold on its image.
 pub(crate) async fn remove_traces(shared: &Shared, id: &str) -> Result<()> {
     let (bundle, writable) = (shared.layout.bundle(id), shared.layout.writable(id));
-    let removed = tokio::task::spawn_blocking(move || {
+    let removed = blocking::run("remove directories", move || {
         remove_directory(&bundle)?;
         remove_directory(&writable)
     });
-    removed.await.map_err(|error| Error::caused(Kind::Internal, "remove directories", error))??;
+    removed.await??;
     image_volume::release(shared, id).await?;
     let released = shared.images.release(id).await;
     released.map_err(|error| of_image(format!("release the image of {id}"), error))

@@ -4,6 +4,7 @@ use std::{fs, path::PathBuf};
 
 use super::{Container, config::ContainerConfig, must_run};
 use crate::{
+    blocking,
     error::{During, Error, Kind, Result},
     pod::Pod,
     runtime::Shared,
@@ -32,12 +33,15 @@ pub(super) fn path_of(pod: &Pod, config: &ContainerConfig) -> Result<Option<Path
 }
 
 /// The output's URI, as the shim knows it. Makes the directory that the file will be in.
-pub(super) fn uri_of(path: Option<&PathBuf>, max_line: usize) -> Result<String> {
+pub(super) async fn uri_of(path: Option<PathBuf>, max_line: usize) -> Result<String> {
     let Some(path) = path else { return Ok(DISCARD.into()) };
-    if let Some(directory) = path.parent() {
-        fs::create_dir_all(directory).during(|| format!("create {}", directory.display()))?;
-    }
-    Ok(format!("cri-log://{}?max-line={max_line}", path.display()))
+    let uri = format!("cri-log://{}?max-line={max_line}", path.display());
+    blocking::look_up("make the directory of its log", move || {
+        let directory = path.parent().unwrap_or(&path);
+        fs::create_dir_all(directory).during(|| format!("create {}", directory.display()))
+    })
+    .await??;
+    Ok(uri)
 }
 
 /// Goes on in a new file of the same name, after someone has moved the old one.

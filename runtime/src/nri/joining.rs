@@ -13,6 +13,7 @@ use protobuf::Message;
 
 use super::{convert, drafts::Draft, plugin::Plugin, updates};
 use crate::{
+    blocking,
     error::{Error, Kind, Result},
     runtime::Shared,
 };
@@ -41,7 +42,7 @@ type State = (Vec<nri::PodSandbox>, Vec<nri::Container>);
 async fn state_of(shared: &Arc<Shared>) -> Result<State> {
     let shared = Arc::clone(shared);
     // The descriptions of the containers are read from disk.
-    let state = tokio::task::spawn_blocking(move || {
+    blocking::run("gather the state", move || {
         // In this order: what is shown in between is then in both, not in none.
         let drafts = shared.nri.drafts();
         let mut state = (Vec::new(), Vec::new());
@@ -59,8 +60,8 @@ async fn state_of(shared: &Arc<Shared>) -> Result<State> {
         let living = containers.iter().filter(|container| !container.state.is_exited());
         state.1.extend(living.map(|container| convert::stored_container(&shared, container)));
         state
-    });
-    state.await.map_err(|error| Error::caused(Kind::Internal, "gather the state", error))
+    })
+    .await
 }
 
 fn is_shown<T>(found: &Result<T>) -> bool {

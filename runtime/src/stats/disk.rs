@@ -14,13 +14,13 @@ use std::{
 use rustix::fs::{major, minor, stat, statvfs};
 use tokio::{
     sync::Semaphore,
-    task::spawn_blocking,
     time::{Instant as Deadline, timeout_at},
 };
 
 use super::usage::device_name;
 use crate::{
-    error::{During, Error, Kind, Result},
+    blocking,
+    error::{During, Result},
     flights::Flights,
     identity, tree,
 };
@@ -105,8 +105,8 @@ impl Disks {
         let (counted, permits) = (Arc::clone(&self.counted), Arc::clone(&self.permits));
         async move {
             let _permit = permits.acquire().await;
-            let done = spawn_blocking(move || count(&tree).during(|| format!("count {}", tree.display())));
-            let new = done.await.map_err(|error| Error::caused(Kind::Internal, "count a tree", error))??;
+            let count = move || count(&tree).during(|| format!("count {}", tree.display()));
+            let new = blocking::run("count a tree", count).await??;
             lock(&counted).insert(id, new);
             Ok(new.usage)
         }

@@ -14,10 +14,10 @@ mod usage;
 use std::{collections::HashMap, fmt, path::PathBuf, sync::Arc, time::Instant};
 
 use futures::future::join_all;
-use tokio::task::spawn_blocking;
 
 use self::{cgroup::Cgroups, disk::Disks, rate::Rates};
 use crate::{
+    blocking,
     container::Container,
     error::{Error, Kind, Result},
     pod::{Pod, PodState},
@@ -159,7 +159,7 @@ impl Stats {
     /// The file system that writable layers are on.
     pub async fn file_system(&self) -> Result<FileSystem> {
         let directory = self.shared.layout.writables();
-        blocking(move || FileSystem::of(&directory)).await?
+        read(move || FileSystem::of(&directory)).await?
     }
 
     /// Where writable layers are: all of them below this directory.
@@ -170,7 +170,7 @@ impl Stats {
     async fn gather(&self, containers: Vec<Arc<Container>>) -> Result<Vec<ContainerStats>> {
         let (cgroups, rates, looked_at) =
             (Arc::clone(&self.cgroups), Arc::clone(&self.rates), containers.clone());
-        let read = blocking(move || {
+        let read = read(move || {
             let mut reader = cgroups.reader();
             let usage = |container: Arc<Container>| {
                 let live = !container.state.is_exited();
@@ -191,23 +191,23 @@ impl Stats {
 
     async fn usage_of(&self, pods: &[Arc<Pod>]) -> Result<Vec<(Option<Usage>, Option<u64>)>> {
         let (cgroups, rates, pods) = (Arc::clone(&self.cgroups), Arc::clone(&self.rates), pods.to_vec());
-        blocking(move || {
+        read(move || {
             let mut reader = cgroups.reader();
-            let read = |pod: Arc<Pod>| match pod.state {
+            let of_pod = |pod: Arc<Pod>| match pod.state {
                 PodState::Ready => {
                     let usage = reader.usage(&pod.cgroup).map(|usage| rates.rated(&pod.id, usage));
                     (usage, reader.tasks(&pod.cgroup).map(|tasks| tasks.current))
                 }
                 PodState::Starting | PodState::NotReady => (None, None),
             };
-            pods.into_iter().map(read).collect()
+            pods.into_iter().map(of_pod).collect()
         })
         .await
     }
 
     async fn details_of(&self, all: Vec<ContainerStats>) -> Result<Vec<ContainerDetails>> {
         let cgroups = Arc::clone(&self.cgroups);
-        blocking(move || {
+        read(move || {
             let mut reader = cgroups.reader();
             let details = |stats: ContainerStats| {
                 let container = &stats.container;
@@ -240,7 +240,7 @@ impl Stats {
 async fn interfaces_of(pods: &[Arc<Pod>]) -> Result<Vec<Vec<Interface>>> {
     let ready = |pod: &Arc<Pod>| pod.netns.clone().filter(|_| pod.state == PodState::Ready);
     let namespaces: Vec<Option<PathBuf>> = pods.iter().map(ready).collect();
-    blocking(move || network::interfaces_in(&namespaces)).await?
+    read(move || network::interfaces_in(&namespaces)).await?
 }
 
 fn by_pod<T>(all: Vec<T>, container: impl Fn(&T) -> &Container) -> HashMap<String, Vec<T>> {
@@ -251,8 +251,6 @@ fn by_pod<T>(all: Vec<T>, container: impl Fn(&T) -> &Container) -> HashMap<Strin
     pods
 }
 
-/// Runs `work` where waiting for the kernel holds up no other call.
-async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T> {
-    let done = spawn_blocking(work).await;
-    done.map_err(|error| Error::caused(Kind::Internal, "read what containers use", error))
+async fn read<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T> {
+    blocking::run("read what containers use", work).await
 }
