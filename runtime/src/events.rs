@@ -78,6 +78,8 @@ impl Events {
         if listeners.closed {
             return Err(stopping());
         }
+        // Those who left are noticed only when something is told, which may be never.
+        listeners.queues.retain(|queue| !queue.is_closed());
         listeners.queues.push(sender);
         Ok(Listener { queue, events: self.clone() })
     }

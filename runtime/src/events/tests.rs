@@ -31,6 +31,15 @@ fn an_event_that_nobody_hears_is_not_even_made() {
     assert_eq!(made, 0);
 }
 
+#[test]
+fn listeners_that_come_and_go_while_nothing_happens_leave_nothing() {
+    let events = Events::default();
+    for _ in 0..100 {
+        drop(events.listen().unwrap());
+    }
+    assert_eq!(events.lock().queues.len(), 1);
+}
+
 #[tokio::test]
 async fn a_listener_that_falls_behind_hears_what_was_kept_and_then_why_it_ends() {
     let events = Events::default();
