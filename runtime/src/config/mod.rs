@@ -227,7 +227,14 @@ impl Config {
         let both = tls_certificate.is_some() == tls_key.is_some();
         require(both, "streaming.tls_key", key, "must be set together with tls_certificate")?;
         let seconds = self.streaming.idle_timeout_seconds;
-        require(seconds > 0, "streaming.idle_timeout_seconds", seconds, "must be at least 1")?;
+        let a_year = 365 * 24 * 60 * 60;
+        let sane = (1..=a_year).contains(&seconds);
+        require(
+            sane,
+            "streaming.idle_timeout_seconds",
+            seconds,
+            "must be from 1 to 31536000, which is a year",
+        )?;
         self.nri.check()?;
         for (name, handler) in &self.handlers {
             handler.check(name).map_err(|source| Error::Handler { name: name.clone(), source })?;

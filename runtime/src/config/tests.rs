@@ -105,6 +105,7 @@ fn a_value_that_cannot_work_is_refused_with_its_key() {
         ("[streaming]\ntls_certificate = \"/a.pem\"", "streaming.tls_key"),
         ("[streaming]\ntls_key = \"/b.pem\"", "streaming.tls_key"),
         ("[streaming]\nidle_timeout_seconds = 0", "streaming.idle_timeout_seconds"),
+        ("[streaming]\nidle_timeout_seconds = 9223372036854775807", "streaming.idle_timeout_seconds"),
     ] {
         let error = refusal(text);
         assert!(error.contains(&format!("key {key} =")), "{text}: {error}");
