@@ -5,6 +5,7 @@
 //! Starting          any            undone: nobody was told of it
 //! Ready             answers        its containers are compared with what the shim knows, and watched
 //! Ready             dead           NotReady; its containers ended, what is left of them is killed
+//! Ready             is silent      as recorded, until its shim answers or is dead
 //! NotReady          any            as it is, until someone stops or removes it
 //! none              any            directories and holds without a record are removed
 //! ```
@@ -30,7 +31,7 @@ use crate::{
     watch,
 };
 
-/// A shim answers from memory; one that takes longer is stuck, and its pod is left as it was recorded.
+/// A shim answers from memory; one that takes longer is stuck, and nobody waits for it.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Brings the tables in line with what is there.
@@ -56,7 +57,33 @@ async fn take_up(shared: &Arc<Shared>, pod: Pod) {
     match ask(shared, &id).await {
         Ok((shim, tasks)) => compare(shared, entry, shim, tasks).await,
         Err(error) if error.kind() == Kind::Unavailable => watch::shim_died(shared, &entry).await,
-        Err(error) => tracing::error!(pod = id, %error, "its shim did not answer; left as it was recorded"),
+        Err(error) => {
+            tracing::error!(pod = id, %error, "its shim did not answer; left as it was recorded until it does");
+            tokio::spawn(take_up_late(Arc::clone(shared), shared.containers_of(&id), entry));
+        }
+    }
+}
+
+/// Takes up a pod whose shim did not answer in time, with the containers that it had then. Others may have come by calls
+/// since, and commands in any of them: they are left alone.
+async fn take_up_late(shared: Arc<Shared>, containers: Vec<Arc<Entry<Container>>>, entry: Arc<Entry<Pod>>) {
+    let id = entry.get().id.clone();
+    let answer = loop {
+        match ask(&shared, &id).await {
+            Err(error) if error.kind() == Kind::DeadlineExceeded => {}
+            answer => break answer,
+        }
+    };
+    match answer {
+        Ok((shim, tasks)) => {
+            let mut tasks = by_id(tasks);
+            for container in containers {
+                settle(&shared, container, &shim, &mut tasks).await;
+            }
+            watch::pod(&shared, entry, shim);
+        }
+        Err(error) if error.kind() == Kind::Unavailable => watch::pod_is_lost(&shared, &entry, error).await,
+        Err(error) => tracing::error!(pod = id, %error, "it is not followed"),
     }
 }
 
@@ -73,13 +100,12 @@ async fn ask(shared: &Shared, pod_id: &str) -> Result<(Shim, Vec<Task>)> {
 /// The shim is the truth of what runs: records follow it.
 async fn compare(shared: &Arc<Shared>, entry: Arc<Entry<Pod>>, shim: Shim, tasks: Vec<Task>) {
     let pod_id = entry.get().id.clone();
-    let mut tasks: HashMap<String, Task> = tasks.into_iter().map(|task| (task.id.clone(), task)).collect();
+    let mut tasks = by_id(tasks);
     for container in shared.containers_of(&pod_id) {
-        match tasks.remove(&container.get().id) {
-            Some(task) => follow(shared, container, &shim, task).await,
-            None if container.get().state.is_exited() => {}
-            None => watch::abandoned(shared, &container).await,
+        if tasks.contains_key(&container.get().id) {
+            end_forsaken(shared, &container.get(), &shim);
         }
+        settle(shared, container, &shim, &mut tasks).await;
     }
     for id in tasks.into_keys() {
         forget(&shim, &id).await;
@@ -87,8 +113,25 @@ async fn compare(shared: &Arc<Shared>, entry: Arc<Entry<Pod>>, shim: Shim, tasks
     watch::pod(shared, entry, shim);
 }
 
+fn by_id(tasks: Vec<Task>) -> HashMap<String, Task> {
+    tasks.into_iter().map(|task| (task.id.clone(), task)).collect()
+}
+
+/// Brings one container in line with what its shim knows of it, if anything.
+async fn settle(
+    shared: &Arc<Shared>,
+    container: Arc<Entry<Container>>,
+    shim: &Shim,
+    tasks: &mut HashMap<String, Task>,
+) {
+    match tasks.remove(&container.get().id) {
+        Some(task) => follow(shared, container, shim, task).await,
+        None if container.get().state.is_exited() => {}
+        None => watch::abandoned(shared, &container).await,
+    }
+}
+
 async fn follow(shared: &Arc<Shared>, entry: Arc<Entry<Container>>, shim: &Shim, task: Task) {
-    end_forsaken(shared, &entry.get(), shim);
     match task.state {
         TaskState::Stopped(exit) => {
             let started = |container: &Container| match task.started_at {

@@ -7,7 +7,7 @@ use tokio::time::sleep;
 
 use crate::{
     container::{Container, ContainerState},
-    error::{Kind, Result},
+    error::{Error, Kind, Result},
     identity,
     nri::events,
     pod::{Pod, PodState},
@@ -34,12 +34,18 @@ pub(crate) fn pod(shared: &Arc<Shared>, entry: Arc<Entry<Pod>>, shim: Shim) {
                 Err(next) => error = next,
             }
         }
-        let _turn = entry.turn().await;
-        if entry.get().state == PodState::Ready {
-            tracing::error!(pod = pod.id, %error, "the pod's shim died");
-            shim_died(&shared, &entry).await;
-        }
+        pod_is_lost(&shared, &entry, error).await;
     });
+}
+
+/// Notes that the pod's shim died, for which `error` stands, unless the pod was stopped meanwhile.
+pub(crate) async fn pod_is_lost(shared: &Arc<Shared>, entry: &Entry<Pod>, error: Error) {
+    let _turn = entry.turn().await;
+    let pod = entry.get();
+    if pod.state == PodState::Ready {
+        tracing::error!(pod = pod.id, %error, "the pod's shim died");
+        shim_died(shared, entry).await;
+    }
 }
 
 /// Records the container's end when it comes.

@@ -84,6 +84,23 @@ async fn root_a_shim_killed_while_the_daemon_is_away_is_noticed_at_its_start() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn root_a_shim_that_is_silent_at_the_start_of_the_daemon_is_followed_once_it_answers() {
+    use nix::sys::signal::{Signal, kill};
+    let mut berth = Berth::start().await;
+    let image = berth.busybox().await;
+    let (pod, id) = berth.run_alone("silent", &image, "exec sleep 1000").await;
+    let shim = shim_of(&pod);
+    berth.kill();
+    kill(shim, Signal::SIGSTOP).unwrap();
+    berth.restart().await;
+    assert_eq!(berth.status(&id).await.unwrap().state(), v1::ContainerState::ContainerRunning);
+    kill(shim, Signal::SIGCONT).unwrap();
+    berth.stop_container(&id, 0).await.unwrap();
+    assert_eq!(berth.status(&id).await.unwrap().exit_code, 137);
+    berth.remove_pod(&pod).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn root_a_daemon_without_descriptors_takes_no_shim_for_dead() {
     let mut berth = Berth::start().await;
     let image = berth.busybox().await;
