@@ -39,14 +39,19 @@ pub fn clean_up(id: &str, bundle: &Path, namespace: &str, daemon: &str) -> io::R
     exit
 }
 
-/// By the foreign shim itself, if it lives.
+/// By the foreign shim itself, if it lives. It leaves with its pod, also with one that it has not made yet.
 async fn end(id: &str, is_pod: bool, address: &Address, namespace: &str) -> Result<Exit, Error> {
     let tasks = Tasks::connect(address, namespace).await?;
-    tasks.kill(id).await?;
-    let end = tasks.wait(id, DEATH_PATIENCE).await?;
-    tasks.delete(id).await?;
+    let ended = end_task(&tasks, id).await;
     if is_pod {
         tasks.shutdown(id).await;
     }
+    ended
+}
+
+async fn end_task(tasks: &Tasks, id: &str) -> Result<Exit, Error> {
+    tasks.kill(id).await?;
+    let end = tasks.wait(id, DEATH_PATIENCE).await?;
+    tasks.delete(id).await?;
     Ok(Exit::now(end.exit_status, "the shim died"))
 }

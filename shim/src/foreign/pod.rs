@@ -143,7 +143,13 @@ impl ForeignPod {
         log.map_err(|source| self.io("read the log of the shim of", source))?;
         let (launcher, orphans) = (self.launcher.clone(), Arc::clone(&self.orphans));
         let shim = Started::start(launcher, orphans, &self.id, bundle).await?;
-        let pid = self.start_task(&shim).await?;
+        let pid = match self.start_task(&shim).await {
+            Ok(pid) => pid,
+            Err(error) => {
+                self.end_sandbox(&shim, DEATH_PATIENCE).await;
+                return Err(error);
+            }
+        };
         let (host_ipc, shared_pid) = (options.host_ipc, options.shared_pid);
         Ok(Arc::new(Home { shim, pid, host_network: outer.netns.is_empty(), host_ipc, shared_pid }))
     }

@@ -236,3 +236,13 @@ async fn root_a_handler_that_is_not_there_is_refused_and_leaves_nothing() {
     let listed = berth.runtime.list_pod_sandbox(v1::ListPodSandboxRequest::default()).await.unwrap();
     assert!(listed.into_inner().items.is_empty());
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn root_a_foreign_pod_that_cannot_be_made_leaves_no_shim_behind() {
+    let mut berth = Berth::with_runc().await;
+    let mut sandbox = pod(&berth, "unmade");
+    sandbox.linux.get_or_insert_default().sysctls.insert("net.ipv4.no_such_parameter".into(), "1".into());
+    let refused = berth.run_in("runc", &sandbox).await.unwrap_err();
+    assert!(refused.message().contains("no_such_parameter"), "{}", refused.message());
+    assert_eq!(shims("containerd-shim-runc-v2", &berth.path().display().to_string()), []);
+}
