@@ -43,9 +43,9 @@ pub enum Error {
     #[allow(missing_docs)]
     Io { doing: &'static str, id: String, source: io::Error },
     /// A foreign shim did not do what it was asked for.
-    #[error("{doing} {id}: {}", said(source))]
+    #[error("{doing} {id}: {}", said(answer))]
     #[allow(missing_docs)]
-    Foreign { doing: &'static str, id: String, source: ttrpc::Error },
+    Foreign { doing: &'static str, id: String, answer: ttrpc::Error },
     /// A foreign shim cannot be used at all.
     #[error("{0}")]
     Handler(String),
@@ -78,7 +78,7 @@ impl Error {
             Self::Unsupported(_) => Code::UNIMPLEMENTED,
             Self::Init { source, .. } => init_code(source),
             Self::Streams { source, .. } => io_code(source.kind()),
-            Self::Foreign { source, .. } => crate::foreign::code(source),
+            Self::Foreign { answer, .. } => crate::foreign::code(answer),
             Self::Cgroup { .. } | Self::Io { .. } | Self::Handler(_) => Code::INTERNAL,
             Self::TooLong(_) => Code::DEADLINE_EXCEEDED,
             Self::Closing => Code::UNAVAILABLE,
@@ -164,5 +164,12 @@ mod tests {
         let text = cause.to_string();
         let line = error_line(&Error::Io { doing: "write", id: "c1".into(), source: cause });
         assert_eq!(line.matches(&text).count(), 1, "{line}");
+    }
+
+    #[test]
+    fn what_a_foreign_shim_answers_is_told_once_and_without_the_protocols_words() {
+        let answer = ttrpc::Error::RpcStatus(get_status(Code::UNKNOWN, "runc failed"));
+        let line = error_line(&Error::Foreign { doing: "start container", id: "c1".into(), answer });
+        assert_eq!(line, "start container c1: runc failed");
     }
 }

@@ -95,8 +95,8 @@ impl Tasks {
 }
 
 /// What the shim answered, with what it was asked.
-pub(super) fn failed(doing: &'static str, id: &str, source: ttrpc::Error) -> Error {
-    Error::Foreign { doing, id: id.to_owned(), source }
+pub(super) fn failed(doing: &'static str, id: &str, answer: ttrpc::Error) -> Error {
+    Error::Foreign { doing, id: id.to_owned(), answer }
 }
 
 /// The code of an answer; a connection that broke has none of its own.
