@@ -6,7 +6,6 @@ use std::{
     os::fd::OwnedFd,
     process::{Child, Command, ExitStatus, Output, Stdio},
     thread,
-    time::Duration,
 };
 
 use crate::berth::Berth;
@@ -111,17 +110,4 @@ fn until(from: &mut impl Read, text: &str) -> String {
         }
     }
     seen
-}
-
-/// Tries for at most 20 s until `holds`, and says at last what was there instead.
-pub async fn eventually<T: std::fmt::Debug>(mut look: impl AsyncFnMut() -> T, holds: impl Fn(&T) -> bool) {
-    let mut last = look().await;
-    for _ in 0..200 {
-        if holds(&last) {
-            return;
-        }
-        tokio::time::sleep(Duration::from_millis(100)).await;
-        last = look().await;
-    }
-    panic!("it did not come to hold: {last:?}");
 }

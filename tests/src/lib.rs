@@ -9,6 +9,7 @@ pub mod image;
 pub mod nri;
 pub mod pod;
 pub mod registry;
+pub mod waiting;
 
 use std::{env, path::PathBuf};
 

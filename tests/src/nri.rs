@@ -4,12 +4,11 @@ use std::{
     fs,
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
-    time::{Duration, Instant},
 };
 
 use serde_json::{Value, json};
 
-use crate::berth::Berth;
+use crate::{berth::Berth, waiting::until};
 
 /// A plugin that runs. Dropping it ends it.
 pub struct Plugin {
@@ -43,7 +42,7 @@ impl Plugin {
         let line = format!("takes part plugin={identity}");
         let before = berth.log().matches(&line).count();
         let plugin = Self::start(berth, kind, identity, config).await;
-        wait(&format!("{identity} takes part"), || berth.log().matches(&line).count() > before).await;
+        until(&format!("{identity} takes part"), || berth.log().matches(&line).count() > before).await;
         plugin
     }
 
@@ -51,7 +50,7 @@ impl Plugin {
     pub async fn start(berth: &Berth, kind: &str, identity: &str, mut config: Value) -> Self {
         let (index, name) = identity.split_once('-').unwrap();
         let socket = berth.path().join("nri.sock");
-        wait("the daemon listens for plugins", || socket.exists()).await;
+        until("the daemon listens for plugins", || socket.exists()).await;
         let record = berth.path().join(format!("{identity}.events"));
         config["record"] = json!(record);
         let output = fs::File::options()
@@ -92,7 +91,7 @@ impl Plugin {
             let mut events = self.events().into_iter();
             events.find(|told| told.event == event && (subject.is_empty() || told.subject() == subject))
         };
-        wait(&format!("{event} {subject} in {:?}", self.record), || find().is_some()).await;
+        until(&format!("{event} {subject} in {:?}", self.record), || find().is_some()).await;
         find().unwrap()
     }
 }
@@ -116,13 +115,4 @@ pub fn told(record: &Path) -> Vec<Told> {
     let whole = text.rfind('\n').map_or("", |end| &text[..end]);
     let all = whole.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
     all.map(|all| Told { event: all["event"].as_str().unwrap().to_owned(), all }).collect()
-}
-
-/// Until `holds`, for at most half a minute.
-pub async fn wait(what: &str, holds: impl Fn() -> bool) {
-    let begun = Instant::now();
-    while !holds() {
-        assert!(begun.elapsed() < Duration::from_secs(30), "waited too long: {what}");
-        tokio::time::sleep(Duration::from_millis(5)).await;
-    }
 }

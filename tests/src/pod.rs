@@ -5,7 +5,7 @@ use std::{collections::HashMap, path::PathBuf};
 use berth_cri::v1;
 use tonic::Status;
 
-use crate::berth::Berth;
+use crate::{berth::Berth, waiting::eventually};
 
 /// A pod to be run: change what matters, the rest is ordinary.
 pub fn pod(berth: &Berth, name: &str) -> v1::PodSandboxConfig {
@@ -128,14 +128,8 @@ impl Berth {
 
     /// Waits until the container has ended and returns its status.
     pub async fn ended(&mut self, id: &str) -> v1::ContainerStatus {
-        for _ in 0..1000 {
-            let status = self.status(id).await.unwrap();
-            if status.state() == v1::ContainerState::ContainerExited {
-                return status;
-            }
-            tokio::time::sleep(std::time::Duration::from_millis(10)).await;
-        }
-        panic!("container {id} did not end: {:?}", self.status(id).await);
+        let status = async || self.status(id).await.unwrap();
+        eventually(status, |status| status.state() == v1::ContainerState::ContainerExited).await
     }
 
     /// The lines of a container's log, as (stream, text), with split lines joined.

@@ -1,11 +1,12 @@
 //! The shim here is containerd's for runc, as it comes from its module.
 
-use std::{fs, process::Command, time::Duration};
+use std::{fs, process::Command};
 
 use berth_cri::v1;
 use berth_tests::{
     berth::Berth,
     pod::{pod, shell},
+    waiting::{eventually, until},
 };
 use nix::{
     sys::signal::{Signal, kill},
@@ -113,12 +114,7 @@ async fn root_a_killed_daemon_finds_foreign_containers_their_logs_and_the_exits_
     let shm = berth.path().join("run/sandboxes").join(&pod).join("shm/go");
     fs::write(shm, "").unwrap();
     let record = berth.path().join("run/containers").join(&id).join("exit.json");
-    for _ in 0..1000 {
-        if record.exists() {
-            break;
-        }
-        tokio::time::sleep(Duration::from_millis(10)).await;
-    }
+    until("its end is written down", || record.exists()).await;
     berth.restart().await;
     let status = berth.status(&id).await.unwrap();
     assert_eq!((status.state(), status.exit_code), (v1::ContainerState::ContainerExited, 13));
@@ -182,13 +178,8 @@ async fn root_both_killed_while_the_daemon_is_away_are_noticed_at_its_start() {
 }
 
 async fn not_ready(berth: &mut Berth, pod: &str) {
-    for _ in 0..500 {
-        if berth.pod_status(pod).await.unwrap().state() == v1::PodSandboxState::SandboxNotready {
-            return;
-        }
-        tokio::time::sleep(Duration::from_millis(10)).await;
-    }
-    panic!("pod {pod} is still ready");
+    let state = async || berth.pod_status(pod).await.unwrap().state();
+    eventually(state, |state| *state == v1::PodSandboxState::SandboxNotready).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -4,6 +4,7 @@ use berth_cri::v1;
 use berth_tests::{
     berth::Berth,
     pod::{container, pod, shell},
+    waiting::until,
 };
 use tonic::Code;
 
@@ -56,9 +57,7 @@ async fn root_the_stop_signal_is_sent_first_and_the_grace_period_is_given() {
     let (_, id) = berth
         .run_alone("polite", &image, "trap 'exit 42' TERM; echo ready; while :; do sleep 0.05; done")
         .await;
-    while berth.log_of("polite", "polite").is_empty() {
-        tokio::task::yield_now().await;
-    }
+    until("it is ready", || !berth.log_of("polite", "polite").is_empty()).await;
     berth.stop_container(&id, 10).await.unwrap();
     assert_eq!(berth.status(&id).await.unwrap().exit_code, 42);
 }
@@ -226,9 +225,7 @@ async fn root_a_container_with_a_standard_input_waits_for_someone_and_one_withou
     assert_eq!(berth.status(&ids[0]).await.unwrap().state(), v1::ContainerState::ContainerRunning);
     let pipe = berth.path().join("run/containers").join(&ids[0]).join("stdin");
     std::fs::write(pipe, "typed\n").unwrap();
-    while berth.log_of("input", "with").is_empty() {
-        tokio::task::yield_now().await;
-    }
+    until("it has read the line", || !berth.log_of("input", "with").is_empty()).await;
     assert_eq!(berth.log_of("input", "with"), [("stdout".into(), "typed".into())]);
 }
 

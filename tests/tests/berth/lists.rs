@@ -4,6 +4,7 @@ use berth_cri::v1;
 use berth_tests::{
     berth::Berth,
     pod::{container, pod},
+    waiting::until,
 };
 use tokio::task::JoinSet;
 use tonic::{Code, Status};
@@ -87,9 +88,7 @@ async fn root_a_client_that_stops_reading_a_list_costs_nobody_anything() {
     remove(&berth, pods).await;
     assert!(list(&mut berth, None).await.unwrap().is_empty());
     drop(stalled);
-    while !berth.log().contains("cut off") {
-        tokio::task::yield_now().await;
-    }
+    until("the log says so", || berth.log().contains("cut off")).await;
 }
 
 /// Four pods with so many created containers together, each with an annotation of that many bytes.

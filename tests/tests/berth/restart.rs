@@ -1,7 +1,7 @@
 use std::{fs, path::Path};
 
 use berth_cri::v1;
-use berth_tests::berth::Berth;
+use berth_tests::{berth::Berth, waiting::until};
 use tonic::Code;
 
 #[tokio::test(flavor = "multi_thread")]
@@ -24,7 +24,7 @@ async fn root_a_daemon_killed_with_twenty_containers_finds_them_and_the_exits_it
     berth.kill();
     fs::write(gate.join("go"), "").unwrap();
     for (_, id) in &running[..5] {
-        wait_for_exit_record(berth.path(), id);
+        wait_for_exit_record(berth.path(), id).await;
     }
     let took = berth.restart().await;
     println!("the first answer came after {took:?}");
@@ -153,15 +153,9 @@ async fn run_with_gate(
     (pod, id)
 }
 
-fn wait_for_exit_record(directory: &Path, id: &str) {
+async fn wait_for_exit_record(directory: &Path, id: &str) {
     let record = directory.join("run/containers").join(id).join("exit.json");
-    for _ in 0..1000 {
-        if record.exists() {
-            return;
-        }
-        std::thread::sleep(std::time::Duration::from_millis(10));
-    }
-    panic!("{} never came", record.display());
+    until("the exit is written down", || record.exists()).await;
 }
 
 /// The process whose command line has the pod's id in it. Its child is the first process of the pod.

@@ -2,6 +2,7 @@ use berth_cri::v1::{self, security_profile::ProfileType};
 use berth_tests::{
     berth::Berth,
     pod::{container, pod, shell},
+    waiting::eventually,
 };
 
 /// Runs a container with this security context and returns what `script` prints in it.
@@ -130,11 +131,8 @@ async fn root_a_containers_environment_directory_and_terminal_are_as_asked() {
     config.tty = true;
     let id = berth.create(&pod, &sandbox, config).await.unwrap();
     berth.start_container(&id).await.unwrap();
-    let mut log = String::new();
-    while !log.contains("terminal") {
-        log = berth.log_of("process", "c").into_iter().map(|(_, line)| line + "\n").collect();
-        tokio::time::sleep(std::time::Duration::from_millis(10)).await;
-    }
+    let log = async || berth.log_of("process", "c").into_iter().map(|(_, line)| line + "\n").collect();
+    let log = eventually(log, |log: &String| log.contains("terminal")).await;
     for line in
         ["GREETING=hello", "FROM_IMAGE=yes", "PATH=/bin", "HOSTNAME=process", "TERM=xterm", "/made/for/me"]
     {

@@ -2,10 +2,9 @@ use std::{
     fs,
     io::{Read, Write},
     process::{Child, Command, Stdio},
-    time::Duration,
 };
 
-use berth_tests::berth::Berth;
+use berth_tests::{berth::Berth, waiting::until};
 
 use crate::restart::shim_of;
 
@@ -16,9 +15,9 @@ async fn root_a_client_that_vanishes_takes_its_command_along() {
     let (_, id) = berth.run_alone("left", &image, "exec sleep 1000").await;
     let mut client = crictl(&berth, &["exec", &id, "sh", "-c", "echo begun; sleep 8765431; true"]);
     read_line(&mut client, "begun\n");
-    until(|| sleeping("8765431") == 1).await;
+    until("the exec runs", || sleeping("8765431") == 1).await;
     end(client);
-    until(|| sleeping("8765431") == 0 && sessions(&berth, &id) == 0).await;
+    until("nothing is left", || sleeping("8765431") == 0 && sessions(&berth, &id) == 0).await;
     assert_eq!(berth.shell(&id, "echo fine").await, "fine\n");
     berth.remove_all_pods().await;
 }
@@ -35,11 +34,11 @@ async fn root_a_killed_daemon_leaves_commands_that_the_next_one_ends() {
     ];
     let mut clients = scripts.map(|script| crictl(&berth, &["exec", &id, "sh", "-c", script]));
     clients.iter_mut().for_each(|client| read_line(client, "begun\n"));
-    until(|| sleeping("8765432") == 4).await;
+    until("every exec runs", || sleeping("8765432") == 4).await;
     berth.kill();
     clients.into_iter().for_each(end);
     berth.restart().await;
-    until(|| sleeping("8765432") == 0 && sessions(&berth, &id) == 0).await;
+    until("nothing is left", || sleeping("8765432") == 0 && sessions(&berth, &id) == 0).await;
     assert_eq!(berth.shell(&id, "echo fine").await, "fine\n");
     berth.remove_all_pods().await;
 }
@@ -58,16 +57,16 @@ async fn root_those_attached_go_with_the_daemon_and_the_container_goes_on() {
     let shim = shim_of(&pod).as_raw();
 
     let mut clients = [(); 3].map(|()| crictl(&berth, &["attach", "-i", &id]));
-    until(|| attached(shim) == 6).await;
+    until("each is attached", || attached(shim) == 6).await;
     say(&mut clients[0], "one\n");
     clients.iter_mut().for_each(|client| read_line(client, "one!\n"));
     berth.kill();
     clients.into_iter().for_each(end);
-    until(|| attached(shim) == 0).await;
+    until("none is attached", || attached(shim) == 0).await;
 
     berth.restart().await;
     let mut client = crictl(&berth, &["attach", "-i", &id]);
-    until(|| attached(shim) == 2).await;
+    until("it is attached", || attached(shim) == 2).await;
     say(&mut client, "two\n");
     read_line(&mut client, "two!\n");
     berth.stop_container(&id, 0).await.unwrap();
@@ -147,13 +146,4 @@ fn sleeping(seconds: &str) -> usize {
     processes
         .filter(|one| fs::read_to_string(one.path().join("cmdline")).is_ok_and(|line| line == command))
         .count()
-}
-
-async fn until(condition: impl Fn() -> bool) {
-    let happened = async {
-        while !condition() {
-            tokio::time::sleep(Duration::from_millis(10)).await;
-        }
-    };
-    tokio::time::timeout(Duration::from_secs(30), happened).await.expect("it never happens");
 }

@@ -4,8 +4,8 @@ use berth_cri::v1;
 use berth_tests::{
     berth::Berth,
     given,
-    nri::wait,
     pod::{container, pod, shell},
+    waiting::until,
 };
 use serde_json::Value;
 use tonic::{Code, Status};
@@ -265,7 +265,7 @@ async fn root_a_directory_is_made_where_the_source_of_a_mount_is_missing() {
     let id = berth.create(&pod, &sandbox, config).await.unwrap();
     berth.start_container(&id).await.unwrap();
     // A shell makes the file before it writes to it.
-    wait("the file is written", || {
+    until("the file is written", || {
         fs::read_to_string(source.join("file")).is_ok_and(|text| text == "written\n")
     })
     .await;

@@ -7,6 +7,7 @@ use berth_cri::v1;
 use berth_tests::{
     berth::Berth,
     pod::{pod, shell},
+    waiting::until,
 };
 use tonic::{Code, Status};
 
@@ -53,9 +54,7 @@ async fn root_memory_that_is_held_is_in_the_working_set_and_missing_from_what_is
     let before = stats(&mut berth, &id).await.unwrap().memory.unwrap();
     assert!(value(before.working_set_bytes) < 20 * MEBIBYTE, "{before:?}");
     berth.start_container(&id).await.unwrap();
-    while berth.log_of("memory", "memory").is_empty() {
-        tokio::time::sleep(Duration::from_millis(10)).await;
-    }
+    until("it is ready", || !berth.log_of("memory", "memory").is_empty()).await;
     let memory = stats(&mut berth, &id).await.unwrap().memory.unwrap();
     let working_set = value(memory.working_set_bytes);
     assert!(working_set >= 40_000_000 && working_set < limit, "{memory:?}");

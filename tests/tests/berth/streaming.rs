@@ -13,9 +13,10 @@ use std::{
 use berth_cri::v1;
 use berth_tests::{
     berth::Berth,
-    crictl::{Running, TRANSPORTS, Terminal, crictl, eventually, run},
+    crictl::{Running, TRANSPORTS, Terminal, crictl, run},
     image::sha256,
     pod::{pod, shell},
+    waiting::eventually,
 };
 use tokio::task::JoinSet;
 

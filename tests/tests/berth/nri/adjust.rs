@@ -3,8 +3,9 @@ use std::{fs, process::Command};
 use berth_cri::v1;
 use berth_tests::{
     berth::Berth,
-    nri::{Plugin, wait},
+    nri::Plugin,
     pod::{pod, shell},
+    waiting::until,
 };
 use serde_json::{Value, json};
 
@@ -290,7 +291,7 @@ async fn root_a_plugin_updates_and_evicts_other_containers() {
     fs::write(berth.path().join("ask.part"), asked.to_string()).unwrap();
     fs::rename(berth.path().join("ask.part"), &asking).unwrap();
     let answer = berth.path().join("ask.failed");
-    wait("the plugin got its answer", || answer.exists()).await;
+    until("the plugin got its answer", || answer.exists()).await;
     let failed: Value = serde_json::from_str(&fs::read_to_string(&answer).unwrap()).unwrap();
     assert_eq!(
         (failed.as_array().unwrap().len(), &failed[0]["container_id"]),

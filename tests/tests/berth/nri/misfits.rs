@@ -2,8 +2,9 @@ use std::time::{Duration, Instant};
 
 use berth_tests::{
     berth::Berth,
-    nri::{Plugin, wait},
+    nri::Plugin,
     pod::{pod, shell},
+    waiting::until,
 };
 use serde_json::json;
 
@@ -89,7 +90,7 @@ async fn root_a_plugin_that_hangs_while_it_learns_the_state_does_not_take_part()
     let image = berth.busybox().await;
     let _misfit =
         Plugin::start(&berth, "misfit", "10-misfit", json!({"misbehave": {"Synchronize": "hang"}})).await;
-    wait("the misfit was told the state", || {
+    until("the misfit was told the state", || {
         std::fs::read_to_string(berth.path().join("10-misfit.events")).is_ok_and(|text| text.contains("Sync"))
     })
     .await;
@@ -97,7 +98,7 @@ async fn root_a_plugin_that_hangs_while_it_learns_the_state_does_not_take_part()
     let (_, id) = berth.run_alone("p", &image, "exec sleep 1000").await;
     assert!(begun.elapsed() < ONE_TIMEOUT + SOME);
     assert_eq!(berth.shell(&id, "echo fine").await, "fine\n");
-    wait("it is told in the log", || berth.log().contains("synchronize NRI plugin 10-misfit")).await;
+    until("it is told in the log", || berth.log().contains("synchronize NRI plugin 10-misfit")).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -113,5 +114,5 @@ async fn root_who_connects_and_says_nothing_or_nonsense_disturbs_nobody() {
     let (_, id) = berth.run_alone("p", &image, "exec sleep 1000").await;
     assert!(begun.elapsed() < ONE_TIMEOUT, "{:?}", begun.elapsed());
     assert_eq!(berth.shell(&id, "echo fine").await, "fine\n");
-    wait("the silent one is let go", || berth.log().contains("connected and did not register")).await;
+    until("the silent one is let go", || berth.log().contains("connected and did not register")).await;
 }

@@ -3,8 +3,9 @@ use std::{collections::BTreeMap, fs, os::unix::fs::PermissionsExt};
 use berth_cri::v1;
 use berth_tests::{
     berth::Berth,
-    nri::{self, Plugin, wait},
+    nri::{self, Plugin},
     pod::{pod, shell},
+    waiting::{eventually, until},
 };
 use serde_json::{Value, json};
 
@@ -107,7 +108,7 @@ async fn root_every_container_is_told_of_exactly_once_however_many_are_created_w
 #[tokio::test(flavor = "multi_thread")]
 async fn root_plugins_of_the_directory_are_started_with_their_configuration_and_end_with_the_daemon() {
     let mut berth = Berth::start().await;
-    wait("the daemon has started what there was", || berth.path().join("nri.sock").exists()).await;
+    until("the daemon has started what there was", || berth.path().join("nri.sock").exists()).await;
     let record = |name: &str| berth.path().join(format!("{name}.events"));
     let (plugins, configs) = (berth.path().join("nri/plugins"), berth.path().join("nri/conf.d"));
     for directory in [&plugins, &configs] {
@@ -131,7 +132,7 @@ async fn root_plugins_of_the_directory_are_started_with_their_configuration_and_
     }
     assert!(berth.log().contains("30-broken"), "a plugin that does not start is told in the log");
     berth.kill();
-    wait("its plugins end with it", || {
+    until("its plugins end with it", || {
         !is_running(&plugins.join("10-a")) && !is_running(&plugins.join("20-b"))
     })
     .await;
@@ -152,15 +153,8 @@ async fn root_a_plugin_comes_back_to_a_daemon_that_was_killed() {
     let mut first = Plugin::connect(&berth, "recorder", "10-first", json!({})).await;
     let (pod, id) = berth.run_alone("stays", &image, "exec sleep 1000").await;
     berth.kill();
-    wait("the plugin notices", || !berth.path().join("never").exists()).await;
     berth.restart().await;
-    for _ in 0..1000 {
-        if !first.is_alive() {
-            break;
-        }
-        tokio::time::sleep(std::time::Duration::from_millis(5)).await;
-    }
-    assert!(!first.is_alive(), "its connection ended with the daemon");
+    eventually(async || first.is_alive(), |alive| !alive).await;
     let again = Plugin::connect(&berth, "recorder", "10-again", json!({})).await;
     let told = again.told("Synchronize", "").await.all;
     assert_eq!(names(&told, "containers"), ["stays"]);
@@ -186,10 +180,10 @@ async fn root_a_daemon_that_is_asked_to_end_says_good_bye_to_its_plugins() {
 async fn root_the_socket_is_roots_alone_and_a_second_daemon_leaves_it_to_the_first() {
     let berth = Berth::start().await;
     let socket = berth.path().join("nri.sock");
-    wait("the daemon listens for plugins", || socket.exists()).await;
+    until("the daemon listens for plugins", || socket.exists()).await;
     assert_eq!(fs::metadata(&socket).unwrap().permissions().mode() & 0o777, 0o600);
     let _plugin = Plugin::connect(&berth, "recorder", "10-first", json!({})).await;
     let second = Berth::with_nri_socket(&socket).await;
-    wait("the second daemon says so", || second.log().contains("no NRI plugin can connect")).await;
+    until("the second daemon says so", || second.log().contains("no NRI plugin can connect")).await;
     let _another = Plugin::connect(&berth, "recorder", "11-first", json!({})).await;
 }
