@@ -17,7 +17,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
-/// More than any report: paths in it are at most 4 KiB long.
+/// More than any report: paths in it are at most 4 KiB long, errors are shortened.
 const REPORT_SIZE: usize = 32 * 1024;
 /// Descriptors in one report: the namespaces of a pod.
 const MAX_DESCRIPTORS: usize = 6;
@@ -70,6 +70,11 @@ pub(super) fn send(socket: BorrowedFd<'_>, report: &Report, descriptors: &[Borro
         control.push(SendAncillaryMessage::ScmRights(descriptors));
     }
     let _ = sendmsg(socket, &[IoSlice::new(&bytes)], &mut control, SendFlags::NOSIGNAL);
+}
+
+/// Reports a failure.
+pub(super) fn fail(socket: BorrowedFd<'_>, error: Error) {
+    send(socket, &Report::Failed(error.shortened()), &[]);
 }
 
 /// Waits, in a process of ours, for the byte that opens the gate; false when the shim is gone or has given up.

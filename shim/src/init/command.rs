@@ -92,6 +92,7 @@ impl Command {
         let Err(error) = nix::unistd::execve(&file, &self.args, &self.env);
         Some(match error {
             nix::Error::ENOENT | nix::Error::ENOTDIR if !exists(&file) => return None,
+            nix::Error::ENAMETOOLONG => return None,
             nix::Error::ENOENT => self.problem(Unrunnable::NoInterpreter),
             nix::Error::EACCES if is_directory => self.problem(Unrunnable::IsDirectory),
             nix::Error::EACCES | nix::Error::EPERM => self.problem(Unrunnable::PermissionDenied),

@@ -3,6 +3,9 @@
 use serde::{Deserialize, Serialize};
 use std::fmt;
 
+/// Characters of a text in an error that travels.
+const LONGEST: usize = 2000;
+
 /// The step that failed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[allow(missing_docs)]
@@ -188,9 +191,29 @@ impl From<crate::seccomp::Error> for Error {
 }
 
 impl Error {
+    /// The same with as much of what it quotes as fits into a report: a bundle may hold values of any length.
+    pub(super) fn shortened(mut self) -> Self {
+        match &mut self {
+            Error::Invalid { reason: text, .. }
+            | Error::Unsupported(text)
+            | Error::Os { what: text, .. }
+            | Error::Command { command: text, .. } => shorten(text),
+            Error::Hook { path, problem, .. } => [path, problem].into_iter().for_each(shorten),
+            Error::Died { .. } => {}
+        }
+        self
+    }
+
     /// A value that can never work.
     pub(super) fn invalid(step: Step, reason: impl Into<String>) -> Self {
         Error::Invalid { step, reason: reason.into() }
+    }
+}
+
+fn shorten(text: &mut String) {
+    if let Some((end, _)) = text.char_indices().nth(LONGEST) {
+        text.truncate(end);
+        text.push_str(" ...");
     }
 }
 

@@ -218,7 +218,7 @@ impl Maker<'_> {
         match self.make() {
             Ok(()) => 0,
             Err(error) => {
-                channel::send(self.socket, &Report::Failed(error), &[]);
+                channel::fail(self.socket, error);
                 1
             }
         }

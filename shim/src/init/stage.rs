@@ -52,7 +52,7 @@ fn reporting(socket: BorrowedFd<'_>, work: impl FnOnce() -> Result<(), Error>) -
     match work() {
         Ok(()) => 0,
         Err(error) => {
-            channel::send(socket, &Report::Failed(error), &[]);
+            channel::fail(socket, error);
             1
         }
     }

@@ -38,6 +38,17 @@ fn root_commands_that_cannot_be_run_are_told_apart() {
     assert_eq!(error.to_string(), r#"exec: "plain": permission denied"#);
 }
 
+/// As when a whole script is given for the command.
+#[test]
+fn root_a_command_of_any_length_is_told_in_short() {
+    let place = Place::new();
+    for command in ["x".repeat(100_000), format!("/{}", "\u{1}".repeat(100_000))] {
+        let error = place.fail(&[&command], |_| {});
+        assert!(matches!(problem(&error), Unrunnable::NotInPath | Unrunnable::NotFound));
+        assert!(error.to_string().len() < 20_000, "{}", error.to_string().len());
+    }
+}
+
 #[test]
 fn root_a_command_only_root_may_run_is_denied_to_a_user() {
     let place = Place::new();
