@@ -27,7 +27,7 @@ use std::io;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
-use tokio::sync::{Mutex as Turn, Notify, watch};
+use tokio::sync::{Mutex as Turn, Notify, RwLock, watch};
 use tokio::time::timeout;
 
 /// How often a shim without a pod looks whether its bundle is still there.
@@ -44,6 +44,8 @@ pub(super) struct ForeignPod {
     turn: Turn<Outer>,
     state: Mutex<State>,
     guests: Arc<Slots<Guest>>,
+    /// Creating a container reads, taking the pod down writes: so that waits for those being created.
+    creations: RwLock<()>,
     stopped: watch::Sender<bool>,
     changed: Notify,
     closing: watch::Sender<bool>,
@@ -85,6 +87,7 @@ impl ForeignPod {
             turn: Turn::default(),
             state: Mutex::new(State::Absent),
             guests: Slots::empty(),
+            creations: RwLock::default(),
             stopped: watch::Sender::new(false),
             changed: Notify::new(),
             closing: watch::Sender::new(false),
@@ -200,6 +203,7 @@ impl ForeignPod {
 
     /// Makes a container as the request of our own protocol says.
     pub(super) async fn create_guest(&self, request: CreateTaskRequest) -> Result<Arc<Guest>, Error> {
+        let _creation = self.creations.read().await;
         let home = self.home()?;
         let reservation = self.guests.reserve(&request.id)?;
         let (host_network, host_ipc) = (home.host_network, home.host_ipc);
@@ -243,6 +247,9 @@ impl ForeignPod {
         let mut outer = self.turn.lock().await;
         let state = std::mem::replace(&mut *self.state(), State::Stopped);
         if let State::Ready(home) = state {
+            if timeout(patience, self.creations.write()).await.is_err() {
+                note("a container is still being created");
+            }
             self.end_guests(&home.shim, patience).await;
             self.end_sandbox(&home.shim, patience).await;
         }

@@ -2,7 +2,7 @@
 
 use std::{fs, process::Command};
 
-use berth_cri::v1;
+use berth_cri::v1::{self, runtime_service_client::RuntimeServiceClient};
 use berth_tests::{
     berth::Berth,
     pod::{pod, shell},
@@ -236,4 +236,25 @@ async fn root_a_foreign_pod_that_cannot_be_made_leaves_no_shim_behind() {
     let refused = berth.run_in("runc", &sandbox).await.unwrap_err();
     assert!(refused.message().contains("no_such_parameter"), "{}", refused.message());
     assert_eq!(shims("containerd-shim-runc-v2", &berth.path().display().to_string()), []);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn root_a_foreign_pod_that_is_removed_while_a_container_is_made_leaves_nothing() {
+    let mut berth = Berth::with_runc().await;
+    let image = berth.busybox().await;
+    for delay in [20, 40, 60, 80] {
+        let sandbox = pod(&berth, "hurried");
+        let id = berth.run_in("runc", &sandbox).await.unwrap();
+        let mut other = RuntimeServiceClient::new(berth.connect().await);
+        let request = v1::StopPodSandboxRequest { pod_sandbox_id: id.clone() };
+        let stopping = async {
+            tokio::time::sleep(Duration::from_millis(delay)).await;
+            other.stop_pod_sandbox(request).await.unwrap();
+        };
+        // It is made and ended, or refused.
+        let creating = berth.create(&id, &sandbox, shell("hurried", &image, "exec sleep 1000"));
+        let (_, ()) = tokio::join!(creating, stopping);
+        berth.remove_pod(&id).await.unwrap();
+        nothing_is_left_of(&berth, &id);
+    }
 }
