@@ -2,9 +2,9 @@
 
 use super::error::At;
 use super::{Error, Step, Unrunnable};
-use rustix::fs::{Access, AtFlags, CWD, FileType, accessat, stat};
+use rustix::fs::{FileType, stat};
 use std::convert::Infallible;
-use std::ffi::{CStr, CString};
+use std::ffi::CString;
 
 const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
@@ -16,6 +16,23 @@ pub(super) struct Command {
     env: Vec<CString>,
     /// Device and inode of the binary that is running now.
     shim: (u64, u64),
+}
+
+/// Where the command may be.
+#[derive(Debug)]
+pub(super) struct Candidate {
+    file: CString,
+    seen: Seen,
+}
+
+/// What is there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Seen {
+    Nothing,
+    File,
+    Directory,
+    /// The binary that is running now.
+    Shim,
 }
 
 impl Command {
@@ -58,16 +75,32 @@ impl Command {
         }
     }
 
-    /// Becomes the command.
-    pub(super) fn execute(&self) -> Result<Infallible, Error> {
+    /// Looks where the command may be: before a filter is in force, which may forbid to look.
+    pub(super) fn find(&self) -> Vec<Candidate> {
         if self.name.contains('/') {
-            return Err(self.attempt(&self.name).unwrap_or_else(|| self.problem(Unrunnable::NotFound)));
+            return self.look_at(self.name.clone()).into_iter().collect();
         }
+        let directories = self.variable("PATH").unwrap_or(DEFAULT_PATH).split(':');
+        let directories = directories.filter(|directory| directory.starts_with('/'));
+        directories.filter_map(|directory| self.look_at(format!("{directory}/{}", self.name))).collect()
+    }
+
+    fn look_at(&self, path: String) -> Option<Candidate> {
+        let file = CString::new(path).ok()?;
+        let seen = match stat(&file) {
+            Ok(found) if (found.st_dev, found.st_ino) == self.shim => Seen::Shim,
+            Ok(found) if FileType::from_raw_mode(found.st_mode).is_dir() => Seen::Directory,
+            Ok(_) => Seen::File,
+            Err(_) => Seen::Nothing,
+        };
+        Some(Candidate { file, seen })
+    }
+
+    /// Becomes the command, which is where it was found first.
+    pub(super) fn execute(&self, candidates: &[Candidate]) -> Result<Infallible, Error> {
         let mut denied = None;
-        for directory in
-            self.variable("PATH").unwrap_or(DEFAULT_PATH).split(':').filter(|d| d.starts_with('/'))
-        {
-            match self.attempt(&format!("{directory}/{}", self.name)) {
+        for candidate in candidates {
+            match self.attempt(candidate) {
                 None => {}
                 Some(Error::Command { problem, .. })
                     if matches!(problem, Unrunnable::PermissionDenied | Unrunnable::IsDirectory) =>
@@ -77,27 +110,25 @@ impl Command {
                 Some(error) => return Err(error),
             }
         }
-        Err(self.problem(denied.unwrap_or(Unrunnable::NotInPath)))
+        let missing = if self.name.contains('/') { Unrunnable::NotFound } else { Unrunnable::NotInPath };
+        Err(self.problem(denied.unwrap_or(missing)))
     }
 
     /// Returns only when the file could not be executed; `None` when there is no such file.
-    fn attempt(&self, path: &str) -> Option<Error> {
-        let Ok(file) = CString::new(path) else { return None };
-        let found = stat(&file);
+    fn attempt(&self, Candidate { file, seen }: &Candidate) -> Option<Error> {
         // `/proc/self/exe`, which would hand the host's binary to the container (CVE-2019-5736).
-        if found.as_ref().is_ok_and(|found| (found.st_dev, found.st_ino) == self.shim) {
+        if *seen == Seen::Shim {
             return Some(self.problem(Unrunnable::PermissionDenied));
         }
-        let is_directory = found.is_ok_and(|found| FileType::from_raw_mode(found.st_mode).is_dir());
-        let Err(error) = nix::unistd::execve(&file, &self.args, &self.env);
+        let Err(error) = nix::unistd::execve(file, &self.args, &self.env);
         Some(match error {
-            nix::Error::ENOENT | nix::Error::ENOTDIR if !exists(&file) => return None,
+            nix::Error::ENOENT | nix::Error::ENOTDIR if *seen == Seen::Nothing => return None,
             nix::Error::ENAMETOOLONG => return None,
             nix::Error::ENOENT => self.problem(Unrunnable::NoInterpreter),
-            nix::Error::EACCES if is_directory => self.problem(Unrunnable::IsDirectory),
+            nix::Error::EACCES if *seen == Seen::Directory => self.problem(Unrunnable::IsDirectory),
             nix::Error::EACCES | nix::Error::EPERM => self.problem(Unrunnable::PermissionDenied),
             nix::Error::ENOEXEC => self.problem(Unrunnable::ExecFormat),
-            other => match Err::<Infallible, _>(other).at(Step::Exec, || format!("{path:?}")) {
+            other => match Err::<Infallible, _>(other).at(Step::Exec, || format!("{file:?}")) {
                 Err(error) => error,
                 Ok(never) => match never {},
             },
@@ -107,10 +138,6 @@ impl Command {
     fn problem(&self, problem: Unrunnable) -> Error {
         Error::Command { command: self.name.clone(), problem }
     }
-}
-
-fn exists(file: &CStr) -> bool {
-    accessat(CWD, file, Access::EXISTS, AtFlags::empty()).is_ok()
 }
 
 fn c_strings(field: &str, strings: &[String]) -> Result<Vec<CString>, Error> {
@@ -155,7 +182,7 @@ mod tests {
     fn a_name_is_looked_for_in_absolute_directories_of_the_path_only() {
         let command = command(&["no-such-command"], &["PATH=:.:relative:/no/such/dir"]).unwrap();
         let expected = Error::Command { command: "no-such-command".into(), problem: Unrunnable::NotInPath };
-        assert_eq!(command.execute().unwrap_err(), expected);
+        assert_eq!(command.execute(&command.find()).unwrap_err(), expected);
     }
 
     #[test]
@@ -163,7 +190,7 @@ mod tests {
         let command = command(&["/proc/self/exe"], &[]).unwrap();
         let expected =
             Error::Command { command: "/proc/self/exe".into(), problem: Unrunnable::PermissionDenied };
-        assert_eq!(command.execute().unwrap_err(), expected);
+        assert_eq!(command.execute(&command.find()).unwrap_err(), expected);
     }
 
     #[test]

@@ -127,12 +127,13 @@ impl<'a> Process<'a> {
     /// The filter, and then execve: as little as can be is done under it, for it may forbid anything. Returns on failure
     /// only.
     pub(super) fn execute(&self) -> Result<Infallible, Error> {
+        let candidates = self.command.find();
         if let Some(filter) = &self.filter {
             self.capabilities.raise(self.needed_later())?;
             filter.load().at(Step::Seccomp, || "load the filter".into())?;
             self.capabilities.lower(self.needed_later())?;
         }
-        self.command.execute()
+        self.command.execute(&candidates)
     }
 
     fn streams(&self, terminal: Option<&Terminal>) -> Result<(), Error> {

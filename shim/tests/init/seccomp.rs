@@ -1,7 +1,7 @@
 //! Filters that the kernel enforces.
 
 use super::support::{Place, block_on};
-use berth_shim::init::{Error, ExecProcess, Step};
+use berth_shim::init::{Error, ExecProcess, Step, Unrunnable};
 use serde_json::{Value, json};
 use std::io::Read;
 
@@ -190,4 +190,13 @@ fn root_names_of_unknown_calls_are_passed_over() {
     let filter = except(&["no_such_call", "mkdir"], "SCMP_ACT_ERRNO");
     let (_, output) = run(&filter, false, "busybox mkdir /tmp/x");
     assert!(output.contains("Operation not permitted"), "{output}");
+}
+
+#[test]
+fn root_the_shims_own_binary_is_not_run_where_a_filter_forbids_to_look_for_it() {
+    let looking = ["stat", "newfstatat", "statx", "access", "faccessat", "faccessat2"];
+    let filter = except(&looking, "SCMP_ACT_ERRNO");
+    let error = Place::new().fail(&["/proc/self/exe"], |spec| spec["linux"]["seccomp"] = filter);
+    let problem = Unrunnable::PermissionDenied;
+    assert_eq!(error, Error::Command { command: "/proc/self/exe".into(), problem });
 }
