@@ -30,7 +30,7 @@ async fn root_a_killed_daemon_leaves_commands_that_the_next_one_ends() {
     let scripts = [
         "echo begun; sleep 8765432; true",
         "sleep 8765432 & echo begun; sleep 8765432; true",
-        "echo begun; sleep 8765432 | yes",
+        "echo begun; sleep 8765432 | while :; do echo y; done",
     ];
     let mut clients = scripts.map(|script| crictl(&berth, &["exec", &id, "sh", "-c", script]));
     clients.iter_mut().for_each(|client| read_line(client, "begun\n"));
