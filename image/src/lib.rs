@@ -15,6 +15,7 @@ pub mod registry;
 mod store;
 #[cfg(test)]
 mod tarball;
+pub mod tree;
 mod unpack;
 
 pub use self::error::{Error, Kind};

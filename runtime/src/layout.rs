@@ -14,9 +14,11 @@
 
 use std::path::{Path, PathBuf};
 
+use berth_image::tree;
+
 use crate::{
     error::{During, Result},
-    identity, tree,
+    identity,
 };
 
 /// The directories of one daemon.

@@ -27,5 +27,4 @@ mod state;
 pub mod stats;
 pub mod streaming;
 mod table;
-mod tree;
 mod watch;

@@ -7,6 +7,7 @@ use std::sync::mpsc::{Sender, channel};
 
 use super::{entries, failed};
 use crate::error::Error;
+use crate::tree;
 
 pub(crate) struct Trash {
     directory: PathBuf,
@@ -21,7 +22,7 @@ impl Trash {
         let delete = move || {
             for path in paths {
                 // What cannot be deleted stays in the trash for the next start.
-                let _ = delete(&path);
+                let _ = tree::remove(&path);
             }
         };
         let spawned = std::thread::Builder::new().name("image-trash".to_owned()).spawn(delete);
@@ -56,11 +57,7 @@ impl Trash {
                 let _ = thread.send(doomed);
                 Ok(())
             }
-            None => delete(&doomed).map_err(failed("delete", &doomed)),
+            None => tree::remove(&doomed).map_err(failed("delete", &doomed)),
         }
     }
-}
-
-fn delete(path: &Path) -> io::Result<()> {
-    if path.symlink_metadata()?.is_dir() { std::fs::remove_dir_all(path) } else { std::fs::remove_file(path) }
 }

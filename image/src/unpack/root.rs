@@ -12,11 +12,16 @@ use std::sync::Arc;
 use rustix::fs::{self, AtFlags, FileType, Mode, OFlags, ResolveFlags, Stat};
 use rustix::io::Errno;
 
+use crate::tree;
+
 /// Overlay's mark of a directory that hides what lower layers have in it.
 pub(crate) const OPAQUE: &str = "trusted.overlay.opaque";
 
 /// As many as the kernel follows.
 const MAX_SYMLINKS: usize = 40;
+
+/// The most bytes of names of directories that an archive only implies: each entry can imply two thousand of them.
+const MAX_IMPLIED: usize = if cfg!(test) { 16 << 20 } else { 64 << 20 };
 
 /// Makes a name of the archive relative to its root: `/` and `.` vanish, `..` takes back, and one that would leave the
 /// root is refused (`None`). The root itself is empty.
@@ -58,10 +63,16 @@ impl Directory {
         fs::statat(&self.fd, name, AtFlags::SYMLINK_NOFOLLOW)
     }
 
+    /// Opens the directory `name`; a symlink is not followed.
+    fn directory(&self, name: &[u8]) -> rustix::io::Result<Directory> {
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        described(fs::openat(&self.fd, name, flags, Mode::empty())?)
+    }
+
     /// Removes `name`, a directory with all that is in it. Nothing there is no error.
     pub(crate) fn remove(&self, name: &[u8]) -> io::Result<()> {
         match fs::unlinkat(&self.fd, name, AtFlags::empty()) {
-            Err(Errno::ISDIR) => std::fs::remove_dir_all(self.path_of(name)),
+            Err(Errno::ISDIR) => tree::remove(&self.path_of(name)),
             Ok(()) | Err(Errno::NOENT) => Ok(()),
             Err(error) => Err(error.into()),
         }
@@ -83,13 +94,15 @@ pub(crate) struct Root {
     recent: Option<(Vec<u8>, Directory)>,
     /// Directories made because something in them was named, not they themselves.
     pub(crate) implied: BTreeSet<Vec<u8>>,
+    /// How long their names were, all together.
+    implied_bytes: usize,
 }
 
 impl Root {
     pub(crate) fn open(path: &Path) -> io::Result<Self> {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC | OFlags::NOFOLLOW;
         let top = fs::open(path, flags, Mode::empty())?;
-        Ok(Root { top: described(top)?, recent: None, implied: BTreeSet::new() })
+        Ok(Root { top: described(top)?, recent: None, implied: BTreeSet::new(), implied_bytes: 0 })
     }
 
     /// Opens an existing directory; symlinks on the way are followed inside the root.
@@ -99,7 +112,13 @@ impl Root {
         }
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let inside = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
-        described(fs::openat2(&self.top.fd, path, flags, Mode::empty(), inside)?)
+        loop {
+            match fs::openat2(&self.top.fd, path, flags, Mode::empty(), inside) {
+                // Something was renamed or mounted on the host while a `..` was looked up.
+                Err(Errno::AGAIN | Errno::INTR) => {}
+                opened => return described(opened?),
+            }
+        }
     }
 
     /// Opens the directory that holds `path`, making it and those above it where they lack.
@@ -109,7 +128,7 @@ impl Root {
             return Ok(directory.clone());
         }
         let directory = match self.directory(parent) {
-            Err(Errno::NOENT | Errno::NOTDIR) => self.imply(parent, 0)?,
+            Err(Errno::NOENT | Errno::NOTDIR) => self.imply(parent)?,
             found => found?,
         };
         self.recent = Some((parent.to_vec(), directory.clone()));
@@ -121,43 +140,87 @@ impl Root {
         self.recent = None;
     }
 
-    fn imply(&mut self, path: &[u8], followed: usize) -> io::Result<Directory> {
-        match self.directory(path) {
-            Err(Errno::NOENT | Errno::NOTDIR) if !path.is_empty() => {}
-            found => return Ok(found?),
+    /// Makes `path` and what lacks above it. Links may lead on from one to the next, each over a path of any length: what
+    /// has to be made before waits in a list, as there would be no end to a recursion.
+    fn imply(&mut self, path: &[u8]) -> io::Result<Directory> {
+        let (mut next, mut waiting, mut followed) = (path.to_vec(), Vec::new(), 0);
+        loop {
+            match (self.make(&next)?, followed) {
+                (Ok(made), _) => match waiting.pop() {
+                    None => return Ok(made),
+                    Some(before) => next = before,
+                },
+                (Err(_), MAX_SYMLINKS) => return Err(Errno::LOOP.into()),
+                (Err(target), _) => {
+                    followed += 1;
+                    waiting.push(std::mem::replace(&mut next, target));
+                }
+            }
         }
-        let (above, name) = split(path);
-        let parent = self.imply(above, followed)?;
+    }
+
+    /// Makes `path` and what lacks above it; or tells what has to be made before.
+    fn make(&mut self, path: &[u8]) -> io::Result<Result<Directory, Vec<u8>>> {
+        match self.directory(path) {
+            Err(Errno::NOENT | Errno::NOTDIR) => {}
+            found => return Ok(Ok(found?)),
+        }
+        let mut parent = self.top.clone();
+        let slashes = (0..path.len()).filter(|at| path[*at] == b'/');
+        for end in slashes.chain([path.len()]) {
+            match self.enter(&parent, &path[..end])? {
+                Ok(directory) => parent = directory,
+                Err(target) => return Ok(Err(target)),
+            }
+        }
+        Ok(Ok(parent))
+    }
+
+    /// Opens the last part of `path`, which is in `parent`, and makes it if it lacks; or tells what has to be made before.
+    fn enter(&mut self, parent: &Directory, path: &[u8]) -> io::Result<Result<Directory, Vec<u8>>> {
+        let name = split(path).1;
         match parent.stat(name) {
-            Err(Errno::NOENT) => self.make_implied(&parent, path)?,
+            Err(Errno::NOENT) => self.make_implied(parent, path)?,
+            Ok(stat) if is_directory(&stat) => {}
             Ok(stat) if is_whiteout(&stat) => {
                 parent.remove(name)?;
-                self.make_implied(&parent, path)?;
-                mark_opaque(&self.directory(path)?.fd)?;
+                self.make_implied(parent, path)?;
+                mark_opaque(&parent.directory(name)?.fd)?;
             }
             Ok(stat) if FileType::from_raw_mode(stat.st_mode) == FileType::Symlink => {
-                return self.imply_target(&parent, path, followed);
+                return self.follow(parent, path);
             }
             Ok(_) => return Err(Errno::NOTDIR.into()),
             Err(error) => return Err(error.into()),
         }
-        Ok(self.directory(path)?)
+        Ok(Ok(parent.directory(name)?))
+    }
+
+    /// Opens where the symlink `path` leads, or tells where that is when nothing is there (a lower layer may have it).
+    fn follow(&self, parent: &Directory, path: &[u8]) -> io::Result<Result<Directory, Vec<u8>>> {
+        let (above, name) = split(path);
+        let link = fs::readlinkat(&parent.fd, name, Vec::new())?;
+        let target = followed_from(above, link.as_bytes());
+        for place in [path, &target] {
+            match self.directory(place) {
+                Err(Errno::NOENT | Errno::NOTDIR) => {}
+                found => return Ok(Ok(found?)),
+            }
+        }
+        Ok(Err(target))
     }
 
     fn make_implied(&mut self, parent: &Directory, path: &[u8]) -> io::Result<()> {
         fs::mkdirat(&parent.fd, split(path).1, Mode::from_raw_mode(0o755))?;
         self.implied.insert(path.to_vec());
-        Ok(())
-    }
-
-    /// `path` is a symlink to what does not exist in this layer (a lower one may have it).
-    fn imply_target(&mut self, parent: &Directory, path: &[u8], followed: usize) -> io::Result<Directory> {
-        if followed == MAX_SYMLINKS {
-            return Err(Errno::LOOP.into());
+        self.implied_bytes += path.len();
+        match self.implied_bytes <= MAX_IMPLIED {
+            true => Ok(()),
+            false => {
+                let why = "the directories without an entry of their own have names of more bytes than";
+                Err(io::Error::other(format!("{why} {MAX_IMPLIED}")))
+            }
         }
-        let (above, name) = split(path);
-        let link = fs::readlinkat(&parent.fd, name, Vec::new())?;
-        self.imply(&followed_from(above, link.as_bytes()), followed + 1)
     }
 }
 

@@ -11,6 +11,7 @@ use tempfile::TempDir;
 use super::*;
 use crate::layers::Layers;
 use crate::tarball::{Tarball, header, must_be_root};
+use crate::tree::testing::on_a_small_stack;
 
 /// A layer unpacked into a directory of its own, beside a file that must stay as it is.
 struct Layer {
@@ -339,6 +340,64 @@ fn root_hard_links_through_symlinks_reach_nothing_outside() {
 #[test]
 fn root_a_chain_of_symlinks_without_end_is_an_error() {
     let error = refused(Tarball::new().symlink("a", "b").symlink("b", "a").file("a/x", b""));
+    assert!(matches!(error, Error::Entry { .. }), "{error:?}");
+}
+
+/// The kernel gives a look-up of `..` up when anything is renamed anywhere meanwhile.
+#[test]
+fn root_renames_elsewhere_on_the_host_do_no_harm() {
+    let layer = Layer::of(Tarball::new().dir("a/b/", 0o755).symlink("a/up", ".."));
+    let root = Root::open(&layer.path("")).unwrap();
+    let (one, other) = (layer.around.path().join("one"), layer.around.path().join("other"));
+    std::fs::write(&one, "").unwrap();
+    let done = std::sync::atomic::AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            while !done.load(std::sync::atomic::Ordering::Relaxed) {
+                std::fs::rename(&one, &other).unwrap();
+                std::fs::rename(&other, &one).unwrap();
+            }
+        });
+        let found: Vec<_> = (0..20_000).map(|_| root.directory(b"a/up/a/b").map(drop)).collect();
+        done.store(true, std::sync::atomic::Ordering::Relaxed);
+        assert!(found.iter().all(Result::is_ok), "{:?}", found.iter().find(|one| one.is_err()));
+    });
+}
+
+#[test]
+fn root_symlinks_to_absent_directories_take_no_stack() {
+    let target = |number: usize| format!("{number}/{}", "d/".repeat(2000));
+    let chain = |tarball: Tarball, number: usize| {
+        let next = target(number + 1);
+        tarball.pax(&[("linkpath", next.as_bytes())]).symlink(&number.to_string(), "")
+    };
+    let tarball = (0..3).fold(Tarball::new(), chain).file("0/x", b"");
+    let bytes = tarball.bytes();
+    let layer = on_a_small_stack(|| Layer::try_of(&bytes)).unwrap();
+    crate::tree::remove(&layer.path("")).unwrap();
+}
+
+#[test]
+fn root_a_directory_deeper_than_the_stack_can_be_replaced() {
+    let deep = "d/".repeat(2000);
+    let names = [("a", deep.clone()), ("b", format!("a/{deep}"))];
+    let links = names.iter().fold(Tarball::new(), |tarball, (name, target)| {
+        tarball.pax(&[("linkpath", target.as_bytes())]).symlink(name, "")
+    });
+    let path = format!("b/{deep}x");
+    let bytes = links.pax(&[("path", path.as_bytes())]).file("", b"").file("d", b"flat").bytes();
+    let layer = on_a_small_stack(|| Layer::try_of(&bytes)).unwrap();
+    assert_eq!(layer.text("d"), "flat");
+}
+
+#[test]
+fn root_names_of_directories_that_are_only_implied_are_limited_together() {
+    let long = format!("{}/", "d".repeat(255)).repeat(15);
+    let tarball = (0..600).fold(Tarball::new(), |tarball, number| {
+        let path = format!("{number}/{long}x");
+        tarball.pax(&[("path", path.as_bytes())]).file("", b"")
+    });
+    let error = refused(tarball);
     assert!(matches!(error, Error::Entry { .. }), "{error:?}");
 }
 

@@ -11,6 +11,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use berth_image::tree;
 use rustix::fs::{major, minor, stat, statvfs};
 use tokio::{
     sync::Semaphore,
@@ -22,7 +23,7 @@ use crate::{
     blocking,
     error::{During, Result},
     flights::Flights,
-    identity, tree,
+    identity,
 };
 
 /// How long a caller waits for trees to be counted.

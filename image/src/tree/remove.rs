@@ -14,7 +14,7 @@ use super::{Visit, visit};
 /// # Errors
 ///
 /// `NotFound` when it is not there.
-pub(crate) fn remove(directory: &Path) -> io::Result<()> {
+pub fn remove(directory: &Path) -> io::Result<()> {
     if !fs::symlink_metadata(directory)?.is_dir() {
         return fs::remove_file(directory);
     }

@@ -14,10 +14,11 @@ const BLOCK: u64 = 512;
 
 /// What a tree takes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Total {
-    pub(crate) bytes: u64,
+pub struct Total {
+    /// In whole blocks.
+    pub bytes: u64,
     /// Files, directories, links and the like, the topmost directory too.
-    pub(crate) inodes: u64,
+    pub inodes: u64,
 }
 
 /// Counts everything from `directory` down that is on its file system.
@@ -25,7 +26,7 @@ pub(crate) struct Total {
 /// # Errors
 ///
 /// When the directory, or one on the way, was moved or removed meanwhile.
-pub(crate) fn count(directory: &Path) -> io::Result<Total> {
+pub fn count(directory: &Path) -> io::Result<Total> {
     let top = statat(CWD, directory, AtFlags::SYMLINK_NOFOLLOW)?;
     let mut tally = Tally { device: top.st_dev, linked: HashSet::new(), total: Total::default() };
     tally.count(&top);

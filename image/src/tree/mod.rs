@@ -1,6 +1,6 @@
-//! Going through a directory tree that a container has written, and which may be made to do harm.
+//! Going through a directory tree that a container or an image has filled, and which may be made to do harm.
 //!
-//! However deep it is, it takes one descriptor and no stack: a recursion would take both, and a container that nests
+//! However deep it is, it takes one descriptor and no stack: a recursion would take both, and whoever nests
 //! directories would end the daemon. No link is followed. The way back up is `..`, taken only when it leads where the way
 //! down began, since the tree may change meanwhile.
 
@@ -21,8 +21,8 @@ use rustix::{
     path::Arg,
 };
 
-pub(crate) use count::count;
-pub(crate) use remove::remove;
+pub use count::{Total, count};
+pub use remove::remove;
 
 /// For the entries of a directory; how many come with one call depends on it.
 const BUFFER: usize = 32 << 10;
@@ -135,7 +135,7 @@ pub(crate) mod testing {
 
     pub(crate) fn on_a_small_stack<T: Send>(work: impl FnOnce() -> T + Send) -> T {
         std::thread::scope(|scope| {
-            let thread = std::thread::Builder::new().stack_size(64 << 10).spawn_scoped(scope, work);
+            let thread = std::thread::Builder::new().stack_size(256 << 10).spawn_scoped(scope, work);
             thread.unwrap().join().unwrap()
         })
     }
