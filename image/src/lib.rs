@@ -18,6 +18,12 @@ mod tarball;
 pub mod tree;
 mod unpack;
 
+/// Entry points for tests/fuzz: each takes any bytes, and panics when something does not hold that must.
+#[cfg(feature = "fuzz")]
+pub mod fuzz {
+    pub use crate::{manifest::fuzz::manifest, registry::hosts::fuzz::hosts_toml, unpack::fuzz::tar_layer};
+}
+
 pub use self::error::{Error, Kind};
 pub use self::image::{Image, ImageConfig};
 pub use self::images::{Config, Images};

@@ -8,6 +8,9 @@ use crate::digest::{Digest, Hasher};
 use crate::image::ImageConfig;
 use crate::platform::Platform;
 
+#[cfg(feature = "fuzz")]
+pub(crate) mod fuzz;
+
 /// The most layers one image may have: overlay takes no more than 500 lower directories.
 const MAX_LAYERS: usize = 500;
 

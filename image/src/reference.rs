@@ -66,16 +66,15 @@ impl Reference {
         &self.name
     }
 
-    /// The reference as short as `docker` prints it: without `docker.io/` and `library/`.
+    /// The reference as short as `docker` prints it: without `docker.io/` and `library/`, unless it would be read as
+    /// something else then.
     pub fn familiar(&self) -> String {
         let full = self.to_string();
-        let Some(short) = full.strip_prefix("docker.io/") else { return full };
-        match short.strip_prefix("library/") {
-            Some(official) if !self.repository()[OFFICIAL_NAMESPACE.len() + 1..].contains('/') => {
-                official.to_owned()
-            }
-            _ => short.to_owned(),
-        }
+        let short = full.strip_prefix("docker.io/");
+        let shorter = short.and_then(|short| short.strip_prefix("library/"));
+        let means_this = |text: &&str| text.parse().as_ref() == Ok(self);
+        let familiar = shorter.into_iter().chain(short).find(means_this).map(str::to_owned);
+        familiar.unwrap_or(full)
     }
 
     /// The same name with this tag and no digest (an entry of CRI's `repo_tags`).

@@ -28,3 +28,14 @@ pub mod stats;
 pub mod streaming;
 mod table;
 mod watch;
+
+/// Entry points for tests/fuzz: each takes any bytes, and panics when something does not hold that must.
+#[cfg(feature = "fuzz")]
+pub mod fuzz {
+    pub use crate::{
+        cri::fuzz::{Daemon, container_spec},
+        network::cni::fuzz::cni_result,
+        spec::seccomp::fuzz::seccomp,
+        streaming::{spdy::fuzz::spdy, websocket::fuzz::websocket},
+    };
+}

@@ -29,3 +29,9 @@ pub mod process;
 mod record;
 pub mod shim_log;
 pub mod stdio;
+
+/// Entry points for tests/fuzz: each takes anything, and panics when something does not hold that must.
+#[cfg(feature = "fuzz")]
+pub mod fuzz {
+    pub use crate::seccomp::program::fuzz::seccomp;
+}

@@ -87,6 +87,20 @@ fn the_familiar_form_leaves_out_what_users_do() {
 }
 
 #[test]
+fn the_familiar_form_leaves_out_nothing_that_tells_it_from_something_else() {
+    let like_an_id = format!("docker.io/library/{}", "ab".repeat(32));
+    for (text, familiar) in [
+        ("docker.io/quay.io/app:1", "docker.io/quay.io/app:1"),
+        ("docker.io/library/quay.io/app:1", "library/quay.io/app:1"),
+        ("docker.io/localhost/app:1", "docker.io/localhost/app:1"),
+        (like_an_id.as_str(), &format!("library/{}:latest", "ab".repeat(32))),
+    ] {
+        assert_eq!(parse(text).familiar(), familiar);
+        assert_eq!(parse(familiar), parse(text));
+    }
+}
+
+#[test]
 fn what_is_no_reference_is_refused() {
     let long = "a".repeat(256);
     let long_tag = format!("busybox:{}", "t".repeat(129));

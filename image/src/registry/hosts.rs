@@ -14,6 +14,9 @@ use url::{Host, Url};
 use super::error::Error;
 use super::hosts_toml::{Capability, HostsToml, Settings};
 
+#[cfg(feature = "fuzz")]
+pub(crate) mod fuzz;
+
 /// Where Docker Hub's registry really is.
 const DOCKER_HUB: &str = "registry-1.docker.io";
 

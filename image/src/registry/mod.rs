@@ -22,7 +22,7 @@ mod blob;
 mod challenge;
 mod client;
 mod error;
-mod hosts;
+pub(crate) mod hosts;
 mod hosts_toml;
 mod route;
 #[cfg(test)]

@@ -3,6 +3,8 @@
 
 mod archive;
 mod complete;
+#[cfg(feature = "fuzz")]
+pub(crate) mod fuzz;
 mod pax;
 mod relocate;
 pub(crate) mod root;

@@ -164,7 +164,7 @@ impl Container {
 /// Every container of this daemon, and what can be done to them. Clones share them.
 #[derive(Clone, Debug)]
 pub struct Containers {
-    shared: Arc<Shared>,
+    pub(crate) shared: Arc<Shared>,
 }
 
 impl Containers {

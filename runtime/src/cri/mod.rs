@@ -7,6 +7,8 @@ mod checkpoint;
 mod chunks;
 mod events;
 mod filter;
+#[cfg(feature = "fuzz")]
+pub(crate) mod fuzz;
 mod image_service;
 mod info;
 mod list;
@@ -14,7 +16,8 @@ mod metrics;
 mod reply;
 mod request;
 mod runtime_service;
-#[cfg(test)]
+#[cfg(any(test, feature = "fuzz"))]
+#[cfg_attr(not(test), allow(dead_code))]
 pub(crate) mod samples;
 mod settings;
 mod stats;

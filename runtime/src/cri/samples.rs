@@ -1,6 +1,8 @@
 //! What tests start from.
 #![allow(clippy::unwrap_used)]
 
+use std::path::Path;
+
 use berth_image::Images;
 use tempfile::TempDir;
 
@@ -37,7 +39,7 @@ async fn open() -> (Runtime, Config, TempDir) {
     let mut config = Config { root: at("root"), state: at("state"), ..Config::default() };
     config.network.netns_dir = at("netns");
     config.network.cni.conf_dir = at("net.d");
-    let images = Images::open(berth_image::Config::new(config.image_root())).await.unwrap();
+    let images = Images::open(images_in(&config, &at("certs.d"))).await.unwrap();
     let network = Network::open(config.network.clone(), &config.root).await.unwrap();
     let options = Options {
         root: config.root.clone(),
@@ -54,6 +56,16 @@ async fn open() -> (Runtime, Config, TempDir) {
     };
     let runtime = Runtime::open(options, images, network).await.unwrap();
     (runtime, config, directory)
+}
+
+/// Every registry is one that does not answer.
+fn images_in(config: &Config, hosts: &Path) -> berth_image::Config {
+    std::fs::create_dir_all(hosts.join("_default")).unwrap();
+    std::fs::write(hosts.join("_default/hosts.toml"), "server = 'http://127.0.0.1:1'").unwrap();
+    let mut images = berth_image::Config::new(config.image_root());
+    images.registry.hosts_dirs = vec![hosts.to_owned()];
+    images.registry.retry.limit = 0;
+    images
 }
 
 pub(crate) fn pod(id: &str, state: PodState) -> Pod {

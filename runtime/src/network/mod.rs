@@ -13,7 +13,7 @@
 mod bandwidth;
 mod bridge;
 mod cidr;
-mod cni;
+pub(crate) mod cni;
 mod config;
 mod error;
 mod netns;

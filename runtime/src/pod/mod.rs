@@ -115,7 +115,7 @@ impl Pod {
 /// Every pod of this daemon, and what can be done to them. Clones share them.
 #[derive(Clone, Debug)]
 pub struct Pods {
-    shared: Arc<Shared>,
+    pub(crate) shared: Arc<Shared>,
 }
 
 impl Pods {

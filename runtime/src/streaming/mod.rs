@@ -24,12 +24,12 @@ mod protocol;
 mod resize;
 mod server;
 mod session;
-mod spdy;
+pub(crate) mod spdy;
 #[cfg(test)]
 mod testing;
 mod tls;
 mod token;
-mod websocket;
+pub(crate) mod websocket;
 
 pub use server::Server;
 pub use token::Tokens;

@@ -10,7 +10,7 @@
 mod architecture;
 mod cache;
 mod profile;
-mod program;
+pub(crate) mod program;
 
 use crate::sys::seccomp::{self as kernel, Instruction};
 use cache::Cache;

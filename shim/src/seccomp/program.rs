@@ -297,5 +297,9 @@ fn jump(operation: u16, value: u32, if_true: u8, if_false: u8) -> Instruction {
     Instruction { operation, if_true, if_false, value }
 }
 
+#[cfg(feature = "fuzz")]
+pub(crate) mod fuzz;
+#[cfg(any(test, feature = "fuzz"))]
+mod reference;
 #[cfg(test)]
 mod tests;

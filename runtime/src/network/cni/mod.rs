@@ -3,6 +3,8 @@
 mod cache;
 mod chain;
 mod conf;
+#[cfg(feature = "fuzz")]
+pub(crate) mod fuzz;
 mod plugin;
 mod ranges;
 mod request;

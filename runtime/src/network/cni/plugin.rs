@@ -39,10 +39,10 @@ pub(super) struct Call<'a> {
 }
 
 /// What a plugin left when it ended.
-struct Ended {
-    status: ExitStatus,
-    stdout: Vec<u8>,
-    stderr: String,
+pub(super) struct Ended {
+    pub(super) status: ExitStatus,
+    pub(super) stdout: Vec<u8>,
+    pub(super) stderr: String,
 }
 
 /// CNI's error object.
@@ -155,7 +155,8 @@ fn kill(group: Option<u32>) {
 }
 
 impl Ended {
-    fn failure(&self) -> PluginFailure {
+    /// Why it did not do what it was asked to.
+    pub(super) fn failure(&self) -> PluginFailure {
         let stderr = self.stderr.clone();
         match serde_json::from_slice::<Reported>(&self.stdout) {
             Ok(Reported { code, msg: message, details }) => {

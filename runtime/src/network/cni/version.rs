@@ -18,7 +18,8 @@ pub(super) enum Version {
 }
 
 impl Version {
-    const ALL: [Version; 5] =
+    /// From the oldest to the newest.
+    pub(super) const ALL: [Version; 5] =
         [Version::V0_3_0, Version::V0_3_1, Version::V0_4_0, Version::V1_0_0, Version::V1_1_0];
 
     /// The version written as `text`, if it is one we speak.

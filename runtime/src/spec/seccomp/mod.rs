@@ -2,6 +2,8 @@
 
 mod default;
 mod file;
+#[cfg(feature = "fuzz")]
+pub(crate) mod fuzz;
 mod read;
 
 use oci_spec::runtime::{

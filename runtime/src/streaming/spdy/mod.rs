@@ -10,6 +10,8 @@ mod collect;
 mod connection;
 mod dictionary;
 pub(super) mod frame;
+#[cfg(feature = "fuzz")]
+pub(crate) mod fuzz;
 mod headers;
 #[cfg(test)]
 mod tests;

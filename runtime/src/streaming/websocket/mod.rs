@@ -1,6 +1,8 @@
 //! WebSocket: the streams of a command as channels of one connection, or SPDY's frames as one stream of bytes in it.
 
 mod channel;
+#[cfg(feature = "fuzz")]
+pub(crate) mod fuzz;
 #[cfg(test)]
 mod tests;
 mod tunnel;

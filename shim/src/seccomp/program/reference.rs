@@ -1,0 +1,89 @@
+//! How tests and the fuzz target know what a program does, and what it should do.
+#![allow(clippy::panic)]
+
+use super::*;
+use Comparison::*;
+
+/// What the kernel shows a filter of a system call, `struct seccomp_data`.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Call {
+    pub(super) token: u32,
+    pub(super) number: u32,
+    pub(super) arguments: [u64; 6],
+}
+
+impl Call {
+    fn word(&self, place: u32) -> u32 {
+        match place {
+            NUMBER => self.number,
+            ARCHITECTURE => self.token,
+            place => {
+                let argument = self.arguments[(place - ARGUMENTS) as usize / 8];
+                (if place.is_multiple_of(8) { argument } else { argument >> 32 }) as u32
+            }
+        }
+    }
+}
+
+/// The answer of the program. Panics where the kernel would not take it.
+pub(super) fn run(program: &[Instruction], call: &Call) -> Action {
+    let (mut at, mut register) = (0, 0);
+    loop {
+        let Instruction { operation, if_true, if_false, value } = program[at];
+        at += 1;
+        let mut branch = |holds: bool| at += usize::from(if holds { if_true } else { if_false });
+        match operation {
+            LOAD => register = call.word(value),
+            AND => register &= value,
+            JUMP => at += value as usize,
+            IF_EQUAL => branch(register == value),
+            IF_GREATER => branch(register > value),
+            IF_NOT_LESS => branch(register >= value),
+            RETURN => return Action(value),
+            other => panic!("operation {other:#x}"),
+        }
+    }
+}
+
+/// Whether an argument is as it must be.
+pub(super) fn holds(condition: &Condition, argument: u64, wide: bool) -> bool {
+    let cut = |number: u64| if wide { number } else { number & u64::from(u32::MAX) };
+    let (argument, value) = (cut(argument), cut(condition.value));
+    match condition.comparison {
+        Equal => argument == value,
+        NotEqual => argument != value,
+        Less => argument < value,
+        LessOrEqual => argument <= value,
+        Greater => argument > value,
+        GreaterOrEqual => argument >= value,
+        MaskedEqual(mask) => argument & cut(mask) == value,
+    }
+}
+
+/// The profile's answer to a call that it is not too old to know, without any of the program's shortcuts.
+pub(super) fn expected(
+    profile: &Profile,
+    architecture: Architecture,
+    name: &str,
+    arguments: &[u64; 6],
+) -> Action {
+    let fits = |rule: &&Rule| {
+        let holds = |c: &Condition| holds(c, arguments[c.argument as usize], architecture.is_wide());
+        rule.conditions.iter().any(|set| set.iter().all(holds))
+    };
+    let own = always(profile, name).or_else(|| about(profile, name).find(fits));
+    let meant =
+        architecture.behind(name).iter().find(|(number, _)| u64::from(*number) == arguments[0] & 0xffff);
+    let rule = own.or_else(|| always(profile, meant?.1));
+    rule.map_or(profile.default, |rule| rule.action)
+}
+
+/// The rules for a call that say something else than the default.
+fn about<'a>(profile: &'a Profile, name: &str) -> impl Iterator<Item = &'a Rule> {
+    let differs = |rule: &&Rule| rule.action != profile.default;
+    profile.rules.iter().filter(differs).filter(move |rule| rule.names.iter().any(|n| n == name))
+}
+
+fn always<'a>(profile: &'a Profile, name: &str) -> Option<&'a Rule> {
+    about(profile, name).find(|rule| rule.conditions.is_empty())
+}

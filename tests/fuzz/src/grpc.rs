@@ -1,0 +1,49 @@
+//! The gRPC surface: every method of both services, with any bytes as its message.
+
+use berthd::fuzz::{Daemon, container_spec};
+use prost::Message;
+use prost_types::FileDescriptorSet;
+use tokio::runtime::{Builder, Runtime};
+
+thread_local! {
+    static WORLD: World = World::open();
+}
+
+struct World {
+    tokio: Runtime,
+    daemon: Daemon,
+    methods: Vec<String>,
+}
+
+impl World {
+    fn open() -> Self {
+        let tokio = Builder::new_current_thread().enable_all().build().unwrap();
+        let daemon = tokio.block_on(Daemon::open());
+        Self { tokio, daemon, methods: methods() }
+    }
+}
+
+/// Takes the first byte for the method, by its place in the contract, and the rest for the message. A container that can
+/// be asked for is one that the shim can read.
+pub fn grpc(data: &[u8]) {
+    let Some((&method, message)) = data.split_first() else { return };
+    WORLD.with(|world| {
+        let path = &world.methods[usize::from(method) % world.methods.len()];
+        world.tokio.block_on(world.daemon.call(path, message));
+        let spec = path.ends_with("/CreateContainer").then(|| container_spec(message)).flatten();
+        if let Some(spec) = spec {
+            serde_json::from_slice::<berth_shim::spec::Spec>(&spec).unwrap();
+        }
+    });
+}
+
+/// Paths of all methods, in the order of the contract.
+pub fn methods() -> Vec<String> {
+    let contract = FileDescriptorSet::decode(berth_cri::DESCRIPTORS).unwrap();
+    let services = contract.file.iter().flat_map(|file| file.service.iter().map(move |one| (file, one)));
+    let methods =
+        services.flat_map(|(file, service)| service.method.iter().map(move |one| (file, service, one)));
+    methods
+        .map(|(file, service, method)| format!("/{}.{}/{}", file.package(), service.name(), method.name()))
+        .collect()
+}
