@@ -68,17 +68,22 @@ pub(crate) fn detect() {
 impl Cgroup {
     /// Makes the group (and its parents) and sets the limits. On failure it is removed again.
     pub fn create(path: &str, resources: &Resources) -> Result<Self, Error> {
-        let group = Self::open(path);
-        if !group.path.components().all(|part| matches!(part, Component::Normal(_)))
-            || group.path.as_os_str().is_empty()
-        {
-            let source = ErrorKind::InvalidInput.into();
-            return Err(Error { action: "use as cgroupsPath".into(), path: path.into(), source });
-        }
+        let group = Self::to_be_made(path)?;
         group.make().and_then(|()| group.apply(resources, &mut Writes::for_good())).inspect_err(|_| {
             let _ = group.remove();
         })?;
         Ok(group)
+    }
+
+    /// Names a group that may be made: nothing is touched.
+    pub(crate) fn to_be_made(path: &str) -> Result<Self, Error> {
+        let group = Self::open(path);
+        let mut parts = group.path.components();
+        if parts.all(|part| matches!(part, Component::Normal(_))) && !group.path.as_os_str().is_empty() {
+            return Ok(group);
+        }
+        let source = ErrorKind::InvalidInput.into();
+        Err(Error { action: "use as cgroupsPath".into(), path: path.into(), source })
     }
 
     /// Names a group that exists, or may exist: nothing is touched.

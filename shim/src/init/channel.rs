@@ -25,12 +25,12 @@ const MAX_DESCRIPTORS: usize = 6;
 /// What the processes on the way to execve tell the shim.
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) enum Report {
-    /// The stage has made the process of this host pid, in this cgroup, and is done.
+    /// The stage is going to make this cgroup.
+    Group(String),
+    /// The stage has made the process of this host pid, and is done.
     Spawned {
         /// Host pid.
         pid: u32,
-        /// Empty for an exec.
-        cgroup: String,
         /// What is left to be run when the stage is gone.
         later: LaterHooks,
     },
@@ -135,6 +135,14 @@ impl Reports {
             .async_io(Interest::READABLE, |socket| Ok(receive(socket.as_fd())?))
             .await
             .at(Step::Process, || "receive a report".into())
+    }
+
+    /// A report that is there already.
+    pub(super) fn there(&self) -> Result<Option<(Report, Vec<OwnedFd>)>, Error> {
+        match receive(self.0.get_ref().as_fd()) {
+            Err(Errno::AGAIN) => Ok(None),
+            other => other.at(Step::Process, || "receive a report".into()),
+        }
     }
 
     /// Lets the process at the gate go on.

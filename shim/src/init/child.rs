@@ -33,6 +33,15 @@ impl Child {
         self.pidfd.take()
     }
 
+    /// Waits until it has ended, and leaves it to be reaped.
+    pub(super) async fn ended(&self) {
+        let watched = self.pidfd.as_ref().map(|pidfd| pidfd.try_clone().and_then(sys::watched));
+        match watched {
+            Some(Ok(pidfd)) => drop(pidfd.readable().await),
+            _ => std::future::pending().await,
+        }
+    }
+
     /// Waits until it has ended by itself.
     pub(super) async fn reaped(mut self) {
         if let Some(pidfd) = self.pidfd.take() {

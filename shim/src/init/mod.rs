@@ -53,10 +53,16 @@ pub use options::mount_options;
 pub use pod::{DEFAULT_SHM, PodNamespaces, PodOptions};
 
 use crate::cgroup::{self, Cgroup};
+use crate::process::DEATH_PATIENCE;
 use channel::{Report, Reports};
 use child::Child;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
+use std::time::Duration;
+use tokio::time::{Instant, sleep};
+
+/// How often a group is looked at that somebody has to leave.
+const LOOK: Duration = Duration::from_millis(5);
 
 /// A mount of the root filesystem, as containerd's Mount message has it.
 #[derive(Debug, Clone, Default)]
@@ -123,10 +129,10 @@ pub async fn create(request: CreateRequest<'_>) -> Result<Created, Error> {
     drop((theirs, request));
     let reports = Reports::new(ours)?;
     let mut arrival = Arrival::default();
-    let result = arrival.wait(&reports, Until::Ready).await;
+    let result = arrival.wait(&reports, &stage, Until::Ready).await;
     stage.reaped().await;
     if let Err(error) = result {
-        arrival.undo().await;
+        arrival.undo(&error).await;
         if arrival.later.poststop {
             // What failed first is what is told.
             let _ = run_hooks(&id, &bundle, Moment::Poststop).await;
@@ -224,10 +230,10 @@ pub async fn exec(request: ExecRequest<'_>) -> Result<Execed, Error> {
     drop((theirs, request));
     let reports = Reports::new(ours)?;
     let mut arrival = Arrival::default();
-    let result = arrival.wait(&reports, Until::Executed).await;
+    let result = arrival.wait(&reports, &stage, Until::Executed).await;
     stage.reaped().await;
     if let Err(error) = result {
-        arrival.undo().await;
+        arrival.undo(&error).await;
         return Err(error);
     }
     let (pid, pidfd) = arrival.hand_over()?;
@@ -254,21 +260,38 @@ struct Arrival {
 
 impl Arrival {
     /// Follows the reports. The stage and the process it makes report in any order; after a failure both end, so that
-    /// listening to the end tells all there is.
-    async fn wait(&mut self, reports: &Reports, until: Until) -> Result<(), Error> {
+    /// listening to the end tells all there is. But where the stage was killed before it could tell of the process, that one waits
+    /// for ever.
+    async fn wait(&mut self, reports: &Reports, stage: &Child, until: Until) -> Result<(), Error> {
+        let (stage_ended, mut stage_lives) = (stage.ended(), true);
+        tokio::pin!(stage_ended);
         while !(until == Until::Ready && self.ready && self.child.is_some()) {
-            match reports.next().await? {
-                Some((report, attached)) => self.hear(report, attached)?,
-                None => return self.at_end(),
+            tokio::select! {
+                report = reports.next() => match report? {
+                    Some((report, attached)) => self.hear(report, attached)?,
+                    None => return self.at_end(),
+                },
+                () = &mut stage_ended, if stage_lives => {
+                    stage_lives = false;
+                    self.hear_rest(reports)?;
+                }
             }
         }
         Ok(())
     }
 
+    /// All that the stage has said is there, now that it has ended.
+    fn hear_rest(&mut self, reports: &Reports) -> Result<(), Error> {
+        while let Some((report, attached)) = reports.there()? {
+            self.hear(report, attached)?;
+        }
+        if self.child.is_some() { Ok(()) } else { self.at_end() }
+    }
+
     fn hear(&mut self, report: Report, attached: Vec<OwnedFd>) -> Result<(), Error> {
         match report {
-            Report::Spawned { pid, cgroup, later } => {
-                self.cgroup = cgroup;
+            Report::Group(path) => self.cgroup = path,
+            Report::Spawned { pid, later } => {
                 self.later = later;
                 self.child = Some(Child::adopt(pid)?);
             }
@@ -289,12 +312,24 @@ impl Arrival {
         }
     }
 
-    async fn undo(&mut self) {
+    async fn undo(&mut self, why: &Error) {
         if let Some(child) = self.child.take() {
             child.kill().await;
         }
-        if !self.cgroup.is_empty() {
-            let _ = Cgroup::open(&self.cgroup).remove();
+        if self.cgroup.is_empty() {
+            return;
+        }
+        let (group, died) = (Cgroup::open(&self.cgroup), matches!(why, Error::Died { .. }));
+        let deadline = Instant::now() + DEATH_PATIENCE;
+        loop {
+            if died {
+                // There may be one in it that nobody has told of.
+                let _ = group.kill();
+            }
+            if group.remove().is_ok() || !died || Instant::now() > deadline {
+                return;
+            }
+            sleep(LOOK).await;
         }
     }
 

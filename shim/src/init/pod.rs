@@ -124,6 +124,7 @@ impl PodNamespaces {
                     self.init = Some(PodInit { pid, pidfd: pidfd_of(pid)? })
                 }
                 Some((Report::Failed(error), _)) => failure = Some(error),
+                Some((Report::Group(_), _)) => {}
                 Some((Report::Ready { attached }, descriptors)) => {
                     ready = true;
                     attached.into_iter().zip(descriptors).for_each(|(what, fd)| self.take(what, fd, options));
@@ -333,11 +334,7 @@ impl Maker<'_> {
             sys::sleep_for_ever()
         })
         .at(Step::Pod, || "make the first process".into())?;
-        channel::send(
-            self.socket,
-            &Report::Spawned { pid, cgroup: String::new(), later: LaterHooks::default() },
-            &[],
-        );
+        channel::send(self.socket, &Report::Spawned { pid, later: LaterHooks::default() }, &[]);
         Ok(())
     }
 }

@@ -74,6 +74,8 @@ fn stage_create(request: &CreateRequest<'_>, socket: BorrowedFd<'_>) -> Result<(
     let users = namespaces.user.as_ref().map(|user| &user.mappings);
     let process = Process::prepare(&spec.process, request.terminal, &request.stdio, users)?
         .filtered(spec.linux.seccomp.as_deref())?;
+    Cgroup::to_be_made(&spec.linux.cgroups_path)?;
+    channel::send(socket, &Report::Group(spec.linux.cgroups_path.clone()), &[]);
     let cgroup = Cgroup::create(&spec.linux.cgroups_path, &spec.linux.resources)?;
     let container = Container { request, spec: &spec, namespaces: &namespaces };
     container.spawn(process, &cgroup, socket).inspect_err(|_| {
@@ -108,8 +110,7 @@ impl Container<'_> {
         let first_process = || self.become_container(process, brought, &door, socket);
         let pid = sys::clone_sibling(self.namespaces.new, door.directory(), first_process)
             .at(Step::Process, || "make the container's first process".into())?;
-        let (cgroup, later) = (self.spec.linux.cgroups_path.clone(), self.subject().later());
-        channel::send(socket, &Report::Spawned { pid, cgroup, later }, &[]);
+        channel::send(socket, &Report::Spawned { pid, later: self.subject().later() }, &[]);
         if let Some(runner) = runner {
             runner.finish(pid);
         }
@@ -247,7 +248,7 @@ fn stage_exec(request: &ExecRequest<'_>, socket: BorrowedFd<'_>) -> Result<(), E
     place.enter()?;
     let pid =
         make_exec(&mut process, &place, &door, socket).at(Step::Process, || "make the process".into())?;
-    channel::send(socket, &Report::Spawned { pid, cgroup: String::new(), later: LaterHooks::default() }, &[]);
+    channel::send(socket, &Report::Spawned { pid, later: LaterHooks::default() }, &[]);
     Ok(())
 }
 

@@ -2,8 +2,10 @@
 
 use crate::fixture::*;
 use containerd_shim_protos::sandbox_api::*;
+use rustix::process::{Pid, Signal, kill_process};
 use serde_json::json;
 use std::fs;
+use std::time::Duration;
 use ttrpc::Code;
 
 #[tokio::test]
@@ -112,4 +114,27 @@ async fn root_asking_for_a_pod_again_does_not_change_what_is_undone_after_a_deat
     shim.murder().await;
     shim.clean_up(&shim.id);
     assert!(!shim.netns().exists() && shim.cgroups().is_empty());
+}
+
+/// Whatever has killed it: the OOM killer, or somebody who knows what he does.
+#[tokio::test]
+async fn root_a_stage_that_is_killed_at_any_moment_leaves_neither_a_group_nor_a_call_without_an_answer() {
+    let mut shim = Shim::start().await;
+    let bundle = shim.bundle("c", "true", |_| {});
+    for round in 0..100u64 {
+        let killing = async {
+            until(|| !shim.children().is_empty()).await;
+            tokio::time::sleep(Duration::from_micros(round * 50)).await;
+            let stage = shim.children().first().and_then(|pid| Pid::from_raw(*pid as i32));
+            stage.map(|stage| kill_process(stage, Signal::KILL));
+        };
+        let creating = tokio::time::timeout(Duration::from_secs(20), shim.create_in("c", &bundle, |_| {}));
+        let (created, ()) = tokio::join!(creating, killing);
+        if created.expect("no answer").is_ok() {
+            shim.delete("c").await.unwrap();
+        }
+        assert!(shim.cgroups().iter().all(|group| !group.join("c").exists()), "round {round}");
+        until(|| shim.children().is_empty()).await;
+    }
+    shim.shutdown().await;
 }
