@@ -21,7 +21,7 @@ use futures::future::join_all;
 use tokio::time::timeout;
 
 use crate::{
-    container::{Container, ContainerState, KILL_TIMEOUT, container_of, end_forsaken, remove_traces},
+    container::{Container, ContainerState, container_of, end_forsaken, remove_traces},
     error::{Error, Kind, Result},
     layout::remove_directory,
     pod::{self, Pod, PodState},
@@ -160,13 +160,7 @@ fn report(recorded: Result<Arc<Container>>) {
 
 /// A container that was being created when the daemon was killed: nobody was told of it.
 async fn forget(shim: &Shim, id: &str) {
-    let forgotten = async {
-        shim.kill(id).await?;
-        let late = |_| Error::new(Kind::DeadlineExceeded, "it was killed 10 s ago and has not ended");
-        timeout(KILL_TIMEOUT, shim.wait(id)).await.map_err(late)??;
-        shim.delete(id).await
-    };
-    if let Err(error) = forgotten.await {
+    if let Err(error) = shim.discard(id).await {
         tracing::warn!(container = id, %error, "could not remove a container that was never recorded");
     }
 }

@@ -20,7 +20,6 @@ use tokio_util::sync::CancellationToken;
 use super::{
     Container,
     fifos::{self, Fifos, both_ends, name_of, reader, writer},
-    life::KILL_TIMEOUT,
     must_run,
     session::{Control, Process, Session, Wanted},
 };
@@ -29,7 +28,7 @@ use crate::{
     flights::to_its_end,
     identity,
     runtime::{Shared, names_in},
-    shim::{Exec, ExecEnd, ExecOutput, ExecTask, Shim},
+    shim::{Exec, ExecEnd, ExecOutput, ExecTask, KILL_TIMEOUT, Shim},
     table::Entry,
     watch,
 };

@@ -14,14 +14,12 @@ use crate::{
     nri::events,
     progress,
     runtime::Shared,
-    shim::{self, Shim},
+    shim::{self, KILL_TIMEOUT, Shim},
     spec,
     table::Entry,
     watch,
 };
 
-/// How long a killed process may take to be gone; one that waits for a dead file system takes for ever.
-pub(crate) const KILL_TIMEOUT: Duration = Duration::from_secs(10);
 /// What a container that could not be started is said to have exited with, as by its peers.
 const START_ERROR_CODE: i32 = 128;
 
@@ -47,13 +45,14 @@ pub(super) async fn start(shared: &Arc<Shared>, entry: Arc<Entry<Container>>) ->
                 events::container_started(&shared, &started).await;
                 Ok(())
             }
-            Err(error) => Err(could_not_start(&shared, &entry, error).await),
+            Err(error) => Err(refuse_start(&shared, &entry, &shim, error).await),
         }
     })
     .await
 }
 
-/// A container that a plugin kept from being started has ended.
+/// A container that a plugin kept from being started has ended, and so has one whose start failed: a shim that was too
+/// slow to answer may start it yet.
 async fn refuse_start(shared: &Shared, entry: &Entry<Container>, shim: &Shim, refused: Error) -> Error {
     events::container_ends(shared, &entry.get().id);
     let refused = could_not_start(shared, entry, refused).await;
@@ -154,7 +153,11 @@ pub(crate) async fn remove_entry(shared: &Arc<Shared>, entry: &Arc<Entry<Contain
 /// The shim's part of a removal. A shim that is gone took its part with it.
 async fn delete_task(shared: &Shared, container: &Container) -> Result<()> {
     let deleted = match shared.shim_of(&container.pod_id).await {
-        Ok(shim) => shim.delete(&container.id).await,
+        Ok(shim) => match shim.delete(&container.id).await {
+            // It has ended by our record and not by the shim's: its start was answered too late.
+            Err(error) if error.kind() == Kind::FailedPrecondition => shim.discard(&container.id).await,
+            deleted => deleted,
+        },
         Err(error) if error.kind() == Kind::Unavailable => {
             shim::cleanup_after(&shared.launcher, &container.id, &shared.layout.bundle(&container.id)).await
         }
@@ -228,3 +231,6 @@ pub(crate) async fn set_limits(
     })
     .await
 }
+
+#[cfg(test)]
+mod tests;

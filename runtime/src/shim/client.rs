@@ -7,7 +7,7 @@ use containerd_shim_protos::{
     api, sandbox_api, sandbox_async::SandboxClient, shim_async::TaskClient, types::mount::Mount,
 };
 use protobuf::{Message, well_known_types::any::Any};
-use tokio::net::UnixStream;
+use tokio::{net::UnixStream, time::timeout};
 use ttrpc::{Code, asynchronous::Client, context, context::Context};
 
 use crate::{
@@ -19,6 +19,8 @@ use crate::{
 pub(super) const QUICK: Duration = Duration::from_secs(10);
 /// For calls that touch file systems which may be slow or dead.
 pub(super) const SLOW: Duration = Duration::from_secs(120);
+/// How long a killed process may take to be gone; one that waits for a dead file system takes for ever.
+pub(crate) const KILL_TIMEOUT: Duration = Duration::from_secs(10);
 pub(super) const SIGKILL: u32 = 9;
 const MAX_EXEC_OUTPUT: usize = 16 << 20;
 
@@ -251,6 +253,19 @@ impl Shim {
         let request = api::DeleteRequest { id: id.into(), ..Default::default() };
         let deleted = self.task.delete(within(SLOW), &request).await;
         deleted.map(drop).map_err(during("delete container", id))
+    }
+
+    /// Ends a container that is not supposed to be there, and forgets it.
+    ///
+    /// # Errors
+    ///
+    /// `DeadlineExceeded` when it has not ended 10 s after it was killed.
+    pub async fn discard(&self, id: &str) -> Result<()> {
+        self.kill(id).await?;
+        let late =
+            |_| Error::new(Kind::DeadlineExceeded, format!("container {id} was killed and has not ended"));
+        timeout(KILL_TIMEOUT, self.wait(id)).await.map_err(late)??;
+        self.delete(id).await
     }
 
     /// Changes a running container's limits; `resources` is the OCI runtime spec's LinuxResources in JSON.

@@ -6,9 +6,12 @@
 mod client;
 mod exec;
 mod launch;
+#[cfg(test)]
+pub(crate) mod testing;
 
 use serde::{Deserialize, Serialize};
 
+pub(crate) use client::KILL_TIMEOUT;
 pub use client::{
     ContainerTask, ExecEnd, ExecOutput, Exit, RootfsOverlay, SandboxRequest, Shim, Task, TaskState,
 };

@@ -1,22 +1,21 @@
 #![allow(clippy::unwrap_used)]
-use std::future::{pending, ready};
+use std::future::pending;
 
 use async_trait::async_trait;
 use containerd_shim_protos::{
     api::{WaitRequest, WaitResponse},
     shim_async::{Task, create_task},
 };
-use futures::stream;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio::net::UnixListener;
-use ttrpc::asynchronous::{Server, TtrpcContext, transport::Listener};
+use ttrpc::asynchronous::TtrpcContext;
 
 use super::*;
 use crate::{
     cri::samples,
     pod::{Pod, PodState},
-    shim::ShimAddress,
+    shim::{ShimAddress, testing::serve},
 };
 
 /// A bundle whose process has `env`.
@@ -85,9 +84,7 @@ impl Task for Ended {
 async fn serve_the_second(listener: UnixListener) {
     drop(listener.accept().await.unwrap());
     let (second, _) = listener.accept().await.unwrap();
-    let only = Listener::new(stream::once(ready(Ok(second))));
-    let mut server = Server::new().register_service(create_task(Arc::new(Ended))).add_listener(only);
-    server.start().await.unwrap();
+    let _server = serve(second, create_task(Arc::new(Ended))).await;
     pending().await
 }
 

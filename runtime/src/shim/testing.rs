@@ -1,0 +1,16 @@
+//! The far end of a connection to a shim, for what no real one can be made to do.
+#![allow(clippy::unwrap_used)]
+
+use std::{collections::HashMap, future::ready};
+
+use futures::stream;
+use tokio::net::UnixStream;
+use ttrpc::asynchronous::{Server, Service, transport::Listener};
+
+/// Answers on this one connection until the server is dropped.
+pub(crate) async fn serve(connection: UnixStream, services: HashMap<String, Service>) -> Server {
+    let only = Listener::new(stream::once(ready(Ok(connection))));
+    let mut server = Server::new().register_service(services).add_listener(only);
+    server.start().await.unwrap();
+    server
+}
