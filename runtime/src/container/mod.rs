@@ -262,6 +262,11 @@ impl Containers {
         life::update(&self.shared, self.shared.containers.find(id)?, resources).await
     }
 
+    /// Where the description lies that the shim of the container with this whole id was given.
+    pub fn bundle(&self, id: &str) -> PathBuf {
+        self.shared.layout.bundle(id)
+    }
+
     /// The container with this id, or the only one whose id begins with it.
     pub fn get(&self, id: &str) -> Result<Arc<Container>> {
         self.shared.containers.find(id).map(|entry| entry.get())

@@ -174,7 +174,7 @@ impl RuntimeService for Cri {
             let container =
                 self.runtime.containers.get(&request::id("container_id", request.container_id)?)?;
             let image = self.runtime.images.get(&container.image_id);
-            let bundle = self.daemon.config.state.join("containers").join(&container.id);
+            let bundle = self.runtime.containers.bundle(&container.id);
             Ok(ContainerStatusResponse {
                 status: Some(reply::container_status(&container, image.as_deref())),
                 info: match request.verbose {
