@@ -12,6 +12,8 @@ use futures::{
     future::{BoxFuture, Shared},
 };
 
+use tokio::task::JoinError;
+
 use crate::{
     error::{Error, Kind, Result},
     progress::Progress,
@@ -78,8 +80,15 @@ where
 pub(crate) async fn to_its_end<T: Send + 'static>(
     work: impl Future<Output = Result<T>> + Send + 'static,
 ) -> Result<T> {
-    let joined = tokio::spawn(Progress::current().during(work)).await;
+    let joined = detached(work).await;
     joined.unwrap_or_else(|error| Err(Error::caused(Kind::Internal, "run in the background", error)))
+}
+
+/// The same for work with errors of its own; one more when it panicked.
+pub(crate) async fn detached<T: Send + 'static>(
+    work: impl Future<Output = T> + Send + 'static,
+) -> std::result::Result<T, JoinError> {
+    tokio::spawn(Progress::current().during(work)).await
 }
 
 #[cfg(test)]

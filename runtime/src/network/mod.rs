@@ -42,6 +42,8 @@ use bridge::Bridge;
 use cni::Cni;
 use turns::Turns;
 
+use crate::flights::detached;
+
 /// The node's pod network. Clones share it; the last one dropped ends its background work.
 #[derive(Debug, Clone)]
 pub struct Network {
@@ -177,5 +179,5 @@ where
     T: Send + 'static,
     F: Future<Output = Result<T, Error>> + Send + 'static,
 {
-    tokio::spawn(work).await.unwrap_or(Err(Error::Lost { step }))
+    detached(work).await.unwrap_or(Err(Error::Lost { step }))
 }
