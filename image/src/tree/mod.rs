@@ -5,6 +5,7 @@
 //! down began, since the tree may change meanwhile.
 
 mod count;
+mod label;
 mod remove;
 
 use std::{
@@ -22,6 +23,7 @@ use rustix::{
 };
 
 pub use count::{Total, count};
+pub use label::label;
 pub use remove::remove;
 
 /// For the entries of a directory; how many come with one call depends on it.

@@ -1,9 +1,9 @@
 //! Labels of SELinux, for containers that name one. Berth hands out no categories of its own: a container without options
 //! runs as confined as the daemon's policy has it.
 
-use std::{io, path::Path};
+use std::path::Path;
 
-use rustix::fs::{XattrFlags, lsetxattr};
+use berth_image::tree;
 
 use super::{Error, Host};
 use crate::container::config::{ContainerConfig, Selinux};
@@ -43,22 +43,7 @@ pub fn relabel(container: &ContainerConfig, host: &Host) -> Result<(), Error> {
         if UNTOUCHABLE.iter().any(|place| real == Path::new(place)) {
             return Err(fail("is a directory of the host itself".to_owned()));
         }
-        relabel_all(&real, &label).map_err(|error| fail(error.to_string()))?;
-    }
-    Ok(())
-}
-
-fn relabel_all(path: &Path, label: &str) -> io::Result<()> {
-    match lsetxattr(path, ATTRIBUTE, label.as_bytes(), XattrFlags::empty()) {
-        // Not every file system has labels.
-        Ok(()) | Err(rustix::io::Errno::NOTSUP) => {}
-        Err(error) => return Err(error.into()),
-    }
-    if !path.symlink_metadata()?.is_dir() {
-        return Ok(());
-    }
-    for entry in path.read_dir()? {
-        relabel_all(&entry?.path(), label)?;
+        tree::label(&real, ATTRIBUTE, label.as_bytes()).map_err(|error| fail(error.to_string()))?;
     }
     Ok(())
 }
