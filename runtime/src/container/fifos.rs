@@ -37,15 +37,25 @@ pub(super) struct Fifos {
 }
 
 impl Fifos {
-    /// Makes those that are wanted, in a directory of their own.
+    /// Makes those that are wanted, in a directory of their own; none when one cannot be made.
     pub(super) fn make(directory: PathBuf, wanted: Wanted) -> Result<Self> {
         fs::create_dir_all(&directory).during(|| format!("create {}", directory.display()))?;
         let fifos = Self { directory, wanted };
-        for path in [fifos.stdin(), fifos.stdout(), fifos.stderr()].into_iter().flatten() {
+        match fifos.fill() {
+            Ok(()) => Ok(fifos),
+            Err(error) => {
+                fifos.remove();
+                Err(error)
+            }
+        }
+    }
+
+    fn fill(&self) -> Result<()> {
+        for path in [self.stdin(), self.stdout(), self.stderr()].into_iter().flatten() {
             let made = mknodat(CWD, &path, FileType::Fifo, Mode::from_raw_mode(0o600), 0);
             made.map_err(std::io::Error::from).during(|| format!("make the pipe {}", path.display()))?;
         }
-        Ok(fifos)
+        Ok(())
     }
 
     /// Those that a daemon before this one has left in `directory`.
@@ -123,4 +133,23 @@ pub(super) fn both_ends(path: &Path) -> Result<File> {
     let flags = OFlags::NONBLOCK.bits().cast_signed();
     let opened = options.read(true).write(true).custom_flags(flags).open(path);
     opened.during(|| format!("open the pipe {}", path.display()))
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn all_pipes_are_made_or_nothing_is() {
+        let directory = tempfile::tempdir().unwrap();
+        let wanted = Wanted { stdin: true, stdout: true, ..Wanted::default() };
+        let fifos = Fifos::make(directory.path().join("a"), wanted).unwrap();
+        assert!(fifos.stdin().unwrap().exists() && fifos.stdout().unwrap().exists());
+        let taken = directory.path().join("b");
+        fs::create_dir(&taken).unwrap();
+        fs::write(taken.join("stdout"), "").unwrap();
+        Fifos::make(taken.clone(), wanted).unwrap_err();
+        assert!(!taken.exists());
+    }
 }
