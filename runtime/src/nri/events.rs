@@ -175,7 +175,8 @@ pub(crate) async fn container_updated(shared: &Shared, container: &Container) {
 
 /// The container is about to be shown as ended, which is then told.
 pub(crate) fn container_ends(shared: &Shared, id: &str) {
-    if shared.nri.has_listeners() {
+    // What is noticed of one that was removed is told nobody, and nothing is kept of it.
+    if shared.nri.has_listeners() && shared.containers.has(id) {
         shared.nri.told().is_first(id, End::Due);
     }
 }
