@@ -1,6 +1,8 @@
 //! What must hold of any call, with any bytes as its message.
 #![allow(clippy::unwrap_used, clippy::missing_panics_doc)]
 
+use std::{fs::Permissions, os::unix::fs::PermissionsExt};
+
 use berth_cri::v1;
 use http_body_util::{BodyExt, Full};
 use prost::Message;
@@ -23,9 +25,11 @@ use crate::{
 /// The ids of the pod and the container that are there before every call.
 const POD: &str = "a1b2";
 const CONTAINER: &str = "c3d4";
+/// A shim that cannot be started, and has nothing to clean up.
+const SHIM: &str = "#!/bin/sh\nfor action; do :; done; [ $action = delete ]";
 
 /// Both services of a daemon in a directory of its own. There is a pod without a shim and a container that has ended, but
-/// no image, no network, and no shim that could be started.
+/// no image, no network, and no shim that starts.
 pub struct Daemon {
     cri: Cri,
     directory: TempDir,
@@ -35,6 +39,9 @@ impl Daemon {
     /// Opens it in a directory below `TMPDIR`.
     pub async fn open() -> Self {
         let (cri, directory) = samples::cri().await;
+        let shim = directory.path().join("no-shim");
+        std::fs::write(&shim, SHIM).unwrap();
+        std::fs::set_permissions(&shim, Permissions::from_mode(0o755)).unwrap();
         Self { cri, directory }
     }
 
@@ -98,16 +105,17 @@ impl Daemon {
     }
 }
 
-/// What the shim would be told of the container that this message of CreateContainer asks for, `config.json`; `None` when
+/// What the shim would be told of the container that this message of CreateContainer asks for, `config.json`, or why
 /// it is refused.
-pub fn container_spec(message: &[u8]) -> Option<Vec<u8>> {
-    let mut wanted = v1::CreateContainerRequest::decode(message).ok()?;
+pub fn container_spec(message: &[u8]) -> Result<Vec<u8>, String> {
+    let mut wanted = v1::CreateContainerRequest::decode(message).map_err(|error| error.to_string())?;
     let config = wanted.sandbox_config.take();
     let pod = v1::RunPodSandboxRequest { config, ..Default::default() };
     let pod = request::run_pod_sandbox(pod).unwrap_or_default();
-    let container = request::create_container(wanted, &pod).ok()?;
+    let container = request::create_container(wanted, &pod).map_err(|error| error.to_string())?;
     check_record(&pod, &container);
-    let user = spec::user::resolve(&container.security, "", &Accounts::default()).ok()?;
+    let user = spec::user::resolve(&container.security, "", &Accounts::default());
+    let user = user.map_err(|error| error.to_string())?;
     let features = HostFeatures { recursive_readonly: true, user_namespaces: true };
     let inputs = Inputs {
         container: &container,
@@ -124,7 +132,8 @@ pub fn container_spec(message: &[u8]) -> Option<Vec<u8>> {
         cgroup_path: "/berth/pod/abc",
         pid: PidNamespace::default(),
     };
-    Some(serde_json::to_vec(&spec::build(&inputs).ok()?).unwrap())
+    let spec = spec::build(&inputs).map_err(|error| error.to_string())?;
+    Ok(serde_json::to_vec(&spec).unwrap())
 }
 
 /// A later daemon reads the same from the record as is asked for now.

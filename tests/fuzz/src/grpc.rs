@@ -30,8 +30,8 @@ pub fn grpc(data: &[u8]) {
     WORLD.with(|world| {
         let path = &world.methods[usize::from(method) % world.methods.len()];
         world.tokio.block_on(world.daemon.call(path, message));
-        let spec = path.ends_with("/CreateContainer").then(|| container_spec(message)).flatten();
-        if let Some(spec) = spec {
+        let spec = path.ends_with("/CreateContainer").then(|| container_spec(message));
+        if let Some(Ok(spec)) = spec {
             serde_json::from_slice::<berth_shim::spec::Spec>(&spec).unwrap();
         }
     });

@@ -60,6 +60,17 @@ fn grpc() {
     replay("grpc", berth_fuzz::grpc);
 }
 
+/// Else nothing would be known of what the daemon makes of containers.
+#[test]
+fn a_container_of_the_corpus_is_one_that_can_be_made() {
+    let corpus = Path::new(env!("CARGO_MANIFEST_DIR")).join("corpus/grpc");
+    for name in ["CreateContainer-plain", "CreateContainer-tty", "CreateContainer-privileged"] {
+        let message = fs::read(corpus.join(name)).unwrap();
+        let spec = berthd::fuzz::container_spec(&message[1..]);
+        assert!(spec.is_ok(), "{name}: {spec:?}");
+    }
+}
+
 #[test]
 fn every_method_of_the_contract_is_called() {
     let methods = berth_fuzz::methods();
