@@ -1,4 +1,4 @@
-//! A daemon of one's own: its directories, bridge and subnet are used by nobody else.
+//! A daemon of one's own: its directories, cgroup, bridge and subnet are used by nobody else.
 
 use std::{
     fs,
@@ -29,7 +29,7 @@ pub struct Berth {
 }
 
 impl Berth {
-    /// With the built-in network and an open registry.
+    /// With the built-in network and an open registry. It has answered a call: all of it is there.
     pub async fn start() -> Self {
         Self::with_network(&own_bridge()).await
     }
@@ -46,10 +46,15 @@ impl Berth {
 
     /// With the built-in network and containerd's runc shim as the runtime handler `runc`.
     pub async fn with_runc() -> Self {
+        Self::with_runc_and("").await
+    }
+
+    /// The same, with more sections of the configuration.
+    pub async fn with_runc_and(sections: &str) -> Self {
         let binary = |name| crate::found_in("BERTH_TEST_PEERS", name);
         let (shim, runc) = (binary("containerd-shim-runc-v2"), binary("runc"));
         Self::with_network(&format!(
-            "{}[handlers.runc]\nshim = {shim:?}\n[handlers.runc.options]\nBinaryName = {runc:?}\n",
+            "{}[handlers.runc]\nshim = {shim:?}\n[handlers.runc.options]\nBinaryName = {runc:?}\n{sections}",
             own_bridge()
         ))
         .await
@@ -75,7 +80,7 @@ impl Berth {
             .unwrap();
         let registry = Registry::start().await;
         let child = launch(directory.path());
-        let channel = connect(directory.path().join("berth.sock")).await;
+        let channel = answering(directory.path()).await;
         Self {
             runtime: RuntimeServiceClient::new(channel.clone()),
             images: ImageServiceClient::new(channel),
@@ -119,11 +124,10 @@ impl Berth {
     /// Starts the daemon again on the same directories. Returns how long it took to answer.
     pub async fn restart(&mut self) -> Duration {
         let begun = Instant::now();
-        self.child = launch(self.directory.path());
-        let channel = connect(self.path().join("berth.sock")).await;
+        self.child = launch(self.path());
+        let channel = answering(self.path()).await;
         self.runtime = RuntimeServiceClient::new(channel.clone());
         self.images = ImageServiceClient::new(channel);
-        self.runtime.version(v1::VersionRequest::default()).await.unwrap();
         begun.elapsed()
     }
 
@@ -163,6 +167,7 @@ impl Drop for Berth {
             .output();
         // Asked to end, the daemon finishes what it deletes in the background.
         self.terminate();
+        remove_cgroup(self.path());
         if std::thread::panicking() {
             eprintln!("--- log of berthd\n{}", self.log());
         }
@@ -182,16 +187,31 @@ fn own_bridge() -> String {
 fn configuration(directory: &Path, network: &str, nri: Option<&Path>) -> String {
     let path = |name| directory.join(name);
     format!(
-        "root = {root:?}\nstate = {state:?}\n[socket]\npath = {socket:?}\n\
+        "root = {root:?}\nstate = {state:?}\n[socket]\npath = {socket:?}\n[pods]\ncgroup_root = \"/{cgroup}\"\n\
          [nri]\nsocket = {nri:?}\nplugin_dir = {plugins:?}\nplugin_config_dir = {configs:?}\n\
          [network]\n{network}",
         root = path("root"),
         state = path("run"),
         socket = path("berth.sock"),
+        cgroup = cgroup(directory),
         nri = nri.map_or(path("nri.sock"), Path::to_owned),
         plugins = path("nri/plugins"),
         configs = path("nri/conf.d"),
     )
+}
+
+/// The cgroup of the daemon's pods, below the root of each hierarchy: as unlike any other as the directory.
+fn cgroup(directory: &Path) -> &str {
+    directory.file_name().unwrap().to_str().unwrap()
+}
+
+/// Removes it where it was made. One that holds anything stays, to be found by whoever looks for what is left.
+fn remove_cgroup(directory: &Path) {
+    let root = Path::new("/sys/fs/cgroup");
+    let hierarchies = fs::read_dir(root).unwrap().map(|entry| entry.unwrap().path());
+    for hierarchy in hierarchies.chain([root.to_owned()]) {
+        let _ = fs::remove_dir(hierarchy.join(cgroup(directory)));
+    }
 }
 
 fn launch(directory: &Path) -> Child {
@@ -204,6 +224,13 @@ fn launch(directory: &Path) -> Child {
         .stderr(log)
         .spawn()
         .expect("start berthd")
+}
+
+/// A connection to a daemon that was just started. Its socket is there before it can answer.
+async fn answering(directory: &Path) -> Channel {
+    let channel = connect(directory.join("berth.sock")).await;
+    RuntimeServiceClient::new(channel.clone()).version(v1::VersionRequest::default()).await.unwrap();
+    channel
 }
 
 async fn connect(socket: PathBuf) -> Channel {
