@@ -2,8 +2,9 @@
 
 use std::{path::Path, sync::Arc, time::Duration};
 
+use futures::future::join_all;
 use serde::Deserialize;
-use tokio::time::sleep;
+use tokio::time::{sleep, timeout};
 
 use crate::{
     container::{Container, ContainerState},
@@ -20,22 +21,48 @@ use crate::{
 const UNSEEN_EXIT_CODE: i32 = 255;
 /// Before another attempt to connect to a shim, when what is lacking is the daemon's.
 const PAUSE: Duration = Duration::from_secs(1);
+/// How long the ends of containers may take to arrive that came before the end of their pod.
+const ENDS_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Notices when the pod's shim dies, for as long as the pod is up.
+/// Notices when the pod ends by itself or its shim dies, for as long as the pod is up.
 pub(crate) fn pod(shared: &Arc<Shared>, entry: Arc<Entry<Pod>>, shim: Shim) {
     let shared = Arc::clone(shared);
     tokio::spawn(async move {
-        let pod = entry.get();
-        let Err(mut error) = shim.wait_sandbox(&pod.id).await else { return };
-        while let Ok(shim) = reconnect(&shared, &pod.id).await {
-            match shim.wait_sandbox(&pod.id).await {
-                Ok(()) => return,
-                Err(next) if next.kind() != Kind::Unavailable => return,
-                Err(next) => error = next,
-            }
+        let id = entry.get().id.clone();
+        match end_of_pod(&shared, &id, shim).await {
+            Ok(()) => pod_has_ended(&shared, &entry).await,
+            Err(error) if error.kind() == Kind::Unavailable => pod_is_lost(&shared, &entry, error).await,
+            // It was stopped or removed meanwhile.
+            Err(_) => {}
         }
-        pod_is_lost(&shared, &entry, error).await;
     });
+}
+
+/// Waits for the pod's end, over a new connection should one break whose shim still lives.
+async fn end_of_pod(shared: &Shared, id: &str, mut shim: Shim) -> Result<()> {
+    loop {
+        match shim.wait_sandbox(id).await {
+            Err(error) if error.kind() == Kind::Unavailable => shim = reconnect(shared, id).await?,
+            end => return end,
+        }
+    }
+}
+
+/// Notes that the pod's first process has ended, unless the pod was stopped meanwhile. Its containers ended before, and their
+/// ends are awaited, so that none is on record as running in a pod that is over.
+async fn pod_has_ended(shared: &Arc<Shared>, entry: &Entry<Pod>) {
+    let _turn = entry.turn().await;
+    let pod = entry.get();
+    if pod.state != PodState::Ready {
+        return;
+    }
+    tracing::error!(pod = pod.id, "the pod's first process has ended");
+    let containers = shared.containers_of(&pod.id);
+    let ends = containers.iter().map(|one| one.when(|container: &Container| container.state.is_exited()));
+    if timeout(ENDS_TIMEOUT, join_all(ends)).await.is_err() {
+        tracing::error!(pod = pod.id, "the ends of its containers did not arrive within 10 s");
+    }
+    not_ready(shared, entry).await;
 }
 
 /// Notes that the pod's shim died, for which `error` stands, unless the pod was stopped meanwhile.
@@ -108,9 +135,13 @@ pub(crate) async fn reconnect(shared: &Shared, pod_id: &str) -> Result<Shim> {
 pub(crate) async fn shim_died(shared: &Arc<Shared>, entry: &Entry<Pod>) {
     let pod = entry.get();
     abandoned_all(shared, &pod.id).await;
+    not_ready(shared, entry).await;
+}
+
+async fn not_ready(shared: &Shared, entry: &Entry<Pod>) {
     let recorded = entry.change(&shared.state, |pod| Pod { state: PodState::NotReady, ..pod.clone() }).await;
     if let Err(error) = recorded {
-        tracing::error!(pod = pod.id, %error, "could not record that the pod's shim died");
+        tracing::error!(pod = entry.get().id, %error, "could not record that the pod is over");
     }
 }
 
@@ -118,7 +149,7 @@ pub(crate) async fn shim_died(shared: &Arc<Shared>, entry: &Entry<Pod>) {
 pub(crate) async fn abandoned_all(shared: &Arc<Shared>, pod_id: &str) {
     let mut containers = shared.containers_of(pod_id);
     containers.retain(|entry| !entry.get().state.is_exited());
-    futures::future::join_all(containers.iter().map(|entry| abandoned(shared, entry))).await;
+    join_all(containers.iter().map(|entry| abandoned(shared, entry))).await;
 }
 
 /// A container without a shim: what is left of it is killed, what is known of its end is recorded.

@@ -4,7 +4,7 @@ use crate::container::{Container, Identity, Phase, Surroundings};
 use crate::error::Error;
 use crate::exit::{Exit, FILE_NAME};
 use crate::init::{self, CreateRequest, PodOptions, RootfsMount};
-use crate::process::KILL;
+use crate::process::{DEATH_PATIENCE, KILL, Process};
 use crate::sandbox::{self, Sandbox};
 use crate::shim_log::note;
 use crate::slots::Slots;
@@ -125,22 +125,54 @@ impl Pod {
     }
 
     /// Makes the pod's namespaces.
-    pub async fn create_sandbox(&self, options: &PodOptions) -> Result<(), Error> {
+    pub async fn create_sandbox(self: &Arc<Self>, options: &PodOptions) -> Result<(), Error> {
         self.sandbox.create(&self.id, &self.bundle, options).await?;
-        if let Some(pid) = self.sandbox.init_pid() {
-            self.surroundings.orphans.watch(pid);
-        }
         heap::trim();
+        match self.sandbox.init_pid() {
+            Some(pid) => self.watch_init(pid),
+            None => Ok(()),
+        }
+    }
+
+    /// Nothing in a PID namespace outlives its first process, and nothing more can be made in it: that one's end is the pod's.
+    fn watch_init(self: &Arc<Self>, pid: u32) -> Result<(), Error> {
+        let watched = Process::of_child(pid, &self.surroundings.orphans);
+        let init = watched.map_err(|source| Error::Io { doing: "watch", id: self.id.clone(), source })?;
+        let pod = Arc::clone(self);
+        tokio::spawn(async move {
+            init.ended().await;
+            pod.init_ended().await;
+        });
         Ok(())
+    }
+
+    /// Also those containers end that have a PID namespace of their own. What else is the pod's is there until it is stopped.
+    async fn init_ended(&self) {
+        if matches!(self.sandbox.phase(), sandbox::Phase::Stopped { .. }) {
+            return;
+        }
+        note("the first process of the pod has ended");
+        if let Err(error) = self.end_containers(DEATH_PATIENCE).await {
+            note(format_args!("end the pod after its first process: {error}"));
+        }
+        self.sandbox.tell_end();
     }
 
     /// Kills every container, waits for their ends to be recorded, undoes the namespaces. Repeatable. Containers that are being
     /// created and those that end have `patience` together.
     pub async fn stop_sandbox(&self, patience: Duration) -> Result<(), Error> {
+        self.end_containers(patience).await?;
+        self.sandbox.destroy(&self.id).await?;
+        self.emptied.notify_one();
+        heap::trim();
+        Ok(())
+    }
+
+    /// Lets no more containers come, kills those there are, and waits for their ends to be recorded.
+    async fn end_containers(&self, patience: Duration) -> Result<(), Error> {
         let deadline = Instant::now() + patience;
         let closed = timeout_at(deadline, self.sandbox.close()).await;
         closed.map_err(|_| Error::TooLong("the creation of a container".into()))?;
-        let init = self.sandbox.init_pid();
         let containers = self.containers();
         for container in containers.iter().filter(|container| is_alive(container)) {
             if let Err(error) = container.kill(KILL, true) {
@@ -151,12 +183,6 @@ impl Pod {
             let ended = timeout_at(deadline, container.wait()).await;
             ended.map_err(|_| Error::TooLong(format!("the end of container {}", container.id())))?;
         }
-        self.sandbox.destroy(&self.id).await?;
-        if let Some(pid) = init {
-            self.surroundings.orphans.unwatch(pid);
-        }
-        self.emptied.notify_one();
-        heap::trim();
         Ok(())
     }
 

@@ -36,6 +36,12 @@ impl Process {
         Ok(Self { pid, pidfd, orphans: Arc::clone(orphans), let_go: AtomicBool::new(false) })
     }
 
+    /// The same for a child of the shim that nobody else reaps.
+    pub fn of_child(pid: u32, orphans: &Arc<Orphans>) -> io::Result<Self> {
+        let number = i32::try_from(pid).ok().and_then(Pid::from_raw).ok_or(io::ErrorKind::InvalidInput)?;
+        Self::new(pid, pidfd_open(number, PidfdFlags::empty())?, orphans)
+    }
+
     /// Its host pid.
     pub fn pid(&self) -> u32 {
         self.pid

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!           create              start            stop
-//! Absent ------------> Created -------> Ready ----------> Stopped
+//! Absent ------------> Created -------> Ready ----------> Stopped     (or the first process of a shared PID namespace ends)
 //!   |                     |                                  ^
 //!   |                     +----------------------------------+
 //!   +--------------------------------------------------------+   stop
@@ -153,11 +153,16 @@ impl Sandbox {
             source,
         })?;
         *self.known() = Known::default();
-        self.stopped.send_replace(true);
+        self.tell_end();
         Ok(())
     }
 
-    /// Waits until it is stopped; gives since when.
+    /// Lets those know who wait for its end.
+    pub fn tell_end(&self) {
+        self.stopped.send_replace(true);
+    }
+
+    /// Waits until it is stopped, or has ended by itself; gives since when.
     pub async fn wait(&self) -> i64 {
         // The sender lives as long as self.
         let _ = self.stopped.subscribe().wait_for(|stopped| *stopped).await;

@@ -12,7 +12,7 @@ use tonic::{Code, Status, Streaming};
 
 use crate::restart::shim_of;
 
-async fn listen(berth: &mut Berth) -> Streaming<ContainerEventResponse> {
+pub async fn listen(berth: &mut Berth) -> Streaming<ContainerEventResponse> {
     berth.runtime.get_container_events(v1::GetEventsRequest {}).await.unwrap().into_inner()
 }
 

@@ -1,7 +1,14 @@
 use std::{fs, path::Path};
 
 use berth_cri::v1;
-use berth_tests::{berth::Berth, waiting::until};
+use berth_tests::{
+    berth::Berth,
+    waiting::{eventually, until},
+};
+use nix::{
+    sys::signal::{Signal, kill},
+    unistd::Pid,
+};
 use tonic::Code;
 
 #[tokio::test(flavor = "multi_thread")]
@@ -56,7 +63,7 @@ async fn root_the_containers_of_a_killed_shim_are_reported_as_ended_and_none_of_
     let image = berth.busybox().await;
     let (pod, id) = berth.run_alone("orphan", &image, "sleep 7654321 & exec sleep 1000").await;
     let (_, bystander) = berth.run_alone("bystander", &image, "exec sleep 1000").await;
-    nix::sys::signal::kill(shim_of(&pod), nix::sys::signal::Signal::SIGKILL).unwrap();
+    kill(shim_of(&pod), Signal::SIGKILL).unwrap();
     let status = berth.ended(&id).await;
     assert_ne!(status.exit_code, 0);
     assert!(status.message.contains("shim died"), "{}", status.message);
@@ -74,7 +81,7 @@ async fn root_a_shim_killed_while_the_daemon_is_away_is_noticed_at_its_start() {
     let image = berth.busybox().await;
     let (pod, id) = berth.run_alone("both", &image, "sleep 7654322 & exec sleep 1000").await;
     berth.kill();
-    nix::sys::signal::kill(shim_of(&pod), nix::sys::signal::Signal::SIGKILL).unwrap();
+    kill(shim_of(&pod), Signal::SIGKILL).unwrap();
     berth.restart().await;
     let status = berth.status(&id).await.unwrap();
     assert_eq!(status.state(), v1::ContainerState::ContainerExited);
@@ -85,7 +92,6 @@ async fn root_a_shim_killed_while_the_daemon_is_away_is_noticed_at_its_start() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn root_a_shim_that_is_silent_at_the_start_of_the_daemon_is_followed_once_it_answers() {
-    use nix::sys::signal::{Signal, kill};
     let mut berth = Berth::start().await;
     let image = berth.busybox().await;
     let (pod, id) = berth.run_alone("silent", &image, "exec sleep 1000").await;
@@ -97,6 +103,56 @@ async fn root_a_shim_that_is_silent_at_the_start_of_the_daemon_is_followed_once_
     kill(shim, Signal::SIGCONT).unwrap();
     berth.stop_container(&id, 0).await.unwrap();
     assert_eq!(berth.status(&id).await.unwrap().exit_code, 137);
+    berth.remove_pod(&pod).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn root_a_pod_ends_with_its_first_process_and_so_do_all_its_containers() {
+    let mut berth = Berth::start().await;
+    let image = berth.busybox().await;
+    let (pod, shared) = berth.run_alone("first", &image, "exec sleep 1000").await;
+    let sandbox = berth_tests::pod::pod(&berth, "first");
+    let mut config = berth_tests::pod::shell("own", &image, "exec sleep 1000");
+    let own = v1::NamespaceOption { pid: v1::NamespaceMode::Container.into(), ..Default::default() };
+    config.linux.as_mut().unwrap().security_context =
+        Some(v1::LinuxContainerSecurityContext { namespace_options: Some(own), ..Default::default() });
+    let own = berth.create(&pod, &sandbox, config).await.unwrap();
+    berth.start_container(&own).await.unwrap();
+    let shim = shim_of(&pod);
+    let mut events = crate::events::listen(&mut berth).await;
+    kill(first_process_of(&pod), Signal::SIGKILL).unwrap();
+    let mut ended = Vec::new();
+    for _ in 0..3 {
+        let event = events.message().await.unwrap().unwrap();
+        assert_eq!(event.container_event_type(), v1::ContainerEventType::ContainerStoppedEvent);
+        ended.push(event.container_id);
+    }
+    assert_eq!(ended[2], pod, "the pod is over when its containers are");
+    for id in [&shared, &own] {
+        let status = berth.status(id).await.unwrap();
+        assert_eq!((status.state(), status.exit_code), (v1::ContainerState::ContainerExited, 137));
+    }
+    assert_eq!(berth.pod_status(&pod).await.unwrap().state(), v1::PodSandboxState::SandboxNotready);
+    assert_eq!(children_of(shim), [] as [i32; 0], "nobody waits to be reaped");
+    let late = berth_tests::pod::shell("late", &image, "true");
+    assert_eq!(berth.create(&pod, &sandbox, late).await.unwrap_err().code(), Code::FailedPrecondition);
+    berth.stop_pod(&pod).await.unwrap();
+    berth.remove_pod(&pod).await.unwrap();
+    assert_eq!(processes_with(&pod), 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn root_a_first_process_killed_while_the_daemon_is_away_is_noticed_at_its_start() {
+    let mut berth = Berth::start().await;
+    let image = berth.busybox().await;
+    let (pod, id) = berth.run_alone("away", &image, "exec sleep 1000").await;
+    berth.kill();
+    kill(first_process_of(&pod), Signal::SIGKILL).unwrap();
+    wait_for_exit_record(berth.path(), &id).await;
+    berth.restart().await;
+    assert_eq!(berth.status(&id).await.unwrap().exit_code, 137);
+    let state = async || berth.pod_status(&pod).await.unwrap().state();
+    eventually(state, |state| *state == v1::PodSandboxState::SandboxNotready).await;
     berth.remove_pod(&pod).await.unwrap();
 }
 
@@ -159,11 +215,24 @@ async fn wait_for_exit_record(directory: &Path, id: &str) {
 }
 
 /// The process whose command line has the pod's id in it. Its child is the first process of the pod.
-pub fn shim_of(pod: &str) -> nix::unistd::Pid {
+pub fn shim_of(pod: &str) -> Pid {
     let found: Vec<i32> = pids().filter(|pid| command_line(*pid).contains(pod)).collect();
     let shims: Vec<i32> = found.iter().copied().filter(|pid| !found.contains(&parent(*pid))).collect();
     assert_eq!(shims.len(), 1, "one shim for pod {pod}");
-    nix::unistd::Pid::from_raw(shims[0])
+    Pid::from_raw(shims[0])
+}
+
+/// Children of the pod's shim, ended ones too.
+fn children_of(shim: Pid) -> Vec<i32> {
+    pids().filter(|pid| parent(*pid) == shim.as_raw()).collect()
+}
+
+/// The process that all containers of the pod see as the first.
+fn first_process_of(pod: &str) -> Pid {
+    let of_pod = |pid: &i32| command_line(*pid).contains(pod);
+    let found: Vec<_> = children_of(shim_of(pod)).into_iter().filter(of_pod).collect();
+    assert_eq!(found.len(), 1, "one first process of pod {pod}");
+    Pid::from_raw(found[0])
 }
 
 fn parent(pid: i32) -> i32 {
