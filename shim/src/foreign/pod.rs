@@ -14,7 +14,7 @@ use super::guest::Guest;
 use super::launch::{Launcher, Started};
 use crate::container::Phase;
 use crate::error::Error;
-use crate::init::{PodNamespaces, PodOptions};
+use crate::init::{self, PodNamespaces, PodOptions};
 use crate::orphans::Orphans;
 use crate::process::DEATH_PATIENCE;
 use crate::sandbox::Record;
@@ -24,7 +24,7 @@ use crate::stdio;
 use berth_shim_proto::berth_shim::SandboxOptions;
 use containerd_shim_protos::api::*;
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::sync::{Mutex as Turn, Notify, RwLock, watch};
@@ -74,6 +74,7 @@ pub(super) struct Home {
     host_network: bool,
     host_ipc: bool,
     shared_pid: bool,
+    creates_mount_sources: bool,
 }
 
 impl ForeignPod {
@@ -153,8 +154,14 @@ impl ForeignPod {
                 return Err(error);
             }
         };
-        let (host_ipc, shared_pid) = (options.host_ipc, options.shared_pid);
-        Ok(Arc::new(Home { shim, pid, host_network: outer.netns.is_empty(), host_ipc, shared_pid }))
+        Ok(Arc::new(Home {
+            shim,
+            pid,
+            host_network: outer.netns.is_empty(),
+            host_ipc: options.host_ipc,
+            shared_pid: options.shared_pid,
+            creates_mount_sources: options.create_mount_sources,
+        }))
     }
 
     async fn start_task(&self, shim: &Started) -> Result<u32, Error> {
@@ -206,17 +213,26 @@ impl ForeignPod {
         let _creation = self.creations.read().await;
         let home = self.home()?;
         let reservation = self.guests.reserve(&request.id)?;
-        let (host_network, host_ipc) = (home.host_network, home.host_ipc);
-        let pod = OfPod { id: &self.id, bundle: &self.bundle, pid: home.pid, host_network, host_ipc };
-        pod.complete(request.bundle.as_ref()).map_err(|source| Error::Io {
-            doing: "complete the bundle of",
-            id: request.id.clone(),
-            source,
-        })?;
+        self.prepare(&home, &request).await?;
         let options = home.shim.launcher.handler.any().into();
         let guest = Guest::create(Arc::clone(&home.shim), CreateTaskRequest { options, ..request }).await?;
         reservation.fill(&guest);
         Ok(guest)
+    }
+
+    /// Makes what the foreign shim expects to be there.
+    async fn prepare(&self, home: &Home, request: &CreateTaskRequest) -> Result<(), Error> {
+        let (host_network, host_ipc) = (home.host_network, home.host_ipc);
+        let pod = OfPod { id: &self.id, bundle: &self.bundle, pid: home.pid, host_network, host_ipc };
+        let (id, bundle) = (&request.id, Path::new(&request.bundle));
+        let completed = pod.complete(bundle);
+        completed.map_err(|source| Error::Io { doing: "complete the bundle of", id: id.clone(), source })?;
+        if !home.creates_mount_sources {
+            return Ok(());
+        }
+        let _creation = self.orphans.creation();
+        let made = init::make_mount_sources(bundle).await;
+        made.map_err(|source| Error::Init { doing: "create", id: id.clone(), source })
     }
 
     /// The container of that id.

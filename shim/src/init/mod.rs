@@ -155,8 +155,19 @@ pub enum Moment {
 
 /// Runs the hooks of `bundle` for this moment, in a process that ends with them. The first that fails is the error.
 pub async fn run_hooks(id: &str, bundle: &Path, moment: Moment) -> Result<(), Error> {
+    in_stage(|socket| stage::run_hooks(id, bundle, moment, socket)).await
+}
+
+/// Makes a directory in the place of each source of a bind mount that `bundle` names and that is not there, for a container
+/// that another runtime makes. In a process that ends with it: a source may be on a file system that hangs.
+pub async fn make_mount_sources(bundle: &Path) -> Result<(), Error> {
+    in_stage(|socket| stage::make_mount_sources(bundle, socket)).await
+}
+
+/// Runs `work` in a stage of its own, to its end.
+async fn in_stage(work: impl FnOnce(BorrowedFd<'_>) -> u8) -> Result<(), Error> {
     let (ours, theirs) = channel::pair()?;
-    let stage = Child::fork(|| stage::run_hooks(id, bundle, moment, theirs.as_fd()))?;
+    let stage = Child::fork(|| work(theirs.as_fd()))?;
     drop(theirs);
     let heard = Reports::new(ours)?.next().await;
     stage.reaped().await;

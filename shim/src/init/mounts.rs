@@ -10,7 +10,7 @@ use super::{Error, PodNamespaces, Step, devices, filesystem, overlay};
 use crate::cgroup::{Cgroup, View};
 use crate::spec;
 use crate::sys;
-use rustix::fs::fstat;
+use rustix::fs::{fstat, stat};
 use rustix::io::Errno;
 use std::fs::DirBuilder;
 use std::os::fd::{AsFd, OwnedFd};
@@ -99,6 +99,16 @@ fn bind(mount: &spec::Mount, options: &Options, sources: Sources<'_>) -> Result<
         map_ids(&tree, mount, options.idmap.unwrap_or(false), sources.user)?;
     }
     Ok(tree)
+}
+
+/// Makes the source of a bind mount, if there is none.
+pub(super) fn provide_source(mount: &spec::Mount) -> Result<(), Error> {
+    let binds =
+        mount.kind == "bind" || mount.options.iter().any(|option| option == "bind" || option == "rbind");
+    match binds && matches!(stat(&mount.source), Err(Errno::NOENT)) {
+        true => make_source(mount),
+        false => Ok(()),
+    }
 }
 
 /// A directory with those above it. Here, where a file system that hangs holds up nothing but this container.

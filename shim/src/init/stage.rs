@@ -47,6 +47,14 @@ pub(super) fn run_hooks(id: &str, bundle: &Path, moment: Moment, socket: Borrowe
     })
 }
 
+/// The stage that makes what another runtime is to bind; gives the exit code.
+pub(super) fn make_mount_sources(bundle: &Path, socket: BorrowedFd<'_>) -> u8 {
+    reporting(socket, || {
+        process::begin()?;
+        read_spec(bundle)?.mounts.iter().try_for_each(mounts::provide_source)
+    })
+}
+
 /// Runs a part of the way and reports its failure.
 fn reporting(socket: BorrowedFd<'_>, work: impl FnOnce() -> Result<(), Error>) -> u8 {
     match work() {

@@ -1,10 +1,17 @@
 //! The shim here is containerd's for runc, as it comes from its module.
 
-use std::{fs, process::Command};
+use std::{
+    fs,
+    io::Write,
+    process::{Command, Stdio},
+    time::Duration,
+};
 
 use berth_cri::v1::{self, runtime_service_client::RuntimeServiceClient};
 use berth_tests::{
     berth::Berth,
+    crictl::{Running, TRANSPORTS, Terminal, crictl},
+    nri::Plugin,
     pod::{pod, shell},
     waiting::{eventually, until},
 };
@@ -12,9 +19,14 @@ use nix::{
     sys::signal::{Signal, kill},
     unistd::Pid,
 };
+use serde_json::json;
 use tonic::Code;
 
-use crate::restart::processes_with;
+use crate::{
+    bad_input::assert_says,
+    restart::processes_with,
+    streaming::{ECHO, comes_back, forward},
+};
 
 /// A pod of the handler `runc` with one container that runs `script`.
 async fn run(berth: &mut Berth, name: &str, image: &str, script: &str) -> (String, String) {
@@ -257,4 +269,84 @@ async fn root_a_foreign_pod_that_is_removed_while_a_container_is_made_leaves_not
         berth.remove_pod(&id).await.unwrap();
         nothing_is_left_of(&berth, &id);
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn root_a_foreign_container_is_reached_by_exec_attach_and_port_forward() {
+    let mut berth = Berth::with_runc().await;
+    let image = berth.busybox().await;
+    let sandbox = pod(&berth, "reached");
+    let pod = berth.run_in("runc", &sandbox).await.unwrap();
+    let script = "while read -r line; do echo \"got $line\"; done; exec sleep 1000";
+    let config = v1::ContainerConfig { stdin: true, ..shell("reached", &image, script) };
+    let id = berth.create(&pod, &sandbox, config).await.unwrap();
+    berth.start_container(&id).await.unwrap();
+    let echo = berth.create(&pod, &sandbox, shell("echo", &image, ECHO)).await.unwrap();
+    berth.start_container(&echo).await.unwrap();
+    for transport in TRANSPORTS {
+        let mut terminal =
+            Terminal::start(&mut crictl(&berth, "exec", transport, &["-it", &id, "sh"]), 91, 31);
+        terminal.write("while [ \"$(busybox stty size)\" != '31 91' ]; do :; done; echo si''zed\n");
+        terminal.until("sized");
+        terminal.resize(120, 40);
+        terminal.write("while [ \"$(busybox stty size)\" != '40 120' ]; do :; done; echo re''sized\n");
+        terminal.until("resized");
+        terminal.write("exit 7\n");
+        terminal.until("exit code 7");
+        assert!(!terminal.wait().success(), "{transport}");
+
+        let mut command = crictl(&berth, "attach", transport, &["-i", &id]);
+        let mut attached = Running::start(command.stdin(Stdio::piped()));
+        let line = format!("{transport}\n");
+        attached.0.stdin.as_mut().unwrap().write_all(line.as_bytes()).unwrap();
+        assert_eq!(attached.until(&line), format!("got {line}"), "only what came after");
+        attached.kill();
+
+        let (_forward, port) = forward(&berth, transport, &pod, 8080);
+        assert!(comes_back(port, 1).await, "{transport}");
+    }
+    eventually(async || processes_with(&id), |&clients| clients == 0).await;
+    berth.remove_pod(&pod).await.unwrap();
+    nothing_is_left_of(&berth, &pod);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn root_devices_plugins_and_missing_sources_of_mounts_are_for_foreign_containers_too() {
+    let devices = tempfile::tempdir().unwrap();
+    let mut berth = Berth::with_runc_and(&format!("[cdi]\ndirs = [{:?}]\n", devices.path())).await;
+    let node = json!({"path": "/dev/vendor-tun", "hostPath": "/dev/net/tun", "permissions": "rw"});
+    let edits = json!({"env": ["DEVICE=tun"], "deviceNodes": [node]});
+    let file = json!({
+        "cdiVersion": "0.7.0", "kind": "vendor.com/net", "devices": [{"name": "tun", "containerEdits": edits}],
+    });
+    fs::write(devices.path().join("net.json"), file.to_string()).unwrap();
+    let adjust = json!({"adjust": {"c": {"env": [{"key": "COLOUR", "value": "blue"}]}}});
+    let _plugin = Plugin::connect(&berth, "adjuster", "10-colour", adjust).await;
+    let image = berth.busybox().await;
+    let sandbox = pod(&berth, "more");
+    let pod = berth.run_in("runc", &sandbox).await.unwrap();
+    let source = berth.path().join("not/yet/there");
+    let mut config = shell("c", &image, "exec sleep 1000");
+    config.cdi_devices = vec![v1::CdiDevice { name: "vendor.com/net=tun".into() }];
+    config.mounts = vec![v1::Mount {
+        host_path: source.display().to_string(),
+        container_path: "/data".into(),
+        ..Default::default()
+    }];
+    let id = berth.create(&pod, &sandbox, config).await.unwrap();
+    berth.start_container(&id).await.unwrap();
+    let script = "echo $DEVICE $COLOUR; stat -c %t:%T /dev/vendor-tun; true < /dev/vendor-tun && echo open; echo x > /data/file";
+    assert_eq!(berth.shell(&id, script).await, "tun blue\na:c8\nopen\n");
+    assert_eq!(fs::read_to_string(source.join("file")).unwrap(), "x\n");
+
+    let mut config = shell("wrong", &image, "true");
+    config.mounts = vec![v1::Mount {
+        host_path: "/proc/no/such".into(),
+        container_path: "/data".into(),
+        ..Default::default()
+    }];
+    let error = berth.create(&pod, &sandbox, config).await.unwrap_err();
+    assert_says(&error, Code::InvalidArgument, &["/proc/no/such"]);
+    berth.remove_pod(&pod).await.unwrap();
+    nothing_is_left_of(&berth, &pod);
 }

@@ -21,7 +21,7 @@ use berth_tests::{
 use tokio::task::JoinSet;
 
 /// What a container that serves connections runs: everything that comes is sent back.
-const ECHO: &str = "exec busybox tcpsvd -c 200 -b 200 0 8080 cat";
+pub const ECHO: &str = "exec busybox tcpsvd -c 200 -b 200 0 8080 cat";
 
 #[tokio::test(flavor = "multi_thread")]
 async fn root_a_command_prints_reads_and_ends_with_its_code() {
@@ -129,7 +129,7 @@ async fn root_a_client_that_is_attached_is_told_of_the_end() {
 }
 
 /// Starts crictl's port-forward and returns it with the port at its end.
-fn forward(berth: &Berth, transport: &str, pod: &str, port: u16) -> (Running, u16) {
+pub fn forward(berth: &Berth, transport: &str, pod: &str, port: u16) -> (Running, u16) {
     let mut forward =
         Running::start(&mut crictl(berth, "port-forward", transport, &[pod, &format!("0:{port}")]));
     let said = forward.until(&format!("-> {port}"));
@@ -149,7 +149,7 @@ fn payload(number: usize) -> Vec<u8> {
 }
 
 /// Sends 10 MB through an echo and says whether they came back.
-async fn comes_back(port: u16, number: usize) -> bool {
+pub async fn comes_back(port: u16, number: usize) -> bool {
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
     let sent = payload(number);
     let (mut from, mut to) = tokio::net::TcpStream::connect(("127.0.0.1", port)).await.unwrap().into_split();
