@@ -104,7 +104,7 @@ fn configure(overrides: Overrides) -> Result<Config, config::Error> {
 async fn serve(config: Config) -> Result<(), Failure> {
     start_log(&config.log)?;
     let stop = stop_signal()?;
-    let _lock = Lock::take(&config.root)?;
+    let _lock = Lock::take(&config.root, Lock::PATIENCE).await?;
     let socket = config.socket_path();
     let listener = server::bind(&socket, &config.socket)?;
     let streaming = streaming::Server::bind(&config.streaming).await?;

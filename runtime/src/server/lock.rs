@@ -5,7 +5,13 @@ use std::{
     io::{self, Read, Seek, Write},
     path::{Path, PathBuf},
     process,
+    time::{Duration, Instant},
 };
+
+use tokio::time::sleep;
+
+/// Between two looks at a lock that somebody holds.
+const PAUSE: Duration = Duration::from_millis(10);
 
 /// Holds `<root>/lock` as long as the process lives, however it ends. The file tells a person who holds it.
 #[derive(Debug)]
@@ -36,21 +42,35 @@ pub enum LockError {
 }
 
 impl Lock {
-    /// Takes the lock of `root`, which is made if need be.
-    pub fn take(root: &Path) -> Result<Self, LockError> {
+    /// How long the daemon waits for its predecessor. One that was killed is gone for whoever started it as soon as its first
+    /// thread is, and holds its files until the last one is.
+    pub const PATIENCE: Duration = Duration::from_secs(5);
+
+    /// Takes the lock of `root`, which is made if need be. Whoever holds it has `patience` to end.
+    pub async fn take(root: &Path, patience: Duration) -> Result<Self, LockError> {
         let path = root.join("lock");
         let failed = |source| LockError::Io { path: path.clone(), source };
         let mut file = open(root, &path).map_err(failed)?;
-        match file.try_lock() {
-            Ok(()) => sign(&mut file).map_err(failed)?,
-            Err(TryLockError::WouldBlock) => {
-                let mut holder = String::new();
-                file.read_to_string(&mut holder).map_err(failed)?;
-                return Err(LockError::Held { root: root.into(), holder: holder.trim().to_owned() });
-            }
-            Err(TryLockError::Error(source)) => return Err(failed(source)),
+        if !lock(&file, patience).await.map_err(failed)? {
+            let mut holder = String::new();
+            file.read_to_string(&mut holder).map_err(failed)?;
+            return Err(LockError::Held { root: root.into(), holder: holder.trim().to_owned() });
         }
+        sign(&mut file).map_err(failed)?;
         Ok(Self { _file: file })
+    }
+}
+
+/// Whether the lock could be had within `patience`.
+async fn lock(file: &File, patience: Duration) -> io::Result<bool> {
+    let begun = Instant::now();
+    loop {
+        match file.try_lock() {
+            Ok(()) => return Ok(true),
+            Err(TryLockError::WouldBlock) if begun.elapsed() < patience => sleep(PAUSE).await,
+            Err(TryLockError::WouldBlock) => return Ok(false),
+            Err(TryLockError::Error(source)) => return Err(source),
+        }
     }
 }
 

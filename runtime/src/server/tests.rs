@@ -7,6 +7,8 @@ use std::{
         net::{UnixDatagram, UnixListener as StdListener, UnixStream},
     },
     path::Path,
+    pin::pin,
+    time::Duration,
 };
 
 use berth_cri::v1::{
@@ -105,23 +107,34 @@ async fn a_path_that_is_too_long_is_refused_with_its_path() {
     assert!(error.to_string().contains("xxx"), "{error}");
 }
 
-#[test]
-fn a_second_daemon_on_the_same_root_is_refused() {
+#[tokio::test]
+async fn a_second_daemon_on_the_same_root_is_refused() {
     let directory = tempfile::tempdir().unwrap();
     let root = directory.path().join("root");
-    let lock = Lock::take(&root).unwrap();
-    let error = Lock::take(&root).unwrap_err();
+    let lock = Lock::take(&root, Duration::ZERO).await.unwrap();
+    let error = Lock::take(&root, Duration::from_millis(50)).await.unwrap_err();
     assert!(error.to_string().ends_with(&format!("process {}", std::process::id())), "{error}");
     drop(lock);
-    assert!(Lock::take(&root).is_ok());
+    assert!(Lock::take(&root, Duration::ZERO).await.is_ok());
 }
 
-#[test]
-fn a_lock_that_cannot_be_had_names_its_file() {
+/// A daemon that was killed is gone before its files are closed.
+#[tokio::test]
+async fn a_daemon_waits_for_one_that_is_about_to_end() {
+    let directory = tempfile::tempdir().unwrap();
+    let ending = Lock::take(directory.path(), Duration::ZERO).await.unwrap();
+    let mut taken = pin!(Lock::take(directory.path(), Duration::from_secs(60)));
+    assert!(futures::poll!(&mut taken).is_pending(), "it is held");
+    drop(ending);
+    assert!(taken.await.is_ok());
+}
+
+#[tokio::test]
+async fn a_lock_that_cannot_be_had_names_its_file() {
     let directory = tempfile::tempdir().unwrap();
     let file = directory.path().join("file");
     std::fs::write(&file, "").unwrap();
-    let error = Lock::take(&file).unwrap_err();
+    let error = Lock::take(&file, Duration::ZERO).await.unwrap_err();
     assert!(matches!(&error, LockError::Io { path, .. } if path.ends_with("file/lock")), "{error}");
 }
 
