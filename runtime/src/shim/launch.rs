@@ -3,24 +3,30 @@
 use std::{
     path::{Path, PathBuf},
     process::{Output, Stdio},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
+use berth_sealed::Sealed;
 use serde::Deserialize;
 use tokio::{process::Command, time::timeout};
 
-use crate::error::{During, Error, Kind, Result};
+use crate::{
+    blocking,
+    error::{During, Error, Kind, Result},
+};
 
 /// The namespace that Berth's shims run in, in containerd's sense of the word.
 const NAMESPACE: &str = "berth";
 /// Far more than a shim needs on a machine that works; without it a hung disk would hold the call for ever.
 const COMMAND_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// Starts shims from one binary.
+/// Starts shims from one binary, or rather from a copy that no container can change; it is made anew when the binary is another.
 #[derive(Clone, Debug)]
 pub struct Launcher {
     binary: PathBuf,
     address: PathBuf,
+    copy: Arc<Mutex<Option<Arc<Sealed>>>>,
 }
 
 /// What a shim prints once it listens.
@@ -33,7 +39,7 @@ struct Bootstrap {
 impl Launcher {
     /// `binary` is executed with `address` as the daemon's address: the shim's socket goes to `s/` beside it.
     pub fn new(binary: PathBuf, address: PathBuf) -> Self {
-        Self { binary, address }
+        Self { binary, address, copy: Arc::default() }
     }
 
     /// Starts the shim of pod `id`, whose bundle exists, and returns the path of its socket.
@@ -48,10 +54,36 @@ impl Launcher {
         }
     }
 
+    /// What to execute.
+    async fn copy(&self) -> Result<Arc<Sealed>> {
+        let copy = self.held().clone();
+        match copy.filter(|copy| copy.is_of(&self.binary)) {
+            Some(copy) => Ok(copy),
+            None => {
+                let launcher = self.clone();
+                blocking::run("copy the shim", move || launcher.copy_anew()).await?
+            }
+        }
+    }
+
+    fn copy_anew(&self) -> Result<Arc<Sealed>> {
+        let copy = Sealed::copy_of(&self.binary);
+        let copy = copy.map_err(|error| Error::caused(Kind::Internal, "start shims", error))?;
+        let copy = Arc::new(copy);
+        *self.held() = Some(Arc::clone(&copy));
+        Ok(copy)
+    }
+
+    fn held(&self) -> MutexGuard<'_, Option<Arc<Sealed>>> {
+        self.copy.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// Runs one action of the shim's command line in `bundle`.
     async fn run(&self, id: &str, bundle: &Path, action: &str) -> Result<Vec<u8>> {
         let step = || format!("run {} {action} for {id}", self.binary.display());
-        let child = Command::new(&self.binary)
+        let copy = self.copy().await?;
+        let child = Command::new(copy.path())
+            .arg0(&self.binary)
             .args(["-namespace", NAMESPACE, "-id", id, "-address"])
             .arg(&self.address)
             .arg("-bundle")

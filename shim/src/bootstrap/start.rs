@@ -2,7 +2,7 @@
 
 use super::params::Params;
 use super::socket::{self, Bound};
-use super::{Error, Flags, failed};
+use super::{Error, Flags, failed, program};
 use crate::foreign::{self, Handler};
 use crate::service::{Serve, serve};
 use crate::shim_log;
@@ -22,6 +22,7 @@ const SANDBOX_ID: &str = "io.kubernetes.cri.sandbox-id";
 
 /// Starts a server for the pod, or finds the one that runs, and prints its address.
 pub fn start(flags: &Flags) -> Result<(), Error> {
+    program::ensure_sealed()?;
     let input = read_input().map_err(failed("read", Path::new("standard input")))?;
     let environment = std::env::var("TTRPC_ADDRESS").unwrap_or_default();
     let params = Params::parse(&input, flags, environment)?;
@@ -35,6 +36,7 @@ pub fn start(flags: &Flags) -> Result<(), Error> {
 
 /// Serves in the foreground, for a look at a shim under a debugger.
 pub fn serve_here(flags: &Flags) -> Result<(), Error> {
+    program::ensure_sealed()?;
     let events = std::env::var("TTRPC_ADDRESS").unwrap_or_default();
     let params = Params::parse(&[], flags, events)?;
     let plan = Plan::new(flags, &params)?;

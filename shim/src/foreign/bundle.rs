@@ -1,6 +1,7 @@
 //! The bundles that a foreign shim is given: one for the sandbox, and those of the containers as the daemon wrote them, with
 //! what our own shim would know by itself said in the words of the OCI specification.
 
+use crate::bootstrap::program;
 use crate::init::DEFAULT_SHM;
 use berth_shim_proto::berth_shim::SandboxOptions;
 use rustix::fs::{CWD, FileType, Mode, mknodat};
@@ -43,7 +44,7 @@ impl Sandbox<'_> {
         if !self.options.host_ipc {
             self.mount_shm()?;
         }
-        let program = std::env::current_exe()?;
+        let program = program::on_disk()?;
         fs::write(self.bundle.join("config.json"), self.spec(&program).to_string())
     }
 
