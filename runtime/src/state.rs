@@ -5,7 +5,7 @@
 //! itself stays whole. The database is opened by one process only: the daemon holds a lock on its root.
 
 use std::{
-    path::Path,
+    path::{Path, PathBuf},
     sync::{Arc, Mutex, PoisonError},
 };
 
@@ -15,10 +15,18 @@ use serde::{Serialize, de::DeserializeOwned};
 use crate::{
     blocking,
     error::{During, Error, Kind, Result},
+    layout::touch_private,
 };
 
 /// Raised when a record's form changes in a way that serde's defaults do not cover.
 const SCHEMA_VERSION: u32 = 1;
+
+/// SQLite's other files.
+fn beside(path: &Path, suffix: &str) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(suffix);
+    name.into()
+}
 
 /// What is kept in a table of its own, by id.
 pub trait Record: Serialize + DeserializeOwned + Send + Sync + 'static {
@@ -43,6 +51,12 @@ impl State {
     /// `FailedPrecondition` when a newer Berth wrote it.
     pub fn open(path: &Path) -> Result<Self> {
         let step = || format!("open the state at {}", path.display());
+        // The files beside it get its mode when SQLite makes them.
+        touch_private(path)?;
+        for beside in ["-wal", "-shm"].map(|suffix| beside(path, suffix)).iter().filter(|path| path.exists())
+        {
+            touch_private(beside)?;
+        }
         let connection = Connection::open(path).during(step)?;
         connection.execute_batch("PRAGMA journal_mode = WAL; PRAGMA synchronous = NORMAL;").during(step)?;
         let found: u32 = connection.query_row("PRAGMA user_version", [], |row| row.get(0)).during(step)?;
@@ -110,6 +124,8 @@ impl State {
 #[cfg(test)]
 pub(crate) mod tests {
     #![allow(clippy::unwrap_used)]
+    use std::{fs::Permissions, os::unix::fs::PermissionsExt};
+
     use serde::Deserialize;
 
     use super::*;
@@ -141,6 +157,23 @@ pub(crate) mod tests {
         drop(state);
         let found = State::open(&path).unwrap().load::<Thing>().unwrap();
         assert_eq!(found, [Thing { id: "a".into(), value: 3 }]);
+    }
+
+    #[tokio::test]
+    async fn its_files_are_roots_alone_also_those_of_a_daemon_that_left_them_open() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("state.db");
+        let files = || ["", "-wal", "-shm"].map(|suffix| beside(&path, suffix));
+        let state = State::open(&path).unwrap();
+        state.put(&Thing { id: "a".into(), value: 1 }).await.unwrap();
+        for file in files() {
+            assert_eq!(file.metadata().unwrap().permissions().mode() & 0o777, 0o600, "{}", file.display());
+            std::fs::set_permissions(&file, Permissions::from_mode(0o644)).unwrap();
+        }
+        let _again = State::open(&path).unwrap();
+        for file in files() {
+            assert_eq!(file.metadata().unwrap().permissions().mode() & 0o777, 0o600, "{}", file.display());
+        }
     }
 
     #[test]

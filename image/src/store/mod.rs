@@ -14,7 +14,7 @@ mod trash;
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fs::File;
 use std::io;
-use std::os::unix::fs::DirBuilderExt;
+use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
@@ -102,7 +102,7 @@ impl Store {
         let create = || {
             std::fs::DirBuilder::new().mode(0o755).create(&path)?;
             // The directory is the image's root directory; the umask must not show in it.
-            std::fs::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(0o755))
+            std::fs::set_permissions(&path, PermissionsExt::from_mode(0o755))
         };
         create().map_err(failed("create", &path))?;
         Ok(Staging { path, store: Arc::clone(self) })
@@ -316,8 +316,10 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
+/// Also one that is there: layers hold setuid programs with any known hole.
 fn make_private(path: &Path) -> io::Result<()> {
-    std::fs::DirBuilder::new().recursive(true).mode(0o700).create(path)
+    std::fs::DirBuilder::new().recursive(true).mode(0o700).create(path)?;
+    std::fs::set_permissions(path, PermissionsExt::from_mode(0o700))
 }
 
 fn entries(path: &Path) -> Result<Vec<PathBuf>, Error> {

@@ -27,6 +27,7 @@ use crate::{
     blocking, cdi,
     error::{During, Error, Kind, Result, of_image, spec_error},
     identity,
+    layout::{make_private, write_private},
     nri::{
         Announced,
         events::{self, Adjusted},
@@ -258,6 +259,7 @@ impl Plan {
     fn rootfs(&self, shared: &Shared, lower: &[PathBuf]) -> Result<RootfsOverlay> {
         let writable = shared.layout.writable(&self.id);
         let (upper, work) = (writable.join("upper"), writable.join("work"));
+        make_private(&writable)?;
         // An image may have no layers, but overlayfs wants one.
         let none = lower.is_empty().then(|| writable.join("empty"));
         for directory in [&upper, &work].into_iter().chain(&none) {
@@ -319,8 +321,8 @@ fn accounts_of(layers: &Layers) -> Result<Accounts> {
 
 /// The directory that the shim reads: config.json in the OCI runtime spec's form.
 fn write_bundle(bundle: &Path, spec: &Spec) -> Result<()> {
-    fs::create_dir_all(bundle.join("rootfs")).during(|| format!("create {}", bundle.display()))?;
-    let path = bundle.join("config.json");
+    make_private(bundle)?;
+    make_private(&bundle.join("rootfs"))?;
     let json = serde_json::to_vec(spec).during(|| "encode the OCI runtime spec")?;
-    fs::write(&path, json).during(|| format!("write {}", path.display()))
+    write_private(&bundle.join("config.json"), &json)
 }

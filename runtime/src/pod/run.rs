@@ -5,7 +5,7 @@
 //!     \__________________\_____________________\______ failed: stop::undo, from whatever phase
 //! ```
 
-use std::{collections::HashMap, fs, path::Path, sync::Arc};
+use std::{collections::HashMap, path::Path, sync::Arc};
 
 use berth_shim_proto::berth_shim::{IdMapping, SandboxOptions};
 
@@ -15,8 +15,9 @@ use super::{
     existing, files_of, step, stop, sysctls,
 };
 use crate::{
-    error::{During, Error, Kind, Result, of_network},
+    error::{Error, Kind, Result, of_network},
     identity,
+    layout::make_private,
     nri::{Announced, events},
     progress,
     runtime::Shared,
@@ -89,7 +90,7 @@ fn reserve(shared: &Shared, config: PodConfig) -> Result<Pod> {
 /// The phases that make things. What they made is in `pod` also when one fails.
 async fn start(shared: &Shared, pod: &mut Pod) -> Result<(Shim, Announced)> {
     let bundle = shared.layout.sandbox(&pod.id);
-    fs::create_dir_all(&bundle).during(|| format!("create {}", bundle.display()))?;
+    make_private(&bundle)?;
     let shim = make_sandbox(shared, pod, &bundle).await?;
     attach(shared, pod).await?;
     start_sandbox(pod, &shim).await?;
