@@ -141,7 +141,7 @@ impl Plan {
             rootfs: self.rootfs(shared, &layers.lower)?,
             terminal: self.config.tty,
             stdin: self.stdin(&bundle)?,
-            output: log::uri_of(container.log_path.clone(), shared.options.max_log_line).await?,
+            output: log::uri_of(&self.pod, container.log_path.clone(), shared.options.max_log_line).await?,
         };
         Ok(Prepared { task, container, announced })
     }

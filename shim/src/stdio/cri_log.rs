@@ -11,10 +11,10 @@
 use super::timestamp::{LENGTH, Timestamp};
 use crate::shim_log::note;
 use memchr::{memchr, memchr_iter, memrchr};
+use rustix::fs::{CWD, Mode, OFlags, ResolveFlags, openat2};
 use std::cell::RefCell;
-use std::fs::{File, OpenOptions};
+use std::fs::File;
 use std::io::{self, Write};
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
@@ -53,7 +53,7 @@ struct State {
 }
 
 impl CriLog {
-    /// Opens the file for appending, making it when it is missing; its directory must be there.
+    /// Opens the file for appending, making it when it is missing; its directory must be there, and no symlink lead to it.
     pub fn open(path: &Path, max_line: usize) -> io::Result<Self> {
         let state =
             State { file: open(path)?, clock: Timestamp::default(), unended: Default::default(), dropped: 0 };
@@ -221,9 +221,11 @@ fn shorten(file: &File, by: u64) -> io::Result<()> {
     file.set_len(file.metadata()?.len().saturating_sub(by))
 }
 
-/// Without waiting: what somebody has put in the file's place, such as a FIFO, holds nobody up.
+/// Without waiting: what somebody has put in the file's place, such as a FIFO, holds nobody up. And without a symlink anywhere: a
+/// container that sees its logs in a volume would have what it prints appended to any file of the host.
 fn open(path: &Path) -> io::Result<File> {
-    OpenOptions::new().append(true).create(true).mode(0o640).custom_flags(libc::O_NONBLOCK).open(path)
+    let flags = OFlags::WRONLY | OFlags::APPEND | OFlags::CREATE | OFlags::NONBLOCK | OFlags::CLOEXEC;
+    Ok(openat2(CWD, path, flags, Mode::from_raw_mode(0o640), ResolveFlags::NO_SYMLINKS)?.into())
 }
 
 #[cfg(test)]

@@ -220,3 +220,26 @@ fn a_record_that_was_written_by_half_is_cut_off() {
     assert_eq!(fs::read(&fixture.path).unwrap(), b"first\nsecond\n");
     assert_eq!(state.dropped, 2);
 }
+
+#[test]
+fn no_link_is_followed_neither_at_first_nor_when_it_is_opened_anew() {
+    let place = tempfile::tempdir().unwrap();
+    let at = |name: &str| place.path().join(name);
+    std::fs::create_dir(at("elsewhere")).unwrap();
+    std::fs::write(at("elsewhere/precious"), "kept").unwrap();
+    std::os::unix::fs::symlink(at("elsewhere"), at("directory")).unwrap();
+    let link = || std::os::unix::fs::symlink(at("elsewhere/precious"), at("0.log")).unwrap();
+    link();
+    for path in ["directory/new", "directory/precious", "0.log"] {
+        let refused = CriLog::open(&at(path), 80).unwrap_err();
+        assert_eq!(refused.raw_os_error(), Some(libc::ELOOP), "{path}");
+    }
+    std::fs::remove_file(at("0.log")).unwrap();
+    let log = CriLog::open(&at("0.log"), 80).unwrap();
+    std::fs::rename(at("0.log"), at("0.log.1")).unwrap();
+    link();
+    assert!(log.reopen().is_err());
+    log.append(Stream::Stdout, b"line\n");
+    assert_eq!(std::fs::read(at("elsewhere/precious")).unwrap(), b"kept");
+    assert!(!at("elsewhere/new").exists() && at("0.log.1").metadata().unwrap().len() > 0);
+}
