@@ -7,6 +7,8 @@
 mod bad_input;
 /// Devices that their vendors describe.
 mod cdi;
+/// The known ways out of a container, taken.
+mod escapes;
 /// What happens, told to whoever listens.
 mod events;
 /// Pods that other shims than Berth's own run.
