@@ -21,9 +21,10 @@ impl RuntimeService for Cri {
     async fn status(&self, request: Request<StatusRequest>) -> Result<Response<StatusResponse>, Status> {
         answer("Status", request, async |request| {
             let network = self.runtime.network.ready().err();
+            let disturbance = self.runtime.network.disturbance();
             let verbose = || info::daemon(&self.daemon.config, &self.runtime.network.describe());
             Ok(StatusResponse {
-                status: Some(reply::runtime_status(network)),
+                status: Some(reply::runtime_status(network, disturbance)),
                 info: if request.verbose { verbose() } else { Default::default() },
                 runtime_handlers: reply::handlers(self.runtime.handlers.list()),
                 features: Some(reply::features(self.daemon.host)),

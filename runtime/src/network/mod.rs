@@ -33,7 +33,7 @@ pub use bandwidth::Bandwidth;
 pub use cidr::Cidr;
 pub use config::{BridgeConfig, CniConfig, Config, Provider};
 pub use error::{Error, Kind, NotReady, PluginFailure};
-pub use pod::{Attachment, Dns, Interface, IpRange, PodNetwork, PortMapping, Protocol};
+pub use pod::{Attachment, Dns, Interface, PodNetwork, PortMapping, Protocol};
 pub use subnet::{InvalidSubnet, Subnet};
 
 pub(crate) use netns::inside;
@@ -73,15 +73,25 @@ impl Network {
     pub fn ready(&self) -> Result<(), NotReady> {
         match &self.backend {
             Backend::Cni(cni) => cni.ready(),
-            Backend::Bridge(_) => Ok(()),
+            Backend::Bridge(bridge) => bridge.ready(),
+        }
+    }
+
+    /// What keeps pods that are attached from reaching others, as far as it is known; it is no reason to attach no more.
+    /// Answers from memory.
+    pub fn disturbance(&self) -> Option<NotReady> {
+        match &self.backend {
+            Backend::Cni(_) => None,
+            Backend::Bridge(bridge) => bridge.disturbance(),
         }
     }
 
     /// Gives the pod its interfaces and addresses; what a failing attempt made is undone first.
     ///
-    /// Attaching a pod that is attached answers with what it has.
+    /// Attaching a pod that is attached answers with what it has, unless a check finds that it has lost it.
     pub async fn attach(&self, pod: &PodNetwork) -> Result<Attachment, Error> {
         pod.validate()?;
+        pod.bandwidth()?;
         let (network, pod) = (self.clone(), pod.clone());
         to_its_end("attach", async move {
             let _turn = network.turns.take(&pod.id).await;
@@ -149,9 +159,9 @@ impl Network {
         }
     }
 
-    /// Takes the ranges of addresses that the node's pods have, the main one first. With CNI they fill in the
-    /// configured template, unless there is a network already; the built-in network keeps the subnet it is configured
-    /// with.
+    /// Takes the ranges of addresses that the node's pods have, the main one first. With CNI they are given to plugins
+    /// that ask for them, from now on and after a restart, and fill in the configured template, unless there is a network
+    /// already; the built-in network keeps the subnet it has.
     pub async fn use_ranges(&self, ranges: &[Cidr]) -> Result<(), Error> {
         match &self.backend {
             Backend::Cni(cni) => cni.use_ranges(ranges).await,

@@ -10,6 +10,7 @@
 
 mod adjust;
 mod apply;
+mod backlog;
 pub mod config;
 mod connection;
 mod convert;
@@ -55,7 +56,7 @@ struct Inner {
     /// The socket is this daemon's.
     listening: AtomicBool,
     /// In the order in which they are called. Locked while an event is told.
-    plugins: Arc<Mutex<Vec<Plugin>>>,
+    plugins: Arc<Mutex<Vec<Arc<Plugin>>>>,
     told: Once,
 }
 

@@ -27,6 +27,7 @@ use super::pod::{Attachment, PodNetwork};
 use cache::{Cache, Joined, Record};
 use chain::Chain;
 use plugin::Plugins;
+use ranges::Ranges;
 use watch::Watched;
 
 /// Networks made by CNI plugins.
@@ -36,6 +37,7 @@ pub(super) struct Cni {
     plugins: Plugins,
     cache: Cache,
     watched: Arc<Watched>,
+    ranges: Ranges,
     follower: AbortHandle,
 }
 
@@ -55,11 +57,13 @@ impl Cni {
             });
         }
         let plugins = Plugins::new(config.bin_dirs.clone(), config.plugin_timeout());
-        let cache = Cache::open(config.cache_dir(root))?;
+        let directory = config.cache_dir(root);
+        let cache = Cache::open(directory.clone())?;
+        let ranges = Ranges::open(&directory)?;
         let watched = Watched::new(config.conf_dir.clone(), plugins.clone(), config.max_conf_num).await;
         let watched = Arc::new(watched);
         let follower = tokio::spawn(watched.clone().follow()).abort_handle();
-        Ok(Arc::new(Cni { config, plugins, cache, watched, follower }))
+        Ok(Arc::new(Cni { config, plugins, cache, watched, ranges, follower }))
     }
 
     /// Every state of the configuration from now on.
@@ -90,7 +94,17 @@ impl Cni {
     pub(super) async fn attach(&self, pod: &PodNetwork) -> Result<Attachment, Error> {
         if let Some(record) = self.cache.read(&pod.id).await? {
             if record.is_complete() && record.netns == pod.netns {
-                return attachment(&record);
+                match self.check_record(&record).await {
+                    Ok(()) => return attachment(&record),
+                    Err(error) => {
+                        let error = error.chain();
+                        tracing::warn!(
+                            pod = pod.id,
+                            error,
+                            "its network is not as it was: attaching it anew"
+                        );
+                    }
+                }
             }
             self.undo(&record).await?;
         }
@@ -127,7 +141,7 @@ impl Cni {
             pod: pod.id.clone(),
             netns: pod.netns.clone(),
             arguments: request::arguments(pod),
-            capability_args: request::capability_args(pod),
+            capability_args: request::capability_args(pod, &self.ranges.get())?,
             networks: networks.map(join).collect(),
         })
     }
@@ -168,11 +182,16 @@ impl Cni {
     pub(super) async fn check(&self, pod: &str, attachment: &Attachment) -> Result<(), Error> {
         let kept = || serde_json::from_value::<Record>(attachment.record.clone()).ok();
         let missing = || Error::Drift { pod: pod.to_owned(), what: "it has no network record".into() };
-        let record = self.cache.read(pod).await?.or_else(kept).ok_or_else(missing)?;
+        self.check_record(&self.cache.read(pod).await?.or_else(kept).ok_or_else(missing)?).await
+    }
+
+    async fn check_record(&self, record: &Record) -> Result<(), Error> {
+        let missing =
+            || Error::Drift { pod: record.pod.clone(), what: "it was never attached to the end".into() };
         let netns = record.netns.to_string_lossy();
         for joined in &record.networks {
             let result = joined.result.as_ref().ok_or_else(missing)?;
-            Chain::of(&self.plugins, &record, joined, &netns).check(result).await?;
+            Chain::of(&self.plugins, record, joined, &netns).check(result).await?;
         }
         Ok(())
     }

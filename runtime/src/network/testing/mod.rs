@@ -1,10 +1,11 @@
 //! A machine for tests: network and mount namespaces of its own, so that nothing touches the real one.
 
-#![allow(clippy::unwrap_used, clippy::panic)]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod bridge;
 mod cni;
 mod measure;
+mod neighbours;
 
 use std::fs::{self, File};
 use std::io::{self, Read, Write};
@@ -205,6 +206,16 @@ pub(super) fn interfaces() -> Vec<String> {
     let name =
         |line: &str| line.split(": ").nth(1).map(|name| name.split('@').next().unwrap_or(name).to_owned());
     output.lines().filter_map(name).filter(|name| name != "lo").collect()
+}
+
+/// Where the reference plugins are, as the test runner says.
+pub(super) fn reference_plugins() -> PathBuf {
+    let named = std::env::var_os("BERTH_TEST_CNI").map(PathBuf::from);
+    let plugins = named.filter(|directory| directory.join("bridge").is_file());
+    plugins.expect(
+        "this test runs the reference CNI plugins: BERTH_TEST_CNI=$(dirname \"$(hack/tools cni | head -1)\") \
+         cargo test -p berthd network",
+    )
 }
 
 pub(super) fn primary(attachment: &Attachment) -> String {
