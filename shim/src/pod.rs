@@ -2,7 +2,7 @@
 
 use crate::container::{Container, Identity, Phase, Surroundings};
 use crate::error::Error;
-use crate::exit::{Exit, FILE_NAME};
+use crate::exit::{Exit, Room};
 use crate::init::{self, CreateRequest, PodOptions, RootfsMount};
 use crate::process::{DEATH_PATIENCE, KILL, Process};
 use crate::sandbox::{self, Sandbox};
@@ -89,7 +89,11 @@ impl Pod {
         let streams = Streams::parse(&names.stdin, &names.stdout, &names.stderr, names.terminal)?;
         let (stdio, outside) =
             connect(&streams).map_err(|source| Error::Streams { id: id.clone(), source })?;
-        forget_old_exit(&new.identity);
+        let room = Room::reserve(&new.identity.bundle).map_err(|source| Error::Io {
+            doing: "make room for the exit record of",
+            id: id.clone(),
+            source,
+        })?;
         let _creation = self.surroundings.orphans.creation();
         let request = CreateRequest {
             id: &id,
@@ -104,8 +108,16 @@ impl Pod {
             id: id.clone(),
             source,
         })?;
-        let container = Container::adopt(new.identity, outside, created, self.surroundings.clone())
-            .map_err(|source| Error::Io { doing: "watch", id, source })?;
+        let group = created.cgroup.clone();
+        let adopted = Container::adopt(new.identity, outside, created, self.surroundings.clone());
+        let container = match adopted {
+            Ok(container) => container,
+            Err(source) => {
+                let _ = group.end(DEATH_PATIENCE).await;
+                return Err(Error::Io { doing: "watch", id, source });
+            }
+        };
+        room.keep();
         reservation.fill(&container);
         heap::trim();
         Ok(container)
@@ -116,7 +128,7 @@ impl Pod {
         let container = self.container(id)?;
         let exit = container.prepare_delete().await?;
         // An exec that was on its way when the container ended may have come into the group since.
-        let removed = container.cgroup().kill().and_then(|()| container.cgroup().remove());
+        let removed = container.cgroup().end(DEATH_PATIENCE).await;
         removed.map_err(|source| Error::Cgroup { doing: "delete", id: id.to_owned(), source })?;
         self.containers.remove(id);
         self.emptied.notify_one();
@@ -233,14 +245,4 @@ impl Pod {
 
 fn is_alive(container: &Container) -> bool {
     !matches!(container.phase(), Phase::Stopped(_))
-}
-
-/// The record of a former container in the same bundle would be taken for this one's.
-fn forget_old_exit(identity: &Identity) {
-    match std::fs::remove_file(identity.bundle.join(FILE_NAME)) {
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-            note(format_args!("remove the old exit record of {}: {error}", identity.id));
-        }
-        _ => {}
-    }
 }

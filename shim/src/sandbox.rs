@@ -14,6 +14,7 @@ use crate::cgroup::{Cgroup, Stats};
 use crate::error::Error;
 use crate::exit::now;
 use crate::init::{IdMappings, PodNamespaces, PodOptions};
+use crate::process::DEATH_PATIENCE;
 use crate::record;
 use crate::spec::IdMapping;
 use rustix::mount::{UnmountFlags, unmount};
@@ -94,6 +95,7 @@ impl Sandbox {
         if self.phase() != Phase::Absent {
             return Err(Error::AlreadyExists { what: "sandbox", id: id.to_owned() });
         }
+        let options = &PodOptions { id: id.to_owned(), ..options.clone() };
         Record::new(options).write(bundle).map_err(|source| Error::Io {
             doing: "keep a record of sandbox",
             id: id.to_owned(),
@@ -104,8 +106,8 @@ impl Sandbox {
             id: id.to_owned(),
             source,
         })?;
-        let cgroup =
-            Some(&options.cgroup_path).filter(|path| !path.is_empty()).map(|path| Cgroup::open(path));
+        let named = Some(&options.cgroup_path).filter(|path| !path.is_empty());
+        let cgroup = named.map(|path| Cgroup::of_pod(path, id));
         *self.known() = Known { init_pid: namespaces.init_pid(), cgroup };
         *self.lock() = Phase::Created;
         Ok(())
@@ -147,6 +149,12 @@ impl Sandbox {
     /// Undoes the namespaces, once no container is left. Repeatable.
     pub async fn destroy(&self, id: &str) -> Result<(), Error> {
         let mut namespaces = self.namespaces.write().await;
+        namespaces.end_init(DEATH_PATIENCE).await;
+        let cgroup = self.known().cgroup.clone();
+        if let Some(cgroup) = cgroup {
+            let ended = cgroup.end(DEATH_PATIENCE).await;
+            ended.map_err(|source| Error::Cgroup { doing: "stop sandbox", id: id.to_owned(), source })?;
+        }
         namespaces.destroy().map_err(|source| Error::Init {
             doing: "stop sandbox",
             id: id.to_owned(),
@@ -231,6 +239,7 @@ pub fn options(any: Option<&Any>, netns_path: &str) -> Result<PodOptions, Error>
     let asked = read_options(any)?;
     let netns_path = Some(netns_path).filter(|path| !path.is_empty()).map(Into::into);
     Ok(PodOptions {
+        id: String::new(),
         hostname: asked.hostname,
         host_network: asked.host_network || netns_path.is_none(),
         netns_path,

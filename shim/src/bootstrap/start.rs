@@ -5,7 +5,7 @@ use super::socket::{self, Bound};
 use super::{Error, Flags, failed};
 use crate::foreign::{self, Handler};
 use crate::service::{Serve, serve};
-use crate::shim_log;
+use crate::{descriptors, shim_log};
 use nix::unistd::{dup2_stderr, dup2_stdin, dup2_stdout, setsid};
 use serde::Deserialize;
 use std::collections::HashMap;
@@ -83,6 +83,7 @@ impl Plan {
     /// The server's side of the fork.
     fn background(self, listener: UnixListener, events: String) -> u8 {
         shim_log::open(&self.bundle);
+        descriptors::raise();
         match detach(listener).and_then(|listener| self.serve(listener, events)) {
             Ok(()) => 0,
             Err(error) => {

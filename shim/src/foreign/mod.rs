@@ -24,6 +24,7 @@ mod pod;
 mod serve;
 mod service;
 
+pub(crate) use bundle::has_completed;
 pub(crate) use client::code;
 
 pub use cleanup::clean_up;

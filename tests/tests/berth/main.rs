@@ -7,6 +7,8 @@
 mod bad_input;
 /// Devices that their vendors describe.
 mod cdi;
+/// Where control groups are, and whose.
+mod cgroups;
 /// What happens, told to whoever listens.
 mod events;
 /// Pods that other shims than Berth's own run.
