@@ -35,7 +35,7 @@ use std::path::PathBuf;
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 
 /// How long processes may take to stand still: one that waits for a dead file system takes for ever.
 const FREEZE_PATIENCE: Duration = Duration::from_secs(2);
@@ -96,6 +96,7 @@ pub struct Container {
     surroundings: Surroundings,
     turn: tokio::sync::Mutex<()>,
     inner: Mutex<Inner>,
+    given_up: Notify,
     /// Whether it was told that something in it was killed for lack of memory.
     oom_told: AtomicBool,
     ended: watch::Sender<Option<Exit>>,
@@ -136,6 +137,7 @@ impl Container {
             surroundings,
             turn: tokio::sync::Mutex::default(),
             inner: Mutex::new(inner),
+            given_up: Notify::new(),
             oom_told: AtomicBool::new(false),
             ended: watch::Sender::new(None),
         });

@@ -16,6 +16,8 @@ use std::time::Duration;
 use tokio::sync::{Notify, watch};
 use tokio::time::{Instant, timeout, timeout_at};
 
+/// How long the last output of a container that was given up may take.
+const BURIAL_PATIENCE: Duration = Duration::from_secs(10);
 /// How often an empty shim looks whether its bundle is still there.
 const LOOK: Duration = Duration::from_secs(30);
 
@@ -128,8 +130,7 @@ impl Pod {
         let container = self.container(id)?;
         let exit = container.prepare_delete().await?;
         // An exec that was on its way when the container ended may have come into the group since.
-        let removed = container.cgroup().end(DEATH_PATIENCE).await;
-        removed.map_err(|source| Error::Cgroup { doing: "delete", id: id.to_owned(), source })?;
+        container.leave_cgroup().await;
         self.containers.remove(id);
         self.emptied.notify_one();
         heap::trim();
@@ -171,7 +172,7 @@ impl Pod {
     }
 
     /// Kills every container, waits for their ends to be recorded, undoes the namespaces. Repeatable. Containers that are being
-    /// created and those that end have `patience` together.
+    /// created and those that end have `patience` together; one that cannot die is given up then.
     pub async fn stop_sandbox(&self, patience: Duration) -> Result<(), Error> {
         self.end_containers(patience).await?;
         self.sandbox.destroy(&self.id).await?;
@@ -192,8 +193,12 @@ impl Pod {
             }
         }
         for container in &containers {
-            let ended = timeout_at(deadline, container.wait()).await;
-            ended.map_err(|_| Error::TooLong(format!("the end of container {}", container.id())))?;
+            if timeout_at(deadline, container.wait()).await.is_err() {
+                note(format_args!("container {} does not die, and is given up", container.id()));
+                container.give_up();
+                let told = timeout(BURIAL_PATIENCE, container.wait()).await;
+                told.map_err(|_| Error::TooLong(format!("the end of container {}", container.id())))?;
+            }
         }
         Ok(())
     }

@@ -16,12 +16,14 @@ use crate::exit::now;
 use crate::init::{IdMappings, PodNamespaces, PodOptions};
 use crate::process::DEATH_PATIENCE;
 use crate::record;
+use crate::shim_log::note;
 use crate::spec::IdMapping;
 use rustix::mount::{UnmountFlags, unmount};
 use serde::{Deserialize, Serialize};
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 use std::{fs, io};
 use tokio::sync::{OwnedRwLockReadGuard, RwLock, watch};
 
@@ -29,6 +31,9 @@ use berth_shim_proto::berth_shim::{self, SandboxOptions};
 use containerd_shim_protos::protobuf::Message;
 use containerd_shim_protos::protobuf::well_known_types::any::Any;
 
+/// How long processes that were killed may take to leave the pod's cgroup; those that have to wait in the kernel leave when they
+/// are done with that.
+const LEAVING: Duration = Duration::from_secs(1);
 /// Name of the options message.
 const OPTIONS: &str = "berth.shim.v1.SandboxOptions";
 
@@ -151,9 +156,12 @@ impl Sandbox {
         let mut namespaces = self.namespaces.write().await;
         namespaces.end_init(DEATH_PATIENCE).await;
         let cgroup = self.known().cgroup.clone();
-        if let Some(cgroup) = cgroup {
-            let ended = cgroup.end(DEATH_PATIENCE).await;
-            ended.map_err(|source| Error::Cgroup { doing: "stop sandbox", id: id.to_owned(), source })?;
+        if let Some(cgroup) = cgroup
+            && let Err(error) = cgroup.end(LEAVING).await
+        {
+            note(format_args!("the cgroup of sandbox {id} is removed later: {error}"));
+            namespaces.leave_cgroup();
+            tokio::spawn(async move { cgroup.end(Duration::MAX).await });
         }
         namespaces.destroy().map_err(|source| Error::Init {
             doing: "stop sandbox",

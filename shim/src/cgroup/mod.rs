@@ -28,7 +28,7 @@ use tokio::time::{Instant, sleep};
 use writes::Writes;
 
 /// How often a group is looked at that processes have to leave: soon at first, then less and less often.
-const LOOKS: [Duration; 2] = [Duration::from_millis(1), Duration::from_millis(50)];
+const LOOKS: [Duration; 2] = [Duration::from_millis(1), Duration::from_secs(1)];
 
 /// Why a cgroup operation failed.
 #[derive(Debug, thiserror::Error)]
@@ -298,12 +298,12 @@ impl Cgroup {
     /// Kills what is in the group until nothing is, and removes it. An error after `patience`: who waits for a dead file
     /// system dies when that is back.
     pub async fn end(&self, patience: Duration) -> Result<(), Error> {
-        let deadline = Instant::now() + patience;
+        let begun = Instant::now();
         let [mut look, longest] = LOOKS;
         loop {
             let ended = self.kill().and_then(|()| self.remove_now());
             match ended {
-                Err(error) if Instant::now() >= deadline => return Err(error),
+                Err(error) if begun.elapsed() >= patience => return Err(error),
                 Err(_) => sleep(look).await,
                 Ok(()) => return Ok(()),
             }

@@ -170,6 +170,11 @@ impl PodNamespaces {
         }
     }
 
+    /// Leaves the pod's cgroup to the caller.
+    pub fn leave_cgroup(&mut self) {
+        self.cgroup = None;
+    }
+
     /// Kills the pod's first process, unpins the network namespace, removes the pod's cgroup. Repeatable.
     pub fn destroy(&mut self) -> Result<(), Error> {
         if let Some(init) = self.init.take() {

@@ -161,6 +161,115 @@ async fn root_who_cannot_die_in_a_shared_pid_namespace_keeps_nobody_waiting() {
     until(|| shim.children().is_empty()).await;
 }
 
+/// A container that does not die is no reason for its pod to stay.
+#[tokio::test]
+async fn root_a_pod_is_stopped_whose_container_cannot_die() {
+    let Some(frozen) = Frozen::new() else { return };
+    let mut shim = Shim::with_sandbox(|_| {}).await;
+    let pid = shim.run("c", "exec sleep 1000").await;
+    frozen.take(pid);
+    let request = containerd_shim_protos::sandbox_api::StopSandboxRequest {
+        sandbox_id: shim.id.clone(),
+        timeout_secs: 1,
+        ..Default::default()
+    };
+    shim.sandbox.stop_sandbox(soon(), &request).await.unwrap();
+    assert_eq!(shim.wait("c").await, 137);
+    let record = fs::read_to_string(shim.path("c/exit.json")).unwrap();
+    assert!(record.contains("does not die"), "{record}");
+    shim.delete("c").await.unwrap();
+    drop(frozen);
+    until(|| shim.children().is_empty()).await;
+    until(|| shim.cgroups().iter().all(|group| !group.join("c").exists())).await;
+}
+
+/// A file system in memory, mounted where it is dropped.
+struct Disk(std::path::PathBuf);
+
+impl Disk {
+    fn mount(path: std::path::PathBuf, size: usize) -> Self {
+        fs::create_dir_all(&path).unwrap();
+        let options = std::ffi::CString::new(format!("size={size}")).unwrap();
+        let flags = rustix::mount::MountFlags::empty();
+        rustix::mount::mount("disk", &path, "tmpfs", flags, Some(options.as_c_str())).unwrap();
+        Self(path)
+    }
+
+    fn fill(&self) {
+        let full = fs::write(self.0.join("filler"), vec![1; 16 << 20]).unwrap_err();
+        assert_eq!(full.kind(), std::io::ErrorKind::StorageFull);
+    }
+}
+
+impl Drop for Disk {
+    fn drop(&mut self) {
+        rustix::mount::unmount(&self.0, rustix::mount::UnmountFlags::DETACH).unwrap();
+    }
+}
+
+#[tokio::test]
+async fn root_a_full_disk_stops_no_container_and_loses_no_end() {
+    let mut shim = Shim::start().await;
+    let disk = Disk::mount(shim.path("c"), 8 << 20);
+    let bundle = shim.bundle("c", "read go; seq 100000; exit 3", |_| {});
+    let (log, input) = (format!("cri-log://{}", bundle.join("log").display()), bundle.join("in"));
+    rustix::fs::mknodat(rustix::fs::CWD, &input, rustix::fs::FileType::Fifo, 0o600.into(), 0).unwrap();
+    shim.create_in("c", &bundle, |request| {
+        request.stdout = log;
+        request.stdin = format!("{}?once=1", input.display());
+    })
+    .await
+    .unwrap();
+    shim.start_task("c").await.unwrap();
+    disk.fill();
+    fs::write(&input, "go\n").unwrap();
+    assert_eq!(shim.wait("c").await, 3);
+    assert!(fs::read_to_string(bundle.join("exit.json")).unwrap().contains("\"code\":3"));
+    shim.delete("c").await.unwrap();
+}
+
+#[tokio::test]
+async fn root_a_creation_on_a_full_disk_says_so_and_leaves_nothing() {
+    let mut shim = Shim::start().await;
+    let disk = Disk::mount(shim.path("c"), 8 << 20);
+    let bundle = shim.bundle("c", "true", |_| {});
+    disk.fill();
+    let error = shim.create_in("c", &bundle, |_| {}).await.unwrap_err().to_string();
+    assert!(error.contains("exit record of c: No space left"), "{error}");
+    assert!(shim.children().is_empty() && shim.cgroups().is_empty());
+    fs::remove_file(bundle.join("filler")).unwrap();
+    shim.create_in("c", &bundle, |_| {}).await.unwrap();
+    shim.start_task("c").await.unwrap();
+    shim.wait("c").await;
+    shim.delete("c").await.unwrap();
+}
+
+/// As on a host, or in a group of the daemon's, that has as many processes as it may.
+#[tokio::test]
+async fn root_without_room_for_a_process_a_call_fails_and_leaves_nothing() {
+    let mut shim = Shim::start().await;
+    shim.run("c", "exec sleep 1000").await;
+    let group =
+        std::path::PathBuf::from(format!("/sys/fs/cgroup/pids/berth-test-full-{}", std::process::id()));
+    if fs::create_dir(&group).is_err() {
+        return;
+    }
+    fs::write(group.join("cgroup.procs"), shim.pid.to_string()).unwrap();
+    fs::write(group.join("pids.max"), "1").unwrap();
+    let idle = descriptors(&shim);
+    let error = shim.try_create("d", "true", |_| {}).await.unwrap_err().to_string();
+    assert!(error.contains("Resource temporarily unavailable"), "{error}");
+    assert!(shim.exec_args("c", &["true"], Duration::from_secs(60)).await.is_err());
+    until(|| descriptors(&shim) == idle && shim.children().len() == 1).await;
+    assert!(shim.cgroups().iter().all(|group| !group.join("d").exists()));
+    fs::write(group.join("pids.max"), "max").unwrap();
+    assert_eq!(shim.exec("c", "exit 7", Duration::from_secs(60)).await.2, 7);
+    shim.kill("c", 9).await.unwrap();
+    shim.wait("c").await;
+    shim.murder().await;
+    until(|| fs::remove_dir(&group).is_ok()).await;
+}
+
 /// A frozen group of v1, which holds even the dead.
 struct Frozen(std::path::PathBuf);
 
