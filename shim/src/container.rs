@@ -243,15 +243,14 @@ impl Container {
         if let Phase::Stopped(_) = self.phase() {
             return Err(Error::NotFound { what: "process of container", id: self.id().to_owned() });
         }
-        if all {
-            self.kill_all(signal)?;
-        }
+        let others = if all { self.kill_all(signal) } else { Ok(()) };
+        // Itself however it goes with the others: a PID namespace ends with its first process.
         self.process.signal(signal).map_err(|source| self.io("signal", source))?;
         if signal == KILL && self.phase() == Phase::Paused {
             // The v1 freezer holds even the dead.
             self.cgroup.thaw().map_err(|source| self.cgroup_error("thaw", source))?;
         }
-        Ok(())
+        others
     }
 
     fn kill_all(&self, signal: i32) -> Result<(), Error> {

@@ -83,7 +83,6 @@ impl Plan {
     /// The server's side of the fork.
     fn background(self, listener: UnixListener, events: String) -> u8 {
         shim_log::open(&self.bundle);
-        descriptors::raise();
         match detach(listener).and_then(|listener| self.serve(listener, events)) {
             Ok(()) => 0,
             Err(error) => {
@@ -105,7 +104,10 @@ impl Plan {
         };
         match handler {
             Some(handler) => foreign::serve(handler, self.daemon, what),
-            None => serve(what),
+            None => {
+                descriptors::raise();
+                serve(what)
+            }
         }
     }
 }

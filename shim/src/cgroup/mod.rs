@@ -115,7 +115,7 @@ impl Cgroup {
         let group = Self::named(path)?;
         match group.directories().into_iter().find(|directory| directory.exists()) {
             Some(path) => {
-                let source = ErrorKind::AlreadyExists.into();
+                let source = std::io::Error::from_raw_os_error(libc::EEXIST);
                 Err(Error { action: "make for a container alone".into(), path, source })
             }
             None => Ok(group),

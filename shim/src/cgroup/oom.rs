@@ -107,3 +107,30 @@ async fn changed(file: &AsyncFd<OwnedFd>) -> io::Result<()> {
 fn listen_failed(path: &Path, source: io::Error) -> Error {
     Error { action: "listen to".into(), path: path.into(), source }
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    /// `memory.events` needs a controller that a machine with v1 has elsewhere; `cgroup.events` changes in the same way.
+    #[tokio::test]
+    async fn root_a_change_of_a_file_of_v2_is_heard() {
+        assert!(rustix::process::geteuid().is_root(), "needs root: sudo -E cargo test -p berth-shim root_");
+        let mounts = std::fs::read_to_string("/proc/self/mounts").unwrap();
+        let root = mounts.lines().find(|line| line.split(' ').nth(2) == Some("cgroup2")).unwrap();
+        let root = Path::new(root.split(' ').nth(1).unwrap());
+        let group = root.join(format!("berth-test-events-{}", std::process::id()));
+        std::fs::create_dir(&group).unwrap();
+        let Bell::Events(events) = Bell::of_v2(&group.join("cgroup.events")).unwrap() else { unreachable!() };
+        rustix::io::pread(events.get_ref(), &mut [0; 512], 0).unwrap();
+        let quiet = tokio::time::timeout(LOOK, changed(&events)).await;
+        let mut child = std::process::Command::new("sleep").arg("1000").spawn().unwrap();
+        std::fs::write(group.join("cgroup.procs"), child.id().to_string()).unwrap();
+        let heard = tokio::time::timeout(Duration::from_secs(60), changed(&events)).await;
+        child.kill().unwrap();
+        child.wait().unwrap();
+        std::fs::remove_dir(&group).unwrap();
+        assert!(quiet.is_err() && heard.is_ok_and(|heard| heard.is_ok()));
+    }
+}

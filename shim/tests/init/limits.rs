@@ -171,7 +171,7 @@ fn root_a_group_that_is_there_is_refused_and_stays_as_it_is() {
     Cgroup::create(&path, "somebody", &Resources::default()).unwrap();
     block_on(async {
         let error = place.create("c1", &["/bin/true"], |_| {}).await.err().unwrap();
-        assert!(error.to_string().contains("c1") && error.to_string().contains("exists"), "{error}");
+        assert!(error.to_string().contains("c1") && error.to_string().contains("File exists"), "{error}");
     });
     assert!(place.has_cgroup("c1"));
     Cgroup::of_container(&path, "c1").remove().unwrap();
