@@ -23,7 +23,7 @@ pub fn delete(flags: &Flags) -> Result<(), Error> {
     // Told last: a shim that cannot be asked must not keep what is ours.
     let seen = foreign::clean_up(&flags.id, &bundle, &flags.namespace, &flags.address);
     if let Some(path) = cgroup_path(&bundle)? {
-        end(&group_of(&path, &flags.id, &bundle))?;
+        end(&Cgroup::of_container(&path, &flags.id))?;
     }
     if let Some(record) = Record::read(&bundle).map_err(failed("read the record in", &bundle))? {
         end(&Cgroup::of_pod(&record.cgroup_path, &flags.id))?;
@@ -51,14 +51,6 @@ fn cgroup_path(bundle: &Path) -> Result<Option<String>, Error> {
     let spec: Spec = serde_json::from_slice(&json).map_err(|error| failed("parse", &path)(error.into()))?;
     // The root is nobody's container.
     Ok(Some(spec.linux.cgroups_path).filter(|path| !path.trim_matches('/').is_empty()))
-}
-
-/// The container's group where it was made for it; another runtime leaves no mark, but the name.
-fn group_of(path: &str, id: &str, bundle: &Path) -> Cgroup {
-    if foreign::has_completed(bundle) && Path::new(path).ends_with(id) {
-        return Cgroup::open(path);
-    }
-    Cgroup::of_container(path, id)
 }
 
 fn end(cgroup: &Cgroup) -> Result<(), Error> {

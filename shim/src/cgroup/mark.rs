@@ -25,3 +25,9 @@ pub(super) fn read(directory: &Path) -> Option<Vec<u8>> {
     let length = getxattr(directory, NAME, &mut owner[..]).ok()?;
     Some(owner[..length].to_vec())
 }
+
+/// Whether an id is one that nobody makes a second time, as berthd's are: a group of that name is its even without a mark. A
+/// foreign shim leaves none.
+pub(super) fn is_random(id: &str) -> bool {
+    id.len() == 64 && id.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
+}

@@ -163,7 +163,10 @@ impl Cgroup {
     fn owns(&self, directory: &Path) -> bool {
         match &self.owner {
             Owner::Unasked => true,
-            Owner::Alone(id) => mark::read(directory).is_some_and(|mark| mark == id.as_bytes()),
+            Owner::Alone(id) => match mark::read(directory) {
+                Some(mark) => mark == id.as_bytes(),
+                None => directory.ends_with(&**id) && mark::is_random(id),
+            },
             Owner::All => mark::read(directory).is_some_and(|mark| mark.is_empty()),
         }
     }

@@ -166,11 +166,6 @@ pub(super) fn pod_of(bundle: &Path) -> Option<PathBuf> {
     fs::read_link(bundle.join(POD)).ok()
 }
 
-/// Whether it is the bundle of a container that a foreign shim runs.
-pub(crate) fn has_completed(bundle: &Path) -> bool {
-    pod_of(bundle).is_some()
-}
-
 /// The FIFO that a foreign shim writes its log to.
 pub(super) fn log(bundle: &Path) -> PathBuf {
     bundle.join("log")

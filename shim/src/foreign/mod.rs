@@ -24,7 +24,6 @@ mod pod;
 mod serve;
 mod service;
 
-pub(crate) use bundle::has_completed;
 pub(crate) use client::code;
 
 pub use cleanup::clean_up;

@@ -180,6 +180,21 @@ fn root_a_group_that_is_there_is_refused_and_stays_as_it_is() {
     assert!(!place.has_cgroup("c1"));
 }
 
+/// A foreign runtime leaves no mark.
+#[test]
+fn root_a_group_without_a_mark_is_its_who_has_its_name_if_nobody_else_can() {
+    let place = Place::new();
+    for (id, removed) in [("c1", false), ("0123456789abcdef".repeat(4).as_str(), true)] {
+        let path = place.cgroup_path(id);
+        let directories = super::pods::directories(&path);
+        directories.iter().for_each(|directory| std::fs::create_dir(directory).unwrap());
+        Cgroup::of_container(&path, "c2").remove().unwrap();
+        Cgroup::of_container(&path, id).remove().unwrap();
+        assert_eq!(directories.iter().all(|directory| !directory.exists()), removed, "{id}");
+        directories.iter().for_each(|directory| drop(std::fs::remove_dir(directory)));
+    }
+}
+
 /// As a container's processes are killed whose shim has died, by somebody who has its path only.
 #[test]
 fn root_only_for_whom_a_group_was_made_can_kill_in_it() {

@@ -147,7 +147,7 @@ fn root_a_callers_group_stays_and_a_neighbour_in_it_lives_on() {
 }
 
 /// Of a group, in every hierarchy.
-fn directories(path: &str) -> Vec<std::path::PathBuf> {
+pub fn directories(path: &str) -> Vec<std::path::PathBuf> {
     let mounts = fs::read_to_string("/proc/self/mounts").unwrap();
     let fields = mounts.lines().map(|line| line.split(' ').collect::<Vec<_>>());
     let v1: Vec<_> = fields.clone().filter(|fields| fields[2] == "cgroup").map(|fields| fields[1]).collect();
