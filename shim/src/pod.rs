@@ -2,7 +2,7 @@
 
 use crate::container::{Container, Identity, Phase, Surroundings};
 use crate::error::Error;
-use crate::exit::{Exit, FILE_NAME};
+use crate::exit::{Exit, Room};
 use crate::init::{self, CreateRequest, PodOptions, RootfsMount};
 use crate::process::{DEATH_PATIENCE, KILL, Process};
 use crate::sandbox::{self, Sandbox};
@@ -16,6 +16,8 @@ use std::time::Duration;
 use tokio::sync::{Notify, watch};
 use tokio::time::{Instant, timeout, timeout_at};
 
+/// How long the last output of a container that was given up may take.
+const BURIAL_PATIENCE: Duration = Duration::from_secs(10);
 /// How often an empty shim looks whether its bundle is still there.
 const LOOK: Duration = Duration::from_secs(30);
 
@@ -89,7 +91,11 @@ impl Pod {
         let streams = Streams::parse(&names.stdin, &names.stdout, &names.stderr, names.terminal)?;
         let (stdio, outside) =
             connect(&streams).map_err(|source| Error::Streams { id: id.clone(), source })?;
-        forget_old_exit(&new.identity);
+        let room = Room::reserve(&new.identity.bundle).map_err(|source| Error::Io {
+            doing: "make room for the exit record of",
+            id: id.clone(),
+            source,
+        })?;
         let _creation = self.surroundings.orphans.creation();
         let request = CreateRequest {
             id: &id,
@@ -104,8 +110,16 @@ impl Pod {
             id: id.clone(),
             source,
         })?;
-        let container = Container::adopt(new.identity, outside, created, self.surroundings.clone())
-            .map_err(|source| Error::Io { doing: "watch", id, source })?;
+        let group = created.cgroup.clone();
+        let adopted = Container::adopt(new.identity, outside, created, self.surroundings.clone());
+        let container = match adopted {
+            Ok(container) => container,
+            Err(source) => {
+                let _ = group.end(DEATH_PATIENCE).await;
+                return Err(Error::Io { doing: "watch", id, source });
+            }
+        };
+        room.keep();
         reservation.fill(&container);
         heap::trim();
         Ok(container)
@@ -116,8 +130,7 @@ impl Pod {
         let container = self.container(id)?;
         let exit = container.prepare_delete().await?;
         // An exec that was on its way when the container ended may have come into the group since.
-        let removed = container.cgroup().kill().and_then(|()| container.cgroup().remove());
-        removed.map_err(|source| Error::Cgroup { doing: "delete", id: id.to_owned(), source })?;
+        container.leave_cgroup().await;
         self.containers.remove(id);
         self.emptied.notify_one();
         heap::trim();
@@ -159,7 +172,7 @@ impl Pod {
     }
 
     /// Kills every container, waits for their ends to be recorded, undoes the namespaces. Repeatable. Containers that are being
-    /// created and those that end have `patience` together.
+    /// created and those that end have `patience` together; one that cannot die is given up then.
     pub async fn stop_sandbox(&self, patience: Duration) -> Result<(), Error> {
         self.end_containers(patience).await?;
         self.sandbox.destroy(&self.id).await?;
@@ -180,8 +193,12 @@ impl Pod {
             }
         }
         for container in &containers {
-            let ended = timeout_at(deadline, container.wait()).await;
-            ended.map_err(|_| Error::TooLong(format!("the end of container {}", container.id())))?;
+            if timeout_at(deadline, container.wait()).await.is_err() {
+                note(format_args!("container {} does not die, and is given up", container.id()));
+                container.give_up();
+                let told = timeout(BURIAL_PATIENCE, container.wait()).await;
+                told.map_err(|_| Error::TooLong(format!("the end of container {}", container.id())))?;
+            }
         }
         Ok(())
     }
@@ -233,14 +250,4 @@ impl Pod {
 
 fn is_alive(container: &Container) -> bool {
     !matches!(container.phase(), Phase::Stopped(_))
-}
-
-/// The record of a former container in the same bundle would be taken for this one's.
-fn forget_old_exit(identity: &Identity) {
-    match std::fs::remove_file(identity.bundle.join(FILE_NAME)) {
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-            note(format_args!("remove the old exit record of {}: {error}", identity.id));
-        }
-        _ => {}
-    }
 }

@@ -219,11 +219,15 @@ fn existing(shared: &Shared, metadata: &PodMetadata) -> Option<Arc<Entry<Pod>>> 
     shared.pods.entries().into_iter().find(|entry| entry.get().config.metadata == *metadata)
 }
 
-/// The cgroup of a pod: the caller's, or one of its own below Berth's.
+/// The cgroup of a pod: the caller's, or one of its own below Berth's. Empty for the hierarchies' roots, which kubelet names when
+/// it is to make no groups: the containers' groups are right below it then.
 fn cgroup_of(config: &PodConfig, own_root: &str, id: &str) -> String {
     match config.cgroup_parent.as_deref() {
-        Some(parent) if !parent.is_empty() => format!("/{}", parent.trim_matches('/')),
-        _ => format!("/{}/{id}", own_root.trim_matches('/')),
+        Some("") | None => format!("/{}/{id}", own_root.trim_matches('/')),
+        Some(parent) => match parent.trim_matches('/') {
+            "" => String::new(),
+            parent => format!("/{parent}"),
+        },
     }
 }
 
@@ -243,3 +247,6 @@ fn sysctls(config: &PodConfig) -> std::collections::HashMap<String, String> {
     let sysctls: &BTreeMap<_, _> = &config.sysctls;
     sysctls.clone().into_iter().collect()
 }
+
+#[cfg(test)]
+mod tests;

@@ -5,7 +5,7 @@ use super::socket::{self, Bound};
 use super::{Error, Flags, failed, program};
 use crate::foreign::{self, Handler};
 use crate::service::{Serve, serve};
-use crate::shim_log;
+use crate::{descriptors, shim_log};
 use nix::unistd::{dup2_stderr, dup2_stdin, dup2_stdout, setsid};
 use serde::Deserialize;
 use std::collections::HashMap;
@@ -106,7 +106,10 @@ impl Plan {
         };
         match handler {
             Some(handler) => foreign::serve(handler, self.daemon, what),
-            None => serve(what),
+            None => {
+                descriptors::raise();
+                serve(what)
+            }
         }
     }
 }

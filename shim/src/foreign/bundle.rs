@@ -183,12 +183,16 @@ pub(super) fn unmount_all(bundle: &Path) {
     }
 }
 
-/// Removes the pod's cgroup, once it is empty, where a foreign runtime made it: in hierarchies that we do not use.
-pub(super) fn remove_cgroup(path: &str) {
+/// Removes the cgroup of the pod `id`, once it is empty, where a foreign runtime made it: in hierarchies that we do not use. One of
+/// another name is the caller's.
+pub(super) fn remove_cgroup(path: &str, id: &str) {
     let path = path.trim_matches('/');
+    if !Path::new(path).ends_with(id) {
+        return;
+    }
     for hierarchy in fs::read_dir("/sys/fs/cgroup").into_iter().flatten().flatten() {
         // What is in use, and what is no hierarchy, stays.
-        let _ = (!path.is_empty()).then(|| fs::remove_dir(hierarchy.path().join(path)));
+        let _ = fs::remove_dir(hierarchy.path().join(path));
     }
 }
 

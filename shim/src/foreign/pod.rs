@@ -105,6 +105,7 @@ impl ForeignPod {
             return Err(Error::AlreadyExists { what: "sandbox", id: self.id.clone() });
         }
         let wanted = PodOptions {
+            id: self.id.clone(),
             netns_path: Some(netns).filter(|path| !path.is_empty()).map(Into::into),
             host_network: netns.is_empty(),
             host_ipc: true,
@@ -275,7 +276,7 @@ impl ForeignPod {
             id: self.id.clone(),
             source,
         })?;
-        bundle::remove_cgroup(&outer.options.cgroup_path);
+        bundle::remove_cgroup(&outer.options.cgroup_path, &self.id);
         Ok(())
     }
 

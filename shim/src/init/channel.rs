@@ -7,7 +7,7 @@ use super::hooks::LaterHooks;
 use super::{Error, Step};
 use rustix::io::Errno;
 use rustix::net::{
-    AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer,
+    AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags, SendAncillaryBuffer,
     SendAncillaryMessage, SendFlags, SocketFlags, SocketType, recvmsg, sendmsg, socketpair,
 };
 use serde::{Deserialize, Serialize};
@@ -107,6 +107,10 @@ pub(super) fn receive(socket: BorrowedFd<'_>) -> Result<Option<(Report, Vec<Owne
     };
     if got.bytes == 0 {
         return Ok(None);
+    }
+    if got.flags.contains(ReturnFlags::CTRUNC) {
+        // What was sent along has found no room.
+        return Err(Errno::MFILE);
     }
     let mut descriptors = Vec::new();
     for message in control.drain() {

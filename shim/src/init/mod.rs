@@ -54,15 +54,11 @@ pub use pod::{DEFAULT_SHM, PodNamespaces, PodOptions};
 
 use crate::cgroup::{self, Cgroup};
 use crate::process::DEATH_PATIENCE;
+use crate::spec::Resources;
 use channel::{Report, Reports};
 use child::Child;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
-use std::time::Duration;
-use tokio::time::{Instant, sleep};
-
-/// How often a group is looked at that somebody has to leave.
-const LOOK: Duration = Duration::from_millis(5);
 
 /// A mount of the root filesystem, as containerd's Mount message has it.
 #[derive(Debug, Clone, Default)]
@@ -132,7 +128,8 @@ pub async fn create(request: CreateRequest<'_>) -> Result<Created, Error> {
     let result = arrival.wait(&reports, &stage, Until::Ready).await;
     stage.reaped().await;
     if let Err(error) = result {
-        arrival.undo(&error).await;
+        drop(reports);
+        arrival.undo().await;
         if arrival.later.poststop {
             // What failed first is what is told.
             let _ = run_hooks(&id, &bundle, Moment::Poststop).await;
@@ -156,6 +153,13 @@ pub enum Moment {
 /// Runs the hooks of `bundle` for this moment, in a process that ends with them. The first that fails is the error.
 pub async fn run_hooks(id: &str, bundle: &Path, moment: Moment) -> Result<(), Error> {
     in_stage(|socket| stage::run_hooks(id, bundle, moment, socket)).await
+}
+
+/// Changes limits of a live group, all of them or none; what is absent stays. In a process that ends with it: the kernel may
+/// first have to take memory from the container, and is told to give up after 10 s.
+pub async fn update(cgroup: &Cgroup, resources: &Resources) -> Result<(), Error> {
+    cgroup::detect();
+    in_stage(|socket| stage::update(cgroup, resources, socket)).await
 }
 
 /// Makes a directory in the place of each source of a bind mount that `bundle` names and that is not there, for a container
@@ -244,7 +248,8 @@ pub async fn exec(request: ExecRequest<'_>) -> Result<Execed, Error> {
     let result = arrival.wait(&reports, &stage, Until::Executed).await;
     stage.reaped().await;
     if let Err(error) = result {
-        arrival.undo(&error).await;
+        drop(reports);
+        arrival.undo().await;
         return Err(error);
     }
     let (pid, pidfd) = arrival.hand_over()?;
@@ -323,25 +328,15 @@ impl Arrival {
         }
     }
 
-    async fn undo(&mut self, why: &Error) {
+    async fn undo(&mut self) {
         if let Some(child) = self.child.take() {
             child.kill().await;
         }
         if self.cgroup.is_empty() {
             return;
         }
-        let (group, died) = (Cgroup::open(&self.cgroup), matches!(why, Error::Died { .. }));
-        let deadline = Instant::now() + DEATH_PATIENCE;
-        loop {
-            if died {
-                // There may be one in it that nobody has told of.
-                let _ = group.kill();
-            }
-            if group.remove().is_ok() || !died || Instant::now() > deadline {
-                return;
-            }
-            sleep(LOOK).await;
-        }
+        // There may be one in it that nobody has told of.
+        let _ = Cgroup::open(&self.cgroup).end(DEATH_PATIENCE).await;
     }
 
     fn hand_over(&mut self) -> Result<(u32, OwnedFd), Error> {

@@ -2,7 +2,7 @@
 //! over by descriptor and ends. Only a shared PID namespace needs a first process, which sleeps for ever.
 
 use super::channel::{self, Attached, Report};
-use super::child::{self, pidfd_of};
+use super::child::{self, Child, pidfd_of};
 use super::error::At;
 use super::hooks::LaterHooks;
 use super::idmap::IdMappings;
@@ -11,14 +11,17 @@ use super::sysctl::{self, Owned};
 use super::userns::{Anchor, UserNamespace};
 use super::{Error, Step, filesystem, process, rootfs, user};
 use crate::cgroup::Cgroup;
-use crate::spec::Resources;
 use crate::sys;
 use rustix::fs::{CWD, Mode, OFlags, fstatfs, open, openat};
 use rustix::io::Errno;
 use rustix::mount::{MountPropagationFlags, UnmountFlags, mount_bind, mount_change, unmount};
+use rustix::net::sockopt::{Timeout, set_socket_timeout};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
+/// How long the kernel may take to make the namespaces: nothing else runs in the pod yet that would have to wait.
+const PATIENCE: Duration = Duration::from_secs(30);
 const NSFS: i64 = 0x6e73_6673;
 /// Size of a pod's `/dev/shm` in bytes unless it says otherwise.
 pub const DEFAULT_SHM: u64 = 64 * 1024 * 1024;
@@ -36,11 +39,14 @@ pub struct PodOptions {
     pub host_ipc: bool,
     /// One PID namespace for all containers, with a tiny first process from the shim.
     pub shared_pid: bool,
+    /// The pod's id; its cgroup is its own alone where that has this name.
+    pub id: String,
     /// Kernel parameters, dotted or slashed names.
     pub sysctls: Vec<(String, String)>,
     /// Bytes; 0 means 64 MiB.
     pub shm_size: u64,
-    /// The pod's cgroup below each hierarchy's root; empty: none is made.
+    /// The pod's cgroup below each hierarchy's root: made when it is missing, and removed with the pod only where Berth made it
+    /// and nobody else is below it. Empty: none is made.
     pub cgroup_path: String,
     /// A user namespace of its own, to which its other namespaces belong; `None`: the host's.
     pub users: Option<IdMappings>,
@@ -103,16 +109,19 @@ impl PodNamespaces {
             self.pinned = Some(path.clone());
         }
         if !options.cgroup_path.is_empty() {
-            self.cgroup = Some(Cgroup::open(&options.cgroup_path));
-            Cgroup::create(&options.cgroup_path, &Resources::default())?;
+            self.cgroup = Some(Cgroup::of_pod(&options.cgroup_path, &options.id));
+            Cgroup::provide(&options.cgroup_path, &options.id)?;
         }
         let (ours, theirs) = channel::pair()?;
-        let maker = sys::fork(|| Maker { options, netns: &netns, socket: theirs.as_fd() }.run())
-            .at(Step::Process, || "fork".into())?;
+        let maker = Child::fork(|| Maker { options, netns: &netns, socket: theirs.as_fd() }.run())?;
         drop(theirs);
-        let maker = pidfd_of(maker)?;
+        let maker = maker.release().ok_or(Error::Died { step: Step::Pod })?;
+        set_socket_timeout(&ours, Timeout::Recv, Some(PATIENCE)).at(Step::Pod, || "set a deadline".into())?;
         let heard = self.hear(ours.as_fd(), options);
-        child::wait(maker.as_fd());
+        match &heard {
+            Ok(()) => child::wait(maker.as_fd()),
+            Err(_) => child::kill_and_wait(maker.as_fd()),
+        }
         heard
     }
 
@@ -151,6 +160,19 @@ impl PodNamespaces {
             Attached::Shm => self.shm = Some(descriptor),
             Attached::Console => {}
         }
+    }
+
+    /// Kills the pod's first process and waits until it is gone, for so long: it has to wait itself for all of its namespace, and
+    /// who waits for a dead file system dies when that is back. Then it is nobody's but the reaper's of orphans.
+    pub async fn end_init(&mut self, patience: Duration) {
+        if let Some(init) = self.init.take() {
+            child::end(init.pidfd, patience).await;
+        }
+    }
+
+    /// Leaves the pod's cgroup to the caller.
+    pub fn leave_cgroup(&mut self) {
+        self.cgroup = None;
     }
 
     /// Kills the pod's first process, unpins the network namespace, removes the pod's cgroup. Repeatable.

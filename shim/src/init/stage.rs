@@ -15,7 +15,7 @@ use super::{
     security, sysctl, user, userns,
 };
 use crate::cgroup::{self, Cgroup, Door};
-use crate::spec::{self, Spec};
+use crate::spec::{self, Resources, Spec};
 use crate::sys;
 use rustix::system::{setdomainname, sethostname};
 use serde_json::value::RawValue;
@@ -23,6 +23,9 @@ use std::convert::Infallible;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
+
+/// Seconds that the kernel may take to find as much memory as a new limit wants back.
+const LIMITS_PATIENCE: u32 = 10;
 
 /// The stage of a new container; gives the exit code.
 pub(super) fn create(request: &CreateRequest<'_>, socket: BorrowedFd<'_>) -> u8 {
@@ -44,6 +47,15 @@ pub(super) fn run_hooks(id: &str, bundle: &Path, moment: Moment, socket: Borrowe
             Moment::Poststart(pid) => subject.run("poststart", &spec.hooks.poststart, "running", pid),
             Moment::Poststop => subject.run("poststop", &spec.hooks.poststop, "stopped", 0),
         }
+    })
+}
+
+/// The stage of a change of limits; gives the exit code.
+pub(super) fn update(cgroup: &Cgroup, resources: &Resources, socket: BorrowedFd<'_>) -> u8 {
+    reporting(socket, || {
+        process::begin()?;
+        sys::interrupt_after(LIMITS_PATIENCE);
+        Ok(cgroup.update(resources)?)
     })
 }
 
@@ -84,7 +96,7 @@ fn stage_create(request: &CreateRequest<'_>, socket: BorrowedFd<'_>) -> Result<(
         .filtered(spec.linux.seccomp.as_deref())?;
     Cgroup::to_be_made(&spec.linux.cgroups_path)?;
     channel::send(socket, &Report::Group(spec.linux.cgroups_path.clone()), &[]);
-    let cgroup = Cgroup::create(&spec.linux.cgroups_path, &spec.linux.resources)?;
+    let cgroup = Cgroup::create(&spec.linux.cgroups_path, request.id, &spec.linux.resources)?;
     let container = Container { request, spec: &spec, namespaces: &namespaces };
     container.spawn(process, &cgroup, socket).inspect_err(|_| {
         let _ = cgroup.remove();

@@ -17,15 +17,21 @@ use crate::events::Events;
 use crate::orphans::Orphans;
 use crate::pod::Pod;
 use crate::shim_log::note;
+use futures::stream::unfold;
 use std::future::Future;
 use std::io;
 use std::os::unix::net::UnixListener;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 use tokio::runtime::Runtime;
 use tokio::signal::unix::{SignalKind, signal};
+use tokio::time::sleep;
 use ttrpc::r#async::Server;
 use ttrpc::r#async::transport::Listener;
+
+/// After a connection that could not be taken.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
 /// What a shim serves, and where.
 #[derive(Debug)]
@@ -89,12 +95,27 @@ pub(crate) async fn attend(
 
 async fn start(pod: &Arc<Pod>, listener: UnixListener) -> io::Result<Server> {
     let mut server = Server::new()
-        .add_listener(Listener::try_from(listener)?)
+        .add_listener(patient(listener)?)
         .register_service(task::service(pod))
         .register_service(sandbox::service(pod))
         .register_service(berth::service(pod));
     server.start().await.map_err(io::Error::other)?;
     Ok(server)
+}
+
+/// Connections as they come. Who has no descriptor left for one looks again in a moment, for it goes on waiting: asked at once,
+/// the kernel would say so for ever.
+pub(crate) fn patient(listener: UnixListener) -> io::Result<Listener> {
+    listener.set_nonblocking(true)?;
+    let listener = tokio::net::UnixListener::from_std(listener)?;
+    Ok(Listener::new(unfold(listener, |listener| async move {
+        loop {
+            match listener.accept().await {
+                Ok((connection, _)) => return Some((Ok(connection), listener)),
+                Err(_) => sleep(ACCEPT_PAUSE).await,
+            }
+        }
+    })))
 }
 
 /// Runs to the end whatever becomes of the caller.

@@ -2,8 +2,8 @@
 //!
 //! Both streams of a container share one file. Every write holds whole records only, so records of the two streams never mix
 //! and rotation never splits one. A line is written when its end is seen: until then its bytes are kept, at most
-//! `max_line` of them, then they become a partial record (`P`). What has no end when the stream ends is written as a full
-//! record (`F`), so that no reader waits for the rest of it.
+//! `max_line` of them, then they become a partial record (`P`). What has no end when the stream ends is a partial record too:
+//! to readers a full one (`F`) has a newline, and this had none.
 //!
 //! A disk that is full must not stop the container: records that cannot be written are counted and dropped, and the
 //! next ones are tried again. The count goes to shim.log when writing works again.
@@ -114,7 +114,9 @@ impl State {
     fn end(&mut self, batch: &mut Vec<u8>, log: &CriLog, stream: Stream) {
         let mut unended = std::mem::take(&mut self.unended[stream as usize]);
         if !unended.is_empty() {
-            record(batch, &prefix(&mut self.clock, stream), &mut unended, &[]);
+            let mut prefix = prefix(&mut self.clock, stream);
+            prefix[LENGTH + TAG - 2] = b'P';
+            record(batch, &prefix, &mut unended, &[]);
             self.write(batch, log);
         }
     }

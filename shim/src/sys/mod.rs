@@ -1,5 +1,6 @@
 //! The system calls that no safe library offers. The only unsafe code of the project is here.
 
+mod alarm;
 pub(crate) mod bpf;
 pub(crate) mod child;
 pub(crate) mod heap;
@@ -10,6 +11,7 @@ mod process;
 mod ready;
 pub(crate) mod seccomp;
 
+pub(crate) use alarm::interrupt_after;
 pub(crate) use link::bring_up;
 pub(crate) use mount::{MountAttributes, mount_setattr};
 pub(crate) use priority::{SchedAttr, ioprio_set, sched_setattr};
@@ -17,4 +19,4 @@ pub(crate) use process::{
     clone_child, clone_sibling, close_all, exit_quietly_on_children, fork, keep_only, leave, place,
     reset_signals, setns, sleep_for_ever, unshare,
 };
-pub(crate) use ready::{watched, watched_for_errors};
+pub(crate) use ready::{watched, watched_for_errors, watched_for_priority};

@@ -111,3 +111,47 @@ fn root_a_pod_that_cannot_be_made_leaves_nothing() {
         assert!(berth_shim::cgroup::Cgroup::open(&name).stats().is_err(), "{error}");
     }
 }
+
+/// As kubelet makes a pod's group before the pod, and two pods that somebody puts below one parent.
+#[test]
+fn root_a_callers_group_stays_and_a_neighbour_in_it_lives_on() {
+    let options = |id: &str, cgroup_path: String| PodOptions {
+        id: id.into(),
+        host_network: true,
+        host_ipc: true,
+        cgroup_path,
+        ..PodOptions::default()
+    };
+    let place = Place::new();
+    for (parent, callers) in [("caller", true), ("berth", false)] {
+        let path = place.cgroup_path(parent);
+        if callers {
+            directories(&path).iter().for_each(|directory| fs::create_dir(directory).unwrap());
+        }
+        let mut first = PodNamespaces::create(&options("p1", path.clone())).unwrap();
+        let mut second = PodNamespaces::create(&options("p2", path.clone())).unwrap();
+        block_on(async {
+            let neighbour = place.create("c2", &["/bin/sleep", "1000"], |spec| {
+                spec["linux"]["cgroupsPath"] = json!(format!("{path}/c2"));
+            });
+            let neighbour = neighbour.await.unwrap().start().await;
+            first.destroy().unwrap();
+            assert_eq!(neighbour.sh("exit 7").await.0, 7);
+            neighbour.end();
+        });
+        assert!(directories(&path).iter().all(|directory| directory.exists()), "{parent}");
+        second.destroy().unwrap();
+        assert_eq!(directories(&path).iter().filter(|directory| directory.exists()).count() > 0, callers);
+        directories(&path).iter().for_each(|directory| drop(fs::remove_dir(directory)));
+    }
+}
+
+/// Of a group, in every hierarchy.
+pub fn directories(path: &str) -> Vec<std::path::PathBuf> {
+    let mounts = fs::read_to_string("/proc/self/mounts").unwrap();
+    let fields = mounts.lines().map(|line| line.split(' ').collect::<Vec<_>>());
+    let v1: Vec<_> = fields.clone().filter(|fields| fields[2] == "cgroup").map(|fields| fields[1]).collect();
+    let v2 = fields.filter(|fields| fields[2] == "cgroup2").map(|fields| fields[1]);
+    let roots = if v1.is_empty() { v2.collect() } else { v1 };
+    roots.iter().map(|root| std::path::PathBuf::from(format!("{root}{path}"))).collect()
+}

@@ -13,4 +13,5 @@ mod fifos;
 mod fixture;
 mod measure;
 mod sandbox;
+mod scarcity;
 mod streams;

@@ -9,6 +9,8 @@ mod bad_input;
 mod cdi;
 /// The known ways out of a container, taken.
 mod escapes;
+/// Where control groups are, and whose.
+mod cgroups;
 /// What happens, told to whoever listens.
 mod events;
 /// Pods that other shims than Berth's own run.
