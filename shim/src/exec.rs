@@ -224,6 +224,7 @@ pub(crate) async fn spawn(
 ) -> Result<(Process, Option<std::os::fd::OwnedFd>), Error> {
     let _creation = container.surroundings().orphans.creation();
     let request = ExecRequest {
+        id: container.id(),
         bundle: &container.identity().bundle,
         container: container.process().as_fd(),
         container_pid: container.pid(),

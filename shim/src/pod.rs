@@ -3,13 +3,14 @@
 use crate::container::{Container, Identity, Phase, Surroundings};
 use crate::error::Error;
 use crate::exit::{Exit, Room};
-use crate::init::{self, CreateRequest, PodOptions, RootfsMount};
+use crate::init::{self, CreateRequest, Neighbour, PodOptions, RootfsMount};
 use crate::process::{DEATH_PATIENCE, KILL, Process};
 use crate::sandbox::{self, Sandbox};
 use crate::shim_log::note;
 use crate::slots::Slots;
 use crate::stdio::{Streams, connect};
 use crate::sys::heap;
+use std::os::fd::AsFd;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -97,6 +98,8 @@ impl Pod {
             source,
         })?;
         let _creation = self.surroundings.orphans.creation();
+        let containers = self.containers();
+        let neighbours: Vec<_> = containers.iter().map(|container| neighbour(container)).collect();
         let request = CreateRequest {
             id: &id,
             bundle: &new.identity.bundle,
@@ -104,6 +107,7 @@ impl Pod {
             terminal: names.terminal,
             stdio,
             pod: &namespaces,
+            neighbours: &neighbours,
         };
         let created = init::create(request).await.map_err(|source| Error::Init {
             doing: "create",
@@ -250,4 +254,8 @@ impl Pod {
 
 fn is_alive(container: &Container) -> bool {
     !matches!(container.phase(), Phase::Stopped(_))
+}
+
+fn neighbour(container: &Container) -> Neighbour<'_> {
+    Neighbour { id: container.id(), pid: container.pid(), process: container.process().as_fd() }
 }

@@ -203,7 +203,8 @@ impl Plan {
             PidMode::Target(id) => {
                 let target = shared.containers.find(id)?.get();
                 match target.state.pid().filter(|_| target.pod_id == self.pod.id) {
-                    Some(pid) => Ok(path(pid)),
+                    // The pid may be somebody else's when the shim looks at it: it holds the process itself.
+                    Some(_) => Ok(PidNamespace::Path(format!("container:{}", target.id).into())),
                     None => Err(Error::new(
                         Kind::FailedPrecondition,
                         format!("target container {id} does not run in pod {}", self.pod.id),

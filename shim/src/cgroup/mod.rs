@@ -447,16 +447,24 @@ impl Door {
         }
     }
 
-    /// Takes the calling process, which was made elsewhere, into the group of v2. No limit on processes is asked.
-    pub(crate) fn move_in(&self) -> Result<(), Error> {
-        let Door::Directory(directory) = self else { return Ok(()) };
-        let procs = openat(directory, "cgroup.procs", OFlags::WRONLY | OFlags::CLOEXEC, Mode::empty());
-        let written = procs.and_then(|procs| rustix::io::write(procs, b"0"));
-        written.map(drop).map_err(|error| Error {
-            action: "enter".into(),
+    /// The same way for a process that is made elsewhere and goes in by itself, without any privilege: it only writes to what is
+    /// open. No limit on processes is asked.
+    pub(crate) fn for_anyone(self) -> Result<Self, Error> {
+        let Door::Directory(directory) = self else { return Ok(self) };
+        let procs = openat(&directory, "cgroup.procs", OFlags::WRONLY | OFlags::CLOEXEC, Mode::empty());
+        procs.map(|procs| Door::Tasks(vec![procs])).map_err(|error| Error {
+            action: "open".into(),
             path: Path::new("cgroup.procs").into(),
             source: error.into(),
         })
+    }
+
+    /// All that it is made of.
+    pub(crate) fn descriptors(&self) -> Vec<BorrowedFd<'_>> {
+        match self {
+            Door::Directory(directory) => vec![directory.as_fd()],
+            Door::Tasks(tasks) => tasks.iter().map(AsFd::as_fd).collect(),
+        }
     }
 
     /// Takes the calling process, which must have one thread, into the group where it was not made in it.

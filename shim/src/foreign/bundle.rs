@@ -2,7 +2,8 @@
 //! what our own shim would know by itself said in the words of the OCI specification.
 
 use crate::bootstrap::program;
-use crate::init::DEFAULT_SHM;
+use crate::init::{CONTAINER, DEFAULT_SHM};
+use crate::spec::{Namespace, Spec};
 use berth_shim_proto::berth_shim::SandboxOptions;
 use rustix::fs::{CWD, FileType, Mode, mknodat};
 use rustix::io::Errno;
@@ -118,6 +119,15 @@ pub(super) struct OfPod<'a> {
     pub(super) pid: u32,
     pub(super) host_network: bool,
     pub(super) host_ipc: bool,
+    /// The container whose PID namespace may be joined, and its first process.
+    pub(super) target: Option<(&'a str, u32)>,
+}
+
+/// The container whose PID namespace a container's config.json asks for.
+pub(super) fn target_of(bundle: &Path) -> io::Result<Option<String>> {
+    let spec: Spec = serde_json::from_slice(&fs::read(bundle.join("config.json"))?)?;
+    let named = |namespace: &Namespace| namespace.path.strip_prefix(CONTAINER).map(str::to_owned);
+    Ok(spec.linux.namespaces.iter().find_map(named))
 }
 
 impl OfPod<'_> {
@@ -125,6 +135,7 @@ impl OfPod<'_> {
     pub(super) fn complete(&self, bundle: &Path) -> io::Result<()> {
         let path = bundle.join("config.json");
         let mut spec: Value = serde_json::from_slice(&fs::read(&path)?)?;
+        self.name_target(&mut spec["linux"]["namespaces"]);
         self.join_namespaces(&mut spec["linux"]["namespaces"]);
         self.share_memory(&mut spec["mounts"]);
         spec["annotations"][CONTAINER_TYPE] = "container".into();
@@ -133,6 +144,16 @@ impl OfPod<'_> {
         match symlink(self.bundle, bundle.join(POD)) {
             Err(error) if error.kind() != io::ErrorKind::AlreadyExists => Err(error),
             _ => Ok(()),
+        }
+    }
+
+    /// What only our own shim understands.
+    fn name_target(&self, listed: &mut Value) {
+        let Some((id, pid)) = self.target else { return };
+        for namespace in listed.as_array_mut().into_iter().flatten() {
+            if namespace["path"] == format!("{CONTAINER}{id}") {
+                namespace["path"] = format!("/proc/{pid}/ns/pid").into();
+            }
         }
     }
 
@@ -202,7 +223,7 @@ mod tests {
     use super::*;
 
     fn of_pod(bundle: &Path) -> OfPod<'_> {
-        OfPod { id: "p", bundle, pid: 7, host_network: false, host_ipc: false }
+        OfPod { id: "p", bundle, pid: 7, host_network: false, host_ipc: false, target: None }
     }
 
     fn completed(pod: &OfPod<'_>, spec: &Value) -> Value {
@@ -227,6 +248,17 @@ mod tests {
         );
         let host = OfPod { host_network: true, host_ipc: true, ..pod };
         assert_eq!(namespaces(&host), spec["linux"]["namespaces"]);
+    }
+
+    #[test]
+    fn a_container_that_is_joined_is_named_by_its_process() {
+        let spec = json!({"linux": {"namespaces": [{"type": "pid", "path": "container:abc"}]}, "mounts": []});
+        let pod = OfPod { target: Some(("abc", 99)), ..of_pod(Path::new("/pod")) };
+        let bundle = tempfile::tempdir().unwrap();
+        fs::write(bundle.path().join("config.json"), spec.to_string()).unwrap();
+        assert_eq!(target_of(bundle.path()).unwrap().as_deref(), Some("abc"));
+        let completed = completed(&pod, &spec);
+        assert_eq!(completed["linux"]["namespaces"][0], json!({"type": "pid", "path": "/proc/99/ns/pid"}));
     }
 
     #[test]

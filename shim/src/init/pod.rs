@@ -1,7 +1,7 @@
 //! The namespaces that the containers of a pod share, made without any process that stays: a fork makes them, hands them
 //! over by descriptor and ends. Only a shared PID namespace needs a first process, which sleeps for ever.
 
-use super::channel::{self, Attached, Report};
+use super::channel::{self, Attached, Received, Report};
 use super::child::{self, Child, pidfd_of};
 use super::error::At;
 use super::hooks::LaterHooks;
@@ -102,6 +102,19 @@ impl PodNamespaces {
         self.init.as_ref().map(|init| init.pid)
     }
 
+    /// The first process of the shared PID namespace, by number and for sure.
+    pub(super) fn init(&self) -> Option<(u32, BorrowedFd<'_>)> {
+        self.init.as_ref().map(|init| (init.pid, init.pidfd.as_fd()))
+    }
+
+    /// All that they are kept by.
+    pub(super) fn descriptors(&self) -> Vec<BorrowedFd<'_>> {
+        let user = self.user.as_ref().map(|user| &user.file);
+        let init = self.init.as_ref().map(|init| &init.pidfd);
+        let all = [self.net.as_ref(), self.ipc.as_ref(), self.uts.as_ref(), self.shm.as_ref(), user, init];
+        all.into_iter().flatten().map(AsFd::as_fd).collect()
+    }
+
     fn fill(&mut self, options: &PodOptions) -> Result<(), Error> {
         self.creates_mount_sources = options.create_mount_sources;
         let netns = if options.host_network { None } else { Some(NetworkPlan::of(options)?) };
@@ -129,15 +142,15 @@ impl PodNamespaces {
         let (mut ready, mut failure) = (false, None);
         loop {
             match channel::receive(socket).at(Step::Pod, || "receive a report".into())? {
-                Some((Report::Spawned { pid, .. }, _)) => {
+                Some(Received { report: Report::Spawned { pid, .. }, .. }) => {
                     self.init = Some(PodInit { pid, pidfd: pidfd_of(pid)? })
                 }
-                Some((Report::Failed(error), _)) => failure = Some(error),
-                Some((Report::Group(_), _)) => {}
-                Some((Report::Ready { attached }, descriptors)) => {
+                Some(Received { report: Report::Failed(error), .. }) => failure = Some(error),
+                Some(Received { report: Report::Ready { attached }, attached: descriptors, .. }) => {
                     ready = true;
                     attached.into_iter().zip(descriptors).for_each(|(what, fd)| self.take(what, fd, options));
                 }
+                Some(_) => {}
                 None => break,
             }
         }
@@ -248,7 +261,11 @@ impl Maker<'_> {
     }
 
     fn make(&self) -> Result<(), Error> {
-        process::begin()?;
+        let joined = match self.netns {
+            Some(NetworkPlan::Join(file)) => file.as_fd(),
+            _ => self.socket,
+        };
+        process::begin(&[self.socket, joined])?;
         let own =
             Owned { net: self.netns.is_some(), ipc: !self.options.host_ipc, uts: !self.options.host_network };
         let user = self.enter_new(own)?;

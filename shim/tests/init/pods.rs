@@ -1,9 +1,11 @@
 //! Pods: what their containers share, and that it goes with them.
 
-use super::support::{Place, block_on, need_root};
+use super::support::{Place, block_on, need_root, wait};
 use berth_shim::init::{PodNamespaces, PodOptions};
+use rustix::process::{Signal, pidfd_send_signal};
 use serde_json::json;
 use std::fs;
+use std::os::fd::AsFd;
 
 #[test]
 fn root_containers_of_a_pod_share_network_ipc_name_and_memory() {
@@ -60,6 +62,51 @@ fn root_a_shared_pid_namespace_has_a_first_process_without_any_power() {
     });
     place.pod.destroy().unwrap();
     assert!(!fs::exists(format!("/proc/{init}")).unwrap());
+}
+
+fn joins(spec: &mut serde_json::Value, path: &str) {
+    spec["linux"]["namespaces"] = json!([{ "type": "mount" }, { "type": "pid", "path": path }]);
+}
+
+#[test]
+fn root_the_pid_namespace_of_a_neighbour_is_joined_by_name_or_number() {
+    let place = Place::new();
+    block_on(async {
+        let target = place.create("target", &["/bin/sleep", "1000"], |_| {}).await.unwrap().start().await;
+        for path in ["container:target".to_owned(), format!("/proc/{}/ns/pid", target.pid)] {
+            let script = ["/bin/sh", "-c", "readlink /proc/self/ns/pid; ps -o args"];
+            let debug = place.create_beside(&[&target], "debug", &script, |spec| joins(spec, &path)).await;
+            let (_, output) = debug.unwrap().finish().await.unwrap();
+            let namespace = fs::read_link(format!("/proc/{}/ns/pid", target.pid)).unwrap();
+            assert!(output.starts_with(&namespace.display().to_string()), "{output}");
+            assert!(output.contains("sleep 1000"), "{output}");
+        }
+        let beside = [&target];
+        let stranger =
+            place.create_beside(&beside, "debug", &["/bin/true"], |spec| joins(spec, "container:x"));
+        let error = stranger.await.err().unwrap();
+        assert_eq!(error.to_string(), "namespace: container \"x\" is not in this pod");
+        target.end();
+    });
+}
+
+/// The number that a container had may be anybody's once it has ended, here that of the test itself.
+#[test]
+fn root_the_pid_namespace_of_who_has_got_a_neighbours_number_is_not_joined() {
+    let place = Place::new();
+    block_on(async {
+        let mut target = place.create("target", &["/bin/sleep", "1000"], |_| {}).await.unwrap().start().await;
+        pidfd_send_signal(&target.pidfd, Signal::KILL).unwrap();
+        wait(target.pidfd.as_fd());
+        target.pid = std::process::id();
+        for path in ["container:target".to_owned(), format!("/proc/{}/ns/pid", target.pid)] {
+            let beside = [&target];
+            let debug = place.create_beside(&beside, "debug", &["/bin/true"], |spec| joins(spec, &path));
+            let error = debug.await.err().unwrap();
+            assert!(error.to_string().starts_with("namespace: join Pid: No such process"), "{error}");
+        }
+        target.cgroup.remove().unwrap();
+    });
 }
 
 #[test]
