@@ -21,7 +21,10 @@ impl RuntimeService for Cri {
     async fn status(&self, request: Request<StatusRequest>) -> Result<Response<StatusResponse>, Status> {
         answer("Status", request, async |request| {
             let network = self.runtime.network.ready().err();
-            let verbose = || info::daemon(&self.daemon.config, &self.runtime.network.describe());
+            let verbose = || {
+                let (network, pending) = (self.runtime.network.describe(), self.runtime.pods.not_taken_up());
+                info::daemon(&self.daemon.config, &network, &pending)
+            };
             Ok(StatusResponse {
                 status: Some(reply::runtime_status(network)),
                 info: if request.verbose { verbose() } else { Default::default() },

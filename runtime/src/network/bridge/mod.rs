@@ -12,7 +12,6 @@ mod link;
 mod nft;
 mod port;
 
-use std::collections::HashSet;
 use std::fs::{self, File};
 use std::io;
 use std::net::{IpAddr, Ipv4Addr};
@@ -25,6 +24,7 @@ use rustix::io::Errno;
 use serde_json::json;
 use tokio::sync::{RwLock, RwLockReadGuard};
 use tokio::task::JoinSet;
+use tokio::time::timeout;
 
 use super::config::BridgeConfig;
 use super::error::Error;
@@ -37,6 +37,9 @@ use nft::Table;
 /// How often, and how long apart, a new interface is asked whether it passes packets, on kernels
 /// where asking does not make it so.
 const SETTLING: (u32, Duration) = (200, Duration::from_millis(5));
+
+/// How long the start waits for what pods share to be repaired.
+const REPAIR: Duration = Duration::from_millis(300);
 
 /// The built-in bridge network.
 #[derive(Debug)]
@@ -68,10 +71,20 @@ impl Bridge {
             Bridge { core: Arc::new(core), foundation: RwLock::new(None), deletions: Mutex::default() };
         let bridge = Arc::new(bridge);
         if in_use {
-            drop(bridge.foundation().await?);
+            bridge.repair().await?;
         }
         leaving.into_iter().for_each(|interface| bridge.delete_later(interface));
         Ok(bridge)
+    }
+
+    /// Lays the foundation again. When that takes long it goes on behind, where only those wait for it who attach a pod.
+    async fn repair(self: &Arc<Self>) -> Result<(), Error> {
+        let bridge = Arc::clone(self);
+        let laid = tokio::spawn(async move { bridge.foundation().await.map(drop) });
+        match timeout(REPAIR, laid).await {
+            Ok(laid) => laid.unwrap_or(Err(Error::Lost { step: "make the bridge" })),
+            Err(_) => Ok(()),
+        }
     }
 
     pub(super) async fn attach(self: &Arc<Self>, pod: &PodNetwork) -> Result<Attachment, Error> {
@@ -129,16 +142,9 @@ impl Bridge {
         self.blocking("check", move |core| core.check(&pod)).await
     }
 
-    pub(super) async fn retain(self: &Arc<Self>, live: &HashSet<String>) -> Result<(), Error> {
-        let gone: Vec<String> = {
-            let leases = self.core.leases();
-            leases.all().map(|lease| lease.pod.clone()).filter(|pod| !live.contains(pod)).collect()
-        };
-        let mut outcome = Ok(());
-        for pod in gone {
-            outcome = outcome.and(self.detach(&pod).await);
-        }
-        outcome
+    /// The pods that hold a lease.
+    pub(super) fn pods(&self) -> Vec<String> {
+        self.core.leases().all().map(|lease| lease.pod.clone()).collect()
     }
 
     pub(super) async fn close(&self) {
