@@ -9,8 +9,8 @@
 //! <state>/                     gone with a reboot, as the processes are; anyone may pass, to the socket
 //!   berth.sock                 the CRI socket, unless configured elsewhere
 //!   s/                         sockets of the shims
-//!   sandboxes/<id>/            bundle of a pod: resolv.conf, hosts, hostname
-//!   containers/<id>/           bundle of a container: config.json, exit.json
+//!   sandboxes/<id>/            bundle of a pod: resolv.conf, hosts, hostname, pod.json
+//!   containers/<id>/           bundle of a container: config.json, exit.json, container.json
 //! ```
 
 use std::{
@@ -78,6 +78,11 @@ impl Layout {
         self.sandboxes().join(id)
     }
 
+    /// A copy of a pod's record, of which it is made again should the record be lost.
+    pub fn pod_copy(&self, id: &str) -> PathBuf {
+        self.sandbox(id).join("pod.json")
+    }
+
     /// Bundles of all containers.
     pub fn bundles(&self) -> PathBuf {
         self.state.join("containers")
@@ -86,6 +91,11 @@ impl Layout {
     /// Bundle of one container.
     pub fn bundle(&self, id: &str) -> PathBuf {
         self.bundles().join(id)
+    }
+
+    /// A copy of a container's record, of which it is made again should the record be lost.
+    pub fn container_copy(&self, id: &str) -> PathBuf {
+        self.bundle(id).join("container.json")
     }
 
     /// Writable layers of all containers.

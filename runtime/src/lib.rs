@@ -3,6 +3,7 @@
 #![forbid(unsafe_code)]
 
 pub mod apparmor;
+mod backoff;
 mod blocking;
 pub mod cdi;
 pub mod config;

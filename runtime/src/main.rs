@@ -106,9 +106,10 @@ async fn serve(config: Config) -> Result<(), Failure> {
     let stop = stop_signal()?;
     let _lock = Lock::take(&config.root, Lock::PATIENCE).await?;
     let socket = config.socket_path();
-    let listener = server::bind(&socket, &config.socket)?;
     let streaming = streaming::Server::bind(&config.streaming).await?;
     let (runtime, features) = open(&config).await?;
+    // Whoever is let in gets an answer.
+    let listener = server::bind(&socket, &config.socket)?;
     let network = runtime.network.clone();
     let events = runtime.events.clone();
     let nri = runtime.nri.clone();

@@ -119,7 +119,7 @@ async fn end_of(shared: &Shared, container: &Container, mut shim: Shim) -> Resul
 /// `Unavailable` when the shim is dead, `FailedPrecondition` or `NotFound` when the pod was stopped or removed.
 pub(crate) async fn reconnect(shared: &Shared, pod_id: &str) -> Result<Shim> {
     loop {
-        match shared.shim_of(pod_id).await {
+        match shared.reach(pod_id).await {
             Err(error)
                 if !matches!(error.kind(), Kind::Unavailable | Kind::FailedPrecondition | Kind::NotFound) =>
             {

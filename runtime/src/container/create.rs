@@ -103,7 +103,7 @@ struct Prepared {
 
 impl Plan {
     async fn carry_out(self, shared: &Arc<Shared>) -> Result<()> {
-        let shim = self.pod.shim().await?;
+        let shim = shared.shim_of(&self.pod.id).await?;
         let prepared = self.prepare(shared, &shim).await?;
         progress::at("set it up in its pod's shim, mounts included");
         let pid = shim.create(prepared.task.clone()).await?;
@@ -281,7 +281,8 @@ impl Plan {
     async fn publish(shared: &Arc<Shared>, shim: Shim, prepared: Prepared, pid: u32) -> Result<()> {
         let state = ContainerState::Created { pid };
         let container = Container { created_at: identity::now(), state, ..prepared.container };
-        if let Err(error) = shared.state.put(&container).await {
+        let copy = shared.layout.container_copy(&container.id);
+        if let Err(error) = shared.state.put_new(&container, copy).await {
             shim.delete(&container.id).await?;
             return Err(error);
         }

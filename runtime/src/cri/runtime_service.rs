@@ -22,7 +22,10 @@ impl RuntimeService for Cri {
         answer("Status", request, async |request| {
             let network = self.runtime.network.ready().err();
             let disturbance = self.runtime.network.disturbance();
-            let verbose = || info::daemon(&self.daemon.config, &self.runtime.network.describe());
+            let verbose = || {
+                let (network, pending) = (self.runtime.network.describe(), self.runtime.pods.not_taken_up());
+                info::daemon(&self.daemon.config, &network, &pending)
+            };
             Ok(StatusResponse {
                 status: Some(reply::runtime_status(network, disturbance)),
                 info: if request.verbose { verbose() } else { Default::default() },

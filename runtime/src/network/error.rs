@@ -227,6 +227,14 @@ pub enum PluginFailure {
         /// What it wrote to its standard error until then; may be empty.
         stderr: String,
     },
+    /// It did not end in time, nor when it was killed: the kernel holds it.
+    #[error("did not end within {limit:?} and cannot be killed{}", separated(stderr))]
+    Stuck {
+        /// The time it had.
+        limit: Duration,
+        /// What it wrote to its standard error until then; may be empty.
+        stderr: String,
+    },
 }
 
 fn separated(text: &str) -> String {
@@ -293,7 +301,7 @@ impl PluginFailure {
         match self {
             PluginFailure::Missing { .. } => Kind::NotReady,
             PluginFailure::Reported { code: 11, .. } => Kind::NotReady,
-            PluginFailure::TimedOut { .. } => Kind::TimedOut,
+            PluginFailure::TimedOut { .. } | PluginFailure::Stuck { .. } => Kind::TimedOut,
             _ => Kind::Internal,
         }
     }

@@ -51,7 +51,7 @@ pub struct Pod {
     pub attachment: Option<Attachment>,
     /// Where its network namespace is pinned; `None` on the host's.
     pub netns: Option<PathBuf>,
-    /// Its shim, once started, as long as it is wanted.
+    /// Its shim, as long as it is wanted; on record before it is started.
     pub shim: Option<ShimAddress>,
     /// Path of its cgroup below each hierarchy's root.
     pub cgroup: String,
@@ -204,6 +204,11 @@ impl Pods {
     /// The pod with this id, or the only one whose id begins with it.
     pub fn get(&self, id: &str) -> Result<Arc<Pod>> {
         self.shared.pods.find(id).map(|entry| entry.get())
+    }
+
+    /// Ids of pods of an earlier daemon whose shims have not answered yet. What is shown of them is what was recorded.
+    pub fn not_taken_up(&self) -> Vec<String> {
+        self.shared.pending.list()
     }
 
     /// All pods, the newest first.

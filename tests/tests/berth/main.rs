@@ -17,6 +17,8 @@ mod events;
 mod handlers;
 /// Pulling, naming, removing.
 mod images;
+/// Daemons that are killed at any instant, and what they lose.
+mod kills;
 /// A pod and a container from beginning to end.
 mod life;
 /// Lists that are answered in parts.
@@ -35,6 +37,8 @@ mod security;
 mod sessions;
 /// What is told to the daemon about the node and its pods, and what is not built.
 mod settings;
+/// What hangs when a daemon starts.
+mod startup;
 /// What containers and pods use.
 mod stats;
 /// exec, attach and port-forward by crictl.

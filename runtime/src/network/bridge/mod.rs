@@ -156,16 +156,9 @@ impl Bridge {
         self.blocking("check", move |core| core.check(&pod)).await
     }
 
-    pub(super) async fn retain(self: &Arc<Self>, live: &HashSet<String>) -> Result<(), Error> {
-        let gone: Vec<String> = {
-            let leases = self.core.leases();
-            leases.all().map(|lease| lease.pod.clone()).filter(|pod| !live.contains(pod)).collect()
-        };
-        let mut outcome = Ok(());
-        for pod in gone {
-            outcome = outcome.and(self.detach(&pod).await);
-        }
-        outcome
+    /// The pods that hold a lease.
+    pub(super) fn pods(&self) -> Vec<String> {
+        self.core.leases().all().map(|lease| lease.pod.clone()).collect()
     }
 
     pub(super) async fn close(&self) {

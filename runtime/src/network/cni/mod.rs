@@ -5,6 +5,7 @@ mod chain;
 mod conf;
 #[cfg(feature = "fuzz")]
 pub(crate) mod fuzz;
+pub(super) mod orphans;
 mod plugin;
 mod ranges;
 mod request;
@@ -13,12 +14,14 @@ mod template;
 mod version;
 mod watch;
 
-use std::collections::HashSet;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use serde_json::{Value, json};
+use tokio::sync::{RwLock, RwLockWriteGuard};
 use tokio::task::AbortHandle;
+use tokio::time::sleep;
 
 use super::config::CniConfig;
 use super::error::{Error, NotReady};
@@ -39,7 +42,12 @@ pub(super) struct Cni {
     watched: Arc<Watched>,
     ranges: Ranges,
     follower: AbortHandle,
+    /// Held for reading while a pod is attached.
+    attaching: RwLock<()>,
 }
+
+/// Between two attempts to find no pod being attached.
+const QUIET_PAUSE: Duration = Duration::from_millis(100);
 
 impl Drop for Cni {
     fn drop(&mut self) {
@@ -60,16 +68,20 @@ impl Cni {
         let directory = config.cache_dir(root);
         let cache = Cache::open(directory.clone())?;
         let ranges = Ranges::open(&directory)?;
-        let watched = Watched::new(config.conf_dir.clone(), plugins.clone(), config.max_conf_num).await;
+        let watched = Watched::new(config.conf_dir.clone(), plugins.clone(), config.max_conf_num);
         let watched = Arc::new(watched);
         let follower = tokio::spawn(watched.clone().follow()).abort_handle();
-        Ok(Arc::new(Cni { config, plugins, cache, watched, ranges, follower }))
+        Ok(Arc::new(Cni { config, plugins, cache, watched, ranges, follower, attaching: RwLock::default() }))
     }
 
     /// Every state of the configuration from now on.
     #[cfg(test)]
     pub(super) fn changes(&self) -> tokio::sync::watch::Receiver<Arc<watch::Snapshot>> {
         self.watched.subscribe()
+    }
+
+    pub(super) async fn settled(&self) {
+        self.watched.settled().await;
     }
 
     pub(super) fn ready(&self) -> Result<(), NotReady> {
@@ -92,6 +104,7 @@ impl Cni {
     }
 
     pub(super) async fn attach(&self, pod: &PodNetwork) -> Result<Attachment, Error> {
+        let _attaching = self.attaching.read().await;
         if let Some(record) = self.cache.read(&pod.id).await? {
             if record.is_complete() && record.netns == pod.netns {
                 match self.check_record(&record).await {
@@ -196,20 +209,35 @@ impl Cni {
         Ok(())
     }
 
-    pub(super) async fn retain(&self, live: &HashSet<String>) -> Result<(), Error> {
-        let mut outcome = Ok(());
+    /// The pods on record.
+    pub(super) async fn pods(&self) -> Result<Vec<String>, Error> {
+        self.cache.pods().await
+    }
+
+    /// Has plugins that know GC collect what has no record. No pod is attached meanwhile: it might be taken for one that is
+    /// gone.
+    pub(super) async fn collect(&self) -> Result<(), Error> {
+        let _quiet = self.quiet().await;
         let mut kept = Vec::new();
         for pod in self.cache.pods().await? {
-            match live.contains(&pod) {
-                true => kept.extend(self.cache.read(&pod).await?),
-                false => outcome = outcome.and(self.detach(&pod, None).await),
-            }
+            kept.extend(self.cache.read(&pod).await?);
         }
+        let mut outcome = Ok(());
         for network in self.watched.snapshot().loaded.networks.iter().take(self.config.max_conf_num) {
             let valid = attachments_to(&network.name, &kept);
             outcome = outcome.and(chain::collect(&self.plugins, network, &valid).await);
         }
         outcome
+    }
+
+    /// Nobody attaches as long as the guard is held. Waiting for it keeps nobody from attaching.
+    async fn quiet(&self) -> RwLockWriteGuard<'_, ()> {
+        loop {
+            if let Ok(quiet) = self.attaching.try_write() {
+                return quiet;
+            }
+            sleep(QUIET_PAUSE).await;
+        }
     }
 
     /// In containerd's form, which tools that read the verbose status know.

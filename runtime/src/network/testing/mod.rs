@@ -7,6 +7,7 @@ mod cni;
 mod measure;
 mod neighbours;
 
+use std::collections::HashSet;
 use std::fs::{self, File};
 use std::io::{self, Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
@@ -18,7 +19,7 @@ use std::time::Duration;
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sched::{CloneFlags, unshare};
 
-use super::{Attachment, Backend, PodNetwork, PortMapping, Protocol, netns};
+use super::{Attachment, Backend, Network, PodNetwork, PortMapping, Protocol, netns};
 
 /// Long enough for a loaded machine; nothing in a passing test takes it.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -54,6 +55,14 @@ pub(crate) fn on_machine<F: Future<Output = ()>>(test: impl FnOnce(Machine) -> F
     });
     if let Err(panic) = machine.join() {
         std::panic::resume_unwind(panic);
+    }
+}
+
+impl Network {
+    /// What the start of a daemon does that knows of the pods in `live`.
+    pub(super) async fn retain(&self, live: &HashSet<String>) {
+        let on_record = self.on_record().await.unwrap();
+        self.give_back(on_record.into_iter().filter(|pod| !live.contains(pod)).collect()).await;
     }
 }
 
