@@ -12,7 +12,7 @@ use super::process::{self, Process};
 use super::rootfs::Rootfs;
 use super::{
     CreateRequest, Error, ExecProcess, ExecRequest, Moment, Step, cwd, devices, limits, masks, rootfs,
-    security, sysctl, user, userns,
+    security, slate, sysctl, user, userns,
 };
 use crate::cgroup::{self, Cgroup, Door};
 use crate::spec::{self, Spec};
@@ -189,6 +189,7 @@ impl Container<'_> {
         socket: BorrowedFd<'_>,
     ) -> Result<(), Error> {
         let (spec, linux) = (self.spec, &self.spec.linux);
+        slate::at(|| "mount the root file system".into());
         let root = self.mount_root(brought.root)?;
         let label = process.label()?;
         rustix::process::umask(rustix::fs::Mode::empty());
@@ -197,6 +198,7 @@ impl Container<'_> {
         if !mounts::binds_dev(&spec.mounts) {
             devices::make(inside, &linux.devices)?;
         }
+        slate::at(|| "run the hooks of its creation".into());
         if let Some(runner) = brought.runner {
             runner.pass();
         }
@@ -207,6 +209,7 @@ impl Container<'_> {
         if let Some(terminal) = &terminal {
             terminal.bind_console()?;
         }
+        slate::at(|| format!("make the working directory {:?}", spec.process.cwd));
         cwd::create(&spec.process.cwd)?;
         masks::make_read_only(&linux.readonly_paths)?;
         masks::hide(&linux.masked_paths)?;

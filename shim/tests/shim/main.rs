@@ -5,6 +5,7 @@
 mod attach;
 mod bootstrap;
 mod containers;
+mod dead_fs;
 mod death;
 mod events;
 mod exec;
@@ -14,3 +15,4 @@ mod fixture;
 mod measure;
 mod sandbox;
 mod streams;
+mod stuck;
