@@ -21,7 +21,9 @@ use futures::future::join_all;
 use tokio::time::timeout;
 
 use crate::{
-    container::{Container, ContainerState, container_of, end_forsaken, remove_traces},
+    container::{
+        Container, ContainerState, container_of, end_forsaken, remove_strays, remove_traces, settle_stopped,
+    },
     error::{Error, Kind, Result},
     layout::remove_directory,
     pod::{self, Pod, PodState},
@@ -41,6 +43,7 @@ pub(crate) async fn recover(shared: &Arc<Shared>) -> Result<()> {
     }
     let pods = shared.state.load::<Pod>()?;
     join_all(pods.into_iter().map(|pod| take_up(shared, pod))).await;
+    remove_strays(shared).await;
     sweep(shared).await;
     Ok(())
 }
@@ -52,7 +55,7 @@ async fn take_up(shared: &Arc<Shared>, pod: Pod) {
     let (id, state) = (pod.id.clone(), pod.state);
     let entry = shared.pods.insert(&id, pod);
     if state != PodState::Ready {
-        return;
+        return settle_stopped(shared, &id).await;
     }
     match ask(shared, &id).await {
         Ok((shim, tasks)) => compare(shared, entry, shim, tasks).await,

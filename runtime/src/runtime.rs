@@ -95,6 +95,7 @@ pub(crate) struct Shared {
     pub(crate) events: Events,
     pub(crate) running: Flights<PodMetadata, String>,
     pub(crate) creating: Flights<(String, ContainerMetadata), String>,
+    pub(crate) starting: Flights<String, ()>,
 }
 
 impl Runtime {
@@ -115,6 +116,7 @@ impl Runtime {
             events: Events::default(),
             running: Flights::default(),
             creating: Flights::default(),
+            starting: Flights::default(),
             layout,
             options,
         });

@@ -33,10 +33,10 @@ pub(super) fn path_of(pod: &Pod, config: &ContainerConfig) -> Result<Option<Path
 }
 
 /// The output's URI, as the shim knows it. Makes the directory that the file will be in.
-pub(super) async fn uri_of(path: Option<PathBuf>, max_line: usize) -> Result<String> {
+pub(super) async fn uri_of(cause: &str, path: Option<PathBuf>, max_line: usize) -> Result<String> {
     let Some(path) = path else { return Ok(DISCARD.into()) };
     let uri = format!("cri-log://{}?max-line={max_line}", path.display());
-    blocking::look_up("make the directory of its log", move || {
+    blocking::look_up("make the directory of its log", cause, move || {
         let directory = path.parent().unwrap_or(&path);
         fs::create_dir_all(directory).during(|| format!("create {}", directory.display()))
     })
