@@ -7,8 +7,12 @@
 mod bad_input;
 /// Devices that their vendors describe.
 mod cdi;
+/// Volumes on file systems that never answer.
+mod dead_volumes;
 /// What happens, told to whoever listens.
 mod events;
+/// A daemon that has run out of something.
+mod exhausted;
 /// Pods that other shims than Berth's own run.
 mod handlers;
 /// Pulling, naming, removing.
