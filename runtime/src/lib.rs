@@ -9,6 +9,7 @@ pub mod cdi;
 pub mod config;
 pub mod container;
 pub mod cri;
+pub mod descriptors;
 pub mod error;
 pub mod events;
 mod flights;

@@ -98,6 +98,7 @@ pub(crate) struct Shared {
     pub(crate) events: Events,
     pub(crate) running: Flights<PodMetadata, String>,
     pub(crate) creating: Flights<(String, ContainerMetadata), String>,
+    pub(crate) starting: Flights<String, ()>,
     pub(crate) pending: Pending,
 }
 
@@ -125,6 +126,7 @@ impl Runtime {
             events: Events::default(),
             running: Flights::default(),
             creating: Flights::default(),
+            starting: Flights::default(),
             pending: Pending::default(),
             layout,
             options,

@@ -166,7 +166,7 @@ pub(crate) async fn abandoned(shared: &Arc<Shared>, entry: &Entry<Container>) {
 }
 
 /// Records an end, unless one is on record already.
-async fn record_end(shared: &Shared, entry: &Entry<Container>, exit: Exit) {
+pub(crate) async fn record_end(shared: &Shared, entry: &Entry<Container>, exit: Exit) {
     events::container_ends(shared, &entry.get().id);
     let recorded = entry.change(&shared.state, |container| container.ended(exit)).await;
     if let Err(error) = recorded {

@@ -14,6 +14,7 @@ pub mod foreign;
 pub mod service;
 
 pub mod container;
+mod creations;
 pub mod exec;
 pub mod exec_sync;
 pub mod pod;

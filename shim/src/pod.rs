@@ -1,9 +1,10 @@
 //! Everything one shim holds: at most one sandbox, and containers.
 
 use crate::container::{Container, Identity, Phase, Surroundings};
+use crate::creations::Creations;
 use crate::error::Error;
 use crate::exit::{Exit, Room};
-use crate::init::{self, CreateRequest, Neighbour, PodOptions, RootfsMount};
+use crate::init::{self, CreateRequest, Neighbour, PodOptions, RootfsMount, Slate};
 use crate::process::{DEATH_PATIENCE, KILL, Process};
 use crate::sandbox::{self, Sandbox};
 use crate::shim_log::note;
@@ -19,6 +20,8 @@ use tokio::time::{Instant, timeout, timeout_at};
 
 /// How long the last output of a container that was given up may take.
 const BURIAL_PATIENCE: Duration = Duration::from_secs(10);
+/// How long a container that is being created may take when the pod is stopped.
+const CREATION_PATIENCE: Duration = Duration::from_secs(1);
 /// How often an empty shim looks whether its bundle is still there.
 const LOOK: Duration = Duration::from_secs(30);
 
@@ -31,6 +34,7 @@ pub struct Pod {
     surroundings: Surroundings,
     sandbox: Sandbox,
     containers: Arc<Slots<Container>>,
+    creations: Creations,
     emptied: Notify,
     closing: watch::Sender<bool>,
 }
@@ -53,6 +57,7 @@ impl Pod {
             surroundings,
             sandbox: Sandbox::default(),
             containers: Slots::empty(),
+            creations: Creations::default(),
             emptied: Notify::new(),
             closing: watch::Sender::new(false),
         })
@@ -83,8 +88,15 @@ impl Pod {
         self.containers.all()
     }
 
-    /// Makes a container up to the point where only execve is missing.
-    pub async fn create(&self, new: NewContainer) -> Result<Arc<Container>, Error> {
+    /// The containers that are being created, each with what that is at.
+    pub fn creations(&self) -> Vec<(String, String)> {
+        self.creations.all()
+    }
+
+    /// Makes a container up to the point where only execve is missing, or fails when that takes longer than `limit` or the
+    /// pod is stopped meanwhile.
+    pub async fn create(&self, new: NewContainer, limit: Duration) -> Result<Arc<Container>, Error> {
+        let deadline = Instant::now() + limit;
         let id = new.identity.id.clone();
         let reservation = self.containers.reserve(&id)?;
         let namespaces = self.sandbox.enter(&self.id).await?;
@@ -109,11 +121,11 @@ impl Pod {
             pod: &namespaces,
             neighbours: &neighbours,
         };
-        let created = init::create(request).await.map_err(|source| Error::Init {
-            doing: "create",
-            id: id.clone(),
-            source,
-        })?;
+        let init_error = |source| Error::Init { doing: "create", id: id.clone(), source };
+        let slate = Arc::new(Slate::new().map_err(init_error)?);
+        let noted = self.creations.note(&id, &slate);
+        let created = init::create_until(request, &slate, noted.stop(deadline)).await.map_err(init_error)?;
+        drop(noted);
         let group = created.cgroup.clone();
         let adopted = Container::adopt(new.identity, outside, created, self.surroundings.clone());
         let container = match adopted {
@@ -188,7 +200,7 @@ impl Pod {
     /// Lets no more containers come, kills those there are, and waits for their ends to be recorded.
     async fn end_containers(&self, patience: Duration) -> Result<(), Error> {
         let deadline = Instant::now() + patience;
-        let closed = timeout_at(deadline, self.sandbox.close()).await;
+        let closed = timeout_at(deadline, self.close_sandbox()).await;
         closed.map_err(|_| Error::TooLong("the creation of a container".into()))?;
         let containers = self.containers();
         for container in containers.iter().filter(|container| is_alive(container)) {
@@ -205,6 +217,14 @@ impl Pod {
             }
         }
         Ok(())
+    }
+
+    /// Lets those containers come that are about to, and gives up those that take longer.
+    async fn close_sandbox(&self) {
+        if timeout(CREATION_PATIENCE, self.sandbox.close()).await.is_err() {
+            self.creations.stop();
+            self.sandbox.close().await;
+        }
     }
 
     /// Whether nothing would be lost if the shim left: no container is known, no sandbox is up.

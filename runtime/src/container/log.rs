@@ -46,11 +46,16 @@ pub(super) fn path_of(pod: &Pod, config: &ContainerConfig) -> Result<Option<Path
 /// # Errors
 ///
 /// `InvalidArgument` when a symlink leads to it from the pod's log directory, which a container may see as a volume.
-pub(super) async fn uri_of(pod: &Pod, path: Option<PathBuf>, max_line: usize) -> Result<String> {
+pub(super) async fn uri_of(
+    pod: &Pod,
+    cause: &str,
+    path: Option<PathBuf>,
+    max_line: usize,
+) -> Result<String> {
     let (Some(path), Some(base)) = (path, pod.config.log_directory.clone()) else {
         return Ok(DISCARD.into());
     };
-    let real = blocking::look_up("make the directory of its log", move || {
+    let real = blocking::look_up("make the directory of its log", cause, move || {
         fs::create_dir_all(&base).during(|| format!("create {}", base.display()))?;
         let real = base.canonicalize().during(|| format!("find {}", base.display()))?;
         let below = path.strip_prefix(&base).unwrap_or(&path).to_owned();

@@ -180,7 +180,7 @@ impl RuntimeService for Cri {
             let image = self.runtime.images.get(&container.image_id);
             let bundle = self.runtime.containers.bundle(&container.id);
             Ok(ContainerStatusResponse {
-                status: Some(reply::container_status(&container, image.as_deref())),
+                status: Some(reply::container_status(&container, image.as_deref(), &bundle)),
                 info: match request.verbose {
                     true => info::container(&container, &bundle).await,
                     false => Default::default(),

@@ -26,7 +26,7 @@ use tokio::{
 };
 
 use crate::{
-    container::{Container, ContainerState, end_forsaken},
+    container::{Container, ContainerState, end_forsaken, settle_stopped},
     error::{Kind, Result},
     pod::{Pod, PodState},
     runtime::Shared,
@@ -77,7 +77,7 @@ fn begin(
 async fn take_up(shared: Arc<Shared>, entry: Arc<Entry<Pod>>) {
     let pod = entry.get();
     if pod.state != PodState::Ready {
-        return;
+        return settle_stopped(&shared, &pod.id).await;
     }
     let _taken_up = shared.pending.taken_up(&pod.id);
     match answer(&shared, &pod.id).await {

@@ -31,6 +31,7 @@ mod hooks;
 mod idmap;
 mod inroot;
 mod keyring;
+mod left;
 mod limits;
 mod masks;
 mod mounts;
@@ -44,6 +45,7 @@ mod proc;
 mod process;
 mod rootfs;
 mod security;
+mod slate;
 mod stage;
 mod sysctl;
 mod terminal;
@@ -55,8 +57,10 @@ pub use error::{Errno, Error, Step, Unrunnable};
 pub use hooks::LaterHooks;
 pub use idmap::IdMappings;
 pub use namespaces::CONTAINER;
+pub use left::gone;
 pub use options::mount_options;
 pub use pod::{DEFAULT_SHM, PodNamespaces, PodOptions};
+pub use slate::Slate;
 
 use crate::cgroup::{self, Cgroup};
 use crate::process::DEATH_PATIENCE;
@@ -64,6 +68,7 @@ use crate::spec::Resources;
 use channel::{Received, Report, Reports};
 use child::Child;
 use stage::Entry;
+use std::future::pending;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
@@ -155,14 +160,33 @@ pub struct Created {
 
 /// Sets a container up to the point just before execve. On failure no process, mount or cgroup is left.
 pub async fn create(request: CreateRequest<'_>) -> Result<Created, Error> {
+    create_until(request, &Slate::new()?, pending()).await
+}
+
+/// The same, given up when `stop` is done: then what was on its way is killed, and left to die where it hangs in the kernel.
+/// What it is at is on `slate` all the time.
+pub async fn create_until(
+    request: CreateRequest<'_>,
+    slate: &Slate,
+    stop: impl Future<Output = ()>,
+) -> Result<Created, Error> {
     detect()?;
     let (ours, theirs) = channel::pair()?;
-    let stage = Child::fork(|| stage::create(&request, theirs.as_fd()))?;
+    let stage = Child::fork(|| {
+        slate.take_up();
+        stage::create(&request, theirs.as_fd())
+    })?;
     let (id, bundle) = (request.id.to_owned(), request.bundle.to_owned());
     drop((theirs, request));
     let reports = Reports::new(ours)?;
     let mut arrival = Arrival::of(&stage, Until::Ready);
-    let result = arrival.wait(&reports, &stage).await;
+    let result = tokio::select! {
+        result = arrival.wait(&reports, &stage) => result,
+        () = stop => {
+            left::leave(stage, arrival.child.take(), arrival.cgroup);
+            return Err(Error::Stuck { what: slate.read() });
+        }
+    };
     stage.reaped().await;
     if let Err(error) = result {
         drop(reports);

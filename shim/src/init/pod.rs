@@ -9,7 +9,7 @@ use super::idmap::IdMappings;
 use super::options::Options;
 use super::sysctl::{self, Owned};
 use super::userns::{Anchor, UserNamespace};
-use super::{Error, Step, filesystem, process, rootfs, user};
+use super::{Error, Step, filesystem, left, process, rootfs, user};
 use crate::cgroup::Cgroup;
 use crate::sys;
 use rustix::fs::{CWD, Mode, OFlags, fstatfs, open, openat};
@@ -198,9 +198,13 @@ impl PodNamespaces {
             unpin(path)?;
             self.pinned = None;
         }
-        if let Some(cgroup) = &self.cgroup {
-            cgroup.remove()?;
-            self.cgroup = None;
+        match self.cgroup.take().map(|cgroup| (cgroup.remove(), cgroup)) {
+            Some((Err(_), cgroup)) if left::any() => left::remove_later(cgroup),
+            Some((Err(error), cgroup)) => {
+                self.cgroup = Some(cgroup);
+                return Err(error.into());
+            }
+            _ => {}
         }
         Ok(())
     }

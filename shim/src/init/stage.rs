@@ -17,7 +17,8 @@ use super::process::{self, Process};
 use super::rootfs::Rootfs;
 use super::terminal::Terminal;
 use super::{
-    CreateRequest, Error, ExecRequest, Moment, Step, cwd, devices, limits, rootfs, security, sysctl, user,
+    CreateRequest, Error, ExecRequest, Moment, Step, cwd, devices, limits, rootfs, security, slate, sysctl,
+    user,
 };
 use crate::cgroup::{Cgroup, Door};
 use crate::spec::{Resources, Spec};
@@ -215,6 +216,7 @@ impl Container<'_> {
         socket: BorrowedFd<'_>,
     ) -> Result<(), Error> {
         let Brought { mounts, root, mut covers, runner } = brought;
+        slate::at(|| "mount the root file system".into());
         let root = self.mount_root(root)?;
         let inside = InRoot(root.as_fd());
         self.fill_root(inside, mounts, runner)?;
@@ -245,6 +247,7 @@ impl Container<'_> {
         if !mounts::binds_dev(&self.spec.mounts) {
             devices::make(root, &self.spec.linux.devices)?;
         }
+        slate::at(|| "run the hooks of its creation".into());
         if let Some(runner) = runner {
             runner.pass();
         }
@@ -262,6 +265,7 @@ impl Container<'_> {
         let mut kept = process.descriptors();
         kept.extend([socket, root.0]);
         kept.extend(covers.map(AsFd::as_fd));
+        kept.extend(slate::descriptor());
         sys::close_others(&kept).at(Step::Process, || "close descriptors".into())
     }
 
@@ -277,6 +281,7 @@ impl Container<'_> {
         if let Some(terminal) = &terminal {
             terminal.bind_console(root)?;
         }
+        slate::at(|| format!("make the working directory {:?}", self.spec.process.cwd));
         cwd::create(root, &self.spec.process.cwd)?;
         masks::make_read_only(root, &linux.readonly_paths)?;
         if let Some(covers) = covers {

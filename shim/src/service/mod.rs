@@ -14,6 +14,7 @@ pub(crate) use sandbox::patience;
 use crate::container::Surroundings;
 use crate::error::Error;
 use crate::events::Events;
+use crate::init;
 use crate::orphans::Orphans;
 use crate::pod::Pod;
 use crate::shim_log::note;
@@ -27,8 +28,13 @@ use std::time::Duration;
 use tokio::runtime::Runtime;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::time::sleep;
-use ttrpc::r#async::Server;
 use ttrpc::r#async::transport::Listener;
+use ttrpc::r#async::{Server, TtrpcContext};
+
+/// What an answer may take on its way.
+const MARGIN: Duration = Duration::from_secs(2);
+/// For callers that set no limit.
+const FOREVER: Duration = Duration::from_secs(365 * 24 * 3600);
 
 /// After a connection that could not be taken.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
@@ -68,7 +74,9 @@ async fn run(serve: Serve) -> io::Result<()> {
     let pod = Pod::new(serve.id, serve.bundle, serve.socket, surroundings);
     let mut server = start(&pod, serve.listener).await?;
     attend(&pod.surroundings().orphans, pod.close_when_forgotten(), pod.closed()).await?;
-    server.shutdown().await.map_err(io::Error::other)
+    server.shutdown().await.map_err(io::Error::other)?;
+    init::gone().await;
+    Ok(())
 }
 
 /// Adopts and buries orphans until the shim is `closed`; `forgotten` closes it.
@@ -116,6 +124,14 @@ pub(crate) fn patient(listener: UnixListener) -> io::Result<Listener> {
             }
         }
     })))
+}
+
+/// How long work may take whose caller waits so long: a little less, so that the caller hears why it failed.
+fn limit(context: &TtrpcContext) -> Duration {
+    match u64::try_from(context.timeout_nano).map(Duration::from_nanos) {
+        Ok(limit) if !limit.is_zero() => limit - (limit / 10).min(MARGIN),
+        _ => FOREVER,
+    }
 }
 
 /// Runs to the end whatever becomes of the caller.

@@ -5,6 +5,7 @@
 mod attach;
 mod bootstrap;
 mod containers;
+mod dead_fs;
 mod death;
 mod events;
 mod exec;
@@ -15,3 +16,4 @@ mod measure;
 mod sandbox;
 mod scarcity;
 mod streams;
+mod stuck;

@@ -11,8 +11,12 @@ mod cdi;
 mod escapes;
 /// Where control groups are, and whose.
 mod cgroups;
+/// Volumes on file systems that never answer.
+mod dead_volumes;
 /// What happens, told to whoever listens.
 mod events;
+/// A daemon that has run out of something.
+mod exhausted;
 /// Pods that other shims than Berth's own run.
 mod handlers;
 /// Pulling, naming, removing.
