@@ -57,7 +57,7 @@ pub(super) fn run_hooks(id: &str, bundle: &Path, moment: Moment, socket: Borrowe
 /// The stage of a change of limits; gives the exit code.
 pub(super) fn update(cgroup: &Cgroup, resources: &Resources, socket: BorrowedFd<'_>) -> u8 {
     reporting(socket, || {
-        process::begin()?;
+        process::begin(&[socket])?;
         sys::interrupt_after(LIMITS_PATIENCE);
         Ok(cgroup.update(resources)?)
     })

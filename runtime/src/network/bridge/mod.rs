@@ -18,7 +18,6 @@ mod program;
 mod steps;
 mod surroundings;
 
-use std::collections::HashSet;
 use std::io;
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
