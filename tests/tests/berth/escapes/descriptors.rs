@@ -48,7 +48,9 @@ async fn root_cve_2024_21626_a_missing_working_directory_is_not_made_on_the_host
     let sandbox = pod(&berth, "made");
     let pod = berth.run(&sandbox).await.unwrap();
     for number in DESCRIPTORS {
-        for way in [format!("1/root{}", host.path("made")), host.path("made")[1..].to_owned()] {
+        for way in
+            [format!("{}/root{}", std::process::id(), host.path("made")), host.path("made")[1..].to_owned()]
+        {
             let mut config = shell("c", &image, &climb(&host));
             config.working_dir = format!("/proc/self/fd/{number}/{way}");
             let outcome = attempt(&mut berth, &sandbox, &pod, config).await;
@@ -78,7 +80,7 @@ async fn root_cve_2024_21626_an_exec_is_not_led_through_a_descriptor() {
     let climb = climb(&host);
     for number in DESCRIPTORS {
         symlink(format!("/proc/self/fd/{number}"), &directory).unwrap();
-        let program = format!("/proc/self/fd/{number}/1/root{}", host.path("program"));
+        let program = format!("/proc/self/fd/{number}/{}/root{}", std::process::id(), host.path("program"));
         for command in [vec!["sh", "-c", climb.as_str()], vec![program.as_str()]] {
             let Ok(done) = berth.exec(&id, &command).await else { continue };
             let said = String::from_utf8_lossy(&[done.stdout, done.stderr].concat()).into_owned();
