@@ -136,11 +136,11 @@ impl LayerPull {
         }
         let (staged, unpacked) = self.unpack().await?;
         if unpacked.stands_alone() {
-            return self.finish(staged, unpacked, self.diff_id.clone()).await;
+            return self.finish(staged, unpacked, &self.diff_id, true).await;
         }
         drop(alone);
         let (staged, unpacked) = self.complete(staged, unpacked).await?;
-        self.finish(staged, unpacked, self.chain_id.clone()).await
+        self.finish(staged, unpacked, &self.chain_id, false).await
     }
 
     fn present(&self) -> Option<Digest> {
@@ -211,13 +211,16 @@ impl LayerPull {
         .await
     }
 
-    async fn finish(&self, staged: Staging, unpacked: Unpacked, key: Digest) -> Result<Digest, LayerError> {
-        let store = Arc::clone(&self.store);
-        let layer = Layer {
-            usage: unpacked.usage,
-            stands_alone: unpacked.stands_alone(),
-            hides_all_below: unpacked.hides_all_below,
-        };
+    async fn finish(
+        &self,
+        staged: Staging,
+        unpacked: Unpacked,
+        key: &Digest,
+        stands_alone: bool,
+    ) -> Result<Digest, LayerError> {
+        let (store, key) = (Arc::clone(&self.store), key.clone());
+        let Unpacked { usage, hides_all_below, .. } = unpacked;
+        let layer = Layer { usage, stands_alone, hides_all_below };
         in_thread(move || {
             unpacked.finish().map_err(LayerError::Unpack)?;
             drop(unpacked);

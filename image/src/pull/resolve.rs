@@ -90,9 +90,8 @@ impl Puller {
         let Some(document) = way.last().filter(|_| way.len() <= MAX_DEPTH) else {
             return Err(nested(image, way));
         };
-        let parsed =
-            Document::parse(&document.bytes, described, &document.content_type, &self.platform)
-                .map_err(|source| unusable("manifest", &document.digest, image, source))?;
+        let parsed = Document::parse(&document.bytes, described, &document.content_type, &self.platform)
+            .map_err(|source| unusable("manifest", &document.digest, image, source))?;
         let manifest = match parsed {
             Document::Image(manifest) => manifest,
             Document::Index(candidates) => return Ok(Looked::Index(candidates)),
@@ -111,11 +110,11 @@ impl Puller {
         image: &Reference,
         credentials: Option<&Credentials>,
     ) -> Result<registry::Manifest, Error> {
-        let pinned = match image.digest() {
+        let may_be_here = match image.digest() {
             Some(digest) => self.stored(digest).await?.is_some(),
             None => self.store.knows_repository(image.name()),
         };
-        if pinned {
+        if may_be_here {
             match self.registry.digest(image, credentials).await {
                 Ok(digest) => {
                     if let Some(document) = self.stored(&digest).await? {

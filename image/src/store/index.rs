@@ -15,8 +15,13 @@ use crate::image::Image;
 use crate::manifest::Configuration;
 use crate::unpack::Usage;
 
+use super::checkpoint::Checkpoints;
+
 /// Raised with every change of the tables; an index of another version is refused, not guessed at.
 pub(super) const VERSION: i64 = 2;
+
+/// Pages of the log after which SQLite itself brings them into the index, in the middle of a change.
+const AUTOCHECKPOINT: i64 = 8000;
 
 const SCHEMA: &str = "
     CREATE TABLE images (
@@ -84,6 +89,7 @@ pub(crate) struct Listed {
 
 pub(crate) struct Index {
     db: Connection,
+    checkpoints: Option<Checkpoints>,
 }
 
 impl Index {
@@ -92,7 +98,9 @@ impl Index {
         db.pragma_update(None, "journal_mode", "WAL").map_err(failed("prepare"))?;
         db.pragma_update(None, "synchronous", "NORMAL").map_err(failed("prepare"))?;
         db.pragma_update(None, "foreign_keys", "ON").map_err(failed("prepare"))?;
-        let mut index = Index { db };
+        // Only where the thread that does it lags behind does whoever changes the index wait for the disk.
+        db.pragma_update(None, "wal_autocheckpoint", AUTOCHECKPOINT).map_err(failed("prepare"))?;
+        let mut index = Index { db, checkpoints: Checkpoints::start(path) };
         match index.version()? {
             0 => create(&mut index.db).map_err(failed("create tables of"))?,
             1 | VERSION => {}
@@ -197,13 +205,14 @@ impl Index {
     }
 
     pub(crate) fn add_layer(&mut self, key: &Digest, layer: Layer) -> Result<(), Error> {
-        let sql = "INSERT OR REPLACE INTO layers (key, bytes, inodes, unpacked_at, stands_alone, hides_all_below)
+        let sql =
+            "INSERT OR REPLACE INTO layers (key, bytes, inodes, unpacked_at, stands_alone, hides_all_below)
                    VALUES (?1, ?2, ?3, ?4, ?5, ?6)";
         let Layer { usage, stands_alone, hides_all_below } = layer;
         let (bytes, inodes) = (signed(usage.bytes), signed(usage.inodes));
         let row = params![key.to_string(), bytes, inodes, now(), stands_alone, hides_all_below];
-        self.db.execute(sql, row).map_err(failed("add a layer to"))?;
-        Ok(())
+        let added = self.db.execute(sql, row);
+        self.changed(added.map(drop), "add a layer to")
     }
 
     /// Records a pulled image; names it has now are taken from images that had them.
@@ -228,7 +237,7 @@ impl Index {
 
     pub(crate) fn remove_image(&mut self, id: &Digest) -> Result<(), Error> {
         let removed = self.db.execute("DELETE FROM images WHERE id = ?1", [id.to_string()]);
-        removed.map(drop).map_err(failed("remove an image from"))
+        self.changed(removed.map(drop), "remove an image from")
     }
 
     /// Gives `holder` these layers, the bottom one first, in place of any it had.
@@ -246,7 +255,7 @@ impl Index {
 
     pub(crate) fn release(&mut self, holder: &str) -> Result<(), Error> {
         let released = self.db.execute("DELETE FROM leases WHERE holder = ?1", [holder]);
-        released.map(drop).map_err(failed("remove a lease from"))
+        self.changed(released.map(drop), "remove a lease from")
     }
 
     /// Layers that nothing refers to: once part of an image, or unpacked longer than `unfinished` ago for a pull that
@@ -288,7 +297,15 @@ impl Index {
             work(&tx)?;
             tx.commit()
         };
-        run(&mut self.db).map_err(failed(step))
+        let done = run(&mut self.db);
+        self.changed(done, step)
+    }
+
+    fn changed(&mut self, outcome: rusqlite::Result<()>, step: &'static str) -> Result<(), Error> {
+        if let Some(checkpoints) = &mut self.checkpoints {
+            checkpoints.changed();
+        }
+        outcome.map_err(failed(step))
     }
 }
 

@@ -8,6 +8,7 @@
 //! A directory is in `layers` before the index says so and until after it stops saying so; what a crash leaves in between
 //! is in the directory only, and swept when the store is opened. All functions here block.
 
+mod checkpoint;
 mod index;
 mod migrate;
 #[cfg(test)]
@@ -222,9 +223,8 @@ impl Store {
 
     /// True if an image here was pulled from this repository.
     pub(crate) fn knows_repository(&self, repository: &str) -> bool {
-        let of_it = |name: &String| {
-            name.strip_prefix(repository).is_some_and(|rest| rest.starts_with([':', '@']))
-        };
+        let of_it =
+            |name: &String| name.strip_prefix(repository).is_some_and(|rest| rest.starts_with([':', '@']));
         self.view().names.keys().any(of_it)
     }
 
@@ -243,7 +243,8 @@ impl Store {
 
     /// The key under which a layer is here, in the index and on disk, as it has to be where its chain id is `chain_id`.
     pub(crate) fn layer(&self, diff_id: &Digest, chain_id: &Digest) -> Option<Digest> {
-        let here = |key: &Digest| self.view().layers.get(key).copied().filter(|_| self.layer_path(key).is_dir());
+        let here =
+            |key: &Digest| self.view().layers.get(key).copied().filter(|_| self.layer_path(key).is_dir());
         if here(diff_id).is_some_and(|layer| layer.stands_alone) {
             return Some(diff_id.clone());
         }

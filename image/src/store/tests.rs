@@ -56,3 +56,22 @@ fn layers_of_unfinished_pulls_are_swept_unless_a_pull_counts_on_them() {
     store.sweep_unfinished(Duration::ZERO).unwrap();
     assert_eq!(std::fs::read_dir(root.path().join("layers")).unwrap().count(), 0);
 }
+
+#[test]
+fn the_index_comes_to_the_disk_beside_those_who_change_it() {
+    let (root, store) = opened();
+    let index = root.path().join("index.db");
+    let state = || std::fs::metadata(&index).map(|found| (found.len(), found.modified().unwrap())).unwrap();
+    let key = [Digest::sha256(b"layer")];
+    let change =
+        |count| (0..count).for_each(|n| store.lock_index().lease(&format!("{count}-{n}"), &key).unwrap());
+    let before = state();
+    change(checkpoint::EVERY - 10);
+    assert_eq!(state(), before, "a change waited for the disk");
+    change(10);
+    let started = Instant::now();
+    while state() == before {
+        assert!(started.elapsed() < Duration::from_secs(60), "the log is not emptied");
+        std::thread::yield_now();
+    }
+}

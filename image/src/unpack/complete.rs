@@ -64,7 +64,8 @@ fn link_to_lower(
         return Ok(());
     }
     let lower = Lower { directory: &parent, name: split(&place).1, stat: &stat };
-    layer.room = lower.size().and_then(|size| layer.room.checked_sub(size)).ok_or_else(|| layer.too_large())?;
+    layer.room =
+        lower.size().and_then(|size| layer.room.checked_sub(size)).ok_or_else(|| layer.too_large())?;
     match lower.copy(layer, &place) {
         // This layer removes the target: its content lives on under the links' names alone.
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {

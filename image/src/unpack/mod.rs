@@ -3,6 +3,7 @@
 
 mod archive;
 mod complete;
+mod error;
 #[cfg(feature = "fuzz")]
 pub(crate) mod fuzz;
 mod names;
@@ -25,6 +26,8 @@ use self::names::Names;
 use self::root::{Directory, Root, is_directory, is_whiteout, mark_opaque, normalized, split};
 
 pub(crate) use self::complete::complete;
+pub use self::error::Error;
+use self::error::{broken, failed, is_absent, lossy};
 
 const WHITEOUT: &[u8] = b".wh.";
 const WHITEOUT_META: &[u8] = b".wh..wh.";
@@ -47,59 +50,6 @@ impl Default for Limits {
     fn default() -> Self {
         Limits { bytes: 1 << 40, entries: 20_000_000 }
     }
-}
-
-/// Why a layer could not be unpacked.
-#[derive(Debug, thiserror::Error)]
-pub enum Error {
-    /// The archive's framing is broken, or reading it failed.
-    #[error("read the archive at or after {after:?}")]
-    Archive {
-        /// The last entry read, empty at the start.
-        after: String,
-        #[source]
-        /// What was wrong.
-        source: io::Error,
-    },
-    /// An entry names something outside the layer.
-    #[error("entry {path:?} leaves the layer's root through `..`")]
-    Escape {
-        /// The name as the archive has it.
-        path: String,
-    },
-    /// An entry's whiteout name removes nothing that could exist.
-    #[error("entry {path:?} is not a valid whiteout")]
-    Whiteout {
-        /// The name as the archive has it.
-        path: String,
-    },
-    /// An entry could not be made.
-    #[error("{step} {path:?}")]
-    Entry {
-        /// What was being done.
-        step: &'static str,
-        /// The entry's name.
-        path: String,
-        #[source]
-        /// The failed call's error.
-        source: io::Error,
-    },
-    /// A hard link's target is in neither this layer nor those below.
-    #[error("hard link {path:?}: its target {target:?} is not in the image")]
-    LinkTarget {
-        /// The link.
-        path: String,
-        /// What it should link to.
-        target: String,
-    },
-    /// More than [`Limits`] allow.
-    #[error("layer holds more than {limit} {what}")]
-    Limit {
-        /// The limit exceeded.
-        limit: u64,
-        /// Its unit.
-        what: &'static str,
-    },
 }
 
 /// Disk space a directory tree takes.
@@ -506,26 +456,4 @@ fn umask() -> io::Result<u32> {
     // Nothing known: assume that all bits are taken, which costs a call per file.
     let mask = line.and_then(|octal| u32::from_str_radix(octal.trim(), 8).ok());
     Ok(mask.unwrap_or(0o777))
-}
-
-fn broken(after: &[u8]) -> impl FnOnce(io::Error) -> Error {
-    move |source| Error::Archive { after: lossy(after), source }
-}
-
-fn is_absent(error: &io::Error) -> bool {
-    matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory)
-}
-
-fn failed(step: &'static str, path: &[u8]) -> impl FnOnce(io::Error) -> Error {
-    move |source| match source.kind() {
-        // The archive's own errors come up through what reads from it.
-        io::ErrorKind::UnexpectedEof | io::ErrorKind::InvalidData => {
-            Error::Archive { after: lossy(path), source }
-        }
-        _ => Error::Entry { step, path: lossy(path), source },
-    }
-}
-
-fn lossy(path: &[u8]) -> String {
-    String::from_utf8_lossy(path).into_owned()
 }
