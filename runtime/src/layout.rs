@@ -30,9 +30,14 @@ pub struct Layout {
 }
 
 impl Layout {
+    /// The directories of a daemon that may not run, whether they exist or not.
+    pub(crate) fn of(root: &Path, state: &Path, netns: &Path) -> Self {
+        Self { root: root.into(), state: state.into(), netns: netns.into() }
+    }
+
     /// Makes the directories that everything else lies in; they are root's alone.
     pub fn create(root: &Path, state: &Path, netns: &Path) -> Result<Self> {
-        let layout = Self { root: root.into(), state: state.into(), netns: netns.into() };
+        let layout = Self::of(root, state, netns);
         for directory in [
             layout.root.join("containers"),
             layout.state.join("s"),
@@ -53,6 +58,11 @@ impl Layout {
     /// What shims are told as the daemon's address: they put their sockets into `s/` beside it.
     pub fn address(&self) -> PathBuf {
         self.state.join("berth.sock")
+    }
+
+    /// Sockets of the shims.
+    pub(crate) fn sockets(&self) -> PathBuf {
+        self.state.join("s")
     }
 
     /// Bundles of all pods.

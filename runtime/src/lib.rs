@@ -5,6 +5,7 @@
 pub mod apparmor;
 mod blocking;
 pub mod cdi;
+pub mod check;
 pub mod config;
 pub mod container;
 pub mod cri;

@@ -17,6 +17,7 @@ use std::{
     time::Duration,
 };
 
+use berth_failpoint::killpoint;
 use futures::future::join_all;
 use tokio::time::timeout;
 
@@ -40,8 +41,11 @@ pub(crate) async fn recover(shared: &Arc<Shared>) -> Result<()> {
         shared.containers.insert(&container.id.clone(), container);
     }
     let pods = shared.state.load::<Pod>()?;
+    killpoint!(RECOVERY_LOADED);
     join_all(pods.into_iter().map(|pod| take_up(shared, pod))).await;
+    killpoint!(RECOVERY_TAKEN_UP);
     sweep(shared).await;
+    killpoint!(RECOVERY_SWEPT);
     Ok(())
 }
 

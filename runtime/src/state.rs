@@ -9,6 +9,7 @@ use std::{
     sync::{Arc, Mutex, PoisonError},
 };
 
+use berth_failpoint::{failpoint, killpoint};
 use rusqlite::{Connection, params};
 use serde::{Serialize, de::DeserializeOwned};
 
@@ -99,11 +100,14 @@ impl State {
 
     /// Runs `work` where waiting for the disk holds up no other call.
     async fn write(&self, work: impl FnOnce(&Connection) -> Result<()> + Send + 'static) -> Result<()> {
+        failpoint!(RECORD_WRITING)?;
         let connection = Arc::clone(&self.connection);
         let written = blocking::run("write the state", move || {
             work(&connection.lock().unwrap_or_else(PoisonError::into_inner))
         });
-        written.await?
+        let written = written.await?;
+        killpoint!(RECORD_WRITTEN);
+        written
     }
 }
 

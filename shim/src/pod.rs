@@ -10,6 +10,7 @@ use crate::shim_log::note;
 use crate::slots::Slots;
 use crate::stdio::{Streams, connect};
 use crate::sys::heap;
+use berth_failpoint::{failpoint, killpoint};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -89,6 +90,7 @@ impl Pod {
         let streams = Streams::parse(&names.stdin, &names.stdout, &names.stderr, names.terminal)?;
         let (stdio, outside) =
             connect(&streams).map_err(|source| Error::Streams { id: id.clone(), source })?;
+        failpoint!(STREAMS_OPENED)?;
         forget_old_exit(&new.identity);
         let _creation = self.surroundings.orphans.creation();
         let request = CreateRequest {
@@ -106,6 +108,7 @@ impl Pod {
         })?;
         let container = Container::adopt(new.identity, outside, created, self.surroundings.clone())
             .map_err(|source| Error::Io { doing: "watch", id, source })?;
+        killpoint!(CONTAINER_ADOPTED);
         reservation.fill(&container);
         heap::trim();
         Ok(container)
@@ -118,6 +121,7 @@ impl Pod {
         // An exec that was on its way when the container ended may have come into the group since.
         let removed = container.cgroup().kill().and_then(|()| container.cgroup().remove());
         removed.map_err(|source| Error::Cgroup { doing: "delete", id: id.to_owned(), source })?;
+        failpoint!(TASK_CLEARED)?;
         self.containers.remove(id);
         self.emptied.notify_one();
         heap::trim();
@@ -162,6 +166,7 @@ impl Pod {
     /// created and those that end have `patience` together.
     pub async fn stop_sandbox(&self, patience: Duration) -> Result<(), Error> {
         self.end_containers(patience).await?;
+        failpoint!(SANDBOX_EMPTIED)?;
         self.sandbox.destroy(&self.id).await?;
         self.emptied.notify_one();
         heap::trim();
@@ -199,6 +204,7 @@ impl Pod {
         if let Err(error) = std::fs::remove_file(&self.socket) {
             note(format_args!("remove {}: {error}", self.socket.display()));
         }
+        killpoint!(SOCKET_REMOVED);
         self.closing.send_replace(true);
     }
 

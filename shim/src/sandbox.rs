@@ -16,6 +16,7 @@ use crate::exit::now;
 use crate::init::{IdMappings, PodNamespaces, PodOptions};
 use crate::record;
 use crate::spec::IdMapping;
+use berth_failpoint::failpoint;
 use rustix::mount::{UnmountFlags, unmount};
 use serde::{Deserialize, Serialize};
 use std::collections::HashMap;
@@ -99,6 +100,7 @@ impl Sandbox {
             id: id.to_owned(),
             source,
         })?;
+        failpoint!(SANDBOX_RECORDED)?;
         *namespaces = PodNamespaces::create(options).map_err(|source| Error::Init {
             doing: "create sandbox",
             id: id.to_owned(),
@@ -106,6 +108,7 @@ impl Sandbox {
         })?;
         let cgroup =
             Some(&options.cgroup_path).filter(|path| !path.is_empty()).map(|path| Cgroup::open(path));
+        failpoint!(SANDBOX_MADE)?;
         *self.known() = Known { init_pid: namespaces.init_pid(), cgroup };
         *self.lock() = Phase::Created;
         Ok(())
@@ -152,6 +155,7 @@ impl Sandbox {
             id: id.to_owned(),
             source,
         })?;
+        failpoint!(SANDBOX_DESTROYED)?;
         *self.known() = Known::default();
         self.tell_end();
         Ok(())

@@ -9,6 +9,7 @@
 //! is in the directory only, and swept when the store is opened. All functions here block.
 
 mod index;
+mod inspect;
 mod trash;
 
 use std::collections::{BTreeMap, HashMap, HashSet};
@@ -25,9 +26,11 @@ use crate::error::Error;
 use crate::image::Image;
 use crate::layers::Layers;
 use crate::unpack::Usage;
+use berth_failpoint::{failpoint, killpoint};
 
 use self::index::Index;
 pub(crate) use self::index::Pulled;
+pub use self::inspect::{Inspection, inspect};
 use self::trash::Trash;
 
 /// How long layers of a pull that failed or was given up are kept, for the next try to find.
@@ -92,6 +95,7 @@ impl Store {
         self.refresh(&index)?;
         self.view_mut().leases = index.leases()?;
         self.collect(&mut index)?;
+        killpoint!(IMAGES_SWEPT);
         self.trash.empty()
     }
 
@@ -105,12 +109,16 @@ impl Store {
             std::fs::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(0o755))
         };
         create().map_err(failed("create", &path))?;
-        Ok(Staging { path, store: Arc::clone(self) })
+        let staging = Staging { path, store: Arc::clone(self) };
+        failpoint!(LAYER_STAGED)?;
+        Ok(staging)
     }
 
     /// Makes a staged layer durable, then visible. One that is there already stays.
     pub(crate) fn commit_layer(&self, staged: Staging, key: &Digest, usage: Usage) -> Result<(), Error> {
+        failpoint!(LAYER_UNPACKED)?;
         sync_file_system(&staged.path).map_err(failed("sync", &staged.path))?;
+        failpoint!(LAYER_SYNCED)?;
         let mut index = self.lock_index();
         let path = self.layer_path(key);
         if path.is_dir() {
@@ -120,15 +128,17 @@ impl Store {
             self.trash.discard(&path)?;
         }
         std::fs::rename(&staged.path, &path).map_err(failed("commit", &path))?;
+        failpoint!(LAYER_RENAMED)?;
         sync_directory(&self.root.join("layers")).map_err(failed("sync", &path))?;
         index.add_layer(key, usage)?;
         self.view_mut().layers.insert(key.clone(), usage);
-        Ok(())
+        Ok(failpoint!(LAYER_RECORDED)?)
     }
 
     pub(crate) fn commit_image(&self, pulled: &Pulled) -> Result<Arc<Image>, Error> {
         let mut index = self.lock_index();
         index.add_image(pulled)?;
+        failpoint!(IMAGE_RECORDED)?;
         self.refresh(&index)?;
         self.collect(&mut index)?;
         let image = self.image(&pulled.id);
@@ -138,6 +148,7 @@ impl Store {
     pub(crate) fn remove_image(&self, id: &Digest) -> Result<(), Error> {
         let mut index = self.lock_index();
         index.remove_image(id)?;
+        failpoint!(IMAGE_FORGOTTEN)?;
         self.refresh(&index)?;
         self.collect(&mut index)
     }
@@ -165,6 +176,7 @@ impl Store {
             return Ok(());
         }
         index.release(holder)?;
+        failpoint!(IMAGE_RELEASED)?;
         self.collect(&mut index)
     }
 
@@ -236,9 +248,11 @@ impl Store {
             return Ok(());
         }
         index.forget_layers(&unused)?;
+        failpoint!(LAYERS_FORGOTTEN)?;
         for key in &unused {
             self.view_mut().layers.remove(key);
             self.trash.discard(&self.layer_path(key))?;
+            failpoint!(LAYER_TRASHED)?;
         }
         Ok(())
     }

@@ -15,6 +15,7 @@ use crate::{
     table::Entry,
     watch,
 };
+use berth_failpoint::{failpoint, killpoint};
 
 /// Stops the pod: processes, then network, then namespaces, so that nothing runs in a network that is gone.
 pub(super) async fn stop(shared: &Arc<Shared>, entry: &Arc<Entry<Pod>>) -> Result<()> {
@@ -36,7 +37,9 @@ pub(super) async fn remove(shared: &Arc<Shared>, entry: &Arc<Entry<Pod>>) -> Res
         for container in shared.containers_of(&pod.id) {
             container::remove_entry(&shared, &container).await?;
         }
+        failpoint!(POD_CLEARED)?;
         remove_directory(&shared.layout.sandbox(&pod.id))?;
+        failpoint!(POD_DIRECTORY_REMOVED)?;
         events::pod_removed(&shared, &pod).await;
         shared.pods.remove(&pod.id, &shared.state).await?;
         events::forget(&shared, &pod.id);
@@ -54,6 +57,7 @@ async fn stop_in_turn(shared: &Arc<Shared>, entry: &Entry<Pod>) -> Result<()> {
     stopped.map_err(|error| error.during(step(&pod, "stop")))?;
     let stopped = |pod: &Pod| Pod { state: PodState::NotReady, shim: None, attachment: None, ..pod.clone() };
     entry.change(&shared.state, stopped).await?;
+    failpoint!(STOP_RECORDED)?;
     // Those that were just being made.
     watch::abandoned_all(shared, &pod.id).await;
     Ok(())
@@ -64,11 +68,15 @@ async fn tear_down(shared: &Arc<Shared>, pod: &Pod) -> Result<()> {
         Ok(shim) => {
             progress::at("end its containers");
             kill_containers(shared, pod, &shim).await?;
+            failpoint!(POD_EMPTIED)?;
             events::pod_stopped(shared, pod).await;
             detach(shared, pod).await?;
+            failpoint!(POD_DETACHED)?;
             progress::at("take its namespaces down");
             shim.stop_sandbox(&pod.id).await?;
-            shim.shutdown(&pod.id).await
+            failpoint!(SANDBOX_STOPPED)?;
+            shim.shutdown(&pod.id).await?;
+            Ok(failpoint!(SHIM_LEFT)?)
         }
         Err(error) if error.kind() == Kind::Unavailable => {
             watch::abandoned_all(shared, &pod.id).await;
@@ -105,9 +113,12 @@ async fn detach(shared: &Shared, pod: &Pod) -> Result<()> {
 /// is left, with bundle and record of the pod, to the next daemon; of what is left of a network that has its own record.
 pub(crate) async fn undo(shared: &Shared, pod: &Pod) {
     let detached = detach(shared, pod).await;
+    killpoint!(UNDO_DETACHED);
     let ended = async {
         end_shim(shared, pod).await?;
+        failpoint!(UNDO_SHIM_ENDED)?;
         remove_directory(&shared.layout.sandbox(&pod.id))?;
+        failpoint!(UNDO_DIRECTORY_REMOVED)?;
         shared.state.delete::<Pod>(&pod.id).await
     };
     for error in [detached, ended.await].into_iter().filter_map(Result::err) {

@@ -7,6 +7,7 @@ use crate::exit::Exit;
 use crate::init::{self, Moment};
 use crate::shim_log::note;
 use crate::sys::heap;
+use berth_failpoint::killpoint;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -22,6 +23,7 @@ impl Container {
         self.inner().state = State::Stopped(exit.clone());
         self.publish_exit(&exit);
         self.ended.send_replace(Some(exit));
+        killpoint!(END_TOLD);
         if self.hooks.poststop {
             let done = init::run_hooks(self.id(), &self.identity.bundle, Moment::Poststop).await;
             if let Err(error) = done {
@@ -37,6 +39,7 @@ impl Container {
             self.complain("thaw", self.cgroup.thaw());
         }
         self.complain("kill the rest of", self.cgroup.kill());
+        killpoint!(END_KILLED);
         let (pumps, log) = {
             let mut inner = self.inner();
             exit.message = std::mem::take(&mut inner.start_failure);
@@ -46,11 +49,14 @@ impl Container {
             pumps.finish(STREAM_PATIENCE).await;
         }
         drop(log);
+        killpoint!(END_LOGGED);
         exit.oom_killed = self.cgroup.oom_kills() > 0;
         if let Err(error) = exit.write(&self.identity.bundle) {
             note(format_args!("write the exit record of {}: {error}", self.id()));
         }
+        killpoint!(END_WRITTEN);
         self.complain("remove the cgroup of", self.cgroup.remove());
+        killpoint!(END_CGROUP_REMOVED);
         exit
     }
 

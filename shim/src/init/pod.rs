@@ -13,6 +13,7 @@ use super::{Error, Step, filesystem, process, rootfs, user};
 use crate::cgroup::Cgroup;
 use crate::spec::Resources;
 use crate::sys;
+use berth_failpoint::failpoint;
 use rustix::fs::{CWD, Mode, OFlags, fstatfs, open, openat};
 use rustix::io::Errno;
 use rustix::mount::{MountPropagationFlags, UnmountFlags, mount_bind, mount_change, unmount};
@@ -105,6 +106,7 @@ impl PodNamespaces {
         if !options.cgroup_path.is_empty() {
             self.cgroup = Some(Cgroup::open(&options.cgroup_path));
             Cgroup::create(&options.cgroup_path, &Resources::default())?;
+            failpoint!(SANDBOX_CGROUP_MADE)?;
         }
         let (ours, theirs) = channel::pair()?;
         let maker = sys::fork(|| Maker { options, netns: &netns, socket: theirs.as_fd() }.run())
@@ -161,6 +163,7 @@ impl PodNamespaces {
         (self.net, self.ipc, self.uts, self.user, self.shm) = (None, None, None, None, None);
         if let Some(path) = &self.pinned {
             unpin(path)?;
+            failpoint!(SANDBOX_UNPINNED)?;
             self.pinned = None;
         }
         if let Some(cgroup) = &self.cgroup {
@@ -230,6 +233,7 @@ impl Maker<'_> {
         let own =
             Owned { net: self.netns.is_some(), ipc: !self.options.host_ipc, uts: !self.options.host_network };
         let user = self.enter_new(own)?;
+        failpoint!(SANDBOX_PINNED)?;
         self.configure(own)?;
         let mut made = Vec::new();
         if let Some(user) = user {
@@ -270,6 +274,7 @@ impl Maker<'_> {
             kinds |= libc::CLONE_NEWUTS;
         }
         let user = self.leave_host(kinds)?;
+        failpoint!(SANDBOX_UNSHARED)?;
         match self.netns {
             Some(NetworkPlan::New(path)) => pin(path)?,
             Some(NetworkPlan::Join(file)) => {

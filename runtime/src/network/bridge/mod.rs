@@ -21,6 +21,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::Duration;
 
+use berth_failpoint::{failpoint, killpoint};
 use rustix::io::Errno;
 use serde_json::json;
 use tokio::sync::{RwLock, RwLockReadGuard};
@@ -217,6 +218,7 @@ impl Core {
         switch_on(&format!("net/ipv4/conf/{name}/route_localnet"))?;
         let leases: Vec<Lease> = self.leases().all().cloned().collect();
         self.table.make(&leases)?;
+        failpoint!(BRIDGE_LAID)?;
         Ok(bridge.index)
     }
 
@@ -246,10 +248,13 @@ impl Core {
         let mut host = open(&lease.interface)?;
         let (host_end, mtu) = (lease.interface.as_str(), self.config.mtu);
         let pair = Pair { host_end, bridge, netns, mac: mac_of(lease.address), mtu };
+        failpoint!(LEASE_WRITTEN)?;
         host.add_pair(&pair).map_err(refused(NEW_PAIR, host_end))?;
+        failpoint!(PAIR_MADE)?;
         let (subnet, address) = (self.config.subnet, lease.address);
         netns::inside(netns, || Netlink::open()?.set_up_pod(address, subnet.prefix(), subnet.gateway()))
             .map_err(refused("set up eth0 in", lease.netns.display()))?;
+        failpoint!(PAIR_ADDRESSED)?;
         let link = settle(&mut host, host_end).map_err(refused("wait for the carrier of", host_end))?;
         // With its first port the bridge gets a carrier itself; until then it drops what the host sends.
         let bridge = &self.config.name;
@@ -258,7 +263,8 @@ impl Core {
             return Ok(());
         }
         host.reflect(link.index).map_err(refused("set hairpin mode of", host_end))?;
-        self.table.publish(lease)
+        self.table.publish(lease)?;
+        Ok(failpoint!(PORTS_PUBLISHED)?)
     }
 
     /// Takes back what the pod holds; the interface that is to be deleted for it.
@@ -266,15 +272,20 @@ impl Core {
         let Some(lease) = self.leases().get(pod) else { return Ok(None) };
         if !lease.ports.is_empty() {
             self.table.withdraw(&lease)?;
+            failpoint!(PORTS_WITHDRAWN)?;
         }
         self.leases().retire(pod)?;
+        failpoint!(LEASE_RETIRED)?;
         Ok(Some(lease.interface))
     }
 
     /// Deletes the interface of a retired lease and frees its address.
     fn delete(&self, interface: &str) -> Result<(), Error> {
         open(interface)?.delete(interface).map_err(refused("delete the veth pair", interface))?;
-        self.leases().free(interface)
+        failpoint!(PAIR_DELETED)?;
+        self.leases().free(interface)?;
+        killpoint!(LEASE_FREED);
+        Ok(())
     }
 
     fn check(&self, pod: &PodNetwork) -> Result<(), Error> {
