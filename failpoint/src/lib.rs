@@ -12,11 +12,11 @@
 
 #![forbid(unsafe_code)]
 
-#[cfg(feature = "on")]
+#[cfg(any(feature = "on", test))]
 mod act;
 pub mod points;
 
-#[cfg(feature = "on")]
+#[cfg(any(feature = "on", test))]
 pub use act::pass;
 pub use points::{POINTS, Point, Process};
 

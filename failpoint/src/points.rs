@@ -191,7 +191,7 @@ points! {
     /// Its ports were withdrawn.
     PORTS_WITHDRAWN = "ports.withdrawn", Daemon;
     /// Its address waits for its interfaces to go.
-    LEASE_RETIRED = "lease.retired", Daemon;
+    LEASE_RETIRED = "lease.retired", Daemon, kill;
     /// Its interfaces are gone.
     PAIR_DELETED = "pair.deleted", Daemon;
     /// Its address is free.

@@ -53,6 +53,8 @@ pub(crate) struct Store {
     view: RwLock<View>,
     /// Layers that pulls under way count on. Locked inside `index`, never the other way round.
     wanted: Mutex<HashMap<Digest, usize>>,
+    /// Layers that the index does not know any more and whose directories are still there. Locked last.
+    doomed: Mutex<HashSet<Digest>>,
     trash: Trash,
     staged: AtomicU64,
     pinned: HashSet<String>,
@@ -69,6 +71,7 @@ impl Store {
             root,
             view: RwLock::default(),
             wanted: Mutex::default(),
+            doomed: Mutex::default(),
             staged: AtomicU64::new(0),
             pinned,
         };
@@ -151,6 +154,11 @@ impl Store {
         failpoint!(IMAGE_FORGOTTEN)?;
         self.refresh(&index)?;
         self.collect(&mut index)
+    }
+
+    /// Removes layers that nothing refers to any more, also those that could not be removed when that came to be.
+    pub(crate) fn remove_unused(&self) -> Result<(), Error> {
+        self.collect(&mut self.lock_index())
     }
 
     /// Keeps the image's layers for `holder`. An image found without one of its layers is forgotten, so that it is
@@ -244,14 +252,22 @@ impl Store {
         let wanted = lock(&self.wanted);
         let mut unused = index.unreferenced(KEEP_UNFINISHED)?;
         unused.retain(|key| !wanted.contains_key(key));
-        if unused.is_empty() {
-            return Ok(());
+        if !unused.is_empty() {
+            index.forget_layers(&unused)?;
+            unused.iter().for_each(|key| drop(self.view_mut().layers.remove(key)));
         }
-        index.forget_layers(&unused)?;
-        failpoint!(LAYERS_FORGOTTEN)?;
-        for key in &unused {
-            self.view_mut().layers.remove(key);
-            self.trash.discard(&self.layer_path(key))?;
+        let mut doomed = lock(&self.doomed);
+        doomed.extend(unused);
+        // One that is being pulled again, or was, is not doomed any more.
+        doomed.retain(|key| !wanted.contains_key(key) && !self.view().layers.contains_key(key));
+        self.throw_away(&mut doomed)
+    }
+
+    fn throw_away(&self, doomed: &mut HashSet<Digest>) -> Result<(), Error> {
+        while let Some(key) = doomed.iter().next().cloned() {
+            failpoint!(LAYERS_FORGOTTEN)?;
+            self.trash.discard(&self.layer_path(&key))?;
+            doomed.remove(&key);
             failpoint!(LAYER_TRASHED)?;
         }
         Ok(())

@@ -26,6 +26,8 @@ use rustix::io::Errno;
 use serde_json::json;
 use tokio::sync::{RwLock, RwLockReadGuard};
 use tokio::task::JoinSet;
+use tokio::time::sleep;
+use tokio_util::sync::CancellationToken;
 
 use super::config::BridgeConfig;
 use super::error::Error;
@@ -39,6 +41,10 @@ use nft::Table;
 /// where asking does not make it so.
 const SETTLING: (u32, Duration) = (200, Duration::from_millis(5));
 
+/// After a deletion that failed, for the first time and at most.
+const FIRST_PAUSE: Duration = Duration::from_millis(200);
+const LONGEST_PAUSE: Duration = Duration::from_secs(60);
+
 /// The built-in bridge network.
 #[derive(Debug)]
 pub(super) struct Bridge {
@@ -47,6 +53,8 @@ pub(super) struct Bridge {
     foundation: RwLock<Option<u32>>,
     /// Interfaces being deleted.
     deletions: Mutex<JoinSet<()>>,
+    /// Nothing that failed is tried again any more.
+    closing: CancellationToken,
 }
 
 /// What the blocking steps need.
@@ -65,8 +73,12 @@ impl Bridge {
         let leases = Leases::open(&directory, config.subnet)?;
         let (in_use, leaving) = (!leases.is_empty(), leases.leaving());
         let core = Core { table: Table::of(&config), leases: Mutex::new(leases), config };
-        let bridge =
-            Bridge { core: Arc::new(core), foundation: RwLock::new(None), deletions: Mutex::default() };
+        let bridge = Bridge {
+            core: Arc::new(core),
+            foundation: RwLock::new(None),
+            deletions: Mutex::default(),
+            closing: CancellationToken::new(),
+        };
         let bridge = Arc::new(bridge);
         if in_use {
             drop(bridge.foundation().await?);
@@ -112,17 +124,30 @@ impl Bridge {
         let mut deletions = self.deletions.lock().unwrap_or_else(PoisonError::into_inner);
         while deletions.try_join_next().is_some() {}
         deletions.spawn(async move {
-            let name = interface.clone();
-            let deleted = bridge.blocking("delete", move |core| core.delete(&name)).await;
-            let outcome = match deleted {
-                Ok(()) if bridge.core.config.remove_when_empty => bridge.remove_if_empty().await,
-                outcome => outcome,
-            };
-            if let Err(error) = outcome {
+            let mut pause = FIRST_PAUSE;
+            while let Err(error) = bridge.delete(&interface).await {
                 let error = error.chain();
-                tracing::warn!(interface, error, "left over on the built-in network until the next start");
+                tracing::warn!(
+                    interface,
+                    error,
+                    "left over on the built-in network; tried again in {pause:?}"
+                );
+                tokio::select! {
+                    () = sleep(pause) => pause = (pause * 2).min(LONGEST_PAUSE),
+                    // The next daemon goes on.
+                    () = bridge.closing.cancelled() => return,
+                }
             }
         });
+    }
+
+    async fn delete(&self, interface: &str) -> Result<(), Error> {
+        let name = interface.to_owned();
+        self.blocking("delete", move |core| core.delete(&name)).await?;
+        match self.core.config.remove_when_empty {
+            true => self.remove_if_empty().await,
+            false => Ok(()),
+        }
     }
 
     pub(super) async fn check(&self, pod: &PodNetwork) -> Result<(), Error> {
@@ -143,6 +168,7 @@ impl Bridge {
     }
 
     pub(super) async fn close(&self) {
+        self.closing.cancel();
         let deletions = std::mem::take(&mut *self.deletions.lock().unwrap_or_else(PoisonError::into_inner));
         deletions.join_all().await;
     }
@@ -275,7 +301,7 @@ impl Core {
             failpoint!(PORTS_WITHDRAWN)?;
         }
         self.leases().retire(pod)?;
-        failpoint!(LEASE_RETIRED)?;
+        killpoint!(LEASE_RETIRED);
         Ok(Some(lease.interface))
     }
 

@@ -42,7 +42,7 @@ impl Places {
     /// Everything there is, a line each.
     pub(crate) fn everything(&self) -> BTreeSet<String> {
         let mut found = BTreeSet::new();
-        found.extend(self.processes());
+        found.extend(self.processes().map(|(pid, line)| format!("process {pid} {line}")));
         found.extend(self.mounts());
         found.extend(self.cgroups());
         found.extend(self.network());
@@ -57,13 +57,13 @@ impl Places {
     }
 
     /// Shims, their stages and commands: those that name our directory, but for the daemon itself.
-    fn processes(&self) -> Vec<String> {
+    pub(crate) fn shims(&self) -> BTreeSet<i32> {
+        self.processes().map(|(pid, _)| pid).collect()
+    }
+
+    fn processes(&self) -> impl Iterator<Item = (i32, String)> {
         let ours = self.directory.display().to_string();
-        let is_ours = |line: &String| line.contains(&ours) && line.contains("-bundle");
-        processes()
-            .filter(|(_, line)| is_ours(line))
-            .map(|(pid, line)| format!("process {pid} {line}"))
-            .collect()
+        processes().filter(move |(_, line)| line.contains(&ours) && line.contains("-bundle"))
     }
 
     fn mounts(&self) -> Vec<String> {

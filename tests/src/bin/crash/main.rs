@@ -63,7 +63,7 @@ async fn main() -> ExitCode {
     matrix::run(&mut world, &arguments, &mut report).await;
     random::run(&mut world, &arguments, &mut report).await;
     report.case("the bystander's log has every line once", world.bystander_printed_all());
-    world.end().await;
+    world.end(&mut report).await;
     report.print();
     if report.failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }

@@ -115,7 +115,7 @@ pub(crate) async fn after(world: &mut World, report: &mut Report) -> Result<(), 
     let left = world.left_behind().await;
     if !left.is_empty() {
         report.leak();
-        world.forgive().await;
+        world.forgive();
         return Err(format!("left behind: {left:#?}"));
     }
     world.bystander_is_well().await?;

@@ -14,6 +14,10 @@ use berth_tests::{
     image::{Image, Layer, Tar},
     pod,
 };
+use nix::{
+    sys::signal::{Signal, kill},
+    unistd::Pid,
+};
 use tempfile::TempDir;
 use tokio::time::sleep;
 
@@ -21,6 +25,7 @@ use crate::{
     Failure,
     failpoints::Failpoints,
     left::{Places, processes},
+    report::Report,
 };
 
 /// How long what goes on behind a call may take, on a machine with other work.
@@ -41,6 +46,10 @@ pub(crate) struct World {
     base: BTreeSet<String>,
     /// What cases have left that were told of.
     forgiven: BTreeSet<String>,
+    /// What `berthd check` said of that.
+    told: BTreeSet<String>,
+    /// Processes of shims that belong to the bystander.
+    shims: BTreeSet<i32>,
     _netns: TempDir,
 }
 
@@ -62,7 +71,7 @@ impl World {
         berth.run_alone(BYSTANDER, &busybox, &prints()).await;
         let places = Places { directory: berth.path().into(), netns: netns.path().into(), bridge };
         let bystander = bystander().expect("the bystander runs");
-        let base = places.everything();
+        let (base, shims) = (places.everything(), places.shims());
         Self { berth, failpoints, image, places, bystander, base, forgiven: BTreeSet::new(), _netns: netns }
     }
 
@@ -123,9 +132,13 @@ impl World {
         self.berth.log_of(BYSTANDER, BYSTANDER).into_iter().map(|(_, line)| line).collect()
     }
 
-    /// Takes what was left behind for given, so that each leak is told of once.
-    pub(crate) async fn forgive(&mut self) {
+    /// Takes what was left behind for given, so that each leak is told of once. Shims that nobody knows are ended.
+    pub(crate) fn forgive(&mut self) {
+        for pid in self.places.shims().difference(&self.shims) {
+            let _ = kill(Pid::from_raw(*pid), Signal::SIGKILL);
+        }
         self.forgiven = self.places.everything();
+        self.told = self.checked();
     }
 
     /// After a life that did not come to its end: removes its pods and its image, so that the next one begins anew.
@@ -143,22 +156,31 @@ impl World {
         removed.map(drop).map_err(|status| format!("clear: {status}"))
     }
 
-    /// What `berthd check` has to say, which runs beside the daemon; nothing when all is well.
+    /// What `berthd check`, which runs beside the daemon, has to say that it did not say before.
     pub(crate) fn check(&self) -> Result<(), Failure> {
+        let new: Vec<_> = self.checked().difference(&self.told).cloned().collect();
+        if new.is_empty() { Ok(()) } else { Err(format!("berthd check: {new:#?}")) }
+    }
+
+    fn checked(&self) -> BTreeSet<String> {
         let berthd = berth_tests::given("BERTH_TEST_BIN").join("berthd");
         let config: PathBuf = self.berth.path().join("berth.toml");
         let checked = Command::new(berthd).arg("check").arg("--config").arg(config).output().unwrap();
-        match checked.status.success() {
-            true => Ok(()),
-            false => Err(format!("berthd check: {}{}", text(&checked.stdout), text(&checked.stderr))),
-        }
+        let said = [checked.stdout, checked.stderr].concat();
+        String::from_utf8_lossy(&said).lines().map(str::to_owned).collect()
     }
 
     /// Removes the bystander; nothing at all may be left then.
-    pub(crate) async fn end(mut self) {
+    pub(crate) async fn end(mut self, report: &mut Report) {
         self.failpoints.disarm();
         self.revive().await;
         self.berth.remove_all_pods().await;
+        self.shims.clear();
+        self.base.retain(|one| ["file", "row"].iter().any(|kind| one.starts_with(kind)));
+        let left = self.left_behind().await;
+        let nothing = if left.is_empty() { Ok(()) } else { Err(format!("left behind: {left:#?}")) };
+        report.case("nothing is left at the end", nothing);
+        self.forgive();
     }
 }
 
@@ -191,10 +213,6 @@ async fn push(berth: &Berth) -> String {
         Layer::gzip(Tar::default().file("own/last", 0o644, own.as_bytes())),
     ];
     berth.registry.push("crash:1", &image).await
-}
-
-fn text(bytes: &[u8]) -> String {
-    String::from_utf8_lossy(bytes).trim().replace('\n', "; ")
 }
 
 /// A pod's config for a life.
