@@ -45,7 +45,7 @@ points! {
     /// Their directory has its last name.
     LAYER_RENAMED = "layer.renamed", Daemon;
     /// The index knows the layer.
-    LAYER_RECORDED = "layer.recorded", Daemon;
+    LAYER_RECORDED = "layer.recorded", Daemon, kill;
     /// The index knows the image.
     IMAGE_RECORDED = "image.recorded", Daemon;
     /// The index does not know the image any more.

@@ -29,7 +29,7 @@ pub struct Config {
     pub root: PathBuf,
     /// Registries.
     pub registry: registry::Config,
-    /// How many layers are fetched and unpacked at once, over all pulls.
+    /// How many layers are fetched and unpacked at once from one registry.
     pub max_parallel_layers: usize,
     /// What machine images are for.
     pub platform: Platform,

@@ -38,19 +38,17 @@ profile berth-default flags=(attach_disconnected,mediate_deleted) {
 }
 ";
 
-/// Looks whether the kernel has AppArmor, and has it take Berth's profile if so. Without the profile containers run without
-/// one; a warning says why.
+/// Looks whether the kernel has AppArmor, and has it take Berth's profile if so. Where it does not take it, containers that
+/// are to run with it are refused until somebody loads it; a warning says why.
 pub fn set_up() -> Confinement {
     if !is_enabled(Path::new("/")) {
         return Confinement::Absent;
     }
-    match load() {
-        Ok(()) => Confinement::Enabled(Some(NAME)),
-        Err(error) => {
-            tracing::warn!(%error, profile = NAME, "cannot be loaded: containers run without a profile of AppArmor");
-            Confinement::Enabled(None)
-        }
+    let lacking = load().err().map(|error| error.to_string());
+    if let Some(error) = &lacking {
+        tracing::warn!(%error, profile = NAME, "cannot be loaded: containers that are to run with it are refused");
     }
+    Confinement::Enabled { own: NAME, lacking }
 }
 
 fn is_enabled(root: &Path) -> bool {

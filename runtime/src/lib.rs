@@ -3,12 +3,14 @@
 #![forbid(unsafe_code)]
 
 pub mod apparmor;
+mod backoff;
 mod blocking;
 pub mod cdi;
 pub mod check;
 pub mod config;
 pub mod container;
 pub mod cri;
+pub mod descriptors;
 pub mod error;
 pub mod events;
 mod flights;

@@ -17,6 +17,7 @@ use berthd::{
     apparmor, check,
     config::{self, Config, Log, LogFormat},
     cri::Cri,
+    descriptors,
     network::Network,
     runtime::{Options, Runtime},
     server::{self, Lock, Services},
@@ -24,6 +25,7 @@ use berthd::{
     streaming,
 };
 use futures::FutureExt;
+use mimalloc::MiMalloc;
 use tokio::{
     signal::unix::{SignalKind, signal},
     sync::oneshot,
@@ -33,6 +35,10 @@ use tracing_subscriber::EnvFilter;
 
 /// Binary of Berth's own shim.
 const SHIM: &str = "containerd-shim-berth-v1";
+
+/// Gives what a burst of large messages took back to the system: docs/decisions/allocator.md.
+#[global_allocator]
+static ALLOCATOR: MiMalloc = MiMalloc;
 
 type Failure = Box<dyn Error + Send + Sync>;
 
@@ -106,9 +112,10 @@ async fn serve(config: Config) -> Result<(), Failure> {
     let stop = stop_signal()?;
     let _lock = Lock::take(&config.root, Lock::PATIENCE).await?;
     let socket = config.socket_path();
-    let listener = server::bind(&socket, &config.socket)?;
     let streaming = streaming::Server::bind(&config.streaming).await?;
     let (runtime, features) = open(&config).await?;
+    // Whoever is let in gets an answer.
+    let listener = server::bind(&socket, &config.socket)?;
     let network = runtime.network.clone();
     let events = runtime.events.clone();
     let nri = runtime.nri.clone();
@@ -152,7 +159,10 @@ async fn open(config: &Config) -> Result<(Runtime, HostFeatures), Failure> {
         max_log_line: config.pods.max_log_line,
         cdi_dirs: config.cdi.dirs.clone(),
         host,
-        defaults: Defaults { pids_limit: (limit > 0).then_some(limit.into()), ..Defaults::default() },
+        defaults: Defaults {
+            pids_limit: (limit > 0).then_some(limit.into()),
+            rlimits: vec![descriptors::raise_limit()?],
+        },
         nri: config.nri.clone(),
     };
     Ok((Runtime::open(options, images, network).await?, features))

@@ -4,7 +4,10 @@
 //! is. Work that goes on in a task of its own takes the progress along, and a call that joins another's work shows
 //! that work's step.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::{
+    borrow::Cow,
+    sync::{Arc, Mutex, PoisonError},
+};
 
 tokio::task_local! {
     static CURRENT: Progress;
@@ -18,15 +21,15 @@ pub struct Progress(Arc<Mutex<Step>>);
 enum Step {
     #[default]
     Beginning,
-    At(&'static str),
+    At(Cow<'static, str>),
     /// The same as other work that this one waits for.
     Like(Progress),
 }
 
 /// Says which step the current work is at, as a verb phrase: "attach to the network".
-pub fn at(step: &'static str) {
+pub fn at(step: impl Into<Cow<'static, str>>) {
     // Work that nobody watches, such as recovery, has nobody to tell.
-    let _ = CURRENT.try_with(|progress| progress.set(Step::At(step)));
+    let _ = CURRENT.try_with(|progress| progress.set(Step::At(step.into())));
 }
 
 impl Progress {
@@ -48,7 +51,7 @@ impl Progress {
     }
 
     /// The step, as a verb phrase; `None` before the first.
-    pub fn step(&self) -> Option<&'static str> {
+    pub fn step(&self) -> Option<Cow<'static, str>> {
         let step = self.0.lock().unwrap_or_else(PoisonError::into_inner).clone();
         match step {
             Step::Beginning => None,
@@ -71,7 +74,7 @@ mod tests {
         let progress = Progress::default();
         assert_eq!(progress.step(), None);
         progress.clone().during(async { at("pull the rope") }).await;
-        assert_eq!(progress.step(), Some("pull the rope"));
+        assert_eq!(progress.step().as_deref(), Some("pull the rope"));
     }
 
     #[tokio::test]
@@ -85,7 +88,7 @@ mod tests {
         let (one, other) = (Progress::default(), Progress::default());
         one.follow(&other);
         one.follow(&one.clone());
-        other.set(Step::At("dig"));
-        assert_eq!(one.step(), Some("dig"));
+        other.set(Step::At("dig".into()));
+        assert_eq!(one.step().as_deref(), Some("dig"));
     }
 }

@@ -120,7 +120,7 @@ async fn end_of(shared: &Shared, container: &Container, mut shim: Shim) -> Resul
 /// `Unavailable` when the shim is dead, `FailedPrecondition` or `NotFound` when the pod was stopped or removed.
 pub(crate) async fn reconnect(shared: &Shared, pod_id: &str) -> Result<Shim> {
     loop {
-        match shared.shim_of(pod_id).await {
+        match shared.reach(pod_id).await {
             Err(error)
                 if !matches!(error.kind(), Kind::Unavailable | Kind::FailedPrecondition | Kind::NotFound) =>
             {
@@ -167,7 +167,7 @@ pub(crate) async fn abandoned(shared: &Arc<Shared>, entry: &Entry<Container>) {
 }
 
 /// Records an end, unless one is on record already.
-async fn record_end(shared: &Shared, entry: &Entry<Container>, exit: Exit) {
+pub(crate) async fn record_end(shared: &Shared, entry: &Entry<Container>, exit: Exit) {
     killpoint!(END_HEARD);
     events::container_ends(shared, &entry.get().id);
     let recorded = entry.change(&shared.state, |container| container.ended(exit)).await;

@@ -104,6 +104,7 @@ fn init_code(error: &init::Error) -> Code {
     match error {
         init::Error::Invalid { .. } | init::Error::Command { .. } => Code::INVALID_ARGUMENT,
         init::Error::Unsupported(_) => Code::UNIMPLEMENTED,
+        init::Error::Stuck { .. } => Code::DEADLINE_EXCEEDED,
         _ => Code::INTERNAL,
     }
 }

@@ -225,6 +225,7 @@ pub(crate) async fn spawn(
 ) -> Result<(Process, Option<std::os::fd::OwnedFd>), Error> {
     let _creation = container.surroundings().orphans.creation();
     let request = ExecRequest {
+        id: container.id(),
         bundle: &container.identity().bundle,
         container: container.process().as_fd(),
         container_pid: container.pid(),
@@ -247,7 +248,8 @@ pub(crate) async fn spawn(
 
 /// Kills a process that [`spawn`] made, and what it started.
 pub(crate) fn kill(container: &Container, process: &Process) -> io::Result<()> {
-    let others = kill_with_descendants(process.pid(), || container.pids().unwrap_or_default());
+    let pids = || container.cgroup().procs().map_err(|error| error.source);
+    let others = kill_with_descendants(process.pid(), &pids);
     // It itself whatever the container's cgroup tells.
     process.signal(KILL).and(others)
 }

@@ -14,6 +14,7 @@ pub mod foreign;
 pub mod service;
 
 pub mod container;
+mod creations;
 pub mod exec;
 pub mod exec_sync;
 pub mod pod;
@@ -21,6 +22,7 @@ pub mod sandbox;
 mod slots;
 
 pub mod descendants;
+mod descriptors;
 pub mod error;
 pub mod events;
 pub mod exit;

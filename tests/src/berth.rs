@@ -39,9 +39,14 @@ impl Berth {
         Self::with_network(&format!("{}{sections}", own_bridge())).await
     }
 
+    /// With the built-in network and these keys in the section `[pods]`.
+    pub async fn start_with_pods(keys: &str) -> Self {
+        Self::configured(&own_bridge(), None, keys).await
+    }
+
     /// The same, with this socket for NRI plugins.
     pub async fn with_nri_socket(socket: &Path) -> Self {
-        Self::configured(&own_bridge(), Some(socket)).await
+        Self::configured(&own_bridge(), Some(socket), "").await
     }
 
     /// With the built-in network and containerd's runc shim as the runtime handler `runc`.
@@ -70,14 +75,14 @@ impl Berth {
 
     /// With this text as the `[network]` section.
     pub async fn with_network(network: &str) -> Self {
-        Self::configured(network, None).await
+        Self::configured(network, None, "").await
     }
 
-    async fn configured(network: &str, nri: Option<&Path>) -> Self {
+    async fn configured(network: &str, nri: Option<&Path>, pods: &str) -> Self {
         assert!(nix::unistd::geteuid().is_root(), "needs root: run hack/test as root");
         let directory = tempfile::Builder::new().prefix("berth-test").tempdir().unwrap();
-        fs::write(directory.path().join("berth.toml"), configuration(directory.path(), network, nri))
-            .unwrap();
+        let configuration = configuration(directory.path(), network, nri, pods);
+        fs::write(directory.path().join("berth.toml"), configuration).unwrap();
         let registry = Registry::start().await;
         let child = launch(directory.path());
         let channel = answering(directory.path()).await;
@@ -180,7 +185,7 @@ impl Drop for Berth {
     fn drop(&mut self) {
         if !matches!(self.child.try_wait(), Ok(None)) {
             self.child = launch(self.directory.path());
-            std::thread::sleep(Duration::from_millis(500));
+            listening(self.directory.path());
         }
         let endpoint = format!("unix://{}", self.path().join("berth.sock").display());
         let _ = Command::new(crate::given("BERTH_TEST_CRICTL"))
@@ -195,6 +200,16 @@ impl Drop for Berth {
     }
 }
 
+/// Waits for a daemon that was just started, where nothing can be awaited; for some time.
+fn listening(directory: &Path) {
+    for _ in 0..500 {
+        if std::os::unix::net::UnixStream::connect(directory.join("berth.sock")).is_ok() {
+            return;
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
 /// The built-in network, by a name and with addresses that nobody else uses.
 fn own_bridge() -> String {
     let number = COUNTER.fetch_add(1, Ordering::SeqCst);
@@ -205,12 +220,13 @@ fn own_bridge() -> String {
     )
 }
 
-fn configuration(directory: &Path, network: &str, nri: Option<&Path>) -> String {
+fn configuration(directory: &Path, network: &str, nri: Option<&Path>, pods: &str) -> String {
     let path = |name| directory.join(name);
     format!(
-        "root = {root:?}\nstate = {state:?}\n[socket]\npath = {socket:?}\n[pods]\ncgroup_root = \"/{cgroup}\"\n\
+        "root = {root:?}\nstate = {state:?}\n[socket]\npath = {socket:?}\n[pods]\ncgroup_root = \"/{cgroup}\"\n{pods}\
          [nri]\nsocket = {nri:?}\nplugin_dir = {plugins:?}\nplugin_config_dir = {configs:?}\n\
-         [network]\n{network}",
+         [network]\nnetns_dir = {netns:?}\n{network}",
+        netns = path("netns"),
         root = path("root"),
         state = path("run"),
         socket = path("berth.sock"),
@@ -247,7 +263,7 @@ fn launch(directory: &Path) -> Child {
         .expect("start berthd")
 }
 
-/// A connection to a daemon that was just started. Its socket is there before it can answer.
+/// A connection to a daemon that was just started and answers.
 async fn answering(directory: &Path) -> Channel {
     let channel = connect(directory.join("berth.sock")).await;
     RuntimeServiceClient::new(channel.clone()).version(v1::VersionRequest::default()).await.unwrap();

@@ -5,6 +5,7 @@
 
 pub mod berth;
 pub mod crictl;
+pub mod dead_fs;
 pub mod image;
 pub mod nri;
 pub mod pod;

@@ -37,7 +37,7 @@ pub(crate) async fn inject(directories: &[PathBuf], names: &[DeviceName], spec: 
         return Ok(());
     }
     let (directories, names) = (directories.to_vec(), names.to_vec());
-    let found = blocking::look_up(STEP, move || find(&directories, &names)).await?;
+    let found = blocking::look_up(STEP, &format!("{names:?}"), move || find(&directories, &names)).await?;
     found.map_err(|error| CallError::caused(kind(&error), STEP, error))?.apply(spec);
     Ok(())
 }

@@ -8,13 +8,16 @@
 use std::{
     fs,
     path::{Path, PathBuf},
+    pin::pin,
     sync::Arc,
+    time::Duration,
 };
 
 use berth_failpoint::{failpoint, killpoint};
 use berth_image::{Image, Layers};
 use oci_spec::runtime::Spec;
 use rustix::fs::{CWD, FileType, Mode, mknodat};
+use tokio::time::timeout;
 
 use super::{
     Container, ContainerState,
@@ -28,6 +31,7 @@ use crate::{
     blocking, cdi,
     error::{During, Error, Kind, Result, of_image, spec_error},
     identity,
+    layout::{make_private, write_private},
     nri::{
         Announced,
         events::{self, Adjusted},
@@ -44,6 +48,10 @@ use crate::{
     watch,
 };
 
+/// The step in which whatever the container mounts is touched.
+const SET_UP: &str = "set it up in its pod's shim, mounts included";
+/// A creation that takes longer is asked what it is at.
+const LONG: Duration = Duration::from_millis(500);
 /// Longest /etc/passwd or /etc/group of an image that is read.
 const MAX_ACCOUNTS: usize = 4 << 20;
 
@@ -53,18 +61,17 @@ pub(super) async fn create(
     pod: Arc<Entry<Pod>>,
     mut config: ContainerConfig,
 ) -> Result<String> {
-    let pod = pod.get();
+    let place = pod;
+    let pod = place.get();
     if let Some(container) = existing(&shared, &pod.id, &config.metadata) {
         return Ok(container.get().id.clone());
     }
-    if pod.state != PodState::Ready {
-        return Err(Error::new(Kind::FailedPrecondition, format!("pod {} is not ready", pod.id)));
-    }
+    must_be_ready(&pod)?;
     let image = find_image(&shared, &config.image)?;
     image_volume::resolve(&shared, &mut config)?;
     let plan = Plan { id: identity::generate()?, pod, image, config };
     let (id, name) = (plan.id.clone(), plan.config.metadata.name.clone());
-    match plan.carry_out(&shared).await {
+    match plan.carry_out(&shared, &place).await {
         Ok(()) => Ok(id),
         Err(error) => {
             if let Err(left) = remove_traces(&shared, &id).await {
@@ -72,6 +79,13 @@ pub(super) async fn create(
             }
             Err(error.during(format!("create container {name}")))
         }
+    }
+}
+
+fn must_be_ready(pod: &Pod) -> Result<()> {
+    match pod.state {
+        PodState::Ready => Ok(()),
+        _ => Err(Error::new(Kind::FailedPrecondition, format!("pod {} is not ready", pod.id))),
     }
 }
 
@@ -102,13 +116,17 @@ struct Prepared {
 }
 
 impl Plan {
-    async fn carry_out(self, shared: &Arc<Shared>) -> Result<()> {
-        let shim = self.pod.shim().await?;
+    async fn carry_out(self, shared: &Arc<Shared>, pod: &Entry<Pod>) -> Result<()> {
+        let shim = shared.shim_of(&self.pod.id).await?;
         let prepared = self.prepare(shared, &shim).await?;
-        progress::at("set it up in its pod's shim, mounts included");
-        let pid = shim.create(prepared.task.clone()).await?;
+        let made = set_up(&shim, &prepared.task).await;
+        if made.as_ref().is_err_and(|error| error.kind() == Kind::DeadlineExceeded) {
+            // A shim that was too slow to answer may go on with it.
+            forget(&shim, &prepared.task.id).await;
+        }
+        let pid = made?;
         killpoint!(CONTAINER_CREATED);
-        Self::publish(shared, shim, prepared, pid).await
+        Self::publish(shared, pod, shim, prepared, pid).await
     }
 
     async fn prepare(&self, shared: &Arc<Shared>, shim: &Shim) -> Result<Prepared> {
@@ -126,7 +144,7 @@ impl Plan {
         let cgroup = format!("{}/{}", self.pod.cgroup, self.id);
         let pid = self.pid_namespace(shared, shim).await?;
         progress::at("look its devices and profiles up");
-        let found = look_up(&self.config, &shared.host).await?;
+        let found = look_up(&self.cause(), &self.config, &shared.host).await?;
         let volumes = image_volume::hold(shared, &self.id, &self.config.image_mounts).await?;
         let mut spec = self.spec(shared, &user, &found, &volumes, &cgroup, pid)?;
         cdi::inject(&shared.options.cdi_dirs, &self.config.cdi_devices, &mut spec).await?;
@@ -144,9 +162,20 @@ impl Plan {
             rootfs: self.rootfs(shared, &layers.lower)?,
             terminal: self.config.tty,
             stdin: self.stdin(&bundle)?,
-            output: log::uri_of(container.log_path.clone(), shared.options.max_log_line).await?,
+            output: log::uri_of(
+                &self.pod,
+                &self.cause(),
+                container.log_path.clone(),
+                shared.options.max_log_line,
+            )
+            .await?,
         };
         Ok(Prepared { task, container, announced })
+    }
+
+    /// What the same container would hang on again, however often it is tried.
+    fn cause(&self) -> String {
+        format!("container {} of pod {}", self.config.metadata.name, self.pod.id)
     }
 
     /// Gives the container the CDI devices that plugins ask for besides.
@@ -206,7 +235,8 @@ impl Plan {
             PidMode::Target(id) => {
                 let target = shared.containers.find(id)?.get();
                 match target.state.pid().filter(|_| target.pod_id == self.pod.id) {
-                    Some(pid) => Ok(path(pid)),
+                    // The pid may be somebody else's when the shim looks at it: it holds the process itself.
+                    Some(_) => Ok(PidNamespace::Path(format!("container:{}", target.id).into())),
                     None => Err(Error::new(
                         Kind::FailedPrecondition,
                         format!("target container {id} does not run in pod {}", self.pod.id),
@@ -262,6 +292,7 @@ impl Plan {
     fn rootfs(&self, shared: &Shared, lower: &[PathBuf]) -> Result<RootfsOverlay> {
         let writable = shared.layout.writable(&self.id);
         let (upper, work) = (writable.join("upper"), writable.join("work"));
+        make_private(&writable)?;
         // An image may have no layers, but overlayfs wants one.
         let none = lower.is_empty().then(|| writable.join("empty"));
         for directory in [&upper, &work].into_iter().chain(&none) {
@@ -279,12 +310,25 @@ impl Plan {
         })
     }
 
-    /// Records the container, then shows it. A shim that holds one without a record is told to forget it.
-    async fn publish(shared: &Arc<Shared>, shim: Shim, prepared: Prepared, pid: u32) -> Result<()> {
+    /// Records the container, then shows it: in the pod's turn, because a pod that is stopped or removed meanwhile
+    /// takes along only what it has by then. A shim that holds a container without a record is told to forget it.
+    async fn publish(
+        shared: &Arc<Shared>,
+        pod: &Entry<Pod>,
+        shim: Shim,
+        prepared: Prepared,
+        pid: u32,
+    ) -> Result<()> {
         let state = ContainerState::Created { pid };
         let container = Container { created_at: identity::now(), state, ..prepared.container };
-        if let Err(error) = shared.state.put(&container).await {
-            shim.delete(&container.id).await?;
+        let copy = shared.layout.container_copy(&container.id);
+        let _turn = pod.turn().await;
+        let recorded = match must_be_ready(&pod.get()) {
+            Ok(()) => shared.state.put_new(&container, copy).await,
+            stopped => stopped,
+        };
+        if let Err(error) = recorded {
+            forget(&shim, &container.id).await;
             return Err(error);
         }
         killpoint!(CONTAINER_RECORDED);
@@ -297,16 +341,39 @@ impl Plan {
     }
 }
 
+/// Has the shim set it up, and says what that waits for as soon as it takes long.
+async fn set_up(shim: &Shim, task: &ContainerTask) -> Result<u32> {
+    progress::at(SET_UP);
+    let mut creation = pin!(shim.create(task.clone()));
+    loop {
+        if let Ok(created) = timeout(LONG, &mut creation).await {
+            return created;
+        }
+        if let Some(step) = shim.creation_step(&task.id).await {
+            progress::at(format!("{SET_UP}: {step}"));
+        }
+    }
+}
+
+/// What failed first is what is told; a shim that has left, or is about to, took the container with it.
+async fn forget(shim: &Shim, id: &str) {
+    if let Err(error) = shim.discard(id).await
+        && !matches!(error.kind(), Kind::NotFound | Kind::Unavailable | Kind::FailedPrecondition)
+    {
+        tracing::warn!(container = id, %error, "could not forget a container that was never recorded");
+    }
+}
+
 /// What the paths in the container's description lead to on the host.
 struct Found {
     devices: Devices,
     seccomp: Option<seccomp::Profile>,
 }
 
-async fn look_up(config: &ContainerConfig, host: &Host) -> Result<Found> {
+async fn look_up(cause: &str, config: &ContainerConfig, host: &Host) -> Result<Found> {
     let (config, host) = (config.clone(), host.clone());
-    let found = blocking::look_up("look its devices and profiles up", move || {
-        spec::apparmor::check(&config.security, Path::new("/"))?;
+    let found = blocking::look_up("look its devices and profiles up", cause, move || {
+        spec::apparmor::check(&config.security, &host, Path::new("/"))?;
         spec::selinux::relabel(&config, &host)?;
         Ok(Found { devices: spec::devices::find(&config)?, seccomp: seccomp::read(&config)? })
     });
@@ -325,8 +392,11 @@ fn accounts_of(layers: &Layers) -> Result<Accounts> {
 
 /// The directory that the shim reads: config.json in the OCI runtime spec's form.
 fn write_bundle(bundle: &Path, spec: &Spec) -> Result<()> {
-    fs::create_dir_all(bundle.join("rootfs")).during(|| format!("create {}", bundle.display()))?;
-    let path = bundle.join("config.json");
+    make_private(bundle)?;
+    make_private(&bundle.join("rootfs"))?;
     let json = serde_json::to_vec(spec).during(|| "encode the OCI runtime spec")?;
-    fs::write(&path, json).during(|| format!("write {}", path.display()))
+    write_private(&bundle.join("config.json"), &json)
 }
+
+#[cfg(test)]
+mod tests;

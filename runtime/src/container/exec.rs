@@ -34,6 +34,8 @@ use crate::{
     watch,
 };
 
+/// What an answer holds of both streams together: the rest of the largest message is for its fields.
+const MOST_OUTPUT: usize = (16 << 20) - 1024;
 /// What is read of the input at once.
 const INPUT: usize = 64 << 10;
 
@@ -49,7 +51,7 @@ pub(super) async fn exec_sync(
     // A connection of its own: when the caller goes away it breaks, and by that the shim knows to end the command.
     let shim = shared.shim_of(&container.pod_id).await?;
     match shim.exec_sync(&container.id, args.clone(), limit).await? {
-        ExecEnd::Exited(output) => Ok(output),
+        ExecEnd::Exited(output) => Ok(cut(output)),
         ExecEnd::TimedOut => Err(Error::new(
             Kind::DeadlineExceeded,
             format!(
@@ -59,6 +61,15 @@ pub(super) async fn exec_sync(
             ),
         )),
     }
+}
+
+/// Cuts what was printed to what one answer carries. Neither stream takes from the other's half what that has use for.
+fn cut(mut output: ExecOutput) -> ExecOutput {
+    let half = MOST_OUTPUT / 2;
+    let for_stdout = MOST_OUTPUT - output.stderr.len().min(half);
+    output.stdout.truncate(for_stdout);
+    output.stderr.truncate(MOST_OUTPUT - output.stdout.len());
+    output
 }
 
 fn check(container: &Container, args: &[String]) -> Result<()> {

@@ -24,34 +24,39 @@ use crate::{
 /// What a container that could not be started is said to have exited with, as by its peers.
 const START_ERROR_CODE: i32 = 128;
 
-pub(super) async fn start(shared: &Arc<Shared>, entry: Arc<Entry<Container>>) -> Result<()> {
-    let shared = Arc::clone(shared);
-    to_its_end(async move {
-        let _turn = entry.turn().await;
-        let container = entry.get();
-        if !matches!(container.state, ContainerState::Created { .. }) {
-            let text = format!("container {} was started before", container.id);
-            return Err(Error::new(Kind::FailedPrecondition, text));
+/// Starts the container, unless an earlier call did whose answer may not have reached its caller.
+pub(super) async fn start(shared: Arc<Shared>, entry: Arc<Entry<Container>>) -> Result<()> {
+    let _turn = entry.turn().await;
+    let container = entry.get();
+    match &container.state {
+        ContainerState::Created { .. } => start_created(&shared, &entry, &container).await,
+        ContainerState::Running { .. } => Ok(()),
+        ContainerState::Exited { message, .. } => {
+            let text = format!("container {} was started before and has ended", container.id);
+            let why = if message.is_empty() { text } else { format!("{text}: {message}") };
+            Err(Error::new(Kind::FailedPrecondition, why))
         }
-        let shim = shared.shim_of(&container.pod_id).await?;
-        progress::at("ask the NRI plugins");
-        if let Err(refused) = events::start_container(&shared, &container).await {
-            return Err(refuse_start(&shared, &entry, &shim, refused).await);
+    }
+}
+
+async fn start_created(shared: &Arc<Shared>, entry: &Entry<Container>, container: &Container) -> Result<()> {
+    let shim = shared.shim_of(&container.pod_id).await?;
+    progress::at("ask the NRI plugins");
+    if let Err(refused) = events::start_container(shared, container).await {
+        return Err(refuse_start(shared, entry, &shim, refused).await);
+    }
+    progress::at("execute its command");
+    match shim.start(&container.id).await {
+        Ok(pid) => {
+            killpoint!(CONTAINER_STARTED);
+            let at = identity::now();
+            let started = entry.change(&shared.state, |container| container.started(pid, at)).await?;
+            killpoint!(START_RECORDED);
+            events::container_started(shared, &started).await;
+            Ok(())
         }
-        progress::at("execute its command");
-        match shim.start(&container.id).await {
-            Ok(pid) => {
-                killpoint!(CONTAINER_STARTED);
-                let at = identity::now();
-                let started = entry.change(&shared.state, |container| container.started(pid, at)).await?;
-                killpoint!(START_RECORDED);
-                events::container_started(&shared, &started).await;
-                Ok(())
-            }
-            Err(error) => Err(refuse_start(&shared, &entry, &shim, error).await),
-        }
-    })
-    .await
+        Err(error) => Err(refuse_start(shared, entry, &shim, error).await),
+    }
 }
 
 /// A container that a plugin kept from being started has ended, and so has one whose start failed: a shim that was too

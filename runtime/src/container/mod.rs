@@ -17,6 +17,7 @@ mod image_volume;
 mod life;
 mod log;
 mod session;
+mod settle;
 
 use std::{path::PathBuf, sync::Arc, time::Duration};
 
@@ -36,6 +37,7 @@ pub use session::{Control, Session, Wanted};
 pub(crate) use exec::end_forsaken;
 pub(crate) use image_volume::container_of;
 pub(crate) use life::{kill, killed, remove_entry, remove_traces, set_limits};
+pub(crate) use settle::settle_stopped;
 
 /// What is known of a container at one moment. Never changed: the next moment has a snapshot of its own.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -186,9 +188,15 @@ impl Containers {
         self.shared.creating.join(key, || create::create(shared, pod, config)).await
     }
 
-    /// Lets a created container run.
+    /// Lets a created container run. Asked again at once or later, while it runs, this is the same start.
+    ///
+    /// # Errors
+    ///
+    /// `FailedPrecondition` when it has ended.
     pub async fn start(&self, id: &str) -> Result<()> {
-        life::start(&self.shared, self.shared.containers.find(id)?).await
+        let (shared, entry) = (Arc::clone(&self.shared), self.shared.containers.find(id)?);
+        let id = entry.get().id.clone();
+        self.shared.starting.join(id, || life::start(shared, entry)).await
     }
 
     /// Asks the container to end, and ends it when it has not after `grace`; at once when that is zero. Fine when
@@ -210,7 +218,8 @@ impl Containers {
         }
     }
 
-    /// Runs a command in a running container and gathers what it prints, at most 16 MiB of each stream.
+    /// Runs a command in a running container and gathers what it prints, almost 16 MiB of both streams together: what one answer
+    /// carries.
     ///
     /// # Errors
     ///

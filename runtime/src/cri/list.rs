@@ -38,7 +38,8 @@ impl Cri {
     /// The statuses of some containers, the newest first.
     pub(super) fn statuses(&self, containers: &[Arc<Container>]) -> Vec<v1::ContainerStatus> {
         let status = |one: &Arc<Container>| {
-            reply::container_status(one, self.runtime.images.get(&one.image_id).as_deref())
+            let image = self.runtime.images.get(&one.image_id);
+            reply::container_status(one, image.as_deref(), &self.runtime.containers.bundle(&one.id))
         };
         let mut statuses: Vec<_> = containers.iter().map(status).collect();
         statuses.sort_by_key(|status| Reverse(status.created_at));

@@ -58,7 +58,7 @@ pub(crate) struct Announced {
 }
 
 impl Announced {
-    pub(super) fn nothing() -> Self {
+    pub(crate) fn nothing() -> Self {
         Self { held: None }
     }
 

@@ -5,7 +5,7 @@
 //!     \__________________\_____________________\______ failed: stop::undo, from whatever phase
 //! ```
 
-use std::{collections::HashMap, fs, path::Path, sync::Arc};
+use std::{collections::HashMap, path::Path, sync::Arc};
 
 use berth_failpoint::{failpoint, killpoint};
 use berth_shim_proto::berth_shim::{IdMapping, SandboxOptions};
@@ -16,8 +16,9 @@ use super::{
     existing, files_of, step, stop, sysctls,
 };
 use crate::{
-    error::{During, Error, Kind, Result, of_network},
+    error::{Error, Kind, Result, of_network},
     identity,
+    layout::make_private,
     nri::{Announced, events},
     progress,
     runtime::Shared,
@@ -37,7 +38,7 @@ pub(super) async fn run(shared: Arc<Shared>, config: PodConfig) -> Result<String
         Ok((shim, announced)) => publish(&shared, pod, shim, announced).await,
         Err(error) => {
             let error = error.during(step(&pod, "run"));
-            stop::undo(&shared, &pod).await;
+            stop::undo(&shared, pod).await;
             Err(error)
         }
     }
@@ -71,7 +72,7 @@ fn check(shared: &Shared, config: &PodConfig) -> Result<()> {
         .map_err(|reason| Error::new(Kind::Unavailable, format!("the network is not ready: {reason}")))
 }
 
-/// First phase: an id, and a record that lets a later daemon undo what follows.
+/// First phase: an id, and a record that lets a later daemon undo what follows: it names all that is going to be made.
 fn reserve(shared: &Shared, config: PodConfig) -> Result<Pod> {
     let id = identity::generate()?;
     let netns = (!config.namespaces.host_network).then(|| shared.layout.netns(&id));
@@ -80,7 +81,7 @@ fn reserve(shared: &Shared, config: PodConfig) -> Result<Pod> {
         created_at: identity::now(),
         state: PodState::Starting,
         attachment: None,
-        shim: None,
+        shim: Some(ShimAddress { socket: shared.launcher.socket(&id), pid: 0 }),
         config,
         netns,
         id,
@@ -91,7 +92,7 @@ fn reserve(shared: &Shared, config: PodConfig) -> Result<Pod> {
 async fn start(shared: &Shared, pod: &mut Pod) -> Result<(Shim, Announced)> {
     failpoint!(POD_RECORDED)?;
     let bundle = shared.layout.sandbox(&pod.id);
-    fs::create_dir_all(&bundle).during(|| format!("create {}", bundle.display()))?;
+    make_private(&bundle)?;
     failpoint!(POD_BUNDLE_MADE)?;
     let shim = make_sandbox(shared, pod, &bundle).await?;
     attach(shared, pod).await?;
@@ -106,13 +107,12 @@ async fn start(shared: &Shared, pod: &mut Pod) -> Result<(Shim, Announced)> {
 }
 
 /// Second phase: the shim, and in it the namespaces and the cgroup.
-async fn make_sandbox(shared: &Shared, pod: &mut Pod, bundle: &Path) -> Result<Shim> {
+async fn make_sandbox(shared: &Shared, pod: &Pod, bundle: &Path) -> Result<Shim> {
     progress::at("start its shim");
     shared.handlers.prepare(&pod.config.handler, bundle)?;
-    let socket = shared.launcher.start(&pod.id, bundle).await?;
-    pod.shim = Some(ShimAddress { socket: socket.clone(), pid: 0 });
+    shared.launcher.start(&pod.id, bundle).await?;
     failpoint!(SHIM_STARTED)?;
-    let shim = Shim::connect(&socket).await?;
+    let shim = pod.shim().await?;
     progress::at("make its namespaces and cgroup");
     shim.create_sandbox(request(shared, pod, bundle)).await?;
     failpoint!(SANDBOX_CREATED)?;
@@ -174,8 +174,9 @@ async fn start_sandbox(pod: &mut Pod, shim: &Shim) -> Result<()> {
 async fn publish(shared: &Arc<Shared>, mut pod: Pod, shim: Shim, announced: Announced) -> Result<String> {
     progress::at("record it");
     pod.state = PodState::Ready;
-    if let Err(error) = shared.state.put(&pod).await {
-        stop::undo(shared, &pod).await;
+    let copy = shared.layout.pod_copy(&pod.id);
+    if let Err(error) = shared.state.put_new(&pod, copy).await {
+        stop::undo(shared, pod).await;
         return Err(error);
     }
     killpoint!(POD_READY_RECORDED);

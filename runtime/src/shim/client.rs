@@ -19,6 +19,8 @@ use crate::{
 pub(super) const QUICK: Duration = Duration::from_secs(10);
 /// For calls that touch file systems which may be slow or dead.
 pub(super) const SLOW: Duration = Duration::from_secs(120);
+/// For making a container, which hangs where a volume does. Less than kubelet waits for the whole call, so that it hears where.
+const CREATION: Duration = Duration::from_secs(100);
 /// How long a killed process may take to be gone; one that waits for a dead file system takes for ever.
 pub(crate) const KILL_TIMEOUT: Duration = Duration::from_secs(10);
 pub(super) const SIGKILL: u32 = 9;
@@ -218,8 +220,15 @@ impl Shim {
             stderr: container.output,
             ..Default::default()
         };
-        let created = self.task.create(within(SLOW), &request).await;
+        let created = self.task.create(within(CREATION), &request).await;
         Ok(created.map_err(during("create container", &container.id))?.pid)
+    }
+
+    /// What the creation of a container is at, a verb phrase; `None` when the shim does not say.
+    pub async fn creation_step(&self, id: &str) -> Option<String> {
+        let known = self.berth.containers(within(QUICK), &ours::ContainersRequest::new()).await.ok()?;
+        let creation = known.creations.into_iter().find(|creation| creation.container_id == id)?;
+        Some(creation.step).filter(|step| !step.is_empty())
     }
 
     /// Lets a created container run. Returns its pid.
@@ -288,9 +297,9 @@ impl Shim {
         ended.map(Exit::from).map_err(during("wait for container", id))
     }
 
-    /// Every container the shim knows.
+    /// Every container the shim knows. Waits for as long as the shim takes.
     pub async fn tasks(&self) -> Result<Vec<Task>> {
-        let known = self.berth.containers(within(QUICK), &ours::ContainersRequest::new()).await;
+        let known = self.berth.containers(Context::default(), &ours::ContainersRequest::new()).await;
         let known = known.map_err(during("list the containers of", "its shim"))?;
         Ok(known.containers.into_iter().map(Task::from).collect())
     }

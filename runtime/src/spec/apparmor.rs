@@ -14,8 +14,13 @@ pub enum Confinement {
     /// The kernel has none, or it is switched off.
     #[default]
     Absent,
-    /// With the name of Berth's own profile where it could be loaded.
-    Enabled(Option<&'static str>),
+    /// It is in force.
+    Enabled {
+        /// Name of Berth's own profile.
+        own: &'static str,
+        /// Why that could not be loaded when the daemon started, if so.
+        lacking: Option<String>,
+    },
 }
 
 /// The profile's name; `None` leaves the processes as confined as the daemon is, which mostly is not at all.
@@ -27,22 +32,39 @@ pub(crate) fn profile(security: &Security, host: &Host) -> Result<Option<String>
             reason: "this host has no AppArmor".to_owned(),
         }),
         (Apparmor::Localhost(name), _) => Ok(Some(name.clone())),
-        (Apparmor::RuntimeDefault, Confinement::Enabled(own)) if !security.privileged => {
-            Ok(own.map(str::to_owned))
+        (Apparmor::RuntimeDefault, Confinement::Enabled { own, .. }) if !security.privileged => {
+            Ok(Some((*own).to_owned()))
         }
         _ => Ok(None),
     }
 }
 
-/// Refuses a profile that the kernel under `root`, which is `/` but in tests, does not know.
-pub fn check(security: &Security, root: &Path) -> Result<(), Error> {
-    let Apparmor::Localhost(name) = &security.apparmor else { return Ok(()) };
-    let Ok(loaded) = fs::read_to_string(root.join(LOADED)) else { return Ok(()) };
-    let known = loaded.lines().any(|line| line.rsplit_once(" (").is_some_and(|(known, _)| known == name));
-    match known {
-        true => Ok(()),
-        false => Err(Error::invalid("apparmor profile", name, "is not loaded on this host")),
+/// Refuses a profile that the kernel under `root`, which is `/` but in tests, does not know. Where AppArmor is in force nobody
+/// runs without the profile that is due: Berth's own may have been loaded since the daemon could not.
+pub fn check(security: &Security, host: &Host, root: &Path) -> Result<(), Error> {
+    let loaded = || fs::read_to_string(root.join(LOADED)).ok();
+    match (&security.apparmor, &host.apparmor) {
+        (Apparmor::Localhost(name), _) => match loaded() {
+            Some(loaded) if !lists(&loaded, name) => {
+                Err(Error::invalid("apparmor profile", name, "is not loaded on this host"))
+            }
+            _ => Ok(()),
+        },
+        (Apparmor::RuntimeDefault, Confinement::Enabled { own, lacking: Some(why) })
+            if !security.privileged && !loaded().is_some_and(|loaded| lists(&loaded, own)) =>
+        {
+            Err(Error::Unsupported {
+                field: "apparmor profile",
+                value: (*own).to_owned(),
+                reason: format!("is not loaded, and could not be when the daemon started: {why}"),
+            })
+        }
+        _ => Ok(()),
     }
+}
+
+fn lists(loaded: &str, name: &str) -> bool {
+    loaded.lines().any(|line| line.rsplit_once(" (").is_some_and(|(known, _)| known == name))
 }
 
 #[cfg(test)]
@@ -54,6 +76,10 @@ mod tests {
         Security { apparmor, privileged, ..Default::default() }
     }
 
+    fn enabled(lacking: Option<&str>) -> Confinement {
+        Confinement::Enabled { own: "berth-default", lacking: lacking.map(str::to_owned) }
+    }
+
     fn host(apparmor: Confinement) -> Host {
         Host { apparmor, ..Default::default() }
     }
@@ -61,17 +87,17 @@ mod tests {
     #[test]
     fn the_profile_follows_from_what_is_asked_and_what_the_host_has() {
         use Apparmor::{Localhost, RuntimeDefault, Unconfined};
-        let own = || Confinement::Enabled(Some("berth-default"));
+        let own = || enabled(None);
         let mine = || Localhost("mine".to_owned());
         for (apparmor, privileged, confinement, expected) in [
             (RuntimeDefault, false, Confinement::Absent, None),
             (Unconfined, false, Confinement::Absent, None),
             (RuntimeDefault, false, own(), Some("berth-default")),
-            (RuntimeDefault, false, Confinement::Enabled(None), None),
+            (RuntimeDefault, false, enabled(Some("no parser")), Some("berth-default")),
             (RuntimeDefault, true, own(), None),
             (Unconfined, false, own(), None),
             (mine(), false, own(), Some("mine")),
-            (mine(), true, Confinement::Enabled(None), Some("mine")),
+            (mine(), true, enabled(Some("no parser")), Some("mine")),
         ] {
             let found = profile(&asking(apparmor.clone(), privileged), &host(confinement.clone()));
             assert_eq!(found, Ok(expected.map(str::to_owned)), "{apparmor:?} {privileged} {confinement:?}");
@@ -89,18 +115,38 @@ mod tests {
     #[test]
     fn a_profile_must_be_loaded_where_that_can_be_seen() {
         let root = tempfile::tempdir().unwrap();
-        let named = |name: &str| asking(Apparmor::Localhost(name.to_owned()), false);
-        assert_eq!(check(&named("anything"), root.path()), Ok(()));
+        let check = |apparmor| check(&asking(apparmor, false), &host(enabled(None)), root.path());
+        let named = |name: &str| Apparmor::Localhost(name.to_owned());
+        assert_eq!(check(named("anything")), Ok(()));
         let file = root.path().join(LOADED);
         fs::create_dir_all(file.parent().unwrap()).unwrap();
         fs::write(file, "docker-default (enforce)\nmine (complain)\n/usr/bin/man (enforce)\n").unwrap();
         for name in ["mine", "/usr/bin/man"] {
-            assert_eq!(check(&named(name), root.path()), Ok(()));
+            assert_eq!(check(named(name)), Ok(()));
         }
         for name in ["min", "mine (complain)", "other"] {
             let expected = Error::invalid("apparmor profile", name, "is not loaded on this host");
-            assert_eq!(check(&named(name), root.path()), Err(expected));
+            assert_eq!(check(named(name)), Err(expected));
         }
-        assert_eq!(check(&asking(Apparmor::Unconfined, false), root.path()), Ok(()));
+        assert_eq!(check(Apparmor::Unconfined), Ok(()));
+    }
+
+    #[test]
+    fn nobody_runs_without_the_default_profile_where_apparmor_is_in_force() {
+        let root = tempfile::tempdir().unwrap();
+        let lacking = host(enabled(Some("apparmor_parser: not found")));
+        let check = |apparmor, privileged| check(&asking(apparmor, privileged), &lacking, root.path());
+        let error = check(Apparmor::RuntimeDefault, false).unwrap_err();
+        assert!(error.is_unsupported());
+        assert!(error.to_string().ends_with("apparmor_parser: not found"), "{error}");
+        for (apparmor, privileged) in [(Apparmor::Unconfined, false), (Apparmor::RuntimeDefault, true)] {
+            assert_eq!(check(apparmor, privileged), Ok(()));
+        }
+        let file = root.path().join(LOADED);
+        fs::create_dir_all(file.parent().unwrap()).unwrap();
+        fs::write(&file, "berth-default-2 (enforce)\n").unwrap();
+        assert!(check(Apparmor::RuntimeDefault, false).is_err());
+        fs::write(&file, "berth-default (enforce)\n").unwrap();
+        assert_eq!(check(Apparmor::RuntimeDefault, false), Ok(()), "it was loaded since");
     }
 }

@@ -17,6 +17,7 @@ mod conversation;
 mod forward;
 mod idle;
 mod inbox;
+mod lobby;
 mod negotiate;
 mod outcome;
 mod outlet;

@@ -20,20 +20,20 @@ use rustix::net::sockopt;
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     net::{TcpListener, TcpStream},
-    sync::mpsc,
+    sync::{OwnedSemaphorePermit, Semaphore, mpsc},
     task::JoinSet,
     time::{sleep, timeout},
 };
-use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
 
 use super::{
     Request, Tokens,
     idle::Idle,
+    lobby::{Lobby, Place},
     negotiate::{self, Answer, Refusal},
     session::{self, Agreed, Behind},
-    tls,
+    tls::Tls,
 };
 use crate::{
     config,
@@ -42,8 +42,14 @@ use crate::{
     pod::Pods,
 };
 
+/// How long a client may take to say anything at all.
+const SILENCE: Duration = Duration::from_secs(2);
 /// How long a client may take for its TLS handshake, and for the header of its request.
 const PATIENCE: Duration = Duration::from_secs(10);
+/// Clients that may be about to ask for a stream at the same time.
+const LOBBY: usize = 128;
+/// Streams that may be open at the same time. Each has a handful of descriptors.
+const SESSIONS: usize = 2048;
 /// After this much silence the kernel begins to ask whether the client's machine is still there.
 const KEEPALIVE: Duration = Duration::from_secs(30);
 /// How long clients may take to leave once they were told that the server stops.
@@ -54,21 +60,28 @@ const PAUSE: Duration = Duration::from_millis(100);
 /// A server that listens.
 pub struct Server {
     listener: TcpListener,
-    tls: Option<TlsAcceptor>,
+    tls: Option<Arc<Tls>>,
     idle: Duration,
+    sessions: usize,
     tokens: Tokens,
 }
 
 /// What every connection needs.
 struct Door {
-    tls: Option<TlsAcceptor>,
+    tls: Option<Arc<Tls>>,
     idle: Duration,
     tokens: Tokens,
     behind: Behind,
+    seats: Arc<Semaphore>,
 }
 
 /// A client that was let in: its connection to be, and what for.
-type Admitted = (OnUpgrade, Agreed);
+struct Admitted {
+    upgrade: OnUpgrade,
+    agreed: Agreed,
+    /// One of those that there are for sessions.
+    _seat: OwnedSemaphorePermit,
+}
 
 impl Server {
     /// Listens as configured.
@@ -78,7 +91,7 @@ impl Server {
     /// When the address is taken or none of this machine's, or the certificate or its key cannot be used.
     pub async fn bind(config: &config::Streaming) -> Result<Self> {
         let tls = match (&config.tls_certificate, &config.tls_key) {
-            (Some(certificate), Some(key)) => Some(tls::acceptor(certificate, key)?),
+            (Some(certificate), Some(key)) => Some(Tls::open(certificate, key)?),
             _ => None,
         };
         let step = || format!("listen for streams on {}", config.address);
@@ -86,7 +99,7 @@ impl Server {
         let address = listener.local_addr().during(step)?;
         let scheme = if tls.is_some() { "https" } else { "http" };
         let tokens = Tokens::new(&format!("{scheme}://{}", reachable(address)));
-        Ok(Self { listener, tls, idle: config.idle_timeout(), tokens })
+        Ok(Self { listener, tls, idle: config.idle_timeout(), sessions: SESSIONS, tokens })
     }
 
     /// What lets clients in.
@@ -97,16 +110,18 @@ impl Server {
     /// Serves whoever has a token until `stop` is done, and then tells every client that it is. Dropping this ends
     /// all sessions without a word.
     pub async fn serve(self, containers: Containers, pods: Pods, stop: impl Future<Output = ()>) {
-        let Self { listener, tls, idle, tokens } = self;
+        let Self { listener, tls, idle, sessions, tokens } = self;
         let behind = Behind { containers, pods, stopping: CancellationToken::new() };
-        let door = Arc::new(Door { tls, idle, tokens, behind });
+        let seats = Arc::new(Semaphore::new(sessions));
+        let door = Arc::new(Door { tls, idle, tokens, behind, seats });
+        let lobby = Lobby::new(LOBBY);
         let mut clients = JoinSet::new();
         let mut stop = pin!(stop);
         loop {
             tokio::select! {
                 () = &mut stop => break,
                 accepted = listener.accept() => match accepted {
-                    Ok((connection, _)) => drop(clients.spawn(Arc::clone(&door).client(connection))),
+                    Ok((connection, _)) => drop(clients.spawn(Arc::clone(&door).client(connection, lobby.enter()))),
                     Err(error) => {
                         warn!(%error, "a client of the streaming server was not accepted");
                         sleep(PAUSE).await;
@@ -131,22 +146,38 @@ fn reachable(mut address: SocketAddr) -> SocketAddr {
 }
 
 impl Door {
-    async fn client(self: Arc<Self>, connection: TcpStream) {
+    async fn client(self: Arc<Self>, connection: TcpStream, place: Place) {
         if let Err(error) = tune(&connection) {
             debug!(%error, "set options of a client's connection");
         }
-        match &self.tls {
-            None => self.http(connection).await,
-            Some(tls) => match timeout(PATIENCE, tls.accept(connection)).await {
-                Ok(Ok(connection)) => self.http(connection).await,
-                Ok(Err(error)) => debug!(%error, "TLS with a client"),
-                Err(_) => debug!("a client did not finish its TLS handshake"),
-            },
+        let admitted = tokio::select! {
+            admitted = self.let_in(connection) => admitted,
+            () = place.lost() => None,
+        };
+        drop(place);
+        if let Some(Admitted { upgrade, agreed, _seat }) = admitted {
+            session::serve(upgrade, agreed, &self.behind, Idle::new(self.idle)).await;
         }
     }
 
+    /// TLS where that is spoken, and HTTP. A client that says nothing is not waited for.
+    async fn let_in(&self, connection: TcpStream) -> Option<Admitted> {
+        timeout(SILENCE, connection.readable()).await.ok()?.ok()?;
+        let Some(tls) = &self.tls else { return self.http(connection).await };
+        let acceptor = tls.acceptor().await.inspect_err(|error| warn!(%error, "TLS with a client")).ok()?;
+        match timeout(PATIENCE, acceptor.accept(connection)).await {
+            Ok(Ok(connection)) => return self.http(connection).await,
+            Ok(Err(error)) => debug!(%error, "TLS with a client"),
+            Err(_) => debug!("a client did not finish its TLS handshake"),
+        }
+        None
+    }
+
     /// One request; when it is for a stream that exists, the connection becomes that.
-    async fn http(&self, connection: impl AsyncRead + AsyncWrite + Unpin + Send + 'static) {
+    async fn http(
+        &self,
+        connection: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    ) -> Option<Admitted> {
         let (admit, mut admitted) = mpsc::channel(1);
         let answer = service_fn(|request| {
             let answer = self.answer(request, &admit);
@@ -158,11 +189,10 @@ impl Door {
             .serve_connection(TokioIo::new(connection), answer)
             .with_upgrades();
         if let Err(error) = serving.await {
-            return debug!(%error, "HTTP with a client");
+            debug!(%error, "HTTP with a client");
+            return None;
         }
-        if let Ok((upgrade, agreed)) = admitted.try_recv() {
-            session::serve(upgrade, agreed, &self.behind, Idle::new(self.idle)).await;
-        }
+        admitted.try_recv().ok()
     }
 
     fn answer(&self, request: hyper::Request<Incoming>, admit: &mpsc::Sender<Admitted>) -> Answer {
@@ -177,6 +207,8 @@ impl Door {
         if ![Method::GET, Method::POST].contains(request.method()) {
             return Err(Refusal::new(StatusCode::METHOD_NOT_ALLOWED, "streams are opened by GET or POST"));
         }
+        let full = |_| Refusal::new(StatusCode::SERVICE_UNAVAILABLE, "too many streams are open");
+        let seat = Arc::clone(&self.seats).try_acquire_owned().map_err(full)?;
         let wanted = self.tokens.redeem(request.uri().path());
         let none = "no such stream, or it was opened before, or too late";
         let (agreed, answer) = match wanted.ok_or_else(|| Refusal::new(StatusCode::NOT_FOUND, none))? {
@@ -189,7 +221,7 @@ impl Door {
                 (Agreed::Forward { pod, transport }, answer)
             }
         };
-        let _ = admit.try_send((on(&mut request), agreed));
+        let _ = admit.try_send(Admitted { upgrade: on(&mut request), agreed, _seat: seat });
         Ok(answer)
     }
 }

@@ -1,6 +1,11 @@
-//! TLS from a certificate and a key in files.
+//! TLS from a certificate and a key in files, which are read again when they have changed: whoever renews them tells nobody.
 
-use std::{path::Path, sync::Arc};
+use std::{
+    fs,
+    os::unix::fs::MetadataExt,
+    path::{Path, PathBuf},
+    sync::{Arc, Mutex, PoisonError},
+};
 
 use tokio_rustls::{
     TlsAcceptor,
@@ -11,10 +16,64 @@ use tokio_rustls::{
     },
 };
 
-use crate::error::{Error, Kind, Result};
+use crate::{
+    blocking,
+    error::{Error, Kind, Result},
+};
 
-/// What accepts connections with the certificate chain in `certificate`, both files in PEM.
-pub(super) fn acceptor(certificate: &Path, key: &Path) -> Result<TlsAcceptor> {
+/// A certificate chain and its key, both files in PEM.
+pub(super) struct Tls {
+    certificate: PathBuf,
+    key: PathBuf,
+    current: Mutex<Current>,
+}
+
+struct Current {
+    files: Files,
+    acceptor: TlsAcceptor,
+}
+
+/// What tells a file from one that has taken its place: device, inode, size, and when it changed.
+type Version = Option<(u64, u64, u64, i64, i64)>;
+
+/// Both files.
+type Files = [Version; 2];
+
+impl Tls {
+    /// With what is in the files now.
+    pub(super) fn open(certificate: &Path, key: &Path) -> Result<Arc<Self>> {
+        let files = [certificate, key].map(version);
+        let current = Mutex::new(Current { files, acceptor: acceptor(certificate, key)? });
+        Ok(Arc::new(Self { certificate: certificate.to_owned(), key: key.to_owned(), current }))
+    }
+
+    /// What accepts the next connection.
+    pub(super) async fn acceptor(self: &Arc<Self>) -> Result<TlsAcceptor> {
+        let tls = Arc::clone(self);
+        blocking::run("look whether the certificate has changed", move || tls.refreshed()).await
+    }
+
+    /// Files that cannot be used are told of once: the second of the two may be about to come.
+    fn refreshed(&self) -> TlsAcceptor {
+        let mut current = self.current.lock().unwrap_or_else(PoisonError::into_inner);
+        let files = [&*self.certificate, &*self.key].map(version);
+        if files != current.files {
+            current.files = files;
+            match acceptor(&self.certificate, &self.key) {
+                Ok(acceptor) => current.acceptor = acceptor,
+                Err(error) => tracing::warn!(%error, "the certificate of before stays in use"),
+            }
+        }
+        current.acceptor.clone()
+    }
+}
+
+fn version(path: &Path) -> Version {
+    let found = fs::metadata(path).ok()?;
+    Some((found.dev(), found.ino(), found.size(), found.ctime(), found.ctime_nsec()))
+}
+
+fn acceptor(certificate: &Path, key: &Path) -> Result<TlsAcceptor> {
     let chain = CertificateDer::pem_file_iter(certificate).and_then(Iterator::collect);
     let chain: Vec<_> = chain.map_err(|error| unreadable(certificate, error))?;
     let private = PrivateKeyDer::from_pem_file(key).map_err(|error| unreadable(key, error))?;

@@ -1,12 +1,13 @@
 //! How a shim comes to life: containerd's command line, and the two forms of its bootstrap protocol.
 //!
 //! `start` makes the socket, forks the server and prints where it listens, then exits; the fork is all, nothing is executed
-//! again. `delete` cleans up after a shim that died. Without an action the server runs in the foreground.
+//! again, but for a starter that has made no sealed copy of the program. `delete` cleans up after a shim that died. Without an action the server runs in the foreground.
 
 mod delete;
 mod features;
 mod flags;
 mod params;
+pub(crate) mod program;
 mod socket;
 mod start;
 

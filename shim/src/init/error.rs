@@ -21,6 +21,7 @@ pub enum Step {
     Mask,
     Sysctl,
     Hostname,
+    Keyring,
     Terminal,
     OomScore,
     Priority,
@@ -48,6 +49,7 @@ impl fmt::Display for Step {
             Step::Mask => "masked paths",
             Step::Sysctl => "sysctl",
             Step::Hostname => "hostname",
+            Step::Keyring => "keyring",
             Step::Terminal => "terminal",
             Step::OomScore => "oom_score_adj",
             Step::Priority => "priority",
@@ -154,6 +156,12 @@ pub enum Error {
         /// How it ended and what it printed, or why it could not be run.
         problem: String,
     },
+    /// It was given up, and what was on its way was killed.
+    #[error("given up while it waited to {what}")]
+    Stuck {
+        /// What it was at, a verb phrase with its arguments.
+        what: String,
+    },
     /// The process that was setting things up was killed before it could say anything.
     #[error("{step}: the init process died without a word")]
     Died {
@@ -203,7 +211,8 @@ impl Error {
             Error::Invalid { reason: text, .. }
             | Error::Unsupported(text)
             | Error::Os { what: text, .. }
-            | Error::Command { command: text, .. } => shorten(text),
+            | Error::Command { command: text, .. }
+            | Error::Stuck { what: text } => shorten(text),
             Error::Hook { path, problem, .. } => [path, problem].into_iter().for_each(shorten),
             Error::Died { .. } => {}
         }

@@ -8,8 +8,8 @@ use crate::pod::Pod;
 use async_trait::async_trait;
 use berth_shim_proto::berth_shim::container::State;
 use berth_shim_proto::berth_shim::{
-    self, AttachRequest, AttachResponse, ContainersRequest, ContainersResponse, ExecSyncRequest, Exit,
-    ReopenLogRequest, ReopenLogResponse, WaitContainerRequest,
+    self, AttachRequest, AttachResponse, ContainersRequest, ContainersResponse, Creation, ExecSyncRequest,
+    Exit, ReopenLogRequest, ReopenLogResponse, WaitContainerRequest,
 };
 use berth_shim_proto::berth_shim_ttrpc::{Shim, create_shim};
 use containerd_shim_protos::protobuf::MessageField;
@@ -31,6 +31,7 @@ impl Shim for Berth {
         };
         Ok(ContainersResponse {
             containers: self.0.containers().iter().map(described).collect(),
+            creations: self.0.creations().into_iter().map(|(id, step)| creation(id, step)).collect(),
             pod_init_pid: self.0.sandbox().init_pid().unwrap_or(0),
             ..Default::default()
         })
@@ -66,6 +67,10 @@ impl Shim for Berth {
         to_end(async move { container.reopen_log() }).await?;
         Ok(ReopenLogResponse::default())
     }
+}
+
+fn creation(container_id: String, step: String) -> Creation {
+    Creation { container_id, step, ..Default::default() }
 }
 
 /// A container as it travels; `started_at` in nanoseconds since the Unix epoch.

@@ -52,15 +52,15 @@ impl Task for TaskService {
 
     async fn create(
         &self,
-        _: &TtrpcContext,
+        context: &TtrpcContext,
         request: CreateTaskRequest,
     ) -> ttrpc::Result<CreateTaskResponse> {
         if !request.checkpoint.is_empty() {
             return Err(Error::Unsupported("starting from a checkpoint").into());
         }
-        let pod = Arc::clone(&self.0);
+        let (pod, limit) = (Arc::clone(&self.0), super::limit(context));
         let pid = to_end(async move {
-            let container = pod.create(new_container(&request)).await?;
+            let container = pod.create(new_container(&request), limit).await?;
             pod.surroundings().events.created(&request, container.pid());
             Ok(container.pid())
         })
@@ -190,6 +190,9 @@ impl Task for TaskService {
         let json = request.resources.into_option().unwrap_or_default().value;
         let resources: Resources = serde_json::from_slice(&json)
             .map_err(|error| Error::Invalid { field: "resources", reason: error.to_string() })?;
+        if let Some(member) = resources.unsupported() {
+            return Err(Error::Unsupported(member).into());
+        }
         to_end(async move { container.update(&resources).await }).await?;
         Ok(Empty::default())
     }

@@ -5,6 +5,7 @@
 mod attach;
 mod bootstrap;
 mod containers;
+mod dead_fs;
 mod death;
 mod events;
 mod exec;
@@ -13,4 +14,6 @@ mod fifos;
 mod fixture;
 mod measure;
 mod sandbox;
+mod scarcity;
 mod streams;
+mod stuck;

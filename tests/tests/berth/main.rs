@@ -7,12 +7,22 @@
 mod bad_input;
 /// Devices that their vendors describe.
 mod cdi;
+/// Where control groups are, and whose.
+mod cgroups;
+/// Volumes on file systems that never answer.
+mod dead_volumes;
+/// The known ways out of a container, taken.
+mod escapes;
 /// What happens, told to whoever listens.
 mod events;
+/// A daemon that has run out of something.
+mod exhausted;
 /// Pods that other shims than Berth's own run.
 mod handlers;
 /// Pulling, naming, removing.
 mod images;
+/// Daemons that are killed at any instant, and what they lose.
+mod kills;
 /// A pod and a container from beginning to end.
 mod life;
 /// Lists that are answered in parts.
@@ -31,6 +41,8 @@ mod security;
 mod sessions;
 /// What is told to the daemon about the node and its pods, and what is not built.
 mod settings;
+/// What hangs when a daemon starts.
+mod startup;
 /// What containers and pods use.
 mod stats;
 /// exec, attach and port-forward by crictl.

@@ -241,14 +241,14 @@ fn parent(pid: i32) -> i32 {
     line.trim().parse().unwrap()
 }
 
-pub(super) fn processes_with(text: &str) -> usize {
+pub fn processes_with(text: &str) -> usize {
     pids().filter(|pid| command_line(*pid).contains(text)).count()
 }
 
-fn pids() -> impl Iterator<Item = i32> {
+pub fn pids() -> impl Iterator<Item = i32> {
     fs::read_dir("/proc").unwrap().flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok())
 }
 
-fn command_line(pid: i32) -> String {
+pub fn command_line(pid: i32) -> String {
     fs::read_to_string(format!("/proc/{pid}/cmdline")).unwrap_or_default()
 }

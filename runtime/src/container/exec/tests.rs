@@ -101,3 +101,19 @@ async fn a_connection_that_breaks_is_not_the_end_of_a_command() {
     let mut command = Command { shared, pod: "p".into(), exec, fifos };
     assert_eq!(command.end(&CancellationToken::new()).await.unwrap(), 7);
 }
+
+#[test]
+fn what_is_printed_is_cut_to_what_one_answer_carries() {
+    let all = MOST_OUTPUT;
+    for (printed, kept) in [
+        ((3, 5), (3, 5)),
+        ((all, 0), (all, 0)),
+        ((all + 9, 4), (all - 4, 4)),
+        ((4, all + 9), (4, all - 4)),
+        ((all, all), (all / 2, all - all / 2)),
+    ] {
+        let output = ExecOutput { stdout: vec![1; printed.0], stderr: vec![2; printed.1], code: 0 };
+        let output = cut(output);
+        assert_eq!((output.stdout.len(), output.stderr.len()), kept, "{printed:?}");
+    }
+}

@@ -109,3 +109,29 @@ async fn a_container_that_ended_by_its_record_alone_is_not_removed_before_it_has
     assert!(runtime.containers.get("c").is_ok(), "nor is it forgotten");
     assert_eq!(shim.calls(), ["delete c", "kill c"]);
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_start_that_is_repeated_joins_the_one_under_way() {
+    let (runtime, _directory, shim) = stuck(ContainerState::Created { pid: 1 }).await;
+    let (first, second) = tokio::join!(runtime.containers.start("c"), runtime.containers.start("c"));
+    for answer in [first, second] {
+        assert_eq!(answer.unwrap_err().kind(), Kind::DeadlineExceeded);
+    }
+    assert_eq!(shim.calls(), ["start c", "kill c"]);
+}
+
+#[tokio::test]
+async fn a_start_whose_answer_was_lost_may_be_repeated_while_the_container_runs() {
+    let (runtime, _directory, shim) = stuck(ContainerState::Running { pid: 1, started_at: 5 }).await;
+    runtime.containers.start("c").await.unwrap();
+    assert!(shim.calls().is_empty());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_container_that_has_ended_is_not_started_again() {
+    let (runtime, _directory, _shim) = stuck(ContainerState::Created { pid: 1 }).await;
+    let first = runtime.containers.start("c").await.unwrap_err();
+    let again = runtime.containers.start("c").await.unwrap_err();
+    assert_eq!(again.kind(), Kind::FailedPrecondition);
+    assert!(again.to_string().contains(&first.to_string()), "{again}");
+}

@@ -1,5 +1,7 @@
 //! Containers.
 
+use std::path::Path;
+
 use berth_cri::v1::{self, MountPropagation};
 use berth_image::Image;
 
@@ -29,8 +31,16 @@ pub(crate) fn container(container: &Container) -> v1::Container {
     }
 }
 
+/// In the bundle of a container without a log: kubelet, told of no path at all, takes `*` in its own working directory for the
+/// container's logs, and removes them.
+const NO_LOG: &str = "no-log";
+
 /// Everything about a container of `image`, `None` when that has been removed.
-pub(crate) fn container_status(container: &Container, image: Option<&Image>) -> v1::ContainerStatus {
+pub(crate) fn container_status(
+    container: &Container,
+    image: Option<&Image>,
+    bundle: &Path,
+) -> v1::ContainerStatus {
     let config = &container.config;
     let end = End::of(&container.state);
     v1::ContainerStatus {
@@ -48,7 +58,7 @@ pub(crate) fn container_status(container: &Container, image: Option<&Image>) -> 
         labels: config.labels.clone().into_iter().collect(),
         annotations: config.annotations.clone().into_iter().collect(),
         mounts: config.mounts.iter().map(mount).chain(config.image_mounts.iter().map(image_mount)).collect(),
-        log_path: container.log_path.as_ref().map(|path| path.display().to_string()).unwrap_or_default(),
+        log_path: container.log_path.clone().unwrap_or_else(|| bundle.join(NO_LOG)).display().to_string(),
         resources: Some(v1::ContainerResources { linux: Some(resources(&config.resources)), windows: None }),
         image_id: container.image_id.clone(),
         user: Some(v1::ContainerUser { linux: Some(user(&container.user)) }),

@@ -1,12 +1,14 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
-use std::{collections::BTreeMap, path::PathBuf};
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+};
 
 use berth_cri::v1::{self, NamespaceMode};
+use berth_image::Image;
 
-use super::{
-    container, container_status, features, handlers, pod_sandbox, pod_sandbox_status, runtime_status,
-};
+use super::{container, features, handlers, pod_sandbox, pod_sandbox_status, runtime_status};
 use crate::{
     container::{Container, ContainerState, config::*},
     cri::samples,
@@ -17,6 +19,10 @@ use crate::{
     },
     spec::HostFeatures,
 };
+
+fn container_status(container: &Container, image: Option<&Image>) -> v1::ContainerStatus {
+    super::container_status(container, image, Path::new("/run/berth/containers/c1"))
+}
 
 #[test]
 fn a_pod_is_shown_with_what_it_was_asked_to_be() {
@@ -165,23 +171,32 @@ fn with_pid(state: &ContainerState) -> Container {
 }
 
 #[test]
-fn an_unresolved_log_path_is_empty() {
-    assert_eq!(container_status(&with_pid(&ContainerState::Created { pid: 1 }), None).log_path, "");
+fn a_container_without_a_log_has_a_path_of_its_own_that_no_file_has() {
+    let one = with_pid(&ContainerState::Created { pid: 1 });
+    let status = super::container_status(&one, None, Path::new("/run/berth/containers/c1"));
+    assert_eq!(status.log_path, "/run/berth/containers/c1/no-log");
 }
 
 #[test]
 fn the_network_condition_says_why() {
-    let ready = runtime_status(None);
+    let ready = runtime_status(None, None);
     assert!(ready.conditions.iter().all(|condition| condition.status));
     assert_eq!(ready.conditions[0].r#type, "RuntimeReady");
     let missing = NotReady { reason: "NetworkPluginNotReady", message: "no file in /etc/cni/net.d".into() };
-    let unready = runtime_status(Some(missing));
+    let unready = runtime_status(Some(missing), None);
     assert!(unready.conditions[0].status);
     let network = &unready.conditions[1];
     assert_eq!((network.r#type.as_str(), network.status), ("NetworkReady", false));
     assert_eq!(
         (network.reason.as_str(), network.message.as_str()),
         ("NetworkPluginNotReady", "no file in /etc/cni/net.d")
+    );
+
+    let blocked = NotReady { reason: "ForwardingBlocked", message: "chain FORWARD".into() };
+    let network = &runtime_status(None, Some(blocked)).conditions[1];
+    assert_eq!(
+        (network.status, network.reason.as_str(), network.message.as_str()),
+        (true, "ForwardingBlocked", "chain FORWARD")
     );
 }
 

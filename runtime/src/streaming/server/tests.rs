@@ -19,8 +19,11 @@ async fn served() -> (Tokens, impl Sized + use<>) {
 }
 
 async fn served_as(config: &config::Streaming) -> (Tokens, impl Sized + use<>) {
+    served_by(Server::bind(config).await.unwrap()).await
+}
+
+async fn served_by(server: Server) -> (Tokens, impl Sized + use<>) {
     let (runtime, directory) = samples::runtime().await;
-    let server = Server::bind(config).await.unwrap();
     let tokens = server.tokens();
     let mut task = JoinSet::new();
     task.spawn(server.serve(runtime.containers, runtime.pods, std::future::pending()));
@@ -187,26 +190,84 @@ async fn an_address_that_is_none_of_this_machine_and_a_key_that_is_none_are_refu
     assert!(Server::bind(&keyless).await.err().unwrap().to_string().contains("/nonexistent/cert.pem"));
 }
 
-#[tokio::test]
-async fn with_a_certificate_it_speaks_tls() {
-    let directory = tempfile::tempdir().unwrap();
+/// A certificate for this host, with its key, in the files that the configuration names.
+fn certify(directory: &std::path::Path) -> (config::Streaming, rcgen::Certificate) {
     let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
-    let (certificate, key) = (directory.path().join("cert.pem"), directory.path().join("key.pem"));
-    std::fs::write(&certificate, made.cert.pem()).unwrap();
+    let (certificate, key) = (directory.join("cert.pem"), directory.join("key.pem"));
     std::fs::write(&key, made.signing_key.serialize_pem()).unwrap();
+    std::fs::write(&certificate, made.cert.pem()).unwrap();
     let config =
         config::Streaming { tls_certificate: Some(certificate), tls_key: Some(key), ..Default::default() };
-    let (tokens, _server) = served_as(&config).await;
-    let url = tokens.issue(exec()).unwrap();
+    (config, made.cert)
+}
+
+/// The beginning of the answer to a client that trusts only this certificate; `None` when it does not trust the server.
+async fn begin_over_tls(url: &str, trusted: &rcgen::Certificate) -> Option<[u8; 12]> {
     let (address, path) = url.strip_prefix("https://").unwrap().split_once('/').unwrap();
     let stream = TcpStream::connect(address).await.unwrap();
-    let mut stream =
-        trusting(made.cert.der()).connect("localhost".try_into().unwrap(), stream).await.unwrap();
+    let mut stream = trusting(trusted.der()).connect("localhost".try_into().unwrap(), stream).await.ok()?;
     let request = format!("GET /{path} HTTP/1.1\r\nHost: localhost\r\n{SPDY}\r\n");
     stream.write_all(request.as_bytes()).await.unwrap();
     let mut begin = [0; 12];
     stream.read_exact(&mut begin).await.unwrap();
-    assert_eq!(&begin, b"HTTP/1.1 101");
+    Some(begin)
+}
+
+#[tokio::test]
+async fn with_a_certificate_it_speaks_tls() {
+    let directory = tempfile::tempdir().unwrap();
+    let (config, certificate) = certify(directory.path());
+    let (tokens, _server) = served_as(&config).await;
+    let begin = begin_over_tls(&tokens.issue(exec()).unwrap(), &certificate).await;
+    assert_eq!(begin.as_ref(), Some(b"HTTP/1.1 101"));
+}
+
+#[tokio::test]
+async fn a_renewed_certificate_is_used_without_a_restart_and_one_that_is_none_is_not() {
+    let directory = tempfile::tempdir().unwrap();
+    let (config, first) = certify(directory.path());
+    let (tokens, _server) = served_as(&config).await;
+    let url = || tokens.issue(exec()).unwrap();
+    std::fs::write(directory.path().join("cert.pem"), "half written").unwrap();
+    assert!(begin_over_tls(&url(), &first).await.is_some());
+    let (_, second) = certify(directory.path());
+    assert!(begin_over_tls(&url(), &first).await.is_none());
+    assert!(begin_over_tls(&url(), &second).await.is_some());
+}
+
+#[tokio::test]
+async fn clients_that_say_nothing_do_not_keep_others_out() {
+    let (tokens, _server) = served().await;
+    let url = tokens.issue(exec()).unwrap();
+    let address = url.split_once("://").unwrap().1.split_once('/').unwrap().0;
+    let mut silent = Vec::new();
+    for _ in 0..LOBBY + 1 {
+        silent.push(TcpStream::connect(address).await.unwrap());
+    }
+    assert_eq!(status(&ask("GET", &url, SPDY).await.1), "101");
+    let begun = std::time::Instant::now();
+    for mut one in silent {
+        assert!(matches!(one.read(&mut [0; 1]).await, Ok(0) | Err(_)));
+    }
+    assert!(begun.elapsed() < PATIENCE, "none has a place for as long as a request may take");
+}
+
+#[tokio::test]
+async fn no_more_streams_are_opened_than_there_are_seats() {
+    let server = Server::bind(&config::Streaming::default()).await.unwrap();
+    let (tokens, _server) = served_by(Server { sessions: 2, ..server }).await;
+    let mut open = Vec::new();
+    let forward = || tokens.issue(Request::Forward { pod: "abcdef".into() }).unwrap();
+    for _ in 0..2 {
+        let (stream, header) = ask("GET", &forward(), SPDY).await;
+        assert_eq!(status(&header), "101");
+        open.push(stream);
+    }
+    let url = forward();
+    assert_eq!(status(&ask("GET", &url, SPDY).await.1), "503");
+    drop(open.pop());
+    // The server has to notice that one has left; the token is still good.
+    while status(&ask("GET", &url, SPDY).await.1) != "101" {}
 }
 
 fn trusting(certificate: &rustls::pki_types::CertificateDer<'static>) -> TlsConnector {

@@ -1,0 +1,56 @@
+//! Containers whose pod was over when the daemon came back: nobody watches them, so that they are brought to their end here.
+
+use std::sync::Arc;
+
+use crate::{runtime::Shared, watch};
+
+/// Records the ends of those containers of a pod that is not ready which a daemon before this one had no time for.
+pub(crate) async fn settle_stopped(shared: &Arc<Shared>, pod_id: &str) {
+    let mut left = shared.containers_of(pod_id);
+    left.retain(|entry| !entry.get().state.is_exited());
+    for entry in left {
+        match shared.shim_of(pod_id).await {
+            Err(_) => watch::abandoned(shared, &entry).await,
+            // The first process of the pod has ended, and its shim knows how the others did.
+            Ok(shim) => {
+                let shared = Arc::clone(shared);
+                tokio::spawn(async move {
+                    match shim.wait(&entry.get().id).await {
+                        Ok(exit) => watch::record_end(&shared, &entry, exit).await,
+                        Err(_) => watch::abandoned(&shared, &entry).await,
+                    }
+                });
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use crate::{
+        container::{Container, ContainerState},
+        cri::samples,
+        pod::PodState,
+    };
+
+    fn running(id: &str, pod: &str) -> Container {
+        samples::container(id, pod, ContainerState::Running { pid: 1, started_at: 5 })
+    }
+
+    #[tokio::test]
+    async fn what_ran_in_a_pod_that_was_stopped_has_ended() {
+        let (runtime, _directory) = samples::runtime().await;
+        let shared = &runtime.containers.shared;
+        shared.pods.insert("p", samples::pod("p", PodState::NotReady));
+        shared.containers.insert("c", running("c", "p"));
+        settle_stopped(shared, "p").await;
+        let ContainerState::Exited { code, started_at, .. } =
+            shared.containers.find("c").unwrap().get().state
+        else {
+            unreachable!("it has ended")
+        };
+        assert_eq!((code, started_at), (255, 5), "how is not known");
+    }
+}

@@ -1,0 +1,82 @@
+//! What a stage, or the process it makes, is at: written down where the shim can read it while the writer hangs in the kernel.
+//!
+//! A file in memory rather than a report: it is written with every mount, and read only when somebody asks.
+
+use super::error::At;
+use super::{Error, Step};
+use rustix::fs::{MemfdFlags, memfd_create};
+use rustix::io::{pread, pwrite};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::OnceLock;
+
+/// More than any path.
+const LONGEST: usize = 8192;
+/// Bytes of the length before the text.
+const HEAD: usize = 4;
+
+/// Where this process writes, if it is a stage or was made by one. Only until it closes all but its socket.
+static OWN: OnceLock<OwnedFd> = OnceLock::new();
+
+/// What one creation is at.
+#[derive(Debug)]
+pub struct Slate(OwnedFd);
+
+impl Slate {
+    /// With nothing on it.
+    pub fn new() -> Result<Self, Error> {
+        let file = memfd_create("berth-slate", MemfdFlags::CLOEXEC);
+        Ok(Self(file.at(Step::Process, || "make a file in memory".into())?))
+    }
+
+    /// In the fork: what it is at is written here from now on. Without a slate it goes on all the same.
+    pub(super) fn take_up(&self) {
+        if let Ok(own) = self.0.try_clone() {
+            let _ = OWN.set(own);
+        }
+    }
+
+    /// What was written last, a verb phrase; empty before the first.
+    pub fn read(&self) -> String {
+        let mut bytes = vec![0; HEAD + LONGEST];
+        let read = pread(&self.0, &mut bytes, 0).unwrap_or(0);
+        text(&bytes[..read]).unwrap_or_default()
+    }
+}
+
+fn text(bytes: &[u8]) -> Option<String> {
+    let (head, text) = bytes.split_first_chunk::<HEAD>()?;
+    let length = usize::try_from(u32::from_ne_bytes(*head)).ok()?;
+    Some(String::from_utf8_lossy(text.get(..length)?).into_owned())
+}
+
+/// What is to be kept open for it: a file in memory, which leads nowhere.
+pub(super) fn descriptor() -> Option<BorrowedFd<'static>> {
+    OWN.get().map(AsFd::as_fd)
+}
+
+/// Says what this process is at, as a verb phrase. Nothing happens in one that has no slate.
+pub(super) fn at(what: impl FnOnce() -> String) {
+    let Some(own) = OWN.get() else { return };
+    let what = what();
+    let text = &what.as_bytes()[..what.len().min(LONGEST)];
+    let head = u32::try_from(text.len()).unwrap_or(0).to_ne_bytes();
+    // What cannot be written is not told, and nothing else depends on it.
+    let _ = pwrite(own, &[&head, text].concat(), 0);
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn the_last_words_are_read_whole_and_none_before_the_first() {
+        let slate = Slate::new().unwrap();
+        assert_eq!(slate.read(), "");
+        for words in ["mount a long name", "wait"] {
+            let head = u32::try_from(words.len()).unwrap().to_ne_bytes();
+            pwrite(&slate.0, &[&head, words.as_bytes()].concat(), 0).unwrap();
+            assert_eq!(slate.read(), words);
+        }
+    }
+}
