@@ -4,6 +4,7 @@
 //! `crash [--sample] [--only NAME] [--random N] [--seed S]`: the last line is `N passed, N failed`.
 
 #![forbid(unsafe_code)]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod failpoints;
 mod left;

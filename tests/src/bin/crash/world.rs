@@ -72,7 +72,8 @@ impl World {
         let places = Places { directory: berth.path().into(), netns: netns.path().into(), bridge };
         let bystander = bystander().expect("the bystander runs");
         let (base, shims) = (places.everything(), places.shims());
-        Self { berth, failpoints, image, places, bystander, base, forgiven: BTreeSet::new(), _netns: netns }
+        let (forgiven, told) = (BTreeSet::new(), BTreeSet::new());
+        Self { berth, failpoints, image, places, bystander, base, forgiven, told, shims, _netns: netns }
     }
 
     /// Starts the daemon again until it answers, if it has ended. Returns how often it had.
