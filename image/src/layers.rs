@@ -137,8 +137,7 @@ impl Finder<'_> {
     /// What is at `path`. A symlink there is not followed.
     pub(crate) fn find(&mut self, path: &[u8]) -> io::Result<Found> {
         let names = components(path);
-        let known =
-            self.above.iter().skip(1).zip(&names).take_while(|((known, _), name)| known == *name).count();
+        let known = self.above.iter().skip(1).zip(&names).take_while(|((known, _), name)| known == *name).count();
         self.above.truncate(known + 1);
         for (position, name) in names.iter().enumerate().skip(known) {
             let Some((_, here)) = self.above.last() else { break };

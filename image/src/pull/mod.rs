@@ -157,8 +157,7 @@ impl Puller {
                 limits: self.limits,
             };
             let lost = Err(Arc::new(LayerError::Lost));
-            let (flight, joined) =
-                self.flights.join(&(image.registry().to_owned(), chain_id.clone()), || pull.run(), lost);
+            let (flight, joined) = self.flights.join(&(image.registry().to_owned(), chain_id.clone()), || pull.run(), lost);
             any_joined |= joined;
             flights.push(flight);
         }

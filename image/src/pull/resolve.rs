@@ -90,8 +90,9 @@ impl Puller {
         let Some(document) = way.last().filter(|_| way.len() <= MAX_DEPTH) else {
             return Err(nested(image, way));
         };
-        let parsed = Document::parse(&document.bytes, described, &document.content_type, &self.platform)
-            .map_err(|source| unusable("manifest", &document.digest, image, source))?;
+        let parsed =
+            Document::parse(&document.bytes, described, &document.content_type, &self.platform)
+                .map_err(|source| unusable("manifest", &document.digest, image, source))?;
         let manifest = match parsed {
             Document::Image(manifest) => manifest,
             Document::Index(candidates) => return Ok(Looked::Index(candidates)),

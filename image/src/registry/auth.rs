@@ -47,8 +47,7 @@ impl Credentials {
     /// User and password of an Authorization header, if there is one that has them.
     pub(super) fn from_header(headers: &HeaderMap) -> Option<Self> {
         let (scheme, encoded) = headers.get(AUTHORIZATION)?.to_str().ok()?.split_once(' ')?;
-        let decoded =
-            STANDARD.decode(encoded.trim()).ok().filter(|_| scheme.eq_ignore_ascii_case("basic"))?;
+        let decoded = STANDARD.decode(encoded.trim()).ok().filter(|_| scheme.eq_ignore_ascii_case("basic"))?;
         let (user, password) = str::from_utf8(&decoded).ok()?.split_once(':')?;
         Some(Self::Basic { user: user.to_owned(), password: password.to_owned() })
     }

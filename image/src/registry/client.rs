@@ -6,7 +6,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use reqwest::header::{self, HeaderMap};
-use reqwest::{Certificate, ClientBuilder, Identity, Method, RequestBuilder, Response, StatusCode, redirect};
+use reqwest::{
+    Certificate, ClientBuilder, Identity, Method, RequestBuilder, Response, StatusCode, redirect,
+};
 use serde::Deserialize;
 use url::Url;
 
@@ -136,10 +138,8 @@ impl Client {
         let http = self.http(&url, &endpoint.tls)?;
         let is_home = is_same_origin(&url, &endpoint.base);
         let method = if get.is_head { Method::HEAD } else { Method::GET };
-        let mut request = http
-            .request(method, url)
-            .header(header::ACCEPT, get.accept)
-            .header(header::ACCEPT_ENCODING, "identity");
+        let mut request =
+            http.request(method, url).header(header::ACCEPT, get.accept).header(header::ACCEPT_ENCODING, "identity");
         if get.offset > 0 {
             request = request.header(header::RANGE, format!("bytes={}-", get.offset));
         }
@@ -319,9 +319,7 @@ async fn reason(response: Response) -> String {
         #[serde(default)]
         message: String,
     }
-    let Ok(body) = read(response, REASON_LIMIT, Progress::default(), "", "").await else {
-        return String::new();
-    };
+    let Ok(body) = read(response, REASON_LIMIT, Progress::default(), "", "").await else { return String::new() };
     let Ok(Errors { errors }) = serde_json::from_slice(&body) else { return String::new() };
     let said = errors.iter().map(|it| if it.message.is_empty() { &it.code } else { &it.message });
     line(&said.map(String::as_str).collect::<Vec<_>>().join("; "))

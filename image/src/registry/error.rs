@@ -128,9 +128,7 @@ pub enum Error {
         source: Option<Box<reqwest::Error>>,
     },
     /// The content comes, but so slowly that it never will.
-    #[error(
-        "{what} from {host} comes too slowly: {received} bytes so far, hardly any in the last {within:?}"
-    )]
+    #[error("{what} from {host} comes too slowly: {received} bytes so far, hardly any in the last {within:?}")]
     TooSlow {
         /// What was asked for.
         what: String,
@@ -247,9 +245,7 @@ impl Error {
     /// How long the registry asked us to wait.
     pub(super) fn retry_after(&self) -> Option<Duration> {
         match self {
-            Self::TooManyRequests { retry_after, .. } | Self::ServerFailure { retry_after, .. } => {
-                *retry_after
-            }
+            Self::TooManyRequests { retry_after, .. } | Self::ServerFailure { retry_after, .. } => *retry_after,
             Self::AllFailed { tries, .. } => tries.last().and_then(Self::retry_after),
             _ => None,
         }

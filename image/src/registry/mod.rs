@@ -156,15 +156,13 @@ impl Registry {
         credentials: Option<&Credentials>,
         avoided: &[String],
     ) -> Result<Blob, Error> {
-        let route =
-            self.route(image, |endpoint| endpoint.pulls && !avoided.contains(&endpoint.host())).await?;
+        let route = self.route(image, |endpoint| endpoint.pulls && !avoided.contains(&endpoint.host())).await?;
         Blob::open(route, self.blob_get(image, digest, credentials), size).await
     }
 
     /// Whether any host beside those in `avoided` may be asked for content of this image.
     pub async fn has_other_hosts(&self, image: &Reference, avoided: &[String]) -> Result<bool, Error> {
-        let route =
-            self.route(image, |endpoint| endpoint.pulls && !avoided.contains(&endpoint.host())).await?;
+        let route = self.route(image, |endpoint| endpoint.pulls && !avoided.contains(&endpoint.host())).await?;
         Ok(!route.endpoints.is_empty())
     }
 
@@ -195,11 +193,7 @@ impl Registry {
             Some(digest) => (format!("manifests/{digest}"), format!("manifest {}@{digest}", image.name())),
             None => (format!("manifests/{}", image.tag().unwrap_or_default()), format!("manifest {image}")),
         };
-        Get {
-            accept: MANIFEST_TYPES,
-            is_pinned: digest.is_some(),
-            ..self.get(image, path, what, credentials)
-        }
+        Get { accept: MANIFEST_TYPES, is_pinned: digest.is_some(), ..self.get(image, path, what, credentials) }
     }
 
     async fn route(&self, image: &Reference, may_ask: impl Fn(&Endpoint) -> bool) -> Result<Route, Error> {

@@ -123,9 +123,7 @@ impl Route {
         if get.is_head {
             let digest = digest.cloned().or_else(|| stated_digest(&response));
             let silent = || silent(get, host);
-            return digest
-                .map(|digest| Document { bytes: Vec::new(), content_type, digest })
-                .ok_or_else(silent);
+            return digest.map(|digest| Document { bytes: Vec::new(), content_type, digest }).ok_or_else(silent);
         }
         let bytes = client::read(response, limit, self.client.config.progress, &host, &get.what).await?;
         let algorithm = digest.map_or(Algorithm::Sha256, Digest::algorithm);

@@ -197,8 +197,7 @@ impl Index {
     }
 
     pub(crate) fn add_layer(&mut self, key: &Digest, layer: Layer) -> Result<(), Error> {
-        let sql =
-            "INSERT OR REPLACE INTO layers (key, bytes, inodes, unpacked_at, stands_alone, hides_all_below)
+        let sql = "INSERT OR REPLACE INTO layers (key, bytes, inodes, unpacked_at, stands_alone, hides_all_below)
                    VALUES (?1, ?2, ?3, ?4, ?5, ?6)";
         let Layer { usage, stands_alone, hides_all_below } = layer;
         let (bytes, inodes) = (signed(usage.bytes), signed(usage.inodes));

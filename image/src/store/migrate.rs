@@ -56,11 +56,7 @@ fn above_the_bottom(stack: &[(Digest, Digest)]) -> impl Iterator<Item = &Digest>
 }
 
 /// True if a layer that was taken for one that stands alone would have come out otherwise on what is below it.
-fn has_a_wrong_layer(
-    stack: &[(Digest, Digest)],
-    surveys: &HashMap<Digest, Survey>,
-    directory: &Path,
-) -> bool {
+fn has_a_wrong_layer(stack: &[(Digest, Digest)], surveys: &HashMap<Digest, Survey>, directory: &Path) -> bool {
     let path = |key: &Digest| directory.join(key.hex());
     stack.iter().enumerate().skip(1).any(|(position, (chain_id, key))| {
         let implied = surveys.get(key).filter(|_| chain_id != key).and_then(|survey| survey.implied.as_ref());
@@ -74,10 +70,9 @@ fn has_a_wrong_layer(
 fn differs(below: &Layers, name: &[u8]) -> bool {
     match below.locate(name, false).map(|located| located.found) {
         Ok(Found::Leaf { stat, .. }) => FileType::from_raw_mode(stat.st_mode) == FileType::Symlink,
-        Ok(Found::Directory(merged)) => merged
-            .uppermost()
-            .and_then(|there| fstat(there).ok())
-            .is_some_and(|stat| (stat.st_mode & 0o7777, stat.st_uid, stat.st_gid) != (0o755, 0, 0)),
+        Ok(Found::Directory(merged)) => merged.uppermost().and_then(|there| fstat(there).ok()).is_some_and(
+            |stat| (stat.st_mode & 0o7777, stat.st_uid, stat.st_gid) != (0o755, 0, 0),
+        ),
         _ => false,
     }
 }

@@ -43,9 +43,7 @@ impl<T> Names<T> {
         }
         match self.bytes <= self.limit {
             true => Ok(()),
-            false => {
-                Err(io::Error::other(format!("{} have names of more bytes than {}", self.what, self.limit)))
-            }
+            false => Err(io::Error::other(format!("{} have names of more bytes than {}", self.what, self.limit))),
         }
     }
 

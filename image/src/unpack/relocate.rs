@@ -20,20 +20,13 @@ pub(super) fn relocate(layer: &mut Unpacked, parents: &Layers) -> Result<(), Err
     let mut finder = parents.finder().map_err(failed("open the layers below", b"/"))?;
     let mut renamed = 0;
     // A directory comes before what is below it, so that there is no symlink on the way to the one that is looked at.
-    let mut waiting: BTreeMap<_, ()> =
-        layer.root.implied.iter().map(|(path, ())| (path.clone(), ())).collect();
+    let mut waiting: BTreeMap<_, ()> = layer.root.implied.iter().map(|(path, ())| (path.clone(), ())).collect();
     while let Some((from, ())) = waiting.pop_first() {
-        let Some(to) = led_to(parents, &mut finder, &from).map_err(failed("look up", &from))? else {
-            continue;
-        };
+        let Some(to) = led_to(parents, &mut finder, &from).map_err(failed("look up", &from))? else { continue };
         let follow = failed("follow a lower layer's symlink for", &from);
-        renamed +=
-            shift(&mut layer.root, &from, &to).and_then(|()| layer.rename(&from, &to)).map_err(follow)?;
+        renamed += shift(&mut layer.root, &from, &to).and_then(|()| layer.rename(&from, &to)).map_err(follow)?;
         if renamed > MAX_RENAMES {
-            return Err(Error::Limit {
-                limit: MAX_RENAMES as u64,
-                what: "names behind symlinks of lower layers",
-            });
+            return Err(Error::Limit { limit: MAX_RENAMES as u64, what: "names behind symlinks of lower layers" });
         }
         let below = take_below(&mut waiting, &from).into_keys();
         waiting.extend(below.map(|path| ([&to, &path[from.len()..]].concat(), ())));

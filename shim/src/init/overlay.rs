@@ -142,7 +142,8 @@ impl Overlay {
         let data = self.classic_options(&layers);
         chdir(DESCRIPTORS).at(Step::Rootfs, || format!("enter {DESCRIPTORS}"))?;
         let flags = nix::mount::MsFlags::empty();
-        let mounted = nix::mount::mount(Some("overlay"), bundle, Some("overlay"), flags, Some(data.as_str()));
+        let mounted =
+            nix::mount::mount(Some("overlay"), bundle, Some("overlay"), flags, Some(data.as_str()));
         chdir("/").at(Step::Rootfs, || "enter /".into())?;
         mounted.at(Step::Rootfs, || format!("{}: {data:?}", what()))?;
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
@@ -350,8 +351,7 @@ mod tests {
                 false => overlay.detached(None)?.ok_or_else(|| Error::Unsupported("this kernel".into()))?,
             };
             openat(&tree, "written", OFlags::CREATE | OFlags::WRONLY, Mode::RUSR).at(Step::Rootfs, what)?;
-            let names =
-                (0..count).filter(|n| rustix::fs::statat(&tree, n.to_string(), AtFlags::empty()).is_ok());
+            let names = (0..count).filter(|n| rustix::fs::statat(&tree, n.to_string(), AtFlags::empty()).is_ok());
             Ok(if names.count() == count { 1 } else { 2 })
         });
         assert!(base.path().join("upper/written").exists());

@@ -189,11 +189,7 @@ async fn root_a_layer_does_not_depend_on_what_was_pulled_before() {
     let implying = Layer::gzip(Tar::default().file("lib/app", 0o644, b"app"));
     let first = berth.registry.push("first:1", &Image::of([implying.clone()])).await;
     berth.pull(&first).await.unwrap();
-    let base = Tar::default().directory("usr", 0o755).directory("usr/lib", 0o755).file(
-        "usr/lib/base",
-        0o644,
-        b"base",
-    );
+    let base = Tar::default().directory("usr", 0o755).directory("usr/lib", 0o755).file("usr/lib/base", 0o644, b"base");
     let mut image = Image::busybox();
     image.layers.push(Layer::gzip(base.link(EntryType::Symlink, "lib", "usr/lib")));
     image.layers.push(implying);

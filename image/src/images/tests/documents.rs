@@ -134,10 +134,7 @@ async fn root_a_document_that_is_two_things_is_refused() {
     let called_index = with(&image.manifest(), "mediaType", json!(OCI_INDEX));
     let inner = registry.manifest("app", "inner", OCI_MANIFEST, &image.manifest());
     let cases = [
-        (
-            with(&image.manifest(), "manifests", index["manifests"].clone()),
-            "both an index and an image manifest",
-        ),
+        (with(&image.manifest(), "manifests", index["manifests"].clone()), "both an index and an image manifest"),
         (with(&image.manifest(), "manifests", json!([])), "both an index and an image manifest"),
         (with(&index, "layers", json!([])), "both an index and an image manifest"),
         (with(&index, "config", image.manifest()["config"].clone()), "both an index and an image manifest"),

@@ -203,8 +203,10 @@ async fn a_registry_that_wants_a_long_pause_gets_it_from_the_caller() {
 async fn a_blob_that_trickles_is_taken_up_again_and_given_up_in_the_end() {
     let (bytes, digest) = content(500);
     let whole = bytes.clone();
-    let server =
-        Server::start(move |request| Answer::range(&whole, request).trickled(Duration::from_millis(5))).await;
+    let server = Server::start(move |request| {
+        Answer::range(&whole, request).trickled(Duration::from_millis(5))
+    })
+    .await;
     let progress = Progress { bytes: 1000, within: Duration::from_millis(100) };
     let registry = Registry::new(Config { progress, ..config() }).unwrap();
     let mut blob = registry.blob(&app_at(&server), &digest, 500, None).await.unwrap();
@@ -222,8 +224,10 @@ async fn a_blob_that_trickles_is_taken_up_again_and_given_up_in_the_end() {
 async fn slowly_is_not_too_slowly_and_a_slow_consumer_is_nobodys_fault() {
     let (bytes, digest) = content(100);
     let whole = bytes.clone();
-    let server =
-        Server::start(move |request| Answer::range(&whole, request).trickled(Duration::from_millis(2))).await;
+    let server = Server::start(move |request| {
+        Answer::range(&whole, request).trickled(Duration::from_millis(2))
+    })
+    .await;
     let progress = Progress { bytes: 5, within: Duration::from_secs(20) };
     let registry = Registry::new(Config { progress, ..config() }).unwrap();
     let mut blob = registry.blob(&app_at(&server), &digest, 100, None).await.unwrap();

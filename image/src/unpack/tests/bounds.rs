@@ -87,9 +87,7 @@ fn root_what_is_copied_up_counts_as_bytes() {
 fn root_what_lies_behind_many_symlinks_of_a_lower_layer_is_moved_to_where_they_lead() {
     const LINKS: usize = 3000;
     let lower = (0..LINKS).fold(Tarball::new().dir("real/", 0o755), |tarball, number| {
-        tarball
-            .dir(&format!("real/{number}/"), 0o711)
-            .symlink(&format!("link{number}"), &format!("real/{number}"))
+        tarball.dir(&format!("real/{number}/"), 0o711).symlink(&format!("link{number}"), &format!("real/{number}"))
     });
     let lower = Layer::of(lower);
     let upper = (0..LINKS).fold(Tarball::new(), |tarball, number| {
