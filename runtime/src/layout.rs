@@ -43,10 +43,15 @@ pub struct Layout {
 }
 
 impl Layout {
+    /// The directories of a daemon that may not run, whether they exist or not.
+    pub(crate) fn of(root: &Path, state: &Path, netns: &Path) -> Self {
+        Self { root: root.into(), state: state.into(), netns: netns.into() }
+    }
+
     /// Makes the directories that everything else lies in, and mends the modes of those that an earlier daemon made. Where network
     /// namespaces are pinned belongs to others too, and stays as it is.
     pub fn create(root: &Path, state: &Path, netns: &Path) -> Result<Self> {
-        let layout = Self { root: root.into(), state: state.into(), netns: netns.into() };
+        let layout = Self::of(root, state, netns);
         make(root, PRIVATE)?;
         make(state, PASSABLE)?;
         make_private(&state.join("s"))?;
@@ -66,6 +71,11 @@ impl Layout {
     /// What shims are told as the daemon's address: they put their sockets into `s/` beside it.
     pub fn address(&self) -> PathBuf {
         self.state.join("berth.sock")
+    }
+
+    /// Sockets of the shims.
+    pub(crate) fn sockets(&self) -> PathBuf {
+        self.state.join("s")
     }
 
     /// Bundles of all pods.

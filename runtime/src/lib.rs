@@ -6,6 +6,7 @@ pub mod apparmor;
 mod backoff;
 mod blocking;
 pub mod cdi;
+pub mod check;
 pub mod config;
 pub mod container;
 pub mod cri;

@@ -13,6 +13,7 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
+use berth_failpoint::{failpoint, killpoint};
 use rusqlite::{Connection, ErrorCode, Row, ffi, params};
 use serde::{Serialize, de::DeserializeOwned};
 
@@ -153,8 +154,11 @@ impl State {
         &self,
         work: impl FnOnce(&Mutex<Connection>) -> Result<()> + Send + 'static,
     ) -> Result<()> {
+        failpoint!(RECORD_WRITING)?;
         let connection = Arc::clone(&self.connection);
-        blocking::run("write the state", move || work(&connection)).await?
+        let written = blocking::run("write the state", move || work(&connection)).await?;
+        killpoint!(RECORD_WRITTEN);
+        written
     }
 }
 

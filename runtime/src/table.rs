@@ -8,6 +8,7 @@ use std::{
     sync::{Arc, OnceLock, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard},
 };
 
+use berth_failpoint::killpoint;
 use tokio::sync::{Mutex, MutexGuard, watch};
 
 use crate::{
@@ -197,6 +198,7 @@ impl<T: Record> Table<T> {
             return Ok(());
         }
         state.delete::<T>(id).await?;
+        killpoint!(ROW_DELETED);
         *recorded = Recorded::NoMore;
         self.write().remove(id);
         self.observer.tell(Some(&entry.get()), None);

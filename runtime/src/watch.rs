@@ -2,6 +2,7 @@
 
 use std::{path::Path, sync::Arc, time::Duration};
 
+use berth_failpoint::killpoint;
 use futures::future::join_all;
 use serde::Deserialize;
 use tokio::time::{sleep, timeout};
@@ -167,8 +168,10 @@ pub(crate) async fn abandoned(shared: &Arc<Shared>, entry: &Entry<Container>) {
 
 /// Records an end, unless one is on record already.
 pub(crate) async fn record_end(shared: &Shared, entry: &Entry<Container>, exit: Exit) {
+    killpoint!(END_HEARD);
     events::container_ends(shared, &entry.get().id);
     let recorded = entry.change(&shared.state, |container| container.ended(exit)).await;
+    killpoint!(END_RECORDED);
     if let Err(error) = recorded {
         // The shim's exit record is on disk, so a restart will find it.
         tracing::error!(container = entry.get().id, %error, "could not record the container's end");

@@ -29,6 +29,7 @@ use crate::shim_log::note;
 use crate::spec::Resources;
 use crate::stdio::cri_log::CriLog;
 use crate::stdio::{Outside, Pumps};
+use berth_failpoint::killpoint;
 use std::collections::HashMap;
 use std::io;
 use std::path::PathBuf;
@@ -204,6 +205,7 @@ impl Container {
             self.inner().start_failure = error_line(&source);
             return Err(Error::Init { doing: "start", id: self.id().to_owned(), source });
         }
+        killpoint!(CONTAINER_EXECUTED);
         {
             let mut inner = self.inner();
             inner.state = State::Running;

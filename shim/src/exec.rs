@@ -14,6 +14,7 @@ use crate::exit::Exit;
 use crate::init::{self, ExecProcess, ExecRequest, Execed, Stdio};
 use crate::process::{KILL, Process};
 use crate::stdio::{Pumps, Readers, Streams, connect};
+use berth_failpoint::failpoint;
 use std::io;
 use std::os::fd::AsFd;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -235,6 +236,7 @@ pub(crate) async fn spawn(
     };
     let fail = |source| Error::Init { doing: "exec in", id: container.id().to_owned(), source };
     let Execed { pid, pidfd, console } = init::exec(request).await.map_err(fail)?;
+    failpoint!(EXEC_SPAWNED)?;
     let process = Process::new(pid, pidfd, &container.surroundings().orphans);
     let process = process.map_err(|source| Error::Io {
         doing: "watch a process of",

@@ -11,6 +11,7 @@ use crate::shim_log::note;
 use crate::slots::Slots;
 use crate::stdio::{Streams, connect};
 use crate::sys::heap;
+use berth_failpoint::{failpoint, killpoint};
 use std::os::fd::AsFd;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -104,6 +105,7 @@ impl Pod {
         let streams = Streams::parse(&names.stdin, &names.stdout, &names.stderr, names.terminal)?;
         let (stdio, outside) =
             connect(&streams).map_err(|source| Error::Streams { id: id.clone(), source })?;
+        failpoint!(STREAMS_OPENED)?;
         let room = Room::reserve(&new.identity.bundle).map_err(|source| Error::Io {
             doing: "make room for the exit record of",
             id: id.clone(),
@@ -136,6 +138,7 @@ impl Pod {
             }
         };
         room.keep();
+        killpoint!(CONTAINER_ADOPTED);
         reservation.fill(&container);
         heap::trim();
         Ok(container)
@@ -147,6 +150,7 @@ impl Pod {
         let exit = container.prepare_delete().await?;
         // An exec that was on its way when the container ended may have come into the group since.
         container.leave_cgroup().await;
+        failpoint!(TASK_CLEARED)?;
         self.containers.remove(id);
         self.emptied.notify_one();
         heap::trim();
@@ -191,6 +195,7 @@ impl Pod {
     /// created and those that end have `patience` together; one that cannot die is given up then.
     pub async fn stop_sandbox(&self, patience: Duration) -> Result<(), Error> {
         self.end_containers(patience).await?;
+        failpoint!(SANDBOX_EMPTIED)?;
         self.sandbox.destroy(&self.id).await?;
         self.emptied.notify_one();
         heap::trim();
@@ -240,6 +245,7 @@ impl Pod {
         if let Err(error) = std::fs::remove_file(&self.socket) {
             note(format_args!("remove {}: {error}", self.socket.display()));
         }
+        killpoint!(SOCKET_REMOVED);
         self.closing.send_replace(true);
     }
 

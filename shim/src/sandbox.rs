@@ -18,6 +18,7 @@ use crate::process::DEATH_PATIENCE;
 use crate::record;
 use crate::shim_log::note;
 use crate::spec::IdMapping;
+use berth_failpoint::failpoint;
 use rustix::mount::{UnmountFlags, unmount};
 use serde::{Deserialize, Serialize};
 use std::collections::HashMap;
@@ -106,6 +107,7 @@ impl Sandbox {
             id: id.to_owned(),
             source,
         })?;
+        failpoint!(SANDBOX_RECORDED)?;
         *namespaces = PodNamespaces::create(options).map_err(|source| Error::Init {
             doing: "create sandbox",
             id: id.to_owned(),
@@ -113,6 +115,7 @@ impl Sandbox {
         })?;
         let named = Some(&options.cgroup_path).filter(|path| !path.is_empty());
         let cgroup = named.map(|path| Cgroup::of_pod(path, id));
+        failpoint!(SANDBOX_MADE)?;
         *self.known() = Known { init_pid: namespaces.init_pid(), cgroup };
         *self.lock() = Phase::Created;
         Ok(())
@@ -168,6 +171,7 @@ impl Sandbox {
             id: id.to_owned(),
             source,
         })?;
+        failpoint!(SANDBOX_DESTROYED)?;
         *self.known() = Known::default();
         self.tell_end();
         Ok(())

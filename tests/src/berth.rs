@@ -119,6 +119,27 @@ impl Berth {
         self.child.wait().unwrap();
     }
 
+    /// Whether the daemon is no more.
+    pub fn has_ended(&mut self) -> bool {
+        !matches!(self.child.try_wait(), Ok(None))
+    }
+
+    /// Starts the daemon again on the same directories. Returns whether it came so far as to answer.
+    pub async fn try_restart(&mut self) -> bool {
+        self.child = launch(self.path());
+        let begun = Instant::now();
+        while !self.has_ended() {
+            assert!(begun.elapsed() < Duration::from_secs(60), "berthd does not answer");
+            if let Some(channel) = answer(self.path()).await {
+                self.runtime = RuntimeServiceClient::new(channel.clone());
+                self.images = ImageServiceClient::new(channel);
+                return true;
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        false
+    }
+
     /// Asks the daemon to end, as a service manager does, and waits for it.
     pub fn terminate(&mut self) -> std::process::ExitStatus {
         let pid = nix::unistd::Pid::from_raw(i32::try_from(self.child.id()).unwrap());
@@ -249,18 +270,28 @@ async fn answering(directory: &Path) -> Channel {
     channel
 }
 
+/// The same to one that may end before it answers.
+async fn answer(directory: &Path) -> Option<Channel> {
+    let channel = try_connect(&directory.join("berth.sock")).await.ok()?;
+    let version = RuntimeServiceClient::new(channel.clone()).version(v1::VersionRequest::default()).await;
+    version.is_ok().then_some(channel)
+}
+
 async fn connect(socket: PathBuf) -> Channel {
-    let endpoint = Endpoint::from_static("http://localhost");
     for _ in 0..500 {
-        let path = socket.clone();
-        let connector = tower::service_fn(move |_: Uri| {
-            let path = path.clone();
-            async move { Ok::<_, std::io::Error>(TokioIo::new(tokio::net::UnixStream::connect(path).await?)) }
-        });
-        if let Ok(channel) = endpoint.connect_with_connector(connector).await {
+        if let Ok(channel) = try_connect(&socket).await {
             return channel;
         }
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
     panic!("berthd does not answer on {}", socket.display());
+}
+
+async fn try_connect(socket: &Path) -> Result<Channel, tonic::transport::Error> {
+    let path = socket.to_owned();
+    let connector = tower::service_fn(move |_: Uri| {
+        let path = path.clone();
+        async move { Ok::<_, std::io::Error>(TokioIo::new(tokio::net::UnixStream::connect(path).await?)) }
+    });
+    Endpoint::from_static("http://localhost").connect_with_connector(connector).await
 }

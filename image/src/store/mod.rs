@@ -10,6 +10,7 @@
 
 mod checkpoint;
 mod index;
+mod inspect;
 mod migrate;
 #[cfg(test)]
 mod tests;
@@ -29,9 +30,11 @@ use crate::error::Error;
 use crate::image::Image;
 use crate::layers::Layers;
 use crate::unpack::Usage;
+use berth_failpoint::{failpoint, killpoint};
 
 use self::index::Index;
 pub(crate) use self::index::{Layer, Pulled};
+pub use self::inspect::{Inspection, inspect};
 use self::trash::Trash;
 
 /// How long layers of a pull that failed or was given up are kept, for the next try to find.
@@ -56,6 +59,8 @@ pub(crate) struct Store {
     wanted: Mutex<HashMap<Digest, usize>>,
     /// Held by whoever moves a layer into place, which waits for the disk. Never locked inside `index`: containers wait for that.
     committing: Mutex<()>,
+    /// Layers that the index does not know any more and whose directories are still there. Locked last.
+    doomed: Mutex<HashSet<Digest>>,
     trash: Trash,
     staged: AtomicU64,
     pinned: HashSet<String>,
@@ -74,6 +79,7 @@ impl Store {
             root,
             view: RwLock::default(),
             wanted: Mutex::default(),
+            doomed: Mutex::default(),
             committing: Mutex::default(),
             staged: AtomicU64::new(0),
             pinned,
@@ -101,6 +107,7 @@ impl Store {
         self.refresh(&index)?;
         self.view_mut().leases = index.leases()?;
         self.collect(&mut index)?;
+        killpoint!(IMAGES_SWEPT);
         self.trash.empty()
     }
 
@@ -115,7 +122,9 @@ impl Store {
         };
         create().map_err(failed("create", &path))?;
         let opened = File::open(&path).map_err(failed("open", &path))?;
-        Ok(Staging { path, opened, store: Arc::clone(self) })
+        let staging = Staging { path, opened, store: Arc::clone(self) };
+        failpoint!(LAYER_STAGED)?;
+        Ok(staging)
     }
 
     /// Makes a staged layer durable, then visible. One that is there already stays.
@@ -125,7 +134,9 @@ impl Store {
         key: &Digest,
         layer: Layer,
     ) -> Result<(), Error> {
+        failpoint!(LAYER_UNPACKED)?;
         staged.sync()?;
+        failpoint!(LAYER_SYNCED)?;
         let _committing = lock(&self.committing);
         // Whoever pulls it may have given up: it must not be taken for unused while it is half in place.
         let _wanted = self.want(vec![key.clone()]);
@@ -143,17 +154,20 @@ impl Store {
     }
 
     fn record_layer(&self, key: &Digest, layer: Layer) -> Result<(), Error> {
+        failpoint!(LAYER_RENAMED)?;
         let layers = self.root.join("layers");
         sync_directory(&layers).map_err(failed("sync", &layers))?;
         let mut index = self.lock_index();
         index.add_layer(key, layer)?;
         self.view_mut().layers.insert(key.clone(), layer);
+        killpoint!(LAYER_RECORDED);
         Ok(())
     }
 
     pub(crate) fn commit_image(&self, pulled: &Pulled) -> Result<Arc<Image>, Error> {
         let mut index = self.lock_index();
         index.add_image(pulled)?;
+        failpoint!(IMAGE_RECORDED)?;
         self.refresh(&index)?;
         self.collect(&mut index)?;
         let image = self.image(&pulled.id);
@@ -163,8 +177,14 @@ impl Store {
     pub(crate) fn remove_image(&self, id: &Digest) -> Result<(), Error> {
         let mut index = self.lock_index();
         index.remove_image(id)?;
+        failpoint!(IMAGE_FORGOTTEN)?;
         self.refresh(&index)?;
         self.collect(&mut index)
+    }
+
+    /// Removes layers that nothing refers to any more, also those that could not be removed when that came to be.
+    pub(crate) fn remove_unused(&self) -> Result<(), Error> {
+        self.collect(&mut self.lock_index())
     }
 
     /// Keeps the image's layers for `holder`. An image found without one of its layers is forgotten, so that it is
@@ -190,6 +210,7 @@ impl Store {
             return Ok(());
         }
         index.release(holder)?;
+        failpoint!(IMAGE_RELEASED)?;
         self.collect(&mut index)
     }
 
@@ -289,13 +310,23 @@ impl Store {
         let wanted = lock(&self.wanted);
         let mut unused = index.unreferenced(unfinished)?;
         unused.retain(|key| !wanted.contains_key(key));
-        if unused.is_empty() {
-            return Ok(());
+        if !unused.is_empty() {
+            index.forget_layers(&unused)?;
+            unused.iter().for_each(|key| drop(self.view_mut().layers.remove(key)));
         }
-        index.forget_layers(&unused)?;
-        for key in &unused {
-            self.view_mut().layers.remove(key);
-            self.trash.discard(&self.layer_path(key))?;
+        let mut doomed = lock(&self.doomed);
+        doomed.extend(unused);
+        // One that is being pulled again, or was, is not doomed any more.
+        doomed.retain(|key| !wanted.contains_key(key) && !self.view().layers.contains_key(key));
+        self.throw_away(&mut doomed)
+    }
+
+    fn throw_away(&self, doomed: &mut HashSet<Digest>) -> Result<(), Error> {
+        while let Some(key) = doomed.iter().next().cloned() {
+            failpoint!(LAYERS_FORGOTTEN)?;
+            self.trash.discard(&self.layer_path(&key))?;
+            doomed.remove(&key);
+            failpoint!(LAYER_TRASHED)?;
         }
         Ok(())
     }

@@ -13,6 +13,7 @@ use std::{
     time::Duration,
 };
 
+use berth_failpoint::{failpoint, killpoint};
 use berth_image::{Image, Layers};
 use oci_spec::runtime::Spec;
 use rustix::fs::{CWD, FileType, Mode, mknodat};
@@ -124,6 +125,7 @@ impl Plan {
             forget(&shim, &prepared.task.id).await;
         }
         let pid = made?;
+        killpoint!(CONTAINER_CREATED);
         Self::publish(shared, pod, shim, prepared, pid).await
     }
 
@@ -135,6 +137,7 @@ impl Plan {
         progress::at("hold the layers of its image");
         let leased = shared.images.lease(&self.image.id, &self.id).await;
         let layers = leased.map_err(|error| of_image("hold the layers of the image", error))?;
+        failpoint!(IMAGE_LEASED)?;
         let accounts = accounts_of(&layers)?;
         let user = spec::user::resolve(&self.config.security, &self.image.config.user, &accounts)
             .map_err(spec_error)?;
@@ -152,6 +155,7 @@ impl Plan {
         self.add_devices(shared, &cdi_devices, &mut spec).await?;
         let bundle = shared.layout.bundle(&self.id);
         write_bundle(&bundle, &spec)?;
+        failpoint!(BUNDLE_WRITTEN)?;
         let task = ContainerTask {
             id: self.id.clone(),
             bundle: bundle.display().to_string(),
@@ -296,6 +300,7 @@ impl Plan {
         }
         let users = self.pod.config.namespaces.users;
         own(&upper, users).during(|| format!("give {} to the pod's root", upper.display()))?;
+        failpoint!(ROOTFS_MADE)?;
         Ok(RootfsOverlay {
             users,
             lower: lower.iter().chain(&none).map(|layer| layer.display().to_string()).collect(),
@@ -326,6 +331,7 @@ impl Plan {
             forget(&shim, &container.id).await;
             return Err(error);
         }
+        killpoint!(CONTAINER_RECORDED);
         let id = container.id.clone();
         events::container_created(shared, &container).await;
         let entry = shared.containers.insert(&id, container);

@@ -254,6 +254,12 @@ pub struct NotReady {
     pub message: String,
 }
 
+impl From<berth_failpoint::Injected> for Error {
+    fn from(injected: berth_failpoint::Injected) -> Self {
+        Error::Kernel { step: "let fail", object: "a test".into(), source: injected.into() }
+    }
+}
+
 /// How a caller may react to an error.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {

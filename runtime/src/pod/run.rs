@@ -7,6 +7,7 @@
 
 use std::{collections::HashMap, path::Path, sync::Arc};
 
+use berth_failpoint::{failpoint, killpoint};
 use berth_shim_proto::berth_shim::{IdMapping, SandboxOptions};
 
 use super::{
@@ -89,12 +90,17 @@ fn reserve(shared: &Shared, config: PodConfig) -> Result<Pod> {
 
 /// The phases that make things. What they made is in `pod` also when one fails.
 async fn start(shared: &Shared, pod: &mut Pod) -> Result<(Shim, Announced)> {
+    failpoint!(POD_RECORDED)?;
     let bundle = shared.layout.sandbox(&pod.id);
     make_private(&bundle)?;
+    failpoint!(POD_BUNDLE_MADE)?;
     let shim = make_sandbox(shared, pod, &bundle).await?;
     attach(shared, pod).await?;
+    failpoint!(POD_ATTACHED)?;
     start_sandbox(pod, &shim).await?;
+    failpoint!(SANDBOX_STARTED)?;
     files_of(&shared.layout, &pod.id).write(pod, &shared.hostname_of(&pod.config))?;
+    failpoint!(POD_FILES_WRITTEN)?;
     progress::at("ask the NRI plugins");
     let announced = events::run_pod(shared, pod).await?;
     Ok((shim, announced))
@@ -105,9 +111,11 @@ async fn make_sandbox(shared: &Shared, pod: &Pod, bundle: &Path) -> Result<Shim>
     progress::at("start its shim");
     shared.handlers.prepare(&pod.config.handler, bundle)?;
     shared.launcher.start(&pod.id, bundle).await?;
+    failpoint!(SHIM_STARTED)?;
     let shim = pod.shim().await?;
     progress::at("make its namespaces and cgroup");
     shim.create_sandbox(request(shared, pod, bundle)).await?;
+    failpoint!(SANDBOX_CREATED)?;
     Ok(shim)
 }
 
@@ -171,6 +179,7 @@ async fn publish(shared: &Arc<Shared>, mut pod: Pod, shim: Shim, announced: Anno
         stop::undo(shared, pod).await;
         return Err(error);
     }
+    killpoint!(POD_READY_RECORDED);
     let id = pod.id.clone();
     let entry = shared.pods.insert(&id, pod);
     announced.kept();

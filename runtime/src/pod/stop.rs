@@ -2,6 +2,7 @@
 
 use std::{path::Path, sync::Arc, time::Duration};
 
+use berth_failpoint::{failpoint, killpoint};
 use tokio::{
     sync::oneshot,
     time::{sleep, timeout},
@@ -44,7 +45,9 @@ pub(super) async fn remove(shared: &Arc<Shared>, entry: &Arc<Entry<Pod>>) -> Res
         for container in shared.containers_of(&pod.id) {
             container::remove_entry(&shared, &container).await?;
         }
+        failpoint!(POD_CLEARED)?;
         remove_directory(&shared.layout.sandbox(&pod.id))?;
+        failpoint!(POD_DIRECTORY_REMOVED)?;
         events::pod_removed(&shared, &pod).await;
         shared.pods.remove(&pod.id, &shared.state).await?;
         events::forget(&shared, &pod.id);
@@ -63,6 +66,7 @@ async fn stop_in_turn(shared: &Arc<Shared>, entry: &Entry<Pod>) -> Result<()> {
     stopped.map_err(|error| error.during(step(&pod, "stop")))?;
     let stopped = |pod: &Pod| Pod { state: PodState::NotReady, shim: None, attachment: None, ..pod.clone() };
     entry.change(&shared.state, stopped).await?;
+    failpoint!(STOP_RECORDED)?;
     // Those that were just being made.
     watch::abandoned_all(shared, &pod.id).await;
     Ok(())
@@ -73,11 +77,15 @@ async fn tear_down(shared: &Arc<Shared>, pod: &Pod) -> Result<()> {
         Ok(shim) => {
             progress::at("end its containers");
             kill_containers(shared, pod, &shim).await?;
+            failpoint!(POD_EMPTIED)?;
             events::pod_stopped(shared, pod).await;
             detach(shared, pod).await?;
+            failpoint!(POD_DETACHED)?;
             progress::at("take its namespaces down");
             shim.stop_sandbox(&pod.id).await?;
-            shim.shutdown(&pod.id).await
+            failpoint!(SANDBOX_STOPPED)?;
+            shim.shutdown(&pod.id).await?;
+            Ok(failpoint!(SHIM_LEFT)?)
         }
         Err(error) if error.kind() == Kind::Unavailable => {
             watch::abandoned_all(shared, &pod.id).await;
@@ -145,8 +153,11 @@ async fn undo_once(shared: &Arc<Shared>, pod: &Pod) -> Result<()> {
         let error = of_network("detach from the network", error);
         tracing::warn!(pod = pod.id, %error, "its addresses are given back later");
     }
+    killpoint!(UNDO_DETACHED);
     end_shim(shared, pod, &bundle).await?;
+    failpoint!(UNDO_SHIM_ENDED)?;
     remove_directory(&bundle)?;
+    failpoint!(UNDO_DIRECTORY_REMOVED)?;
     shared.state.delete::<Pod>(&pod.id).await
 }
 

@@ -19,6 +19,7 @@ mod sweep;
 
 use std::{collections::HashMap, pin::pin, sync::Arc, time::Duration};
 
+use berth_failpoint::killpoint;
 use futures::future::join_all;
 use tokio::{
     task::JoinHandle,
@@ -54,6 +55,7 @@ pub(crate) async fn recover(shared: &Arc<Shared>) -> Result<impl Future<Output =
     let (starting, pods): (Vec<_>, Vec<_>) =
         pods.records.into_iter().partition(|pod| pod.state == PodState::Starting);
     let entries: Vec<_> = pods.into_iter().map(|pod| shared.pods.insert(&pod.id.clone(), pod)).collect();
+    killpoint!(RECOVERY_LOADED);
     // Looked for before anyone can make new ones.
     let left = Left::look(shared, &starting).await;
     let under_way = begin(shared, starting, entries, left);

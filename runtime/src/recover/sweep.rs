@@ -2,6 +2,7 @@
 
 use std::{collections::HashSet, fs, sync::Arc};
 
+use berth_failpoint::killpoint;
 use futures::future::join_all;
 use oci_spec::runtime::Spec;
 
@@ -50,11 +51,13 @@ pub(super) async fn sweep(shared: Arc<Shared>, starting: Vec<Pod>, left: Left) {
     // A plugin that still runs would add what is taken back here.
     let undone = starting.iter().map(|pod| pod.id.clone()).chain(left.attached.iter().cloned());
     shared.network.end_plugins_of(undone.collect()).await;
+    killpoint!(RECOVERY_TAKEN_UP);
     let undone = join_all(starting.into_iter().map(|pod| pod::undo(&shared, pod)));
     let removed = join_all(left.containers.into_iter().map(|id| remove_container(&shared, id)));
     let ended = join_all(without_pod(&shared).into_iter().map(|entry| end_without_pod(&shared, entry)));
     let released = shared.network.give_back(left.attached);
     tokio::join!(undone, removed, ended, released);
+    killpoint!(RECOVERY_SWEPT);
 }
 
 /// Containers whose pod is lost for good: they stay for whoever asks how they ended.

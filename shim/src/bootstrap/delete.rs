@@ -9,6 +9,7 @@ use crate::process::DEATH_PATIENCE;
 use crate::sandbox::Record;
 use crate::service::runtime;
 use crate::spec::Spec;
+use berth_failpoint::failpoint;
 use containerd_shim_protos::api::DeleteResponse;
 use containerd_shim_protos::protobuf::{Message, MessageField};
 use std::fs;
@@ -24,10 +25,12 @@ pub fn delete(flags: &Flags) -> Result<(), Error> {
     let seen = foreign::clean_up(&flags.id, &bundle, &flags.namespace, &flags.address);
     if let Some(path) = cgroup_path(&bundle)? {
         end(&Cgroup::of_container(&path, &flags.id))?;
+        failpoint!(DEAD_CGROUP_REMOVED)?;
     }
     if let Some(record) = Record::read(&bundle).map_err(failed("read the record in", &bundle))? {
         end(&Cgroup::of_pod(&record.cgroup_path, &flags.id))?;
         record.unpin().map_err(failed("unpin the network namespace of", &bundle))?;
+        failpoint!(DEAD_UNPINNED)?;
     }
     remove_dead_socket(flags);
     let exit = exit(&bundle, seen.map_err(failed("end what a foreign shim has of", &bundle))?)?;
@@ -65,6 +68,7 @@ fn exit(bundle: &Path, seen: Option<Exit>) -> Result<Exit, Error> {
     }
     let exit = seen.unwrap_or_else(|| Exit::now(137, "the shim died"));
     exit.write(bundle).map_err(failed("write the exit record in", bundle))?;
+    failpoint!(DEAD_WRITTEN)?;
     Ok(exit)
 }
 

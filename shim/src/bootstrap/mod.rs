@@ -49,6 +49,12 @@ fn failed<'a>(doing: &'static str, path: &'a Path) -> impl FnOnce(io::Error) -> 
     move |source| Error::Io { doing, path: path.to_owned(), source }
 }
 
+impl From<berth_failpoint::Injected> for Error {
+    fn from(injected: berth_failpoint::Injected) -> Self {
+        Self::Io { doing: "let fail", path: PathBuf::new(), source: injected.into() }
+    }
+}
+
 /// What the shim says about itself for `-v`.
 pub fn version() -> String {
     format!("containerd-shim-berth-v1 {}", env!("CARGO_PKG_VERSION"))

@@ -6,6 +6,7 @@ use super::{Error, Flags, failed, program};
 use crate::foreign::{self, Handler};
 use crate::service::{Serve, serve};
 use crate::{descriptors, shim_log};
+use berth_failpoint::failpoint;
 use nix::unistd::{dup2_stderr, dup2_stdin, dup2_stdout, setsid};
 use serde::Deserialize;
 use std::collections::HashMap;
@@ -29,7 +30,9 @@ pub fn start(flags: &Flags) -> Result<(), Error> {
     let plan = Plan::new(flags, &params)?;
     let answer = params.form.answer(&format!("unix://{}", plan.socket.display()));
     if let Bound::Mine(listener) = socket::bind(&plan.socket)? {
+        failpoint!(SHIM_BOUND)?;
         plan.fork(listener, params.events)?;
+        failpoint!(SHIM_FORKED)?;
     }
     io::stdout().write_all(&answer).map_err(failed("write to", Path::new("standard output")))
 }

@@ -7,6 +7,7 @@ use crate::exit::{Exit, settle};
 use crate::init::{self, Moment};
 use crate::shim_log::note;
 use crate::sys::heap;
+use berth_failpoint::killpoint;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -34,6 +35,7 @@ impl Container {
         self.inner().state = State::Stopped(exit.clone());
         self.publish_exit(&exit);
         self.ended.send_replace(Some(exit));
+        killpoint!(END_TOLD);
         if self.hooks.poststop {
             self.poststop().await;
         }
@@ -89,6 +91,7 @@ impl Container {
             self.complain("thaw", self.cgroup.thaw());
         }
         self.complain("kill the rest of", self.cgroup.kill());
+        killpoint!(END_KILLED);
         let (pumps, log) = {
             let mut inner = self.inner();
             if !inner.start_failure.is_empty() {
@@ -100,12 +103,15 @@ impl Container {
             pumps.finish(STREAM_PATIENCE).await;
         }
         drop(log);
+        killpoint!(END_LOGGED);
         exit.oom_killed = self.cgroup.oom_kills() > 0;
         match exit.write(&self.identity.bundle) {
             Ok(()) => drop(tokio::spawn(settle(self.identity.bundle.clone()))),
             Err(error) => note(format_args!("write the exit record of {}: {error}", self.id())),
         }
+        killpoint!(END_WRITTEN);
         self.leave_cgroup().await;
+        killpoint!(END_CGROUP_REMOVED);
         exit
     }
 

@@ -107,6 +107,12 @@ impl fmt::Display for Unrunnable {
     }
 }
 
+impl From<berth_failpoint::Injected> for Error {
+    fn from(injected: berth_failpoint::Injected) -> Self {
+        Self::Invalid { step: Step::Process, reason: injected.to_string() }
+    }
+}
+
 /// Why a container, an exec or a pod could not be made. `source()` is the errno where there is one.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error, Serialize, Deserialize)]
 pub enum Error {

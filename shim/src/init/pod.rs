@@ -12,6 +12,7 @@ use super::userns::{Anchor, UserNamespace};
 use super::{Error, Step, filesystem, left, process, rootfs, user};
 use crate::cgroup::Cgroup;
 use crate::sys;
+use berth_failpoint::failpoint;
 use rustix::fs::{CWD, Mode, OFlags, fstatfs, open, openat};
 use rustix::io::Errno;
 use rustix::mount::{MountPropagationFlags, UnmountFlags, mount_bind, mount_change, unmount};
@@ -124,6 +125,7 @@ impl PodNamespaces {
         if !options.cgroup_path.is_empty() {
             self.cgroup = Some(Cgroup::of_pod(&options.cgroup_path, &options.id));
             Cgroup::provide(&options.cgroup_path, &options.id)?;
+            failpoint!(SANDBOX_CGROUP_MADE)?;
         }
         let (ours, theirs) = channel::pair()?;
         let maker = Child::fork(|| Maker { options, netns: &netns, socket: theirs.as_fd() }.run())?;
@@ -196,6 +198,7 @@ impl PodNamespaces {
         (self.net, self.ipc, self.uts, self.user, self.shm) = (None, None, None, None, None);
         if let Some(path) = &self.pinned {
             unpin(path)?;
+            failpoint!(SANDBOX_UNPINNED)?;
             self.pinned = None;
         }
         match self.cgroup.take().map(|cgroup| (cgroup.remove(), cgroup)) {
@@ -273,6 +276,7 @@ impl Maker<'_> {
         let own =
             Owned { net: self.netns.is_some(), ipc: !self.options.host_ipc, uts: !self.options.host_network };
         let user = self.enter_new(own)?;
+        failpoint!(SANDBOX_PINNED)?;
         self.configure(own)?;
         let mut made = Vec::new();
         if let Some(user) = user {
@@ -313,6 +317,7 @@ impl Maker<'_> {
             kinds |= libc::CLONE_NEWUTS;
         }
         let user = self.leave_host(kinds)?;
+        failpoint!(SANDBOX_UNSHARED)?;
         match self.netns {
             Some(NetworkPlan::New(path)) => pin(path)?,
             Some(NetworkPlan::Join(file)) => {

@@ -23,6 +23,7 @@ use super::{
 use crate::cgroup::{Cgroup, Door};
 use crate::spec::{Resources, Spec};
 use crate::sys;
+use berth_failpoint::{failpoint, killpoint};
 use rustix::system::{setdomainname, sethostname};
 use std::convert::Infallible;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -109,6 +110,7 @@ fn stage_create(request: &CreateRequest<'_>, socket: BorrowedFd<'_>) -> Result<(
     Cgroup::to_be_made(&spec.linux.cgroups_path)?;
     channel::send(socket, &Report::Group(spec.linux.cgroups_path.clone()), &[]);
     let cgroup = Cgroup::create(&spec.linux.cgroups_path, request.id, &spec.linux.resources)?;
+    failpoint!(CGROUP_MADE)?;
     let container = Container { request, spec: &spec, namespaces: &namespaces, keyring };
     container.spawn(process, &cgroup, socket).inspect_err(|_| {
         let _ = cgroup.remove();
@@ -138,6 +140,7 @@ impl Container<'_> {
         let mounts = mounts::prepare(&self.spec.mounts, Sources { pod, cgroup, user, devices })?;
         let root = user.map(|user| self.rootfs().prepare(user)).transpose()?;
         let covers = Covers::prepare(&self.spec.linux.masked_paths)?;
+        failpoint!(MOUNTS_PREPARED)?;
         let door = cgroup.door()?;
         let runner = Runner::start(self.subject(), |hooks| reporting(socket, || hooks))?;
         self.namespaces.enter()?;
@@ -145,6 +148,7 @@ impl Container<'_> {
         let first_process = || self.become_container(process, brought, &door, socket);
         let pid = sys::clone_sibling(self.namespaces.new, door.directory(), first_process)
             .at(Step::Process, || "make the container's first process".into())?;
+        killpoint!(CONTAINER_FORKED);
         channel::send(socket, &Report::Spawned { pid, later: self.subject().later() }, &[]);
         if let Some(runner) = runner {
             runner.finish(pid);
@@ -172,6 +176,7 @@ impl Container<'_> {
         let code = reporting(socket, || {
             user::die_with_shim()?;
             self.enter_namespaces(door)?;
+            failpoint!(CONTAINER_ENTERED)?;
             self.set_up(&mut process, brought, socket)
         });
         if code == 0 {

@@ -198,6 +198,33 @@ async fn root_what_a_crash_left_is_swept() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn root_layers_that_could_not_be_thrown_away_are_not_taken_for_there_and_go_with_the_next_try() {
+    let registry = Scripted::start();
+    Published::of(&[small_layer("a"), small_layer("b")]).publish(&registry, "app", "1");
+    let fixture = Fixture::new().await;
+    let (name, trash) = (registry.name("app:1"), fixture.root.path().join("trash"));
+    let remove_in_vain = async |fixture: &Fixture| {
+        std::fs::remove_dir_all(&trash).unwrap();
+        std::fs::write(&trash, "in the way").unwrap();
+        fixture.images.remove(&name).await.unwrap_err();
+        std::fs::remove_file(&trash).unwrap();
+        std::fs::create_dir(&trash).unwrap();
+        assert_eq!(fixture.entries("layers"), 2);
+    };
+    fixture.pull(&name).await.unwrap();
+    remove_in_vain(&fixture).await;
+    fixture.images.remove(&name).await.unwrap();
+    assert_eq!(fixture.entries("layers"), 0);
+
+    fixture.pull(&name).await.unwrap();
+    remove_in_vain(&fixture).await;
+    fixture.pull(&name).await.unwrap();
+    let fixture = fixture.reopened().await;
+    assert_eq!(fixture.images.list().len(), 1, "the index knows the layers again");
+    fixture.assert_tidy();
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn root_a_layer_gone_from_the_disk_is_noticed_and_repaired_by_pulling_again() {
     let registry = Scripted::start();
     let image = Published::of(&[small_layer("a"), small_layer("b")]);

@@ -28,6 +28,9 @@ use serde_json::json;
 use tokio::sync::{RwLock, RwLockReadGuard};
 use tokio::task::JoinSet;
 use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
+
+use crate::backoff;
 
 use super::config::BridgeConfig;
 use super::error::Error;
@@ -47,6 +50,8 @@ pub(super) struct Bridge {
     foundation: RwLock<Foundation>,
     /// Interfaces being deleted.
     deletions: Mutex<JoinSet<()>>,
+    /// Nothing that failed is tried again any more.
+    closing: CancellationToken,
     surroundings: Surroundings,
 }
 
@@ -72,6 +77,7 @@ impl Bridge {
             core: Arc::new(core),
             foundation: RwLock::default(),
             deletions: Mutex::default(),
+            closing: CancellationToken::new(),
             surroundings: Surroundings::default(),
         });
         bridge.look_around();
@@ -137,17 +143,29 @@ impl Bridge {
         let mut deletions = self.deletions.lock().unwrap_or_else(PoisonError::into_inner);
         while deletions.try_join_next().is_some() {}
         deletions.spawn(async move {
-            let name = interface.clone();
-            let deleted = bridge.blocking("delete", move |core| core.delete(&name)).await;
-            let outcome = match deleted {
-                Ok(()) if bridge.core.config.remove_when_empty => bridge.remove_if_empty().await,
-                outcome => outcome,
-            };
-            if let Err(error) = outcome {
+            for pause in backoff::pauses() {
+                let Err(error) = bridge.delete(&interface).await else { return };
                 let error = error.chain();
-                tracing::warn!(interface, error, "left over on the built-in network until the next start");
+                tracing::warn!(
+                    interface,
+                    error,
+                    "left over on the built-in network; tried again in {pause:?}"
+                );
+                // The next daemon goes on.
+                if timeout(pause, bridge.closing.cancelled()).await.is_ok() {
+                    return;
+                }
             }
         });
+    }
+
+    async fn delete(&self, interface: &str) -> Result<(), Error> {
+        let name = interface.to_owned();
+        self.blocking("delete", move |core| core.delete(&name)).await?;
+        match self.core.config.remove_when_empty {
+            true => self.remove_if_empty().await,
+            false => Ok(()),
+        }
     }
 
     pub(super) async fn check(&self, pod: &PodNetwork) -> Result<(), Error> {
@@ -161,6 +179,7 @@ impl Bridge {
     }
 
     pub(super) async fn close(&self) {
+        self.closing.cancel();
         let deletions = std::mem::take(&mut *self.deletions.lock().unwrap_or_else(PoisonError::into_inner));
         deletions.join_all().await;
     }

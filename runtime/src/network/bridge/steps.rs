@@ -8,6 +8,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::Duration;
 
+use berth_failpoint::{failpoint, killpoint};
 use rustix::io::Errno;
 use serde_json::json;
 
@@ -84,6 +85,7 @@ impl Core {
         switch_on(&format!("net/ipv4/conf/{name}/route_localnet"))?;
         let leases: Vec<Lease> = self.leases().all().cloned().collect();
         self.table.make(&leases)?;
+        failpoint!(BRIDGE_LAID)?;
         Ok(bridge.index)
     }
 
@@ -121,10 +123,13 @@ impl Core {
         let mut host = open(&lease.interface)?;
         let (host_end, mtu) = (lease.interface.as_str(), self.config.mtu);
         let pair = Pair { host_end, bridge, netns, mac: mac_of(lease.address), mtu };
+        failpoint!(LEASE_WRITTEN)?;
         host.add_pair(&pair).map_err(refused(NEW_PAIR, host_end))?;
+        failpoint!(PAIR_MADE)?;
         let (subnet, address) = (self.subnet, lease.address);
         netns::inside(netns, || Netlink::open()?.set_up_pod(address, subnet.prefix(), subnet.gateway()))
             .map_err(refused("set up eth0 in", lease.netns.display()))?;
+        failpoint!(PAIR_ADDRESSED)?;
         let link = settle(&mut host, host_end).map_err(refused("wait for the carrier of", host_end))?;
         // With its first port the bridge gets a carrier itself; until then it drops what the host sends.
         let bridge = &self.config.name;
@@ -133,7 +138,8 @@ impl Core {
             return Ok(());
         }
         host.reflect(link.index).map_err(refused("set hairpin mode of", host_end))?;
-        self.table.publish(lease)
+        self.table.publish(lease)?;
+        Ok(failpoint!(PORTS_PUBLISHED)?)
     }
 
     /// Each end of the pair limits what it sends: the host's towards the pod, the pod's out of it.
@@ -159,15 +165,20 @@ impl Core {
         let Some(lease) = self.leases().get(pod) else { return Ok(None) };
         if !lease.ports.is_empty() {
             self.table.withdraw(&lease)?;
+            failpoint!(PORTS_WITHDRAWN)?;
         }
         self.leases().retire(pod)?;
+        killpoint!(LEASE_RETIRED);
         Ok(Some(lease.interface))
     }
 
     /// Deletes the interface of a retired lease and frees its address.
     pub(super) fn delete(&self, interface: &str) -> Result<(), Error> {
         open(interface)?.delete(interface).map_err(refused("delete the veth pair", interface))?;
-        self.leases().free(interface)
+        failpoint!(PAIR_DELETED)?;
+        self.leases().free(interface)?;
+        killpoint!(LEASE_FREED);
+        Ok(())
     }
 
     pub(super) fn check(&self, pod: &PodNetwork) -> Result<(), Error> {
