@@ -98,6 +98,12 @@ pub enum Error {
     },
 }
 
+impl From<berth_failpoint::Injected> for Error {
+    fn from(injected: berth_failpoint::Injected) -> Self {
+        Error::Store { step: "let fail", path: PathBuf::new(), source: injected.into() }
+    }
+}
+
 /// Who has to act, in the terms a remote caller gets.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]

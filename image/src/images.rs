@@ -29,7 +29,7 @@ pub struct Config {
     pub root: PathBuf,
     /// Registries.
     pub registry: registry::Config,
-    /// How many layers are fetched and unpacked at once, over all pulls.
+    /// How many layers are fetched and unpacked at once from one registry.
     pub max_parallel_layers: usize,
     /// What machine images are for.
     pub platform: Platform,
@@ -104,7 +104,8 @@ impl Images {
     /// part of another image.
     pub async fn remove(&self, name_or_id: &str) -> Result<(), Error> {
         let Some(image) = self.get(name_or_id) else {
-            return Ok(());
+            // An earlier try may have failed half-way.
+            return self.in_store("remove unused layers", Store::remove_unused).await;
         };
         self.in_store("remove the image", move |store| store.remove_image(&image.id)).await
     }

@@ -7,7 +7,7 @@ use std::fs::File;
 use std::io::{self, Read};
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use rustix::fs::{self, AtFlags, FileType, Mode, OFlags, Stat};
@@ -107,6 +107,11 @@ impl Layers {
         Ok(walk.arrived())
     }
 
+    /// For many look-ups in the order of their names.
+    pub(crate) fn finder(&self) -> io::Result<Finder<'_>> {
+        Ok(Finder { layers: self, above: vec![(Vec::new(), self.top()?)] })
+    }
+
     fn top(&self) -> io::Result<Merged> {
         let mut parts = Vec::new();
         for path in &self.lower {
@@ -118,6 +123,36 @@ impl Layers {
             }
         }
         Ok(Merged(parts))
+    }
+}
+
+/// Looks up one path after the other. What it shares with the one before is not looked up again.
+pub(crate) struct Finder<'a> {
+    layers: &'a Layers,
+    /// The directories from the top to the last path, each with its name.
+    above: Vec<(Vec<u8>, Merged)>,
+}
+
+impl Finder<'_> {
+    /// What is at `path`. A symlink there is not followed.
+    pub(crate) fn find(&mut self, path: &[u8]) -> io::Result<Found> {
+        let names = components(path);
+        let known =
+            self.above.iter().skip(1).zip(&names).take_while(|((known, _), name)| known == *name).count();
+        self.above.truncate(known + 1);
+        for (position, name) in names.iter().enumerate().skip(known) {
+            let Some((_, here)) = self.above.last() else { break };
+            match here.get(name)? {
+                Found::Directory(directory) => self.above.push((name.clone(), directory)),
+                found if position + 1 == names.len() => return Ok(found),
+                Found::Leaf { stat, .. } if is_symlink(&stat) => {
+                    return Ok(self.layers.locate(path, false)?.found);
+                }
+                _ => return Ok(Found::Absent),
+            }
+        }
+        let here = self.above.last();
+        Ok(here.map_or(Found::Absent, |(_, directory)| Found::Directory(directory.clone())))
     }
 }
 
@@ -232,6 +267,11 @@ fn open_directory(at: impl std::os::fd::AsFd, name: impl rustix::path::Arg) -> r
 
 fn path_of(directory: &OwnedFd) -> io::Result<PathBuf> {
     std::fs::read_link(format!("/proc/self/fd/{}", directory.as_raw_fd()))
+}
+
+/// True of a directory that hides what lies below it.
+pub(crate) fn is_opaque_at(path: &Path) -> bool {
+    open_directory(fs::CWD, path).is_ok_and(|directory| is_opaque(&directory))
 }
 
 fn is_opaque(directory: &OwnedFd) -> bool {

@@ -2,6 +2,7 @@
 //! those of `oci-spec`: Docker's documents have `null` for empty lists and fields the specification does not know, and
 //! what is required here differs.
 
+use serde::de::IgnoredAny;
 use serde::{Deserialize, Deserializer};
 
 use crate::digest::{Digest, Hasher};
@@ -29,6 +30,17 @@ pub enum ManifestError {
     /// Docker's old format, which names no configuration and cannot be verified.
     #[error("Docker schema 1 manifests are not supported; push the image again with a current tool")]
     Schema1,
+    /// Lists of manifests and of layers in one document: who reads it decides what it is (CVE-2021-41190).
+    #[error("the document is both an index and an image manifest")]
+    Ambiguous,
+    /// It is called one thing and is another.
+    #[error("media type {said:?} is not that of this document, which is {found}")]
+    Contradiction {
+        /// What it, or what led to it, says.
+        said: String,
+        /// What it holds.
+        found: &'static str,
+    },
     /// Neither a manifest nor an index we know.
     #[error("media type {0:?} is neither an image manifest nor an index")]
     MediaType(String),
@@ -103,8 +115,35 @@ pub(crate) struct Manifest {
 #[derive(Debug)]
 pub(crate) enum Document {
     Image(Manifest),
-    /// Manifests that fit the platform, the best first.
-    Index(Vec<Digest>),
+    /// Manifests that may fit the platform, the best first.
+    Index(Vec<Candidate>),
+}
+
+/// A document that an index leads to.
+#[derive(Debug, Clone)]
+pub(crate) struct Candidate {
+    pub(crate) digest: Digest,
+    /// What the index calls it; may be empty.
+    pub(crate) media_type: String,
+}
+
+/// What a document is, whoever reads it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Form {
+    Image,
+    Index,
+}
+
+/// As much of a document as tells its form.
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Shape {
+    #[serde(default, deserialize_with = "or_default")]
+    media_type: String,
+    manifests: Option<IgnoredAny>,
+    config: Option<IgnoredAny>,
+    layers: Option<IgnoredAny>,
+    fs_layers: Option<IgnoredAny>,
 }
 
 #[derive(Deserialize)]
@@ -162,40 +201,93 @@ pub(crate) fn or_default<'de, D: Deserializer<'de>, T: Deserialize<'de> + Defaul
 }
 
 impl Document {
-    /// Parses what the registry said is `media_type`.
-    pub(crate) fn parse(bytes: &[u8], media_type: &str, wanted: &Platform) -> Result<Self, ManifestError> {
-        match media_type {
-            "application/vnd.oci.image.manifest.v1+json"
-            | "application/vnd.docker.distribution.manifest.v2+json" => {
-                Manifest::parse(bytes).map(Document::Image)
-            }
-            "application/vnd.oci.image.index.v1+json"
-            | "application/vnd.docker.distribution.manifest.list.v2+json" => {
-                choose(json("index", bytes)?, wanted).map(Document::Index)
-            }
-            "application/vnd.docker.distribution.manifest.v1+json"
-            | "application/vnd.docker.distribution.manifest.v1+prettyjws" => Err(ManifestError::Schema1),
-            other => Err(ManifestError::MediaType(other.to_owned())),
+    /// Parses a document. What it holds decides what it is, and what it says of itself and what led to it calls it
+    /// (`described`, may be empty) must agree. The registry's word for it (`served`) is only good for messages.
+    pub(crate) fn parse(
+        bytes: &[u8],
+        described: &str,
+        served: &str,
+        wanted: &Platform,
+    ) -> Result<Self, ManifestError> {
+        let shape: Shape = json("manifest", bytes)?;
+        let form = shape.form(served)?;
+        for said in [shape.media_type.as_str(), described] {
+            form.must_be(said)?;
+        }
+        match form {
+            Form::Image => Manifest::parse(bytes).map(Document::Image),
+            Form::Index => choose(json("index", bytes)?, wanted).map(Document::Index),
         }
     }
 }
 
-fn choose(index: RawIndex, wanted: &Platform) -> Result<Vec<Digest>, ManifestError> {
+impl Shape {
+    fn form(&self, served: &str) -> Result<Form, ManifestError> {
+        if self.fs_layers.is_some() {
+            return Err(ManifestError::Schema1);
+        }
+        match (self.manifests.is_some(), self.config.is_some() || self.layers.is_some()) {
+            (true, true) => Err(ManifestError::Ambiguous),
+            (true, false) => Ok(Form::Index),
+            (false, true) => Ok(Form::Image),
+            // Go writes `null` for an empty list.
+            (false, false) => Form::called(&self.media_type).ok_or_else(|| {
+                let said = if self.media_type.is_empty() { served } else { &self.media_type };
+                ManifestError::MediaType(said.to_owned())
+            }),
+        }
+    }
+}
+
+impl Form {
+    /// The form of documents of this media type.
+    fn called(media_type: &str) -> Option<Form> {
+        match media_type {
+            "application/vnd.oci.image.manifest.v1+json"
+            | "application/vnd.docker.distribution.manifest.v2+json" => Some(Form::Image),
+            "application/vnd.oci.image.index.v1+json"
+            | "application/vnd.docker.distribution.manifest.list.v2+json" => Some(Form::Index),
+            _ => None,
+        }
+    }
+
+    /// Refuses a document that is called `media_type` and is not that.
+    fn must_be(self, media_type: &str) -> Result<(), ManifestError> {
+        let found = match self {
+            Form::Image => "an image manifest",
+            Form::Index => "an index",
+        };
+        match Form::called(media_type) {
+            None if media_type.is_empty() => Ok(()),
+            None => Err(ManifestError::MediaType(media_type.to_owned())),
+            Some(said) if said == self => Ok(()),
+            Some(_) => Err(ManifestError::Contradiction { said: media_type.to_owned(), found }),
+        }
+    }
+}
+
+fn choose(index: RawIndex, wanted: &Platform) -> Result<Vec<Candidate>, ManifestError> {
     // Attestations are listed beside the images they are about, under a platform that does not exist.
-    let images = index.manifests.iter().filter(|entry| !is_attestation(entry));
+    let images = index.manifests.iter().filter(|entry| !is_attestation(entry) && may_be_an_image(entry));
     let rank = |entry: &Descriptor| match &entry.platform {
         Some(platform) => wanted.suits(platform),
         // Which platform it is for is known once its configuration is: tried last.
         None => Some(usize::MAX),
     };
-    let mut fitting: Vec<_> =
-        images.clone().filter_map(|entry| Some((rank(entry)?, &entry.digest))).collect();
+    let mut fitting: Vec<_> = images.clone().filter_map(|entry| Some((rank(entry)?, entry))).collect();
     if fitting.is_empty() {
         let offered = images.filter_map(|entry| entry.platform.clone()).collect();
         return Err(ManifestError::Platform { wanted: wanted.clone(), offered });
     }
     fitting.sort_by_key(|(rank, _)| *rank);
-    Ok(fitting.into_iter().map(|(_, digest)| digest.clone()).collect())
+    let candidate =
+        |entry: &Descriptor| Candidate { digest: entry.digest.clone(), media_type: entry.media_type.clone() };
+    Ok(fitting.into_iter().map(|(_, entry)| candidate(entry)).collect())
+}
+
+/// Indexes list all sorts of things beside images.
+fn may_be_an_image(entry: &Descriptor) -> bool {
+    entry.media_type.is_empty() || Form::called(&entry.media_type).is_some()
 }
 
 fn is_attestation(entry: &Descriptor) -> bool {

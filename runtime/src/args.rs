@@ -12,6 +12,9 @@ Usage:
   berthd [--config FILE] [--root DIR] [--state DIR] [--socket PATH]
   berthd config default          print every key with its default and meaning
   berthd config check FILE       say whether a configuration is valid
+  berthd check [--repair] [--config FILE] [--root DIR] [--state DIR]
+                                 say whether what is on disk and what runs agree; --repair, for a
+                                 daemon that does not run, sets right what is safe
 
 Options:
   --config FILE   configuration (/etc/berth/config.toml, if it is there)
@@ -31,6 +34,8 @@ pub(crate) enum Command {
     ConfigDefault,
     /// Check a configuration file.
     ConfigCheck(PathBuf),
+    /// Compare what is on disk with what runs.
+    Check(Check),
     /// Print the version.
     Version,
     /// Print the help.
@@ -46,6 +51,13 @@ pub(crate) struct Overrides {
     pub(crate) socket: Option<PathBuf>,
 }
 
+/// How the daemon's directories are to be checked.
+#[derive(Debug, Default, PartialEq)]
+pub(crate) struct Check {
+    pub(crate) repair: bool,
+    pub(crate) overrides: Overrides,
+}
+
 /// Reads a command line.
 pub(crate) fn parse(mut parser: Parser) -> Result<Command, lexopt::Error> {
     let mut overrides = Overrides::default();
@@ -58,11 +70,26 @@ pub(crate) fn parse(mut parser: Parser) -> Result<Command, lexopt::Error> {
             Arg::Long("version") | Arg::Short('V') => return Ok(Command::Version),
             Arg::Long("help") | Arg::Short('h') => return Ok(Command::Help),
             Arg::Value(ref word) if word == "config" => return config(parser),
+            Arg::Value(ref word) if word == "check" => return check(parser, overrides),
             other => return Err(other.unexpected()),
         };
         *slot = Some(parser.value()?.into());
     }
     Ok(Command::Serve(overrides))
+}
+
+fn check(mut parser: Parser, overrides: Overrides) -> Result<Command, lexopt::Error> {
+    let mut check = Check { repair: false, overrides };
+    while let Some(arg) = parser.next()? {
+        match arg {
+            Arg::Long("repair") => check.repair = true,
+            Arg::Long("config") => check.overrides.config = Some(parser.value()?.into()),
+            Arg::Long("root") => check.overrides.root = Some(parser.value()?.into()),
+            Arg::Long("state") => check.overrides.state = Some(parser.value()?.into()),
+            other => return Err(other.unexpected()),
+        }
+    }
+    Ok(Command::Check(check))
 }
 
 fn config(mut parser: Parser) -> Result<Command, lexopt::Error> {
@@ -106,6 +133,12 @@ mod tests {
     fn subcommands_are_known() {
         assert_eq!(parse_line("config default"), Ok(Command::ConfigDefault));
         assert_eq!(parse_line("config check /c"), Ok(Command::ConfigCheck("/c".into())));
+        assert_eq!(parse_line("check"), Ok(Command::Check(Check::default())));
+        let overrides = Overrides { root: Some("/r".into()), ..Overrides::default() };
+        assert_eq!(
+            parse_line("check --repair --root /r"),
+            Ok(Command::Check(Check { repair: true, overrides }))
+        );
         assert_eq!(parse_line("--version"), Ok(Command::Version));
         assert_eq!(parse_line("-h"), Ok(Command::Help));
     }
@@ -118,6 +151,7 @@ mod tests {
             ("--root", "--root"),
             ("config", "argument"),
             ("config print", "print"),
+            ("check --socket /s", "--socket"),
             ("config check", "argument"),
             ("config default extra", "extra"),
         ] {

@@ -2,7 +2,7 @@
 
 use std::io;
 
-use oci_spec::runtime::{PosixRlimit, PosixRlimitType};
+use oci_spec::runtime::{PosixRlimit, PosixRlimitBuilder, PosixRlimitType};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 /// Raises the soft limit to the hard one, and returns the limit of before. A program that waits with select(2), or closes
@@ -10,15 +10,16 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 pub fn raise_limit() -> io::Result<PosixRlimit> {
     let given = getrlimit(Resource::Nofile);
     setrlimit(Resource::Nofile, Rlimit { current: given.maximum, maximum: given.maximum })?;
-    Ok(as_oci(given))
+    as_oci(given)
 }
 
-fn as_oci(limit: Rlimit) -> PosixRlimit {
-    let mut oci = PosixRlimit::default();
-    oci.set_typ(PosixRlimitType::RlimitNofile)
-        .set_soft(limit.current.unwrap_or(u64::MAX))
-        .set_hard(limit.maximum.unwrap_or(u64::MAX));
-    oci
+fn as_oci(limit: Rlimit) -> io::Result<PosixRlimit> {
+    PosixRlimitBuilder::default()
+        .typ(PosixRlimitType::RlimitNofile)
+        .soft(limit.current.unwrap_or(u64::MAX))
+        .hard(limit.maximum.unwrap_or(u64::MAX))
+        .build()
+        .map_err(io::Error::other)
 }
 
 #[cfg(test)]

@@ -104,6 +104,12 @@ impl StdError for Error {
     }
 }
 
+impl From<berth_failpoint::Injected> for Error {
+    fn from(injected: berth_failpoint::Injected) -> Self {
+        Self::caused(Kind::Internal, "a step that tests let fail", injected)
+    }
+}
+
 /// Adds to a foreign error the step that met it.
 pub trait During<T> {
     /// The error of a step of ours on this machine: kind `Internal`, or what the errno says.

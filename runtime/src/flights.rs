@@ -57,12 +57,12 @@ where
     where
         F: Future<Output = Result<V>> + Send + 'static,
     {
-        let flights = Arc::clone(&self.flights);
+        let landing = Landing { flights: Arc::clone(&self.flights), key };
         let progress = Progress::default();
         let task = tokio::spawn(progress.clone().during(async move {
-            let result = work.await;
-            flights.lock().unwrap_or_else(PoisonError::into_inner).remove(&key);
-            result
+            // Also when the work panics: who asks again gets a flight of their own.
+            let _landing = landing;
+            work.await
         }));
         let result = task
             .map(|joined| {
@@ -73,6 +73,19 @@ where
             .boxed()
             .shared();
         (result, progress)
+    }
+}
+
+/// Forgets a flight when it is over, whichever way.
+struct Landing<K: Eq + Hash, V> {
+    flights: Arc<Mutex<HashMap<K, Flight<V>>>>,
+    key: K,
+}
+
+impl<K: Eq + Hash, V> Drop for Landing<K, V> {
+    fn drop(&mut self) {
+        // Dropped after the lock is free: a flight may hold the last of something.
+        let _flight = self.flights.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.key);
     }
 }
 
@@ -93,7 +106,7 @@ pub(crate) async fn detached<T: Send + 'static>(
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used)]
+    #![allow(clippy::unwrap_used, clippy::panic)]
     use std::sync::atomic::{AtomicU32, Ordering};
 
     use tokio::sync::Notify;
@@ -139,6 +152,14 @@ mod tests {
     async fn a_finished_flight_is_forgotten() {
         let flights = Flights::<&str, u32>::default();
         assert_eq!(flights.join("a", || async { Ok(1) }).await.unwrap(), 1);
+        assert_eq!(flights.join("a", || async { Ok(2) }).await.unwrap(), 2);
+    }
+
+    #[tokio::test]
+    async fn a_flight_that_panics_is_an_error_for_those_in_it_and_forgotten() {
+        let flights = Flights::<&str, u32>::default();
+        let crashed = flights.join("a", || async { panic!("a fault of ours") }).await;
+        assert_eq!(crashed.unwrap_err().kind(), Kind::Internal);
         assert_eq!(flights.join("a", || async { Ok(2) }).await.unwrap(), 2);
     }
 }

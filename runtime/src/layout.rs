@@ -1,18 +1,24 @@
-//! Where things lie on disk.
+//! Where things lie on disk. All of it is root's alone: a container's files have the owners and setuid bits that its root
+//! gave them, and its description may hold secrets.
 //!
 //! ```text
 //! <root>/                      survives a reboot
 //!   state.db                   records of pods and containers
 //!   images/                    the image store
 //!   containers/<id>/{upper,work}   what a container writes
-//! <state>/                     gone with a reboot, as the processes are
+//! <state>/                     gone with a reboot, as the processes are; anyone may pass, to the socket
 //!   berth.sock                 the CRI socket, unless configured elsewhere
 //!   s/                         sockets of the shims
-//!   sandboxes/<id>/            bundle of a pod: resolv.conf, hosts, hostname
-//!   containers/<id>/           bundle of a container: config.json, exit.json
+//!   sandboxes/<id>/            bundle of a pod: resolv.conf, hosts, hostname, pod.json
+//!   containers/<id>/           bundle of a container: config.json, exit.json, container.json
 //! ```
 
-use std::path::{Path, PathBuf};
+use std::{
+    fs::{self, DirBuilder, OpenOptions, Permissions},
+    io::{self, Write},
+    os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt},
+    path::{Path, PathBuf},
+};
 
 use berth_image::tree;
 
@@ -20,6 +26,13 @@ use crate::{
     error::{During, Result},
     identity,
 };
+
+/// Of a directory that only root may enter.
+const PRIVATE: u32 = 0o700;
+/// Of a directory that everyone may pass through and only root may read.
+const PASSABLE: u32 = 0o711;
+/// Of a file that only root may read.
+const SECRET: u32 = 0o600;
 
 /// The directories of one daemon.
 #[derive(Clone, Debug)]
@@ -30,18 +43,23 @@ pub struct Layout {
 }
 
 impl Layout {
-    /// Makes the directories that everything else lies in; they are root's alone.
+    /// The directories of a daemon that may not run, whether they exist or not.
+    pub(crate) fn of(root: &Path, state: &Path, netns: &Path) -> Self {
+        Self { root: root.into(), state: state.into(), netns: netns.into() }
+    }
+
+    /// Makes the directories that everything else lies in, and mends the modes of those that an earlier daemon made. Where network
+    /// namespaces are pinned belongs to others too, and stays as it is.
     pub fn create(root: &Path, state: &Path, netns: &Path) -> Result<Self> {
-        let layout = Self { root: root.into(), state: state.into(), netns: netns.into() };
-        for directory in [
-            layout.root.join("containers"),
-            layout.state.join("s"),
-            layout.state.join("sandboxes"),
-            layout.state.join("containers"),
-            layout.netns.clone(),
-        ] {
-            std::fs::create_dir_all(&directory).during(|| format!("create {}", directory.display()))?;
+        let layout = Self::of(root, state, netns);
+        make(root, PRIVATE)?;
+        make(state, PASSABLE)?;
+        make_private(&state.join("s"))?;
+        for parent in [layout.writables(), layout.sandboxes(), layout.bundles()] {
+            make_private(&parent)?;
+            mend_below(&parent)?;
         }
+        fs::create_dir_all(netns).during(|| format!("create {}", netns.display()))?;
         Ok(layout)
     }
 
@@ -55,6 +73,11 @@ impl Layout {
         self.state.join("berth.sock")
     }
 
+    /// Sockets of the shims.
+    pub(crate) fn sockets(&self) -> PathBuf {
+        self.state.join("s")
+    }
+
     /// Bundles of all pods.
     pub fn sandboxes(&self) -> PathBuf {
         self.state.join("sandboxes")
@@ -65,6 +88,11 @@ impl Layout {
         self.sandboxes().join(id)
     }
 
+    /// A copy of a pod's record, of which it is made again should the record be lost.
+    pub fn pod_copy(&self, id: &str) -> PathBuf {
+        self.sandbox(id).join("pod.json")
+    }
+
     /// Bundles of all containers.
     pub fn bundles(&self) -> PathBuf {
         self.state.join("containers")
@@ -73,6 +101,11 @@ impl Layout {
     /// Bundle of one container.
     pub fn bundle(&self, id: &str) -> PathBuf {
         self.bundles().join(id)
+    }
+
+    /// A copy of a container's record, of which it is made again should the record be lost.
+    pub fn container_copy(&self, id: &str) -> PathBuf {
+        self.bundle(id).join("container.json")
     }
 
     /// Writable layers of all containers.
@@ -91,6 +124,46 @@ impl Layout {
     }
 }
 
+/// Makes a directory, with those above it, that is root's alone, or mends one that is there.
+pub(crate) fn make_private(path: &Path) -> Result<()> {
+    make(path, PRIVATE)
+}
+
+fn make(path: &Path, mode: u32) -> Result<()> {
+    let made = DirBuilder::new().recursive(true).mode(mode).create(path);
+    made.and_then(|()| set_mode(path, mode)).during(|| format!("make {} root's alone", path.display()))
+}
+
+/// What lies in them may be bound or open elsewhere, so that the mode of the directory above is not enough.
+fn mend_below(parent: &Path) -> Result<()> {
+    let mend = || {
+        for entry in fs::read_dir(parent)? {
+            let entry = entry?;
+            if entry.file_type()?.is_dir() {
+                set_mode(&entry.path(), PRIVATE)?;
+            }
+        }
+        Ok::<_, io::Error>(())
+    };
+    mend().during(|| format!("make what is in {} root's alone", parent.display()))
+}
+
+fn set_mode(path: &Path, mode: u32) -> io::Result<()> {
+    fs::set_permissions(path, Permissions::from_mode(mode))
+}
+
+/// Writes a file that is root's alone.
+pub(crate) fn write_private(path: &Path, content: &[u8]) -> Result<()> {
+    let open = || OpenOptions::new().write(true).create(true).truncate(true).mode(SECRET).open(path);
+    open().and_then(|mut file| file.write_all(content)).during(|| format!("write {}", path.display()))
+}
+
+/// Makes an empty file that is root's alone, or mends one that is there.
+pub(crate) fn touch_private(path: &Path) -> Result<()> {
+    let touch = || OpenOptions::new().append(true).create(true).mode(SECRET).open(path);
+    touch().and_then(|_| set_mode(path, SECRET)).during(|| format!("make {} root's alone", path.display()))
+}
+
 /// Removes a directory with all that is in it; fine when it is gone.
 pub(crate) fn remove_directory(path: &Path) -> Result<()> {
     match tree::remove(path) {
@@ -98,5 +171,60 @@ pub(crate) fn remove_directory(path: &Path) -> Result<()> {
             Err(error).during(|| format!("remove {}", path.display()))
         }
         _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    fn mode(path: &Path) -> u32 {
+        fs::metadata(path).unwrap().permissions().mode() & 0o7777
+    }
+
+    fn layout(base: &Path) -> Layout {
+        Layout::create(&base.join("root"), &base.join("run"), &base.join("netns")).unwrap()
+    }
+
+    #[test]
+    fn everything_is_roots_alone_and_the_way_to_the_socket_is_open() {
+        let base = tempfile::tempdir().unwrap();
+        let layout = layout(base.path());
+        for private in [&layout.root, &layout.writables(), &layout.bundles(), &layout.sandboxes()] {
+            assert_eq!(mode(private), 0o700, "{}", private.display());
+        }
+        assert_eq!((mode(&layout.state), mode(&layout.state.join("s"))), (0o711, 0o700));
+    }
+
+    #[test]
+    fn what_an_earlier_daemon_left_open_is_closed() {
+        let base = tempfile::tempdir().unwrap();
+        let places = ["root/containers/c", "run/containers/c", "run/sandboxes/p", "run/s"];
+        for place in places.map(|place| base.path().join(place)) {
+            fs::create_dir_all(&place).unwrap();
+        }
+        let upper = base.path().join("root/containers/c/upper");
+        fs::create_dir(&upper).unwrap();
+        for open in ["root", "run", "root/containers", "root/containers/c", "run/containers/c", "run/s"] {
+            set_mode(&base.path().join(open), 0o755).unwrap();
+        }
+        layout(base.path());
+        for place in places.iter().chain(&["root", "root/containers"]) {
+            assert_eq!(mode(&base.path().join(place)), 0o700, "{place}");
+        }
+        assert_eq!(mode(&base.path().join("run")), 0o711);
+        assert_eq!(mode(&upper), 0o755, "it is the container's root directory");
+    }
+
+    #[test]
+    fn files_are_roots_alone_from_the_beginning_or_from_now_on() {
+        let base = tempfile::tempdir().unwrap();
+        let path = base.path().join("file");
+        write_private(&path, b"secret").unwrap();
+        assert_eq!((mode(&path), fs::read(&path).unwrap()), (0o600, b"secret".to_vec()));
+        set_mode(&path, 0o644).unwrap();
+        touch_private(&path).unwrap();
+        assert_eq!((mode(&path), fs::read(&path).unwrap()), (0o600, b"secret".to_vec()));
     }
 }

@@ -3,8 +3,10 @@
 #![forbid(unsafe_code)]
 
 pub mod apparmor;
+mod backoff;
 mod blocking;
 pub mod cdi;
+pub mod check;
 pub mod config;
 pub mod container;
 pub mod cri;

@@ -11,10 +11,10 @@ use std::{
     process::ExitCode,
 };
 
-use args::{Command, HELP, Overrides};
+use args::{Check, Command, HELP, Overrides};
 use berth_image::Images;
 use berthd::{
-    apparmor,
+    apparmor, check,
     config::{self, Config, Log, LogFormat},
     cri::Cri,
     descriptors,
@@ -44,7 +44,7 @@ type Failure = Box<dyn Error + Send + Sync>;
 
 fn main() -> ExitCode {
     match run() {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(code) => code,
         Err(failure) => {
             eprintln!("berthd: {}", with_causes(&*failure));
             ExitCode::FAILURE
@@ -52,33 +52,33 @@ fn main() -> ExitCode {
     }
 }
 
-fn run() -> Result<(), Failure> {
+fn run() -> Result<ExitCode, Failure> {
     match args::parse(lexopt::Parser::from_env())? {
         Command::Serve(overrides) => {
             let runtime = tokio::runtime::Runtime::new()?;
             let served = runtime.block_on(serve(configure(overrides)?));
             // Nothing that hangs, as a file that never opens, may hold up the end.
             runtime.shutdown_background();
-            served
+            served?;
         }
-        Command::ConfigDefault => {
-            print!("{}", config::default_text());
-            Ok(())
-        }
+        Command::Check(check) => return check_directories(check),
+        Command::ConfigDefault => print!("{}", config::default_text()),
         Command::ConfigCheck(file) => {
             Config::load(&file)?;
             println!("{} is valid", file.display());
-            Ok(())
         }
-        Command::Version => {
-            println!("berthd {}", env!("CARGO_PKG_VERSION"));
-            Ok(())
-        }
-        Command::Help => {
-            print!("{HELP}");
-            Ok(())
-        }
+        Command::Version => println!("berthd {}", env!("CARGO_PKG_VERSION")),
+        Command::Help => print!("{HELP}"),
     }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// A line for each finding; succeeds when there is nothing to be said any more.
+fn check_directories(Check { repair, overrides }: Check) -> Result<ExitCode, Failure> {
+    let config = configure(overrides)?;
+    let outcome = tokio::runtime::Runtime::new()?.block_on(check::check(&config, repair))?;
+    outcome.lines.iter().for_each(|line| println!("{line}"));
+    Ok(if outcome.wrong { ExitCode::FAILURE } else { ExitCode::SUCCESS })
 }
 
 /// An error and its causes in one line; causes that the error tells itself are not told again.
@@ -112,9 +112,10 @@ async fn serve(config: Config) -> Result<(), Failure> {
     let stop = stop_signal()?;
     let _lock = Lock::take(&config.root, Lock::PATIENCE).await?;
     let socket = config.socket_path();
-    let listener = server::bind(&socket, &config.socket)?;
     let streaming = streaming::Server::bind(&config.streaming).await?;
     let (runtime, features) = open(&config).await?;
+    // Whoever is let in gets an answer.
+    let listener = server::bind(&socket, &config.socket)?;
     let network = runtime.network.clone();
     let events = runtime.events.clone();
     let nri = runtime.nri.clone();

@@ -5,13 +5,15 @@ use std::{
     fmt,
     path::{Path, PathBuf},
     sync::Arc,
+    time::Duration,
 };
 
 use berth_image::Images;
+use tokio::time::timeout;
 
 use crate::{
     container::{Container, Containers, config::ContainerMetadata},
-    error::Result,
+    error::{Error, Kind, Result},
     events::{self, Events},
     flights::Flights,
     handlers::{self, Handlers},
@@ -22,7 +24,8 @@ use crate::{
         Pod, Pods,
         config::{PodConfig, PodMetadata},
     },
-    recover,
+    progress,
+    recover::{self, Pending},
     shim::{Launcher, Shim},
     spec::{Defaults, Host},
     state::State,
@@ -96,16 +99,23 @@ pub(crate) struct Shared {
     pub(crate) running: Flights<PodMetadata, String>,
     pub(crate) creating: Flights<(String, ContainerMetadata), String>,
     pub(crate) starting: Flights<String, ()>,
+    pub(crate) pending: Pending,
 }
+
+/// How long the start waits for what is done at once unless something hangs. That goes on behind.
+const GRACE: Duration = Duration::from_millis(500);
+/// How long a call waits for its pod to be taken up.
+const TAKING_UP: Duration = Duration::from_secs(10);
 
 impl Runtime {
     /// Opens the state below the configured directories and takes up again whatever runs there.
     pub async fn open(options: Options, images: Images, network: Network) -> Result<Self> {
         let layout = Layout::create(&options.root, &options.state, &options.netns)?;
+        let (handlers, asked) = Handlers::open(&options.handlers, options.host.features)?;
         let shared = Arc::new(Shared {
             host: options.host.clone(),
             defaults: options.defaults.clone(),
-            handlers: Handlers::open(&options.handlers, options.host.features).await?,
+            handlers,
             launcher: Launcher::new(options.shim.clone(), layout.address()),
             state: State::open(&layout.database())?,
             images: images.clone(),
@@ -117,12 +127,17 @@ impl Runtime {
             running: Flights::default(),
             creating: Flights::default(),
             starting: Flights::default(),
+            pending: Pending::default(),
             layout,
             options,
         });
-        recover::recover(&shared).await?;
+        let recovered = recover::recover(&shared).await?;
         events::observe(&shared);
-        nri::open(&shared).await?;
+        let plugins = nri::open(&shared)?;
+        let settled = async { tokio::join!(recovered, plugins, asked, network.settled()) };
+        if timeout(GRACE, settled).await.is_err() {
+            tracing::warn!("something takes long at the start: it goes on while calls are answered");
+        }
         Ok(Self {
             events: shared.events.clone(),
             nri: shared.nri.clone(),
@@ -148,9 +163,33 @@ impl Shared {
         self.containers.entries().into_iter().filter(|entry| entry.get().pod_id == pod_id).collect()
     }
 
-    /// A connection to the shim of a pod.
+    /// A connection to the shim of a pod, as soon as the pod is taken up.
     pub(crate) async fn shim_of(&self, pod_id: &str) -> Result<Shim> {
+        let pod = self.pods.find(pod_id)?.get();
+        self.taken_up(&pod.id).await?;
+        pod.shim().await
+    }
+
+    /// The same for a pod that is just being taken up.
+    pub(crate) async fn reach(&self, pod_id: &str) -> Result<Shim> {
         self.pods.find(pod_id)?.get().shim().await
+    }
+
+    /// Returns when nothing is in the way of changes to a pod that an earlier daemon has left.
+    ///
+    /// # Errors
+    ///
+    /// `DeadlineExceeded` when its shim does not answer.
+    pub(crate) async fn taken_up(&self, pod_id: &str) -> Result<()> {
+        if !self.pending.has(pod_id) {
+            return Ok(());
+        }
+        progress::at("take the pod up again after a restart of the daemon");
+        let late = |_| {
+            let text = format!("the shim of pod {pod_id} has not answered since the daemon was started");
+            Error::new(Kind::DeadlineExceeded, text)
+        };
+        timeout(TAKING_UP, self.pending.wait(pod_id)).await.map_err(late)
     }
 
     /// The host name that a pod's processes see.

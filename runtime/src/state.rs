@@ -3,22 +3,36 @@
 //! One connection, write-ahead log. A commit does not wait for the disk (`synchronous=NORMAL`): what a power
 //! cut can take back is the last moments of records whose processes the same power cut has ended. The file
 //! itself stays whole. The database is opened by one process only: the daemon holds a lock on its root.
+//!
+//! What cannot be read any more is set aside, a record into the table `damaged` and a whole database under another name, and
+//! keeps nobody from working with the rest.
 
 use std::{
-    path::Path,
-    sync::{Arc, Mutex, PoisonError},
+    fs, io,
+    path::{Path, PathBuf},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
-use rusqlite::{Connection, params};
+use berth_failpoint::{failpoint, killpoint};
+use rusqlite::{Connection, ErrorCode, Row, ffi, params};
 use serde::{Serialize, de::DeserializeOwned};
 
 use crate::{
     blocking,
     error::{During, Error, Kind, Result},
+    identity,
+    layout::touch_private,
 };
 
 /// Raised when a record's form changes in a way that serde's defaults do not cover.
 const SCHEMA_VERSION: u32 = 1;
+
+/// SQLite's other files.
+fn beside(path: &Path, suffix: &str) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(suffix);
+    name.into()
+}
 
 /// What is kept in a table of its own, by id.
 pub trait Record: Serialize + DeserializeOwned + Send + Sync + 'static {
@@ -35,16 +49,35 @@ pub struct State {
     connection: Arc<Mutex<Connection>>,
 }
 
+/// The records of one table.
+#[derive(Debug)]
+pub struct Loaded<R> {
+    /// Those that can be read.
+    pub records: Vec<R>,
+    /// Ids of those that cannot, and were set aside just now.
+    pub damaged: Vec<String>,
+}
+
 impl State {
-    /// Opens or creates the database at `path`.
+    /// Opens or creates the database at `path`. One that is damaged as a whole is set aside, and a new one begun.
     ///
     /// # Errors
     ///
     /// `FailedPrecondition` when a newer Berth wrote it.
     pub fn open(path: &Path) -> Result<Self> {
         let step = || format!("open the state at {}", path.display());
-        let connection = Connection::open(path).during(step)?;
-        connection.execute_batch("PRAGMA journal_mode = WAL; PRAGMA synchronous = NORMAL;").during(step)?;
+        close_to_others(path)?;
+        let connection = match connect(path) {
+            Err(damage) if is_damage(&damage) => {
+                let aside = set_aside(path).during(|| format!("set {} aside", path.display()))?;
+                let aside = aside.display();
+                tracing::error!(%aside, %damage, "the state is damaged: it is set aside, and a new one begun");
+                close_to_others(path)?;
+                connect(path)
+            }
+            connection => connection,
+        };
+        let connection = connection.during(step)?;
         let found: u32 = connection.query_row("PRAGMA user_version", [], |row| row.get(0)).during(step)?;
         if found > SCHEMA_VERSION {
             let text =
@@ -55,6 +88,7 @@ impl State {
             .execute_batch(&format!(
                 "CREATE TABLE IF NOT EXISTS pod (id TEXT PRIMARY KEY, record TEXT NOT NULL) WITHOUT ROWID;
                  CREATE TABLE IF NOT EXISTS container (id TEXT PRIMARY KEY, record TEXT NOT NULL) WITHOUT ROWID;
+                 CREATE TABLE IF NOT EXISTS damaged (found TEXT NOT NULL DEFAULT CURRENT_TIMESTAMP, what TEXT, id, record);
                  PRAGMA user_version = {SCHEMA_VERSION};"
             ))
             .during(step)?;
@@ -63,12 +97,16 @@ impl State {
 
     /// Writes one record, new or changed. It is visible to a restarted daemon when this returns.
     pub async fn put<R: Record>(&self, record: &R) -> Result<()> {
-        let id = record.id().to_owned();
-        let text = serde_json::to_string(record).during(|| format!("encode the record of {id}"))?;
+        let (id, text) = (record.id().to_owned(), encode(record)?);
+        self.write(move |connection| put::<R>(&lock(connection), &id, &text)).await
+    }
+
+    /// Writes a record that is new, and before that a copy of it at `copy`.
+    pub async fn put_new<R: Record>(&self, record: &R, copy: PathBuf) -> Result<()> {
+        let (id, text) = (record.id().to_owned(), encode(record)?);
         self.write(move |connection| {
-            let sql = format!("INSERT OR REPLACE INTO {} (id, record) VALUES (?1, ?2)", R::TABLE);
-            let written = connection.prepare_cached(&sql).and_then(|mut put| put.execute(params![id, text]));
-            written.map(drop).during(|| format!("record {} {id}", R::TABLE))
+            fs::write(&copy, &text).during(|| format!("write {}", copy.display()))?;
+            put::<R>(&lock(connection), &id, &text)
         })
         .await
     }
@@ -78,38 +116,126 @@ impl State {
         let id = id.to_owned();
         self.write(move |connection| {
             let sql = format!("DELETE FROM {} WHERE id = ?1", R::TABLE);
+            let connection = lock(connection);
             let written = connection.prepare_cached(&sql).and_then(|mut delete| delete.execute(params![id]));
             written.map(drop).during(|| format!("delete the record of {} {id}", R::TABLE))
         })
         .await
     }
 
-    /// Every record of one table. A record that cannot be read any more is an error that names it.
-    pub fn load<R: Record>(&self) -> Result<Vec<R>> {
-        let connection = self.connection.lock().unwrap_or_else(PoisonError::into_inner);
+    /// Every record of one table. Those that cannot be read any more are set aside.
+    pub fn load<R: Record>(&self) -> Result<Loaded<R>> {
+        let connection = lock(&self.connection);
         let step = || format!("load the records of {}", R::TABLE);
         let mut select = connection.prepare(&format!("SELECT id, record FROM {}", R::TABLE)).during(step)?;
-        let rows = select.query_map([], |row| Ok((row.get(0)?, row.get(1)?))).during(step)?;
-        rows.map(|row| {
-            let (id, text): (String, String) = row.during(step)?;
-            serde_json::from_str(&text).during(|| format!("read the record of {} {id}", R::TABLE))
-        })
-        .collect()
+        let rows = select.query_map([], |row| Ok((bytes(row, 0), bytes(row, 1)))).during(step)?;
+        let mut loaded = Loaded { records: Vec::new(), damaged: Vec::new() };
+        for (id, text) in rows.collect::<rusqlite::Result<Vec<_>>>().during(step)? {
+            match serde_json::from_slice::<R>(&text) {
+                Ok(record) if record.id().as_bytes() == id => loaded.records.push(record),
+                unreadable => {
+                    let why = unreadable.err().map_or("it is another's".to_owned(), |why| why.to_string());
+                    let id = set_record_aside::<R>(&connection, id)?;
+                    tracing::error!(
+                        id,
+                        why,
+                        "a record of table {} cannot be read: it is set aside",
+                        R::TABLE
+                    );
+                    loaded.damaged.push(id);
+                }
+            }
+        }
+        Ok(loaded)
     }
 
     /// Runs `work` where waiting for the disk holds up no other call.
-    async fn write(&self, work: impl FnOnce(&Connection) -> Result<()> + Send + 'static) -> Result<()> {
+    async fn write(
+        &self,
+        work: impl FnOnce(&Mutex<Connection>) -> Result<()> + Send + 'static,
+    ) -> Result<()> {
+        failpoint!(RECORD_WRITING)?;
         let connection = Arc::clone(&self.connection);
-        let written = blocking::run("write the state", move || {
-            work(&connection.lock().unwrap_or_else(PoisonError::into_inner))
-        });
-        written.await?
+        let written = blocking::run("write the state", move || work(&connection)).await?;
+        killpoint!(RECORD_WRITTEN);
+        written
     }
+}
+
+// A connection is as good after a panic as before: each change is one statement, or a transaction that is rolled back.
+fn lock(connection: &Mutex<Connection>) -> MutexGuard<'_, Connection> {
+    connection.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn encode<R: Record>(record: &R) -> Result<String> {
+    serde_json::to_string(record).during(|| format!("encode the record of {}", record.id()))
+}
+
+fn put<R: Record>(connection: &Connection, id: &str, text: &str) -> Result<()> {
+    let sql = format!("INSERT OR REPLACE INTO {} (id, record) VALUES (?1, ?2)", R::TABLE);
+    let written = connection.prepare_cached(&sql).and_then(|mut put| put.execute(params![id, text]));
+    written.map(drop).during(|| format!("record {} {id}", R::TABLE))
+}
+
+/// A column as it lies in the file, whatever it should be.
+fn bytes(row: &Row<'_>, column: usize) -> Vec<u8> {
+    let value = row.get_ref(column).ok().and_then(|value| value.as_bytes().ok().map(<[u8]>::to_vec));
+    value.unwrap_or_default()
+}
+
+/// Moves one row to the table `damaged`, and gives its id.
+fn set_record_aside<R: Record>(connection: &Connection, id: Vec<u8>) -> Result<String> {
+    let (what, shown) = (R::TABLE, String::from_utf8_lossy(&id).into_owned());
+    let moved = connection.unchecked_transaction().and_then(|moving| {
+        let insert = format!(
+            "INSERT INTO damaged (what, id, record) SELECT ?2, id, record FROM {what} WHERE CAST(id AS BLOB) = ?1"
+        );
+        moving.execute(&insert, params![id, what])?;
+        moving.execute(&format!("DELETE FROM {what} WHERE CAST(id AS BLOB) = ?1"), params![id])?;
+        moving.commit()
+    });
+    moved.map(|()| shown.clone()).during(|| format!("set the record of {what} {shown} aside"))
+}
+
+/// Makes the files of the database root's alone. Those that SQLite makes beside it get its mode.
+fn close_to_others(path: &Path) -> Result<()> {
+    touch_private(path)?;
+    let beside = ["-wal", "-shm"].map(|suffix| beside(path, suffix));
+    beside.iter().filter(|path| path.exists()).try_for_each(|path| touch_private(path))
+}
+
+/// A connection to a database that is whole.
+fn connect(path: &Path) -> rusqlite::Result<Connection> {
+    let connection = Connection::open(path)?;
+    connection.execute_batch("PRAGMA journal_mode = WAL; PRAGMA synchronous = NORMAL;")?;
+    let verdict: String = connection.query_row("PRAGMA quick_check(1)", [], |row| row.get(0))?;
+    match verdict.as_str() {
+        "ok" => Ok(connection),
+        _ => Err(rusqlite::Error::SqliteFailure(ffi::Error::new(ffi::SQLITE_CORRUPT), Some(verdict))),
+    }
+}
+
+fn is_damage(error: &rusqlite::Error) -> bool {
+    matches!(error.sqlite_error_code(), Some(ErrorCode::NotADatabase | ErrorCode::DatabaseCorrupt))
+}
+
+/// Gives the database a name that nobody opens, with the files that belong to it. They are never removed.
+fn set_aside(path: &Path) -> io::Result<PathBuf> {
+    let aside = beside(path, &format!(".damaged-{}", identity::now()));
+    for suffix in ["-wal", "-shm", ""] {
+        match fs::rename(beside(path, suffix), beside(&aside, suffix)) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+    }
+    Ok(aside)
 }
 
 #[cfg(test)]
 pub(crate) mod tests {
     #![allow(clippy::unwrap_used)]
+    use std::{fs::Permissions, os::unix::fs::PermissionsExt};
+
     use serde::Deserialize;
 
     use super::*;
@@ -140,7 +266,24 @@ pub(crate) mod tests {
         state.delete::<Thing>("never there").await.unwrap();
         drop(state);
         let found = State::open(&path).unwrap().load::<Thing>().unwrap();
-        assert_eq!(found, [Thing { id: "a".into(), value: 3 }]);
+        assert_eq!(found.records, [Thing { id: "a".into(), value: 3 }]);
+    }
+
+    #[tokio::test]
+    async fn its_files_are_roots_alone_also_those_of_a_daemon_that_left_them_open() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("state.db");
+        let files = || ["", "-wal", "-shm"].map(|suffix| beside(&path, suffix));
+        let state = State::open(&path).unwrap();
+        state.put(&Thing { id: "a".into(), value: 1 }).await.unwrap();
+        for file in files() {
+            assert_eq!(file.metadata().unwrap().permissions().mode() & 0o777, 0o600, "{}", file.display());
+            std::fs::set_permissions(&file, Permissions::from_mode(0o644)).unwrap();
+        }
+        let _again = State::open(&path).unwrap();
+        for file in files() {
+            assert_eq!(file.metadata().unwrap().permissions().mode() & 0o777, 0o600, "{}", file.display());
+        }
     }
 
     #[test]
@@ -151,11 +294,47 @@ pub(crate) mod tests {
         assert_eq!(State::open(&path).unwrap_err().kind(), Kind::FailedPrecondition);
     }
 
-    #[test]
-    fn a_file_that_is_no_database_is_an_error_that_names_it() {
+    #[tokio::test]
+    async fn a_record_that_cannot_be_read_is_set_aside_and_the_others_are_there() {
+        let directory = tempfile::tempdir().unwrap();
+        let state = State::open(&directory.path().join("state.db")).unwrap();
+        for id in ["cut", "well", "other", "blob"] {
+            state.put(&Thing { id: id.into(), value: 1 }).await.unwrap();
+        }
+        let damage = "UPDATE pod SET record = substr(record, 1, 9) WHERE id = 'cut';
+             UPDATE pod SET record = replace(record, 'other', 'well') WHERE id = 'other';
+             UPDATE pod SET record = x'ff00' WHERE id = 'blob';";
+        lock(&state.connection).execute_batch(damage).unwrap();
+        let loaded = state.load::<Thing>().unwrap();
+        assert_eq!(loaded.records, [Thing { id: "well".into(), value: 1 }]);
+        assert_eq!(loaded.damaged, ["blob", "cut", "other"]);
+        let kept = "SELECT count(*) FROM damaged WHERE what = 'pod' AND length(record) > 1";
+        let kept: u32 = lock(&state.connection).query_row(kept, [], |row| row.get(0)).unwrap();
+        assert_eq!(kept, 3);
+        assert!(state.load::<Thing>().unwrap().damaged.is_empty());
+    }
+
+    #[tokio::test]
+    async fn a_damaged_database_is_set_aside_and_a_new_one_begun() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("state.db");
-        std::fs::write(&path, "not a database, but long enough to have a header of its own").unwrap();
-        assert!(State::open(&path).unwrap_err().to_string().contains("state.db"));
+        let damaged = "not a database, but long enough to have a header of its own";
+        fs::write(&path, damaged).unwrap();
+        let state = State::open(&path).unwrap();
+        state.put(&Thing { id: "a".into(), value: 1 }).await.unwrap();
+        assert_eq!(State::open(&path).unwrap().load::<Thing>().unwrap().records.len(), 1);
+        let aside = fs::read_dir(directory.path()).unwrap().map(|entry| entry.unwrap().path());
+        let aside: Vec<_> = aside.filter(|path| path.to_string_lossy().contains(".damaged-")).collect();
+        assert_eq!(fs::read_to_string(&aside[0]).unwrap(), damaged);
+        assert_eq!(aside.len(), 1);
+    }
+
+    #[tokio::test]
+    async fn a_new_record_has_a_copy_that_says_the_same() {
+        let directory = tempfile::tempdir().unwrap();
+        let (path, copy) = (directory.path().join("state.db"), directory.path().join("copy.json"));
+        let thing = Thing { id: "a".into(), value: 7 };
+        State::open(&path).unwrap().put_new(&thing, copy.clone()).await.unwrap();
+        assert_eq!(serde_json::from_slice::<Thing>(&fs::read(copy).unwrap()).unwrap(), thing);
     }
 }

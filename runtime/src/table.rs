@@ -8,6 +8,7 @@ use std::{
     sync::{Arc, OnceLock, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard},
 };
 
+use berth_failpoint::killpoint;
 use tokio::sync::{Mutex, MutexGuard, watch};
 
 use crate::{
@@ -197,6 +198,7 @@ impl<T: Record> Table<T> {
             return Ok(());
         }
         state.delete::<T>(id).await?;
+        killpoint!(ROW_DELETED);
         *recorded = Recorded::NoMore;
         self.write().remove(id);
         self.observer.tell(Some(&entry.get()), None);
@@ -206,7 +208,7 @@ impl<T: Record> Table<T> {
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used)]
+    #![allow(clippy::unwrap_used, clippy::panic)]
     use super::*;
     use crate::state::tests::Thing;
 
@@ -231,6 +233,22 @@ mod tests {
         assert_eq!(kind("abc"), Kind::InvalidArgument);
         assert_eq!(kind(""), Kind::InvalidArgument);
         assert_eq!(kind("x"), Kind::NotFound);
+    }
+
+    #[tokio::test]
+    async fn a_turn_and_a_change_that_panic_are_over() {
+        let (state, _directory) = state();
+        let entry = Table::new("thing").insert("e", thing(1));
+        let crashed = tokio::spawn({
+            let (entry, state) = (Arc::clone(&entry), state.clone());
+            async move {
+                let _turn = entry.turn().await;
+                entry.change(&state, |_| panic!("a fault of ours")).await
+            }
+        });
+        assert!(crashed.await.is_err());
+        let _turn = entry.turn().await;
+        assert_eq!(entry.change(&state, |_| thing(2)).await.unwrap().value, 2);
     }
 
     #[tokio::test]
@@ -272,7 +290,7 @@ mod tests {
         assert_eq!(entry.change(&state, |_| thing(3)).await.unwrap().value, 3);
         assert_eq!(entry.when(|thing| thing.value == 3).await.value, 3);
         assert_eq!(*told.lock().unwrap(), 3, "it came, it changed, it went");
-        assert!(state.load::<Thing>().unwrap().is_empty(), "its record stays gone");
+        assert!(state.load::<Thing>().unwrap().records.is_empty(), "its record stays gone");
     }
 
     fn thing(value: u32) -> Thing {

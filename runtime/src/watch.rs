@@ -2,6 +2,7 @@
 
 use std::{path::Path, sync::Arc, time::Duration};
 
+use berth_failpoint::killpoint;
 use futures::future::join_all;
 use serde::Deserialize;
 use tokio::time::{sleep, timeout};
@@ -119,7 +120,7 @@ async fn end_of(shared: &Shared, container: &Container, mut shim: Shim) -> Resul
 /// `Unavailable` when the shim is dead, `FailedPrecondition` or `NotFound` when the pod was stopped or removed.
 pub(crate) async fn reconnect(shared: &Shared, pod_id: &str) -> Result<Shim> {
     loop {
-        match shared.shim_of(pod_id).await {
+        match shared.reach(pod_id).await {
             Err(error)
                 if !matches!(error.kind(), Kind::Unavailable | Kind::FailedPrecondition | Kind::NotFound) =>
             {
@@ -167,8 +168,10 @@ pub(crate) async fn abandoned(shared: &Arc<Shared>, entry: &Entry<Container>) {
 
 /// Records an end, unless one is on record already.
 pub(crate) async fn record_end(shared: &Shared, entry: &Entry<Container>, exit: Exit) {
+    killpoint!(END_HEARD);
     events::container_ends(shared, &entry.get().id);
     let recorded = entry.change(&shared.state, |container| container.ended(exit)).await;
+    killpoint!(END_RECORDED);
     if let Err(error) = recorded {
         // The shim's exit record is on disk, so a restart will find it.
         tracing::error!(container = entry.get().id, %error, "could not record the container's end");

@@ -24,16 +24,22 @@ use crate::exec::Exec;
 use crate::exit::{Exit, now};
 use crate::init::{self, Created, LaterHooks, Moment, StartGate};
 use crate::orphans::Orphans;
-use crate::process::{KILL, Process, signal_if};
+use crate::process::{KILL, Process};
 use crate::shim_log::note;
 use crate::spec::Resources;
 use crate::stdio::cri_log::CriLog;
 use crate::stdio::{Outside, Pumps};
+use berth_failpoint::killpoint;
 use std::collections::HashMap;
 use std::io;
 use std::path::PathBuf;
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use tokio::sync::watch;
+use std::time::Duration;
+use tokio::sync::{Notify, watch};
+
+/// How long processes may take to stand still: one that waits for a dead file system takes for ever.
+const FREEZE_PATIENCE: Duration = Duration::from_secs(2);
 
 /// What a container or an exec was asked to be, for those who ask back.
 #[derive(Debug, Clone, Default)]
@@ -91,6 +97,9 @@ pub struct Container {
     surroundings: Surroundings,
     turn: tokio::sync::Mutex<()>,
     inner: Mutex<Inner>,
+    given_up: Notify,
+    /// Whether it was told that something in it was killed for lack of memory.
+    oom_told: AtomicBool,
     ended: watch::Sender<Option<Exit>>,
 }
 
@@ -129,9 +138,12 @@ impl Container {
             surroundings,
             turn: tokio::sync::Mutex::default(),
             inner: Mutex::new(inner),
+            given_up: Notify::new(),
+            oom_told: AtomicBool::new(false),
             ended: watch::Sender::new(None),
         });
         tokio::spawn(Arc::clone(&container).watch());
+        container.listen_for_oom();
         Ok(container)
     }
 
@@ -193,6 +205,7 @@ impl Container {
             self.inner().start_failure = error_line(&source);
             return Err(Error::Init { doing: "start", id: self.id().to_owned(), source });
         }
+        killpoint!(CONTAINER_EXECUTED);
         {
             let mut inner = self.inner();
             inner.state = State::Running;
@@ -204,12 +217,14 @@ impl Container {
         Ok(self.pid())
     }
 
-    /// A container whose hooks fail has not been started, though it runs.
+    /// A container whose hooks fail has not been started, though it runs. With the container end hooks that have no end.
     async fn poststart(&self) -> Result<(), Error> {
         let moment = Moment::Poststart(self.pid());
-        let Err(source) = init::run_hooks(self.id(), &self.identity.bundle, moment).await else {
-            return Ok(());
+        let run = tokio::select! {
+            run = init::run_hooks(self.id(), &self.identity.bundle, moment) => run,
+            () = self.process.end() => return Ok(()),
         };
+        let Err(source) = run else { return Ok(()) };
         self.inner().start_failure = error_line(&source);
         if let Err(error) = self.kill(KILL, true) {
             note(format_args!("end {} after its hook failed: {}", self.id(), error_line(&error)));
@@ -230,27 +245,22 @@ impl Container {
         if let Phase::Stopped(_) = self.phase() {
             return Err(Error::NotFound { what: "process of container", id: self.id().to_owned() });
         }
-        if all {
-            self.kill_all(signal)?;
-        }
+        let others = if all { self.kill_all(signal) } else { Ok(()) };
+        // Itself however it goes with the others: a PID namespace ends with its first process.
         self.process.signal(signal).map_err(|source| self.io("signal", source))?;
         if signal == KILL && self.phase() == Phase::Paused {
             // The v1 freezer holds even the dead.
             self.cgroup.thaw().map_err(|source| self.cgroup_error("thaw", source))?;
         }
-        Ok(())
+        others
     }
 
     fn kill_all(&self, signal: i32) -> Result<(), Error> {
         if signal == KILL {
             return self.cgroup.kill().map_err(|source| self.cgroup_error("kill", source));
         }
-        let pids = self.pids()?;
-        for pid in pids.into_iter().filter(|&pid| pid != self.pid()) {
-            let still_inside = || self.cgroup.procs().is_ok_and(|pids| pids.contains(&pid));
-            signal_if(pid, signal, still_inside).map_err(|source| self.io("signal", source))?;
-        }
-        Ok(())
+        let others = |pid| pid != self.pid();
+        self.cgroup.signal(signal, &others).map_err(|source| self.cgroup_error("signal", source))
     }
 
     /// Host pids of its processes.
@@ -264,7 +274,7 @@ impl Container {
         if self.phase() != Phase::Running {
             return Err(self.refuse("pause"));
         }
-        self.cgroup.freeze().map_err(|source| self.cgroup_error("pause", source))?;
+        self.cgroup.freeze(FREEZE_PATIENCE).await.map_err(|source| self.cgroup_error("pause", source))?;
         self.inner().state = State::Paused;
         Ok(())
     }
@@ -286,7 +296,8 @@ impl Container {
         if let Phase::Stopped(_) = self.phase() {
             return Err(self.refuse("update"));
         }
-        self.cgroup.update(resources).map_err(|source| self.cgroup_error("update", source))
+        let changed = init::update(&self.cgroup, resources).await;
+        changed.map_err(|source| Error::Init { doing: "update", id: self.id().to_owned(), source })
     }
 
     /// Opens its log file anew; one that is no CRI log has nothing to open.

@@ -4,7 +4,7 @@
 //! no new one turns up, so that nobody escapes by forking; then all are killed. What has made itself a daemon before
 //! (session of its own, parent gone) is not found; it ends with the container.
 
-use crate::process::{KILL, signal_if};
+use crate::process::{KILL, signal_listed};
 use std::collections::HashSet;
 use std::fs;
 use std::io;
@@ -22,26 +22,20 @@ struct Kin {
 }
 
 /// Kills `root` and what it started. `candidates` gives the pids that may be touched at all: those of the container.
-pub fn kill_with_descendants(root: u32, candidates: impl Fn() -> Vec<u32>) -> io::Result<()> {
+pub fn kill_with_descendants(root: u32, candidates: &dyn Fn() -> io::Result<Vec<u32>>) -> io::Result<()> {
     let (mut found, mut new) = (HashSet::new(), HashSet::from([root]));
     for _ in 0..ROUNDS {
         // What cannot be stopped is killed all the same.
-        let _ = signal_all(&new, libc::SIGSTOP, &candidates);
+        let _ = signal_listed(candidates, &|pid| new.contains(&pid), libc::SIGSTOP);
         found.extend(new);
-        let kin: Vec<Kin> = candidates().into_iter().filter_map(kin).collect();
+        let kin: Vec<Kin> = candidates()?.into_iter().filter_map(kin).collect();
         new = relatives(root, &kin, &found);
         if new.is_empty() {
             break;
         }
     }
     found.extend(new);
-    signal_all(&found, KILL, &candidates)
-}
-
-/// Signals those of them that are candidates still; the first failure is told when all have been tried.
-fn signal_all(pids: &HashSet<u32>, signal: i32, candidates: impl Fn() -> Vec<u32>) -> io::Result<()> {
-    let sent = pids.iter().map(|&pid| signal_if(pid, signal, || candidates().contains(&pid)));
-    sent.fold(Ok(()), Result::and)
+    signal_listed(candidates, &|pid| found.contains(&pid), KILL)
 }
 
 /// Those not found yet that belong to `root`.
@@ -124,9 +118,9 @@ mod tests {
         line
     }
 
-    fn everyone() -> Vec<u32> {
+    fn everyone() -> io::Result<Vec<u32>> {
         let pids = fs::read_dir("/proc").unwrap();
-        pids.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok()).collect()
+        Ok(pids.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok()).collect())
     }
 
     fn pidfd(pid: u32) -> Option<OwnedFd> {
@@ -144,10 +138,10 @@ mod tests {
         let script = "sleep 1000 & setsid sleep 1000 & wait";
         let (process, mut child) = shell(&format!("{script} & echo ready; wait"));
         line(&mut child);
-        let all: Vec<_> = everyone().into_iter().filter_map(super::kin).collect();
+        let all: Vec<_> = everyone().unwrap().into_iter().filter_map(super::kin).collect();
         let family = relatives(process.pid(), &all, &HashSet::new());
         let family: Vec<_> = family.into_iter().filter_map(pidfd).collect();
-        kill_with_descendants(process.pid(), everyone).unwrap();
+        kill_with_descendants(process.pid(), &everyone).unwrap();
         assert_eq!(process.ended().await.code, 137);
         for pidfd in family {
             ended(pidfd).await;
@@ -167,7 +161,7 @@ mod tests {
             }
             before
         };
-        kill_with_descendants(process.pid(), listed).unwrap();
+        kill_with_descendants(process.pid(), &listed).unwrap();
         assert_eq!(process.ended().await.code, 137);
         ended(late.take().unwrap()).await;
     }

@@ -86,6 +86,12 @@ impl Error {
     }
 }
 
+impl From<berth_failpoint::Injected> for Error {
+    fn from(injected: berth_failpoint::Injected) -> Self {
+        Self::Io { doing: "let fail", id: String::new(), source: injected.into() }
+    }
+}
+
 /// What another shim answered, without what the protocol adds.
 fn said(error: &ttrpc::Error) -> String {
     match error {

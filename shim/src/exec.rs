@@ -14,6 +14,7 @@ use crate::exit::Exit;
 use crate::init::{self, ExecProcess, ExecRequest, Execed, Stdio};
 use crate::process::{KILL, Process};
 use crate::stdio::{Pumps, Readers, Streams, connect};
+use berth_failpoint::failpoint;
 use std::io;
 use std::os::fd::AsFd;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -224,6 +225,7 @@ pub(crate) async fn spawn(
 ) -> Result<(Process, Option<std::os::fd::OwnedFd>), Error> {
     let _creation = container.surroundings().orphans.creation();
     let request = ExecRequest {
+        id: container.id(),
         bundle: &container.identity().bundle,
         container: container.process().as_fd(),
         container_pid: container.pid(),
@@ -234,6 +236,7 @@ pub(crate) async fn spawn(
     };
     let fail = |source| Error::Init { doing: "exec in", id: container.id().to_owned(), source };
     let Execed { pid, pidfd, console } = init::exec(request).await.map_err(fail)?;
+    failpoint!(EXEC_SPAWNED)?;
     let process = Process::new(pid, pidfd, &container.surroundings().orphans);
     let process = process.map_err(|source| Error::Io {
         doing: "watch a process of",
@@ -245,7 +248,8 @@ pub(crate) async fn spawn(
 
 /// Kills a process that [`spawn`] made, and what it started.
 pub(crate) fn kill(container: &Container, process: &Process) -> io::Result<()> {
-    let others = kill_with_descendants(process.pid(), || container.pids().unwrap_or_default());
+    let pids = || container.cgroup().procs().map_err(|error| error.source);
+    let others = kill_with_descendants(process.pid(), &pids);
     // It itself whatever the container's cgroup tells.
     process.signal(KILL).and(others)
 }

@@ -1,13 +1,26 @@
 //! How a process ended, and the record of it that outlives the shim.
 
 use crate::record;
+use rustix::fs::statfs;
 use serde::{Deserialize, Serialize};
+use std::fs::{self, File};
 use std::io;
-use std::path::Path;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use tokio::time::sleep;
+
+/// `f_type` of a file system in memory.
+const TMPFS: i64 = 0x0102_1994;
 
 /// Name of the record in a container's bundle.
 pub const FILE_NAME: &str = "exit.json";
+/// What a record takes at most: one block of any file system, one page of memory.
+const SIZE: usize = 4096;
+/// When a record is to be safe from a power cut, where it is on a disk. Most are removed with their container before that, and
+/// nobody waits for a disk that is slow.
+const SETTLED: Duration = Duration::from_secs(1);
+/// Of the thread that waits for the disk.
+const STACK: usize = 64 * 1024;
 
 /// How a process ended.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -31,13 +44,74 @@ impl Exit {
 
     /// Puts the record into the bundle; nobody ever sees half of it.
     pub fn write(&self, bundle: &Path) -> io::Result<()> {
-        record::write(&bundle.join(FILE_NAME), self)
+        record::write(&bundle.join(FILE_NAME), &self.fitting()?)
+    }
+
+    /// With as much of the message as there is room for.
+    fn fitting(&self) -> io::Result<Self> {
+        let mut exit = self.clone();
+        while serde_json::to_vec(&exit)?.len() > SIZE {
+            exit.message.truncate(exit.message.floor_char_boundary(exit.message.len() / 2));
+        }
+        Ok(exit)
     }
 
     /// The record of a bundle, if its container has ended.
     pub fn read(bundle: &Path) -> io::Result<Option<Self>> {
         record::read(&bundle.join(FILE_NAME))
     }
+}
+
+/// Room for the record of a container that is being made: its end is recorded even when the disk is full by then. Dropped, it is
+/// free again.
+#[derive(Debug)]
+pub struct Room {
+    path: PathBuf,
+    kept: bool,
+}
+
+impl Room {
+    /// Sets it aside in the bundle, where the record of a former container is forgotten.
+    pub fn reserve(bundle: &Path) -> io::Result<Self> {
+        let path = bundle.join(FILE_NAME);
+        match fs::remove_file(&path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+        record::reserve(&path, SIZE as u64)?;
+        Ok(Self { path, kept: false })
+    }
+
+    /// The container is made: the room waits for its end.
+    pub fn keep(mut self) {
+        self.kept = true;
+    }
+}
+
+impl Drop for Room {
+    fn drop(&mut self) {
+        if !self.kept {
+            record::give_back(&self.path);
+        }
+    }
+}
+
+/// Has the disk keep a record that was just written, a little later and in a thread of its own: a disk may take seconds.
+/// Memory has nothing to keep.
+pub async fn settle(bundle: PathBuf) {
+    sleep(SETTLED).await;
+    let on_disk = statfs(&bundle).is_ok_and(|fs| fs.f_type != TMPFS);
+    if on_disk {
+        let builder = std::thread::Builder::new().name("settle".into()).stack_size(STACK);
+        // Without a thread it is as safe as any file is.
+        drop(builder.spawn(move || sync(&bundle)));
+    }
+}
+
+fn sync(bundle: &Path) {
+    // One that is gone by now has nothing to lose.
+    let _ = File::open(bundle.join(FILE_NAME)).and_then(|record| record.sync_data());
+    let _ = File::open(bundle).and_then(|directory| directory.sync_all());
 }
 
 /// Nanoseconds since the Unix epoch.
@@ -60,6 +134,64 @@ mod tests {
         exit.write(bundle.path()).unwrap();
         assert_eq!(Exit::read(bundle.path()).unwrap(), Some(exit));
         assert_eq!(fs::read_dir(bundle.path()).unwrap().count(), 1);
+    }
+
+    /// A file system in memory with room for `pages` pages, mounted where it is dropped.
+    struct Small(tempfile::TempDir);
+
+    impl Small {
+        fn new(pages: u32) -> Self {
+            assert!(
+                rustix::process::geteuid().is_root(),
+                "needs root: sudo -E cargo test -p berth-shim root_"
+            );
+            let directory = tempfile::tempdir().unwrap();
+            let options = std::ffi::CString::new(format!("size={}", pages * 4096)).unwrap();
+            let flags = rustix::mount::MountFlags::empty();
+            rustix::mount::mount("small", directory.path(), "tmpfs", flags, Some(options.as_c_str()))
+                .unwrap();
+            Self(directory)
+        }
+
+        fn fill(&self) {
+            let full = fs::write(self.0.path().join("filler"), vec![1; 64 * 4096]).unwrap_err();
+            assert_eq!(full.kind(), io::ErrorKind::StorageFull);
+        }
+    }
+
+    impl Drop for Small {
+        fn drop(&mut self) {
+            rustix::mount::unmount(self.0.path(), rustix::mount::UnmountFlags::DETACH).unwrap();
+        }
+    }
+
+    #[test]
+    fn root_an_end_is_recorded_on_a_full_disk() {
+        let disk = Small::new(4);
+        let bundle = disk.0.path();
+        Room::reserve(bundle).unwrap().keep();
+        disk.fill();
+        let long = Exit { code: 1, message: "\u{1}ü".repeat(SIZE), ..Exit::default() };
+        long.write(bundle).unwrap();
+        let read = Exit::read(bundle).unwrap().unwrap();
+        assert!(read.code == 1 && read.message.len() > 100, "{read:?}");
+        assert!(fs::metadata(bundle.join(FILE_NAME)).unwrap().len() <= SIZE as u64);
+    }
+
+    #[test]
+    fn root_without_room_nothing_is_promised_and_nothing_is_left() {
+        let disk = Small::new(4);
+        disk.fill();
+        assert_eq!(Room::reserve(disk.0.path()).unwrap_err().kind(), io::ErrorKind::StorageFull);
+        assert_eq!(fs::read_dir(disk.0.path()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn room_that_is_not_kept_is_given_back() {
+        let bundle = tempfile::tempdir().unwrap();
+        Exit::now(3, "of a former one").write(bundle.path()).unwrap();
+        drop(Room::reserve(bundle.path()).unwrap());
+        assert_eq!(fs::read_dir(bundle.path()).unwrap().count(), 0);
     }
 
     #[test]

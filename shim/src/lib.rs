@@ -22,6 +22,7 @@ pub mod sandbox;
 mod slots;
 
 pub mod descendants;
+mod descriptors;
 pub mod error;
 pub mod events;
 pub mod exit;

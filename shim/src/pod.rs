@@ -3,20 +3,24 @@
 use crate::container::{Container, Identity, Phase, Surroundings};
 use crate::creations::Creations;
 use crate::error::Error;
-use crate::exit::{Exit, FILE_NAME};
-use crate::init::{self, CreateRequest, PodOptions, RootfsMount, Slate};
+use crate::exit::{Exit, Room};
+use crate::init::{self, CreateRequest, Neighbour, PodOptions, RootfsMount, Slate};
 use crate::process::{DEATH_PATIENCE, KILL, Process};
 use crate::sandbox::{self, Sandbox};
 use crate::shim_log::note;
 use crate::slots::Slots;
 use crate::stdio::{Streams, connect};
 use crate::sys::heap;
+use berth_failpoint::{failpoint, killpoint};
+use std::os::fd::AsFd;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{Notify, watch};
 use tokio::time::{Instant, timeout, timeout_at};
 
+/// How long the last output of a container that was given up may take.
+const BURIAL_PATIENCE: Duration = Duration::from_secs(10);
 /// How long a container that is being created may take when the pod is stopped.
 const CREATION_PATIENCE: Duration = Duration::from_secs(1);
 /// How often an empty shim looks whether its bundle is still there.
@@ -101,8 +105,15 @@ impl Pod {
         let streams = Streams::parse(&names.stdin, &names.stdout, &names.stderr, names.terminal)?;
         let (stdio, outside) =
             connect(&streams).map_err(|source| Error::Streams { id: id.clone(), source })?;
-        forget_old_exit(&new.identity);
+        failpoint!(STREAMS_OPENED)?;
+        let room = Room::reserve(&new.identity.bundle).map_err(|source| Error::Io {
+            doing: "make room for the exit record of",
+            id: id.clone(),
+            source,
+        })?;
         let _creation = self.surroundings.orphans.creation();
+        let containers = self.containers();
+        let neighbours: Vec<_> = containers.iter().map(|container| neighbour(container)).collect();
         let request = CreateRequest {
             id: &id,
             bundle: &new.identity.bundle,
@@ -110,14 +121,24 @@ impl Pod {
             terminal: names.terminal,
             stdio,
             pod: &namespaces,
+            neighbours: &neighbours,
         };
         let init_error = |source| Error::Init { doing: "create", id: id.clone(), source };
         let slate = Arc::new(Slate::new().map_err(init_error)?);
         let noted = self.creations.note(&id, &slate);
         let created = init::create_until(request, &slate, noted.stop(deadline)).await.map_err(init_error)?;
         drop(noted);
-        let container = Container::adopt(new.identity, outside, created, self.surroundings.clone())
-            .map_err(|source| Error::Io { doing: "watch", id, source })?;
+        let group = created.cgroup.clone();
+        let adopted = Container::adopt(new.identity, outside, created, self.surroundings.clone());
+        let container = match adopted {
+            Ok(container) => container,
+            Err(source) => {
+                let _ = group.end(DEATH_PATIENCE).await;
+                return Err(Error::Io { doing: "watch", id, source });
+            }
+        };
+        room.keep();
+        killpoint!(CONTAINER_ADOPTED);
         reservation.fill(&container);
         heap::trim();
         Ok(container)
@@ -128,8 +149,8 @@ impl Pod {
         let container = self.container(id)?;
         let exit = container.prepare_delete().await?;
         // An exec that was on its way when the container ended may have come into the group since.
-        let removed = container.cgroup().kill().and_then(|()| container.cgroup().remove());
-        removed.map_err(|source| Error::Cgroup { doing: "delete", id: id.to_owned(), source })?;
+        container.leave_cgroup().await;
+        failpoint!(TASK_CLEARED)?;
         self.containers.remove(id);
         self.emptied.notify_one();
         heap::trim();
@@ -171,9 +192,10 @@ impl Pod {
     }
 
     /// Kills every container, waits for their ends to be recorded, undoes the namespaces. Repeatable. Containers that are being
-    /// created and those that end have `patience` together.
+    /// created and those that end have `patience` together; one that cannot die is given up then.
     pub async fn stop_sandbox(&self, patience: Duration) -> Result<(), Error> {
         self.end_containers(patience).await?;
+        failpoint!(SANDBOX_EMPTIED)?;
         self.sandbox.destroy(&self.id).await?;
         self.emptied.notify_one();
         heap::trim();
@@ -192,8 +214,12 @@ impl Pod {
             }
         }
         for container in &containers {
-            let ended = timeout_at(deadline, container.wait()).await;
-            ended.map_err(|_| Error::TooLong(format!("the end of container {}", container.id())))?;
+            if timeout_at(deadline, container.wait()).await.is_err() {
+                note(format_args!("container {} does not die, and is given up", container.id()));
+                container.give_up();
+                let told = timeout(BURIAL_PATIENCE, container.wait()).await;
+                told.map_err(|_| Error::TooLong(format!("the end of container {}", container.id())))?;
+            }
         }
         Ok(())
     }
@@ -219,6 +245,7 @@ impl Pod {
         if let Err(error) = std::fs::remove_file(&self.socket) {
             note(format_args!("remove {}: {error}", self.socket.display()));
         }
+        killpoint!(SOCKET_REMOVED);
         self.closing.send_replace(true);
     }
 
@@ -255,12 +282,6 @@ fn is_alive(container: &Container) -> bool {
     !matches!(container.phase(), Phase::Stopped(_))
 }
 
-/// The record of a former container in the same bundle would be taken for this one's.
-fn forget_old_exit(identity: &Identity) {
-    match std::fs::remove_file(identity.bundle.join(FILE_NAME)) {
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-            note(format_args!("remove the old exit record of {}: {error}", identity.id));
-        }
-        _ => {}
-    }
+fn neighbour(container: &Container) -> Neighbour<'_> {
+    Neighbour { id: container.id(), pid: container.pid(), process: container.process().as_fd() }
 }

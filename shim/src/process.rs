@@ -5,7 +5,9 @@ use crate::orphans::Orphans;
 use crate::sys::child::pidfd_signal;
 use crate::sys::watched;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io::Errno;
 use rustix::process::{Pid, PidfdFlags, WaitId, WaitIdOptions, pidfd_open, waitid};
+use std::collections::HashSet;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
@@ -15,6 +17,8 @@ use tokio::io::unix::AsyncFd;
 
 /// `SIGKILL`.
 pub const KILL: i32 = libc::SIGKILL;
+/// Descriptors that [`signal_listed`] holds at once: enough to list seldom, and far from how many the shim may have.
+const PINNED_AT_ONCE: usize = 128;
 /// How long what was killed may take to be gone; who waits for a dead file system takes for ever.
 pub const DEATH_PATIENCE: Duration = Duration::from_secs(10);
 
@@ -56,6 +60,15 @@ impl Process {
     pub fn has_ended(&self) -> bool {
         let mut asked = [PollFd::new(self, PollFlags::IN)];
         poll(&mut asked, Some(&Timespec::default())).is_ok_and(|ready| ready > 0)
+    }
+
+    /// Waits for its end, and leaves it to be reaped.
+    pub async fn end(&self) {
+        match self.pidfd.readable().await {
+            Ok(mut ready) => ready.retain_ready(),
+            // A runtime that shuts down.
+            Err(_) => std::future::pending().await,
+        }
     }
 
     /// Waits for its end and reaps it. To be awaited by one owner only.
@@ -104,15 +117,36 @@ fn code(exited: Option<i32>, signalled: Option<i32>) -> u32 {
     code.unsigned_abs() & 0xff
 }
 
-/// Signals a process that is not a child, if `belongs` still says so once its identity is pinned.
-pub fn signal_if(pid: u32, signal: i32, belongs: impl FnOnce() -> bool) -> io::Result<()> {
-    let Some(raw) = i32::try_from(pid).ok().and_then(Pid::from_raw) else {
-        return Ok(());
-    };
+/// Signals those processes of a changing list for which `wanted` says so: no child of the shim, so that a number may be another's
+/// by the time it is used. A descriptor pins who is meant; a number that is on the list after that is still that of one of
+/// them, or of nobody. The first failure is told when all have been tried.
+pub fn signal_listed(
+    list: &dyn Fn() -> io::Result<Vec<u32>>,
+    wanted: &dyn Fn(u32) -> bool,
+    signal: i32,
+) -> io::Result<()> {
+    let meant: Vec<u32> = list()?.into_iter().filter(|pid| wanted(*pid)).collect();
+    let mut result = Ok(());
+    for some in meant.chunks(PINNED_AT_ONCE) {
+        let pinned = some.iter().map(|&pid| pin(pid)).collect::<io::Result<Vec<_>>>()?;
+        let still: HashSet<u32> = list()?.into_iter().collect();
+        for (pid, pidfd) in some.iter().zip(pinned).filter(|(pid, _)| still.contains(pid)) {
+            let Some(pidfd) = pidfd else { continue };
+            let sent = ignore_gone(pidfd_signal(pidfd.as_fd(), signal));
+            result =
+                result.and(sent.map_err(|error| io::Error::new(error.kind(), format!("{pid}: {error}"))));
+        }
+    }
+    result
+}
+
+/// Nothing when there is no such process any more.
+fn pin(pid: u32) -> io::Result<Option<OwnedFd>> {
+    let Some(raw) = i32::try_from(pid).ok().and_then(Pid::from_raw) else { return Ok(None) };
     match pidfd_open(raw, PidfdFlags::empty()) {
-        Ok(pidfd) if belongs() => ignore_gone(pidfd_signal(pidfd.as_fd(), signal)),
-        Ok(_) => Ok(()),
-        Err(error) => ignore_gone(Err(error.into())),
+        // A number that only a thread has left is nobody's whom a signal could reach.
+        Err(Errno::SRCH | Errno::INVAL) => Ok(None),
+        other => Ok(Some(other?)),
     }
 }
 
@@ -151,10 +185,28 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_process_that_no_longer_belongs_is_not_signalled() {
+    async fn a_process_that_has_left_the_list_is_not_signalled() {
         let process = child("exec sleep 1000");
-        signal_if(process.pid(), KILL, || false).unwrap();
-        signal_if(process.pid(), 34, || true).unwrap();
+        let lists = std::cell::Cell::new(0);
+        let leaves = || {
+            lists.set(lists.get() + 1);
+            Ok(if lists.get() == 1 { vec![process.pid()] } else { Vec::new() })
+        };
+        signal_listed(&leaves, &|_| true, KILL).unwrap();
+        let stays = || Ok(vec![process.pid()]);
+        signal_listed(&stays, &|_| false, KILL).unwrap();
+        signal_listed(&stays, &|_| true, 34).unwrap();
         assert_eq!(process.ended().await.code, 128 + 34);
+    }
+
+    #[test]
+    fn many_are_listed_seldom() {
+        let lists = std::cell::Cell::new(0);
+        let list = || {
+            lists.set(lists.get() + 1);
+            Ok((0..1000).map(|n| 4_194_304 + n).collect())
+        };
+        signal_listed(&list, &|_| true, KILL).unwrap();
+        assert_eq!(lists.get(), 9);
     }
 }

@@ -14,13 +14,17 @@ use crate::cgroup::{Cgroup, Stats};
 use crate::error::Error;
 use crate::exit::now;
 use crate::init::{IdMappings, PodNamespaces, PodOptions};
+use crate::process::DEATH_PATIENCE;
 use crate::record;
+use crate::shim_log::note;
 use crate::spec::IdMapping;
+use berth_failpoint::failpoint;
 use rustix::mount::{UnmountFlags, unmount};
 use serde::{Deserialize, Serialize};
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 use std::{fs, io};
 use tokio::sync::{OwnedRwLockReadGuard, RwLock, watch};
 
@@ -28,6 +32,9 @@ use berth_shim_proto::berth_shim::{self, SandboxOptions};
 use containerd_shim_protos::protobuf::Message;
 use containerd_shim_protos::protobuf::well_known_types::any::Any;
 
+/// How long processes that were killed may take to leave the pod's cgroup; those that have to wait in the kernel leave when they
+/// are done with that.
+const LEAVING: Duration = Duration::from_secs(1);
 /// Name of the options message.
 const OPTIONS: &str = "berth.shim.v1.SandboxOptions";
 
@@ -94,18 +101,21 @@ impl Sandbox {
         if self.phase() != Phase::Absent {
             return Err(Error::AlreadyExists { what: "sandbox", id: id.to_owned() });
         }
+        let options = &PodOptions { id: id.to_owned(), ..options.clone() };
         Record::new(options).write(bundle).map_err(|source| Error::Io {
             doing: "keep a record of sandbox",
             id: id.to_owned(),
             source,
         })?;
+        failpoint!(SANDBOX_RECORDED)?;
         *namespaces = PodNamespaces::create(options).map_err(|source| Error::Init {
             doing: "create sandbox",
             id: id.to_owned(),
             source,
         })?;
-        let cgroup =
-            Some(&options.cgroup_path).filter(|path| !path.is_empty()).map(|path| Cgroup::open(path));
+        let named = Some(&options.cgroup_path).filter(|path| !path.is_empty());
+        let cgroup = named.map(|path| Cgroup::of_pod(path, id));
+        failpoint!(SANDBOX_MADE)?;
         *self.known() = Known { init_pid: namespaces.init_pid(), cgroup };
         *self.lock() = Phase::Created;
         Ok(())
@@ -147,11 +157,21 @@ impl Sandbox {
     /// Undoes the namespaces, once no container is left. Repeatable.
     pub async fn destroy(&self, id: &str) -> Result<(), Error> {
         let mut namespaces = self.namespaces.write().await;
+        namespaces.end_init(DEATH_PATIENCE).await;
+        let cgroup = self.known().cgroup.clone();
+        if let Some(cgroup) = cgroup
+            && let Err(error) = cgroup.end(LEAVING).await
+        {
+            note(format_args!("the cgroup of sandbox {id} is removed later: {error}"));
+            namespaces.leave_cgroup();
+            tokio::spawn(async move { cgroup.end(Duration::MAX).await });
+        }
         namespaces.destroy().map_err(|source| Error::Init {
             doing: "stop sandbox",
             id: id.to_owned(),
             source,
         })?;
+        failpoint!(SANDBOX_DESTROYED)?;
         *self.known() = Known::default();
         self.tell_end();
         Ok(())
@@ -231,6 +251,7 @@ pub fn options(any: Option<&Any>, netns_path: &str) -> Result<PodOptions, Error>
     let asked = read_options(any)?;
     let netns_path = Some(netns_path).filter(|path| !path.is_empty()).map(Into::into);
     Ok(PodOptions {
+        id: String::new(),
         hostname: asked.hostname,
         host_network: asked.host_network || netns_path.is_none(),
         netns_path,

@@ -1,6 +1,11 @@
 //! The part of the OCI runtime specification 1.3 that the shim acts on, as it stands in a bundle's `config.json`.
 //!
-//! Own structs instead of a library's, because only what is read here is worth parsing: unknown members are skipped.
+//! Own structs instead of a library's, because only what is read here is worth parsing: unknown members are skipped. Those that ask
+//! for something nobody here does are known by name, see [`Asked`].
+
+mod asked;
+
+pub use asked::Asked;
 
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
@@ -104,6 +109,9 @@ pub struct Process {
     pub io_priority: Option<IoPriority>,
     /// Absent leaves the shim's own.
     pub scheduler: Option<Scheduler>,
+    /// Not built.
+    #[serde(rename = "execCPUAffinity")]
+    pub exec_cpu_affinity: Asked,
 }
 
 /// A process's place among those that read and write, ioprio_set(2).
@@ -249,6 +257,26 @@ pub struct Linux {
     pub readonly_paths: Vec<String>,
     /// SELinux label of the mounts.
     pub mount_label: String,
+    /// What kind of system the process believes itself on; absent leaves the shim's own.
+    pub personality: Option<Personality>,
+    /// Not built.
+    pub time_offsets: Asked,
+    /// Not built.
+    pub memory_policy: Asked,
+    /// Not built.
+    pub intel_rdt: Asked,
+    /// Not built.
+    pub net_devices: Asked,
+}
+
+/// An execution domain, personality(2).
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(default)]
+pub struct Personality {
+    /// `LINUX` or `LINUX32`.
+    pub domain: String,
+    /// The specification knows none.
+    pub flags: Vec<String>,
 }
 
 /// A namespace asked for.
@@ -312,11 +340,15 @@ pub struct Resources {
     pub pids: Option<Pids>,
     /// Huge pages, per size.
     pub hugepage_limits: Vec<HugepageLimit>,
-    /// Block input and output: only the weight.
+    /// Block input and output.
     #[serde(rename = "blockIO")]
     pub block_io: Option<BlockIo>,
     /// cgroup v2 files by name.
     pub unified: BTreeMap<String, String>,
+    /// Not built.
+    pub rdma: Asked,
+    /// Not built.
+    pub network: Asked,
 }
 
 /// One rule of the device controller.
@@ -351,6 +383,13 @@ pub struct Memory {
     /// v1 only.
     #[serde(rename = "disableOOMKiller")]
     pub disable_oom_killer: Option<bool>,
+    /// Not built, and no longer a part of the kernel.
+    pub kernel: Asked,
+    /// Not built.
+    #[serde(rename = "kernelTCP")]
+    pub kernel_tcp: Asked,
+    /// Not built.
+    pub check_before_update: Asked,
 }
 
 /// Processor limits.
@@ -371,6 +410,10 @@ pub struct Cpu {
     pub mems: String,
     /// 1 makes the group idle.
     pub idle: Option<i64>,
+    /// Not built.
+    pub realtime_runtime: Asked,
+    /// Not built.
+    pub realtime_period: Asked,
 }
 
 /// Limit on the number of tasks.
@@ -393,8 +436,22 @@ pub struct HugepageLimit {
 
 /// Block input and output.
 #[derive(Debug, Clone, Default, Deserialize)]
-#[serde(default)]
+#[serde(default, rename_all = "camelCase")]
 pub struct BlockIo {
     /// Relative weight, 10 to 1000.
     pub weight: Option<u16>,
+    /// Not built, and no longer a part of the kernel.
+    pub leaf_weight: Asked,
+    /// Not built.
+    pub weight_device: Asked,
+    /// Not built.
+    pub throttle_read_bps_device: Asked,
+    /// Not built.
+    pub throttle_write_bps_device: Asked,
+    /// Not built.
+    #[serde(rename = "throttleReadIOPSDevice")]
+    pub throttle_read_iops_device: Asked,
+    /// Not built.
+    #[serde(rename = "throttleWriteIOPSDevice")]
+    pub throttle_write_iops_device: Asked,
 }

@@ -39,9 +39,14 @@ impl Berth {
         Self::with_network(&format!("{}{sections}", own_bridge())).await
     }
 
+    /// With the built-in network and these keys in the section `[pods]`.
+    pub async fn start_with_pods(keys: &str) -> Self {
+        Self::configured(&own_bridge(), None, keys).await
+    }
+
     /// The same, with this socket for NRI plugins.
     pub async fn with_nri_socket(socket: &Path) -> Self {
-        Self::configured(&own_bridge(), Some(socket)).await
+        Self::configured(&own_bridge(), Some(socket), "").await
     }
 
     /// With the built-in network and containerd's runc shim as the runtime handler `runc`.
@@ -70,14 +75,14 @@ impl Berth {
 
     /// With this text as the `[network]` section.
     pub async fn with_network(network: &str) -> Self {
-        Self::configured(network, None).await
+        Self::configured(network, None, "").await
     }
 
-    async fn configured(network: &str, nri: Option<&Path>) -> Self {
+    async fn configured(network: &str, nri: Option<&Path>, pods: &str) -> Self {
         assert!(nix::unistd::geteuid().is_root(), "needs root: run hack/test as root");
         let directory = tempfile::Builder::new().prefix("berth-test").tempdir().unwrap();
-        fs::write(directory.path().join("berth.toml"), configuration(directory.path(), network, nri))
-            .unwrap();
+        let configuration = configuration(directory.path(), network, nri, pods);
+        fs::write(directory.path().join("berth.toml"), configuration).unwrap();
         let registry = Registry::start().await;
         let child = launch(directory.path());
         let channel = answering(directory.path()).await;
@@ -112,6 +117,27 @@ impl Berth {
     pub fn kill(&mut self) {
         self.child.kill().unwrap();
         self.child.wait().unwrap();
+    }
+
+    /// Whether the daemon is no more.
+    pub fn has_ended(&mut self) -> bool {
+        !matches!(self.child.try_wait(), Ok(None))
+    }
+
+    /// Starts the daemon again on the same directories. Returns whether it came so far as to answer.
+    pub async fn try_restart(&mut self) -> bool {
+        self.child = launch(self.path());
+        let begun = Instant::now();
+        while !self.has_ended() {
+            assert!(begun.elapsed() < Duration::from_secs(60), "berthd does not answer");
+            if let Some(channel) = answer(self.path()).await {
+                self.runtime = RuntimeServiceClient::new(channel.clone());
+                self.images = ImageServiceClient::new(channel);
+                return true;
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        false
     }
 
     /// Asks the daemon to end, as a service manager does, and waits for it.
@@ -159,7 +185,7 @@ impl Drop for Berth {
     fn drop(&mut self) {
         if !matches!(self.child.try_wait(), Ok(None)) {
             self.child = launch(self.directory.path());
-            std::thread::sleep(Duration::from_millis(500));
+            listening(self.directory.path());
         }
         let endpoint = format!("unix://{}", self.path().join("berth.sock").display());
         let _ = Command::new(crate::given("BERTH_TEST_CRICTL"))
@@ -174,6 +200,16 @@ impl Drop for Berth {
     }
 }
 
+/// Waits for a daemon that was just started, where nothing can be awaited; for some time.
+fn listening(directory: &Path) {
+    for _ in 0..500 {
+        if std::os::unix::net::UnixStream::connect(directory.join("berth.sock")).is_ok() {
+            return;
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
 /// The built-in network, by a name and with addresses that nobody else uses.
 fn own_bridge() -> String {
     let number = COUNTER.fetch_add(1, Ordering::SeqCst);
@@ -184,12 +220,13 @@ fn own_bridge() -> String {
     )
 }
 
-fn configuration(directory: &Path, network: &str, nri: Option<&Path>) -> String {
+fn configuration(directory: &Path, network: &str, nri: Option<&Path>, pods: &str) -> String {
     let path = |name| directory.join(name);
     format!(
-        "root = {root:?}\nstate = {state:?}\n[socket]\npath = {socket:?}\n[pods]\ncgroup_root = \"/{cgroup}\"\n\
+        "root = {root:?}\nstate = {state:?}\n[socket]\npath = {socket:?}\n[pods]\ncgroup_root = \"/{cgroup}\"\n{pods}\
          [nri]\nsocket = {nri:?}\nplugin_dir = {plugins:?}\nplugin_config_dir = {configs:?}\n\
-         [network]\n{network}",
+         [network]\nnetns_dir = {netns:?}\n{network}",
+        netns = path("netns"),
         root = path("root"),
         state = path("run"),
         socket = path("berth.sock"),
@@ -226,25 +263,35 @@ fn launch(directory: &Path) -> Child {
         .expect("start berthd")
 }
 
-/// A connection to a daemon that was just started. Its socket is there before it can answer.
+/// A connection to a daemon that was just started and answers.
 async fn answering(directory: &Path) -> Channel {
     let channel = connect(directory.join("berth.sock")).await;
     RuntimeServiceClient::new(channel.clone()).version(v1::VersionRequest::default()).await.unwrap();
     channel
 }
 
+/// The same to one that may end before it answers.
+async fn answer(directory: &Path) -> Option<Channel> {
+    let channel = try_connect(&directory.join("berth.sock")).await.ok()?;
+    let version = RuntimeServiceClient::new(channel.clone()).version(v1::VersionRequest::default()).await;
+    version.is_ok().then_some(channel)
+}
+
 async fn connect(socket: PathBuf) -> Channel {
-    let endpoint = Endpoint::from_static("http://localhost");
     for _ in 0..500 {
-        let path = socket.clone();
-        let connector = tower::service_fn(move |_: Uri| {
-            let path = path.clone();
-            async move { Ok::<_, std::io::Error>(TokioIo::new(tokio::net::UnixStream::connect(path).await?)) }
-        });
-        if let Ok(channel) = endpoint.connect_with_connector(connector).await {
+        if let Ok(channel) = try_connect(&socket).await {
             return channel;
         }
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
     panic!("berthd does not answer on {}", socket.display());
+}
+
+async fn try_connect(socket: &Path) -> Result<Channel, tonic::transport::Error> {
+    let path = socket.to_owned();
+    let connector = tower::service_fn(move |_: Uri| {
+        let path = path.clone();
+        async move { Ok::<_, std::io::Error>(TokioIo::new(tokio::net::UnixStream::connect(path).await?)) }
+    });
+    Endpoint::from_static("http://localhost").connect_with_connector(connector).await
 }

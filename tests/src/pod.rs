@@ -151,5 +151,7 @@ pub fn parse_log(text: &str) -> Vec<(String, String)> {
             lines.push((stream.to_owned(), begun.remove(stream).unwrap_or_default()));
         }
     }
+    // A last line without its end.
+    lines.extend(begun.into_iter().map(|(stream, text)| (stream.to_owned(), text)));
     lines
 }

@@ -14,7 +14,7 @@ pub fn manifest(data: &[u8]) {
     let mut documents = data.splitn(2, |byte| *byte == 0);
     let (first, second) = (documents.next().unwrap_or_default(), documents.next().unwrap_or_default());
     let wanted = Platform::new("linux", "arm64", "v8");
-    let parsed = TYPES.map(|media_type| Document::parse(first, media_type, &wanted).ok());
+    let parsed = TYPES.map(|media_type| Document::parse(first, media_type, "", &wanted).ok());
     let configuration = Configuration::parse(second).ok();
     for document in parsed.into_iter().flatten() {
         match document {

@@ -10,12 +10,15 @@ use tokio::task::AbortHandle;
 
 use crate::digest::Digest;
 
+/// A registry and what is pulled from it. Another registry is not waited for: it may trickle, or lie.
+pub(crate) type Key = (String, Digest);
+
 /// The outcome of work under way. The work is stopped when the last of its clones is dropped.
 pub(crate) type Flight<T> = Shared<BoxFuture<'static, T>>;
 
 /// Work under way, by what it will yield.
 pub(crate) struct Flights<T: Clone> {
-    under_way: Mutex<HashMap<Digest, WeakShared<BoxFuture<'static, T>>>>,
+    under_way: Mutex<HashMap<Key, WeakShared<BoxFuture<'static, T>>>>,
 }
 
 impl<T: Clone + Send + Sync + 'static> Flights<T> {
@@ -25,7 +28,7 @@ impl<T: Clone + Send + Sync + 'static> Flights<T> {
 
     /// The work under way for `key`, and whether it was, or else `work` started now as a task of its own. `lost` is the
     /// outcome of a task that died.
-    pub(crate) fn join<W>(&self, key: &Digest, work: impl FnOnce() -> W, lost: T) -> (Flight<T>, bool)
+    pub(crate) fn join<W>(&self, key: &Key, work: impl FnOnce() -> W, lost: T) -> (Flight<T>, bool)
     where
         W: Future<Output = T> + Send + 'static,
     {
@@ -63,18 +66,18 @@ impl Drop for StopOnDrop {
     }
 }
 
-/// One lock for each digest in use.
+/// One lock for each key in use.
 #[derive(Default)]
 pub(crate) struct Locks {
-    locks: Mutex<HashMap<Digest, Weak<tokio::sync::Mutex<()>>>>,
+    locks: Mutex<HashMap<Key, Weak<tokio::sync::Mutex<()>>>>,
 }
 
 impl Locks {
-    pub(crate) async fn lock(&self, key: &Digest) -> OwnedMutexGuard<()> {
+    pub(crate) async fn lock(&self, key: &Key) -> OwnedMutexGuard<()> {
         self.of(key).lock_owned().await
     }
 
-    fn of(&self, key: &Digest) -> Arc<tokio::sync::Mutex<()>> {
+    fn of(&self, key: &Key) -> Arc<tokio::sync::Mutex<()>> {
         let mut locks = self.locks.lock().unwrap_or_else(PoisonError::into_inner);
         locks.retain(|_, lock| lock.strong_count() > 0);
         if let Some(lock) = locks.get(key).and_then(Weak::upgrade) {

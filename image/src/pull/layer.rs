@@ -4,16 +4,17 @@ use std::io;
 use std::sync::Arc;
 
 use futures::future::try_join_all;
-use tokio::sync::{Semaphore, mpsc};
+use tokio::sync::mpsc;
 
 use super::flights::{Flight, Locks};
+use super::slots::Slots;
 use super::{blocking, stream};
 use crate::digest::Digest;
 use crate::error::{Error, Kind, io_kind, registry_kind};
 use crate::manifest::LayerBlob;
 use crate::reference::Reference;
-use crate::registry::{self, Bytes, Credentials, Registry};
-use crate::store::{Staging, Store};
+use crate::registry::{self, Blob, Bytes, Credentials, Registry};
+use crate::store::{Layer, Staging, Store};
 use crate::unpack::{self, Limits, Unpacked};
 
 /// Chunks of a blob that may wait to be inflated.
@@ -86,12 +87,28 @@ impl LayerError {
             LayerError::Thread(_) | LayerError::Lost => Kind::Internal,
         }
     }
+
+    /// True where another host may have what this one sent damaged.
+    fn may_be_the_hosts(&self) -> bool {
+        match self {
+            LayerError::Fetch(source) => source.kind() == registry::Kind::DataLoss,
+            LayerError::Digest { .. } | LayerError::Inflate(_) | LayerError::NotCompressed(_) => true,
+            LayerError::Unpack(source) => matches!(source, unpack::Error::Archive { .. }),
+            _ => false,
+        }
+    }
+}
+
+/// A try to fetch and unpack a layer: what came of it, and the hosts that its bytes are from.
+struct Attempt {
+    outcome: Result<(Staging, Unpacked), LayerError>,
+    sources: Vec<String>,
 }
 
 pub(crate) struct LayerPull {
     pub(crate) store: Arc<Store>,
     pub(crate) registry: Registry,
-    pub(crate) slots: Arc<Semaphore>,
+    pub(crate) slots: Arc<Slots>,
     pub(crate) unpacking: Arc<Locks>,
     pub(crate) image: Reference,
     pub(crate) credentials: Option<Arc<Credentials>>,
@@ -113,25 +130,43 @@ impl LayerPull {
             return Ok(key);
         }
         // Two chains may hold the same layer: the second waits to find it there.
-        let alone = self.unpacking.lock(&self.diff_id).await;
+        let alone = self.unpacking.lock(&(self.image.registry().to_owned(), self.diff_id.clone())).await;
         if let Some(key) = self.present() {
             return Ok(key);
         }
         let (staged, unpacked) = self.unpack().await?;
         if unpacked.stands_alone() {
-            return self.finish(staged, unpacked, self.diff_id.clone()).await;
+            return self.finish(staged, unpacked, &self.diff_id, true).await;
         }
         drop(alone);
         let (staged, unpacked) = self.complete(staged, unpacked).await?;
-        self.finish(staged, unpacked, self.chain_id.clone()).await
+        self.finish(staged, unpacked, &self.chain_id, false).await
     }
 
     fn present(&self) -> Option<Digest> {
-        [&self.diff_id, &self.chain_id].into_iter().find(|key| self.store.has_layer(key)).cloned()
+        self.store.layer(&self.diff_id, &self.chain_id)
     }
 
+    /// Fetches and unpacks it: from another host when what came was not what was asked for.
     async fn unpack(&self) -> Result<(Staging, Unpacked), LayerError> {
-        let _slot = self.slots.acquire().await.map_err(|_| LayerError::Lost)?;
+        let _slot = self.slots.take(self.image.registry()).await.ok_or(LayerError::Lost)?;
+        let mut avoided = Vec::new();
+        loop {
+            let Attempt { outcome, sources } = self.attempt(&avoided).await;
+            let (failure, blamed) = match (outcome, sources.into_iter().next()) {
+                (Err(failure), Some(host)) if failure.may_be_the_hosts() => (failure, host),
+                (outcome, _) => return outcome,
+            };
+            let digest = &self.blob.digest;
+            tracing::warn!(%digest, host = blamed, error = whole(&failure), "a registry host sent a bad layer");
+            avoided.push(blamed);
+            if !self.registry.has_other_hosts(&self.image, &avoided).await.map_err(LayerError::Fetch)? {
+                return Err(failure);
+            }
+        }
+    }
+
+    async fn attempt(&self, avoided: &[String]) -> Attempt {
         let (chunks, received) = mpsc::channel(CHUNKS);
         let (store, blob, diff_id, limits) =
             (Arc::clone(&self.store), self.blob.clone(), self.diff_id.clone(), self.limits);
@@ -140,23 +175,26 @@ impl LayerPull {
             let unpacked = stream::unpack(received, &blob, &diff_id, &staged.path, limits)?;
             Ok((staged, unpacked))
         });
+        let mut sources = Vec::new();
         // Both to their ends: an unpacker left behind would still be writing when the next try starts.
-        let (fetched, unpacked) = tokio::join!(self.fetch(chunks), unpacking);
-        fetched?;
-        unpacked
+        let (fetched, unpacked) = tokio::join!(self.fetch(chunks, avoided, &mut sources), unpacking);
+        Attempt { outcome: fetched.and(unpacked), sources }
     }
 
     /// Feeds the unpacker until the blob ends or nobody takes more.
-    async fn fetch(&self, chunks: mpsc::Sender<Bytes>) -> Result<(), LayerError> {
+    async fn fetch(
+        &self,
+        chunks: mpsc::Sender<Bytes>,
+        avoided: &[String],
+        sources: &mut Vec<String>,
+    ) -> Result<(), LayerError> {
+        let LayerBlob { digest, size, .. } = &self.blob;
         let credentials = self.credentials.as_deref();
-        let opened = self.registry.blob(&self.image, &self.blob.digest, self.blob.size, credentials).await;
+        let opened = self.registry.blob_elsewhere(&self.image, digest, *size, credentials, avoided).await;
         let mut blob = opened.map_err(LayerError::Fetch)?;
-        while let Some(chunk) = blob.chunk().await.map_err(LayerError::Fetch)? {
-            if chunks.send(chunk).await.is_err() {
-                return Ok(());
-            }
-        }
-        Ok(())
+        let fed = feed(&mut blob, chunks).await;
+        sources.extend_from_slice(blob.sources());
+        fed
     }
 
     async fn complete(
@@ -173,16 +211,39 @@ impl LayerPull {
         .await
     }
 
-    async fn finish(&self, staged: Staging, unpacked: Unpacked, key: Digest) -> Result<Digest, LayerError> {
-        let (store, usage) = (Arc::clone(&self.store), unpacked.usage);
+    async fn finish(
+        &self,
+        staged: Staging,
+        unpacked: Unpacked,
+        key: &Digest,
+        stands_alone: bool,
+    ) -> Result<Digest, LayerError> {
+        let (store, key) = (Arc::clone(&self.store), key.clone());
+        let Unpacked { usage, hides_all_below, .. } = unpacked;
+        let layer = Layer { usage, stands_alone, hides_all_below };
         in_thread(move || {
             unpacked.finish().map_err(LayerError::Unpack)?;
             drop(unpacked);
-            store.commit_layer(staged, &key, usage).map_err(stored)?;
+            store.commit_layer(staged, &key, layer).map_err(stored)?;
             Ok(key)
         })
         .await
     }
+}
+
+async fn feed(blob: &mut Blob, chunks: mpsc::Sender<Bytes>) -> Result<(), LayerError> {
+    while let Some(chunk) = blob.chunk().await.map_err(LayerError::Fetch)? {
+        if chunks.send(chunk).await.is_err() {
+            return Ok(());
+        }
+    }
+    Ok(())
+}
+
+/// An error with all its causes, for the log.
+fn whole(error: &dyn std::error::Error) -> String {
+    let causes = std::iter::successors(Some(error), |error| error.source());
+    causes.map(ToString::to_string).collect::<Vec<_>>().join(": ")
 }
 
 async fn in_thread<T: Send + 'static>(

@@ -12,32 +12,30 @@
 
 mod flights;
 mod layer;
+mod resolve;
+mod slots;
 mod stream;
 
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
+use std::time::Duration;
 
 use futures::future::try_join_all;
-use tokio::sync::Semaphore;
 
 use crate::digest::Digest;
-use crate::error::Error;
+use crate::error::{Error, Kind};
 use crate::image::Image;
-use crate::manifest::{Configuration, Document, Manifest, ManifestError, chain_ids};
+use crate::manifest::{Manifest, ManifestError, chain_ids};
 use crate::platform::Platform;
 use crate::reference::Reference;
 use crate::registry::{self, Credentials, Registry};
-use crate::store::{Pulled, Store, Wanted};
+use crate::store::{KEEP_UNFINISHED, Pulled, Store, Wanted};
 use crate::unpack::Limits;
 
 use self::flights::{Flight, Flights, Locks};
 pub use self::layer::LayerError;
 use self::layer::{LayerPull, Outcome};
-
-/// An index may lead to an index, but not on for ever.
-const MAX_DEPTH: usize = 3;
-
-/// The most bytes an image configuration may have.
-const MAX_CONFIGURATION: u64 = 8 << 20;
+use self::resolve::Resolved;
+use self::slots::Slots;
 
 /// What all pulls share.
 pub(crate) struct Puller {
@@ -45,17 +43,9 @@ pub(crate) struct Puller {
     registry: Registry,
     platform: Platform,
     limits: Limits,
-    /// Layers fetched and unpacked at once.
-    slots: Arc<Semaphore>,
+    slots: Arc<Slots>,
     flights: Flights<Outcome>,
     unpacking: Arc<Locks>,
-}
-
-/// A name made out: what to fetch, and what led there.
-struct Resolved {
-    manifest: Manifest,
-    /// The documents on the way, the one the name stands for first.
-    documents: Vec<registry::Manifest>,
 }
 
 impl Puller {
@@ -71,7 +61,7 @@ impl Puller {
             registry,
             platform,
             limits,
-            slots: Arc::new(Semaphore::new(parallel.max(1))),
+            slots: Arc::new(Slots::new(parallel)),
             flights: Flights::new(),
             unpacking: Arc::default(),
         }
@@ -82,63 +72,45 @@ impl Puller {
         image: &Reference,
         credentials: Option<Credentials>,
     ) -> Result<Arc<Image>, Error> {
-        let credentials = credentials.map(Arc::new);
-        let resolved = self.resolve(image, credentials.as_deref()).await?;
-        let manifest = &resolved.manifest;
-        let bytes = self.configuration(image, manifest, credentials.as_deref()).await?;
-        let unfit = |source| unusable("configuration", &manifest.config, image, source);
-        let configuration = Configuration::parse(&bytes).map_err(unfit)?;
-        let diff_ids = configuration.diff_ids(manifest, &self.platform).map_err(unfit)?;
-        let chain = chain_ids(diff_ids);
+        let unfinished = Unfinished(Arc::downgrade(&self.store));
+        let pulled = self.pull_all(image, credentials.map(Arc::new)).await;
+        match &pulled {
+            Ok(_) => unfinished.is_finished(),
+            // What this and other tries have finished takes the room that the disk lacks.
+            Err(error) if error.kind() == Kind::NoSpace => self.sweep_unfinished().await,
+            Err(_) => {}
+        }
+        pulled
+    }
+
+    async fn pull_all(
+        &self,
+        image: &Reference,
+        credentials: Option<Arc<Credentials>>,
+    ) -> Result<Arc<Image>, Error> {
+        let Resolved { manifest, configuration, diff_ids, documents } =
+            self.resolve(image, credentials.as_deref()).await?;
+        let chain = chain_ids(&diff_ids);
         let wanted = self.store.want(diff_ids.iter().chain(&chain).cloned().collect());
-        let layers = self.layers(image, manifest, diff_ids, &chain, credentials).await?;
+        let layers = self.layers(image, &manifest, &diff_ids, &chain, credentials).await?;
         let pulled = Pulled {
             id: manifest.config.clone(),
             size: manifest.size(),
-            names: names(image, &resolved.documents),
-            manifests: resolved
-                .documents
-                .into_iter()
-                .map(|document| (document.digest, document.bytes))
-                .collect(),
-            configuration: bytes,
+            names: names(image, &documents),
+            manifests: documents.into_iter().map(|document| (document.digest, document.bytes)).collect(),
+            configuration,
             layers: chain.into_iter().zip(layers).collect(),
         };
         self.record(pulled, wanted).await
     }
 
-    async fn resolve(&self, image: &Reference, credentials: Option<&Credentials>) -> Result<Resolved, Error> {
-        let mut documents = Vec::new();
-        let mut next = None;
-        for _ in 0..MAX_DEPTH {
-            let fetched = self.registry.manifest(image, next.as_ref(), credentials).await;
-            let document = fetched.map_err(refused("fetch the manifest", image))?;
-            let parsed = Document::parse(&document.bytes, &document.media_type, &self.platform)
-                .map_err(|source| unusable("manifest", &document.digest, image, source))?;
-            documents.push(document);
-            match parsed {
-                Document::Image(manifest) => return Ok(Resolved { manifest, documents }),
-                Document::Index(fitting) => next = fitting.into_iter().next(),
-            }
+    /// What cannot be swept now is swept with the next removal.
+    async fn sweep_unfinished(&self) {
+        let store = Arc::clone(&self.store);
+        let swept = blocking("sweep", move || store.sweep_unfinished(Duration::ZERO)).await;
+        if let Err(error) = swept {
+            tracing::warn!(%error, "cannot remove the layers of a failed pull");
         }
-        let deepest =
-            documents.last().map_or_else(|| Digest::sha256(b""), |document| document.digest.clone());
-        Err(unusable("index", &deepest, image, ManifestError::Nested(MAX_DEPTH)))
-    }
-
-    /// The configuration's bytes, which tell what layers there are. Not fetched if the image is known.
-    async fn configuration(
-        &self,
-        image: &Reference,
-        manifest: &Manifest,
-        credentials: Option<&Credentials>,
-    ) -> Result<Vec<u8>, Error> {
-        let (store, id) = (Arc::clone(&self.store), manifest.config.clone());
-        if let Some(known) = blocking("read configuration", move || store.configuration(&id)).await? {
-            return Ok(known);
-        }
-        let fetched = self.registry.blob_bytes(image, &manifest.config, MAX_CONFIGURATION, credentials).await;
-        fetched.map_err(refused("fetch the configuration", image))
     }
 
     /// Keys of the layers, the bottom one first, all of them there.
@@ -185,7 +157,8 @@ impl Puller {
                 limits: self.limits,
             };
             let lost = Err(Arc::new(LayerError::Lost));
-            let (flight, joined) = self.flights.join(chain_id, || pull.run(), lost);
+            let (flight, joined) =
+                self.flights.join(&(image.registry().to_owned(), chain_id.clone()), || pull.run(), lost);
             any_joined |= joined;
             flights.push(flight);
         }
@@ -200,6 +173,37 @@ impl Puller {
             store.commit_image(&pulled)
         })
         .await
+    }
+}
+
+/// A pull that may end before its image is recorded, by an error or because nobody waits for it any more. Its layers are
+/// left to the next try for a while, and then go, even if nothing else happens here.
+struct Unfinished(Weak<Store>);
+
+impl Unfinished {
+    fn is_finished(mut self) {
+        self.0 = Weak::new();
+    }
+}
+
+impl Drop for Unfinished {
+    fn drop(&mut self) {
+        let store = std::mem::take(&mut self.0);
+        if store.strong_count() == 0 {
+            return;
+        }
+        if let Ok(runtime) = tokio::runtime::Handle::try_current() {
+            runtime.spawn(sweep_later(store));
+        }
+    }
+}
+
+async fn sweep_later(store: Weak<Store>) {
+    tokio::time::sleep(KEEP_UNFINISHED).await;
+    let Some(store) = store.upgrade() else { return };
+    let swept = blocking("sweep", move || store.sweep_unfinished(KEEP_UNFINISHED)).await;
+    if let Err(error) = swept {
+        tracing::warn!(%error, "cannot remove the layers of pulls that came to no end");
     }
 }
 

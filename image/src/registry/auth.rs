@@ -8,7 +8,10 @@ use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
 use reqwest::RequestBuilder;
+use reqwest::header::{AUTHORIZATION, HeaderMap};
 
 use super::challenge::Challenge;
 use super::error::Error;
@@ -17,10 +20,14 @@ use super::token::{self, TokenService};
 /// How long basic credentials are sent without being challenged for them.
 const BASIC_LIFETIME: Duration = Duration::from_secs(3600);
 
+/// Why a registry that wants to be shown something gets nothing.
+pub(super) const NONE_GIVEN: &str = "no credentials were given";
+
 /// What a registry may ask for, as given with a pull.
 ///
 /// Credentials belong to the registry that the image's name begins with. They are sent to no other host: not to a
-/// mirror, not after a redirect to another origin; only the token service that the registry itself names gets them.
+/// mirror, not after a redirect to another origin; only the token service that the registry itself names gets them. Where
+/// hosts.toml says that the registry's server is elsewhere, that is the registry.
 #[derive(Clone, PartialEq, Eq, Hash)]
 pub enum Credentials {
     /// User and password, for basic authentication or to get a token.
@@ -34,6 +41,17 @@ pub enum Credentials {
     IdentityToken(String),
     /// An access token, sent as it is.
     RegistryToken(String),
+}
+
+impl Credentials {
+    /// User and password of an Authorization header, if there is one that has them.
+    pub(super) fn from_header(headers: &HeaderMap) -> Option<Self> {
+        let (scheme, encoded) = headers.get(AUTHORIZATION)?.to_str().ok()?.split_once(' ')?;
+        let decoded =
+            STANDARD.decode(encoded.trim()).ok().filter(|_| scheme.eq_ignore_ascii_case("basic"))?;
+        let (user, password) = str::from_utf8(&decoded).ok()?.split_once(':')?;
+        Some(Self::Basic { user: user.to_owned(), password: password.to_owned() })
+    }
 }
 
 impl fmt::Debug for Credentials {
@@ -155,7 +173,7 @@ async fn answer(
         (Some(_), Some(Credentials::Basic { user, password })) => {
             Ok(Granted { proof: Proof::Basic { user: user.clone(), password: password.clone() }, until })
         }
-        (Some(_), None) => Err(service.unauthorized("no credentials were given")),
+        (Some(_), None) => Err(service.unauthorized(NONE_GIVEN)),
         (Some(_), Some(_)) => Err(service.unauthorized("a token was given, it wants user and password")),
         (None, _) => Err(service.unauthorized("it offers no authentication we know (basic, bearer)")),
     }

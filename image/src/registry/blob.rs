@@ -17,6 +17,7 @@ use reqwest::{Response, StatusCode};
 use super::client::Get;
 use super::error::{Error, Kind};
 use super::hosts::Endpoint;
+use super::pace::{Pace, Piece};
 use super::route::{Route, Tries};
 
 /// The content of a blob as it comes in.
@@ -33,6 +34,10 @@ pub struct Blob {
     host: usize,
     /// How often it went wrong since the last byte came.
     failures: u32,
+    /// How often it was too slow since it last was not.
+    slow: u32,
+    /// Hosts that something was read from, the first one first.
+    sources: Vec<String>,
     state: State,
 }
 
@@ -40,6 +45,7 @@ pub struct Blob {
 enum State {
     Reading {
         response: Response,
+        pace: Pace,
         /// Bytes to pass over, when the host sends everything again.
         skip: u64,
     },
@@ -51,7 +57,9 @@ enum State {
 impl Blob {
     /// Opens the blob at the first host that has it. What may pass is waited for.
     pub(super) async fn open(route: Route, get: Get, size: u64) -> Result<Self, Error> {
-        let mut blob = Self { route, get, size, received: 0, host: 0, failures: 0, state: State::Over };
+        let sources = Vec::new();
+        let state = State::Over;
+        let mut blob = Self { route, get, size, received: 0, host: 0, failures: 0, slow: 0, sources, state };
         loop {
             match blob.connect().await {
                 Err(error) if error.may_pass() => blob.fail(error),
@@ -66,6 +74,11 @@ impl Blob {
         self.size
     }
 
+    /// The hosts that the bytes so far are from.
+    pub fn sources(&self) -> &[String] {
+        &self.sources
+    }
+
     /// The next piece, `None` after the last one. After an error the stream is over.
     ///
     /// May be dropped and called again without losing a byte.
@@ -74,15 +87,16 @@ impl Blob {
             match &mut self.state {
                 State::Over => return Ok(None),
                 State::Broken(_) => self.reconnect().await?,
-                State::Reading { response, .. } => match response.chunk().await {
-                    Ok(Some(bytes)) => {
+                State::Reading { response, pace, .. } => match pace.piece(response).await {
+                    Piece::Bytes(bytes) => {
                         if let Some(fresh) = self.accept(bytes)? {
                             return Ok(Some(fresh));
                         }
                     }
                     _ if self.received == self.size => self.state = State::Over,
-                    Ok(None) => self.broke(None),
-                    Err(error) => self.broke(Some(error)),
+                    Piece::End => self.broke(None),
+                    Piece::Broken(error) => self.broke(Some(error)),
+                    Piece::TooSlow => self.trickled(),
                 },
             }
         }
@@ -95,7 +109,10 @@ impl Blob {
 
     /// What of `bytes` is new.
     fn accept(&mut self, mut bytes: Bytes) -> Result<Option<Bytes>, Error> {
-        if let State::Reading { skip, .. } = &mut self.state {
+        if let State::Reading { skip, pace, .. } = &mut self.state {
+            if pace.has_kept_up() {
+                self.slow = 0;
+            }
             let passed = usize::try_from(*skip).unwrap_or(usize::MAX).min(bytes.len());
             *skip -= passed as u64;
             bytes.advance(passed);
@@ -129,6 +146,16 @@ impl Blob {
             self.host = (self.host + 1) % self.route.endpoints.len();
         }
         self.fail(error);
+    }
+
+    /// From Reading to Broken, for want of progress: the few bytes that came do not count as such.
+    fn trickled(&mut self) {
+        let (what, host, received) = (self.get.what.clone(), self.host_name(), self.received);
+        let within = self.route.client.config.progress.within;
+        self.host = (self.host + 1) % self.route.endpoints.len();
+        self.slow += 1;
+        self.failures = self.slow - 1;
+        self.fail(Error::TooSlow { what, host, received, within });
     }
 
     fn fail(&mut self, error: Error) {
@@ -180,7 +207,12 @@ impl Blob {
             match open_at(&self.route, endpoint, &get, self.size).await {
                 Ok((response, skip)) => {
                     self.host = self.route.settle(position);
-                    self.state = State::Reading { response, skip };
+                    let source = self.route.endpoints[self.host].host();
+                    if !self.sources.contains(&source) {
+                        self.sources.push(source);
+                    }
+                    let pace = Pace::new(self.route.client.config.progress);
+                    self.state = State::Reading { response, pace, skip };
                     return Ok(());
                 }
                 Err(failure) => tries.add(position, endpoint, failure),

@@ -3,10 +3,10 @@
 use std::collections::HashMap;
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use reqwest::header::{self, HeaderMap};
-use reqwest::{Certificate, ClientBuilder, Identity, RequestBuilder, Response, StatusCode, redirect};
+use reqwest::{Certificate, ClientBuilder, Identity, Method, RequestBuilder, Response, StatusCode, redirect};
 use serde::Deserialize;
 use url::Url;
 
@@ -15,6 +15,7 @@ use super::auth::{Credentials, Proof, Proofs, Subject};
 use super::challenge::Challenge;
 use super::error::Error;
 use super::hosts::{Endpoint, Tls};
+use super::pace::{Pace, Piece, Progress};
 use super::token::TokenService;
 
 /// How many redirects are followed.
@@ -29,12 +30,16 @@ const CLIENTS_MAX: usize = 64;
 const STREAM_WINDOW: u32 = 4 << 20;
 const CONNECTION_WINDOW: u32 = 32 << 20;
 
-/// A GET for something in a repository.
+/// A GET, or a HEAD, for something in a repository.
 #[derive(Clone, Debug)]
 pub(super) struct Get {
     /// What is asked for, in a user's words.
     pub(super) what: String,
+    /// The registry as the image's name has it, for whom the credentials were given.
+    pub(super) registry: String,
     pub(super) repository: String,
+    /// Only what the headers say is wanted.
+    pub(super) is_head: bool,
     /// Below the repository, such as `manifests/latest`.
     pub(super) path: String,
     pub(super) accept: &'static str,
@@ -72,19 +77,31 @@ impl Client {
 
     /// Sends `get` to `endpoint`; a challenge is answered once. Returns only with a 2xx.
     pub(super) async fn get(&self, endpoint: &Endpoint, get: &Get) -> Result<Response, Error> {
+        let given = get.credentials.clone().filter(|_| endpoint.owns_credentials);
         let subject = Subject {
             origin: endpoint.origin(),
             repository: get.repository.clone(),
-            credentials: get.credentials.clone().filter(|_| endpoint.owns_credentials),
+            credentials: given.or_else(|| endpoint.credentials.clone()),
         };
-        let proof = self.proofs.current(&subject).await;
+        let withheld = get.credentials.is_some() && subject.credentials.is_none();
+        let answer = self.prove_and_get(endpoint, get, &subject).await;
+        if withheld { answer.map_err(|error| error.without_credentials_of(&get.registry)) } else { answer }
+    }
+
+    async fn prove_and_get(
+        &self,
+        endpoint: &Endpoint,
+        get: &Get,
+        subject: &Subject,
+    ) -> Result<Response, Error> {
+        let proof = self.proofs.current(subject).await;
         let response = self.follow(endpoint, get, proof.as_ref()).await?;
         let challenges = challenges(&response, endpoint);
         if challenges.is_empty() {
             return self.check(response, get).await;
         }
         let service = TokenService { client: self, endpoint, what: &get.what };
-        let proof = self.proofs.renew(&subject, proof.as_ref(), &challenges, &service).await?;
+        let proof = self.proofs.renew(subject, proof.as_ref(), &challenges, &service).await?;
         let response = self.follow(endpoint, get, Some(&proof)).await?;
         self.check(response, get).await
     }
@@ -118,13 +135,20 @@ impl Client {
         let host = url.origin().ascii_serialization();
         let http = self.http(&url, &endpoint.tls)?;
         let is_home = is_same_origin(&url, &endpoint.base);
-        let mut request =
-            http.get(url).header(header::ACCEPT, get.accept).header(header::ACCEPT_ENCODING, "identity");
+        let method = if get.is_head { Method::HEAD } else { Method::GET };
+        let mut request = http
+            .request(method, url)
+            .header(header::ACCEPT, get.accept)
+            .header(header::ACCEPT_ENCODING, "identity");
         if get.offset > 0 {
             request = request.header(header::RANGE, format!("bytes={}-", get.offset));
         }
         if is_home {
-            request = request.headers(endpoint.headers.clone());
+            let mut headers = endpoint.headers.clone();
+            if proof.is_some() {
+                headers.remove(header::AUTHORIZATION);
+            }
+            request = request.headers(headers);
         }
         let request = match proof.filter(|_| is_home) {
             Some(proof) => proof.apply(request),
@@ -267,15 +291,19 @@ pub(super) async fn check(response: Response, host: &str, what: &str) -> Result<
         403 => Error::Denied { what, host, reason },
         404 => Error::NotFound { what, host, reason },
         429 => Error::TooManyRequests { what, host, retry_after, reason },
-        status @ (408 | 500..=599) => Error::ServerFailure { what, host, status, reason },
+        status @ (408 | 500..=599) => Error::ServerFailure { what, host, status, retry_after, reason },
         status if reason.is_empty() => Error::BadResponse { what, host, reason: format!("status {status}") },
         status => Error::BadResponse { what, host, reason: format!("status {status}: {reason}") },
     })
 }
 
 fn retry_after(headers: &HeaderMap) -> Option<Duration> {
-    let seconds = headers.get(header::RETRY_AFTER)?.to_str().ok()?.trim().parse().ok()?;
-    Some(Duration::from_secs(seconds))
+    let value = headers.get(header::RETRY_AFTER)?.to_str().ok()?.trim();
+    if let Ok(seconds) = value.parse() {
+        return Some(Duration::from_secs(seconds));
+    }
+    let until = httpdate::parse_http_date(value).ok()?;
+    Some(until.duration_since(SystemTime::now()).unwrap_or_default())
 }
 
 /// What the registry says about its refusal, in the protocol's form or not at all.
@@ -291,7 +319,9 @@ async fn reason(response: Response) -> String {
         #[serde(default)]
         message: String,
     }
-    let Ok(body) = read(response, REASON_LIMIT, "", "").await else { return String::new() };
+    let Ok(body) = read(response, REASON_LIMIT, Progress::default(), "", "").await else {
+        return String::new();
+    };
     let Ok(Errors { errors }) = serde_json::from_slice(&body) else { return String::new() };
     let said = errors.iter().map(|it| if it.message.is_empty() { &it.code } else { &it.message });
     line(&said.map(String::as_str).collect::<Vec<_>>().join("; "))
@@ -306,6 +336,7 @@ pub(super) fn line(text: &str) -> String {
 pub(super) async fn read(
     mut response: Response,
     limit: u64,
+    progress: Progress,
     host: &str,
     what: &str,
 ) -> Result<Vec<u8>, Error> {
@@ -314,22 +345,26 @@ pub(super) async fn read(
     if expected.is_some_and(|length| length > limit) {
         return Err(too_large());
     }
-    let mut body = Vec::new();
+    let (mut body, mut pace) = (Vec::new(), Pace::new(progress));
     loop {
-        match response.chunk().await {
-            Ok(None) => return Ok(body),
-            Ok(Some(chunk)) => body.extend_from_slice(&chunk),
-            Err(error) => {
-                let received = body.len() as u64;
-                let expected = expected.unwrap_or(received);
-                let source = Some(Box::new(error.without_url()));
-                let (what, host) = (what.to_owned(), host.to_owned());
-                return Err(Error::Truncated { what, host, received, expected, source });
+        let broken = match pace.piece(&mut response).await {
+            Piece::End => return Ok(body),
+            Piece::Bytes(bytes) if (body.len() + bytes.len()) as u64 > limit => return Err(too_large()),
+            Piece::Bytes(bytes) => {
+                body.extend_from_slice(&bytes);
+                continue;
             }
-        }
-        if body.len() as u64 > limit {
-            return Err(too_large());
-        }
+            Piece::Broken(error) => Some(Box::new(error.without_url())),
+            Piece::TooSlow => None,
+        };
+        let (what, host, received) = (what.to_owned(), host.to_owned(), body.len() as u64);
+        return Err(match broken {
+            Some(error) => {
+                let expected = expected.unwrap_or(received);
+                Error::Truncated { what, host, received, expected, source: Some(error) }
+            }
+            None => Error::TooSlow { what, host, received, within: progress.within },
+        });
     }
 }
 

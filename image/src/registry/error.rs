@@ -4,6 +4,7 @@ use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use super::auth::NONE_GIVEN;
 use crate::digest::Digest;
 
 /// A failed request to a registry.
@@ -63,6 +64,8 @@ pub enum Error {
         host: String,
         /// The HTTP status.
         status: u16,
+        /// How long to wait, if it said so.
+        retry_after: Option<Duration>,
         /// The registry's own words, if any.
         reason: String,
     },
@@ -123,6 +126,20 @@ pub enum Error {
         /// How the connection broke, if it did not end by itself.
         #[source]
         source: Option<Box<reqwest::Error>>,
+    },
+    /// The content comes, but so slowly that it never will.
+    #[error(
+        "{what} from {host} comes too slowly: {received} bytes so far, hardly any in the last {within:?}"
+    )]
+    TooSlow {
+        /// What was asked for.
+        what: String,
+        /// Who sent it.
+        host: String,
+        /// How many bytes came.
+        received: u64,
+        /// In which time it brought too little.
+        within: Duration,
     },
     /// The content has another size than promised.
     #[error("{what} at {host} has {actual} bytes, expected {expected}")]
@@ -192,7 +209,7 @@ impl Error {
             Self::Unauthorized { .. } => Kind::Unauthenticated,
             Self::Denied { .. } => Kind::PermissionDenied,
             Self::TooManyRequests { .. } => Kind::ResourceExhausted,
-            Self::ServerFailure { .. } | Self::Unreachable { .. } => Kind::Unavailable,
+            Self::ServerFailure { .. } | Self::Unreachable { .. } | Self::TooSlow { .. } => Kind::Unavailable,
             Self::BadResponse { .. } => Kind::Internal,
             Self::DigestMismatch { .. }
             | Self::SizeMismatch { .. }
@@ -207,17 +224,32 @@ impl Error {
     /// not waited for: other hosts and the caller's own retries come first.
     pub(super) fn may_pass(&self) -> bool {
         match self {
-            Self::ServerFailure { .. } | Self::TooManyRequests { .. } | Self::Truncated { .. } => true,
+            Self::ServerFailure { .. } | Self::TooManyRequests { .. } => true,
+            Self::Truncated { .. } | Self::TooSlow { .. } => true,
             Self::Unreachable { source, .. } => !source.is_connect() && !source.is_timeout(),
             Self::AllFailed { tries, .. } => tries.last().is_some_and(Self::may_pass),
             _ => false,
         }
     }
 
+    /// Says, of a refusal, that the credentials of the image were not shown: they were given for `registry` alone.
+    pub(super) fn without_credentials_of(mut self, registry: &str) -> Self {
+        if let Self::Unauthorized { reason, .. } | Self::Denied { reason, .. } = &mut self {
+            let hint = format!("the credentials given are for {registry} and were not shown to it");
+            *reason = match reason.as_str() {
+                "" | NONE_GIVEN => hint,
+                said => format!("{said}; {hint}"),
+            };
+        }
+        self
+    }
+
     /// How long the registry asked us to wait.
     pub(super) fn retry_after(&self) -> Option<Duration> {
         match self {
-            Self::TooManyRequests { retry_after, .. } => *retry_after,
+            Self::TooManyRequests { retry_after, .. } | Self::ServerFailure { retry_after, .. } => {
+                *retry_after
+            }
             Self::AllFailed { tries, .. } => tries.last().and_then(Self::retry_after),
             _ => None,
         }

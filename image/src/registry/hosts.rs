@@ -11,6 +11,7 @@ use reqwest::header::HeaderMap;
 use tokio::fs;
 use url::{Host, Url};
 
+use super::auth::Credentials;
 use super::error::Error;
 use super::hosts_toml::{Capability, HostsToml, Settings};
 
@@ -19,6 +20,9 @@ pub(crate) mod fuzz;
 
 /// Where Docker Hub's registry really is.
 const DOCKER_HUB: &str = "registry-1.docker.io";
+
+/// The directory for all registries without one of their own.
+const DEFAULT: &str = "_default";
 
 /// A host to ask.
 #[derive(Clone, Debug, PartialEq)]
@@ -31,6 +35,8 @@ pub(super) struct Endpoint {
     pub(super) pulls: bool,
     /// Whether the image's credentials were given for this host.
     pub(super) owns_credentials: bool,
+    /// What it is shown otherwise: its own, from an Authorization header in hosts.toml.
+    pub(super) credentials: Option<Credentials>,
     /// The registry it mirrors, told with every request.
     pub(super) namespace: Option<String>,
     /// It is the same host as the one before, without TLS: asked only when TLS does not come about.
@@ -54,6 +60,12 @@ pub(super) struct Tls {
 }
 
 impl Endpoint {
+    /// Host and port, the same with and without TLS.
+    pub(super) fn host(&self) -> String {
+        let port = self.base.port_or_known_default().unwrap_or_default();
+        format!("{}:{port}", self.base.host_str().unwrap_or_default())
+    }
+
     /// Scheme, host and port: for messages, and to know whether a redirect leaves the host.
     pub(super) fn origin(&self) -> String {
         self.base.origin().ascii_serialization()
@@ -73,7 +85,12 @@ pub(super) async fn resolve(dirs: &[PathBuf], registry: &str) -> Result<Vec<Endp
         endpoints.push(endpoint(registry, host, settings, &path).await?);
     }
     match &file.server {
-        Some(server) => endpoints.push(endpoint(registry, server, &file.server_settings, &path).await?),
+        Some(server) => {
+            let server = endpoint(registry, server, &file.server_settings, &path).await?;
+            // Where the registry's own file says it is, it is. What stands in for all registries is a mirror of each.
+            let owns_credentials = server.owns_credentials || !is_default(&path);
+            endpoints.push(Endpoint { owns_credentials, ..server });
+        }
         None => endpoints.extend(default_server(registry, &file.server_settings, &path).await?),
     }
     Ok(endpoints)
@@ -95,7 +112,12 @@ async fn find(dirs: &[PathBuf], registry: &str) -> Result<Option<(PathBuf, Hosts
 /// `host_port_` is how containerd writes `host:port` where a colon cannot be in a file name.
 fn directory_names(registry: &str) -> Vec<String> {
     let escaped = registry.rsplit_once(':').map(|(host, port)| format!("{host}_{port}_"));
-    escaped.into_iter().chain([registry.to_owned(), "_default".to_owned()]).collect()
+    escaped.into_iter().chain([registry.to_owned(), DEFAULT.to_owned()]).collect()
+}
+
+/// Whether `path` is the hosts.toml of all registries that have none of their own.
+fn is_default(path: &Path) -> bool {
+    path.parent().is_some_and(|directory| directory.ends_with(DEFAULT))
 }
 
 async fn load(dir: &Path) -> Result<(PathBuf, HostsToml), Error> {
@@ -165,6 +187,7 @@ async fn endpoint(registry: &str, server: &str, settings: &Settings, file: &Path
     let may = |capability| settings.capabilities.as_ref().is_none_or(|all| all.contains(&capability));
     let owns_credentials = is_home_of(&base, registry);
     Ok(Endpoint {
+        credentials: Credentials::from_header(&settings.headers),
         resolves: may(Capability::Resolve),
         pulls: may(Capability::Pull),
         owns_credentials,

@@ -9,7 +9,7 @@ pub use bytes::Bytes;
 pub use self::auth::Credentials;
 pub use self::blob::Blob;
 pub use self::error::{Error, Kind};
-use serde::Deserialize;
+pub use self::pace::Progress;
 
 use self::client::{Client, Get};
 use self::hosts::Endpoint;
@@ -24,6 +24,7 @@ mod client;
 mod error;
 pub(crate) mod hosts;
 mod hosts_toml;
+mod pace;
 mod route;
 #[cfg(test)]
 mod tests;
@@ -45,6 +46,8 @@ pub struct Config {
     pub connect_timeout: Duration,
     /// How long a connection may stay silent before it counts as broken.
     pub read_timeout: Duration,
+    /// What a connection has to bring to count as working.
+    pub progress: Progress,
     /// How often and how patiently a failing registry is asked again.
     pub retry: Retry,
     /// The User-Agent header.
@@ -57,6 +60,7 @@ impl Default for Config {
             hosts_dirs: Vec::new(),
             connect_timeout: Duration::from_secs(30),
             read_timeout: Duration::from_secs(60),
+            progress: Progress::default(),
             retry: Retry::default(),
             user_agent: concat!("berth/", env!("CARGO_PKG_VERSION")).to_owned(),
         }
@@ -85,8 +89,8 @@ impl Default for Retry {
 pub struct Manifest {
     /// The exact bytes that `digest` names.
     pub bytes: Vec<u8>,
-    /// What the document says it is, or else the registry does; without parameters.
-    pub media_type: String,
+    /// What the registry calls it; without parameters. Only its content tells what it is.
+    pub content_type: String,
     /// Computed from `bytes`; never the registry's word.
     pub digest: Digest,
 }
@@ -113,16 +117,23 @@ impl Registry {
         credentials: Option<&Credentials>,
     ) -> Result<Manifest, Error> {
         let digest = digest.or_else(|| image.digest());
-        let (path, what) = match digest {
-            Some(digest) => (format!("manifests/{digest}"), format!("manifest {}@{digest}", image.name())),
-            None => (format!("manifests/{}", image.tag().unwrap_or_default()), format!("manifest {image}")),
-        };
-        let is_pinned = digest.is_some();
-        let get = Get { accept: MANIFEST_TYPES, is_pinned, ..self.get(image, path, what, credentials) };
-        let route =
-            self.route(image, |endpoint| if is_pinned { endpoint.pulls } else { endpoint.resolves }).await?;
+        let get = self.manifest_get(image, digest, credentials);
+        let route = self.manifest_route(image, get.is_pinned).await?;
         let Document { bytes, content_type, digest } = route.document(&get, MANIFEST_LIMIT, digest).await?;
-        Ok(Manifest { media_type: media_type(&bytes, content_type), bytes, digest })
+        Ok(Manifest { content_type, bytes, digest })
+    }
+
+    /// Asks only for the digest of what the reference stands for, which registries do not count as a pull. They say it of
+    /// themselves: for what was fetched already, and may be had again.
+    pub async fn digest(
+        &self,
+        image: &Reference,
+        credentials: Option<&Credentials>,
+    ) -> Result<Digest, Error> {
+        let pinned = image.digest();
+        let get = Get { is_head: true, ..self.manifest_get(image, pinned, credentials) };
+        let route = self.manifest_route(image, get.is_pinned).await?;
+        Ok(route.document(&get, MANIFEST_LIMIT, pinned).await?.digest)
     }
 
     /// Opens the blob `digest`, promised to have `size` bytes, of the image's repository.
@@ -133,8 +144,28 @@ impl Registry {
         size: u64,
         credentials: Option<&Credentials>,
     ) -> Result<Blob, Error> {
-        let route = self.route(image, |endpoint| endpoint.pulls).await?;
+        self.blob_elsewhere(image, digest, size, credentials, &[]).await
+    }
+
+    /// The same, from none of the hosts in `avoided`, which are called as in [`Blob::sources`].
+    pub async fn blob_elsewhere(
+        &self,
+        image: &Reference,
+        digest: &Digest,
+        size: u64,
+        credentials: Option<&Credentials>,
+        avoided: &[String],
+    ) -> Result<Blob, Error> {
+        let route =
+            self.route(image, |endpoint| endpoint.pulls && !avoided.contains(&endpoint.host())).await?;
         Blob::open(route, self.blob_get(image, digest, credentials), size).await
+    }
+
+    /// Whether any host beside those in `avoided` may be asked for content of this image.
+    pub async fn has_other_hosts(&self, image: &Reference, avoided: &[String]) -> Result<bool, Error> {
+        let route =
+            self.route(image, |endpoint| endpoint.pulls && !avoided.contains(&endpoint.host())).await?;
+        Ok(!route.endpoints.is_empty())
     }
 
     /// Fetches a small blob of at most `limit` bytes, such as an image's configuration, and verifies its digest.
@@ -150,6 +181,27 @@ impl Registry {
         Ok(route.document(&get, limit, Some(digest)).await?.bytes)
     }
 
+    async fn manifest_route(&self, image: &Reference, is_pinned: bool) -> Result<Route, Error> {
+        self.route(image, |endpoint| if is_pinned { endpoint.pulls } else { endpoint.resolves }).await
+    }
+
+    fn manifest_get(
+        &self,
+        image: &Reference,
+        digest: Option<&Digest>,
+        credentials: Option<&Credentials>,
+    ) -> Get {
+        let (path, what) = match digest {
+            Some(digest) => (format!("manifests/{digest}"), format!("manifest {}@{digest}", image.name())),
+            None => (format!("manifests/{}", image.tag().unwrap_or_default()), format!("manifest {image}")),
+        };
+        Get {
+            accept: MANIFEST_TYPES,
+            is_pinned: digest.is_some(),
+            ..self.get(image, path, what, credentials)
+        }
+    }
+
     async fn route(&self, image: &Reference, may_ask: impl Fn(&Endpoint) -> bool) -> Result<Route, Error> {
         let mut endpoints = hosts::resolve(&self.client.config.hosts_dirs, image.registry()).await?;
         endpoints.retain(may_ask);
@@ -163,7 +215,9 @@ impl Registry {
     fn get(&self, image: &Reference, path: String, what: String, credentials: Option<&Credentials>) -> Get {
         Get {
             what,
+            registry: image.registry().to_owned(),
             repository: image.repository().to_owned(),
+            is_head: false,
             path,
             accept: "*/*",
             is_pinned: true,
@@ -171,16 +225,4 @@ impl Registry {
             credentials: credentials.cloned(),
         }
     }
-}
-
-/// What the document says it is: a registry may not relabel it (an index as a manifest, say). Old OCI documents say
-/// nothing, then the registry's word counts.
-fn media_type(document: &[u8], content_type: String) -> String {
-    #[derive(Deserialize)]
-    #[serde(rename_all = "camelCase")]
-    struct Typed {
-        media_type: Option<String>,
-    }
-    let typed = serde_json::from_slice(document).ok().and_then(|document: Typed| document.media_type);
-    typed.filter(|it| !it.is_empty()).unwrap_or(content_type)
 }

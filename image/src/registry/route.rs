@@ -19,7 +19,7 @@ pub(super) struct Route {
     pub(super) endpoints: Vec<Endpoint>,
 }
 
-/// A small piece of content as it came.
+/// A small piece of content as it came; without bytes when only its digest was asked for.
 pub(super) struct Document {
     pub(super) bytes: Vec<u8>,
     pub(super) content_type: String,
@@ -120,7 +120,14 @@ impl Route {
         let response = self.client.get(endpoint, get).await?;
         let host = response.url().origin().ascii_serialization();
         let content_type = content_type(&response);
-        let bytes = client::read(response, limit, &host, &get.what).await?;
+        if get.is_head {
+            let digest = digest.cloned().or_else(|| stated_digest(&response));
+            let silent = || silent(get, host);
+            return digest
+                .map(|digest| Document { bytes: Vec::new(), content_type, digest })
+                .ok_or_else(silent);
+        }
+        let bytes = client::read(response, limit, self.client.config.progress, &host, &get.what).await?;
         let algorithm = digest.map_or(Algorithm::Sha256, Digest::algorithm);
         let actual = Digest::of(algorithm, &bytes);
         match digest {
@@ -133,6 +140,15 @@ impl Route {
             _ => Ok(Document { bytes, content_type, digest: actual }),
         }
     }
+}
+
+/// What the registry says the digest is.
+fn stated_digest(response: &Response) -> Option<Digest> {
+    response.headers().get("docker-content-digest")?.to_str().ok()?.trim().parse().ok()
+}
+
+fn silent(get: &Get, host: String) -> Error {
+    Error::BadResponse { what: get.what.clone(), host, reason: "it does not say the digest".to_owned() }
 }
 
 /// The media type without parameters.

@@ -53,7 +53,8 @@ impl TokenService<'_> {
         let request = self.request(realm, challenge, subject)?;
         let response = client::send(request, &host, self.what).await?;
         let response = client::check(response, &host, self.what).await?;
-        let body = client::read(response, ANSWER_LIMIT, &host, self.what).await?;
+        let body =
+            client::read(response, ANSWER_LIMIT, self.client.config.progress, &host, self.what).await?;
         let bad = |reason: &str| self.bad_response(&host, reason);
         let answer: Answer = serde_json::from_slice(&body).map_err(|error| bad(&error.to_string()))?;
         let until = asked_at + answer.lifetime();

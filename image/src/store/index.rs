@@ -15,8 +15,13 @@ use crate::image::Image;
 use crate::manifest::Configuration;
 use crate::unpack::Usage;
 
+use super::checkpoint::Checkpoints;
+
 /// Raised with every change of the tables; an index of another version is refused, not guessed at.
-const VERSION: i64 = 1;
+pub(super) const VERSION: i64 = 2;
+
+/// Pages of the log after which SQLite itself brings them into the index, in the middle of a change.
+const AUTOCHECKPOINT: i64 = 8000;
 
 const SCHEMA: &str = "
     CREATE TABLE images (
@@ -32,7 +37,8 @@ const SCHEMA: &str = "
     -- key: the diff id of a layer that stands alone, else the chain id; its hex digits are the directory's name
     CREATE TABLE layers (
         key TEXT PRIMARY KEY, bytes INTEGER NOT NULL, inodes INTEGER NOT NULL,
-        unpacked_at INTEGER NOT NULL, used INTEGER NOT NULL DEFAULT 0
+        unpacked_at INTEGER NOT NULL, used INTEGER NOT NULL DEFAULT 0,
+        stands_alone INTEGER NOT NULL DEFAULT 0, hides_all_below INTEGER NOT NULL DEFAULT 0
     ) STRICT;
     CREATE TABLE image_layers (
         image TEXT NOT NULL REFERENCES images ON DELETE CASCADE, position INTEGER NOT NULL,
@@ -44,6 +50,23 @@ const SCHEMA: &str = "
     ) STRICT;
     CREATE INDEX leases_layer ON leases (layer);
 ";
+
+/// Makes tables of version 1 those of version 2.
+const UPGRADE: &str = "
+    ALTER TABLE layers ADD COLUMN stands_alone INTEGER NOT NULL DEFAULT 0;
+    ALTER TABLE layers ADD COLUMN hides_all_below INTEGER NOT NULL DEFAULT 0;
+";
+
+/// What is known of a layer that is here.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Layer {
+    pub(crate) usage: Usage,
+    /// It is the same whatever lies below it. Where that is not so, a key that is its diff id is the chain id of a bottom
+    /// layer, and only good there.
+    pub(crate) stands_alone: bool,
+    /// Its root directory is opaque, which the kernel does not heed.
+    pub(crate) hides_all_below: bool,
+}
 
 /// What a finished pull records.
 pub(crate) struct Pulled {
@@ -66,22 +89,44 @@ pub(crate) struct Listed {
 
 pub(crate) struct Index {
     db: Connection,
+    checkpoints: Option<Checkpoints>,
 }
 
 impl Index {
     pub(crate) fn open(path: &Path) -> Result<Self, Error> {
-        let mut db = Connection::open(path).map_err(failed("open"))?;
+        let db = Connection::open(path).map_err(failed("open"))?;
         db.pragma_update(None, "journal_mode", "WAL").map_err(failed("prepare"))?;
         db.pragma_update(None, "synchronous", "NORMAL").map_err(failed("prepare"))?;
         db.pragma_update(None, "foreign_keys", "ON").map_err(failed("prepare"))?;
-        let version =
-            db.query_row("PRAGMA user_version", [], |row| row.get(0)).map_err(failed("read version of"))?;
-        match version {
-            0 => create(&mut db).map_err(failed("create tables of"))?,
-            VERSION => {}
+        // Only where the thread that does it lags behind does whoever changes the index wait for the disk.
+        db.pragma_update(None, "wal_autocheckpoint", AUTOCHECKPOINT).map_err(failed("prepare"))?;
+        let mut index = Index { db, checkpoints: Checkpoints::start(path) };
+        match index.version()? {
+            0 => create(&mut index.db).map_err(failed("create tables of"))?,
+            1 | VERSION => {}
             found => return Err(Error::IndexVersion { found, known: VERSION }),
         }
-        Ok(Index { db })
+        Ok(index)
+    }
+
+    pub(super) fn version(&self) -> Result<i64, Error> {
+        let read = self.db.query_row("PRAGMA user_version", [], |row| row.get(0));
+        read.map_err(failed("read version of"))
+    }
+
+    /// From version 1 to 2, which knows of each layer what it is, and has not the images found to be `wrong`.
+    pub(super) fn upgrade(&mut self, layers: &HashMap<Digest, Layer>, wrong: &[Digest]) -> Result<(), Error> {
+        self.within("upgrade", |tx| {
+            tx.execute_batch(UPGRADE)?;
+            for (key, layer) in layers {
+                let sql = "UPDATE layers SET stands_alone = ?2, hides_all_below = ?3 WHERE key = ?1";
+                tx.execute(sql, params![key.to_string(), layer.stands_alone, layer.hides_all_below])?;
+            }
+            for image in wrong {
+                tx.execute("DELETE FROM images WHERE id = ?1", [image.to_string()])?;
+            }
+            tx.pragma_update(None, "user_version", VERSION)
+        })
     }
 
     pub(crate) fn images(&self) -> Result<Vec<Listed>, Error> {
@@ -112,21 +157,40 @@ impl Index {
         grouped(query.query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?)
     }
 
+    /// Chain id and key of each layer of each image, the bottom one first.
+    pub(super) fn stacks(&self) -> Result<HashMap<String, Vec<(Digest, Digest)>>, Error> {
+        self.image_layers().map_err(failed("read images of"))
+    }
+
     fn image_layers(&self) -> rusqlite::Result<HashMap<String, Vec<(Digest, Digest)>>> {
         let sql = "SELECT image, chain_id, layer FROM image_layers ORDER BY image, position";
         let mut query = self.db.prepare_cached(sql)?;
         grouped(query.query_map([], |row| Ok((row.get(0)?, (digest(row, 1)?, digest(row, 2)?))))?)
     }
 
-    pub(crate) fn layers(&self) -> Result<HashMap<Digest, Usage>, Error> {
-        let read = || -> rusqlite::Result<HashMap<Digest, Usage>> {
-            let mut query = self.db.prepare_cached("SELECT key, bytes, inodes FROM layers")?;
-            let layer = |row: &Row<'_>| {
-                Ok((digest(row, 0)?, Usage { bytes: unsigned(row, 1)?, inodes: unsigned(row, 2)? }))
-            };
-            query.query_map([], layer)?.collect()
+    pub(crate) fn layers(&self) -> Result<HashMap<Digest, Layer>, Error> {
+        let read = || -> rusqlite::Result<HashMap<Digest, Layer>> {
+            let sql = "SELECT key, bytes, inodes, stands_alone, hides_all_below FROM layers";
+            let mut query = self.db.prepare_cached(sql)?;
+            query.query_map([], |row| Ok((digest(row, 0)?, layer(row)?)))?.collect()
         };
         read().map_err(failed("read layers of"))
+    }
+
+    /// Keys of all layers, in version 1 too.
+    pub(super) fn layer_keys(&self) -> Result<Vec<Digest>, Error> {
+        let read = || -> rusqlite::Result<Vec<Digest>> {
+            let mut query = self.db.prepare_cached("SELECT key FROM layers")?;
+            query.query_map([], |row| digest(row, 0))?.collect()
+        };
+        read().map_err(failed("read layers of"))
+    }
+
+    /// A manifest or index that an image here was pulled by.
+    pub(crate) fn manifest(&self, named: &Digest) -> Result<Option<Vec<u8>>, Error> {
+        let sql = "SELECT bytes FROM manifests WHERE digest = ?1";
+        let found = self.db.query_row(sql, [named.to_string()], |row| row.get(0)).optional();
+        found.map_err(failed("read a manifest of"))
     }
 
     /// Layer keys by holder, the bottom one first.
@@ -140,11 +204,15 @@ impl Index {
         read().map_err(failed("read leases of"))
     }
 
-    pub(crate) fn add_layer(&mut self, key: &Digest, usage: Usage) -> Result<(), Error> {
-        let sql = "INSERT OR REPLACE INTO layers (key, bytes, inodes, unpacked_at) VALUES (?1, ?2, ?3, ?4)";
-        let row = params![key.to_string(), signed(usage.bytes), signed(usage.inodes), now()];
-        self.db.execute(sql, row).map_err(failed("add a layer to"))?;
-        Ok(())
+    pub(crate) fn add_layer(&mut self, key: &Digest, layer: Layer) -> Result<(), Error> {
+        let sql =
+            "INSERT OR REPLACE INTO layers (key, bytes, inodes, unpacked_at, stands_alone, hides_all_below)
+                   VALUES (?1, ?2, ?3, ?4, ?5, ?6)";
+        let Layer { usage, stands_alone, hides_all_below } = layer;
+        let (bytes, inodes) = (signed(usage.bytes), signed(usage.inodes));
+        let row = params![key.to_string(), bytes, inodes, now(), stands_alone, hides_all_below];
+        let added = self.db.execute(sql, row);
+        self.changed(added.map(drop), "add a layer to")
     }
 
     /// Records a pulled image; names it has now are taken from images that had them.
@@ -169,7 +237,7 @@ impl Index {
 
     pub(crate) fn remove_image(&mut self, id: &Digest) -> Result<(), Error> {
         let removed = self.db.execute("DELETE FROM images WHERE id = ?1", [id.to_string()]);
-        removed.map(drop).map_err(failed("remove an image from"))
+        self.changed(removed.map(drop), "remove an image from")
     }
 
     /// Gives `holder` these layers, the bottom one first, in place of any it had.
@@ -187,7 +255,7 @@ impl Index {
 
     pub(crate) fn release(&mut self, holder: &str) -> Result<(), Error> {
         let released = self.db.execute("DELETE FROM leases WHERE holder = ?1", [holder]);
-        released.map(drop).map_err(failed("remove a lease from"))
+        self.changed(released.map(drop), "remove a lease from")
     }
 
     /// Layers that nothing refers to: once part of an image, or unpacked longer than `unfinished` ago for a pull that
@@ -229,7 +297,15 @@ impl Index {
             work(&tx)?;
             tx.commit()
         };
-        run(&mut self.db).map_err(failed(step))
+        let done = run(&mut self.db);
+        self.changed(done, step)
+    }
+
+    fn changed(&mut self, outcome: rusqlite::Result<()>, step: &'static str) -> Result<(), Error> {
+        if let Some(checkpoints) = &mut self.checkpoints {
+            checkpoints.changed();
+        }
+        outcome.map_err(failed(step))
     }
 }
 
@@ -270,6 +346,11 @@ fn listed(row: &Row<'_>, names: Vec<String>, layers: Vec<(Digest, Digest)>) -> r
         pulled_at: UNIX_EPOCH + Duration::from_nanos(unsigned(row, 3)?),
     };
     Ok(Listed { image, layers: keys })
+}
+
+fn layer(row: &Row<'_>) -> rusqlite::Result<Layer> {
+    let usage = Usage { bytes: unsigned(row, 1)?, inodes: unsigned(row, 2)? };
+    Ok(Layer { usage, stands_alone: row.get(3)?, hides_all_below: row.get(4)? })
 }
 
 fn grouped<T>(

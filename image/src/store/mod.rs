@@ -8,13 +8,18 @@
 //! A directory is in `layers` before the index says so and until after it stops saying so; what a crash leaves in between
 //! is in the directory only, and swept when the store is opened. All functions here block.
 
+mod checkpoint;
 mod index;
+mod inspect;
+mod migrate;
+#[cfg(test)]
+mod tests;
 mod trash;
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fs::File;
 use std::io;
-use std::os::unix::fs::DirBuilderExt;
+use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
@@ -25,13 +30,15 @@ use crate::error::Error;
 use crate::image::Image;
 use crate::layers::Layers;
 use crate::unpack::Usage;
+use berth_failpoint::{failpoint, killpoint};
 
 use self::index::Index;
-pub(crate) use self::index::Pulled;
+pub(crate) use self::index::{Layer, Pulled};
+pub use self::inspect::{Inspection, inspect};
 use self::trash::Trash;
 
 /// How long layers of a pull that failed or was given up are kept, for the next try to find.
-const KEEP_UNFINISHED: Duration = Duration::from_secs(3600);
+pub(crate) const KEEP_UNFINISHED: Duration = Duration::from_secs(3600);
 
 /// What the index says, in memory: reading never waits for the disk.
 #[derive(Default)]
@@ -40,7 +47,7 @@ struct View {
     names: HashMap<String, Digest>,
     /// Keys of each image's layers, the bottom one first.
     image_layers: HashMap<Digest, Vec<Digest>>,
-    layers: HashMap<Digest, Usage>,
+    layers: HashMap<Digest, Layer>,
     leases: BTreeMap<String, Vec<Digest>>,
 }
 
@@ -50,6 +57,10 @@ pub(crate) struct Store {
     view: RwLock<View>,
     /// Layers that pulls under way count on. Locked inside `index`, never the other way round.
     wanted: Mutex<HashMap<Digest, usize>>,
+    /// Held by whoever moves a layer into place, which waits for the disk. Never locked inside `index`: containers wait for that.
+    committing: Mutex<()>,
+    /// Layers that the index does not know any more and whose directories are still there. Locked last.
+    doomed: Mutex<HashSet<Digest>>,
     trash: Trash,
     staged: AtomicU64,
     pinned: HashSet<String>,
@@ -60,12 +71,16 @@ impl Store {
         for name in ["", "layers", "staging", "trash"] {
             make_private(&root.join(name)).map_err(failed("create", &root.join(name)))?;
         }
+        let mut index = Index::open(&root.join("index.db"))?;
+        migrate::run(&mut index, &root.join("layers"))?;
         let store = Store {
-            index: Mutex::new(Index::open(&root.join("index.db"))?),
+            index: Mutex::new(index),
             trash: Trash::new(root.join("trash")),
             root,
             view: RwLock::default(),
             wanted: Mutex::default(),
+            doomed: Mutex::default(),
+            committing: Mutex::default(),
             staged: AtomicU64::new(0),
             pinned,
         };
@@ -92,6 +107,7 @@ impl Store {
         self.refresh(&index)?;
         self.view_mut().leases = index.leases()?;
         self.collect(&mut index)?;
+        killpoint!(IMAGES_SWEPT);
         self.trash.empty()
     }
 
@@ -102,33 +118,56 @@ impl Store {
         let create = || {
             std::fs::DirBuilder::new().mode(0o755).create(&path)?;
             // The directory is the image's root directory; the umask must not show in it.
-            std::fs::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(0o755))
+            std::fs::set_permissions(&path, PermissionsExt::from_mode(0o755))
         };
         create().map_err(failed("create", &path))?;
-        Ok(Staging { path, store: Arc::clone(self) })
+        let opened = File::open(&path).map_err(failed("open", &path))?;
+        let staging = Staging { path, opened, store: Arc::clone(self) };
+        failpoint!(LAYER_STAGED)?;
+        Ok(staging)
     }
 
     /// Makes a staged layer durable, then visible. One that is there already stays.
-    pub(crate) fn commit_layer(&self, staged: Staging, key: &Digest, usage: Usage) -> Result<(), Error> {
-        sync_file_system(&staged.path).map_err(failed("sync", &staged.path))?;
-        let mut index = self.lock_index();
+    pub(crate) fn commit_layer(
+        self: &Arc<Self>,
+        staged: Staging,
+        key: &Digest,
+        layer: Layer,
+    ) -> Result<(), Error> {
+        failpoint!(LAYER_UNPACKED)?;
+        staged.sync()?;
+        failpoint!(LAYER_SYNCED)?;
+        let _committing = lock(&self.committing);
+        // Whoever pulls it may have given up: it must not be taken for unused while it is half in place.
+        let _wanted = self.want(vec![key.clone()]);
         let path = self.layer_path(key);
-        if path.is_dir() {
-            if self.view().layers.contains_key(key) {
-                return Ok(());
-            }
+        if path.is_dir() && self.view().layers.contains_key(key) {
+            return Ok(());
+        }
+        self.trash.discard(&path)?;
+        std::fs::rename(&staged.path, &path).map_err(failed("commit", &path))?;
+        let recorded = self.record_layer(key, layer);
+        if recorded.is_err() {
             self.trash.discard(&path)?;
         }
-        std::fs::rename(&staged.path, &path).map_err(failed("commit", &path))?;
-        sync_directory(&self.root.join("layers")).map_err(failed("sync", &path))?;
-        index.add_layer(key, usage)?;
-        self.view_mut().layers.insert(key.clone(), usage);
+        recorded
+    }
+
+    fn record_layer(&self, key: &Digest, layer: Layer) -> Result<(), Error> {
+        failpoint!(LAYER_RENAMED)?;
+        let layers = self.root.join("layers");
+        sync_directory(&layers).map_err(failed("sync", &layers))?;
+        let mut index = self.lock_index();
+        index.add_layer(key, layer)?;
+        self.view_mut().layers.insert(key.clone(), layer);
+        killpoint!(LAYER_RECORDED);
         Ok(())
     }
 
     pub(crate) fn commit_image(&self, pulled: &Pulled) -> Result<Arc<Image>, Error> {
         let mut index = self.lock_index();
         index.add_image(pulled)?;
+        failpoint!(IMAGE_RECORDED)?;
         self.refresh(&index)?;
         self.collect(&mut index)?;
         let image = self.image(&pulled.id);
@@ -138,8 +177,14 @@ impl Store {
     pub(crate) fn remove_image(&self, id: &Digest) -> Result<(), Error> {
         let mut index = self.lock_index();
         index.remove_image(id)?;
+        failpoint!(IMAGE_FORGOTTEN)?;
         self.refresh(&index)?;
         self.collect(&mut index)
+    }
+
+    /// Removes layers that nothing refers to any more, also those that could not be removed when that came to be.
+    pub(crate) fn remove_unused(&self) -> Result<(), Error> {
+        self.collect(&mut self.lock_index())
     }
 
     /// Keeps the image's layers for `holder`. An image found without one of its layers is forgotten, so that it is
@@ -165,6 +210,7 @@ impl Store {
             return Ok(());
         }
         index.release(holder)?;
+        failpoint!(IMAGE_RELEASED)?;
         self.collect(&mut index)
     }
 
@@ -190,6 +236,19 @@ impl Store {
         self.lock_index().configuration(id)
     }
 
+    /// A manifest or index that an image here was pulled by; one that was damaged meanwhile is none.
+    pub(crate) fn manifest(&self, named: &Digest) -> Result<Option<Vec<u8>>, Error> {
+        let found = self.lock_index().manifest(named)?;
+        Ok(found.filter(|bytes| Digest::of(named.algorithm(), bytes) == *named))
+    }
+
+    /// True if an image here was pulled from this repository.
+    pub(crate) fn knows_repository(&self, repository: &str) -> bool {
+        let of_it =
+            |name: &String| name.strip_prefix(repository).is_some_and(|rest| rest.starts_with([':', '@']));
+        self.view().names.keys().any(of_it)
+    }
+
     /// The image of this exact tag or digest name.
     pub(crate) fn named(&self, name: &str) -> Option<Arc<Image>> {
         let view = self.view();
@@ -198,22 +257,32 @@ impl Store {
 
     pub(crate) fn usage(&self) -> Usage {
         self.view().layers.values().fold(Usage::default(), |sum, layer| Usage {
-            bytes: sum.bytes + layer.bytes,
-            inodes: sum.inodes + layer.inodes,
+            bytes: sum.bytes + layer.usage.bytes,
+            inodes: sum.inodes + layer.usage.inodes,
         })
     }
 
-    /// True if the layer is there, in the index and on disk.
-    pub(crate) fn has_layer(&self, key: &Digest) -> bool {
-        self.view().layers.contains_key(key) && self.layer_path(key).is_dir()
+    /// The key under which a layer is here, in the index and on disk, as it has to be where its chain id is `chain_id`.
+    pub(crate) fn layer(&self, diff_id: &Digest, chain_id: &Digest) -> Option<Digest> {
+        let here =
+            |key: &Digest| self.view().layers.get(key).copied().filter(|_| self.layer_path(key).is_dir());
+        if here(diff_id).is_some_and(|layer| layer.stands_alone) {
+            return Some(diff_id.clone());
+        }
+        here(chain_id).map(|_| chain_id.clone())
     }
 
-    /// Layer directories of `keys` (bottom first) as overlay takes them: top first, each once. Where a layer is repeated
-    /// the upper one counts; all it has and hides is seen already.
+    /// Layer directories of `keys` (bottom first) as overlay takes them: top first, each once, and none below one that
+    /// hides all. Where a layer is repeated the upper one counts; all it has and hides is seen already.
     pub(crate) fn stack(&self, keys: &[Digest]) -> Layers {
-        let mut seen = HashSet::new();
-        let lower =
-            keys.iter().rev().filter(|key| seen.insert(*key)).map(|key| self.layer_path(key)).collect();
+        let (mut seen, mut lower) = (HashSet::new(), Vec::new());
+        let view = self.view();
+        for key in keys.iter().rev().filter(|key| seen.insert(*key)) {
+            lower.push(self.layer_path(key));
+            if view.layers.get(key).is_some_and(|layer| layer.hides_all_below) {
+                break;
+            }
+        }
         Layers { lower }
     }
 
@@ -227,18 +296,37 @@ impl Store {
         Wanted { keys, store: Arc::clone(self) }
     }
 
+    /// Removes what nothing refers to any more, with the layers of pulls that came to no end `unfinished` ago.
+    pub(crate) fn sweep_unfinished(&self, unfinished: Duration) -> Result<(), Error> {
+        self.collect_older(&mut self.lock_index(), unfinished)
+    }
+
     /// Removes what nothing refers to any more.
     fn collect(&self, index: &mut Index) -> Result<(), Error> {
+        self.collect_older(index, KEEP_UNFINISHED)
+    }
+
+    fn collect_older(&self, index: &mut Index, unfinished: Duration) -> Result<(), Error> {
         let wanted = lock(&self.wanted);
-        let mut unused = index.unreferenced(KEEP_UNFINISHED)?;
+        let mut unused = index.unreferenced(unfinished)?;
         unused.retain(|key| !wanted.contains_key(key));
-        if unused.is_empty() {
-            return Ok(());
+        if !unused.is_empty() {
+            index.forget_layers(&unused)?;
+            unused.iter().for_each(|key| drop(self.view_mut().layers.remove(key)));
         }
-        index.forget_layers(&unused)?;
-        for key in &unused {
-            self.view_mut().layers.remove(key);
-            self.trash.discard(&self.layer_path(key))?;
+        let mut doomed = lock(&self.doomed);
+        doomed.extend(unused);
+        // One that is being pulled again, or was, is not doomed any more.
+        doomed.retain(|key| !wanted.contains_key(key) && !self.view().layers.contains_key(key));
+        self.throw_away(&mut doomed)
+    }
+
+    fn throw_away(&self, doomed: &mut HashSet<Digest>) -> Result<(), Error> {
+        while let Some(key) = doomed.iter().next().cloned() {
+            failpoint!(LAYERS_FORGOTTEN)?;
+            self.trash.discard(&self.layer_path(&key))?;
+            doomed.remove(&key);
+            failpoint!(LAYER_TRASHED)?;
         }
         Ok(())
     }
@@ -281,7 +369,15 @@ impl Store {
 /// A directory under construction.
 pub(crate) struct Staging {
     pub(crate) path: PathBuf,
+    /// Opened before anything is written: what fails to be written back is told to descriptors that were open then.
+    opened: File,
     store: Arc<Store>,
+}
+
+impl Staging {
+    fn sync(&self) -> Result<(), Error> {
+        rustix::fs::syncfs(&self.opened).map_err(|errno| failed("sync", &self.path)(errno.into()))
+    }
 }
 
 impl Drop for Staging {
@@ -316,17 +412,15 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
+/// Also one that is there: layers hold setuid programs with any known hole.
 fn make_private(path: &Path) -> io::Result<()> {
-    std::fs::DirBuilder::new().recursive(true).mode(0o700).create(path)
+    std::fs::DirBuilder::new().recursive(true).mode(0o700).create(path)?;
+    std::fs::set_permissions(path, PermissionsExt::from_mode(0o700))
 }
 
 fn entries(path: &Path) -> Result<Vec<PathBuf>, Error> {
     let read = || -> io::Result<_> { std::fs::read_dir(path)?.map(|entry| Ok(entry?.path())).collect() };
     read().map_err(failed("list", path))
-}
-
-fn sync_file_system(path: &Path) -> io::Result<()> {
-    Ok(rustix::fs::syncfs(File::open(path)?)?)
 }
 
 fn sync_directory(path: &Path) -> io::Result<()> {

@@ -15,6 +15,9 @@ const BLOCK: usize = 512;
 /// The most bytes a PAX header or a GNU long name may have: as Go's reader, which wrote most layers.
 const MAX_EXTENSION: u64 = 1 << 20;
 
+/// The most extension headers that may stand before one entry.
+const MAX_EXTENSIONS: usize = 16;
+
 /// What an entry asks to be made.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Kind {
@@ -50,6 +53,8 @@ pub(crate) struct Archive<R> {
     input: R,
     body: u64,
     padding: u64,
+    /// Bytes of extension headers since they were asked for.
+    extended: u64,
 }
 
 #[derive(Default)]
@@ -61,13 +66,13 @@ struct Extensions {
 
 impl<R: BufRead> Archive<R> {
     pub(crate) fn new(input: R) -> Self {
-        Archive { input, body: 0, padding: 0 }
+        Archive { input, body: 0, padding: 0, extended: 0 }
     }
 
     /// The next member, or nothing at the end of the archive. Skips what was not read of the one before.
     pub(crate) fn next(&mut self) -> io::Result<Option<Entry>> {
         let mut extensions = Extensions::default();
-        loop {
+        for _ in 0..=MAX_EXTENSIONS {
             self.skip(self.body + self.padding)?;
             let Some(header) = self.header()? else {
                 return extensions.must_be_empty().map(|()| None);
@@ -80,6 +85,12 @@ impl<R: BufRead> Archive<R> {
                 kind => return self.entry(&header, kind, extensions).map(Some),
             }
         }
+        Err(malformed("more than 16 extension headers in a row"))
+    }
+
+    /// How many bytes of extension headers there were since this was asked last.
+    pub(crate) fn take_extended(&mut self) -> u64 {
+        std::mem::take(&mut self.extended)
     }
 
     /// Hands the next `length` bytes of the current body to `sink`, piece by piece.
@@ -105,15 +116,11 @@ impl<R: BufRead> Archive<R> {
         Ok(())
     }
 
-    /// Reads the stream to its end, so that what follows the archive is hashed too.
-    pub(crate) fn drain(mut self) -> io::Result<()> {
-        loop {
-            let length = self.input.fill_buf()?.len();
-            if length == 0 {
-                return Ok(());
-            }
-            self.input.consume(length);
-        }
+    /// Passes over some of what follows the archive, and tells how much; nothing at the end of the stream.
+    pub(crate) fn pass_over(&mut self) -> io::Result<u64> {
+        let length = self.input.fill_buf()?.len();
+        self.input.consume(length);
+        Ok(length as u64)
     }
 
     fn skip(&mut self, length: u64) -> io::Result<()> {
@@ -156,6 +163,7 @@ impl<R: BufRead> Archive<R> {
         if self.body > MAX_EXTENSION {
             return Err(malformed("an extension header is larger than 1 MiB"));
         }
+        self.extended += self.body;
         let mut bytes = Vec::with_capacity(self.body as usize);
         self.body(self.body, |piece| {
             bytes.extend_from_slice(piece);

@@ -2,6 +2,7 @@
 //! directory that the archive only implies gets the owner, mode and attributes it has below, and a hard link to a file
 //! of a lower layer gets a copy of that file to link to, as overlay itself would make one.
 
+use std::collections::HashMap;
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
@@ -9,24 +10,45 @@ use std::os::fd::{AsFd, OwnedFd};
 use rustix::fs::{self, AtFlags, FileType, Gid, Mode, OFlags, Stat, Timespec, Timestamps, Uid, XattrFlags};
 use rustix::io::Errno;
 
+use super::names::Names;
 use super::relocate::relocate;
 use super::root::{Directory, split};
 use super::{Error, Unpacked, failed, link_inside, lossy};
-use crate::layers::{Found, Layers, joined};
+use crate::layers::{Finder, Found, Layers, joined};
 
 /// Takes what `layer` needs from `parents`.
 pub(crate) fn complete(layer: &mut Unpacked, parents: &Layers) -> Result<(), Error> {
+    let nothing = Layers { lower: Vec::new() };
+    let parents = if layer.hides_all_below { &nothing } else { parents };
     relocate(layer, parents)?;
-    for (path, target) in std::mem::take(&mut layer.links) {
-        link_to_lower(layer, parents, &path, &target)?;
-    }
-    for path in layer.root.implied.clone() {
-        inherit(layer, parents, &path).map_err(failed("take attributes of", &path))?;
+    link_to_parents(layer, parents)?;
+    let mut finder = parents.finder().map_err(failed("open the layers below", b"/"))?;
+    let implied: Vec<_> = layer.root.implied.iter().map(|(path, ())| path.clone()).collect();
+    for path in implied {
+        inherit(layer, &mut finder, &path).map_err(failed("take attributes of", &path))?;
     }
     Ok(())
 }
 
-fn link_to_lower(layer: &mut Unpacked, parents: &Layers, path: &[u8], target: &[u8]) -> Result<(), Error> {
+fn link_to_parents(layer: &mut Unpacked, parents: &Layers) -> Result<(), Error> {
+    let links = std::mem::replace(&mut layer.links, Names::new("", 0));
+    let mut links: Vec<_> = links.into_iter().collect();
+    links.sort_by_key(|(_, link)| link.turn);
+    // Where a file of the layers below has been copied to, if not to its own place.
+    let mut copied = HashMap::new();
+    for (path, link) in &links {
+        link_to_lower(layer, parents, path, &link.target, &mut copied)?;
+    }
+    Ok(())
+}
+
+fn link_to_lower(
+    layer: &mut Unpacked,
+    parents: &Layers,
+    path: &[u8],
+    target: &[u8],
+    copied: &mut HashMap<Vec<u8>, Vec<u8>>,
+) -> Result<(), Error> {
     let directory = layer.root.parent(path).map_err(failed("open the parent of", path))?;
     let name = split(path).1;
     let link = |layer: &Unpacked, target: &[u8]| link_inside(&layer.root, target, &directory, name);
@@ -38,14 +60,21 @@ fn link_to_lower(layer: &mut Unpacked, parents: &Layers, path: &[u8], target: &[
         return Err(Error::LinkTarget { path: lossy(path), target: lossy(target) });
     };
     let place = joined(&located.path);
+    if copied.get(&place).is_some_and(|copy| link(layer, copy).is_ok()) {
+        return Ok(());
+    }
     let lower = Lower { directory: &parent, name: split(&place).1, stat: &stat };
+    layer.room =
+        lower.size().and_then(|size| layer.room.checked_sub(size)).ok_or_else(|| layer.too_large())?;
     match lower.copy(layer, &place) {
-        // This layer removes the target: its content lives on under the link's name alone.
+        // This layer removes the target: its content lives on under the links' names alone.
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
-            lower.copy(layer, path).map_err(failed("copy", path))
+            lower.copy(layer, path).map_err(failed("copy", path))?;
+            copied.insert(place, path.to_vec());
+            Ok(())
         }
-        copied => {
-            copied.map_err(failed("copy", &place))?;
+        made => {
+            made.map_err(failed("copy", &place))?;
             link(layer, &place).map_err(failed("link", path))
         }
     }
@@ -59,6 +88,10 @@ struct Lower<'a> {
 }
 
 impl Lower<'_> {
+    fn size(&self) -> Option<u64> {
+        u64::try_from(self.stat.st_size).ok()
+    }
+
     /// Copies it to `path` of this layer.
     fn copy(&self, layer: &mut Unpacked, path: &[u8]) -> io::Result<()> {
         let (into, name) = (layer.root.parent(path)?, split(path).1);
@@ -73,7 +106,7 @@ impl Lower<'_> {
                 fs::mknodat(&into.fd, name, kind, Mode::from_raw_mode(self.stat.st_mode), self.stat.st_rdev)?
             }
         }
-        layer.usage.add(u64::try_from(self.stat.st_size).unwrap_or(0));
+        layer.usage.add(self.size().unwrap_or(0));
         if kind != FileType::RegularFile {
             let (uid, gid) = owner(self.stat);
             fs::chownat(&into.fd, name, Some(uid), Some(gid), AtFlags::SYMLINK_NOFOLLOW)?;
@@ -92,24 +125,21 @@ impl Lower<'_> {
 }
 
 /// Gives an implied directory what it has in the merged view of the parents, if it is there.
-fn inherit(layer: &mut Unpacked, parents: &Layers, path: &[u8]) -> io::Result<()> {
+fn inherit(layer: &mut Unpacked, parents: &mut Finder<'_>, path: &[u8]) -> io::Result<()> {
     let here = match layer.root.directory(path) {
         // Replaced by something else since.
         Err(Errno::NOENT | Errno::NOTDIR) => return Ok(()),
         here => here?,
     };
-    let located = parents.locate(path, true)?;
-    let Found::Directory(merged) = &located.found else {
-        layer.times.insert(path.to_vec(), Timespec { tv_sec: 0, tv_nsec: 0 });
-        return Ok(());
+    let Found::Directory(merged) = parents.find(path)? else {
+        return layer.times.insert(path, Timespec { tv_sec: 0, tv_nsec: 0 });
     };
     let Some(lower) = merged.uppermost() else {
         return Ok(());
     };
     let stat = fs::fstat(lower)?;
     take_attributes(lower, &here.fd, &stat)?;
-    layer.times.insert(path.to_vec(), times(&stat).last_modification);
-    Ok(())
+    layer.times.insert(path, times(&stat).last_modification)
 }
 
 fn take_attributes(from: impl AsFd, to: impl AsFd, stat: &Stat) -> io::Result<()> {

@@ -3,8 +3,10 @@
 
 mod archive;
 mod complete;
+mod error;
 #[cfg(feature = "fuzz")]
 pub(crate) mod fuzz;
+mod names;
 mod pax;
 mod relocate;
 pub(crate) mod root;
@@ -12,7 +14,6 @@ mod sparse;
 #[cfg(test)]
 mod tests;
 
-use std::collections::HashMap;
 use std::io::{self, BufRead};
 use std::os::fd::AsFd;
 use std::path::Path;
@@ -21,13 +22,20 @@ use rustix::fs::{self, AtFlags, FileType, Gid, Mode, OFlags, Timespec, Timestamp
 use rustix::io::Errno;
 
 use self::archive::{Archive, Entry, Kind};
+use self::names::Names;
 use self::root::{Directory, Root, is_directory, is_whiteout, mark_opaque, normalized, split};
 
 pub(crate) use self::complete::complete;
+pub use self::error::Error;
+use self::error::{broken, failed, is_absent, lossy};
 
 const WHITEOUT: &[u8] = b".wh.";
 const WHITEOUT_META: &[u8] = b".wh..wh.";
 const WHITEOUT_OPAQUE: &[u8] = b".wh..wh..opq";
+
+/// The most bytes of memory for the names of directories, and for those of hard links into lower layers.
+const MAX_DIRECTORIES: usize = if cfg!(test) { 16 << 20 } else { 256 << 20 };
+const MAX_LINKS: usize = if cfg!(test) { 4 << 20 } else { 64 << 20 };
 
 /// What one layer may hold at most; a stream that goes on beyond is an attack or an accident.
 #[derive(Debug, Clone, Copy)]
@@ -42,59 +50,6 @@ impl Default for Limits {
     fn default() -> Self {
         Limits { bytes: 1 << 40, entries: 20_000_000 }
     }
-}
-
-/// Why a layer could not be unpacked.
-#[derive(Debug, thiserror::Error)]
-pub enum Error {
-    /// The archive's framing is broken, or reading it failed.
-    #[error("read the archive at or after {after:?}")]
-    Archive {
-        /// The last entry read, empty at the start.
-        after: String,
-        #[source]
-        /// What was wrong.
-        source: io::Error,
-    },
-    /// An entry names something outside the layer.
-    #[error("entry {path:?} leaves the layer's root through `..`")]
-    Escape {
-        /// The name as the archive has it.
-        path: String,
-    },
-    /// An entry's whiteout name removes nothing that could exist.
-    #[error("entry {path:?} is not a valid whiteout")]
-    Whiteout {
-        /// The name as the archive has it.
-        path: String,
-    },
-    /// An entry could not be made.
-    #[error("{step} {path:?}")]
-    Entry {
-        /// What was being done.
-        step: &'static str,
-        /// The entry's name.
-        path: String,
-        #[source]
-        /// The failed call's error.
-        source: io::Error,
-    },
-    /// A hard link's target is in neither this layer nor those below.
-    #[error("hard link {path:?}: its target {target:?} is not in the image")]
-    LinkTarget {
-        /// The link.
-        path: String,
-        /// What it should link to.
-        target: String,
-    },
-    /// More than [`Limits`] allow.
-    #[error("layer holds more than {limit} {what}")]
-    Limit {
-        /// The limit exceeded.
-        limit: u64,
-        /// Its unit.
-        what: &'static str,
-    },
 }
 
 /// Disk space a directory tree takes.
@@ -117,10 +72,22 @@ impl Usage {
 pub(crate) struct Unpacked {
     root: Root,
     /// Modification times of directories; set last, since making entries changes them.
-    times: HashMap<Vec<u8>, Timespec>,
-    /// Hard links whose target was not in the layer, with it, as they came: one may lead to another.
-    links: Vec<(Vec<u8>, Vec<u8>)>,
+    times: Names<Timespec>,
+    /// Hard links whose target was not in the layer.
+    links: Names<Link>,
     pub(crate) usage: Usage,
+    /// Nothing of the layers below is seen: the archive says so of the root directory.
+    pub(crate) hides_all_below: bool,
+    /// What the limits leave for files to be copied up.
+    room: u64,
+    limits: Limits,
+}
+
+/// A hard link still to be made.
+struct Link {
+    target: Vec<u8>,
+    /// Its place in the archive: one may lead to another.
+    turn: u64,
 }
 
 impl Unpacked {
@@ -129,9 +96,18 @@ impl Unpacked {
         self.root.implied.is_empty() && self.links.is_empty()
     }
 
+    /// Remembers a hard link whose target is not in the layer, or not yet.
+    fn waits(&mut self, path: &[u8], target: Vec<u8>, turn: u64) -> io::Result<()> {
+        self.links.insert_with(path, target.len(), Link { target, turn })
+    }
+
+    fn too_large(&self) -> Error {
+        Error::Limit { limit: self.limits.bytes, what: "bytes" }
+    }
+
     /// Sets what can only be set when all entries are there.
     pub(crate) fn finish(&self) -> Result<(), Error> {
-        for (path, time) in &self.times {
+        for (path, time) in self.times.iter() {
             match self.root.directory(path) {
                 // Replaced by something else since.
                 Err(Errno::NOENT | Errno::NOTDIR) => {}
@@ -148,14 +124,22 @@ impl Unpacked {
 pub(crate) fn unpack(input: impl BufRead, into: &Path, limits: Limits) -> Result<Unpacked, Error> {
     let root = Root::open(into).map_err(failed("open", b"/"))?;
     let mut unpacker = Unpacker {
-        state: Unpacked { root, times: HashMap::new(), links: Vec::new(), usage: Usage::default() },
+        state: Unpacked {
+            root,
+            times: Names::new("the directories", MAX_DIRECTORIES),
+            links: Names::new("the hard links to lower layers", MAX_LINKS),
+            usage: Usage::default(),
+            hides_all_below: false,
+            room: 0,
+            limits,
+        },
         umask: umask().map_err(failed("read umask of", b"/proc/self/status"))?,
-        limits,
         entries: 0,
         written: 0,
     };
     unpacker.state.usage.add(4096);
     unpacker.run(Archive::new(input))?;
+    unpacker.state.room = limits.bytes - unpacker.written;
     Ok(unpacker.state)
 }
 
@@ -163,7 +147,6 @@ struct Unpacker {
     state: Unpacked,
     /// What the kernel takes from the mode of a new file: without knowing it each file would need another call.
     umask: u32,
-    limits: Limits,
     entries: u64,
     written: u64,
 }
@@ -173,8 +156,9 @@ impl Unpacker {
         let mut after = Vec::new();
         loop {
             let next = archive.next().map_err(broken(&after))?;
+            self.count_bytes(archive.take_extended())?;
             let Some(entry) = next else {
-                return archive.drain().map_err(broken(&after));
+                return self.drain(archive).map_err(broken(&after))?;
             };
             self.count(&entry)?;
             self.entry(&entry, &mut archive)?;
@@ -184,15 +168,34 @@ impl Unpacker {
 
     fn count(&mut self, entry: &Entry) -> Result<(), Error> {
         self.entries += 1;
+        let limit = self.state.limits.entries;
+        if self.entries > limit {
+            return Err(Error::Limit { limit, what: "entries" });
+        }
         let stored = entry.extents.iter().map(|extent| extent.length);
-        self.written = stored.fold(self.written, u64::saturating_add);
-        if self.entries > self.limits.entries {
-            return Err(Error::Limit { limit: self.limits.entries, what: "entries" });
+        self.count_bytes(stored.fold(0, u64::saturating_add))
+    }
+
+    fn count_bytes(&mut self, bytes: u64) -> Result<(), Error> {
+        self.written = self.written.saturating_add(bytes);
+        match self.written <= self.state.limits.bytes {
+            true => Ok(()),
+            false => Err(self.state.too_large()),
         }
-        if self.written > self.limits.bytes {
-            return Err(Error::Limit { limit: self.limits.bytes, what: "bytes" });
+    }
+
+    /// Reads what follows the archive: it is hashed too.
+    fn drain(&mut self, mut archive: Archive<impl BufRead>) -> io::Result<Result<(), Error>> {
+        loop {
+            match archive.pass_over()? {
+                0 => return Ok(Ok(())),
+                length => {
+                    if let Err(error) = self.count_bytes(length) {
+                        return Ok(Err(error));
+                    }
+                }
+            }
         }
-        Ok(())
     }
 
     fn entry(&mut self, entry: &Entry, archive: &mut Archive<impl BufRead>) -> Result<(), Error> {
@@ -212,7 +215,7 @@ impl Unpacker {
         if entry.kind == Kind::HardLink {
             return self.hard_link(&directory, &path, entry);
         }
-        self.forget_link(&path);
+        self.state.links.remove(&path);
         let made = match entry.kind {
             Kind::Directory => self.directory(&directory, &path, entry),
             Kind::File => self.file(&directory, name, entry, archive),
@@ -223,6 +226,7 @@ impl Unpacker {
     }
 
     fn hide_lower(&mut self, directory: &Directory, path: &[u8]) -> Result<(), Error> {
+        self.state.hides_all_below |= path.is_empty();
         mark_opaque(&directory.fd).map_err(failed("mark opaque", path))
     }
 
@@ -245,23 +249,18 @@ impl Unpacker {
     fn hard_link(&mut self, directory: &Directory, path: &[u8], entry: &Entry) -> Result<(), Error> {
         let escapes = || Error::Escape { path: lossy(&entry.target) };
         let target = normalized(&entry.target).ok_or_else(escapes)?;
-        self.forget_link(path);
+        self.state.links.remove(path);
         match link_inside(&self.state.root, &target, directory, split(path).1) {
             Err(error) if is_absent(&error) => {
                 let cleared = self.clear(directory, split(path).1);
                 cleared.map_err(failed("replace", path))?;
-                self.state.links.push((path.to_vec(), target));
+                let waits = self.state.waits(path, target, self.entries);
+                waits.map_err(failed("remember the link", path))?;
             }
             linked => linked.map_err(failed("link", path))?,
         }
         self.state.root.forget_recent();
         Ok(())
-    }
-
-    fn forget_link(&mut self, path: &[u8]) {
-        if !self.state.links.is_empty() {
-            self.state.links.retain(|(link, _)| link != path);
-        }
     }
 
     fn directory(&mut self, parent: &Directory, path: &[u8], entry: &Entry) -> io::Result<()> {
@@ -270,7 +269,7 @@ impl Unpacker {
         fs::fchmod(&made.fd, Mode::from_raw_mode(entry.mode))?;
         set_xattrs(entry, |name, value| fs::fsetxattr(&made.fd, name, value, XattrFlags::empty()))?;
         self.state.root.implied.remove(path);
-        self.state.times.insert(path.to_vec(), entry.mtime);
+        self.state.times.insert(path, entry.mtime)?;
         self.state.root.forget_recent();
         Ok(())
     }
@@ -457,26 +456,4 @@ fn umask() -> io::Result<u32> {
     // Nothing known: assume that all bits are taken, which costs a call per file.
     let mask = line.and_then(|octal| u32::from_str_radix(octal.trim(), 8).ok());
     Ok(mask.unwrap_or(0o777))
-}
-
-fn broken(after: &[u8]) -> impl FnOnce(io::Error) -> Error {
-    move |source| Error::Archive { after: lossy(after), source }
-}
-
-fn is_absent(error: &io::Error) -> bool {
-    matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory)
-}
-
-fn failed(step: &'static str, path: &[u8]) -> impl FnOnce(io::Error) -> Error {
-    move |source| match source.kind() {
-        // The archive's own errors come up through what reads from it.
-        io::ErrorKind::UnexpectedEof | io::ErrorKind::InvalidData => {
-            Error::Archive { after: lossy(path), source }
-        }
-        _ => Error::Entry { step, path: lossy(path), source },
-    }
-}
-
-fn lossy(path: &[u8]) -> String {
-    String::from_utf8_lossy(path).into_owned()
 }

@@ -1,48 +1,58 @@
 //! Entries named through a symlink of a lower layer. An archive that has `lib/x`, on a base where `lib` leads to `usr/lib`,
 //! means `usr/lib/x`; left where it is, the directory it implies would hide the symlink and all that is behind it.
 
+use std::collections::BTreeMap;
 use std::io;
 
 use rustix::fs::{self, AtFlags, Dir, FileType};
 use rustix::io::Errno;
 
+use super::names::take_below;
 use super::root::{Root, is_directory};
 use super::{Error, Unpacked, failed};
-use crate::layers::{Found, Layers, joined};
+use crate::layers::{Finder, Found, Layers, joined};
+
+/// So many names may be renamed for one layer: each can be moved as often as it has symlinks on the way.
+const MAX_RENAMES: usize = 20_000_000;
 
 /// Moves what lies in implied directories that are symlinks to directories below to where those lead.
 pub(super) fn relocate(layer: &mut Unpacked, parents: &Layers) -> Result<(), Error> {
-    // Moving changes what is implied below; each round deals with the uppermost symlink left.
-    loop {
-        let implied: Vec<_> = layer.root.implied.iter().cloned().collect();
-        let mut moved = false;
-        for from in implied {
-            if let Some(to) = led_to(parents, &from).map_err(failed("look up", &from))? {
-                shift(&mut layer.root, &from, &to)
-                    .map_err(failed("follow a lower layer's symlink for", &from))?;
-                layer.rename(&from, &to);
-                moved = true;
-                break;
-            }
+    let mut finder = parents.finder().map_err(failed("open the layers below", b"/"))?;
+    let mut renamed = 0;
+    // A directory comes before what is below it, so that there is no symlink on the way to the one that is looked at.
+    let mut waiting: BTreeMap<_, ()> =
+        layer.root.implied.iter().map(|(path, ())| (path.clone(), ())).collect();
+    while let Some((from, ())) = waiting.pop_first() {
+        let Some(to) = led_to(parents, &mut finder, &from).map_err(failed("look up", &from))? else {
+            continue;
+        };
+        let follow = failed("follow a lower layer's symlink for", &from);
+        renamed +=
+            shift(&mut layer.root, &from, &to).and_then(|()| layer.rename(&from, &to)).map_err(follow)?;
+        if renamed > MAX_RENAMES {
+            return Err(Error::Limit {
+                limit: MAX_RENAMES as u64,
+                what: "names behind symlinks of lower layers",
+            });
         }
-        if !moved {
-            return Ok(());
-        }
+        let below = take_below(&mut waiting, &from).into_keys();
+        waiting.extend(below.map(|path| ([&to, &path[from.len()..]].concat(), ())));
     }
+    Ok(())
 }
 
 /// Where `path` leads in the parents, if it is a symlink to a directory there.
-fn led_to(parents: &Layers, path: &[u8]) -> io::Result<Option<Vec<u8>>> {
-    let itself = parents.locate(path, false)?;
-    let Found::Leaf { stat, .. } = &itself.found else {
+fn led_to(parents: &Layers, finder: &mut Finder<'_>, path: &[u8]) -> io::Result<Option<Vec<u8>>> {
+    let Found::Leaf { stat, .. } = finder.find(path)? else {
         return Ok(None);
     };
     if FileType::from_raw_mode(stat.st_mode) != FileType::Symlink {
         return Ok(None);
     }
     let target = parents.locate(path, true)?;
-    let leads_elsewhere = matches!(target.found, Found::Directory(_)) && target.path != itself.path;
-    Ok(leads_elsewhere.then(|| joined(&target.path)))
+    let there = joined(&target.path);
+    let leads_elsewhere = matches!(target.found, Found::Directory(_)) && there != path;
+    Ok(leads_elsewhere.then_some(there))
 }
 
 /// Moves the entries of directory `from` into `to`, and removes it.
@@ -75,18 +85,11 @@ fn shift(root: &mut Root, from: &[u8], to: &[u8]) -> io::Result<()> {
 }
 
 impl Unpacked {
-    /// Everything known about what is below `from` is about what is below `to` now.
-    fn rename(&mut self, from: &[u8], to: &[u8]) {
-        let moved = |path: &[u8]| match path.strip_prefix(from) {
-            Some(rest) if rest.starts_with(b"/") => [to, rest].concat(),
-            _ => path.to_vec(),
-        };
+    /// Everything known about what is below `from` is about what is below `to` now. Tells of how many names.
+    fn rename(&mut self, from: &[u8], to: &[u8]) -> io::Result<usize> {
         self.root.forget_recent();
         self.root.implied.remove(from);
-        self.root.implied = self.root.implied.iter().map(|path| moved(path)).collect();
-        self.times = self.times.drain().map(|(path, time)| (moved(&path), time)).collect();
-        for (link, _) in &mut self.links {
-            *link = moved(link);
-        }
+        let implied = self.root.implied.rename(from, to)?;
+        Ok(implied + self.times.rename(from, to)? + self.links.rename(from, to)?)
     }
 }

@@ -1,7 +1,6 @@
 //! The directory a layer is unpacked into, and how names of the archive are resolved in it: every look-up starts at its
 //! descriptor and is confined to it by the kernel (openat2 with RESOLVE_IN_ROOT), whatever symlinks the archive made.
 
-use std::collections::BTreeSet;
 use std::ffi::OsStr;
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
@@ -12,6 +11,7 @@ use std::sync::Arc;
 use rustix::fs::{self, AtFlags, FileType, Mode, OFlags, ResolveFlags, Stat};
 use rustix::io::Errno;
 
+use super::names::Names;
 use crate::tree;
 
 /// Overlay's mark of a directory that hides what lower layers have in it.
@@ -93,16 +93,15 @@ pub(crate) struct Root {
     top: Directory,
     recent: Option<(Vec<u8>, Directory)>,
     /// Directories made because something in them was named, not they themselves.
-    pub(crate) implied: BTreeSet<Vec<u8>>,
-    /// How long their names were, all together.
-    implied_bytes: usize,
+    pub(crate) implied: Names<()>,
 }
 
 impl Root {
     pub(crate) fn open(path: &Path) -> io::Result<Self> {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC | OFlags::NOFOLLOW;
         let top = fs::open(path, flags, Mode::empty())?;
-        Ok(Root { top: described(top)?, recent: None, implied: BTreeSet::new(), implied_bytes: 0 })
+        let implied = Names::new("the directories without an entry of their own", MAX_IMPLIED);
+        Ok(Root { top: described(top)?, recent: None, implied })
     }
 
     /// Opens an existing directory; symlinks on the way are followed inside the root.
@@ -212,15 +211,7 @@ impl Root {
 
     fn make_implied(&mut self, parent: &Directory, path: &[u8]) -> io::Result<()> {
         fs::mkdirat(&parent.fd, split(path).1, Mode::from_raw_mode(0o755))?;
-        self.implied.insert(path.to_vec());
-        self.implied_bytes += path.len();
-        match self.implied_bytes <= MAX_IMPLIED {
-            true => Ok(()),
-            false => {
-                let why = "the directories without an entry of their own have names of more bytes than";
-                Err(io::Error::other(format!("{why} {MAX_IMPLIED}")))
-            }
-        }
+        self.implied.insert(path, ())
     }
 }
 

@@ -1,5 +1,8 @@
-//! The service that Berth's shim offers beside containerd's shim v2, package `berth.shim.v1`. No logic lives here.
+//! The service that Berth's shim offers beside containerd's shim v2, package `berth.shim.v1`, and where it listens. No other
+//! logic lives here.
 
 #![allow(missing_docs, clippy::all)]
+
+pub mod address;
 
 include!(concat!(env!("OUT_DIR"), "/gen/mod.rs"));

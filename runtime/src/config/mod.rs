@@ -108,7 +108,7 @@ pub struct Images {
     /// Directories with one `<host>/hosts.toml` per registry, as containerd has them: mirrors, certificates. The
     /// first directory that knows a host counts; the files are read again with every pull.
     pub hosts_dirs: Vec<PathBuf>,
-    /// How many layers of one image are fetched and unpacked at the same time.
+    /// How many layers are fetched and unpacked from one registry at the same time.
     pub max_parallel_layers: usize,
     /// Images that kubelet is told never to remove to free space, by name with tag or digest.
     pub pinned: Vec<String>,

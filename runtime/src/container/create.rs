@@ -13,6 +13,7 @@ use std::{
     time::Duration,
 };
 
+use berth_failpoint::{failpoint, killpoint};
 use berth_image::{Image, Layers};
 use oci_spec::runtime::Spec;
 use rustix::fs::{CWD, FileType, Mode, mknodat};
@@ -30,6 +31,7 @@ use crate::{
     blocking, cdi,
     error::{During, Error, Kind, Result, of_image, spec_error},
     identity,
+    layout::{make_private, write_private},
     nri::{
         Announced,
         events::{self, Adjusted},
@@ -115,7 +117,7 @@ struct Prepared {
 
 impl Plan {
     async fn carry_out(self, shared: &Arc<Shared>, pod: &Entry<Pod>) -> Result<()> {
-        let shim = self.pod.shim().await?;
+        let shim = shared.shim_of(&self.pod.id).await?;
         let prepared = self.prepare(shared, &shim).await?;
         let made = set_up(&shim, &prepared.task).await;
         if made.as_ref().is_err_and(|error| error.kind() == Kind::DeadlineExceeded) {
@@ -123,6 +125,7 @@ impl Plan {
             forget(&shim, &prepared.task.id).await;
         }
         let pid = made?;
+        killpoint!(CONTAINER_CREATED);
         Self::publish(shared, pod, shim, prepared, pid).await
     }
 
@@ -134,6 +137,7 @@ impl Plan {
         progress::at("hold the layers of its image");
         let leased = shared.images.lease(&self.image.id, &self.id).await;
         let layers = leased.map_err(|error| of_image("hold the layers of the image", error))?;
+        failpoint!(IMAGE_LEASED)?;
         let accounts = accounts_of(&layers)?;
         let user = spec::user::resolve(&self.config.security, &self.image.config.user, &accounts)
             .map_err(spec_error)?;
@@ -151,14 +155,20 @@ impl Plan {
         self.add_devices(shared, &cdi_devices, &mut spec).await?;
         let bundle = shared.layout.bundle(&self.id);
         write_bundle(&bundle, &spec)?;
+        failpoint!(BUNDLE_WRITTEN)?;
         let task = ContainerTask {
             id: self.id.clone(),
             bundle: bundle.display().to_string(),
             rootfs: self.rootfs(shared, &layers.lower)?,
             terminal: self.config.tty,
             stdin: self.stdin(&bundle)?,
-            output: log::uri_of(&self.cause(), container.log_path.clone(), shared.options.max_log_line)
-                .await?,
+            output: log::uri_of(
+                &self.pod,
+                &self.cause(),
+                container.log_path.clone(),
+                shared.options.max_log_line,
+            )
+            .await?,
         };
         Ok(Prepared { task, container, announced })
     }
@@ -225,7 +235,8 @@ impl Plan {
             PidMode::Target(id) => {
                 let target = shared.containers.find(id)?.get();
                 match target.state.pid().filter(|_| target.pod_id == self.pod.id) {
-                    Some(pid) => Ok(path(pid)),
+                    // The pid may be somebody else's when the shim looks at it: it holds the process itself.
+                    Some(_) => Ok(PidNamespace::Path(format!("container:{}", target.id).into())),
                     None => Err(Error::new(
                         Kind::FailedPrecondition,
                         format!("target container {id} does not run in pod {}", self.pod.id),
@@ -281,6 +292,7 @@ impl Plan {
     fn rootfs(&self, shared: &Shared, lower: &[PathBuf]) -> Result<RootfsOverlay> {
         let writable = shared.layout.writable(&self.id);
         let (upper, work) = (writable.join("upper"), writable.join("work"));
+        make_private(&writable)?;
         // An image may have no layers, but overlayfs wants one.
         let none = lower.is_empty().then(|| writable.join("empty"));
         for directory in [&upper, &work].into_iter().chain(&none) {
@@ -288,6 +300,7 @@ impl Plan {
         }
         let users = self.pod.config.namespaces.users;
         own(&upper, users).during(|| format!("give {} to the pod's root", upper.display()))?;
+        failpoint!(ROOTFS_MADE)?;
         Ok(RootfsOverlay {
             users,
             lower: lower.iter().chain(&none).map(|layer| layer.display().to_string()).collect(),
@@ -308,15 +321,17 @@ impl Plan {
     ) -> Result<()> {
         let state = ContainerState::Created { pid };
         let container = Container { created_at: identity::now(), state, ..prepared.container };
+        let copy = shared.layout.container_copy(&container.id);
         let _turn = pod.turn().await;
         let recorded = match must_be_ready(&pod.get()) {
-            Ok(()) => shared.state.put(&container).await,
+            Ok(()) => shared.state.put_new(&container, copy).await,
             stopped => stopped,
         };
         if let Err(error) = recorded {
             forget(&shim, &container.id).await;
             return Err(error);
         }
+        killpoint!(CONTAINER_RECORDED);
         let id = container.id.clone();
         events::container_created(shared, &container).await;
         let entry = shared.containers.insert(&id, container);
@@ -377,10 +392,10 @@ fn accounts_of(layers: &Layers) -> Result<Accounts> {
 
 /// The directory that the shim reads: config.json in the OCI runtime spec's form.
 fn write_bundle(bundle: &Path, spec: &Spec) -> Result<()> {
-    fs::create_dir_all(bundle.join("rootfs")).during(|| format!("create {}", bundle.display()))?;
-    let path = bundle.join("config.json");
+    make_private(bundle)?;
+    make_private(&bundle.join("rootfs"))?;
     let json = serde_json::to_vec(spec).during(|| "encode the OCI runtime spec")?;
-    fs::write(&path, json).during(|| format!("write {}", path.display()))
+    write_private(&bundle.join("config.json"), &json)
 }
 
 #[cfg(test)]

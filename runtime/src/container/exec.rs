@@ -6,6 +6,7 @@
 
 use std::{path::Path, sync::Arc, time::Duration};
 
+use berth_failpoint::failpoint;
 use oci_spec::runtime::Process as OciProcess;
 use serde::Deserialize;
 use tokio::{
@@ -158,8 +159,11 @@ impl Command {
             stderr: stderr.as_deref().map(reader).transpose()?,
         };
         let (stdin, stdout, stderr) = (name_of(stdin), name_of(stdout), name_of(stderr));
+        failpoint!(EXEC_PIPES_MADE)?;
         self.exec.add(ExecTask { terminal, stdin, stdout, stderr, process }).await?;
+        failpoint!(EXEC_ADDED)?;
         self.exec.start().await?;
+        failpoint!(EXEC_STARTED)?;
         drop(read_later);
         Ok(streams)
     }

@@ -2,6 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
+use berth_failpoint::{failpoint, killpoint};
 use tokio::time::timeout;
 
 use super::{Container, ContainerState, config::Resources, image_volume};
@@ -47,8 +48,10 @@ async fn start_created(shared: &Arc<Shared>, entry: &Entry<Container>, container
     progress::at("execute its command");
     match shim.start(&container.id).await {
         Ok(pid) => {
+            killpoint!(CONTAINER_STARTED);
             let at = identity::now();
             let started = entry.change(&shared.state, |container| container.started(pid, at)).await?;
+            killpoint!(START_RECORDED);
             events::container_started(shared, &started).await;
             Ok(())
         }
@@ -113,6 +116,7 @@ async fn end(shared: &Arc<Shared>, entry: &Entry<Container>, grace: Duration) ->
         return Ok(());
     }
     shim.kill(&container.id).await?;
+    failpoint!(CONTAINER_KILLED)?;
     killed(entry).await?;
     events::settle_end(shared, entry).await;
     Ok(())
@@ -147,7 +151,9 @@ pub(crate) async fn remove_entry(shared: &Arc<Shared>, entry: &Arc<Entry<Contain
         events::container_removed(&shared, &container).await;
         progress::at("remove what it left");
         delete_task(&shared, &container).await?;
+        failpoint!(TASK_DELETED)?;
         remove_traces(&shared, &container.id).await?;
+        failpoint!(TRACES_REMOVED)?;
         shared.containers.remove(&container.id, &shared.state).await?;
         events::forget(&shared, &container.id);
         Ok(())
@@ -179,9 +185,11 @@ pub(crate) async fn remove_traces(shared: &Shared, id: &str) -> Result<()> {
     let (bundle, writable) = (shared.layout.bundle(id), shared.layout.writable(id));
     let removed = blocking::run("remove directories", move || {
         remove_directory(&bundle)?;
+        failpoint!(BUNDLE_REMOVED)?;
         remove_directory(&writable)
     });
     removed.await??;
+    failpoint!(WRITABLE_REMOVED)?;
     image_volume::release(shared, id).await?;
     let released = shared.images.release(id).await;
     released.map_err(|error| of_image(format!("release the image of {id}"), error))
@@ -227,6 +235,7 @@ pub(crate) async fn set_limits(
         let wanted = spec::resources::to_oci(&merged, &shared.host).map_err(spec_error)?;
         let json = serde_json::to_vec(&wanted).during(|| "encode the limits")?;
         shared.shim_of(&container.pod_id).await?.update(&container.id, json).await?;
+        failpoint!(LIMITS_SET)?;
         let updated = |container: &Container| {
             let mut container = container.clone();
             container.config.resources = merged;

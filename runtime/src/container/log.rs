@@ -1,6 +1,14 @@
 //! Where a container's output goes.
 
-use std::{fs, path::PathBuf};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
+
+use rustix::{
+    fs::{Mode, OFlags, mkdirat, open, openat},
+    io::Errno,
+};
 
 use super::{Container, config::ContainerConfig, must_run};
 use crate::{
@@ -32,16 +40,56 @@ pub(super) fn path_of(pod: &Pod, config: &ContainerConfig) -> Result<Option<Path
     Ok(Some(directory.join(&config.log_path)))
 }
 
-/// The output's URI, as the shim knows it. Makes the directory that the file will be in.
-pub(super) async fn uri_of(cause: &str, path: Option<PathBuf>, max_line: usize) -> Result<String> {
-    let Some(path) = path else { return Ok(DISCARD.into()) };
-    let uri = format!("cri-log://{}?max-line={max_line}", path.display());
-    blocking::look_up("make the directory of its log", cause, move || {
-        let directory = path.parent().unwrap_or(&path);
-        fs::create_dir_all(directory).during(|| format!("create {}", directory.display()))
+/// The output's URI, as the shim knows it: `path`, which is in the pod's log directory, without symlinks. Makes the directory that
+/// the file will be in.
+///
+/// # Errors
+///
+/// `InvalidArgument` when a symlink leads to it from the pod's log directory, which a container may see as a volume.
+pub(super) async fn uri_of(
+    pod: &Pod,
+    cause: &str,
+    path: Option<PathBuf>,
+    max_line: usize,
+) -> Result<String> {
+    let (Some(path), Some(base)) = (path, pod.config.log_directory.clone()) else {
+        return Ok(DISCARD.into());
+    };
+    let real = blocking::look_up("make the directory of its log", cause, move || {
+        fs::create_dir_all(&base).during(|| format!("create {}", base.display()))?;
+        let real = base.canonicalize().during(|| format!("find {}", base.display()))?;
+        let below = path.strip_prefix(&base).unwrap_or(&path).to_owned();
+        make_parents(&real, &below)?;
+        Ok::<_, Error>(real.join(below))
+    });
+    Ok(format!("cri-log://{}?max-line={max_line}", real.await??.display()))
+}
+
+/// The directories between `base` and the file `below`, one by one: a link is none.
+fn make_parents(base: &Path, below: &Path) -> Result<()> {
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let make = || {
+        let mut directory = open(base, flags, Mode::empty())?;
+        for name in below.parent().into_iter().flat_map(Path::components) {
+            match mkdirat(&directory, name.as_os_str(), Mode::from_raw_mode(0o755)) {
+                Ok(()) | Err(Errno::EXIST) => {}
+                Err(error) => return Err(error),
+            }
+            directory = openat(&directory, name.as_os_str(), flags, Mode::empty())?;
+        }
+        Ok(())
+    };
+    make().map_err(|error| match error {
+        Errno::NOTDIR | Errno::LOOP => {
+            let text =
+                format!("log_path {below:?}: a link, or a file, is on the way from {}", base.display());
+            Error::new(Kind::InvalidArgument, text)
+        }
+        other => {
+            let step = format!("make the directories of {} in {}", below.display(), base.display());
+            Error::caused(Kind::Internal, step, std::io::Error::from(other))
+        }
     })
-    .await??;
-    Ok(uri)
 }
 
 /// Goes on in a new file of the same name, after someone has moved the old one.
@@ -49,4 +97,31 @@ pub(super) async fn reopen(shared: &Shared, entry: &Entry<Container>) -> Result<
     let container = entry.get();
     must_run(&container)?;
     shared.shim_of(&container.pod_id).await?.reopen_log(&container.id).await
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use std::os::unix::fs::symlink;
+
+    use super::*;
+
+    #[test]
+    fn directories_are_made_on_the_way_to_the_log_and_links_are_not_followed() {
+        let place = tempfile::tempdir().unwrap();
+        let (base, elsewhere) = (place.path().join("base"), place.path().join("elsewhere"));
+        fs::create_dir(&base).unwrap();
+        fs::create_dir(&elsewhere).unwrap();
+        for _ in 0..2 {
+            make_parents(&base, Path::new("a/b/0.log")).unwrap();
+        }
+        make_parents(&base, Path::new("0.log")).unwrap();
+        assert!(base.join("a/b").is_dir());
+        symlink(&elsewhere, base.join("link")).unwrap();
+        for below in ["link/0.log", "link/made/0.log"] {
+            let refused = make_parents(&base, Path::new(below)).unwrap_err();
+            assert_eq!(refused.kind(), Kind::InvalidArgument, "{refused}");
+        }
+        assert_eq!(fs::read_dir(&elsewhere).unwrap().count(), 0);
+    }
 }

@@ -37,7 +37,7 @@ pub use session::{Control, Session, Wanted};
 pub(crate) use exec::end_forsaken;
 pub(crate) use image_volume::container_of;
 pub(crate) use life::{kill, killed, remove_entry, remove_traces, set_limits};
-pub(crate) use settle::{remove_strays, settle_stopped};
+pub(crate) use settle::settle_stopped;
 
 /// What is known of a container at one moment. Never changed: the next moment has a snapshot of its own.
 #[derive(Clone, Debug, Serialize, Deserialize)]

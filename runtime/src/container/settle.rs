@@ -2,8 +2,7 @@
 
 use std::sync::Arc;
 
-use super::{Container, life};
-use crate::{error::Kind, runtime::Shared, table::Entry, watch};
+use crate::{runtime::Shared, watch};
 
 /// Records the ends of those containers of a pod that is not ready which a daemon before this one had no time for.
 pub(crate) async fn settle_stopped(shared: &Arc<Shared>, pod_id: &str) {
@@ -22,19 +21,6 @@ pub(crate) async fn settle_stopped(shared: &Arc<Shared>, pod_id: &str) {
                     }
                 });
             }
-        }
-    }
-}
-
-/// Removes containers of pods that have no record: their removal was cut off between the two.
-pub(crate) async fn remove_strays(shared: &Arc<Shared>) {
-    let stray = |entry: &Arc<Entry<Container>>| {
-        let found = shared.pods.find(&entry.get().pod_id);
-        found.is_err_and(|error| error.kind() == Kind::NotFound)
-    };
-    for entry in shared.containers.entries().iter().filter(|entry| stray(entry)) {
-        if let Err(error) = life::remove_entry(shared, entry).await {
-            tracing::warn!(container = entry.get().id, %error, "its pod is gone, and it could not be removed");
         }
     }
 }
@@ -66,17 +52,5 @@ mod tests {
             unreachable!("it has ended")
         };
         assert_eq!((code, started_at), (255, 5), "how is not known");
-    }
-
-    #[tokio::test]
-    async fn a_container_without_a_pod_is_removed_and_others_stay() {
-        let (runtime, _directory) = samples::runtime().await;
-        let shared = &runtime.containers.shared;
-        shared.pods.insert("p", samples::pod("p", PodState::Ready));
-        shared.containers.insert("stray", running("stray", "gone"));
-        shared.containers.insert("c", running("c", "p"));
-        remove_strays(shared).await;
-        let ids: Vec<_> = shared.containers.list().iter().map(|one| one.id.clone()).collect();
-        assert_eq!(ids, ["c"]);
     }
 }

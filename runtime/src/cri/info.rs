@@ -75,11 +75,17 @@ pub(super) fn image(image: &Image) -> HashMap<String, String> {
     }))
 }
 
-/// About the daemon: its configuration and the network's state.
-pub(super) fn daemon(config: &crate::config::Config, network: &Value) -> HashMap<String, String> {
+/// About the daemon: its configuration, the network's state, and the pods of an earlier daemon that are not taken up yet.
+pub(super) fn daemon(
+    config: &crate::config::Config,
+    network: &Value,
+    pending: &[String],
+) -> HashMap<String, String> {
     let mut shown = json!(config);
     shown["rootDir"] = json!(config.root);
     shown["stateDir"] = json!(config.state);
     shown["cgroupDriver"] = json!("cgroupfs");
-    HashMap::from([("config".to_owned(), shown.to_string()), ("network".to_owned(), network.to_string())])
+    let startup = json!({ "podsNotTakenUp": pending });
+    let shown = [("config", &shown), ("network", network), ("startup", &startup)];
+    shown.map(|(name, value)| (name.to_owned(), value.to_string())).into()
 }

@@ -21,9 +21,13 @@ impl RuntimeService for Cri {
     async fn status(&self, request: Request<StatusRequest>) -> Result<Response<StatusResponse>, Status> {
         answer("Status", request, async |request| {
             let network = self.runtime.network.ready().err();
-            let verbose = || info::daemon(&self.daemon.config, &self.runtime.network.describe());
+            let disturbance = self.runtime.network.disturbance();
+            let verbose = || {
+                let (network, pending) = (self.runtime.network.describe(), self.runtime.pods.not_taken_up());
+                info::daemon(&self.daemon.config, &network, &pending)
+            };
             Ok(StatusResponse {
-                status: Some(reply::runtime_status(network)),
+                status: Some(reply::runtime_status(network, disturbance)),
                 info: if request.verbose { verbose() } else { Default::default() },
                 runtime_handlers: reply::handlers(self.runtime.handlers.list()),
                 features: Some(reply::features(self.daemon.host)),

@@ -11,6 +11,7 @@ use std::{
     collections::BTreeMap,
     fs,
     path::{Path, PathBuf},
+    sync::{Arc, OnceLock},
 };
 
 use futures::future::join_all;
@@ -41,28 +42,33 @@ pub struct Handlers {
 struct Handler {
     config: Config,
     options: Option<Options>,
-    features: HostFeatures,
+    /// Known once the shim has answered.
+    features: Arc<OnceLock<HostFeatures>>,
 }
 
 impl Handlers {
-    /// Takes the configured handlers and asks each shim what it can do. `own` is what pods can have in Berth's.
+    /// Takes the configured handlers and begins to ask each shim what it can do; done when all have answered. `own` is what
+    /// pods can have in Berth's.
     ///
     /// # Errors
     ///
     /// `InvalidArgument` when the options of one make no sense. A shim that is not there is no error until a pod is to
     /// run in it.
-    pub(crate) async fn open(configured: &BTreeMap<String, Config>, own: HostFeatures) -> Result<Self> {
-        let opened = configured.iter().map(|(name, config)| async move {
-            let handler = Handler::open(name, config, own).await?;
-            Ok((name.clone(), handler))
-        });
-        let others = join_all(opened).await.into_iter().collect::<Result<_>>()?;
-        Ok(Self { own, others })
+    pub(crate) fn open(
+        configured: &BTreeMap<String, Config>,
+        own: HostFeatures,
+    ) -> Result<(Self, impl Future<Output = ()> + use<>)> {
+        let opened = configured.iter().map(|(name, config)| Ok((name.clone(), Handler::open(name, config)?)));
+        let others: BTreeMap<String, Handler> = opened.collect::<Result<_>>()?;
+        let asked =
+            others.clone().into_iter().map(|(name, handler)| async move { handler.ask(&name, own).await });
+        let asked: Vec<_> = asked.map(tokio::spawn).collect();
+        Ok((Self { own, others }, async move { drop(join_all(asked).await) }))
     }
 
     /// Every handler by its name, with what pods can have in it.
     pub fn list(&self) -> impl Iterator<Item = (&str, HostFeatures)> {
-        let others = self.others.iter().map(|(name, handler)| (name.as_str(), handler.features));
+        let others = self.others.iter().map(|(name, handler)| (name.as_str(), handler.features()));
         OWN.into_iter().map(|name| (name, self.own)).chain(others)
     }
 
@@ -109,7 +115,7 @@ impl Handlers {
 }
 
 impl Handler {
-    async fn open(name: &str, config: &Config, own: HostFeatures) -> Result<Self> {
+    fn open(name: &str, config: &Config) -> Result<Self> {
         let options = config.options().map_err(|invalid| {
             Error::caused(
                 Kind::InvalidArgument,
@@ -117,18 +123,23 @@ impl Handler {
                 invalid,
             )
         })?;
-        let mut handler = Self { config: config.clone(), options, features: HostFeatures::default() };
-        match handler.ask(name).await {
-            Ok(recursive_readonly) => {
-                handler.features.recursive_readonly = recursive_readonly && own.recursive_readonly;
+        Ok(Self { config: config.clone(), options, features: Arc::default() })
+    }
+
+    fn features(&self) -> HostFeatures {
+        self.features.get().copied().unwrap_or_default()
+    }
+
+    async fn ask(&self, name: &str, own: HostFeatures) {
+        let asked = async { features::recursive_readonly(&self.binary(name)?, self.options.as_ref()).await };
+        match asked.await {
+            Ok(can) => {
+                let recursive_readonly = can && own.recursive_readonly;
+                // Nobody else asks.
+                let _ = self.features.set(HostFeatures { recursive_readonly, ..HostFeatures::default() });
             }
             Err(error) => tracing::warn!(handler = name, %error, "what the shim can do is not known"),
         }
-        Ok(handler)
-    }
-
-    async fn ask(&self, name: &str) -> Result<bool> {
-        features::recursive_readonly(&self.binary(name)?, self.options.as_ref()).await
     }
 
     fn binary(&self, name: &str) -> Result<PathBuf> {

@@ -48,7 +48,7 @@ async fn a_shim_is_looked_for_when_a_pod_is_to_run_in_it() {
     let directory = tempfile::tempdir().unwrap();
     let shim = directory.path().join("containerd-shim-x-v1");
     let configured = [("x".to_owned(), config(&format!("shim = '{}'", shim.display())))].into();
-    let handlers = Handlers::open(&configured, HostFeatures::default()).await.unwrap();
+    let (handlers, _) = Handlers::open(&configured, HostFeatures::default()).unwrap();
     let missing = handlers.prepare("x", directory.path()).unwrap_err();
     assert_eq!(missing.kind(), Kind::FailedPrecondition);
     assert!(missing.to_string().contains("containerd-shim-x-v1"), "{missing}");
@@ -70,7 +70,8 @@ async fn what_a_shim_cannot_do_is_not_offered() {
     fs::set_permissions(&shim, Permissions::from_mode(0o755)).unwrap();
     let configured = [("x".to_owned(), config(&format!("shim = '{}'", shim.display())))].into();
     let own = HostFeatures { recursive_readonly: true, user_namespaces: true };
-    let handlers = Handlers::open(&configured, own).await.unwrap();
+    let (handlers, asked) = Handlers::open(&configured, own).unwrap();
+    asked.await;
     assert_eq!(handlers.features("").unwrap(), own);
     assert_eq!(handlers.features("x").unwrap(), HostFeatures::default());
 }
@@ -79,7 +80,7 @@ async fn what_a_shim_cannot_do_is_not_offered() {
 async fn only_annotations_that_are_named_reach_a_shim() {
     let text = "shim = '/x'\npod_annotations = ['io.x.*', 'exact']";
     let handlers =
-        Handlers::open(&[("x".to_owned(), config(text))].into(), HostFeatures::default()).await.unwrap();
+        Handlers::open(&[("x".to_owned(), config(text))].into(), HostFeatures::default()).unwrap().0;
     let annotations: BTreeMap<_, _> =
         ["io.x.a", "io.y", "exact", "exactly"].map(|name| (name.to_owned(), "v".to_owned())).into();
     let passed = |handler| handlers.passed(handler, &annotations).into_keys().collect::<Vec<_>>();

@@ -1,6 +1,5 @@
 //! The `[network]` section of the daemon's configuration.
 
-use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -61,8 +60,10 @@ pub struct CniConfig {
 pub struct BridgeConfig {
     /// The bridge's interface name, at most 15 bytes; the nftables table is `berth-<name>`.
     pub name: String,
-    /// Addresses of pods; the first one is the bridge's own and the pods' gateway.
-    pub subnet: Subnet,
+    /// Addresses of pods; the first one is the bridge's own and the pods' gateway. Without it 10.88.0.0/16 is taken, or
+    /// another one that is free where a network of the host overlaps with that.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub subnet: Option<Subnet>,
     /// MTU of the bridge and of the pods' interfaces; 0 leaves the kernel's default.
     pub mtu: u32,
     /// Whether pods reach other networks under the host's address.
@@ -99,7 +100,7 @@ impl Default for BridgeConfig {
     fn default() -> Self {
         BridgeConfig {
             name: "berth0".into(),
-            subnet: Subnet::containing(Ipv4Addr::new(10, 88, 0, 0), 16),
+            subnet: None,
             mtu: 0,
             masquerade: true,
             remove_when_empty: false,

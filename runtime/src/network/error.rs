@@ -2,6 +2,7 @@
 
 use std::io;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 /// A failed network operation. `kind` says how a caller may react.
@@ -96,14 +97,48 @@ pub enum Error {
         #[source]
         source: io::Error,
     },
-    /// nftables refused a script.
-    #[error("nft -f - ({purpose}): {message}")]
-    Nftables {
-        /// What the script was for.
+    /// A program of the host's did not do what it was run for.
+    #[error("{program} ({purpose}): {message}")]
+    Program {
+        /// The program with its arguments.
+        program: String,
+        /// What it was run for.
         purpose: &'static str,
-        /// What nft said.
+        /// What it said.
         message: String,
     },
+    /// A program of the host's hung and was killed.
+    #[error("{program} ({purpose}) did not end within {limit:?} and was killed")]
+    Hung {
+        /// The program with its arguments.
+        program: String,
+        /// What it was run for.
+        purpose: &'static str,
+        /// The time it had.
+        limit: Duration,
+    },
+    /// The pods' subnet is somebody else's already.
+    #[error(
+        "network.bridge.subnet {subnet} overlaps with {network} of interface {interface}: \
+         configure another one, or none to have a free one chosen"
+    )]
+    Overlap {
+        /// The subnet of the pods.
+        subnet: String,
+        /// The other network.
+        network: String,
+        /// Through which the host reaches the other network.
+        interface: String,
+    },
+    /// No subnet is configured and none that may be chosen is free.
+    #[error("network.bridge.subnet is not configured and none of {tried} is free")]
+    NoSubnet {
+        /// The subnets that may be chosen.
+        tried: String,
+    },
+    /// What all pods share could not be made, for another pod that asked first.
+    #[error(transparent)]
+    Shared(Arc<Error>),
     /// A host port is taken.
     #[error("host port {mapping} of pod {pod} is taken by {holder}")]
     PortTaken {
@@ -192,6 +227,14 @@ pub enum PluginFailure {
         /// What it wrote to its standard error until then; may be empty.
         stderr: String,
     },
+    /// It did not end in time, nor when it was killed: the kernel holds it.
+    #[error("did not end within {limit:?} and cannot be killed{}", separated(stderr))]
+    Stuck {
+        /// The time it had.
+        limit: Duration,
+        /// What it wrote to its standard error until then; may be empty.
+        stderr: String,
+    },
 }
 
 fn separated(text: &str) -> String {
@@ -201,7 +244,7 @@ fn separated(text: &str) -> String {
     }
 }
 
-/// Why no pod can be attached now, for the runtime's status.
+/// Why no pod can be attached now, or what those that are suffer from, for the runtime's status.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("network is not ready: {message}")]
 pub struct NotReady {
@@ -209,6 +252,12 @@ pub struct NotReady {
     pub reason: &'static str,
     /// A sentence for people.
     pub message: String,
+}
+
+impl From<berth_failpoint::Injected> for Error {
+    fn from(injected: berth_failpoint::Injected) -> Self {
+        Error::Kernel { step: "let fail", object: "a test".into(), source: injected.into() }
+    }
 }
 
 /// How a caller may react to an error.
@@ -241,6 +290,9 @@ impl Error {
             Error::NotReady(_) => Kind::NotReady,
             Error::InvalidConfig { .. } | Error::InvalidPod { .. } => Kind::Invalid,
             Error::PortTaken { .. } | Error::Template { .. } => Kind::Conflict,
+            Error::Overlap { .. } | Error::NoSubnet { .. } => Kind::Conflict,
+            Error::Hung { .. } => Kind::TimedOut,
+            Error::Shared(error) => error.kind(),
             Error::Exhausted { .. } => Kind::Exhausted,
             Error::Plugin { failure, .. } => failure.kind(),
             Error::Undo { attach, .. } => attach.kind(),
@@ -255,7 +307,7 @@ impl PluginFailure {
         match self {
             PluginFailure::Missing { .. } => Kind::NotReady,
             PluginFailure::Reported { code: 11, .. } => Kind::NotReady,
-            PluginFailure::TimedOut { .. } => Kind::TimedOut,
+            PluginFailure::TimedOut { .. } | PluginFailure::Stuck { .. } => Kind::TimedOut,
             _ => Kind::Internal,
         }
     }

@@ -8,7 +8,7 @@
 //! ```
 //! A record is on disk before anything is made and until everything is undone, so `detach` works
 //! after any crash. Calls for one pod run one after the other, calls for different pods in parallel;
-//! a call whose future is dropped still runs to its end.
+//! a call whose future is dropped still runs to its end. What a pod that is gone could not give back is given back later.
 
 mod bandwidth;
 mod bridge;
@@ -19,6 +19,7 @@ mod error;
 mod netns;
 mod pod;
 mod record;
+mod releases;
 mod subnet;
 #[cfg(test)]
 pub(crate) mod testing;
@@ -33,13 +34,14 @@ pub use bandwidth::Bandwidth;
 pub use cidr::Cidr;
 pub use config::{BridgeConfig, CniConfig, Config, Provider};
 pub use error::{Error, Kind, NotReady, PluginFailure};
-pub use pod::{Attachment, Dns, Interface, IpRange, PodNetwork, PortMapping, Protocol};
+pub use pod::{Attachment, Dns, Interface, PodNetwork, PortMapping, Protocol};
 pub use subnet::{InvalidSubnet, Subnet};
 
 pub(crate) use netns::inside;
 
 use bridge::Bridge;
 use cni::Cni;
+use releases::Releases;
 use turns::Turns;
 
 use crate::flights::detached;
@@ -49,12 +51,22 @@ use crate::flights::detached;
 pub struct Network {
     backend: Backend,
     turns: Arc<Turns>,
+    releases: Arc<Releases>,
 }
 
 #[derive(Debug, Clone)]
 enum Backend {
     Cni(Arc<Cni>),
     Bridge(Arc<Bridge>),
+}
+
+impl Backend {
+    async fn detach(&self, pod: &str, attachment: Option<&Attachment>) -> Result<(), Error> {
+        match self {
+            Backend::Cni(cni) => cni.detach(pod, attachment).await,
+            Backend::Bridge(bridge) => bridge.detach(pod).await,
+        }
+    }
 }
 
 impl Network {
@@ -66,22 +78,42 @@ impl Network {
             Provider::Cni => Backend::Cni(Cni::open(config.cni, root).await?),
             Provider::Bridge => Backend::Bridge(Bridge::open(config.bridge, root).await?),
         };
-        Ok(Network { backend, turns: Arc::default() })
+        let turns = Arc::new(Turns::default());
+        let releases = Releases::new(backend.clone(), Arc::clone(&turns));
+        Ok(Network { backend, turns, releases })
+    }
+
+    /// Returns when the plugins have told for the first time whether they can work. Until then the network is not ready.
+    pub(crate) async fn settled(&self) {
+        match &self.backend {
+            Backend::Cni(cni) => cni.settled().await,
+            Backend::Bridge(_) => {}
+        }
     }
 
     /// Whether pods can be attached now. Answers from memory.
     pub fn ready(&self) -> Result<(), NotReady> {
         match &self.backend {
             Backend::Cni(cni) => cni.ready(),
-            Backend::Bridge(_) => Ok(()),
+            Backend::Bridge(bridge) => bridge.ready(),
+        }
+    }
+
+    /// What keeps pods that are attached from reaching others, as far as it is known; it is no reason to attach no more.
+    /// Answers from memory.
+    pub fn disturbance(&self) -> Option<NotReady> {
+        match &self.backend {
+            Backend::Cni(_) => None,
+            Backend::Bridge(bridge) => bridge.disturbance(),
         }
     }
 
     /// Gives the pod its interfaces and addresses; what a failing attempt made is undone first.
     ///
-    /// Attaching a pod that is attached answers with what it has.
+    /// Attaching a pod that is attached answers with what it has, unless a check finds that it has lost it.
     pub async fn attach(&self, pod: &PodNetwork) -> Result<Attachment, Error> {
         pod.validate()?;
+        pod.bandwidth()?;
         let (network, pod) = (self.clone(), pod.clone());
         to_its_end("attach", async move {
             let _turn = network.turns.take(&pod.id).await;
@@ -103,12 +135,19 @@ impl Network {
         let (network, pod, attachment) = (self.clone(), pod.clone(), attachment.cloned());
         to_its_end("detach", async move {
             let _turn = network.turns.take(&pod.id).await;
-            match &network.backend {
-                Backend::Cni(cni) => cni.detach(&pod.id, attachment.as_ref()).await,
-                Backend::Bridge(bridge) => bridge.detach(&pod.id).await,
-            }
+            network.backend.detach(&pod.id, attachment.as_ref()).await
         })
         .await
+    }
+
+    /// Detaches a pod that nobody will ask for again. After an error it goes on by itself, with growing pauses, until it is
+    /// done; so does the next daemon.
+    pub(crate) async fn release(&self, pod: &PodNetwork) -> Result<(), Error> {
+        let detached = self.detach(pod, None).await;
+        if let Err(error) = &detached {
+            self.releases.try_again(&pod.id, error);
+        }
+        detached
     }
 
     /// Whether the pod's network still is as `attach` left it.
@@ -121,13 +160,31 @@ impl Network {
         }
     }
 
-    /// Detaches every pod on record that is not in `live`, then lets plugins that know GC collect
-    /// what has no record. For the start of the daemon, before the first `attach`: afterwards a pod
-    /// that is just being attached would have to be in `live`.
-    pub async fn retain(&self, live: &HashSet<String>) -> Result<(), Error> {
+    /// The pods on record, attached or not. For the start of the daemon, before the first `attach`.
+    pub(crate) async fn on_record(&self) -> Result<Vec<String>, Error> {
         match &self.backend {
-            Backend::Cni(cni) => cni.retain(live).await,
-            Backend::Bridge(bridge) => bridge.retain(live).await,
+            Backend::Cni(cni) => cni.pods().await,
+            Backend::Bridge(bridge) => Ok(bridge.pods()),
+        }
+    }
+
+    /// Ends the plugins that a daemon before this one has started for `pods`, which are going to be detached, and that still run.
+    pub(crate) async fn end_plugins_of(&self, pods: HashSet<String>) {
+        if let Backend::Cni(_) = &self.backend {
+            cni::orphans::end(pods).await;
+        }
+    }
+
+    /// Detaches pods that are gone, some of them at once and each until it is done, then lets plugins that know GC collect
+    /// what has no record. Returns after the first attempt.
+    pub(crate) async fn give_back(&self, gone: Vec<String>) {
+        let first = gone.into_iter().map(|pod| self.releases.begin(pod));
+        futures::future::join_all(first).await;
+        if let Backend::Cni(cni) = &self.backend
+            && let Err(error) = cni.collect().await
+        {
+            let error = error.chain();
+            tracing::warn!(error, "plugins could not collect what has no record");
         }
     }
 
@@ -149,9 +206,9 @@ impl Network {
         }
     }
 
-    /// Takes the ranges of addresses that the node's pods have, the main one first. With CNI they fill in the
-    /// configured template, unless there is a network already; the built-in network keeps the subnet it is configured
-    /// with.
+    /// Takes the ranges of addresses that the node's pods have, the main one first. With CNI they are given to plugins
+    /// that ask for them, from now on and after a restart, and fill in the configured template, unless there is a network
+    /// already; the built-in network keeps the subnet it has.
     pub async fn use_ranges(&self, ranges: &[Cidr]) -> Result<(), Error> {
         match &self.backend {
             Backend::Cni(cni) => cni.use_ranges(ranges).await,
@@ -166,10 +223,12 @@ impl Network {
 
     /// The network's configuration and state, for the verbose status.
     pub fn describe(&self) -> serde_json::Value {
-        match &self.backend {
+        let mut described = match &self.backend {
             Backend::Cni(cni) => cni.describe(),
             Backend::Bridge(bridge) => bridge.describe(),
-        }
+        };
+        described["failedReleases"] = self.releases.describe();
+        described
     }
 }
 

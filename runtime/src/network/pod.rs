@@ -23,34 +23,14 @@ pub struct PodNetwork {
     pub uid: String,
     /// Where its network namespace is pinned.
     pub netns: PathBuf,
-    /// The pod's annotations, handed to plugins that ask for them.
+    /// The pod's annotations, handed to plugins that ask for them; those of Kubernetes that limit its traffic are heeded.
     pub annotations: BTreeMap<String, String>,
     /// Ports to publish on the host.
     pub port_mappings: Vec<PortMapping>,
     /// Name servers, for plugins that ask for them.
     pub dns: Dns,
-    /// Limits on the pod's traffic, for plugins that can shape it.
-    pub bandwidth: Option<Bandwidth>,
-    /// Sets of address ranges to allocate from, one address of each set, for plugins that ask for them.
-    pub ip_ranges: Vec<Vec<IpRange>>,
     /// The pod's cgroup, for plugins that ask for it; empty when unknown.
     pub cgroup_parent: String,
-}
-
-/// A range of addresses, in the form CNI's `ipRanges` convention has.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct IpRange {
-    /// The network it is in, in prefix notation.
-    pub subnet: String,
-    /// The first address to hand out, when not the network's first.
-    #[serde(rename = "rangeStart", default, skip_serializing_if = "Option::is_none")]
-    pub range_start: Option<IpAddr>,
-    /// The last address to hand out, when not the network's last.
-    #[serde(rename = "rangeEnd", default, skip_serializing_if = "Option::is_none")]
-    pub range_end: Option<IpAddr>,
-    /// The gateway, when not the network's first address.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub gateway: Option<IpAddr>,
 }
 
 /// A port of the pod that the host answers.
@@ -130,6 +110,11 @@ impl PodNetwork {
             }
         }
         self.port_mappings.iter().try_for_each(PortMapping::validate)
+    }
+
+    /// The limits on its traffic.
+    pub(super) fn bandwidth(&self) -> Result<Option<Bandwidth>, Error> {
+        Bandwidth::from_annotations(&self.annotations)
     }
 }
 

@@ -41,6 +41,13 @@ impl Subnet {
         Ipv4Addr::from(self.base + 2 + index % self.capacity())
     }
 
+    /// Whether any address of it is in the network of `prefix` bits that `address` is in.
+    pub fn overlaps(self, address: Ipv4Addr, prefix: u8) -> bool {
+        let shorter = self.prefix.min(prefix);
+        // A shift by all bits is none: everything overlaps with the whole address space.
+        shorter == 0 || (self.base ^ u32::from(address)) & mask(shorter) == 0
+    }
+
     /// The number of the pod that has `address`, if it is one a pod can have.
     pub fn index(self, address: Ipv4Addr) -> Option<u32> {
         let index = u32::from(address).checked_sub(self.base + 2)?;
@@ -120,6 +127,19 @@ mod tests {
         assert_eq!(subnet.index(Ipv4Addr::new(10, 1, 2, 6)), Some(4));
         for outside in ["10.1.2.0", "10.1.2.1", "10.1.2.7", "10.1.3.2", "0.0.0.0"] {
             assert_eq!(subnet.index(outside.parse().unwrap()), None, "{outside}");
+        }
+    }
+
+    #[test]
+    fn networks_overlap_when_one_is_in_the_other() {
+        let subnet: Subnet = "10.88.0.0/16".parse().unwrap();
+        for (address, prefix) in
+            [("10.88.0.1", 16), ("10.88.7.1", 24), ("10.88.255.255", 32), ("10.0.0.0", 8), ("0.0.0.0", 0)]
+        {
+            assert!(subnet.overlaps(address.parse().unwrap(), prefix), "{address}/{prefix}");
+        }
+        for (address, prefix) in [("10.89.0.0", 16), ("10.87.255.255", 32), ("192.168.0.0", 16)] {
+            assert!(!subnet.overlaps(address.parse().unwrap(), prefix), "{address}/{prefix}");
         }
     }
 

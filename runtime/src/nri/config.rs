@@ -26,6 +26,9 @@ pub struct Config {
     /// A plugin that has not answered a request by then is disconnected, unless it asks to be kept, and the request goes on
     /// without it, unless it asks that it fail.
     pub request_timeout_seconds: u64,
+    /// A plugin that has not taken in the pods and containers there are by then is disconnected. Nobody waits for it
+    /// longer than for a request: what happens meanwhile is told to it afterwards.
+    pub synchronization_timeout_seconds: u64,
 }
 
 impl Default for Config {
@@ -38,6 +41,7 @@ impl Default for Config {
             plugin_config_dir: "/etc/nri/conf.d".into(),
             registration_timeout_seconds: 5,
             request_timeout_seconds: 2,
+            synchronization_timeout_seconds: 30,
         }
     }
 }
@@ -48,6 +52,7 @@ impl Config {
         for (key, seconds) in [
             ("nri.registration_timeout_seconds", self.registration_timeout_seconds),
             ("nri.request_timeout_seconds", self.request_timeout_seconds),
+            ("nri.synchronization_timeout_seconds", self.synchronization_timeout_seconds),
         ] {
             config::require((1..=3600).contains(&seconds), key, seconds, "must be from 1 to 3600")?;
         }
@@ -62,5 +67,10 @@ impl Config {
     /// How long a plugin may take for one request.
     pub fn request_timeout(&self) -> Duration {
         Duration::from_secs(self.request_timeout_seconds)
+    }
+
+    /// How long a plugin may take to learn what exists.
+    pub fn synchronization_timeout(&self) -> Duration {
+        Duration::from_secs(self.synchronization_timeout_seconds)
     }
 }

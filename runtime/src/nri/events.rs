@@ -38,6 +38,7 @@ pub(crate) async fn run_pod(shared: &Shared, pod: &Pod) -> Result<Announced> {
     if !shared.nri.config().enabled {
         return Ok(Announced::nothing());
     }
+    shared.nri.launched().await;
     let draft = Draft::Pod(Arc::new(pod.clone()));
     let turn = match announce(shared, &draft).await {
         Ok(announced) => return Ok(announced),
@@ -99,6 +100,7 @@ pub(crate) async fn create_container(
     if !shared.nri.config().enabled {
         return Ok(adjusted);
     }
+    shared.nri.launched().await;
     match announce(shared, &adjusted.draft()).await {
         Ok(announced) => adjusted.announced = announced,
         Err(turn) => adjust(shared, turn, pod, &mut adjusted).await?,

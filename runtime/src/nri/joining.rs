@@ -5,13 +5,17 @@
 //! shown in the tables, or announced before its event could reach the plugin  ->  Synchronize
 //! everything after that                                                      ->  its own event
 //! ```
+//! A plugin that takes longer than a request may does not hold up the node: the turn ends, and events wait for the plugin
+//! until it has learnt the state (`backlog`).
 
-use std::sync::Arc;
+use std::{pin::pin, sync::Arc};
 
 use berth_nri::nri::{self, ContainerUpdate, SynchronizeRequest};
 use protobuf::Message;
+use tokio::time::timeout;
+use ttrpc::context;
 
-use super::{convert, drafts::Draft, plugin::Plugin, updates};
+use super::{Config, backlog::Wanted, convert, drafts::Draft, plugin::Plugin, updates};
 use crate::{
     blocking,
     error::{Error, Kind, Result},
@@ -21,18 +25,70 @@ use crate::{
 /// How long a message of the state may become; ttrpc carries 4 MiB.
 const MESSAGE: u64 = 3 << 20;
 
+/// How often what waits for a plugin is told while new events may come, before those are held up for the rest.
+const ROUNDS: usize = 8;
+
 /// Brings a configured plugin in.
 pub(super) async fn join(shared: &Arc<Shared>, plugin: Plugin) -> Result<()> {
-    let failed =
-        |error: Error, who: &Plugin| error.during(format!("synchronize NRI plugin {}", who.identity));
-    let mut turn = shared.nri.turn_of_newcomer().await;
-    let state = state_of(shared).await.map_err(|error| failed(error, &plugin))?;
-    let updates = synchronize(&plugin, state).await.map_err(|error| failed(error, &plugin))?;
+    let plugin = Arc::new(plugin);
+    let joined = learn(shared, &plugin).await;
+    if joined.is_err() {
+        plugin.close();
+        shared.nri.forget_closed().await;
+    }
+    let updates =
+        joined.map_err(|error| error.during(format!("synchronize NRI plugin {}", plugin.identity)))?;
     tracing::info!(plugin = %plugin.identity, "an NRI plugin takes part");
-    turn.admit(plugin);
-    drop(turn);
     updates::apply(shared, updates).await;
     Ok(())
+}
+
+/// Has the plugin learn the state and take part. Returns what it wants changed.
+async fn learn(shared: &Arc<Shared>, plugin: &Arc<Plugin>) -> Result<Vec<ContainerUpdate>> {
+    let mut turn = shared.nri.turn_of_newcomer().await;
+    let state = state_of(shared).await?;
+    let config = shared.nri.config();
+    let mut learning = pin!(timeout(config.synchronization_timeout(), synchronize(plugin, state, config)));
+    let late = |_| Error::new(Kind::DeadlineExceeded, "it did not take in the state in time");
+    let learnt = match timeout(config.request_timeout(), &mut learning).await {
+        Ok(learnt) => {
+            let updates = learnt.map_err(late)??;
+            turn.admit(Arc::clone(plugin));
+            return Ok(updates);
+        }
+        Err(_) => {
+            tracing::info!(plugin = %plugin.identity, "an NRI plugin takes its time to learn the state");
+            plugin.backlog.open();
+            turn.admit(Arc::clone(plugin));
+            drop(turn);
+            learning.await.map_err(late)??
+        }
+    };
+    updates::apply(shared, learnt).await;
+    catch_up(shared, plugin).await?;
+    Ok(Vec::new())
+}
+
+/// Tells the plugin what happened meanwhile, until nothing waits and it can be told as things happen.
+async fn catch_up(shared: &Arc<Shared>, plugin: &Plugin) -> Result<()> {
+    for _ in 0..ROUNDS {
+        make(shared, plugin.catch_up().await?).await;
+        let _turn = shared.nri.turn_anyway().await;
+        if plugin.backlog.close_if_empty() {
+            return Ok(());
+        }
+    }
+    let turn = shared.nri.turn_anyway().await;
+    let wanted = plugin.catch_up().await?;
+    plugin.backlog.close_if_empty();
+    drop(turn);
+    make(shared, wanted).await;
+    Ok(())
+}
+
+async fn make(shared: &Arc<Shared>, wanted: Wanted) {
+    updates::evict(shared, wanted.evictions).await;
+    updates::apply(shared, wanted.updates).await;
 }
 
 /// Pods and containers.
@@ -69,12 +125,13 @@ fn is_shown<T>(found: &Result<T>) -> bool {
 }
 
 /// Tells the plugin the state and returns what it wants changed.
-async fn synchronize(plugin: &Plugin, state: State) -> Result<Vec<ContainerUpdate>> {
+async fn synchronize(plugin: &Plugin, state: State, config: &Config) -> Result<Vec<ContainerUpdate>> {
+    let limit = config.synchronization_timeout();
     let mut messages = split(state).into_iter().peekable();
     let mut updates = Vec::new();
     while let Some(mut message) = messages.next() {
         message.more = messages.peek().is_some();
-        let answer = plugin.client.synchronize(plugin.deadline(), &message).await;
+        let answer = plugin.client.synchronize(context::with_duration(limit), &message).await;
         let answer = answer.map_err(|error| Error::caused(Kind::Unavailable, "tell it the state", error))?;
         if message.more && !(answer.more && answer.update.is_empty()) {
             let text = "it does not take a state that is longer than one message";

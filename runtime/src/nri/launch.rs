@@ -29,19 +29,18 @@ use crate::{
 const PLUGIN_FD: i32 = 3;
 
 /// Starts all of them, and returns when each takes part or has failed to: that is told in the log and holds up nobody.
-pub(super) async fn launch_all(shared: &Arc<Shared>) -> Result<()> {
-    let started = find(&shared.nri.config().plugin_dir)?.into_iter().map(|(identity, program)| async move {
+pub(super) async fn launch_all(shared: &Arc<Shared>, programs: Vec<(Identity, PathBuf)>) {
+    let started = programs.into_iter().map(|(identity, program)| async move {
         let name = identity.to_string();
         if let Err(error) = launch(shared, identity, &program).await {
             tracing::error!(plugin = name, %error, "an NRI plugin that was started does not take part");
         }
     });
     join_all(started).await;
-    Ok(())
 }
 
 /// The plugins in `directory`, which need not exist.
-fn find(directory: &Path) -> Result<Vec<(Identity, PathBuf)>> {
+pub(super) fn find(directory: &Path) -> Result<Vec<(Identity, PathBuf)>> {
     let entries = match fs::read_dir(directory) {
         Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
         entries => entries.during(|| format!("read {}", directory.display()))?,

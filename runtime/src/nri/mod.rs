@@ -10,6 +10,7 @@
 
 mod adjust;
 mod apply;
+mod backlog;
 pub mod config;
 mod connection;
 mod convert;
@@ -38,7 +39,7 @@ pub(crate) use drafts::Announced;
 use drafts::{Draft, Drafts, Known};
 use once::Once;
 use plugin::Plugin;
-use tokio::sync::Mutex;
+use tokio::sync::{Mutex, RwLock};
 use turn::Turn;
 
 use crate::{error::Result, runtime::Shared};
@@ -55,21 +56,28 @@ struct Inner {
     /// The socket is this daemon's.
     listening: AtomicBool,
     /// In the order in which they are called. Locked while an event is told.
-    plugins: Arc<Mutex<Vec<Plugin>>>,
+    plugins: Arc<Mutex<Vec<Arc<Plugin>>>>,
     told: Once,
+    /// Held for writing while plugins are started.
+    launching: Arc<RwLock<()>>,
 }
 
-/// Starts the plugins there are and lets others come. Pods and containers of before must be known by then.
-pub(crate) async fn open(shared: &Arc<Shared>) -> Result<()> {
+/// Begins to start the plugins there are, and lets others come; done when those that were started take part or have failed to.
+/// Until then nothing is made that they would not be asked about. Pods and containers of before must be known by then.
+pub(crate) fn open(shared: &Arc<Shared>) -> Result<impl Future<Output = ()> + use<>> {
     let config = shared.nri.config();
-    if !config.enabled {
-        return Ok(());
-    }
-    launch::launch_all(shared).await?;
-    if config.external_plugins {
+    if config.enabled && config.external_plugins {
         listen::listen(shared)?;
     }
-    Ok(())
+    let programs = if config.enabled { launch::find(&config.plugin_dir)? } else { Vec::new() };
+    // Nobody else has it yet.
+    let launching = Arc::clone(&shared.nri.0.launching).try_write_owned();
+    let shared = Arc::clone(shared);
+    let launched = tokio::spawn(async move {
+        let _launching = launching;
+        launch::launch_all(&shared, programs).await;
+    });
+    Ok(async move { drop(launched.await) })
 }
 
 impl Nri {
@@ -82,6 +90,7 @@ impl Nri {
             listening: AtomicBool::new(false),
             plugins: Arc::default(),
             told: Once::default(),
+            launching: Arc::default(),
         }))
     }
 
@@ -99,6 +108,11 @@ impl Nri {
         {
             tracing::warn!(%error, "could not remove the socket of NRI plugins");
         }
+    }
+
+    /// Returns when the plugins that the daemon starts take part, or have failed to.
+    pub(crate) async fn launched(&self) {
+        drop(self.0.launching.read().await);
     }
 
     /// Whether there may be anyone to tell.

@@ -16,6 +16,7 @@ use berth_nri::{
 use tokio::task::AbortHandle;
 use ttrpc::{Code, context, context::Context};
 
+use super::backlog::Backlog;
 use crate::error::{Error, Kind, Result};
 
 /// Where a plugin comes in the order of calls, and what it is called.
@@ -36,6 +37,8 @@ pub(super) struct Plugin {
     policy: FailurePolicy,
     timeout: Duration,
     link: Link,
+    /// What it is to be told when it has learnt the state.
+    pub backlog: Backlog,
 }
 
 /// What carries a plugin's bytes, and ends its process when it is dropped.
@@ -98,7 +101,7 @@ impl Plugin {
             return Err(Error::new(Kind::InvalidArgument, text));
         }
         let policy = wishes.failure_policy.into_option().unwrap_or_default();
-        Ok(Self { identity, client, events, policy, timeout, link })
+        Ok(Self { identity, client, events, policy, timeout, link, backlog: Backlog::default() })
     }
 
     /// Whether it wants to be told of this.

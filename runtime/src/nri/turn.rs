@@ -1,5 +1,7 @@
 //! One event, told to all plugins that want it, one after the other.
 
+use std::sync::Arc;
+
 use berth_nri::nri::{
     Container, ContainerUpdate, CreateContainerRequest, Empty, Event, LinuxResources, PluginInstance,
     PodSandbox, StopContainerRequest, UpdateContainerRequest, UpdatePodSandboxRequest,
@@ -12,6 +14,7 @@ use ttrpc::Code;
 use super::{
     Nri,
     adjust::{Changes, Creation, Update},
+    backlog::Missed,
     plugin::Plugin,
 };
 use crate::error::{Error, Kind, Result};
@@ -19,16 +22,16 @@ use crate::error::{Error, Kind, Result};
 /// The right to tell plugins something. No other event is told meanwhile.
 pub(super) struct Turn {
     nri: Nri,
-    plugins: OwnedMutexGuard<Vec<Plugin>>,
+    plugins: OwnedMutexGuard<Vec<Arc<Plugin>>>,
 }
 
 impl Turn {
-    pub fn new(nri: &Nri, plugins: OwnedMutexGuard<Vec<Plugin>>) -> Self {
+    pub fn new(nri: &Nri, plugins: OwnedMutexGuard<Vec<Arc<Plugin>>>) -> Self {
         Self { nri: nri.clone(), plugins }
     }
 
     /// Adds a plugin, behind those of the same index.
-    pub fn admit(&mut self, plugin: Plugin) {
+    pub fn admit(&mut self, plugin: Arc<Plugin>) {
         let place = self.plugins.partition_point(|one| one.identity.index <= plugin.identity.index);
         self.plugins.insert(place, plugin);
     }
@@ -38,17 +41,32 @@ impl Turn {
         let goodbyes = self.plugins.iter().map(|plugin| async {
             // One that does not listen any more needs no good-bye.
             let _ = plugin.client.shutdown(plugin.deadline(), &Empty::new()).await;
+            plugin.close();
         });
         join_all(goodbyes).await;
         self.plugins.clear();
     }
 
-    fn listeners(&self, event: Event) -> impl Iterator<Item = &Plugin> {
+    fn listeners(&self, event: Event) -> impl Iterator<Item = &Arc<Plugin>> {
+        self.interested(event).filter(|plugin| !plugin.backlog.is_open())
+    }
+
+    fn interested(&self, event: Event) -> impl Iterator<Item = &Arc<Plugin>> {
         self.plugins.iter().filter(move |plugin| plugin.wants(event) && !plugin.is_closed())
+    }
+
+    /// Keeps what is told now for those that learn the state.
+    fn defer(&self, event: Event, missed: impl Fn() -> Missed) {
+        self.interested(event).for_each(|plugin| plugin.defer(&missed));
+    }
+
+    fn defer_telling(&self, event: Event, pod: &PodSandbox, container: Option<&Container>) {
+        self.defer(event, || Missed::Told(event, pod.clone(), container.cloned()));
     }
 
     /// Asks for leave: the first plugin that refuses ends it.
     pub async fn ask(&self, event: Event, pod: &PodSandbox, container: Option<&Container>) -> Result<()> {
+        self.defer_telling(event, pod, container);
         for plugin in self.listeners(event) {
             plugin.notify(event, pod, container).await?;
         }
@@ -57,6 +75,7 @@ impl Turn {
 
     /// Tells what happened anyway: an error is logged, and the other plugins are told all the same.
     pub async fn tell(&self, event: Event, pod: &PodSandbox, container: Option<&Container>) {
+        self.defer_telling(event, pod, container);
         for plugin in self.listeners(event) {
             if let Err(error) = plugin.notify(event, pod, container).await {
                 tracing::warn!(%error, "an NRI plugin did not like what it was told");
@@ -74,6 +93,7 @@ impl Turn {
     pub async fn container_is_gone(&self, container: Container) {
         let pod = PodSandbox { id: container.pod_sandbox_id.clone(), ..Default::default() };
         let request = request_to_stop(&pod, &container);
+        self.defer(Event::STOP_CONTAINER, || Missed::Stopped(request.clone()));
         for plugin in self.listeners(Event::STOP_CONTAINER) {
             let answer = plugin.client.stop_container(plugin.deadline(), &request).await;
             if let Err(error) = plugin.answer("StopContainer", answer) {
@@ -96,6 +116,7 @@ impl Turn {
             linux_resources: Some(resources.clone()).into(),
             ..Default::default()
         };
+        self.defer(Event::UPDATE_POD_SANDBOX, || Missed::PodUpdated(request.clone()));
         for plugin in self.listeners(Event::UPDATE_POD_SANDBOX) {
             let answer = plugin.client.update_pod_sandbox(plugin.deadline(), &request).await;
             plugin.answer("UpdatePodSandbox", answer)?;
@@ -121,6 +142,7 @@ impl Turn {
         if let Some(pristine) = pristine {
             self.validate(pristine, &creation).await?;
         }
+        self.defer(Event::CREATE_CONTAINER, || Missed::Created(creation.request.clone()));
         Ok(creation)
     }
 
@@ -131,7 +153,7 @@ impl Turn {
             adjust: Some(creation.adjustment.clone()).into(),
             update: creation.changes.updates(),
             owners: Some(creation.changes.owners()).into(),
-            plugins: self.plugins.iter().map(instance).collect(),
+            plugins: self.plugins.iter().map(|plugin| instance(plugin)).collect(),
             ..Default::default()
         };
         for plugin in self.listeners(Event::VALIDATE_CONTAINER_ADJUSTMENT) {
@@ -161,12 +183,14 @@ impl Turn {
                 update.collect(answer, &plugin.identity.to_string())?;
             }
         }
+        self.defer(Event::UPDATE_CONTAINER, || Missed::Updated(update.request.clone()));
         Ok(update)
     }
 
     /// Tells that a container has ended, and returns what plugins want changed of others. An error is logged.
     pub async fn stop(&self, pod: &PodSandbox, container: &Container) -> Vec<ContainerUpdate> {
         let request = request_to_stop(pod, container);
+        self.defer(Event::STOP_CONTAINER, || Missed::Stopped(request.clone()));
         let mut changes = Changes::default();
         for plugin in self.listeners(Event::STOP_CONTAINER) {
             let answer = plugin.client.stop_container(plugin.deadline(), &request).await;

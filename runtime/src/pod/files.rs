@@ -13,6 +13,8 @@ use crate::{
 };
 
 const HOST_RESOLV_CONF: &str = "/etc/resolv.conf";
+/// Whom systemd-resolved asks, for whom the host's own file names nobody but it.
+const UPSTREAM_RESOLV_CONF: &str = "/run/systemd/resolve/resolv.conf";
 const HOST_HOSTS: &str = "/etc/hosts";
 
 /// Where a pod's files lie on the host.
@@ -37,9 +39,8 @@ impl Files {
 
     /// Writes them for `pod`, whose bundle exists and whose addresses are known.
     pub(super) fn write(&self, pod: &Pod, hostname: &str) -> Result<()> {
-        let read = |path| fs::read_to_string(path).unwrap_or_default();
         let resolv_conf =
-            resolv::resolv_conf(pod.config.dns.as_ref(), &read(HOST_RESOLV_CONF)).map_err(spec_error)?;
+            resolv::resolv_conf(pod.config.dns.as_ref(), &hosts_resolv_conf(pod)).map_err(spec_error)?;
         let hosts = match pod.netns {
             Some(_) => resolv::hosts(hostname, pod.ips()),
             None => read(HOST_HOSTS),
@@ -49,6 +50,26 @@ impl Files {
         write(&self.hosts, &hosts, users)?;
         write(&self.hostname, &resolv::hostname(hostname).map_err(spec_error)?, users)
     }
+}
+
+fn read(path: &str) -> String {
+    fs::read_to_string(path).unwrap_or_default()
+}
+
+/// The host's resolver as the pod can use it.
+fn hosts_resolv_conf(pod: &Pod) -> String {
+    let host = read(HOST_RESOLV_CONF);
+    if pod.netns.is_none() || pod.config.dns.is_some() {
+        return host;
+    }
+    let text = resolv::beyond_loopback(&host, || read(UPSTREAM_RESOLV_CONF));
+    if !resolv::has_server(&text) {
+        tracing::warn!(
+            pod = pod.id,
+            "the host has no name server that a pod could ask, and the pod names none"
+        );
+    }
+    text
 }
 
 /// For the pod's own root to change, as the files of an image are.

@@ -51,7 +51,7 @@ pub struct Pod {
     pub attachment: Option<Attachment>,
     /// Where its network namespace is pinned; `None` on the host's.
     pub netns: Option<PathBuf>,
-    /// Its shim, once started, as long as it is wanted.
+    /// Its shim, as long as it is wanted; on record before it is started.
     pub shim: Option<ShimAddress>,
     /// Path of its cgroup below each hierarchy's root.
     pub cgroup: String,
@@ -206,6 +206,11 @@ impl Pods {
         self.shared.pods.find(id).map(|entry| entry.get())
     }
 
+    /// Ids of pods of an earlier daemon whose shims have not answered yet. What is shown of them is what was recorded.
+    pub fn not_taken_up(&self) -> Vec<String> {
+        self.shared.pending.list()
+    }
+
     /// All pods, the newest first.
     pub fn list(&self) -> Vec<Arc<Pod>> {
         let mut pods = self.shared.pods.list();
@@ -219,11 +224,15 @@ fn existing(shared: &Shared, metadata: &PodMetadata) -> Option<Arc<Entry<Pod>>> 
     shared.pods.entries().into_iter().find(|entry| entry.get().config.metadata == *metadata)
 }
 
-/// The cgroup of a pod: the caller's, or one of its own below Berth's.
+/// The cgroup of a pod: the caller's, or one of its own below Berth's. Empty for the hierarchies' roots, which kubelet names when
+/// it is to make no groups: the containers' groups are right below it then.
 fn cgroup_of(config: &PodConfig, own_root: &str, id: &str) -> String {
     match config.cgroup_parent.as_deref() {
-        Some(parent) if !parent.is_empty() => format!("/{}", parent.trim_matches('/')),
-        _ => format!("/{}/{id}", own_root.trim_matches('/')),
+        Some("") | None => format!("/{}/{id}", own_root.trim_matches('/')),
+        Some(parent) => match parent.trim_matches('/') {
+            "" => String::new(),
+            parent => format!("/{parent}"),
+        },
     }
 }
 
@@ -243,3 +252,6 @@ fn sysctls(config: &PodConfig) -> std::collections::HashMap<String, String> {
     let sysctls: &BTreeMap<_, _> = &config.sysctls;
     sysctls.clone().into_iter().collect()
 }
+
+#[cfg(test)]
+mod tests;

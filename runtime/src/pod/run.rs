@@ -5,8 +5,9 @@
 //!     \__________________\_____________________\______ failed: stop::undo, from whatever phase
 //! ```
 
-use std::{collections::HashMap, fs, path::Path, sync::Arc};
+use std::{collections::HashMap, path::Path, sync::Arc};
 
+use berth_failpoint::{failpoint, killpoint};
 use berth_shim_proto::berth_shim::{IdMapping, SandboxOptions};
 
 use super::{
@@ -15,8 +16,9 @@ use super::{
     existing, files_of, step, stop, sysctls,
 };
 use crate::{
-    error::{During, Error, Kind, Result, of_network},
+    error::{Error, Kind, Result, of_network},
     identity,
+    layout::make_private,
     nri::{Announced, events},
     progress,
     runtime::Shared,
@@ -36,7 +38,7 @@ pub(super) async fn run(shared: Arc<Shared>, config: PodConfig) -> Result<String
         Ok((shim, announced)) => publish(&shared, pod, shim, announced).await,
         Err(error) => {
             let error = error.during(step(&pod, "run"));
-            stop::undo(&shared, &pod).await;
+            stop::undo(&shared, pod).await;
             Err(error)
         }
     }
@@ -70,7 +72,7 @@ fn check(shared: &Shared, config: &PodConfig) -> Result<()> {
         .map_err(|reason| Error::new(Kind::Unavailable, format!("the network is not ready: {reason}")))
 }
 
-/// First phase: an id, and a record that lets a later daemon undo what follows.
+/// First phase: an id, and a record that lets a later daemon undo what follows: it names all that is going to be made.
 fn reserve(shared: &Shared, config: PodConfig) -> Result<Pod> {
     let id = identity::generate()?;
     let netns = (!config.namespaces.host_network).then(|| shared.layout.netns(&id));
@@ -79,7 +81,7 @@ fn reserve(shared: &Shared, config: PodConfig) -> Result<Pod> {
         created_at: identity::now(),
         state: PodState::Starting,
         attachment: None,
-        shim: None,
+        shim: Some(ShimAddress { socket: shared.launcher.socket(&id), pid: 0 }),
         config,
         netns,
         id,
@@ -88,26 +90,32 @@ fn reserve(shared: &Shared, config: PodConfig) -> Result<Pod> {
 
 /// The phases that make things. What they made is in `pod` also when one fails.
 async fn start(shared: &Shared, pod: &mut Pod) -> Result<(Shim, Announced)> {
+    failpoint!(POD_RECORDED)?;
     let bundle = shared.layout.sandbox(&pod.id);
-    fs::create_dir_all(&bundle).during(|| format!("create {}", bundle.display()))?;
+    make_private(&bundle)?;
+    failpoint!(POD_BUNDLE_MADE)?;
     let shim = make_sandbox(shared, pod, &bundle).await?;
     attach(shared, pod).await?;
+    failpoint!(POD_ATTACHED)?;
     start_sandbox(pod, &shim).await?;
+    failpoint!(SANDBOX_STARTED)?;
     files_of(&shared.layout, &pod.id).write(pod, &shared.hostname_of(&pod.config))?;
+    failpoint!(POD_FILES_WRITTEN)?;
     progress::at("ask the NRI plugins");
     let announced = events::run_pod(shared, pod).await?;
     Ok((shim, announced))
 }
 
 /// Second phase: the shim, and in it the namespaces and the cgroup.
-async fn make_sandbox(shared: &Shared, pod: &mut Pod, bundle: &Path) -> Result<Shim> {
+async fn make_sandbox(shared: &Shared, pod: &Pod, bundle: &Path) -> Result<Shim> {
     progress::at("start its shim");
     shared.handlers.prepare(&pod.config.handler, bundle)?;
-    let socket = shared.launcher.start(&pod.id, bundle).await?;
-    pod.shim = Some(ShimAddress { socket: socket.clone(), pid: 0 });
-    let shim = Shim::connect(&socket).await?;
+    shared.launcher.start(&pod.id, bundle).await?;
+    failpoint!(SHIM_STARTED)?;
+    let shim = pod.shim().await?;
     progress::at("make its namespaces and cgroup");
     shim.create_sandbox(request(shared, pod, bundle)).await?;
+    failpoint!(SANDBOX_CREATED)?;
     Ok(shim)
 }
 
@@ -166,10 +174,12 @@ async fn start_sandbox(pod: &mut Pod, shim: &Shim) -> Result<()> {
 async fn publish(shared: &Arc<Shared>, mut pod: Pod, shim: Shim, announced: Announced) -> Result<String> {
     progress::at("record it");
     pod.state = PodState::Ready;
-    if let Err(error) = shared.state.put(&pod).await {
-        stop::undo(shared, &pod).await;
+    let copy = shared.layout.pod_copy(&pod.id);
+    if let Err(error) = shared.state.put_new(&pod, copy).await {
+        stop::undo(shared, pod).await;
         return Err(error);
     }
+    killpoint!(POD_READY_RECORDED);
     let id = pod.id.clone();
     let entry = shared.pods.insert(&id, pod);
     announced.kept();

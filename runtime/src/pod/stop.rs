@@ -1,11 +1,17 @@
 //! Stopping and removing a pod, and undoing one that could not be run. Every step is fine to do again.
 
-use std::sync::Arc;
+use std::{path::Path, sync::Arc, time::Duration};
+
+use berth_failpoint::{failpoint, killpoint};
+use tokio::{
+    sync::oneshot,
+    time::{sleep, timeout},
+};
 
 use super::{Pod, PodState, step};
 use crate::{
-    container,
-    error::{Kind, Result, of_network},
+    backoff, container,
+    error::{Error, Kind, Result, of_network},
     flights::to_its_end,
     layout::remove_directory,
     nri::events,
@@ -15,6 +21,9 @@ use crate::{
     table::Entry,
     watch,
 };
+
+/// How long the caller of a run that failed waits for its undoing.
+const UNDO_PATIENCE: Duration = Duration::from_secs(10);
 
 /// Stops the pod: processes, then network, then namespaces, so that nothing runs in a network that is gone.
 pub(super) async fn stop(shared: &Arc<Shared>, entry: &Arc<Entry<Pod>>) -> Result<()> {
@@ -36,7 +45,9 @@ pub(super) async fn remove(shared: &Arc<Shared>, entry: &Arc<Entry<Pod>>) -> Res
         for container in shared.containers_of(&pod.id) {
             container::remove_entry(&shared, &container).await?;
         }
+        failpoint!(POD_CLEARED)?;
         remove_directory(&shared.layout.sandbox(&pod.id))?;
+        failpoint!(POD_DIRECTORY_REMOVED)?;
         events::pod_removed(&shared, &pod).await;
         shared.pods.remove(&pod.id, &shared.state).await?;
         events::forget(&shared, &pod.id);
@@ -50,10 +61,12 @@ async fn stop_in_turn(shared: &Arc<Shared>, entry: &Entry<Pod>) -> Result<()> {
     if pod.shim.is_none() {
         return Ok(());
     }
+    shared.taken_up(&pod.id).await?;
     let stopped = tear_down(shared, &pod).await;
     stopped.map_err(|error| error.during(step(&pod, "stop")))?;
     let stopped = |pod: &Pod| Pod { state: PodState::NotReady, shim: None, attachment: None, ..pod.clone() };
     entry.change(&shared.state, stopped).await?;
+    failpoint!(STOP_RECORDED)?;
     // Those that were just being made.
     watch::abandoned_all(shared, &pod.id).await;
     Ok(())
@@ -64,11 +77,15 @@ async fn tear_down(shared: &Arc<Shared>, pod: &Pod) -> Result<()> {
         Ok(shim) => {
             progress::at("end its containers");
             kill_containers(shared, pod, &shim).await?;
+            failpoint!(POD_EMPTIED)?;
             events::pod_stopped(shared, pod).await;
             detach(shared, pod).await?;
+            failpoint!(POD_DETACHED)?;
             progress::at("take its namespaces down");
             shim.stop_sandbox(&pod.id).await?;
-            shim.shutdown(&pod.id).await
+            failpoint!(SANDBOX_STOPPED)?;
+            shim.shutdown(&pod.id).await?;
+            Ok(failpoint!(SHIM_LEFT)?)
         }
         Err(error) if error.kind() == Kind::Unavailable => {
             watch::abandoned_all(shared, &pod.id).await;
@@ -101,30 +118,68 @@ async fn detach(shared: &Shared, pod: &Pod) -> Result<()> {
     detached.map_err(|error| of_network("detach from the network", error))
 }
 
-/// Takes back whatever was made of a pod that did not become ready, as far as it can be. A shim that could not be ended
-/// is left, with bundle and record of the pod, to the next daemon; of what is left of a network that has its own record.
-pub(crate) async fn undo(shared: &Shared, pod: &Pod) {
-    let detached = detach(shared, pod).await;
-    let ended = async {
-        end_shim(shared, pod).await?;
-        remove_directory(&shared.layout.sandbox(&pod.id))?;
-        shared.state.delete::<Pod>(&pod.id).await
-    };
-    for error in [detached, ended.await].into_iter().filter_map(Result::err) {
-        tracing::warn!(pod = pod.id, %error, "could not undo all of a pod that failed to run");
+/// Takes back whatever was made of a pod that did not become ready. Returns after the first attempt, or when that takes long:
+/// it goes on in the background, again and again until nothing is left. The record goes last, so that a later daemon goes on
+/// with it.
+pub(crate) async fn undo(shared: &Arc<Shared>, pod: Pod) {
+    let shared = Arc::clone(shared);
+    let (attempted, first) = oneshot::channel::<()>();
+    tokio::spawn(async move {
+        let mut attempted = Some(attempted);
+        for pause in backoff::pauses() {
+            let undone = undo_once(&shared, &pod).await;
+            attempted.take();
+            match undone {
+                Ok(()) => return,
+                Err(error) => {
+                    tracing::warn!(pod = pod.id, %error, "could not undo a pod that failed to run; trying again in {pause:?}");
+                }
+            }
+            sleep(pause).await;
+        }
+    });
+    // Whether it was done, failed or takes too long, the caller has its own error to tell.
+    let _ = timeout(UNDO_PATIENCE, first).await;
+}
+
+/// Nobody adds to the pod while this runs: whoever was starting its shim has ended. What is left of its network has a record
+/// of its own, by which that goes on.
+async fn undo_once(shared: &Arc<Shared>, pod: &Pod) -> Result<()> {
+    let bundle = shared.layout.sandbox(&pod.id);
+    shim::settled(&bundle).await?;
+    if let Some(network) = pod.network()
+        && let Err(error) = shared.network.release(&network).await
+    {
+        let error = of_network("detach from the network", error);
+        tracing::warn!(pod = pod.id, %error, "its addresses are given back later");
+    }
+    killpoint!(UNDO_DETACHED);
+    end_shim(shared, pod, &bundle).await?;
+    failpoint!(UNDO_SHIM_ENDED)?;
+    remove_directory(&bundle)?;
+    failpoint!(UNDO_DIRECTORY_REMOVED)?;
+    shared.state.delete::<Pod>(&pod.id).await
+}
+
+async fn end_shim(shared: &Shared, pod: &Pod, bundle: &Path) -> Result<()> {
+    match pod.shim().await {
+        Ok(shim) => {
+            let stopped = shim.stop_sandbox(&pod.id).await;
+            shim.shutdown(&pod.id).await?;
+            stopped.or_else(unless_gone)
+        }
+        Err(error) if matches!(error.kind(), Kind::Unavailable | Kind::FailedPrecondition) => {
+            shim::cleanup_after(&shared.launcher, &pod.id, bundle).await
+        }
+        Err(error) => Err(error),
     }
 }
 
-async fn end_shim(shared: &Shared, pod: &Pod) -> Result<()> {
-    let bundle = shared.layout.sandbox(&pod.id);
-    let Ok(shim) = pod.shim().await else {
-        return shim::cleanup_after(&shared.launcher, &pod.id, &bundle).await;
-    };
-    let stopped = shim.stop_sandbox(&pod.id).await;
-    shim.shutdown(&pod.id).await?;
-    match stopped {
-        Err(error) if error.kind() != Kind::NotFound => Err(error),
-        _ => Ok(()),
+/// A sandbox that was never made is as good as stopped.
+fn unless_gone(error: Error) -> Result<()> {
+    match error.kind() {
+        Kind::NotFound => Ok(()),
+        _ => Err(error),
     }
 }
 

@@ -1,8 +1,9 @@
 //! One daemon per root directory.
 
 use std::{
-    fs::{File, OpenOptions, TryLockError},
+    fs::{DirBuilder, File, OpenOptions, TryLockError},
     io::{self, Read, Seek, Write},
+    os::unix::fs::{DirBuilderExt, OpenOptionsExt},
     path::{Path, PathBuf},
     process,
     time::{Duration, Instant},
@@ -75,8 +76,8 @@ async fn lock(file: &File, patience: Duration) -> io::Result<bool> {
 }
 
 fn open(root: &Path, path: &Path) -> io::Result<File> {
-    std::fs::create_dir_all(root)?;
-    OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path)
+    DirBuilder::new().recursive(true).mode(0o700).create(root)?;
+    OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).open(path)
 }
 
 fn sign(file: &mut File) -> io::Result<()> {

@@ -297,9 +297,9 @@ impl Shim {
         ended.map(Exit::from).map_err(during("wait for container", id))
     }
 
-    /// Every container the shim knows.
+    /// Every container the shim knows. Waits for as long as the shim takes.
     pub async fn tasks(&self) -> Result<Vec<Task>> {
-        let known = self.berth.containers(within(QUICK), &ours::ContainersRequest::new()).await;
+        let known = self.berth.containers(Context::default(), &ours::ContainersRequest::new()).await;
         let known = known.map_err(during("list the containers of", "its shim"))?;
         Ok(known.containers.into_iter().map(Task::from).collect())
     }

@@ -16,7 +16,7 @@ pub use client::{
     ContainerTask, ExecEnd, ExecOutput, Exit, RootfsOverlay, SandboxRequest, Shim, Task, TaskState,
 };
 pub use exec::{Exec, ExecTask};
-pub use launch::{Launcher, cleanup_after};
+pub use launch::{Launcher, cleanup_after, settled};
 
 /// Where a shim answers, and which process it was when it was started.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -5,12 +5,15 @@ use std::collections::HashMap;
 use super::Inputs;
 use crate::pod::config::PodMetadata;
 
+/// Names the pod's uid.
+pub(crate) const SANDBOX_UID: &str = "io.kubernetes.cri.sandbox-uid";
+
 /// Those of a pod, which its containers have too.
 pub(crate) fn of_pod(metadata: &PodMetadata) -> [(String, String); 3] {
     [
         ("io.kubernetes.cri.sandbox-name".into(), metadata.name.clone()),
         ("io.kubernetes.cri.sandbox-namespace".into(), metadata.namespace.clone()),
-        ("io.kubernetes.cri.sandbox-uid".into(), metadata.uid.clone()),
+        (SANDBOX_UID.into(), metadata.uid.clone()),
     ]
 }
 

@@ -14,7 +14,8 @@ pub enum PidNamespace {
     New,
     /// The host's.
     Host,
-    /// That of another process: the pod's first one or another container, as `/proc/PID/ns/pid`.
+    /// That of another process: the pod's first one as `/proc/PID/ns/pid`, or another container as `container:ID`, which the shim
+    /// knows.
     Path(PathBuf),
 }
 

@@ -8,10 +8,7 @@ use crate::network::Dns;
 /// Longest host name of the kernel.
 const HOSTNAME_MAX: usize = 64;
 
-/// /etc/resolv.conf: what `dns` says, which may be nothing, or the `host`'s file as it is when the pod leaves it open.
-///
-/// A name server of the host on a loopback address is left too: in a pod with a network of its own it answers nobody, but
-/// which other server to take only the caller can know.
+/// /etc/resolv.conf: what `dns` says, which may be nothing, or the `host`'s text as it is when the pod leaves it open.
 pub fn resolv_conf(dns: Option<&Dns>, host: &str) -> Result<String, Error> {
     let Some(dns) = dns else { return Ok(host.to_owned()) };
     dns.servers.iter().try_for_each(|server| address(server))?;
@@ -19,6 +16,40 @@ pub fn resolv_conf(dns: Option<&Dns>, host: &str) -> Result<String, Error> {
     dns.options.iter().try_for_each(|option| word("dns options", option))?;
     let servers = dns.servers.iter().map(|server| format!("nameserver {server}\n")).collect();
     Ok([line("search", &dns.searches), servers, line("options", &dns.options)].concat())
+}
+
+/// The text of the host's resolv.conf for a pod with a network of its own, where a name server on a loopback address
+/// answers nobody: such lines are left out. When the host has no other, the text of `upstream` is taken, in which a
+/// resolver of the host's own says whom it asks.
+pub fn beyond_loopback(host: &str, upstream: impl FnOnce() -> String) -> String {
+    let without = |text: &str| {
+        let kept = text.lines().filter(|line| !server(line).is_some_and(is_local));
+        kept.map(|line| format!("{line}\n")).collect::<String>()
+    };
+    let of_host = without(host);
+    if has_server(&of_host) {
+        return of_host;
+    }
+    let of_upstream = without(&upstream());
+    if has_server(&of_upstream) { of_upstream } else { of_host }
+}
+
+/// Whether a resolver would find a name server in the text.
+pub fn has_server(text: &str) -> bool {
+    text.lines().any(|line| server(line).is_some())
+}
+
+/// The address that a line names as a server's, resolv.conf(5).
+fn server(line: &str) -> Option<IpAddr> {
+    let mut words = line.split_whitespace();
+    let server = words.next().filter(|word| *word == "nameserver").and(words.next())?;
+    server.split('%').next()?.parse().ok()
+}
+
+/// An unspecified address stands for the machine itself too.
+fn is_local(server: IpAddr) -> bool {
+    let server = server.to_canonical();
+    server.is_loopback() || server.is_unspecified()
 }
 
 fn line(key: &str, words: &[String]) -> String {

@@ -7,17 +7,15 @@ use crate::exit::Exit;
 use crate::foreign;
 use crate::process::DEATH_PATIENCE;
 use crate::sandbox::Record;
+use crate::service::runtime;
 use crate::spec::Spec;
+use berth_failpoint::failpoint;
 use containerd_shim_protos::api::DeleteResponse;
 use containerd_shim_protos::protobuf::{Message, MessageField};
 use std::fs;
 use std::io::{self, Write};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
-use std::thread::sleep;
-use std::time::{Duration, Instant};
-
-const LOOK: Duration = Duration::from_millis(5);
 
 /// Kills what still runs, undoes cgroups and the network namespace's pin, and prints how the container ended: by the
 /// shim's record, or if there is none as killed.
@@ -26,13 +24,13 @@ pub fn delete(flags: &Flags) -> Result<(), Error> {
     // Told last: a shim that cannot be asked must not keep what is ours.
     let seen = foreign::clean_up(&flags.id, &bundle, &flags.namespace, &flags.address);
     if let Some(path) = cgroup_path(&bundle)? {
-        remove_cgroup(&path)?;
+        end(&Cgroup::of_container(&path, &flags.id))?;
+        failpoint!(DEAD_CGROUP_REMOVED)?;
     }
     if let Some(record) = Record::read(&bundle).map_err(failed("read the record in", &bundle))? {
-        if !record.cgroup_path.is_empty() {
-            remove_cgroup(&record.cgroup_path)?;
-        }
+        end(&Cgroup::of_pod(&record.cgroup_path, &flags.id))?;
         record.unpin().map_err(failed("unpin the network namespace of", &bundle))?;
+        failpoint!(DEAD_UNPINNED)?;
     }
     remove_dead_socket(flags);
     let exit = exit(&bundle, seen.map_err(failed("end what a foreign shim has of", &bundle))?)?;
@@ -58,16 +56,9 @@ fn cgroup_path(bundle: &Path) -> Result<Option<String>, Error> {
     Ok(Some(spec.linux.cgroups_path).filter(|path| !path.trim_matches('/').is_empty()))
 }
 
-fn remove_cgroup(path: &str) -> Result<(), Error> {
-    let cgroup = Cgroup::open(path);
-    let deadline = Instant::now() + DEATH_PATIENCE;
-    while !cgroup.procs()?.is_empty() && Instant::now() < deadline {
-        // The v1 freezer holds even the dead; a group that is not frozen, or not there, is fine.
-        let _ = cgroup.thaw();
-        cgroup.kill()?;
-        sleep(LOOK);
-    }
-    Ok(cgroup.remove()?)
+fn end(cgroup: &Cgroup) -> Result<(), Error> {
+    let runtime = runtime().map_err(failed("make a runtime for", Path::new("the clean-up")))?;
+    Ok(runtime.block_on(cgroup.end(DEATH_PATIENCE))?)
 }
 
 /// By the record; else as it was seen to end just now, or as killed.
@@ -77,6 +68,7 @@ fn exit(bundle: &Path, seen: Option<Exit>) -> Result<Exit, Error> {
     }
     let exit = seen.unwrap_or_else(|| Exit::now(137, "the shim died"));
     exit.write(bundle).map_err(failed("write the exit record in", bundle))?;
+    failpoint!(DEAD_WRITTEN)?;
     Ok(exit)
 }
 

@@ -1,12 +1,13 @@
 //! How a shim comes to life: containerd's command line, and the two forms of its bootstrap protocol.
 //!
 //! `start` makes the socket, forks the server and prints where it listens, then exits; the fork is all, nothing is executed
-//! again. `delete` cleans up after a shim that died. Without an action the server runs in the foreground.
+//! again, but for a starter that has made no sealed copy of the program. `delete` cleans up after a shim that died. Without an action the server runs in the foreground.
 
 mod delete;
 mod features;
 mod flags;
 mod params;
+pub(crate) mod program;
 mod socket;
 mod start;
 
@@ -46,6 +47,12 @@ impl Error {
 
 fn failed<'a>(doing: &'static str, path: &'a Path) -> impl FnOnce(io::Error) -> Error + use<'a> {
     move |source| Error::Io { doing, path: path.to_owned(), source }
+}
+
+impl From<berth_failpoint::Injected> for Error {
+    fn from(injected: berth_failpoint::Injected) -> Self {
+        Self::Io { doing: "let fail", path: PathBuf::new(), source: injected.into() }
+    }
 }
 
 /// What the shim says about itself for `-v`.

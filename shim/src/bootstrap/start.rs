@@ -2,10 +2,11 @@
 
 use super::params::Params;
 use super::socket::{self, Bound};
-use super::{Error, Flags, failed};
+use super::{Error, Flags, failed, program};
 use crate::foreign::{self, Handler};
 use crate::service::{Serve, serve};
-use crate::shim_log;
+use crate::{descriptors, shim_log};
+use berth_failpoint::failpoint;
 use nix::unistd::{dup2_stderr, dup2_stdin, dup2_stdout, setsid};
 use serde::Deserialize;
 use std::collections::HashMap;
@@ -22,19 +23,23 @@ const SANDBOX_ID: &str = "io.kubernetes.cri.sandbox-id";
 
 /// Starts a server for the pod, or finds the one that runs, and prints its address.
 pub fn start(flags: &Flags) -> Result<(), Error> {
+    program::ensure_sealed()?;
     let input = read_input().map_err(failed("read", Path::new("standard input")))?;
     let environment = std::env::var("TTRPC_ADDRESS").unwrap_or_default();
     let params = Params::parse(&input, flags, environment)?;
     let plan = Plan::new(flags, &params)?;
     let answer = params.form.answer(&format!("unix://{}", plan.socket.display()));
     if let Bound::Mine(listener) = socket::bind(&plan.socket)? {
+        failpoint!(SHIM_BOUND)?;
         plan.fork(listener, params.events)?;
+        failpoint!(SHIM_FORKED)?;
     }
     io::stdout().write_all(&answer).map_err(failed("write to", Path::new("standard output")))
 }
 
 /// Serves in the foreground, for a look at a shim under a debugger.
 pub fn serve_here(flags: &Flags) -> Result<(), Error> {
+    program::ensure_sealed()?;
     let events = std::env::var("TTRPC_ADDRESS").unwrap_or_default();
     let params = Params::parse(&[], flags, events)?;
     let plan = Plan::new(flags, &params)?;
@@ -104,7 +109,10 @@ impl Plan {
         };
         match handler {
             Some(handler) => foreign::serve(handler, self.daemon, what),
-            None => serve(what),
+            None => {
+                descriptors::raise();
+                serve(what)
+            }
         }
     }
 }

@@ -8,6 +8,8 @@ use std::time::Duration;
 
 /// How long processes that were killed may take to leave a group.
 const PATIENCE: u32 = 200;
+/// How often a parent may vanish before its child is made.
+const ATTEMPTS: u32 = 8;
 
 /// Writes to a control file in one write, as the kernel wants it.
 pub(super) fn write(directory: &Path, file: &str, value: &str) -> Result<(), Error> {
@@ -37,22 +39,25 @@ pub(super) fn field(text: &str, name: &str) -> u64 {
     value.and_then(|value| value.trim().parse().ok()).unwrap_or(0)
 }
 
-/// Makes a group and its parents; tells `made` of each new one, the topmost first.
+/// Makes a group and its parents; tells `made` of each new one, the topmost first. One that `made` refuses is gone again.
 pub(super) fn make(directory: &Path, made: &mut dyn FnMut(&Path) -> Result<(), Error>) -> Result<(), Error> {
-    match fs::create_dir(directory) {
-        Ok(()) => return made(directory),
-        Err(error) if error.kind() == ErrorKind::AlreadyExists => return Ok(()),
-        Err(error) if error.kind() == ErrorKind::NotFound => {}
-        Err(source) => return Err(create_failed(directory, source)),
+    // A parent may go with the last one below it at any moment.
+    for _ in 0..ATTEMPTS {
+        match fs::create_dir(directory) {
+            Ok(()) => {
+                return made(directory).inspect_err(|_| {
+                    let _ = rmdir(directory);
+                });
+            }
+            Err(error) if error.kind() == ErrorKind::AlreadyExists => return Ok(()),
+            Err(error) if error.kind() == ErrorKind::NotFound => {}
+            Err(source) => return Err(create_failed(directory, source)),
+        }
+        if let Some(parent) = directory.parent() {
+            make(parent, made)?;
+        }
     }
-    if let Some(parent) = directory.parent() {
-        make(parent, made)?;
-    }
-    match fs::create_dir(directory) {
-        Err(error) if error.kind() == ErrorKind::AlreadyExists => Ok(()),
-        Err(source) => Err(create_failed(directory, source)),
-        Ok(()) => made(directory),
-    }
+    Err(create_failed(directory, ErrorKind::NotFound.into()))
 }
 
 fn create_failed(directory: &Path, source: std::io::Error) -> Error {
@@ -95,27 +100,41 @@ fn lists_none(error: &std::io::Error) -> bool {
 
 /// Removes a group and those below it, giving processes on their way out time to leave.
 pub(super) fn remove(directory: &Path) -> Result<(), Error> {
+    for _ in 1..PATIENCE {
+        match remove_now(directory) {
+            Err(error) if error.source.kind() == ErrorKind::ResourceBusy => {
+                std::thread::sleep(Duration::from_millis(1));
+            }
+            done => return done,
+        }
+    }
+    remove_now(directory)
+}
+
+/// The same for groups that all processes have left.
+pub(super) fn remove_now(directory: &Path) -> Result<(), Error> {
     if rmdir(directory).is_ok() {
         return Ok(());
     }
-    for group in below(directory).iter().rev() {
-        remove_one(group)?;
-    }
-    Ok(())
+    below(directory).iter().rev().try_for_each(|group| {
+        let failed = |source: std::io::Error| {
+            let busy = source.kind() == ErrorKind::ResourceBusy;
+            let action = if busy { "remove (processes still in it)" } else { "remove" };
+            Error { action: action.into(), path: group.clone(), source }
+        };
+        rmdir(group).map_err(failed)
+    })
 }
 
-fn remove_one(directory: &Path) -> Result<(), Error> {
-    for _ in 0..PATIENCE {
-        match rmdir(directory) {
-            Err(error) if error.kind() == ErrorKind::ResourceBusy => {
-                std::thread::sleep(Duration::from_millis(1))
-            }
-            Err(source) => return Err(Error { action: "remove".into(), path: directory.into(), source }),
-            Ok(()) => return Ok(()),
+/// Removes a group that nobody is in or below; one that somebody is in stays.
+pub(super) fn remove_empty(directory: &Path) -> Result<(), Error> {
+    match rmdir(directory) {
+        Err(error) if matches!(error.kind(), ErrorKind::ResourceBusy | ErrorKind::DirectoryNotEmpty) => {
+            Ok(())
         }
+        Err(source) => Err(Error { action: "remove".into(), path: directory.into(), source }),
+        Ok(()) => Ok(()),
     }
-    let source = ErrorKind::ResourceBusy.into();
-    Err(Error { action: "remove (processes still in it)".into(), path: directory.into(), source })
 }
 
 fn rmdir(directory: &Path) -> std::io::Result<()> {
@@ -123,16 +142,4 @@ fn rmdir(directory: &Path) -> std::io::Result<()> {
         Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
         other => other,
     }
-}
-
-/// Reads a control file until it says `wanted`.
-pub(super) fn await_state(directory: &Path, file: &str, wanted: &dyn Fn(&str) -> bool) -> Result<(), Error> {
-    for _ in 0..PATIENCE {
-        if wanted(&read(directory, file)?) {
-            return Ok(());
-        }
-        std::thread::sleep(Duration::from_millis(1));
-    }
-    let source = ErrorKind::TimedOut.into();
-    Err(Error { action: "await a change of".into(), path: directory.join(file), source })
 }

@@ -4,22 +4,31 @@ mod device_program;
 mod devices;
 mod files;
 mod hierarchy;
+mod mark;
+mod oom;
 mod stats;
 mod v1;
 mod v2;
 mod writes;
 
+pub use oom::OomWatch;
 pub use stats::{CpuStats, MemoryStats, PidsStats, Stats};
 
+use crate::process::{KILL, signal_listed};
 use crate::spec::Resources;
 use hierarchy::{Layout, layout};
 use rustix::fs::{CWD, Mode, OFlags, openat};
 use rustix::mount::{OpenTreeFlags, open_tree};
-use rustix::process::{Pid, Signal, kill_process};
 use std::io::ErrorKind;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Component, Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::time::{Instant, sleep};
 use writes::Writes;
+
+/// How often a group is looked at that processes have to leave: soon at first, then less and less often.
+const LOOKS: [Duration; 2] = [Duration::from_millis(1), Duration::from_secs(1)];
 
 /// Why a cgroup operation failed.
 #[derive(Debug, thiserror::Error)]
@@ -37,6 +46,18 @@ pub struct Error {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Cgroup {
     path: PathBuf,
+    owner: Owner,
+}
+
+/// What a group must have been made for, by its mark, before anything in it is killed or it is removed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Owner {
+    /// It is the caller's word that it is his.
+    Unasked,
+    /// For the container or pod of this id alone.
+    Alone(Arc<str>),
+    /// For all pods below it: whoever leaves last removes it.
+    All,
 }
 
 /// The way into a group for a process of ours: made for it beforehand, used by the process itself.
@@ -66,20 +87,45 @@ pub(crate) fn detect() {
 }
 
 impl Cgroup {
-    /// Makes the group (and its parents) and sets the limits. On failure it is removed again.
-    pub fn create(path: &str, resources: &Resources) -> Result<Self, Error> {
-        let group = Self::to_be_made(path)?;
+    /// Makes the group for the container `id`, and parents that are missing, and sets the limits. A group that is there already
+    /// is somebody's: it is refused and left as it is. On failure what was made is removed again.
+    pub fn create(path: &str, id: &str, resources: &Resources) -> Result<Self, Error> {
+        let group = Self::made_for(id, Self::to_be_made(path)?.path);
         group.make().and_then(|()| group.apply(resources, &mut Writes::for_good())).inspect_err(|_| {
             let _ = group.remove();
         })?;
         Ok(group)
     }
 
-    /// Names a group that may be made: nothing is touched.
+    /// Makes the group of the pod `id` where it is missing. One that is there already stays its maker's.
+    pub fn provide(path: &str, id: &str) -> Result<Self, Error> {
+        let group = Self::of_pod(path, id);
+        if group.is_root() {
+            return Ok(group);
+        }
+        Self::named(path)?;
+        group.make().inspect_err(|_| {
+            let _ = group.remove();
+        })?;
+        Ok(group)
+    }
+
+    /// Names a group that may be made, and is not there yet: nothing is touched. What is there later is its maker's.
     pub(crate) fn to_be_made(path: &str) -> Result<Self, Error> {
+        let group = Self::named(path)?;
+        match group.directories().into_iter().find(|directory| directory.exists()) {
+            Some(path) => {
+                let source = std::io::Error::from_raw_os_error(libc::EEXIST);
+                Err(Error { action: "make for a container alone".into(), path, source })
+            }
+            None => Ok(group),
+        }
+    }
+
+    fn named(path: &str) -> Result<Self, Error> {
         let group = Self::open(path);
         let mut parts = group.path.components();
-        if parts.all(|part| matches!(part, Component::Normal(_))) && !group.path.as_os_str().is_empty() {
+        if parts.all(|part| matches!(part, Component::Normal(_))) && !group.is_root() {
             return Ok(group);
         }
         let source = ErrorKind::InvalidInput.into();
@@ -88,13 +134,52 @@ impl Cgroup {
 
     /// Names a group that exists, or may exist: nothing is touched.
     pub fn open(path: &str) -> Self {
-        Self { path: PathBuf::from(path.trim_start_matches('/')) }
+        Self { path: PathBuf::from(path.trim_start_matches('/')), owner: Owner::Unasked }
     }
 
+    /// The container's group, if it is one: killed in and removed only where it was made for the container `id`.
+    pub fn of_container(path: &str, id: &str) -> Self {
+        Self::made_for(id, Self::open(path).path)
+    }
+
+    /// The pod's group, which is its own where it has the pod's name, and else all pods' below it.
+    pub fn of_pod(path: &str, id: &str) -> Self {
+        let path = Self::open(path).path;
+        if path.file_name().is_some_and(|name| name == id) {
+            return Self::made_for(id, path);
+        }
+        Self { path, owner: Owner::All }
+    }
+
+    fn made_for(id: &str, path: PathBuf) -> Self {
+        Self { path, owner: Owner::Alone(id.into()) }
+    }
+
+    fn is_root(&self) -> bool {
+        self.path.as_os_str().is_empty()
+    }
+
+    /// Whether it may be touched there.
+    fn owns(&self, directory: &Path) -> bool {
+        match &self.owner {
+            Owner::Unasked => true,
+            Owner::Alone(id) => match mark::read(directory) {
+                Some(mark) => mark == id.as_bytes(),
+                None => directory.ends_with(&**id) && mark::is_random(id),
+            },
+            Owner::All => mark::read(directory).is_some_and(|mark| mark.is_empty()),
+        }
+    }
+
+    /// Each new group is marked: a parent for all who come below it.
     fn make(&self) -> Result<(), Error> {
+        let mark = |made: &Path| match &self.owner {
+            Owner::Alone(id) if made.ends_with(&self.path) => mark::write(made, id.as_bytes()),
+            _ => mark::write(made, b""),
+        };
         match layout() {
-            Layout::V1(_) => self.v1().create(),
-            Layout::V2(root) => v2::create(root, &self.path),
+            Layout::V1(_) => self.v1().create(&mark),
+            Layout::V2(root) => v2::create(root, &self.path, &mark),
         }
     }
 
@@ -183,33 +268,60 @@ impl Cgroup {
         }
     }
 
-    /// Kills every process in the group and the groups below it.
+    /// Kills every process in the group and the groups below it, as far as it is ours. Does not wait for their ends, nor
+    /// for those that are just being made where the kernel has no `cgroup.kill`: [`Self::end`] does.
     pub fn kill(&self) -> Result<(), Error> {
-        if let Layout::V2(root) = layout() {
-            match files::write(&root.join(&self.path), "cgroup.kill", "1") {
+        let ours = |directory: &PathBuf| self.owner != Owner::All && self.owns(directory);
+        let Some(directory) = self.main().filter(ours) else { return Ok(()) };
+        if let Layout::V2(_) = layout() {
+            match files::write(&directory, "cgroup.kill", "1") {
                 // Kernels before 5.14 have no such file.
-                Err(error)
-                    if error.source.kind() == ErrorKind::NotFound && root.join(&self.path).exists() => {}
+                Err(error) if error.source.kind() == ErrorKind::NotFound && directory.exists() => {}
                 Err(error) if error.source.kind() == ErrorKind::NotFound => return Ok(()),
                 other => return other,
             }
         }
-        // Frozen, no process makes another one while the list is walked.
-        let frozen = self.freeze();
-        let killed = self.procs().map(|pids| {
-            for pid in pids.into_iter().filter_map(|pid| Pid::from_raw(pid as i32)) {
-                let _ = kill_process(pid, Signal::KILL);
-            }
-        });
-        match frozen {
-            Ok(()) => killed.and(self.thaw()),
+        if files::procs(&directory)?.is_empty() {
+            return Ok(());
+        }
+        // Those that are told to stand still make no others while the list is walked.
+        let held = self.tell_frozen(true);
+        let killed = signal_in(&directory, KILL, &|_| true);
+        match held {
+            Ok(()) => killed.and(self.tell_frozen(false)),
             Err(_) => killed,
+        }
+    }
+
+    /// Signals every process in the group and the groups below it for which `wanted` says so, by number and yet nobody else.
+    pub fn signal(&self, signal: i32, wanted: &dyn Fn(u32) -> bool) -> Result<(), Error> {
+        self.main().map_or(Ok(()), |directory| signal_in(&directory, signal, wanted))
+    }
+
+    /// Kills what is in the group until nothing is, and removes it. An error after `patience`: who waits for a dead file
+    /// system dies when that is back.
+    pub async fn end(&self, patience: Duration) -> Result<(), Error> {
+        let begun = Instant::now();
+        let [mut look, longest] = LOOKS;
+        loop {
+            let ended = self.kill().and_then(|()| self.remove_now());
+            match ended {
+                Err(error) if begun.elapsed() >= patience => return Err(error),
+                Err(_) => sleep(look).await,
+                Ok(()) => return Ok(()),
+            }
+            look = longest.min(look * 2);
         }
     }
 
     /// Host pids of the processes in the group and the groups below it; none when the group is gone.
     pub fn procs(&self) -> Result<Vec<u32>, Error> {
         self.main().map_or(Ok(Vec::new()), |directory| files::procs(&directory))
+    }
+
+    /// Whether there is such a group.
+    pub fn exists(&self) -> bool {
+        self.main().is_some_and(|directory| directory.exists())
     }
 
     /// How many processes of the group the kernel killed for lack of memory so far.
@@ -224,47 +336,85 @@ impl Cgroup {
         files::field(&text.unwrap_or_default(), "oom_kill")
     }
 
-    /// Stops all processes; returns once they stand still.
-    pub fn freeze(&self) -> Result<(), Error> {
-        self.set_frozen(true).inspect_err(|_| {
-            let _ = self.set_frozen(false);
+    /// Stops all processes; returns once they stand still. Those that cannot within `patience` go on with the others.
+    pub async fn freeze(&self, patience: Duration) -> Result<(), Error> {
+        let frozen = self.set_frozen(true, patience).await;
+        frozen.inspect_err(|_| {
+            let _ = self.tell_frozen(false);
         })
     }
 
     /// Lets them go on.
     pub fn thaw(&self) -> Result<(), Error> {
-        self.set_frozen(false)
+        self.tell_frozen(false)
     }
 
-    fn set_frozen(&self, frozen: bool) -> Result<(), Error> {
+    async fn set_frozen(&self, frozen: bool, patience: Duration) -> Result<(), Error> {
+        self.tell_frozen(frozen)?;
+        let deadline = Instant::now() + patience;
+        let [look, _] = LOOKS;
+        while !self.is_frozen()? {
+            if Instant::now() >= deadline {
+                let source = ErrorKind::TimedOut.into();
+                return Err(Error { action: "freeze".into(), path: self.path.clone(), source });
+            }
+            sleep(look).await;
+        }
+        Ok(())
+    }
+
+    /// Says what is wanted, and does not wait for it.
+    fn tell_frozen(&self, frozen: bool) -> Result<(), Error> {
+        let directory = self.freezer()?;
         match layout() {
             Layout::V1(_) => {
-                let missing = || Error {
-                    action: "freeze without a freezer hierarchy".into(),
-                    path: self.path.clone(),
-                    source: ErrorKind::Unsupported.into(),
-                };
-                let directory = self.v1().directory("freezer").ok_or_else(missing)?;
-                let state = if frozen { "FROZEN" } else { "THAWED" };
-                files::write(&directory, "freezer.state", state)?;
-                files::await_state(&directory, "freezer.state", &|is| is == state)
+                files::write(&directory, "freezer.state", if frozen { "FROZEN" } else { "THAWED" })
             }
-            Layout::V2(root) => {
-                let directory = root.join(&self.path);
-                files::write(&directory, "cgroup.freeze", if frozen { "1" } else { "0" })?;
-                files::await_state(&directory, "cgroup.events", &|text| {
-                    files::field(text, "frozen") == u64::from(frozen)
-                })
-            }
+            Layout::V2(_) => files::write(&directory, "cgroup.freeze", if frozen { "1" } else { "0" }),
         }
     }
 
-    /// Removes the group and the groups below it; no error when it is gone already.
+    fn is_frozen(&self) -> Result<bool, Error> {
+        let directory = self.freezer()?;
+        Ok(match layout() {
+            Layout::V1(_) => files::read(&directory, "freezer.state")? == "FROZEN",
+            Layout::V2(_) => files::field(&files::read(&directory, "cgroup.events")?, "frozen") == 1,
+        })
+    }
+
+    fn freezer(&self) -> Result<PathBuf, Error> {
+        let directory = match layout() {
+            Layout::V1(_) => self.v1().directory("freezer"),
+            Layout::V2(root) => Some(root.join(&self.path)),
+        };
+        directory.ok_or_else(|| Error {
+            action: "freeze without a freezer hierarchy".into(),
+            path: self.path.clone(),
+            source: ErrorKind::Unsupported.into(),
+        })
+    }
+
+    /// Removes the group and the groups below it, as far as it is ours, giving processes on their way out a moment to leave;
+    /// no error when it is gone already. For a process that may wait: the shim itself has [`Self::end`].
     pub fn remove(&self) -> Result<(), Error> {
-        if self.path.as_os_str().is_empty() {
+        self.remove_with(&files::remove)
+    }
+
+    fn remove_now(&self) -> Result<(), Error> {
+        self.remove_with(&files::remove_now)
+    }
+
+    fn remove_with(&self, remove: &dyn Fn(&Path) -> Result<(), Error>) -> Result<(), Error> {
+        if self.is_root() {
             return Ok(());
         }
-        self.directories().iter().try_for_each(|directory| files::remove(directory))
+        let directories = self.directories();
+        directories.iter().filter(|directory| self.owns(directory)).try_for_each(|directory| {
+            match self.owner {
+                Owner::All => files::remove_empty(directory),
+                _ => remove(directory),
+            }
+        })
     }
 
     /// What it has used.
@@ -279,6 +429,15 @@ impl Cgroup {
     }
 }
 
+fn signal_in(directory: &Path, signal: i32, wanted: &dyn Fn(u32) -> bool) -> Result<(), Error> {
+    let list = || files::procs(directory).map_err(|error| error.source);
+    signal_listed(&list, wanted, signal).map_err(|source| Error {
+        action: format!("send signal {signal} to the processes of"),
+        path: directory.into(),
+        source,
+    })
+}
+
 impl Door {
     /// The directory in which a process is to be made, on v2.
     pub(crate) fn directory(&self) -> Option<BorrowedFd<'_>> {
@@ -288,16 +447,24 @@ impl Door {
         }
     }
 
-    /// Takes the calling process, which was made elsewhere, into the group of v2. No limit on processes is asked.
-    pub(crate) fn move_in(&self) -> Result<(), Error> {
-        let Door::Directory(directory) = self else { return Ok(()) };
-        let procs = openat(directory, "cgroup.procs", OFlags::WRONLY | OFlags::CLOEXEC, Mode::empty());
-        let written = procs.and_then(|procs| rustix::io::write(procs, b"0"));
-        written.map(drop).map_err(|error| Error {
-            action: "enter".into(),
+    /// The same way for a process that is made elsewhere and goes in by itself, without any privilege: it only writes to what is
+    /// open. No limit on processes is asked.
+    pub(crate) fn for_anyone(self) -> Result<Self, Error> {
+        let Door::Directory(directory) = self else { return Ok(self) };
+        let procs = openat(&directory, "cgroup.procs", OFlags::WRONLY | OFlags::CLOEXEC, Mode::empty());
+        procs.map(|procs| Door::Tasks(vec![procs])).map_err(|error| Error {
+            action: "open".into(),
             path: Path::new("cgroup.procs").into(),
             source: error.into(),
         })
+    }
+
+    /// All that it is made of.
+    pub(crate) fn descriptors(&self) -> Vec<BorrowedFd<'_>> {
+        match self {
+            Door::Directory(directory) => vec![directory.as_fd()],
+            Door::Tasks(tasks) => tasks.iter().map(AsFd::as_fd).collect(),
+        }
     }
 
     /// Takes the calling process, which must have one thread, into the group where it was not made in it.

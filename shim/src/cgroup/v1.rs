@@ -15,10 +15,11 @@ pub(super) struct Group<'a> {
 }
 
 impl Group<'_> {
-    pub(super) fn create(&self) -> Result<(), Error> {
+    pub(super) fn create(&self, mark: &dyn Fn(&Path) -> Result<(), Error>) -> Result<(), Error> {
         for hierarchy in self.hierarchies {
             let is_cpuset = hierarchy.has("cpuset");
             make(&hierarchy.mount.join(self.path), &mut |made| {
+                mark(made)?;
                 if is_cpuset { inherit_cpuset(made) } else { Ok(()) }
             })?;
         }

@@ -10,8 +10,12 @@ use std::os::fd::AsFd;
 use std::path::Path;
 
 /// Makes the group; its ancestors pass on every controller they have.
-pub(super) fn create(root: &Path, path: &Path) -> Result<(), Error> {
-    make(&root.join(path), &mut |_| Ok(()))?;
+pub(super) fn create(
+    root: &Path,
+    path: &Path,
+    mark: &dyn Fn(&Path) -> Result<(), Error>,
+) -> Result<(), Error> {
+    make(&root.join(path), &mut |made| mark(made))?;
     let mut ancestors: Vec<_> = path.ancestors().skip(1).collect();
     ancestors.reverse();
     ancestors.into_iter().try_for_each(|ancestor| pass_controllers_on(&root.join(ancestor)))
@@ -228,7 +232,7 @@ mod tests {
     fn root_a_process_is_made_right_in_its_group_and_killed_with_it() {
         assert!(rustix::process::geteuid().is_root(), "needs root: sudo -E cargo test -p berth-shim root_");
         let (root, path) = (mounted(), format!("berth-test-v2-{}/c", std::process::id()));
-        create(&root, Path::new(&path)).unwrap();
+        create(&root, Path::new(&path), &|_| Ok(())).unwrap();
         let group = root.join(&path);
         let directory = std::fs::File::open(&group).unwrap();
         let (read, write) = rustix::pipe::pipe().unwrap();

@@ -1,34 +1,88 @@
 //! The way of a container to Stopped.
 
 use super::{Container, Phase, State};
-use crate::cgroup;
+use crate::cgroup::{self, OomWatch};
 use crate::error::error_line;
-use crate::exit::Exit;
+use crate::exit::{Exit, settle};
 use crate::init::{self, Moment};
 use crate::shim_log::note;
 use crate::sys::heap;
+use berth_failpoint::killpoint;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
+use tokio::time::timeout;
 
 /// How long a process outside the cgroup may hold the container's streams open once the container has ended.
 const STREAM_PATIENCE: Duration = Duration::from_secs(1);
 
+/// How long processes that were killed may take to leave the cgroup before the end is told.
+const LEAVING: Duration = Duration::from_secs(1);
+/// What is told of a container that was given up.
+const UNDEAD: &str = "it was killed and does not die: it waits in the kernel, for a file system that does not answer or the like";
+/// How long hooks may take that come after the end: nothing else could end them.
+const HOOKS_PATIENCE: Duration = Duration::from_secs(30);
+
 impl Container {
     /// Waits for the end, and sees to all that follows it.
     pub(super) async fn watch(self: Arc<Self>) {
-        let exit = self.process.ended().await;
+        let exit = tokio::select! {
+            exit = self.process.ended() => exit,
+            () = self.given_up.notified() => Exit::now(137, UNDEAD),
+        };
         let _turn = self.turn.lock().await;
         let exit = self.bury(exit).await;
         self.inner().state = State::Stopped(exit.clone());
         self.publish_exit(&exit);
         self.ended.send_replace(Some(exit));
+        killpoint!(END_TOLD);
         if self.hooks.poststop {
-            let done = init::run_hooks(self.id(), &self.identity.bundle, Moment::Poststop).await;
-            if let Err(error) = done {
-                note(format_args!("after the end of {}: {}", self.id(), error_line(&error)));
-            }
+            self.poststop().await;
         }
         heap::trim();
+    }
+
+    async fn poststop(&self) {
+        let hooks = init::run_hooks(self.id(), &self.identity.bundle, Moment::Poststop);
+        match timeout(HOOKS_PATIENCE, hooks).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => {
+                note(format_args!("after the end of {}: {}", self.id(), error_line(&error)));
+            }
+            Err(_) => note(format_args!("the hooks after the end of {} were ended", self.id())),
+        }
+    }
+
+    /// Counts it as ended though it was killed in vain: it will never run again, and dies when it gets what it waits for.
+    pub fn give_up(&self) {
+        self.given_up.notify_one();
+    }
+
+    /// Tells of it when something in the container is killed for lack of memory. Where that cannot be heard it is told at the end.
+    pub(super) fn listen_for_oom(self: &Arc<Self>) {
+        match OomWatch::of(&self.cgroup) {
+            Ok(Some(watch)) => drop(tokio::spawn(Arc::clone(self).tell_of_oom(watch))),
+            Ok(None) => {}
+            Err(error) => self.complain("listen for a lack of memory in", Err(error)),
+        }
+    }
+
+    async fn tell_of_oom(self: Arc<Self>, mut watch: OomWatch) {
+        loop {
+            tokio::select! {
+                struck = watch.struck() => match struck {
+                    true => self.tell_oom(),
+                    false => return,
+                },
+                _ = self.wait() => return,
+            }
+        }
+    }
+
+    fn tell_oom(&self) {
+        self.oom_told.store(true, Ordering::Relaxed);
+        self.surroundings.events.oom(self.id());
+        note(format_args!("a process of {} was killed for lack of memory", self.id()));
     }
 
     /// Everything that must be done before the end is told.
@@ -37,27 +91,48 @@ impl Container {
             self.complain("thaw", self.cgroup.thaw());
         }
         self.complain("kill the rest of", self.cgroup.kill());
+        killpoint!(END_KILLED);
         let (pumps, log) = {
             let mut inner = self.inner();
-            exit.message = std::mem::take(&mut inner.start_failure);
+            if !inner.start_failure.is_empty() {
+                exit.message = std::mem::take(&mut inner.start_failure);
+            }
             (inner.pumps.take(), inner.log.take())
         };
         if let Some(pumps) = pumps {
             pumps.finish(STREAM_PATIENCE).await;
         }
         drop(log);
+        killpoint!(END_LOGGED);
         exit.oom_killed = self.cgroup.oom_kills() > 0;
-        if let Err(error) = exit.write(&self.identity.bundle) {
-            note(format_args!("write the exit record of {}: {error}", self.id()));
+        match exit.write(&self.identity.bundle) {
+            Ok(()) => drop(tokio::spawn(settle(self.identity.bundle.clone()))),
+            Err(error) => note(format_args!("write the exit record of {}: {error}", self.id())),
         }
-        self.complain("remove the cgroup of", self.cgroup.remove());
+        killpoint!(END_WRITTEN);
+        self.leave_cgroup().await;
+        killpoint!(END_CGROUP_REMOVED);
         exit
+    }
+
+    /// Ends what is in the cgroup and removes it. Who waits for a dead file system is in it until that is back, and keeps nobody
+    /// waiting.
+    pub async fn leave_cgroup(&self) {
+        let Err(error) = self.cgroup.end(LEAVING).await else { return };
+        self.complain("remove the cgroup of", Err(error));
+        let (cgroup, id) = (self.cgroup.clone(), self.id().to_owned());
+        tokio::spawn(async move {
+            match cgroup.end(Duration::MAX).await {
+                Ok(()) => note(format_args!("the cgroup of {id} is removed at last")),
+                Err(error) => note(format_args!("remove the cgroup of {id}: {error}")),
+            }
+        });
     }
 
     fn publish_exit(&self, exit: &Exit) {
         let events = &self.surroundings.events;
-        if exit.oom_killed {
-            events.oom(self.id());
+        if exit.oom_killed && !self.oom_told.load(Ordering::Relaxed) {
+            self.tell_oom();
         }
         events.exit(self.id(), self.id(), self.pid(), exit);
     }

@@ -1,7 +1,9 @@
 //! The bundles that a foreign shim is given: one for the sandbox, and those of the containers as the daemon wrote them, with
 //! what our own shim would know by itself said in the words of the OCI specification.
 
-use crate::init::DEFAULT_SHM;
+use crate::bootstrap::program;
+use crate::init::{CONTAINER, DEFAULT_SHM};
+use crate::spec::{Namespace, Spec};
 use berth_shim_proto::berth_shim::SandboxOptions;
 use rustix::fs::{CWD, FileType, Mode, mknodat};
 use rustix::io::Errno;
@@ -43,7 +45,7 @@ impl Sandbox<'_> {
         if !self.options.host_ipc {
             self.mount_shm()?;
         }
-        let program = std::env::current_exe()?;
+        let program = program::on_disk()?;
         fs::write(self.bundle.join("config.json"), self.spec(&program).to_string())
     }
 
@@ -117,6 +119,15 @@ pub(super) struct OfPod<'a> {
     pub(super) pid: u32,
     pub(super) host_network: bool,
     pub(super) host_ipc: bool,
+    /// The container whose PID namespace may be joined, and its first process.
+    pub(super) target: Option<(&'a str, u32)>,
+}
+
+/// The container whose PID namespace a container's config.json asks for.
+pub(super) fn target_of(bundle: &Path) -> io::Result<Option<String>> {
+    let spec: Spec = serde_json::from_slice(&fs::read(bundle.join("config.json"))?)?;
+    let named = |namespace: &Namespace| namespace.path.strip_prefix(CONTAINER).map(str::to_owned);
+    Ok(spec.linux.namespaces.iter().find_map(named))
 }
 
 impl OfPod<'_> {
@@ -124,6 +135,7 @@ impl OfPod<'_> {
     pub(super) fn complete(&self, bundle: &Path) -> io::Result<()> {
         let path = bundle.join("config.json");
         let mut spec: Value = serde_json::from_slice(&fs::read(&path)?)?;
+        self.name_target(&mut spec["linux"]["namespaces"]);
         self.join_namespaces(&mut spec["linux"]["namespaces"]);
         self.share_memory(&mut spec["mounts"]);
         spec["annotations"][CONTAINER_TYPE] = "container".into();
@@ -132,6 +144,16 @@ impl OfPod<'_> {
         match symlink(self.bundle, bundle.join(POD)) {
             Err(error) if error.kind() != io::ErrorKind::AlreadyExists => Err(error),
             _ => Ok(()),
+        }
+    }
+
+    /// What only our own shim understands.
+    fn name_target(&self, listed: &mut Value) {
+        let Some((id, pid)) = self.target else { return };
+        for namespace in listed.as_array_mut().into_iter().flatten() {
+            if namespace["path"] == format!("{CONTAINER}{id}") {
+                namespace["path"] = format!("/proc/{pid}/ns/pid").into();
+            }
         }
     }
 
@@ -182,12 +204,16 @@ pub(super) fn unmount_all(bundle: &Path) {
     }
 }
 
-/// Removes the pod's cgroup, once it is empty, where a foreign runtime made it: in hierarchies that we do not use.
-pub(super) fn remove_cgroup(path: &str) {
+/// Removes the cgroup of the pod `id`, once it is empty, where a foreign runtime made it: in hierarchies that we do not use. One of
+/// another name is the caller's.
+pub(super) fn remove_cgroup(path: &str, id: &str) {
     let path = path.trim_matches('/');
+    if !Path::new(path).ends_with(id) {
+        return;
+    }
     for hierarchy in fs::read_dir("/sys/fs/cgroup").into_iter().flatten().flatten() {
         // What is in use, and what is no hierarchy, stays.
-        let _ = (!path.is_empty()).then(|| fs::remove_dir(hierarchy.path().join(path)));
+        let _ = fs::remove_dir(hierarchy.path().join(path));
     }
 }
 
@@ -197,7 +223,7 @@ mod tests {
     use super::*;
 
     fn of_pod(bundle: &Path) -> OfPod<'_> {
-        OfPod { id: "p", bundle, pid: 7, host_network: false, host_ipc: false }
+        OfPod { id: "p", bundle, pid: 7, host_network: false, host_ipc: false, target: None }
     }
 
     fn completed(pod: &OfPod<'_>, spec: &Value) -> Value {
@@ -222,6 +248,17 @@ mod tests {
         );
         let host = OfPod { host_network: true, host_ipc: true, ..pod };
         assert_eq!(namespaces(&host), spec["linux"]["namespaces"]);
+    }
+
+    #[test]
+    fn a_container_that_is_joined_is_named_by_its_process() {
+        let spec = json!({"linux": {"namespaces": [{"type": "pid", "path": "container:abc"}]}, "mounts": []});
+        let pod = OfPod { target: Some(("abc", 99)), ..of_pod(Path::new("/pod")) };
+        let bundle = tempfile::tempdir().unwrap();
+        fs::write(bundle.path().join("config.json"), spec.to_string()).unwrap();
+        assert_eq!(target_of(bundle.path()).unwrap().as_deref(), Some("abc"));
+        let completed = completed(&pod, &spec);
+        assert_eq!(completed["linux"]["namespaces"][0], json!({"type": "pid", "path": "/proc/99/ns/pid"}));
     }
 
     #[test]

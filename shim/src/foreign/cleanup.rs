@@ -34,7 +34,7 @@ pub fn clean_up(id: &str, bundle: &Path, namespace: &str, daemon: &str) -> io::R
     };
     unmount_all(bundle);
     if let Some(record) = Record::read(bundle)? {
-        remove_cgroup(&record.cgroup_path);
+        remove_cgroup(&record.cgroup_path, id);
     }
     exit
 }

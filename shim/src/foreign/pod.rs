@@ -105,6 +105,7 @@ impl ForeignPod {
             return Err(Error::AlreadyExists { what: "sandbox", id: self.id.clone() });
         }
         let wanted = PodOptions {
+            id: self.id.clone(),
             netns_path: Some(netns).filter(|path| !path.is_empty()).map(Into::into),
             host_network: netns.is_empty(),
             host_ipc: true,
@@ -213,17 +214,36 @@ impl ForeignPod {
         let _creation = self.creations.read().await;
         let home = self.home()?;
         let reservation = self.guests.reserve(&request.id)?;
-        self.prepare(&home, &request).await?;
+        let target = self.target_of(&request)?;
+        self.prepare(&home, &request, target.as_deref()).await?;
         let options = home.shim.launcher.handler.any().into();
         let guest = Guest::create(Arc::clone(&home.shim), CreateTaskRequest { options, ..request }).await?;
+        // It was joined by number, which was its own if it has one still.
+        if target.is_some_and(|target| target.phase() != Phase::Running) {
+            guest.delete().await?;
+            return Err(self.refuse("join a container that has ended in sandbox"));
+        }
         reservation.fill(&guest);
         Ok(guest)
     }
 
+    /// The container whose PID namespace is asked for.
+    fn target_of(&self, request: &CreateTaskRequest) -> Result<Option<Arc<Guest>>, Error> {
+        let named = bundle::target_of(Path::new(&request.bundle));
+        let named = named.map_err(|source| self.io("read the bundle of a container of", source))?;
+        named.map(|id| self.guest(&id)).transpose()
+    }
+
     /// Makes what the foreign shim expects to be there.
-    async fn prepare(&self, home: &Home, request: &CreateTaskRequest) -> Result<(), Error> {
+    async fn prepare(
+        &self,
+        home: &Home,
+        request: &CreateTaskRequest,
+        target: Option<&Guest>,
+    ) -> Result<(), Error> {
         let (host_network, host_ipc) = (home.host_network, home.host_ipc);
-        let pod = OfPod { id: &self.id, bundle: &self.bundle, pid: home.pid, host_network, host_ipc };
+        let target = target.map(|target| (target.id.as_str(), target.pid));
+        let pod = OfPod { id: &self.id, bundle: &self.bundle, pid: home.pid, host_network, host_ipc, target };
         let (id, bundle) = (&request.id, Path::new(&request.bundle));
         let completed = pod.complete(bundle);
         completed.map_err(|source| Error::Io { doing: "complete the bundle of", id: id.clone(), source })?;
@@ -275,7 +295,7 @@ impl ForeignPod {
             id: self.id.clone(),
             source,
         })?;
-        bundle::remove_cgroup(&outer.options.cgroup_path);
+        bundle::remove_cgroup(&outer.options.cgroup_path, &self.id);
         Ok(())
     }
 

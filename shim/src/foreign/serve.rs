@@ -4,10 +4,9 @@ use super::handler::Handler;
 use super::launch::Launcher;
 use super::pod::ForeignPod;
 use super::service;
-use crate::service::{Serve, attend, runtime};
+use crate::service::{Serve, attend, patient, runtime};
 use std::io;
 use ttrpc::r#async::Server;
-use ttrpc::r#async::transport::Listener;
 
 /// Serves until the pod is closed. `daemon` is the address that the foreign shim is told as containerd's own.
 pub fn serve(handler: Handler, daemon: String, serve: Serve) -> io::Result<()> {
@@ -15,7 +14,7 @@ pub fn serve(handler: Handler, daemon: String, serve: Serve) -> io::Result<()> {
         let events = serve.socket.clone();
         let launcher = Launcher { handler, namespace: serve.namespace, daemon, events };
         let pod = ForeignPod::new(serve.id, serve.bundle, serve.socket, launcher);
-        let mut server = Server::new().add_listener(Listener::try_from(serve.listener)?);
+        let mut server = Server::new().add_listener(patient(serve.listener)?);
         for service in service::all(&pod) {
             server = server.register_service(service);
         }

@@ -1,14 +1,16 @@
 //! The socket between the shim and the processes that become a container: typed reports up, one byte down.
 //!
-//! It is close-on-exec: end-of-file without a failure means that execve worked.
+//! It is close-on-exec: end-of-file without a failure means that execve worked. The kernel says who has sent a report, so that
+//! a process that has become the container's cannot speak for the stage.
 
 use super::error::At;
 use super::hooks::LaterHooks;
 use super::{Error, Step};
 use rustix::io::Errno;
 use rustix::net::{
-    AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer,
+    AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags, SendAncillaryBuffer,
     SendAncillaryMessage, SendFlags, SocketFlags, SocketType, recvmsg, sendmsg, socketpair,
+    sockopt::set_socket_passcred,
 };
 use serde::{Deserialize, Serialize};
 use std::io::{IoSlice, IoSliceMut};
@@ -27,6 +29,11 @@ const MAX_DESCRIPTORS: usize = 6;
 pub(super) enum Report {
     /// The stage is going to make this cgroup.
     Group(String),
+    /// The stage has made a process of this host pid that does the rest in its place, and waits for its end.
+    Helper {
+        /// Host pid.
+        pid: u32,
+    },
     /// The stage has made the process of this host pid, and is done.
     Spawned {
         /// Host pid.
@@ -55,10 +62,22 @@ pub(super) enum Attached {
     Shm,
 }
 
+/// Something that was received.
+#[derive(Debug)]
+pub(super) struct Received {
+    pub(super) report: Report,
+    pub(super) attached: Vec<OwnedFd>,
+    /// Host pid of who has sent it.
+    pub(super) sender: u32,
+}
+
 /// Both ends; the first is the shim's.
 pub(super) fn pair() -> Result<(OwnedFd, OwnedFd), Error> {
-    socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)
-        .at(Step::Process, || "make a socket pair".into())
+    let what = || "make a socket pair".to_owned();
+    let pair = socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None);
+    let (ours, theirs) = pair.at(Step::Process, what)?;
+    set_socket_passcred(&ours, true).at(Step::Process, what)?;
+    Ok((ours, theirs))
 }
 
 /// Sends a report; a shim that is gone is no error, for then nobody is left to tell.
@@ -96,9 +115,10 @@ pub(super) fn shim_lives(socket: BorrowedFd<'_>) -> bool {
 }
 
 /// Receives a report and what is attached; `None` at end-of-file.
-pub(super) fn receive(socket: BorrowedFd<'_>) -> Result<Option<(Report, Vec<OwnedFd>)>, Errno> {
+pub(super) fn receive(socket: BorrowedFd<'_>) -> Result<Option<Received>, Errno> {
     let mut bytes = vec![0u8; REPORT_SIZE];
-    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MAX_DESCRIPTORS))];
+    let mut space =
+        [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MAX_DESCRIPTORS), ScmCredentials(1))];
     let mut control = RecvAncillaryBuffer::new(&mut space);
     let got = recvmsg(socket, &mut [IoSliceMut::new(&mut bytes)], &mut control, RecvFlags::CMSG_CLOEXEC);
     let got = match got {
@@ -108,14 +128,21 @@ pub(super) fn receive(socket: BorrowedFd<'_>) -> Result<Option<(Report, Vec<Owne
     if got.bytes == 0 {
         return Ok(None);
     }
-    let mut descriptors = Vec::new();
+    if got.flags.contains(ReturnFlags::CTRUNC) {
+        // What was sent along has found no room.
+        return Err(Errno::MFILE);
+    }
+    let (mut attached, mut sender) = (Vec::new(), None);
     for message in control.drain() {
-        if let RecvAncillaryMessage::ScmRights(rights) = message {
-            descriptors.extend(rights);
+        match message {
+            RecvAncillaryMessage::ScmRights(rights) => attached.extend(rights),
+            RecvAncillaryMessage::ScmCredentials(who) => sender = Some(who.pid.as_raw_nonzero().get()),
+            _ => {}
         }
     }
     let report = serde_json::from_slice(&bytes[..got.bytes]).map_err(|_| Errno::BADMSG)?;
-    Ok(Some((report, descriptors)))
+    let sender = sender.ok_or(Errno::BADMSG)?.cast_unsigned();
+    Ok(Some(Received { report, attached, sender }))
 }
 
 /// The shim's end.
@@ -130,7 +157,7 @@ impl Reports {
     }
 
     /// The next report; `None` at end-of-file.
-    pub(super) async fn next(&self) -> Result<Option<(Report, Vec<OwnedFd>)>, Error> {
+    pub(super) async fn next(&self) -> Result<Option<Received>, Error> {
         self.0
             .async_io(Interest::READABLE, |socket| Ok(receive(socket.as_fd())?))
             .await
@@ -138,7 +165,7 @@ impl Reports {
     }
 
     /// A report that is there already.
-    pub(super) fn there(&self) -> Result<Option<(Report, Vec<OwnedFd>)>, Error> {
+    pub(super) fn there(&self) -> Result<Option<Received>, Error> {
         match receive(self.0.get_ref().as_fd()) {
             Err(Errno::AGAIN) => Ok(None),
             other => other.at(Step::Process, || "receive a report".into()),

@@ -3,11 +3,13 @@
 use super::error::At;
 use super::{Error, Step};
 use crate::sys;
-use rustix::io::Errno;
+use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
+use rustix::io::{Errno, retry_on_intr};
 use rustix::process::{
-    Pid, PidfdFlags, Signal, WaitId, WaitIdOptions, pidfd_open, pidfd_send_signal, waitid,
+    Pid, PidfdFlags, Signal, WaitId, WaitIdOptions, kill_process, pidfd_open, pidfd_send_signal, waitid,
 };
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::time::Duration;
 
 /// A child of the shim that is not yet anybody else's business. Dropped, it is killed and reaped.
 #[derive(Debug)]
@@ -19,13 +21,20 @@ pub(super) struct Child {
 impl Child {
     /// Runs `work` in a fork.
     pub(super) fn fork(work: impl FnOnce() -> u8) -> Result<Self, Error> {
+        // A child for which there is no descriptor would go on unseen: one is had beforehand.
+        let room = eventfd(0, EventfdFlags::CLOEXEC).at(Step::Process, || "have a descriptor".into())?;
         let pid = sys::fork(work).at(Step::Process, || "fork".into())?;
+        drop(room);
         Self::adopt(pid)
     }
 
-    /// Takes on a child that was made as the sibling of another. It is unreaped, so its pid cannot mean anybody else.
+    /// Takes on a child that was made as the sibling of another. It is unreaped, so its pid cannot mean anybody else. One that
+    /// cannot be held is killed.
     pub(super) fn adopt(pid: u32) -> Result<Self, Error> {
-        Ok(Self { pid, pidfd: Some(pidfd_of(pid)?) })
+        let pidfd = pidfd_of(pid).inspect_err(|_| {
+            let _ = Pid::from_raw(pid as i32).map(|pid| kill_process(pid, Signal::KILL));
+        })?;
+        Ok(Self { pid, pidfd: Some(pidfd) })
     }
 
     /// Hands the process over: from now on the caller reaps it.
@@ -97,10 +106,21 @@ async fn reap(pidfd: OwnedFd) {
     }
 }
 
-/// Kills a child and waits for it, without a runtime.
+/// Kills a child and waits for it at most so long.
+pub(super) async fn end(pidfd: OwnedFd, patience: Duration) {
+    let _ = pidfd_send_signal(&pidfd, Signal::KILL);
+    let _ = tokio::time::timeout(patience, reap(pidfd)).await;
+}
+
+/// Kills a child and waits for it, without a runtime: for a second at most, since a process that waits in the kernel does not
+/// die before it has what it waits for.
 pub(super) fn kill_and_wait(pidfd: BorrowedFd<'_>) {
     let _ = pidfd_send_signal(pidfd, Signal::KILL);
-    wait(pidfd);
+    let moment = Timespec { tv_sec: 1, tv_nsec: 0 };
+    let ended = retry_on_intr(|| poll(&mut [PollFd::new(&pidfd, PollFlags::IN)], Some(&moment)));
+    if ended.is_ok_and(|ended| ended > 0) {
+        wait(pidfd);
+    }
 }
 
 /// Waits for a child, without a runtime.

@@ -1,31 +1,28 @@
-//! The working directory.
+//! The working directory: looked up below the container's root, by no link that leads out of a path (CVE-2024-21626).
 
 use super::error::At;
+use super::inroot::{Create, InRoot};
 use super::{Error, Step};
-use rustix::fs::{CWD, Mode, mkdirat};
+use rustix::fs::OFlags;
 use rustix::io::Errno;
-use rustix::process::{chdir, getcwd};
+use rustix::process::{fchdir, getcwd};
 use std::path::Path;
 
 /// Makes a missing working directory of a new container; what is there already, whatever it is, is left.
-pub(super) fn create(path: &str) -> Result<(), Error> {
+pub(super) fn create(root: InRoot<'_>, path: &str) -> Result<(), Error> {
     check_absolute(path)?;
-    let mut directories: Vec<_> = Path::new(path).ancestors().collect();
-    directories.pop();
-    let start = directories.iter().position(|directory| directory.exists()).unwrap_or(directories.len());
-    for directory in directories[..start].iter().rev() {
-        match mkdirat(CWD, *directory, Mode::from_raw_mode(0o755)) {
-            Ok(()) | Err(Errno::EXIST) => {}
-            Err(cause) => return Err(refused(format!("create {path:?}"), cause)),
-        }
+    match root.reach(Path::new(path), Create::Directory) {
+        // The user himself may be allowed what root on another machine's file system is not.
+        Ok(_) | Err(Errno::ACCESS) => Ok(()),
+        Err(cause) => Err(refused(format!("create {path:?}"), cause)),
     }
-    Ok(())
 }
 
 /// Enters it; false when only the user himself might be allowed to, who has yet to try.
-pub(super) fn enter(path: &str) -> Result<bool, Error> {
+pub(super) fn enter(root: InRoot<'_>, path: &str) -> Result<bool, Error> {
     check_absolute(path)?;
-    match chdir(path) {
+    let found = root.find(Path::new(path), OFlags::PATH | OFlags::DIRECTORY);
+    match found.and_then(fchdir) {
         Err(Errno::ACCESS) => return Ok(false),
         other => other.map_err(|cause| refused(changing_to(path), cause))?,
     }
@@ -34,8 +31,8 @@ pub(super) fn enter(path: &str) -> Result<bool, Error> {
 }
 
 /// Enters it as the user, the last chance.
-pub(super) fn enter_as_user(path: &str) -> Result<(), Error> {
-    if enter(path)? {
+pub(super) fn enter_as_user(root: InRoot<'_>, path: &str) -> Result<(), Error> {
+    if enter(root, path)? {
         return Ok(());
     }
     Err(refused(changing_to(path), Errno::ACCESS))
@@ -55,8 +52,7 @@ fn refused(what: String, cause: Errno) -> Error {
     }
 }
 
-/// A descriptor of the host that leaked would let `/proc/self/fd/7` lead out of the container: the kernel then calls the
-/// place unreachable (CVE-2024-21626).
+/// The kernel calls a place unreachable that is not below the root: seen here should the lookup ever be led astray.
 fn verify(path: &str) -> Result<(), Error> {
     let reached = getcwd(Vec::new()).at(Step::Cwd, || format!("{path:?}"))?;
     if reached.as_bytes().starts_with(b"/") {

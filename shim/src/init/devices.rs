@@ -6,12 +6,15 @@ use super::inroot::{Create, InRoot, remove_file};
 use super::options::Options;
 use super::{Error, Step, filesystem};
 use crate::spec::Device;
+use crate::sys::{MountAttributes, mount_setattr};
 use rustix::fs::{
-    AtFlags, CWD, FileType, Gid, Mode, OFlags, Uid, chmodat, chownat, makedev, mknodat, symlinkat,
+    AtFlags, CWD, FileType, Gid, Mode, OFlags, Uid, chmodat, chownat, fstat, makedev, mknodat, symlinkat,
 };
 use rustix::io::Errno;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use rustix::mount::MountAttrFlags as Attr;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::Path;
+use std::sync::OnceLock;
 
 const DEFAULTS: &[(&str, u32, u32)] =
     &[("null", 1, 3), ("zero", 1, 5), ("full", 1, 7), ("random", 1, 8), ("urandom", 1, 9), ("tty", 5, 0)];
@@ -118,8 +121,44 @@ fn bind(directory: BorrowedFd<'_>, name: &str, device: &Device) -> Result<(), Er
     filesystem::attach(host.as_fd(), target.as_fd()).at(Step::Device, what)
 }
 
-/// A descriptor of the host's `/dev/null`, for streams nobody wants.
+/// The host's null device for streams nobody wants: one mount for all that the shim makes, for the kernel would wait for a grace
+/// period of RCU at the end of each.
+static NULL: OnceLock<OwnedFd> = OnceLock::new();
+
+/// Takes hold of the host's null device, once, before anything is forked that calls [`null`].
+pub(super) fn hold_null() -> Result<BorrowedFd<'static>, Error> {
+    if let Some(held) = held_null() {
+        return Ok(held);
+    }
+    let mount = null_mount()?;
+    Ok(NULL.get_or_init(|| mount).as_fd())
+}
+
+/// What [`hold_null`] holds.
+pub(super) fn held_null() -> Option<BorrowedFd<'static>> {
+    NULL.get().map(AsFd::as_fd)
+}
+
+/// A descriptor of the host's null device. The host's `/proc` must be in sight.
 pub(super) fn null() -> Result<OwnedFd, Error> {
-    rustix::fs::openat(CWD, "/dev/null", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty())
+    let mount = hold_null()?.as_raw_fd();
+    let flags = OFlags::RDWR | OFlags::CLOEXEC;
+    rustix::fs::openat(CWD, format!("/proc/self/fd/{mount}"), flags, Mode::empty())
         .at(Step::Device, || "open /dev/null".into())
+}
+
+/// The host's null device as a read-only mount that is attached nowhere: reading and writing are the device's business, its mode
+/// and its owner cannot be changed through it.
+pub(super) fn null_mount() -> Result<OwnedFd, Error> {
+    let what = || "take the host's /dev/null".to_owned();
+    let mount = filesystem::copy(Path::new("/dev/null"), false).at(Step::Device, what)?;
+    let found = fstat(&mount).at(Step::Device, what)?;
+    let is_device = FileType::from_raw_mode(found.st_mode) == FileType::CharacterDevice;
+    if !is_device || found.st_rdev != makedev(1, 3) {
+        return Err(Error::invalid(Step::Device, "/dev/null of the host is not the null device"));
+    }
+    let set = Attr::MOUNT_ATTR_RDONLY | Attr::MOUNT_ATTR_NOSUID | Attr::MOUNT_ATTR_NOEXEC;
+    let change = MountAttributes { set: u64::from(set.bits()), ..MountAttributes::default() };
+    mount_setattr(mount.as_fd(), false, &change).at(Step::Device, what)?;
+    Ok(mount)
 }

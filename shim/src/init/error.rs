@@ -21,6 +21,7 @@ pub enum Step {
     Mask,
     Sysctl,
     Hostname,
+    Keyring,
     Terminal,
     OomScore,
     Priority,
@@ -48,6 +49,7 @@ impl fmt::Display for Step {
             Step::Mask => "masked paths",
             Step::Sysctl => "sysctl",
             Step::Hostname => "hostname",
+            Step::Keyring => "keyring",
             Step::Terminal => "terminal",
             Step::OomScore => "oom_score_adj",
             Step::Priority => "priority",
@@ -102,6 +104,12 @@ impl fmt::Display for Unrunnable {
             Unrunnable::IsDirectory => "is a directory",
             Unrunnable::ExecFormat => "exec format error",
         })
+    }
+}
+
+impl From<berth_failpoint::Injected> for Error {
+    fn from(injected: berth_failpoint::Injected) -> Self {
+        Self::Invalid { step: Step::Process, reason: injected.to_string() }
     }
 }
 

@@ -12,6 +12,8 @@ use std::path::{Component, Path, PathBuf};
 
 /// As many links as the kernel follows.
 const MAX_LINKS: u32 = 40;
+/// Far more than ever needed, unless somebody renames without end to hold a lookup up.
+const MAX_TRIES: u32 = 10_000;
 
 /// What a path is to end in when it does not exist.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -36,22 +38,30 @@ impl InRoot<'_> {
     }
 
     fn lookup(&self, path: &Path, flags: OFlags, more: ResolveFlags) -> Result<OwnedFd, Errno> {
-        let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS | more;
-        loop {
-            match openat2(self.0, below_root(path), flags | OFlags::CLOEXEC, Mode::empty(), resolve) {
-                Err(Errno::AGAIN | Errno::INTR) => {}
-                other => return other,
-            }
+        resolved(self.0, below_root(path), flags, ResolveFlags::IN_ROOT | more)
+    }
+
+    /// [`Self::reach`] for what is mounted.
+    pub(super) fn find_or_create(&self, path: &Path, create: Create) -> Result<OwnedFd, Error> {
+        self.reach(path, create).at(Step::Mount, || format!("create {} in the rootfs", path.display()))
+    }
+
+    /// A file that no link leads to; made when missing.
+    pub(super) fn file_without_links(&self, path: &Path) -> Result<OwnedFd, Errno> {
+        match self.find_without_links(path) {
+            Err(Errno::NOENT) => {}
+            other => return other,
         }
+        self.reach(path, Create::File)?;
+        self.find_without_links(path)
     }
 
     /// What is there; made, with all directories on the way, when missing. Gives an `O_PATH` descriptor.
-    pub(super) fn find_or_create(&self, path: &Path, create: Create) -> Result<OwnedFd, Error> {
-        self.reach(path, create, MAX_LINKS)
-            .at(Step::Mount, || format!("create {} in the rootfs", path.display()))
+    pub(super) fn reach(&self, path: &Path, create: Create) -> Result<OwnedFd, Errno> {
+        self.reach_by(path, create, MAX_LINKS)
     }
 
-    fn reach(&self, path: &Path, create: Create, links_left: u32) -> Result<OwnedFd, Errno> {
+    fn reach_by(&self, path: &Path, create: Create, links_left: u32) -> Result<OwnedFd, Errno> {
         match self.find(path, OFlags::PATH) {
             Err(Errno::NOENT) => {}
             other => return other,
@@ -61,7 +71,7 @@ impl InRoot<'_> {
         else {
             return Err(Errno::NOENT);
         };
-        let directory = self.reach(parent, Create::Directory, links_left)?;
+        let directory = self.reach_by(parent, Create::Directory, links_left)?;
         match make(directory.as_fd(), Path::new(name), create) {
             Err(Errno::EXIST) => self.follow(directory.as_fd(), parent, Path::new(name), create, links_left),
             Err(error) => Err(error),
@@ -81,8 +91,30 @@ impl InRoot<'_> {
         let links_left = links_left.checked_sub(1).ok_or(Errno::LOOP)?;
         let target = readlinkat(directory, name, Vec::new())?;
         let target = PathBuf::from(std::ffi::OsString::from(target.to_string_lossy().into_owned()));
-        self.reach(&parent.join(target), create, links_left)
+        self.reach_by(&parent.join(target), create, links_left)
     }
+}
+
+/// Opens what is below a directory and on the same mount, whoever may have put links or mounts in the way.
+pub(super) fn open_at(directory: BorrowedFd<'_>, path: &Path, flags: OFlags) -> Result<OwnedFd, Errno> {
+    resolved(directory, path, flags, ResolveFlags::BENEATH | ResolveFlags::NO_XDEV)
+}
+
+/// A rename or a mount anywhere on the machine may have the kernel ask for another try.
+fn resolved(
+    directory: BorrowedFd<'_>,
+    path: &Path,
+    flags: OFlags,
+    resolve: ResolveFlags,
+) -> Result<OwnedFd, Errno> {
+    let resolve = resolve | ResolveFlags::NO_MAGICLINKS;
+    for _ in 1..MAX_TRIES {
+        match openat2(directory, path, flags | OFlags::CLOEXEC, Mode::empty(), resolve) {
+            Err(Errno::AGAIN | Errno::INTR) => {}
+            other => return other,
+        }
+    }
+    Err(Errno::AGAIN)
 }
 
 /// Relative, so that an empty or absolute path means the root itself or what is below it.

@@ -2,13 +2,14 @@
 
 use super::error::At;
 use super::{Error, Step};
-use crate::spec;
+use crate::{descriptors, spec};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use rustix::thread::CapabilitySet;
 use std::io::ErrorKind;
 
-/// Sets the limits.
+/// Sets the limits; where there is none of descriptors, that which the shim was given.
 pub(super) fn set(limits: &[spec::Rlimit]) -> Result<(), Error> {
+    descriptors::put_back();
     limits.iter().try_for_each(|limit| {
         set_one(limit, Rlimit { current: finite(limit.soft), maximum: finite(limit.hard) })
     })

@@ -1,52 +1,107 @@
-//! Paths hidden from the container and paths it may not write. Done when the container's root is `/`: whatever a path leads
-//! to is the container's own.
+//! Paths hidden from the container and paths it may not write: found below its root, covered by what the host has. Nothing that an
+//! image or a volume can decide is a source here (CVE-2025-31133).
 
 use super::error::At;
-use super::{Error, Step};
+use super::inroot::{InRoot, is_directory};
+use super::options::Options;
+use super::{Error, Step, devices, filesystem};
 use crate::sys::{MountAttributes, mount_setattr};
-use rustix::fs::{CWD, Mode, OFlags, open};
+use rustix::fs::OFlags;
 use rustix::io::Errno;
-use rustix::mount::{MountAttrFlags, MountFlags, mount, mount_bind, mount_bind_recursive};
-use std::os::fd::AsFd;
+use rustix::mount::MountAttrFlags;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::Path;
 
-/// Hides files under `/dev/null` and directories under one empty read-only tmpfs. What is not there needs no hiding.
-pub(super) fn hide(paths: &[String]) -> Result<(), Error> {
-    let mut empty: Option<&str> = None;
-    for path in paths {
-        match mount_bind("/dev/null", path.as_str()) {
-            Ok(()) | Err(Errno::NOENT) => continue,
-            Err(Errno::NOTDIR) if !is_directory(path) => continue,
-            Err(Errno::NOTDIR) => {}
-            Err(error) => return Err(error).at(Step::Mask, || path.clone()),
-        }
-        match empty {
-            Some(covered) => mount_bind(covered, path.as_str()),
-            None => mount("tmpfs", path.as_str(), "tmpfs", MountFlags::RDONLY, c"nr_inodes=2"),
-        }
-        .at(Step::Mask, || path.clone())?;
-        empty.get_or_insert(path);
-    }
-    Ok(())
+/// What hides: the host's null device for files, one empty read-only tmpfs for directories.
+#[derive(Debug)]
+pub(super) struct Covers {
+    null: Cover,
+    empty: Option<Cover>,
 }
 
-fn is_directory(path: &str) -> bool {
-    rustix::fs::statat(CWD, path, rustix::fs::AtFlags::empty())
-        .is_ok_and(|stat| rustix::fs::FileType::from_raw_mode(stat.st_mode).is_dir())
+impl Covers {
+    /// Takes the null device from the host, whose root must be the caller's. `None` when nothing is to be hidden.
+    pub(super) fn prepare(hidden: &[String]) -> Result<Option<Self>, Error> {
+        if hidden.is_empty() {
+            return Ok(None);
+        }
+        Ok(Some(Self { null: Cover::of(devices::null_mount()?), empty: None }))
+    }
+
+    /// Hides `paths`. What is not there needs no hiding.
+    pub(super) fn hide(&mut self, root: InRoot<'_>, paths: &[String]) -> Result<(), Error> {
+        paths.iter().try_for_each(|path| self.hide_one(root, path))
+    }
+
+    fn hide_one(&mut self, root: InRoot<'_>, path: &str) -> Result<(), Error> {
+        let Some(target) = find(root, path)? else { return Ok(()) };
+        let cover = match is_directory(target.as_fd()).at(Step::Mask, || path.to_owned())? {
+            true => self.empty()?,
+            false => &mut self.null,
+        };
+        cover.lay_over(target.as_fd()).at(Step::Mask, || format!("hide {path}"))
+    }
+
+    fn empty(&mut self) -> Result<&mut Cover, Error> {
+        let empty = match self.empty.take() {
+            Some(empty) => empty,
+            None => {
+                let options = Options::parse(&["ro", "nr_inodes=2"])?;
+                Cover::of(filesystem::mount("tmpfs", "tmpfs", &options)?)
+            }
+        };
+        Ok(self.empty.insert(empty))
+    }
+}
+
+impl AsFd for Covers {
+    /// What was taken from the host.
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.null.mount.as_fd()
+    }
+}
+
+/// A mount that goes over any number of places.
+#[derive(Debug)]
+struct Cover {
+    mount: OwnedFd,
+    /// Kernels before 6.15 copy only what is attached: the first place gets the mount itself.
+    attached: bool,
+}
+
+impl Cover {
+    fn of(mount: OwnedFd) -> Self {
+        Self { mount, attached: false }
+    }
+
+    fn lay_over(&mut self, target: BorrowedFd<'_>) -> Result<(), Errno> {
+        if self.attached {
+            return filesystem::attach(filesystem::copy_of(self.mount.as_fd(), false)?.as_fd(), target);
+        }
+        filesystem::attach(self.mount.as_fd(), target)?;
+        self.attached = true;
+        Ok(())
+    }
 }
 
 /// Makes paths read-only, with what is mounted below. What is not there is left out.
-pub(super) fn make_read_only(paths: &[String]) -> Result<(), Error> {
+pub(super) fn make_read_only(root: InRoot<'_>, paths: &[String]) -> Result<(), Error> {
     let set = u64::from(MountAttrFlags::MOUNT_ATTR_RDONLY.bits());
+    let read_only = MountAttributes { set, ..Default::default() };
     for path in paths {
-        match mount_bind_recursive(path.as_str(), path.as_str()) {
-            Err(Errno::NOENT) => continue,
-            other => other.at(Step::Mask, || format!("bind {path}"))?,
-        }
         let what = || format!("make {path} read-only");
-        let covered =
-            open(path.as_str(), OFlags::PATH | OFlags::CLOEXEC, Mode::empty()).at(Step::Mask, what)?;
-        mount_setattr(covered.as_fd(), true, &MountAttributes { set, ..Default::default() })
-            .at(Step::Mask, what)?;
+        let Some(target) = find(root, path)? else { continue };
+        let copy = filesystem::copy_of(target.as_fd(), true).at(Step::Mask, what)?;
+        mount_setattr(copy.as_fd(), true, &read_only).at(Step::Mask, what)?;
+        filesystem::attach(copy.as_fd(), target.as_fd()).at(Step::Mask, what)?;
     }
     Ok(())
+}
+
+/// What a path leads to; `None` when it is not there, which is the only failure that is none.
+fn find(root: InRoot<'_>, path: &str) -> Result<Option<OwnedFd>, Error> {
+    match root.find(Path::new(path), OFlags::PATH) {
+        Err(Errno::NOENT | Errno::NOTDIR) => Ok(None),
+        other => other.map(Some).at(Step::Mask, || format!("find {path}")),
+    }
 }

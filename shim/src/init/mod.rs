@@ -13,6 +13,8 @@
 //!   the stage processes, which are reaped here.
 //! - Namespaces: `network`, `ipc` and `uts` absent from `linux.namespaces` mean the pod's, which are the host's where the
 //!   pod has none; with a path that one; without a path a new one. `pid` absent means the host's. Mount is always new.
+//! - The path of a PID namespace may be `container:ID`, that of a neighbour. A `/proc/PID/ns/pid` of the pod's own processes is joined by
+//!   their descriptors too: the number may be somebody else's by now.
 //! - A user namespace, the pod's or the container's, owns all namespaces made for the container. Its first process is in it from
 //!   birth, so whatever needs the host's privileges is done by the stage: the rootfs, what is bound from the host, `/dev`.
 //! - Dropping the future of [`create`] or [`exec`], or a [`Created`] whose gate was never opened, ends the process that was being set up.
@@ -28,6 +30,7 @@ mod filesystem;
 mod hooks;
 mod idmap;
 mod inroot;
+mod keyring;
 mod left;
 mod limits;
 mod masks;
@@ -35,8 +38,10 @@ mod mounts;
 mod namespaces;
 mod options;
 mod overlay;
+mod personality;
 mod pod;
 mod priority;
+mod proc;
 mod process;
 mod rootfs;
 mod security;
@@ -51,6 +56,7 @@ pub use capabilities::capability_names;
 pub use error::{Errno, Error, Step, Unrunnable};
 pub use hooks::LaterHooks;
 pub use idmap::IdMappings;
+pub use namespaces::CONTAINER;
 pub use left::gone;
 pub use options::mount_options;
 pub use pod::{DEFAULT_SHM, PodNamespaces, PodOptions};
@@ -58,16 +64,13 @@ pub use slate::Slate;
 
 use crate::cgroup::{self, Cgroup};
 use crate::process::DEATH_PATIENCE;
-use channel::{Report, Reports};
+use crate::spec::Resources;
+use channel::{Received, Report, Reports};
 use child::Child;
+use stage::Entry;
 use std::future::pending;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
-use std::time::Duration;
-use tokio::time::{Instant, sleep};
-
-/// How often a group is looked at that somebody has to leave.
-const LOOK: Duration = Duration::from_millis(5);
 
 /// A mount of the root filesystem, as containerd's Mount message has it.
 #[derive(Debug, Clone, Default)]
@@ -91,10 +94,16 @@ pub struct Stdio {
     pub stderr: Option<OwnedFd>,
 }
 
+impl Stdio {
+    fn descriptors(&self) -> Vec<BorrowedFd<'_>> {
+        [&self.stdin, &self.stdout, &self.stderr].into_iter().flatten().map(AsFd::as_fd).collect()
+    }
+}
+
 /// A container to make.
 #[derive(Debug)]
 pub struct CreateRequest<'a> {
-    /// For messages only.
+    /// Names its session keyring, too.
     pub id: &'a str,
     /// Holds `config.json`.
     pub bundle: &'a Path,
@@ -106,6 +115,30 @@ pub struct CreateRequest<'a> {
     pub stdio: Stdio,
     /// Whose namespaces it joins.
     pub pod: &'a PodNamespaces,
+    /// Whose PID namespace it may join.
+    pub neighbours: &'a [Neighbour<'a>],
+}
+
+/// Another container of the pod, which may have ended.
+#[derive(Debug, Clone, Copy)]
+pub struct Neighbour<'a> {
+    /// Its id.
+    pub id: &'a str,
+    /// Host pid of its first process.
+    pub pid: u32,
+    /// The same process, for sure.
+    pub process: BorrowedFd<'a>,
+}
+
+impl CreateRequest<'_> {
+    /// All that the stage needs of the shim's.
+    fn descriptors<'a>(&'a self, socket: BorrowedFd<'a>) -> Vec<BorrowedFd<'a>> {
+        let mut all = self.stdio.descriptors();
+        all.extend(self.pod.descriptors());
+        all.extend(self.neighbours.iter().map(|neighbour| neighbour.process));
+        all.push(socket);
+        all
+    }
 }
 
 /// A container set up completely and waiting before execve.
@@ -137,7 +170,7 @@ pub async fn create_until(
     slate: &Slate,
     stop: impl Future<Output = ()>,
 ) -> Result<Created, Error> {
-    cgroup::detect();
+    detect()?;
     let (ours, theirs) = channel::pair()?;
     let stage = Child::fork(|| {
         slate.take_up();
@@ -146,9 +179,9 @@ pub async fn create_until(
     let (id, bundle) = (request.id.to_owned(), request.bundle.to_owned());
     drop((theirs, request));
     let reports = Reports::new(ours)?;
-    let mut arrival = Arrival::default();
+    let mut arrival = Arrival::of(&stage, Until::Ready);
     let result = tokio::select! {
-        result = arrival.wait(&reports, &stage, Until::Ready) => result,
+        result = arrival.wait(&reports, &stage) => result,
         () = stop => {
             left::leave(stage, arrival.child.take(), arrival.cgroup);
             return Err(Error::Stuck { what: slate.read() });
@@ -156,7 +189,8 @@ pub async fn create_until(
     };
     stage.reaped().await;
     if let Err(error) = result {
-        arrival.undo(&error).await;
+        drop(reports);
+        arrival.undo().await;
         if arrival.later.poststop {
             // What failed first is what is told.
             let _ = run_hooks(&id, &bundle, Moment::Poststop).await;
@@ -182,6 +216,13 @@ pub async fn run_hooks(id: &str, bundle: &Path, moment: Moment) -> Result<(), Er
     in_stage(|socket| stage::run_hooks(id, bundle, moment, socket)).await
 }
 
+/// Changes limits of a live group, all of them or none; what is absent stays. In a process that ends with it: the kernel may
+/// first have to take memory from the container, and is told to give up after 10 s.
+pub async fn update(cgroup: &Cgroup, resources: &Resources) -> Result<(), Error> {
+    cgroup::detect();
+    in_stage(|socket| stage::update(cgroup, resources, socket)).await
+}
+
 /// Makes a directory in the place of each source of a bind mount that `bundle` names and that is not there, for a container
 /// that another runtime makes. In a process that ends with it: a source may be on a file system that hangs.
 pub async fn make_mount_sources(bundle: &Path) -> Result<(), Error> {
@@ -196,7 +237,7 @@ async fn in_stage(work: impl FnOnce(BorrowedFd<'_>) -> u8) -> Result<(), Error> 
     let heard = Reports::new(ours)?.next().await;
     stage.reaped().await;
     match heard? {
-        Some((Report::Failed(error), _)) => Err(error),
+        Some(Received { report: Report::Failed(error), .. }) => Err(error),
         _ => Ok(()),
     }
 }
@@ -212,7 +253,7 @@ impl StartGate {
     pub async fn start(self) -> Result<(), Error> {
         self.reports.open_gate()?;
         match self.reports.next().await? {
-            Some((Report::Failed(error), _)) => Err(error),
+            Some(Received { report: Report::Failed(error), .. }) => Err(error),
             _ => Ok(()),
         }
     }
@@ -230,6 +271,8 @@ pub enum ExecProcess<'a> {
 /// Another process for a running container.
 #[derive(Debug)]
 pub struct ExecRequest<'a> {
+    /// The container's id.
+    pub id: &'a str,
     /// The container's bundle.
     pub bundle: &'a Path,
     /// pidfd of the container's first process.
@@ -246,6 +289,15 @@ pub struct ExecRequest<'a> {
     pub cgroup: &'a Cgroup,
 }
 
+impl ExecRequest<'_> {
+    /// All that the stage needs of the shim's.
+    fn descriptors<'a>(&'a self, socket: BorrowedFd<'a>) -> Vec<BorrowedFd<'a>> {
+        let mut all = self.stdio.descriptors();
+        all.extend([self.container, socket]);
+        all
+    }
+}
+
 /// A process that has passed its execve.
 #[derive(Debug)]
 pub struct Execed {
@@ -259,32 +311,55 @@ pub struct Execed {
 
 /// Starts another process in a container; returns once its execve has worked.
 pub async fn exec(request: ExecRequest<'_>) -> Result<Execed, Error> {
-    cgroup::detect();
+    detect()?;
+    match enter(&request, Entry::Birth).await {
+        Err(Error::Os { step: Step::Process, cause: Errno(libc::EAGAIN), .. }) => {
+            enter(&request, Entry::OnFoot).await
+        }
+        other => other,
+    }
+}
+
+async fn enter(request: &ExecRequest<'_>, entry: Entry) -> Result<Execed, Error> {
     let (ours, theirs) = channel::pair()?;
-    let stage = Child::fork(|| stage::exec(&request, theirs.as_fd()))?;
-    drop((theirs, request));
+    let stage = Child::fork(|| stage::exec(request, entry, theirs.as_fd()))?;
+    drop(theirs);
     let reports = Reports::new(ours)?;
-    let mut arrival = Arrival::default();
-    let result = arrival.wait(&reports, &stage, Until::Executed).await;
+    let mut arrival = Arrival::of(&stage, Until::Executed);
+    let result = arrival.wait(&reports, &stage).await;
     stage.reaped().await;
     if let Err(error) = result {
-        arrival.undo(&error).await;
+        drop(reports);
+        arrival.undo().await;
         return Err(error);
+    }
+    if let Some(helper) = arrival.helper.take() {
+        helper.reaped().await;
     }
     let (pid, pidfd) = arrival.hand_over()?;
     Ok(Execed { pid, pidfd, console: arrival.console })
 }
 
+/// What is looked at once, before anything is forked.
+fn detect() -> Result<(), Error> {
+    cgroup::detect();
+    devices::hold_null().map(drop)
+}
+
 /// How far a process must come.
-#[derive(Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Until {
     Ready,
     Executed,
 }
 
 /// What has been heard of a process on its way.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Arrival {
+    until: Until,
+    /// Pid of the stage.
+    stage: u32,
+    helper: Option<Child>,
     child: Option<Child>,
     cgroup: String,
     later: LaterHooks,
@@ -294,16 +369,30 @@ struct Arrival {
 }
 
 impl Arrival {
+    fn of(stage: &Child, until: Until) -> Self {
+        Self {
+            until,
+            stage: stage.pid,
+            helper: None,
+            child: None,
+            cgroup: String::new(),
+            later: LaterHooks::default(),
+            console: None,
+            ready: false,
+            failure: None,
+        }
+    }
+
     /// Follows the reports. The stage and the process it makes report in any order; after a failure both end, so that
     /// listening to the end tells all there is. But where the stage was killed before it could tell of the process, that one waits
     /// for ever.
-    async fn wait(&mut self, reports: &Reports, stage: &Child, until: Until) -> Result<(), Error> {
+    async fn wait(&mut self, reports: &Reports, stage: &Child) -> Result<(), Error> {
         let (stage_ended, mut stage_lives) = (stage.ended(), true);
         tokio::pin!(stage_ended);
-        while !(until == Until::Ready && self.ready && self.child.is_some()) {
+        while !(self.until == Until::Ready && self.ready && self.child.is_some()) {
             tokio::select! {
                 report = reports.next() => match report? {
-                    Some((report, attached)) => self.hear(report, attached)?,
+                    Some(received) => self.hear(received)?,
                     None => return self.at_end(),
                 },
                 () = &mut stage_ended, if stage_lives => {
@@ -317,26 +406,45 @@ impl Arrival {
 
     /// All that the stage has said is there, now that it has ended.
     fn hear_rest(&mut self, reports: &Reports) -> Result<(), Error> {
-        while let Some((report, attached)) = reports.there()? {
-            self.hear(report, attached)?;
+        while let Some(received) = reports.there()? {
+            self.hear(received)?;
         }
         if self.child.is_some() { Ok(()) } else { self.at_end() }
     }
 
-    fn hear(&mut self, report: Report, attached: Vec<OwnedFd>) -> Result<(), Error> {
+    fn hear(&mut self, received: Received) -> Result<(), Error> {
+        let Received { report, attached, sender } = received;
+        if !self.may_say(&report) && !self.is_ours(sender) {
+            let reason = format!("process {sender} of the container speaks for the stage");
+            return Err(Error::invalid(Step::Process, reason));
+        }
         match report {
-            Report::Group(path) => self.cgroup = path,
-            Report::Spawned { pid, later } => {
-                self.later = later;
-                self.child = Some(Child::adopt(pid)?);
-            }
+            Report::Failed(error) => self.failure = Some(error),
             Report::Ready { .. } => {
                 self.ready = true;
                 self.console = attached.into_iter().next();
             }
-            Report::Failed(error) => self.failure = Some(error),
+            Report::Group(path) => self.cgroup = path,
+            Report::Helper { pid } => self.helper = Some(Child::adopt(pid)?),
+            Report::Spawned { pid, later } => {
+                self.later = later;
+                self.child = Some(Child::adopt(pid)?);
+            }
         }
         Ok(())
+    }
+
+    /// What a process in the container may say of itself: nothing that names what is killed or removed then.
+    fn may_say(&self, report: &Report) -> bool {
+        match report {
+            Report::Failed(_) => true,
+            Report::Ready { .. } => self.until == Until::Ready,
+            Report::Group(_) | Report::Helper { .. } | Report::Spawned { .. } => false,
+        }
+    }
+
+    fn is_ours(&self, sender: u32) -> bool {
+        sender == self.stage || self.helper.as_ref().is_some_and(|helper| helper.pid == sender)
     }
 
     fn at_end(&mut self) -> Result<(), Error> {
@@ -347,25 +455,15 @@ impl Arrival {
         }
     }
 
-    async fn undo(&mut self, why: &Error) {
-        if let Some(child) = self.child.take() {
+    async fn undo(&mut self) {
+        for child in [self.helper.take(), self.child.take()].into_iter().flatten() {
             child.kill().await;
         }
         if self.cgroup.is_empty() {
             return;
         }
-        let (group, died) = (Cgroup::open(&self.cgroup), matches!(why, Error::Died { .. }));
-        let deadline = Instant::now() + DEATH_PATIENCE;
-        loop {
-            if died {
-                // There may be one in it that nobody has told of.
-                let _ = group.kill();
-            }
-            if group.remove().is_ok() || !died || Instant::now() > deadline {
-                return;
-            }
-            sleep(LOOK).await;
-        }
+        // There may be one in it that nobody has told of.
+        let _ = Cgroup::open(&self.cgroup).end(DEATH_PATIENCE).await;
     }
 
     fn hand_over(&mut self) -> Result<(u32, OwnedFd), Error> {

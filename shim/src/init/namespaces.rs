@@ -4,11 +4,14 @@ use super::error::At;
 use super::idmap::IdMappings;
 use super::sysctl::Owned;
 use super::userns::UserNamespace;
-use super::{Error, PodNamespaces, Step};
+use super::{Error, Neighbour, PodNamespaces, Step};
 use crate::spec::{Linux, Namespace, NamespaceKind};
 use crate::sys;
 use rustix::fs::{CWD, Mode, OFlags, openat};
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+/// In the place of a path, before the id of a container in the same pod: that one's PID namespace.
+pub const CONTAINER: &str = "container:";
 
 /// The plan, with everything opened that is to be joined.
 #[derive(Debug, Default)]
@@ -25,13 +28,17 @@ pub(super) struct Namespaces {
 }
 
 impl Namespaces {
-    /// From the spec's list and the pod.
-    pub(super) fn plan(linux: &Linux, pod: &PodNamespaces) -> Result<Self, Error> {
+    /// From the spec's list, the pod and the containers in it.
+    pub(super) fn plan(
+        linux: &Linux,
+        pod: &PodNamespaces,
+        neighbours: &[Neighbour<'_>],
+    ) -> Result<Self, Error> {
         let listed = &linux.namespaces;
         let user = user_namespace(linux, pod)?;
         let mut plan = Self { new: libc::CLONE_NEWNS, user, ..Self::default() };
         for namespace in listed {
-            plan.add(namespace)?;
+            plan.add(namespace, pod, neighbours)?;
         }
         let of_pod = [
             (NamespaceKind::Network, &pod.net),
@@ -50,7 +57,12 @@ impl Namespaces {
         Ok(plan)
     }
 
-    fn add(&mut self, namespace: &Namespace) -> Result<(), Error> {
+    fn add(
+        &mut self,
+        namespace: &Namespace,
+        pod: &PodNamespaces,
+        neighbours: &[Neighbour<'_>],
+    ) -> Result<(), Error> {
         let kind = namespace.kind;
         match (kind, namespace.path.as_str()) {
             (NamespaceKind::User, _) => {}
@@ -66,12 +78,11 @@ impl Namespaces {
                 self.new |= flag(kind);
                 self.own(kind);
             }
-            (_, path) => {
-                let flags = OFlags::RDONLY | OFlags::CLOEXEC;
-                let opened = openat(CWD, path, flags, Mode::empty())
-                    .at(Step::Namespace, || format!("open {kind:?} {path:?}"))?;
-                self.join(opened, kind);
-            }
+            (NamespaceKind::Pid, path) => match process_at(path, pod, neighbours)? {
+                Some(process) => self.join(process, kind),
+                None => self.join(opened(path, kind)?, kind),
+            },
+            (_, path) => self.join(opened(path, kind)?, kind),
         }
         Ok(())
     }
@@ -97,6 +108,44 @@ impl Namespaces {
         }
         self.user.as_ref().map_or(Ok(()), UserNamespace::enter)
     }
+}
+
+fn opened(path: &str, kind: NamespaceKind) -> Result<OwnedFd, Error> {
+    openat(CWD, path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())
+        .at(Step::Namespace, || format!("open {kind:?} {path:?}"))
+}
+
+/// The process of the pod that a path names: to be joined by its descriptor, which never stands for a stranger that has got
+/// its number. One that has ended cannot be joined.
+fn process_at(
+    path: &str,
+    pod: &PodNamespaces,
+    neighbours: &[Neighbour<'_>],
+) -> Result<Option<OwnedFd>, Error> {
+    let found = match path.strip_prefix(CONTAINER) {
+        Some(id) => {
+            let found = neighbours.iter().find(|neighbour| neighbour.id == id);
+            let absent = || Error::invalid(Step::Namespace, format!("container {id:?} is not in this pod"));
+            Some(found.ok_or_else(absent)?.process)
+        }
+        None => pid_in(path).and_then(|pid| of_pid(pid, pod, neighbours)),
+    };
+    found
+        .map(|process| process.try_clone_to_owned())
+        .transpose()
+        .at(Step::Namespace, || format!("join {path}"))
+}
+
+fn pid_in(path: &str) -> Option<u32> {
+    path.strip_prefix("/proc/")?.strip_suffix("/ns/pid")?.parse().ok()
+}
+
+fn of_pid<'a>(pid: u32, pod: &'a PodNamespaces, neighbours: &[Neighbour<'a>]) -> Option<BorrowedFd<'a>> {
+    let of_neighbour = || neighbours.iter().find(|neighbour| neighbour.pid == pid);
+    pod.init()
+        .filter(|(init, _)| *init == pid)
+        .map(|(_, process)| process)
+        .or_else(|| Some(of_neighbour()?.process))
 }
 
 /// The container's own or the pod's; `None` is the host's.

@@ -9,7 +9,7 @@ use crate::sys;
 use rustix::fs::{CWD, Mode, OFlags, fstat, openat, stat};
 use rustix::mount::{FsOpenFlags, MountPropagationFlags, MoveMountFlags, fsopen, mount_change, move_mount};
 use rustix::process::chdir;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 /// An overlay beside the root, attached nowhere, in the view of the container's user namespace.
@@ -134,11 +134,25 @@ impl Overlay {
         filesystem::create(context, &self.options.attributes, || "overlay".into()).map(Some)
     }
 
-    /// With mount(2): all options in one page, so that many layers fit only as paths relative to where they lie.
+    /// With mount(2): all options in one page. Layers are named by their descriptors, relative to the directory that lists
+    /// those, so that as many fit as the kernel takes.
     pub(super) fn mount_classic(&self, bundle: &Path) -> Result<OwnedFd, Error> {
-        let base = common_directory(&self.lower);
-        chdir(&base).at(Step::Rootfs, || format!("enter {}", base.display()))?;
-        let lower: Vec<_> = self.lower.iter().map(|layer| escaped(layer, &base)).collect();
+        let what = || format!("overlay of {} layers with mount(2)", self.lower.len());
+        let layers = self.lower.iter().map(|layer| opened(layer)).collect::<Result<Vec<_>, _>>()?;
+        let data = self.classic_options(&layers);
+        chdir(DESCRIPTORS).at(Step::Rootfs, || format!("enter {DESCRIPTORS}"))?;
+        let flags = nix::mount::MsFlags::empty();
+        let mounted = nix::mount::mount(Some("overlay"), bundle, Some("overlay"), flags, Some(data.as_str()));
+        chdir("/").at(Step::Rootfs, || "enter /".into())?;
+        mounted.at(Step::Rootfs, || format!("{}: {data:?}", what()))?;
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let root = openat(CWD, bundle, flags, Mode::empty()).at(Step::Rootfs, what)?;
+        sys::mount_setattr(root.as_fd(), false, &self.options.attributes).at(Step::Rootfs, what)?;
+        Ok(root)
+    }
+
+    fn classic_options(&self, layers: &[OwnedFd]) -> String {
+        let lower: Vec<_> = layers.iter().map(|layer| layer.as_raw_fd().to_string()).collect();
         let mut data = format!("lowerdir={}", lower.join(":"));
         for (name, value) in &self.options.parameters {
             data.push_str(&match value {
@@ -146,20 +160,17 @@ impl Overlay {
                 None => format!(",{name}"),
             });
         }
-        let what = || format!("overlay of {} layers below {}: {data:?}", self.lower.len(), base.display());
-        nix::mount::mount(
-            Some("overlay"),
-            bundle,
-            Some("overlay"),
-            nix::mount::MsFlags::empty(),
-            Some(data.as_str()),
-        )
-        .at(Step::Rootfs, what)?;
-        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        let root = openat(CWD, bundle, flags, Mode::empty()).at(Step::Rootfs, what)?;
-        sys::mount_setattr(root.as_fd(), false, &self.options.attributes).at(Step::Rootfs, what)?;
-        Ok(root)
+        data
     }
+}
+
+/// Lists the descriptors of whoever looks.
+const DESCRIPTORS: &str = "/proc/self/fd";
+
+/// A layer, in the caller's mount namespace: overlay takes none of another.
+fn opened(layer: &str) -> Result<OwnedFd, Error> {
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    openat(CWD, layer, flags, Mode::empty()).at(Step::Rootfs, || format!("open layer {layer:?}"))
 }
 
 /// Layers seen through one mount of the directory above them all. With a mount for each, the kernel would wait for a grace period
@@ -206,11 +217,6 @@ fn split_layers(list: &str) -> Vec<String> {
     layers
 }
 
-fn escaped(layer: &str, base: &Path) -> String {
-    let relative = Path::new(layer).strip_prefix(base).unwrap_or(Path::new(layer));
-    relative.to_string_lossy().replace('\\', "\\\\").replace(':', "\\:").replace(',', "\\,")
-}
-
 /// The deepest directory above all layers.
 fn common_directory(layers: &[String]) -> PathBuf {
     let mut common = layers.first().map(|layer| PathBuf::from(layer).join("..")).unwrap_or_default();
@@ -225,6 +231,7 @@ mod tests {
     #![allow(clippy::unwrap_used)]
     use super::super::RootfsMount;
     use super::*;
+    use rustix::fs::AtFlags;
     use std::fs;
 
     fn strings(list: &[&str]) -> Vec<String> {
@@ -244,12 +251,6 @@ mod tests {
         assert_eq!(common(&["/x/y/1"]), Path::new("/x/y"));
         assert_eq!(common(&["/a/1", "/b/2"]), Path::new("/"));
         assert_eq!(common(&["/a", "/b"]), Path::new("/"));
-    }
-
-    #[test]
-    fn relative_layers_are_escaped() {
-        assert_eq!(escaped("/x/y/a:b,c", Path::new("/x/y")), r"a\:b\,c");
-        assert_eq!(escaped("/other", Path::new("/x/y")), "/other");
     }
 
     #[test]
@@ -297,7 +298,7 @@ mod tests {
             } else {
                 overlay.prepare(&base.path().join("bundle"), &user)?
             };
-            let found = rustix::fs::statat(&tree, "file", rustix::fs::AtFlags::empty());
+            let found = rustix::fs::statat(&tree, "file", AtFlags::empty());
             let found = found.at(Step::Rootfs, String::new)?;
             let name = if by_path { "by path" } else { "by descriptor" };
             let new = OFlags::CREATE | OFlags::WRONLY;
@@ -314,28 +315,59 @@ mod tests {
         assert!(!mounted.contains(base.path().to_str().unwrap()), "seen by the host");
     }
 
-    #[test]
-    fn root_sixty_layers_fit_into_the_classic_mount_too() {
-        need_root();
-        let base = tempfile::tempdir().unwrap();
-        let layers: Vec<_> = (0..60).map(|n| base.path().join(format!("{n:0>50}/fs"))).collect();
+    /// Directories with a file each, as an image's layers, and an overlay of them over `bundle`.
+    fn overlay_of(count: usize, base: &Path) -> (Overlay, PathBuf) {
+        let layers: Vec<_> = (0..count).map(|n| base.join(format!("{n:0>60},:\\/fs"))).collect();
         for (number, layer) in layers.iter().enumerate() {
             fs::create_dir_all(layer).unwrap();
             fs::write(layer.join(number.to_string()), "").unwrap();
         }
-        let bundle = base.path().join("bundle");
-        fs::create_dir(&bundle).unwrap();
-        let lower: Vec<_> = layers.iter().map(|layer| layer.display().to_string()).collect();
-        let options = vec![format!("lowerdir={}", lower.join(":")), "ro".to_owned()];
-        let mount = RootfsMount { kind: "overlay".into(), options, ..RootfsMount::default() };
-        let count = in_fork(|| {
-            sys::unshare(libc::CLONE_NEWNS).at(Step::Rootfs, String::new)?;
+        for name in ["bundle", "upper", "work"] {
+            fs::create_dir(base.join(name)).unwrap();
+        }
+        let escaped = |layer: &PathBuf| layer.display().to_string().replace('\\', "\\\\").replace(':', "\\:");
+        let lower: Vec<_> = layers.iter().map(escaped).collect();
+        let options = vec![
+            format!("lowerdir={}", lower.join(":")),
+            format!("upperdir={}", base.join("upper").display()),
+            format!("workdir={}", base.join("work").display()),
+        ];
+        (Overlay::parse(&options).unwrap(), base.join("bundle"))
+    }
+
+    /// How many entries the overlay shows, mounted by descriptor or path and then by what older kernels have.
+    fn seen(count: usize, classic: bool) -> i32 {
+        need_root();
+        let base = tempfile::tempdir().unwrap();
+        let (overlay, bundle) = overlay_of(count, base.path());
+        let seen = in_fork(|| {
+            let what = || "show all layers".to_owned();
+            sys::unshare(libc::CLONE_NEWNS).at(Step::Rootfs, what)?;
             let private = MountPropagationFlags::PRIVATE | MountPropagationFlags::REC;
-            mount_change("/", private).at(Step::Rootfs, String::new)?;
-            drop(Overlay::parse(&mount.options)?.mount_classic(&bundle)?);
-            Ok(fs::read_dir(&bundle).at(Step::Rootfs, String::new)?.count() as u8)
+            mount_change("/", private).at(Step::Rootfs, what)?;
+            let tree = match classic {
+                true => overlay.mount_classic(&bundle)?,
+                false => overlay.detached(None)?.ok_or_else(|| Error::Unsupported("this kernel".into()))?,
+            };
+            openat(&tree, "written", OFlags::CREATE | OFlags::WRONLY, Mode::RUSR).at(Step::Rootfs, what)?;
+            let names =
+                (0..count).filter(|n| rustix::fs::statat(&tree, n.to_string(), AtFlags::empty()).is_ok());
+            Ok(if names.count() == count { 1 } else { 2 })
         });
-        assert_eq!(count, 60);
+        assert!(base.path().join("upper/written").exists());
         assert_eq!(fs::read_dir(&bundle).unwrap().count(), 0, "seen by the host");
+        seen
+    }
+
+    #[test]
+    fn root_as_many_layers_as_images_have_are_mounted_in_every_way() {
+        for count in [1, 60, 127] {
+            assert_eq!((seen(count, false), seen(count, true)), (1, 1), "{count} layers");
+        }
+    }
+
+    #[test]
+    fn root_as_many_layers_as_the_kernel_takes_fit_into_the_classic_mount() {
+        assert_eq!(seen(500, true), 1);
     }
 }

@@ -1,8 +1,8 @@
 //! The namespaces that the containers of a pod share, made without any process that stays: a fork makes them, hands them
 //! over by descriptor and ends. Only a shared PID namespace needs a first process, which sleeps for ever.
 
-use super::channel::{self, Attached, Report};
-use super::child::{self, pidfd_of};
+use super::channel::{self, Attached, Received, Report};
+use super::child::{self, Child, pidfd_of};
 use super::error::At;
 use super::hooks::LaterHooks;
 use super::idmap::IdMappings;
@@ -11,14 +11,18 @@ use super::sysctl::{self, Owned};
 use super::userns::{Anchor, UserNamespace};
 use super::{Error, Step, filesystem, left, process, rootfs, user};
 use crate::cgroup::Cgroup;
-use crate::spec::Resources;
 use crate::sys;
+use berth_failpoint::failpoint;
 use rustix::fs::{CWD, Mode, OFlags, fstatfs, open, openat};
 use rustix::io::Errno;
 use rustix::mount::{MountPropagationFlags, UnmountFlags, mount_bind, mount_change, unmount};
+use rustix::net::sockopt::{Timeout, set_socket_timeout};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
+/// How long the kernel may take to make the namespaces: nothing else runs in the pod yet that would have to wait.
+const PATIENCE: Duration = Duration::from_secs(30);
 const NSFS: i64 = 0x6e73_6673;
 /// Size of a pod's `/dev/shm` in bytes unless it says otherwise.
 pub const DEFAULT_SHM: u64 = 64 * 1024 * 1024;
@@ -36,11 +40,14 @@ pub struct PodOptions {
     pub host_ipc: bool,
     /// One PID namespace for all containers, with a tiny first process from the shim.
     pub shared_pid: bool,
+    /// The pod's id; its cgroup is its own alone where that has this name.
+    pub id: String,
     /// Kernel parameters, dotted or slashed names.
     pub sysctls: Vec<(String, String)>,
     /// Bytes; 0 means 64 MiB.
     pub shm_size: u64,
-    /// The pod's cgroup below each hierarchy's root; empty: none is made.
+    /// The pod's cgroup below each hierarchy's root: made when it is missing, and removed with the pod only where Berth made it
+    /// and nobody else is below it. Empty: none is made.
     pub cgroup_path: String,
     /// A user namespace of its own, to which its other namespaces belong; `None`: the host's.
     pub users: Option<IdMappings>,
@@ -96,6 +103,19 @@ impl PodNamespaces {
         self.init.as_ref().map(|init| init.pid)
     }
 
+    /// The first process of the shared PID namespace, by number and for sure.
+    pub(super) fn init(&self) -> Option<(u32, BorrowedFd<'_>)> {
+        self.init.as_ref().map(|init| (init.pid, init.pidfd.as_fd()))
+    }
+
+    /// All that they are kept by.
+    pub(super) fn descriptors(&self) -> Vec<BorrowedFd<'_>> {
+        let user = self.user.as_ref().map(|user| &user.file);
+        let init = self.init.as_ref().map(|init| &init.pidfd);
+        let all = [self.net.as_ref(), self.ipc.as_ref(), self.uts.as_ref(), self.shm.as_ref(), user, init];
+        all.into_iter().flatten().map(AsFd::as_fd).collect()
+    }
+
     fn fill(&mut self, options: &PodOptions) -> Result<(), Error> {
         self.creates_mount_sources = options.create_mount_sources;
         let netns = if options.host_network { None } else { Some(NetworkPlan::of(options)?) };
@@ -103,16 +123,20 @@ impl PodNamespaces {
             self.pinned = Some(path.clone());
         }
         if !options.cgroup_path.is_empty() {
-            self.cgroup = Some(Cgroup::open(&options.cgroup_path));
-            Cgroup::create(&options.cgroup_path, &Resources::default())?;
+            self.cgroup = Some(Cgroup::of_pod(&options.cgroup_path, &options.id));
+            Cgroup::provide(&options.cgroup_path, &options.id)?;
+            failpoint!(SANDBOX_CGROUP_MADE)?;
         }
         let (ours, theirs) = channel::pair()?;
-        let maker = sys::fork(|| Maker { options, netns: &netns, socket: theirs.as_fd() }.run())
-            .at(Step::Process, || "fork".into())?;
+        let maker = Child::fork(|| Maker { options, netns: &netns, socket: theirs.as_fd() }.run())?;
         drop(theirs);
-        let maker = pidfd_of(maker)?;
+        let maker = maker.release().ok_or(Error::Died { step: Step::Pod })?;
+        set_socket_timeout(&ours, Timeout::Recv, Some(PATIENCE)).at(Step::Pod, || "set a deadline".into())?;
         let heard = self.hear(ours.as_fd(), options);
-        child::wait(maker.as_fd());
+        match &heard {
+            Ok(()) => child::wait(maker.as_fd()),
+            Err(_) => child::kill_and_wait(maker.as_fd()),
+        }
         heard
     }
 
@@ -120,15 +144,15 @@ impl PodNamespaces {
         let (mut ready, mut failure) = (false, None);
         loop {
             match channel::receive(socket).at(Step::Pod, || "receive a report".into())? {
-                Some((Report::Spawned { pid, .. }, _)) => {
+                Some(Received { report: Report::Spawned { pid, .. }, .. }) => {
                     self.init = Some(PodInit { pid, pidfd: pidfd_of(pid)? })
                 }
-                Some((Report::Failed(error), _)) => failure = Some(error),
-                Some((Report::Group(_), _)) => {}
-                Some((Report::Ready { attached }, descriptors)) => {
+                Some(Received { report: Report::Failed(error), .. }) => failure = Some(error),
+                Some(Received { report: Report::Ready { attached }, attached: descriptors, .. }) => {
                     ready = true;
                     attached.into_iter().zip(descriptors).for_each(|(what, fd)| self.take(what, fd, options));
                 }
+                Some(_) => {}
                 None => break,
             }
         }
@@ -153,6 +177,19 @@ impl PodNamespaces {
         }
     }
 
+    /// Kills the pod's first process and waits until it is gone, for so long: it has to wait itself for all of its namespace, and
+    /// who waits for a dead file system dies when that is back. Then it is nobody's but the reaper's of orphans.
+    pub async fn end_init(&mut self, patience: Duration) {
+        if let Some(init) = self.init.take() {
+            child::end(init.pidfd, patience).await;
+        }
+    }
+
+    /// Leaves the pod's cgroup to the caller.
+    pub fn leave_cgroup(&mut self) {
+        self.cgroup = None;
+    }
+
     /// Kills the pod's first process, unpins the network namespace, removes the pod's cgroup. Repeatable.
     pub fn destroy(&mut self) -> Result<(), Error> {
         if let Some(init) = self.init.take() {
@@ -161,6 +198,7 @@ impl PodNamespaces {
         (self.net, self.ipc, self.uts, self.user, self.shm) = (None, None, None, None, None);
         if let Some(path) = &self.pinned {
             unpin(path)?;
+            failpoint!(SANDBOX_UNPINNED)?;
             self.pinned = None;
         }
         match self.cgroup.take().map(|cgroup| (cgroup.remove(), cgroup)) {
@@ -230,10 +268,15 @@ impl Maker<'_> {
     }
 
     fn make(&self) -> Result<(), Error> {
-        process::begin()?;
+        let joined = match self.netns {
+            Some(NetworkPlan::Join(file)) => file.as_fd(),
+            _ => self.socket,
+        };
+        process::begin(&[self.socket, joined])?;
         let own =
             Owned { net: self.netns.is_some(), ipc: !self.options.host_ipc, uts: !self.options.host_network };
         let user = self.enter_new(own)?;
+        failpoint!(SANDBOX_PINNED)?;
         self.configure(own)?;
         let mut made = Vec::new();
         if let Some(user) = user {
@@ -274,6 +317,7 @@ impl Maker<'_> {
             kinds |= libc::CLONE_NEWUTS;
         }
         let user = self.leave_host(kinds)?;
+        failpoint!(SANDBOX_UNSHARED)?;
         match self.netns {
             Some(NetworkPlan::New(path)) => pin(path)?,
             Some(NetworkPlan::Join(file)) => {

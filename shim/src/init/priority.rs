@@ -7,19 +7,47 @@ use crate::sys::{self, SchedAttr};
 
 /// Bits of an I/O priority below its class.
 const CLASS_SHIFT: i32 = 13;
+/// `SCHED_DEADLINE`, which is never inherited, nor changed without privileges.
+const DEADLINE: u32 = 6;
+/// `SCHED_FLAG_RESET_ON_FORK`.
+const RESET: u64 = 0x01;
 
-/// Sets what the spec asks for; the privileges of the shim may be needed.
+/// Sets what the spec asks for; the privileges of the shim may be needed. What is made then has it too, see [`keep_to_itself`].
 pub(super) fn set(process: &spec::Process) -> Result<(), Error> {
     if let Some(priority) = &process.io_priority {
         let value = io_priority(priority)?;
         sys::ioprio_set(value).at(Step::Priority, || format!("set the I/O priority to {priority:?}"))?;
     }
     if let Some(scheduler) = &process.scheduler {
-        let attributes = attributes(scheduler)?;
-        sys::sched_setattr(attributes)
-            .at(Step::Priority, || format!("set the scheduler to {scheduler:?}"))?;
+        let wanted = attributes(scheduler)?;
+        let kept = if wanted.policy == DEADLINE { wanted.flags } else { wanted.flags & !RESET };
+        schedule(scheduler, SchedAttr { flags: kept, ..wanted })?;
     }
     Ok(())
+}
+
+/// Has those that the process is going to make begin without its place, if the spec says so.
+pub(super) fn keep_to_itself(process: &spec::Process) -> Result<(), Error> {
+    let Some(scheduler) = &process.scheduler else { return Ok(()) };
+    let wanted = attributes(scheduler)?;
+    match wanted.flags & RESET != 0 && wanted.policy != DEADLINE {
+        true => schedule(scheduler, wanted),
+        false => Ok(()),
+    }
+}
+
+/// Refuses what a process cannot be given by another that is like it.
+pub(super) fn must_be_inherited(process: &spec::Process) -> Result<(), Error> {
+    match &process.scheduler {
+        Some(scheduler) if scheduler.policy == "SCHED_DEADLINE" => {
+            Err(Error::Unsupported("process.scheduler SCHED_DEADLINE of an exec is".into()))
+        }
+        _ => Ok(()),
+    }
+}
+
+fn schedule(asked: &Scheduler, attributes: SchedAttr) -> Result<(), Error> {
+    sys::sched_setattr(attributes).at(Step::Priority, || format!("set the scheduler to {asked:?}"))
 }
 
 fn io_priority(asked: &IoPriority) -> Result<i32, Error> {
@@ -43,7 +71,7 @@ fn attributes(asked: &Scheduler) -> Result<SchedAttr, Error> {
         "SCHED_BATCH" => 3,
         "SCHED_ISO" => 4,
         "SCHED_IDLE" => 5,
-        "SCHED_DEADLINE" => 6,
+        "SCHED_DEADLINE" => DEADLINE,
         other => return Err(unknown("scheduler.policy", other)),
     };
     Ok(SchedAttr {
@@ -60,7 +88,7 @@ fn attributes(asked: &Scheduler) -> Result<SchedAttr, Error> {
 
 fn flag(name: &str) -> Result<u64, Error> {
     Ok(match name {
-        "SCHED_FLAG_RESET_ON_FORK" => 0x01,
+        "SCHED_FLAG_RESET_ON_FORK" => RESET,
         "SCHED_FLAG_RECLAIM" => 0x02,
         "SCHED_FLAG_DL_OVERRUN" => 0x04,
         "SCHED_FLAG_KEEP_POLICY" => 0x08,

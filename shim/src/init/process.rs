@@ -1,17 +1,15 @@
 //! What the container's first process and every exec have in common: from being in the right namespaces to execve.
 
 use super::capabilities::{self, Sets};
-use super::channel::{self, Attached, Report};
 use super::command::Command;
 use super::error::At;
 use super::idmap::IdMappings;
-use super::security::Label;
+use super::inroot::InRoot;
 use super::terminal::{self, Terminal};
-use super::{Error, Stdio, Step, cwd, devices, limits, priority, user};
+use super::{Error, Stdio, Step, cwd, devices, limits, personality, priority, user};
 use crate::{seccomp::Filter, spec, sys};
-use rustix::fs::{FileType, Gid, Mode, OFlags, Uid, fchown, fstat};
+use rustix::fs::{FileType, Gid, Uid, fchown, fstat};
 use rustix::thread::CapabilitySet;
-use serde_json::value::RawValue;
 use std::convert::Infallible;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
@@ -22,17 +20,25 @@ pub(super) struct Process<'a> {
     command: Command,
     capabilities: Sets,
     filter: Option<Filter>,
+    personality: Option<u32>,
     stdio: &'a Stdio,
     null: OwnedFd,
-    proc: OwnedFd,
     terminal: bool,
+    entered: bool,
 }
 
-/// First thing in a fork of the shim: no handler or blocked signal of the shim's, no life without the shim, and no way in
-/// for a process of the container that comes to see this one.
-pub(super) fn begin() -> Result<(), Error> {
+/// First thing in a fork of the shim: no handler or blocked signal of the shim's, no life without the shim, no descriptor of
+/// the shim's but those that are `kept`, and no way in for a process of the container that comes to see this one.
+pub(super) fn begin(kept: &[BorrowedFd<'_>]) -> Result<(), Error> {
     sys::reset_signals();
     user::die_with_shim()?;
+    let kept: Vec<_> = kept.iter().copied().chain(devices::held_null()).collect();
+    sys::close_others(&kept).at(Step::Process, || "close descriptors".into())?;
+    hide()
+}
+
+/// Keeps processes of the container, unless they have CAP_SYS_PTRACE, from looking into this one.
+fn hide() -> Result<(), Error> {
     rustix::process::set_dumpable_behavior(rustix::process::DumpableBehavior::NotDumpable)
         .at(Step::Process, || "hide from the container".into())
 }
@@ -55,68 +61,82 @@ impl<'a> Process<'a> {
             .into_iter()
             .flatten()
             .try_for_each(|pipe| own_pipe(pipe.as_fd(), owner))?;
-        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        let proc =
-            rustix::fs::open("/proc", flags, Mode::empty()).at(Step::Process, || "open /proc".into())?;
         Ok(Self {
             spec,
             command: Command::parse(&spec.args, &spec.env)?,
             capabilities: Sets::parse(spec.capabilities.as_ref())?.cut_to(capabilities::of_host()?),
             filter: None,
+            personality: None,
             stdio,
             null: devices::null()?,
-            proc,
             terminal,
+            entered: false,
         })
     }
 
-    /// Makes the filter of this section, for [`Self::execute`] to put in force.
-    pub(super) fn filtered(mut self, section: Option<&RawValue>) -> Result<Self, Error> {
-        self.filter = section.map(Filter::prepare).transpose()?;
+    /// Takes over what holds for all processes of the container: its personality, and its filter, which [`Self::execute`] is to
+    /// put in force.
+    pub(super) fn on(mut self, linux: &spec::Linux) -> Result<Self, Error> {
+        self.personality = linux.personality.as_ref().map(personality::of).transpose()?;
+        self.filter = linux.seccomp.as_deref().map(Filter::prepare).transpose()?;
         Ok(self)
     }
 
-    /// See [`Label::open`].
-    pub(super) fn label(&self) -> Result<Label, Error> {
-        Label::open(self.spec, self.proc.as_fd())
-    }
-
-    /// Opens the terminal if one is wanted. The root must be the container's.
-    pub(super) fn terminal(&self) -> Result<Option<Terminal>, Error> {
+    /// Opens a terminal of the container if one is wanted.
+    pub(super) fn terminal(&self, root: InRoot<'_>) -> Result<Option<Terminal>, Error> {
         if !self.terminal {
             return Ok(None);
         }
-        terminal::open_new(self.spec.console_size).map(Some)
+        terminal::open_new(root, self.spec.console_size).map(Some)
     }
 
-    /// Streams, directory, limits, user; then reports being ready and lets go of every other descriptor.
-    pub(super) fn settle(
-        &mut self,
-        terminal: Option<Terminal>,
-        mut label: Label,
-        socket: BorrowedFd<'_>,
-    ) -> Result<(), Error> {
-        self.streams(terminal.as_ref())?;
-        let entered = cwd::enter(&self.spec.cwd)?;
-        label.apply()?;
-        limits::set(&self.spec.rlimits)?;
-        priority::set(self.spec)?;
-        user::become_user(self.spec, &self.capabilities.holding(self.needed_later()))?;
-        if !entered {
-            cwd::enter_as_user(&self.spec.cwd)?;
-        }
-        self.command.complete(|| user::home_of(self.spec.user.uid));
-        match &terminal {
-            Some(terminal) => {
-                let attached = vec![Attached::Console];
-                channel::send(socket, &Report::Ready { attached }, &[terminal.master.as_fd()]);
-            }
-            None => channel::send(socket, &Report::Ready { attached: Vec::new() }, &[]),
-        }
+    /// Streams and directory, as far as root may enter it.
+    pub(super) fn arrange(&mut self, root: InRoot<'_>, terminal: Option<&Terminal>) -> Result<(), Error> {
+        self.streams(terminal)?;
+        self.entered = cwd::enter(root, &self.spec.cwd)?;
         Ok(())
     }
 
-    /// What the process must keep until [`Self::execute`].
+    /// Gives up what the process is not to have; what is left to do needs no more.
+    pub(super) fn surrender(&mut self, root: InRoot<'_>) -> Result<(), Error> {
+        priority::set(self.spec)?;
+        if let Some(personality) = self.personality {
+            sys::set_personality(personality)
+                .at(Step::Process, || format!("set the personality to {personality:#x}"))?;
+        }
+        user::become_user(self.spec, &self.capabilities.holding(self.needed_later()))?;
+        // The change of credentials may have undone it.
+        hide()?;
+        if !self.entered {
+            cwd::enter_as_user(root, &self.spec.cwd)?;
+        }
+        self.command.complete(|| user::home_of(root, self.spec.user.uid));
+        Ok(())
+    }
+
+    /// Sets the resource limits, which must be within the ceilings by now where the host's privileges are gone.
+    pub(super) fn limit(&self) -> Result<(), Error> {
+        limits::set(&self.spec.rlimits)
+    }
+
+    /// See [`priority::keep_to_itself`].
+    pub(super) fn keep_priority(&self) -> Result<(), Error> {
+        priority::keep_to_itself(self.spec)
+    }
+
+    /// Makes the terminal, if there is one, that of the session which the process leads.
+    pub(super) fn control_terminal(&self) -> Result<(), Error> {
+        if self.terminal { terminal::control(rustix::stdio::stdin()) } else { Ok(()) }
+    }
+
+    /// What belongs to it alone.
+    pub(super) fn descriptors(&self) -> Vec<BorrowedFd<'_>> {
+        let mut all = self.stdio.descriptors();
+        all.push(self.null.as_fd());
+        all
+    }
+
+    /// What the process must keep until its filter is in force.
     fn needed_later(&self) -> CapabilitySet {
         match self.filter {
             Some(_) if !self.spec.no_new_privileges => CapabilitySet::SYS_ADMIN,
@@ -124,21 +144,34 @@ impl<'a> Process<'a> {
         }
     }
 
+    /// For who makes a process like himself: puts the filter in force now if that needs a privilege, so that the one that is made
+    /// has none. Left to [`Self::execute`] is a filter that would not let the rest be done.
+    pub(super) fn confine(&mut self) -> Result<(), Error> {
+        let privileged = !self.needed_later().is_empty();
+        if privileged && self.filter.as_ref().is_some_and(|filter| filter.allows(REST)) {
+            self.load_filter()?;
+            self.filter = None;
+        }
+        Ok(())
+    }
+
     /// The filter, and then execve: as little as can be is done under it, for it may forbid anything. Returns on failure
     /// only.
     pub(super) fn execute(&self) -> Result<Infallible, Error> {
         let candidates = self.command.find();
-        if let Some(filter) = &self.filter {
-            self.capabilities.raise(self.needed_later())?;
-            filter.load().at(Step::Seccomp, || "load the filter".into())?;
-            self.capabilities.lower(self.needed_later())?;
-        }
+        self.load_filter()?;
         self.command.execute(&candidates)
+    }
+
+    fn load_filter(&self) -> Result<(), Error> {
+        let Some(filter) = &self.filter else { return Ok(()) };
+        self.capabilities.raise(self.needed_later())?;
+        filter.load().at(Step::Seccomp, || "load the filter".into())?;
+        self.capabilities.lower(self.needed_later())
     }
 
     fn streams(&self, terminal: Option<&Terminal>) -> Result<(), Error> {
         if let Some(terminal) = terminal {
-            terminal.control()?;
             own(terminal.slave.as_fd(), self.spec.user.uid)?;
         }
         let given = [&self.stdio.stdin, &self.stdio.stdout, &self.stdio.stderr];
@@ -152,6 +185,24 @@ impl<'a> Process<'a> {
         Ok(())
     }
 }
+
+/// What is done between the making of a process by one that is like it and execve: calls with those of their arguments that a filter
+/// may ask for.
+const REST: &[(libc::c_long, &[u64])] = &[
+    (sys::CLONE_ALIKE.0, &[sys::CLONE_ALIKE.1]),
+    (libc::SYS_prctl, &[libc::PR_SET_PDEATHSIG as u64, libc::SIGKILL as u64]),
+    (libc::SYS_write, &[]),
+    (libc::SYS_setsid, &[]),
+    (libc::SYS_ioctl, &[0, libc::TIOCSCTTY]),
+    (libc::SYS_prlimit64, &[]),
+    (libc::SYS_recvfrom, &[]),
+    (libc::SYS_newfstatat, &[]),
+    (libc::SYS_sendmsg, &[]),
+    (libc::SYS_brk, &[]),
+    (libc::SYS_mmap, &[]),
+    (libc::SYS_munmap, &[]),
+    (libc::SYS_exit_group, &[]),
+];
 
 /// Lets the user open his streams again by `/dev/stdout` and the like.
 fn own_pipe(stream: BorrowedFd<'_>, uid: u32) -> Result<(), Error> {

@@ -1,13 +1,13 @@
 //! AppArmor and SELinux: labels that take effect at execve.
 
 use super::error::At;
+use super::proc::Proc;
 use super::{Error, Step};
 use crate::spec::{Process, Spec};
-use rustix::fs::{Mode, OFlags, openat};
 use rustix::io::Errno;
 use std::fs::File;
 use std::io::Write;
-use std::os::fd::BorrowedFd;
+use std::path::Path;
 
 /// File systems that are the container's own and take a label as a whole.
 const LABELLED: &[&str] = &["tmpfs", "devpts", "ramfs"];
@@ -22,31 +22,31 @@ pub(super) fn label_mounts(spec: &mut Spec) {
     }
 }
 
-/// A label with the file it goes to, opened in the host's `/proc`: a container's could be covered by something else.
-#[derive(Debug, Default)]
-pub(super) struct Label(Option<(File, String)>);
-
-impl Label {
-    /// To be called in the process that will execve; `proc` is open on the host's `/proc`.
-    pub(super) fn open(process: &Process, proc: BorrowedFd<'_>) -> Result<Self, Error> {
-        let label = match (process.apparmor_profile.as_str(), process.selinux_label.as_str()) {
-            ("" | "unconfined", "") => return Ok(Self::default()),
-            ("" | "unconfined", label) => label.to_owned(),
-            (profile, _) => format!("exec {profile}"),
-        };
-        let open = |path| openat(proc, path, OFlags::WRONLY | OFlags::CLOEXEC, Mode::empty());
-        let file =
-            if label.starts_with("exec ") { open("self/attr/apparmor/exec") } else { Err(Errno::NOENT) };
-        let file = file.or_else(|_| open("self/attr/exec"));
-        let file = file.at(Step::Security, || format!("open attr/exec for {label:?}"))?;
-        Ok(Self(Some((file.into(), label))))
+/// Has the label of the process, which its children inherit, take effect at execve. The host's `/proc` must be in sight: a
+/// container's could be covered by something else.
+pub(super) fn label_self(process: &Process) -> Result<(), Error> {
+    let (apparmor, selinux) = (process.apparmor_profile.as_str(), process.selinux_label.as_str());
+    match (apparmor, selinux) {
+        ("" | "unconfined", "") => Ok(()),
+        ("" | "unconfined", label) => {
+            let proc = Proc::open(Step::Security)?;
+            // The keyring is the container's own, too.
+            write(&proc, &["keycreate"], label)?;
+            write(&proc, &["exec"], label)
+        }
+        (profile, _) => {
+            write(&Proc::open(Step::Security)?, &["apparmor/exec", "exec"], &format!("exec {profile}"))
+        }
     }
+}
 
-    /// Has the label take effect at execve.
-    pub(super) fn apply(&mut self) -> Result<(), Error> {
-        let Some((file, label)) = &mut self.0 else { return Ok(()) };
-        file.write_all(label.as_bytes()).at(Step::Security, || format!("set the label {label:?}"))
-    }
+/// Writes to the first of `files` that there is.
+fn write(proc: &Proc, files: &[&str], label: &str) -> Result<(), Error> {
+    let open = |file: &&str| proc.write_to(&Path::new("self/attr").join(file));
+    let absent = |opened: &Result<File, Errno>| matches!(opened, Err(Errno::NOENT));
+    let opened = files.iter().map(open).find(|opened| !absent(opened)).unwrap_or(Err(Errno::NOENT));
+    let mut file = opened.at(Step::Security, || format!("open attr/{} for {label:?}", files[0]))?;
+    file.write_all(label.as_bytes()).at(Step::Security, || format!("set the label {label:?}"))
 }
 
 #[cfg(test)]

@@ -6,7 +6,7 @@ use super::error::At;
 use super::{Error, Step};
 use rustix::fs::{MemfdFlags, memfd_create};
 use rustix::io::{pread, pwrite};
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::OnceLock;
 
 /// More than any path.
@@ -47,6 +47,11 @@ fn text(bytes: &[u8]) -> Option<String> {
     let (head, text) = bytes.split_first_chunk::<HEAD>()?;
     let length = usize::try_from(u32::from_ne_bytes(*head)).ok()?;
     Some(String::from_utf8_lossy(text.get(..length)?).into_owned())
+}
+
+/// What is to be kept open for it: a file in memory, which leads nowhere.
+pub(super) fn descriptor() -> Option<BorrowedFd<'static>> {
+    OWN.get().map(AsFd::as_fd)
 }
 
 /// Says what this process is at, as a verb phrase. Nothing happens in one that has no slate.

@@ -1,28 +1,36 @@
 //! The stage process: reads the spec, makes the cgroup, opens what comes from the host, makes the process that becomes the
 //! container, and is gone.
 
-use super::channel::{self, Report};
+mod enter;
+
+pub(super) use enter::Entry;
+
+use super::channel::{self, Attached, Report};
 use super::error::At;
-use super::hooks::{LaterHooks, Runner, Subject};
-use super::idmap::IdMappings;
+use super::hooks::{Runner, Subject};
 use super::inroot::InRoot;
+use super::keyring::Keyring;
+use super::masks::{self, Covers};
 use super::mounts::{self, Prepared, Sources};
 use super::namespaces::Namespaces;
 use super::process::{self, Process};
 use super::rootfs::Rootfs;
+use super::terminal::Terminal;
 use super::{
-    CreateRequest, Error, ExecProcess, ExecRequest, Moment, Step, cwd, devices, limits, masks, rootfs,
-    security, slate, sysctl, user, userns,
+    CreateRequest, Error, ExecRequest, Moment, Step, cwd, devices, limits, rootfs, security, slate, sysctl,
+    user,
 };
-use crate::cgroup::{self, Cgroup, Door};
-use crate::spec::{self, Spec};
+use crate::cgroup::{Cgroup, Door};
+use crate::spec::{Resources, Spec};
 use crate::sys;
+use berth_failpoint::{failpoint, killpoint};
 use rustix::system::{setdomainname, sethostname};
-use serde_json::value::RawValue;
 use std::convert::Infallible;
-use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
+
+/// Seconds that the kernel may take to find as much memory as a new limit wants back.
+const LIMITS_PATIENCE: u32 = 10;
 
 /// The stage of a new container; gives the exit code.
 pub(super) fn create(request: &CreateRequest<'_>, socket: BorrowedFd<'_>) -> u8 {
@@ -30,14 +38,14 @@ pub(super) fn create(request: &CreateRequest<'_>, socket: BorrowedFd<'_>) -> u8 
 }
 
 /// The stage of an exec; gives the exit code.
-pub(super) fn exec(request: &ExecRequest<'_>, socket: BorrowedFd<'_>) -> u8 {
-    reporting(socket, || stage_exec(request, socket))
+pub(super) fn exec(request: &ExecRequest<'_>, entry: Entry, socket: BorrowedFd<'_>) -> u8 {
+    reporting(socket, || enter::stage(request, entry, socket))
 }
 
 /// The stage of hooks that are run later; gives the exit code.
 pub(super) fn run_hooks(id: &str, bundle: &Path, moment: Moment, socket: BorrowedFd<'_>) -> u8 {
     reporting(socket, || {
-        process::begin()?;
+        process::begin(&[socket])?;
         let spec = read_spec(bundle)?;
         let subject = Subject { id, bundle, spec: &spec };
         match moment {
@@ -47,10 +55,19 @@ pub(super) fn run_hooks(id: &str, bundle: &Path, moment: Moment, socket: Borrowe
     })
 }
 
+/// The stage of a change of limits; gives the exit code.
+pub(super) fn update(cgroup: &Cgroup, resources: &Resources, socket: BorrowedFd<'_>) -> u8 {
+    reporting(socket, || {
+        process::begin(&[socket])?;
+        sys::interrupt_after(LIMITS_PATIENCE);
+        Ok(cgroup.update(resources)?)
+    })
+}
+
 /// The stage that makes what another runtime is to bind; gives the exit code.
 pub(super) fn make_mount_sources(bundle: &Path, socket: BorrowedFd<'_>) -> u8 {
     reporting(socket, || {
-        process::begin()?;
+        process::begin(&[socket])?;
         read_spec(bundle)?.mounts.iter().try_for_each(mounts::provide_source)
     })
 }
@@ -69,23 +86,32 @@ fn reporting(socket: BorrowedFd<'_>, work: impl FnOnce() -> Result<(), Error>) -
 fn read_spec(bundle: &Path) -> Result<Spec, Error> {
     let path = bundle.join("config.json");
     let bytes = std::fs::read(&path).at(Step::Config, || format!("read {}", path.display()))?;
-    serde_json::from_slice(&bytes)
-        .map_err(|error| Error::invalid(Step::Config, format!("{}: {error}", path.display())))
+    let spec: Spec = serde_json::from_slice(&bytes)
+        .map_err(|error| Error::invalid(Step::Config, format!("{}: {error}", path.display())))?;
+    match spec.unsupported() {
+        Some(member) => Err(unsupported(member)),
+        None => Ok(spec),
+    }
+}
+
+fn unsupported(member: &str) -> Error {
+    Error::Unsupported(format!("{member} is"))
 }
 
 fn stage_create(request: &CreateRequest<'_>, socket: BorrowedFd<'_>) -> Result<(), Error> {
-    process::begin()?;
+    process::begin(&request.descriptors(socket))?;
     let mut spec = read_spec(request.bundle)?;
     security::label_mounts(&mut spec);
     limits::set_oom_score(spec.process.oom_score_adj)?;
-    let namespaces = Namespaces::plan(&spec.linux, request.pod)?;
+    let namespaces = Namespaces::plan(&spec.linux, request.pod, request.neighbours)?;
     let users = namespaces.user.as_ref().map(|user| &user.mappings);
-    let process = Process::prepare(&spec.process, request.terminal, &request.stdio, users)?
-        .filtered(spec.linux.seccomp.as_deref())?;
+    let process = Process::prepare(&spec.process, request.terminal, &request.stdio, users)?.on(&spec.linux)?;
+    let keyring = Keyring::of(request.id, request.bundle)?;
     Cgroup::to_be_made(&spec.linux.cgroups_path)?;
     channel::send(socket, &Report::Group(spec.linux.cgroups_path.clone()), &[]);
-    let cgroup = Cgroup::create(&spec.linux.cgroups_path, &spec.linux.resources)?;
-    let container = Container { request, spec: &spec, namespaces: &namespaces };
+    let cgroup = Cgroup::create(&spec.linux.cgroups_path, request.id, &spec.linux.resources)?;
+    failpoint!(CGROUP_MADE)?;
+    let container = Container { request, spec: &spec, namespaces: &namespaces, keyring };
     container.spawn(process, &cgroup, socket).inspect_err(|_| {
         let _ = cgroup.remove();
     })
@@ -96,12 +122,14 @@ struct Container<'a> {
     request: &'a CreateRequest<'a>,
     spec: &'a Spec,
     namespaces: &'a Namespaces,
+    keyring: Keyring,
 }
 
 /// What the stage gives the container's first process on its way.
 struct Brought<'a> {
     mounts: Vec<Prepared<'a>>,
     root: Option<OwnedFd>,
+    covers: Option<Covers>,
     runner: Option<&'a Runner>,
 }
 
@@ -111,13 +139,16 @@ impl Container<'_> {
             (self.request.pod, self.namespaces.user.as_ref(), &self.spec.linux.devices);
         let mounts = mounts::prepare(&self.spec.mounts, Sources { pod, cgroup, user, devices })?;
         let root = user.map(|user| self.rootfs().prepare(user)).transpose()?;
+        let covers = Covers::prepare(&self.spec.linux.masked_paths)?;
+        failpoint!(MOUNTS_PREPARED)?;
         let door = cgroup.door()?;
         let runner = Runner::start(self.subject(), |hooks| reporting(socket, || hooks))?;
         self.namespaces.enter()?;
-        let brought = Brought { mounts, root, runner: runner.as_ref() };
+        let brought = Brought { mounts, root, covers, runner: runner.as_ref() };
         let first_process = || self.become_container(process, brought, &door, socket);
         let pid = sys::clone_sibling(self.namespaces.new, door.directory(), first_process)
             .at(Step::Process, || "make the container's first process".into())?;
+        killpoint!(CONTAINER_FORKED);
         channel::send(socket, &Report::Spawned { pid, later: self.subject().later() }, &[]);
         if let Some(runner) = runner {
             runner.finish(pid);
@@ -145,6 +176,7 @@ impl Container<'_> {
         let code = reporting(socket, || {
             user::die_with_shim()?;
             self.enter_namespaces(door)?;
+            failpoint!(CONTAINER_ENTERED)?;
             self.set_up(&mut process, brought, socket)
         });
         if code == 0 {
@@ -188,36 +220,90 @@ impl Container<'_> {
         brought: Brought<'_>,
         socket: BorrowedFd<'_>,
     ) -> Result<(), Error> {
-        let (spec, linux) = (self.spec, &self.spec.linux);
+        let Brought { mounts, root, mut covers, runner } = brought;
         slate::at(|| "mount the root file system".into());
-        let root = self.mount_root(brought.root)?;
-        let label = process.label()?;
-        rustix::process::umask(rustix::fs::Mode::empty());
+        let root = self.mount_root(root)?;
         let inside = InRoot(root.as_fd());
-        mounts::attach(brought.mounts, inside)?;
-        if !mounts::binds_dev(&spec.mounts) {
-            devices::make(inside, &linux.devices)?;
+        self.fill_root(inside, mounts, runner)?;
+        security::label_self(&self.spec.process)?;
+        self.let_go_of_the_host(process, inside, covers.as_ref(), socket)?;
+        rootfs::pivot(inside.0)?;
+        rootfs::propagate(inside.0, &self.spec.linux.rootfs_propagation)?;
+        let terminal = self.finish_root(process, inside, covers.as_mut())?;
+        self.keyring.make()?;
+        process.arrange(inside, terminal.as_ref())?;
+        process.control_terminal()?;
+        process.limit()?;
+        process.surrender(inside)?;
+        process.keep_priority()?;
+        ready(socket, terminal.as_ref());
+        Ok(())
+    }
+
+    /// All that is mounted and made in the root filesystem while the host's is still in sight.
+    fn fill_root(
+        &self,
+        root: InRoot<'_>,
+        mounts: Vec<Prepared<'_>>,
+        runner: Option<&Runner>,
+    ) -> Result<(), Error> {
+        rustix::process::umask(rustix::fs::Mode::empty());
+        mounts::attach(mounts, root)?;
+        if !mounts::binds_dev(&self.spec.mounts) {
+            devices::make(root, &self.spec.linux.devices)?;
         }
         slate::at(|| "run the hooks of its creation".into());
-        if let Some(runner) = brought.runner {
+        if let Some(runner) = runner {
             runner.pass();
         }
-        self.subject().run("createContainer", &spec.hooks.create_container, "creating", own_pid())?;
-        rootfs::pivot(root.as_fd())?;
-        rootfs::propagate(root.as_fd(), &linux.rootfs_propagation)?;
-        let terminal = process.terminal()?;
-        if let Some(terminal) = &terminal {
-            terminal.bind_console()?;
-        }
-        slate::at(|| format!("make the working directory {:?}", spec.process.cwd));
-        cwd::create(&spec.process.cwd)?;
-        masks::make_read_only(&linux.readonly_paths)?;
-        masks::hide(&linux.masked_paths)?;
-        if spec.root.readonly {
-            rootfs::seal(root.as_fd())?;
-        }
-        process.settle(terminal, label, socket)
+        self.subject().run("createContainer", &self.spec.hooks.create_container, "creating", own_pid())
     }
+
+    /// From here on no descriptor leads to the host. None that is closed here is owned by anything that is dropped later.
+    fn let_go_of_the_host(
+        &self,
+        process: &Process<'_>,
+        root: InRoot<'_>,
+        covers: Option<&Covers>,
+        socket: BorrowedFd<'_>,
+    ) -> Result<(), Error> {
+        let mut kept = process.descriptors();
+        kept.extend([socket, root.0]);
+        kept.extend(covers.map(AsFd::as_fd));
+        kept.extend(slate::descriptor());
+        sys::close_others(&kept).at(Step::Process, || "close descriptors".into())
+    }
+
+    /// What is made, hidden and closed in the root filesystem at last: by paths that the image or a volume may have prepared.
+    fn finish_root(
+        &self,
+        process: &Process<'_>,
+        root: InRoot<'_>,
+        covers: Option<&mut Covers>,
+    ) -> Result<Option<Terminal>, Error> {
+        let linux = &self.spec.linux;
+        let terminal = process.terminal(root)?;
+        if let Some(terminal) = &terminal {
+            terminal.bind_console(root)?;
+        }
+        slate::at(|| format!("make the working directory {:?}", self.spec.process.cwd));
+        cwd::create(root, &self.spec.process.cwd)?;
+        masks::make_read_only(root, &linux.readonly_paths)?;
+        if let Some(covers) = covers {
+            covers.hide(root, &linux.masked_paths)?;
+        }
+        if self.spec.root.readonly {
+            rootfs::seal(root.0)?;
+        }
+        Ok(terminal)
+    }
+}
+
+/// Reports that all is set up, and hands over the terminal.
+fn ready(socket: BorrowedFd<'_>, terminal: Option<&Terminal>) {
+    let attached = terminal.iter().map(|_| Attached::Console).collect();
+    let masters: Vec<_> = terminal.iter().map(|terminal| terminal.master.as_fd()).collect();
+    channel::send(socket, &Report::Ready { attached }, &masters);
 }
 
 /// As the process itself sees it.
@@ -246,108 +332,4 @@ fn last_steps(socket: BorrowedFd<'_>, process: &Process<'_>, go: impl FnOnce(Bor
         reporting(socket.as_fd(), || process.execute().map(|never: Infallible| match never {}));
     }
     sys::leave(1)
-}
-
-fn stage_exec(request: &ExecRequest<'_>, socket: BorrowedFd<'_>) -> Result<(), Error> {
-    process::begin()?;
-    let (spec, seccomp) = exec_spec(request)?;
-    limits::set_oom_score(spec.oom_score_adj)?;
-    let place = Place::of(request)?;
-    let mut process = Process::prepare(&spec, request.terminal, &request.stdio, place.users.as_ref())?
-        .filtered(seccomp.as_deref())?;
-    let door = request.cgroup.door()?;
-    place.enter()?;
-    let pid =
-        make_exec(&mut process, &place, &door, socket).at(Step::Process, || "make the process".into())?;
-    channel::send(socket, &Report::Spawned { pid, later: LaterHooks::default() }, &[]);
-    Ok(())
-}
-
-/// The namespaces of the container that an exec goes to.
-struct Place<'a> {
-    container: BorrowedFd<'a>,
-    pid: u32,
-    users: Option<IdMappings>,
-    own_cgroups: bool,
-}
-
-impl<'a> Place<'a> {
-    /// What is read by pid holds once the process was joined by its descriptor: it was alive then, so the pid was its own.
-    fn of(request: &ExecRequest<'a>) -> Result<Self, Error> {
-        let (container, pid) = (request.container, request.container_pid);
-        let users = userns::mappings_of(pid).at(Step::Namespace, || joining(pid))?;
-        let own_cgroups = !userns::is_own(pid, "cgroup").at(Step::Namespace, || joining(pid))?;
-        Ok(Self { container, pid, users, own_cgroups })
-    }
-
-    /// Joins all that can be joined before the process is in its cgroup.
-    fn enter(&self) -> Result<(), Error> {
-        let user = if self.users.is_some() { libc::CLONE_NEWUSER } else { 0 };
-        let others = libc::CLONE_NEWNS | libc::CLONE_NEWNET | libc::CLONE_NEWIPC | libc::CLONE_NEWUTS;
-        self.join(user | others | libc::CLONE_NEWPID)
-    }
-
-    fn enter_cgroups(&self) -> Result<(), Error> {
-        if self.own_cgroups { self.join(libc::CLONE_NEWCGROUP) } else { Ok(()) }
-    }
-
-    fn join(&self, kinds: libc::c_int) -> Result<(), Error> {
-        sys::setns(self.container, kinds).at(Step::Namespace, || joining(self.pid))
-    }
-}
-
-fn joining(pid: u32) -> String {
-    format!("join the container of process {pid}")
-}
-
-/// The process, and the container's filter, which holds for it as well.
-fn exec_spec(request: &ExecRequest<'_>) -> Result<(spec::Process, Option<Box<RawValue>>), Error> {
-    let Spec { process, linux, .. } = read_spec(request.bundle)?;
-    let process = match request.process {
-        ExecProcess::Spec(json) => serde_json::from_slice(json)
-            .map_err(|error| Error::invalid(Step::Config, format!("process of the exec: {error}")))?,
-        ExecProcess::Args(args) => spec::Process { args: args.to_vec(), ..process },
-    };
-    Ok((process, linux.seccomp))
-}
-
-/// Makes the process in its group, or beside one that has all the processes it may, to go in by itself: whoever looks into such
-/// a container, or asks for its health, is let in as on v1.
-fn make_exec(
-    process: &mut Process<'_>,
-    place: &Place<'_>,
-    door: &Door,
-    socket: BorrowedFd<'_>,
-) -> io::Result<u32> {
-    let inside = || become_exec(process, place, || door.enter(), socket);
-    match sys::clone_sibling(0, door.directory(), inside) {
-        Err(full) if door.directory().is_some() && full.raw_os_error() == Some(libc::EAGAIN) => {
-            sys::clone_sibling(0, None, || become_exec(process, place, || door.move_in(), socket))
-        }
-        made => made,
-    }
-}
-
-fn become_exec(
-    process: &mut Process<'_>,
-    place: &Place<'_>,
-    enter_group: impl FnOnce() -> Result<(), cgroup::Error>,
-    socket: BorrowedFd<'_>,
-) -> u8 {
-    let code = reporting(socket, || {
-        user::die_with_shim()?;
-        enter_group()?;
-        place.enter_cgroups()?;
-        if place.users.is_some() {
-            user::become_root()?;
-        }
-        rustix::process::setsid().at(Step::Process, || "lead a session".into())?;
-        let label = process.label()?;
-        let terminal = process.terminal()?;
-        process.settle(terminal, label, socket)
-    });
-    if code == 0 {
-        last_steps(socket, process, channel::shim_lives);
-    }
-    code
 }

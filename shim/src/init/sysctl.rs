@@ -2,7 +2,9 @@
 //! which its mounts may have covered.
 
 use super::error::At;
+use super::proc::Proc;
 use super::{Error, Step};
+use std::io::Write;
 use std::path::{Path, PathBuf};
 
 /// Which namespaces are not the host's.
@@ -29,14 +31,20 @@ pub(super) fn write<'a>(
     parameters: impl Iterator<Item = (&'a str, &'a str)>,
     owned: Owned,
 ) -> Result<(), Error> {
+    let mut parameters = parameters.peekable();
+    if parameters.peek().is_none() {
+        return Ok(());
+    }
+    let proc = Proc::open(Step::Sysctl)?;
     for (name, value) in parameters {
-        let path = path_of(name, owned)?;
-        std::fs::write(&path, value).at(Step::Sysctl, || format!("set {name} to {value:?}"))?;
+        let what = || format!("set {name} to {value:?}");
+        let mut file = proc.write_to(&path_of(name, owned)?).at(Step::Sysctl, what)?;
+        file.write_all(value.as_bytes()).at(Step::Sysctl, what)?;
     }
     Ok(())
 }
 
-/// Where a parameter is; refused when it would be the host's.
+/// Where in `/proc` a parameter is; refused when it would be the host's.
 fn path_of(name: &str, owned: Owned) -> Result<PathBuf, Error> {
     let refused = |why: &str| Err(Error::invalid(Step::Sysctl, format!("{name:?} {why}")));
     let slashed = slashed(name);
@@ -46,7 +54,7 @@ fn path_of(name: &str, owned: Owned) -> Result<PathBuf, Error> {
     if !owned.covers(&slashed) {
         return refused("is in no namespace of its own: it would change the host");
     }
-    Ok(Path::new("/proc/sys").join(slashed))
+    Ok(Path::new("sys").join(slashed))
 }
 
 /// As sysctl(8): whichever of dot and slash comes first divides, the other is part of a name.
@@ -82,8 +90,8 @@ mod tests {
     #[test]
     fn dots_divide_and_slashes_stand_for_dots_in_names() {
         let path = path_of("net.ipv4.conf.eth0/100.forwarding", ALL).unwrap();
-        assert_eq!(path, Path::new("/proc/sys/net/ipv4/conf/eth0.100/forwarding"));
-        assert_eq!(path_of("net/ipv4/ip_forward", ALL).unwrap(), Path::new("/proc/sys/net/ipv4/ip_forward"));
+        assert_eq!(path, Path::new("sys/net/ipv4/conf/eth0.100/forwarding"));
+        assert_eq!(path_of("net/ipv4/ip_forward", ALL).unwrap(), Path::new("sys/net/ipv4/ip_forward"));
     }
 
     #[test]

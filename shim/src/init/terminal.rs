@@ -1,12 +1,15 @@
 //! A terminal from the container's own devpts.
 
 use super::error::At;
+use super::inroot::{InRoot, open_at};
 use super::{Error, Step, filesystem};
 use crate::spec::ConsoleSize;
-use rustix::fs::{Mode, OFlags, fstat, fstatfs, makedev, open};
+use rustix::fs::{OFlags, fstat, fstatfs, makedev};
+use rustix::io::Errno;
 use rustix::pty::{OpenptFlags, ioctl_tiocgptpeer, unlockpt};
 use rustix::termios::{Winsize, tcsetwinsize};
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::Path;
 
 const DEVPTS: i64 = 0x1cd1;
 
@@ -17,19 +20,11 @@ pub(super) struct Terminal {
     pub(super) slave: OwnedFd,
 }
 
-/// Opens a new terminal in the container that the process is in. Its end is asked for by descriptor, not by a name that the
-/// container could have given to something else.
-pub(super) fn open_new(size: Option<ConsoleSize>) -> Result<Terminal, Error> {
-    let flags = OFlags::RDWR | OFlags::NOCTTY | OFlags::CLOEXEC | OFlags::NONBLOCK;
+/// Opens a new terminal of the container with this root. Its end is asked for by descriptor, not by a name that the container
+/// could have given to something else.
+pub(super) fn open_new(root: InRoot<'_>, size: Option<ConsoleSize>) -> Result<Terminal, Error> {
     let what = || "open /dev/pts/ptmx".to_owned();
-    let master = open("/dev/pts/ptmx", flags, Mode::empty()).at(Step::Terminal, what)?;
-    let is_ptmx = fstat(&master).at(Step::Terminal, what)?.st_rdev == makedev(5, 2);
-    if !is_ptmx || fstatfs(&master).at(Step::Terminal, what)?.f_type != DEVPTS {
-        return Err(Error::invalid(
-            Step::Terminal,
-            "/dev/pts/ptmx in the container is not a terminal multiplexer",
-        ));
-    }
+    let master = open_multiplexer(root)?;
     rustix::io::ioctl_fionbio(&master, false).at(Step::Terminal, what)?;
     unlockpt(&master).at(Step::Terminal, || "unlock".into())?;
     let flags = OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC;
@@ -41,19 +36,36 @@ pub(super) fn open_new(size: Option<ConsoleSize>) -> Result<Terminal, Error> {
     Ok(Terminal { master, slave })
 }
 
+/// Opening is an act of its own with some devices: only what is in a devpts, and not covered by anything, is opened.
+fn open_multiplexer(root: InRoot<'_>) -> Result<OwnedFd, Error> {
+    let what = || "open /dev/pts/ptmx".to_owned();
+    let none =
+        || Error::invalid(Step::Terminal, "/dev/pts/ptmx in the container is not a terminal multiplexer");
+    let directory = root.find(Path::new("/dev/pts"), OFlags::PATH | OFlags::DIRECTORY);
+    let directory = directory.at(Step::Terminal, what)?;
+    if fstatfs(&directory).at(Step::Terminal, what)?.f_type != DEVPTS {
+        return Err(none());
+    }
+    let flags = OFlags::RDWR | OFlags::NOCTTY | OFlags::NONBLOCK;
+    let master = match open_at(directory.as_fd(), Path::new("ptmx"), flags) {
+        Err(Errno::XDEV | Errno::LOOP) => return Err(none()),
+        other => other.at(Step::Terminal, what)?,
+    };
+    let is_ptmx = fstat(&master).at(Step::Terminal, what)?.st_rdev == makedev(5, 2);
+    if is_ptmx { Ok(master) } else { Err(none()) }
+}
+
 impl Terminal {
-    /// Makes it `/dev/console` of a container in the making.
-    pub(super) fn bind_console(&self) -> Result<(), Error> {
+    /// Makes it `/dev/console` of a container in the making, unless a link is there (CVE-2025-52565).
+    pub(super) fn bind_console(&self, root: InRoot<'_>) -> Result<(), Error> {
         let what = || "bind to /dev/console".to_owned();
-        let flags = OFlags::CREATE | OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::RDWR | OFlags::NOCTTY;
-        let console = open("/dev/console", flags | OFlags::NONBLOCK, Mode::from_raw_mode(0o600))
-            .at(Step::Terminal, what)?;
+        let console = root.file_without_links(Path::new("/dev/console")).at(Step::Terminal, what)?;
         let tree = filesystem::copy_of(self.slave.as_fd(), false).at(Step::Terminal, what)?;
         filesystem::attach(tree.as_fd(), console.as_fd()).at(Step::Terminal, what)
     }
+}
 
-    /// Makes it the controlling terminal; the process must lead a session.
-    pub(super) fn control(&self) -> Result<(), Error> {
-        rustix::process::ioctl_tiocsctty(&self.slave).at(Step::Terminal, || "take control".into())
-    }
+/// Makes `terminal` the controlling terminal; the process must lead a session.
+pub(super) fn control(terminal: BorrowedFd<'_>) -> Result<(), Error> {
+    rustix::process::ioctl_tiocsctty(terminal).at(Step::Terminal, || "take control".into())
 }

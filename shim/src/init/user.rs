@@ -2,6 +2,7 @@
 
 use super::capabilities::Sets;
 use super::error::At;
+use super::inroot::InRoot;
 use super::{Error, Step};
 use crate::spec;
 use rustix::fs::{Gid, Mode, OFlags, Uid};
@@ -10,6 +11,7 @@ use rustix::thread::{
     set_keep_capabilities, set_no_new_privs, set_thread_groups, set_thread_res_gid, set_thread_res_uid,
 };
 use std::io::Read;
+use std::path::Path;
 
 /// How much of `/etc/passwd` is read.
 const LONGEST_PASSWD: u64 = 1024 * 1024;
@@ -56,10 +58,10 @@ pub(super) fn give_up_capabilities() -> Result<(), Error> {
 }
 
 /// The home directory that the container's `/etc/passwd` gives `uid`, `/` when it knows none.
-pub(super) fn home_of(uid: u32) -> String {
-    let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK | OFlags::NOCTTY;
+pub(super) fn home_of(root: InRoot<'_>, uid: u32) -> String {
+    let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY;
     let mut text = Vec::new();
-    if let Ok(file) = rustix::fs::open("/etc/passwd", flags, Mode::empty()) {
+    if let Ok(file) = root.find(Path::new("/etc/passwd"), flags) {
         let _ = std::fs::File::from(file).take(LONGEST_PASSWD).read_to_end(&mut text);
     }
     home_in(&String::from_utf8_lossy(&text), uid).unwrap_or("/").to_owned()

@@ -14,7 +14,8 @@ pub(crate) mod program;
 
 use crate::sys::seccomp::{self as kernel, Instruction};
 use cache::Cache;
-use profile::Profile;
+use profile::{Action, Profile};
+use program::{Call, run};
 use serde_json::value::RawValue;
 use std::io;
 use std::path::Path;
@@ -69,6 +70,14 @@ impl Filter {
     fn compile(section: &str) -> Result<Self, Error> {
         let profile = Profile::parse(section)?;
         Ok(Self { flags: profile.flags, program: program::compile(&profile)? })
+    }
+
+    /// Whether it lets a program of this machine make all these calls, each with its number and first arguments.
+    pub(crate) fn allows(&self, calls: &[(libc::c_long, &[u64])]) -> bool {
+        calls.iter().all(|(number, arguments)| {
+            let call = Call::native(*number as u32, arguments);
+            run(&self.program, &call).is_some_and(Action::passes)
+        })
     }
 
     /// Puts it in force for the calling process and all that it becomes. Needs CAP_SYS_ADMIN or no_new_privs.

@@ -31,6 +31,11 @@ impl Action {
     pub(super) const KILL_PROCESS: Self = Self(0x8000_0000);
     pub(super) const ENOSYS: Self = Self(0x0005_0000 | libc::ENOSYS as u32);
 
+    /// Whether the call goes on as if there were no filter.
+    pub(super) fn passes(self) -> bool {
+        matches!(self.0 & 0xffff_0000, 0x7fff_0000 | 0x7ffc_0000)
+    }
+
     /// Whether the call goes on, or is somebody else's to decide.
     pub(super) fn is_permissive(self) -> bool {
         self.0 & 0xffff_0000 >= 0x7ff0_0000 && self != Self::KILL_PROCESS

@@ -7,6 +7,10 @@
 //! hold. A rule that says what the default says anyway is no rule. So do the runtimes that use libseccomp, but that they
 //! take conditions in an order of their own.
 
+mod interpreter;
+
+pub(super) use interpreter::{Call, run};
+
 use super::Error;
 use super::architecture::{Architecture, X32_BIT};
 use super::profile::{Action, Comparison, Condition, Profile, Rule};

@@ -18,6 +18,7 @@ use crate::init;
 use crate::orphans::Orphans;
 use crate::pod::Pod;
 use crate::shim_log::note;
+use futures::stream::unfold;
 use std::future::Future;
 use std::io;
 use std::os::unix::net::UnixListener;
@@ -26,6 +27,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::runtime::Runtime;
 use tokio::signal::unix::{SignalKind, signal};
+use tokio::time::sleep;
 use ttrpc::r#async::transport::Listener;
 use ttrpc::r#async::{Server, TtrpcContext};
 
@@ -33,6 +35,9 @@ use ttrpc::r#async::{Server, TtrpcContext};
 const MARGIN: Duration = Duration::from_secs(2);
 /// For callers that set no limit.
 const FOREVER: Duration = Duration::from_secs(365 * 24 * 3600);
+
+/// After a connection that could not be taken.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
 /// What a shim serves, and where.
 #[derive(Debug)]
@@ -98,12 +103,27 @@ pub(crate) async fn attend(
 
 async fn start(pod: &Arc<Pod>, listener: UnixListener) -> io::Result<Server> {
     let mut server = Server::new()
-        .add_listener(Listener::try_from(listener)?)
+        .add_listener(patient(listener)?)
         .register_service(task::service(pod))
         .register_service(sandbox::service(pod))
         .register_service(berth::service(pod));
     server.start().await.map_err(io::Error::other)?;
     Ok(server)
+}
+
+/// Connections as they come. Who has no descriptor left for one looks again in a moment, for it goes on waiting: asked at once,
+/// the kernel would say so for ever.
+pub(crate) fn patient(listener: UnixListener) -> io::Result<Listener> {
+    listener.set_nonblocking(true)?;
+    let listener = tokio::net::UnixListener::from_std(listener)?;
+    Ok(Listener::new(unfold(listener, |listener| async move {
+        loop {
+            match listener.accept().await {
+                Ok((connection, _)) => return Some((Ok(connection), listener)),
+                Err(_) => sleep(ACCEPT_PAUSE).await,
+            }
+        }
+    })))
 }
 
 /// How long work may take whose caller waits so long: a little less, so that the caller hears why it failed.

@@ -190,6 +190,9 @@ impl Task for TaskService {
         let json = request.resources.into_option().unwrap_or_default().value;
         let resources: Resources = serde_json::from_slice(&json)
             .map_err(|error| Error::Invalid { field: "resources", reason: error.to_string() })?;
+        if let Some(member) = resources.unsupported() {
+            return Err(Error::Unsupported(member).into());
+        }
         to_end(async move { container.update(&resources).await }).await?;
         Ok(Empty::default())
     }

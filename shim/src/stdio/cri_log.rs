@@ -2,8 +2,8 @@
 //!
 //! Both streams of a container share one file. Every write holds whole records only, so records of the two streams never mix
 //! and rotation never splits one. A line is written when its end is seen: until then its bytes are kept, at most
-//! `max_line` of them, then they become a partial record (`P`). What has no end when the stream ends is written as a full
-//! record (`F`), so that no reader waits for the rest of it.
+//! `max_line` of them, then they become a partial record (`P`). What has no end when the stream ends is a partial record too:
+//! to readers a full one (`F`) has a newline, and this had none.
 //!
 //! A disk that is full must not stop the container: records that cannot be written are counted and dropped, and the
 //! next ones are tried again. The count goes to shim.log when writing works again.
@@ -11,10 +11,10 @@
 use super::timestamp::{LENGTH, Timestamp};
 use crate::shim_log::note;
 use memchr::{memchr, memchr_iter, memrchr};
+use rustix::fs::{CWD, Mode, OFlags, ResolveFlags, openat2};
 use std::cell::RefCell;
-use std::fs::{File, OpenOptions};
+use std::fs::File;
 use std::io::{self, Write};
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
@@ -53,7 +53,7 @@ struct State {
 }
 
 impl CriLog {
-    /// Opens the file for appending, making it when it is missing; its directory must be there.
+    /// Opens the file for appending, making it when it is missing; its directory must be there, and no symlink lead to it.
     pub fn open(path: &Path, max_line: usize) -> io::Result<Self> {
         let state =
             State { file: open(path)?, clock: Timestamp::default(), unended: Default::default(), dropped: 0 };
@@ -114,7 +114,9 @@ impl State {
     fn end(&mut self, batch: &mut Vec<u8>, log: &CriLog, stream: Stream) {
         let mut unended = std::mem::take(&mut self.unended[stream as usize]);
         if !unended.is_empty() {
-            record(batch, &prefix(&mut self.clock, stream), &mut unended, &[]);
+            let mut prefix = prefix(&mut self.clock, stream);
+            prefix[LENGTH + TAG - 2] = b'P';
+            record(batch, &prefix, &mut unended, &[]);
             self.write(batch, log);
         }
     }
@@ -221,9 +223,11 @@ fn shorten(file: &File, by: u64) -> io::Result<()> {
     file.set_len(file.metadata()?.len().saturating_sub(by))
 }
 
-/// Without waiting: what somebody has put in the file's place, such as a FIFO, holds nobody up.
+/// Without waiting: what somebody has put in the file's place, such as a FIFO, holds nobody up. And without a symlink anywhere: a
+/// container that sees its logs in a volume would have what it prints appended to any file of the host.
 fn open(path: &Path) -> io::Result<File> {
-    OpenOptions::new().append(true).create(true).mode(0o640).custom_flags(libc::O_NONBLOCK).open(path)
+    let flags = OFlags::WRONLY | OFlags::APPEND | OFlags::CREATE | OFlags::NONBLOCK | OFlags::CLOEXEC;
+    Ok(openat2(CWD, path, flags, Mode::from_raw_mode(0o640), ResolveFlags::NO_SYMLINKS)?.into())
 }
 
 #[cfg(test)]

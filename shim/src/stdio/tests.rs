@@ -50,7 +50,7 @@ async fn a_log_is_complete_when_its_pumps_have_finished() {
     pumps.finish(PATIENCE).await;
     let log = std::fs::read_to_string(&path).unwrap();
     let lines: Vec<&str> = log.lines().map(|line| &line[timestamp::LENGTH..]).collect();
-    assert_eq!(lines, [" stdout F one", " stdout F two"]);
+    assert_eq!(lines, [" stdout F one", " stdout P two"]);
 }
 
 #[tokio::test]

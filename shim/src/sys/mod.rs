@@ -1,8 +1,10 @@
 //! The system calls that no safe library offers. The only unsafe code of the project is here.
 
+mod alarm;
 pub(crate) mod bpf;
 pub(crate) mod child;
 pub(crate) mod heap;
+mod keys;
 mod link;
 mod mount;
 mod priority;
@@ -10,11 +12,13 @@ mod process;
 mod ready;
 pub(crate) mod seccomp;
 
+pub(crate) use alarm::interrupt_after;
+pub(crate) use keys::{join_session_keyring, revoke_key, set_key_permissions};
 pub(crate) use link::bring_up;
 pub(crate) use mount::{MountAttributes, mount_setattr};
-pub(crate) use priority::{SchedAttr, ioprio_set, sched_setattr};
+pub(crate) use priority::{SchedAttr, ioprio_set, sched_setattr, set_personality};
 pub(crate) use process::{
-    clone_child, clone_sibling, close_all, exit_quietly_on_children, fork, keep_only, leave, place,
-    reset_signals, setns, sleep_for_ever, unshare,
+    CLONE_ALIKE, clone_alike, clone_child, clone_sibling, close_all, close_others, exit_quietly_on_children,
+    fork, keep_only, leave, place, reset_signals, setns, sleep_for_ever, unshare,
 };
-pub(crate) use ready::{watched, watched_for_errors};
+pub(crate) use ready::{watched, watched_for_errors, watched_for_priority};

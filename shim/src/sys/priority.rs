@@ -1,4 +1,4 @@
-//! The calling process's place among others that run, read and write.
+//! The calling process's place among others that run, read and write, and what it believes itself on.
 
 use std::io;
 
@@ -33,5 +33,14 @@ pub(crate) fn ioprio_set(value: i32) -> io::Result<()> {
     match unsafe { libc::syscall(libc::SYS_ioprio_set, PROCESS, 0, value) } {
         0 => Ok(()),
         _ => Err(io::Error::last_os_error()),
+    }
+}
+
+/// Sets the personality, personality(2).
+pub(crate) fn set_personality(value: u32) -> io::Result<()> {
+    // SAFETY: the call takes a number; what it changes of this process takes effect at execve or concerns what the kernel tells it.
+    match unsafe { libc::personality(value.into()) } {
+        -1 => Err(io::Error::last_os_error()),
+        _ => Ok(()),
     }
 }

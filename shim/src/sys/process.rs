@@ -60,6 +60,21 @@ pub(crate) fn clone_child(namespaces: libc::c_int, child: impl FnOnce() -> u8) -
     clone(&args, child)
 }
 
+/// What [`clone_alike`] asks of the kernel: number and arguments of the call, for filters to be asked about.
+pub(crate) const CLONE_ALIKE: (libc::c_long, u64) = (libc::SYS_clone, libc::CLONE_PARENT as u64);
+
+/// Runs `child` in a new process like the calling one, a child of its parent's, by the older call that filters let pass: they
+/// cannot look into the arguments of the newer. The caller must have one thread only, as a fork of [`fork`] has.
+pub(crate) fn clone_alike(child: impl FnOnce() -> u8) -> io::Result<u32> {
+    let (call, flags) = CLONE_ALIKE;
+    // SAFETY: as in `clone`; the flags are the first argument on the architectures that are built for, the others are not used.
+    match unsafe { libc::syscall(call, flags, 0, 0, 0, 0) } {
+        -1 => Err(io::Error::last_os_error()),
+        0 => finish(child),
+        pid => Ok(pid as u32),
+    }
+}
+
 fn clone(args: &CloneArgs, child: impl FnOnce() -> u8) -> io::Result<u32> {
     // SAFETY: without CLONE_VM and without a stack of its own the new process runs on a copy of this one's memory, as after
     // fork; with one thread in the caller no lock can be held by somebody who is missing in the copy.
@@ -137,12 +152,33 @@ pub(crate) fn keep_only(kept: BorrowedFd<'_>) -> io::Result<OwnedFd> {
             return Err(io::Error::last_os_error());
         }
     }
-    // SAFETY: close_range touches descriptors only, and by this function's contract nobody owns them any longer.
-    if unsafe { libc::syscall(libc::SYS_close_range, FIRST + 1, u32::MAX, 0) } != 0 {
-        return Err(io::Error::last_os_error());
-    }
+    close_range(FIRST + 1, RawFd::MAX)?;
     // SAFETY: number 3 is open, and by this function's contract whoever owned it before never touches it again.
     Ok(unsafe { OwnedFd::from_raw_fd(FIRST) })
+}
+
+/// Closes every descriptor but the standard streams and those that are `kept` under the numbers they have.
+///
+/// For a fork, of whose memory nothing is dropped: whoever owned a descriptor that is closed must never touch it again.
+pub(crate) fn close_others(kept: &[BorrowedFd<'_>]) -> io::Result<()> {
+    let mut numbers: Vec<RawFd> = kept.iter().map(AsRawFd::as_raw_fd).collect();
+    numbers.sort_unstable();
+    let mut first: RawFd = 3;
+    for number in numbers.into_iter().filter(|number| *number >= 3) {
+        if first < number {
+            close_range(first, number - 1)?;
+        }
+        first = number + 1;
+    }
+    close_range(first, RawFd::MAX)
+}
+
+fn close_range(first: RawFd, last: RawFd) -> io::Result<()> {
+    // SAFETY: close_range touches descriptors only; by the contracts of its callers nobody owns these any longer.
+    match unsafe { libc::syscall(libc::SYS_close_range, first, last, 0) } {
+        0 => Ok(()),
+        _ => Err(io::Error::last_os_error()),
+    }
 }
 
 /// Moves the calling process into the namespaces of the kinds `kinds` that `fd`, a namespace or a pidfd, stands for.

@@ -16,3 +16,9 @@ pub(crate) fn watched_for_errors(fd: OwnedFd) -> io::Result<AsyncFd<OwnedFd>> {
     // SAFETY: as above.
     Ok(unsafe { AsyncFd::register_with_interest(fd, Interest::ERROR) }?)
 }
+
+/// The same for a file of the kernel's that tells its readers of changes.
+pub(crate) fn watched_for_priority(fd: OwnedFd) -> io::Result<AsyncFd<OwnedFd>> {
+    // SAFETY: as above.
+    Ok(unsafe { AsyncFd::register_with_interest(fd, Interest::PRIORITY) }?)
+}

@@ -150,6 +150,13 @@ fn root_what_is_not_built_is_refused_by_name() {
         spec["linux"]["namespaces"].as_array_mut().unwrap().push(json!({ "type": "time" }))
     });
     assert_eq!(error.to_string(), "time namespaces are not supported yet");
+    let error = place.fail(&["/bin/true"], |spec| {
+        spec["linux"]["resources"]["cpu"] = json!({ "realtimeRuntime": 1000 });
+    });
+    assert_eq!(error.to_string(), "linux.resources.cpu.realtimeRuntime is not supported yet");
+    let error =
+        place.fail(&["/bin/true"], |spec| spec["linux"]["personality"] = json!({ "domain": "SOLARIS" }));
+    assert_eq!(error.to_string(), r#"process: linux.personality.domain "SOLARIS""#);
     let error = place.fail(&["/bin/true"], |spec| spec["process"]["apparmorProfile"] = json!("some-profile"));
     assert!(error.to_string().starts_with("security: "), "{error}");
 }

@@ -82,6 +82,7 @@ fn root_a_create_that_is_given_up_leaves_nothing() {
             terminal: false,
             stdio: Default::default(),
             pod: &place.pod,
+            neighbours: &[],
         };
         let given_up =
             tokio::time::timeout(std::time::Duration::ZERO, berth_shim::init::create(request)).await;

@@ -133,7 +133,7 @@ fn root_a_frozen_container_stands_still_until_thawed() {
     let place = Place::new();
     block_on(async {
         let running = sleeping(&place, json!({})).await;
-        running.cgroup.freeze().unwrap();
+        running.cgroup.freeze(std::time::Duration::from_secs(10)).await.unwrap();
         assert_eq!(running.cgroup.procs().unwrap(), [running.pid]);
         running.cgroup.thaw().unwrap();
         assert_eq!(running.sh("exit 5").await.0, 5);
@@ -144,8 +144,8 @@ fn root_a_frozen_container_stands_still_until_thawed() {
 #[test]
 fn root_removing_takes_groups_below_along_and_is_repeatable() {
     let place = Place::new();
-    let outer = Cgroup::create(&place.cgroup_path("outer"), &Resources::default()).unwrap();
-    Cgroup::create(&place.cgroup_path("outer/a/b"), &Resources::default()).unwrap();
+    let outer = Cgroup::create(&place.cgroup_path("outer"), "outer", &Resources::default()).unwrap();
+    Cgroup::create(&place.cgroup_path("outer/a/b"), "b", &Resources::default()).unwrap();
     outer.remove().unwrap();
     outer.remove().unwrap();
     assert!(!place.has_cgroup("outer"));
@@ -156,10 +156,59 @@ fn root_removing_takes_groups_below_along_and_is_repeatable() {
 fn root_a_limit_the_kernel_refuses_is_reported_and_the_group_is_gone() {
     let place = Place::new();
     let refused: Resources = serde_json::from_value(json!({ "cpu": { "cpus": "4000" } })).unwrap();
-    let error = Cgroup::create(&place.cgroup_path("bad"), &refused).unwrap_err();
+    let error = Cgroup::create(&place.cgroup_path("bad"), "bad", &refused).unwrap_err();
     assert!(error.to_string().contains("cpuset.cpus"), "{error}");
     assert!(!place.has_cgroup("bad"));
     for path in ["", "/", "/a/../../b"] {
-        assert!(Cgroup::create(path, &Resources::default()).is_err(), "{path}");
+        assert!(Cgroup::create(path, "c", &Resources::default()).is_err(), "{path}");
     }
+}
+
+#[test]
+fn root_a_group_that_is_there_is_refused_and_stays_as_it_is() {
+    let place = Place::new();
+    let path = place.cgroup_path("c1");
+    Cgroup::create(&path, "somebody", &Resources::default()).unwrap();
+    block_on(async {
+        let error = place.create("c1", &["/bin/true"], |_| {}).await.err().unwrap();
+        assert!(error.to_string().contains("c1") && error.to_string().contains("File exists"), "{error}");
+    });
+    assert!(place.has_cgroup("c1"));
+    Cgroup::of_container(&path, "c1").remove().unwrap();
+    assert!(place.has_cgroup("c1"), "removed by one for whom it was not made");
+    Cgroup::of_container(&path, "somebody").remove().unwrap();
+    assert!(!place.has_cgroup("c1"));
+}
+
+/// A foreign runtime leaves no mark.
+#[test]
+fn root_a_group_without_a_mark_is_its_who_has_its_name_if_nobody_else_can() {
+    let place = Place::new();
+    for (id, removed) in [("c1", false), ("0123456789abcdef".repeat(4).as_str(), true)] {
+        let path = place.cgroup_path(id);
+        let directories = super::pods::directories(&path);
+        directories.iter().for_each(|directory| std::fs::create_dir(directory).unwrap());
+        Cgroup::of_container(&path, "c2").remove().unwrap();
+        Cgroup::of_container(&path, id).remove().unwrap();
+        assert_eq!(directories.iter().all(|directory| !directory.exists()), removed, "{id}");
+        directories.iter().for_each(|directory| drop(std::fs::remove_dir(directory)));
+    }
+}
+
+/// As a container's processes are killed whose shim has died, by somebody who has its path only.
+#[test]
+fn root_only_for_whom_a_group_was_made_can_kill_in_it() {
+    let place = Place::new();
+    block_on(async {
+        let running = sleeping(&place, json!({})).await;
+        let path = place.cgroup_path("c1");
+        Cgroup::of_container(&path, "c2").end(std::time::Duration::ZERO).await.unwrap();
+        Cgroup::of_pod(&format!("/{}", place.name), "pod").end(std::time::Duration::ZERO).await.unwrap();
+        assert_eq!(running.sh("exit 7").await.0, 7);
+        // Its processes are this test's children, and stay in the group until they are reaped.
+        let ended = Cgroup::of_container(&path, "c1").end(std::time::Duration::ZERO).await;
+        assert_eq!(super::support::wait(std::os::fd::AsFd::as_fd(&running.pidfd)), 128 + 9, "{ended:?}");
+        Cgroup::of_container(&path, "c1").end(std::time::Duration::from_secs(10)).await.unwrap();
+        assert!(!place.has_cgroup("c1"));
+    });
 }

@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod bad_input;
+mod hostile;
 mod lifecycle;
 mod limits;
 mod measure;
@@ -13,3 +14,4 @@ mod seccomp;
 mod support;
 mod terminals;
 mod users;
+mod visible;

@@ -59,6 +59,7 @@ fn measure_create_and_start(change: impl Fn(usize, &mut serde_json::Value)) {
                 terminal: false,
                 stdio: Stdio::default(),
                 pod: &place.pod,
+                neighbours: &[],
             };
             let created = init::create(request).await.unwrap();
             create.push(begun.elapsed());
@@ -164,7 +165,15 @@ async fn pod_and_container(place: &Place, layers: &[PathBuf], own: bool) -> (Dur
     let made = begun.elapsed();
     let begun = Instant::now();
     let (terminal, stdio) = (false, Stdio::default());
-    let request = CreateRequest { id: "c1", bundle: &bundle, rootfs: &rootfs, terminal, stdio, pod: &pod };
+    let request = CreateRequest {
+        id: "c1",
+        bundle: &bundle,
+        rootfs: &rootfs,
+        terminal,
+        stdio,
+        pod: &pod,
+        neighbours: &[],
+    };
     let created = init::create(request).await.unwrap();
     created.gate.start().await.unwrap();
     let started = begun.elapsed();

@@ -1,9 +1,11 @@
 //! Pods: what their containers share, and that it goes with them.
 
-use super::support::{Place, block_on, need_root};
+use super::support::{Place, block_on, need_root, wait};
 use berth_shim::init::{PodNamespaces, PodOptions};
+use rustix::process::{Signal, pidfd_send_signal};
 use serde_json::json;
 use std::fs;
+use std::os::fd::AsFd;
 
 #[test]
 fn root_containers_of_a_pod_share_network_ipc_name_and_memory() {
@@ -62,6 +64,51 @@ fn root_a_shared_pid_namespace_has_a_first_process_without_any_power() {
     assert!(!fs::exists(format!("/proc/{init}")).unwrap());
 }
 
+fn joins(spec: &mut serde_json::Value, path: &str) {
+    spec["linux"]["namespaces"] = json!([{ "type": "mount" }, { "type": "pid", "path": path }]);
+}
+
+#[test]
+fn root_the_pid_namespace_of_a_neighbour_is_joined_by_name_or_number() {
+    let place = Place::new();
+    block_on(async {
+        let target = place.create("target", &["/bin/sleep", "1000"], |_| {}).await.unwrap().start().await;
+        for path in ["container:target".to_owned(), format!("/proc/{}/ns/pid", target.pid)] {
+            let script = ["/bin/sh", "-c", "readlink /proc/self/ns/pid; ps -o args"];
+            let debug = place.create_beside(&[&target], "debug", &script, |spec| joins(spec, &path)).await;
+            let (_, output) = debug.unwrap().finish().await.unwrap();
+            let namespace = fs::read_link(format!("/proc/{}/ns/pid", target.pid)).unwrap();
+            assert!(output.starts_with(&namespace.display().to_string()), "{output}");
+            assert!(output.contains("sleep 1000"), "{output}");
+        }
+        let beside = [&target];
+        let stranger =
+            place.create_beside(&beside, "debug", &["/bin/true"], |spec| joins(spec, "container:x"));
+        let error = stranger.await.err().unwrap();
+        assert_eq!(error.to_string(), "namespace: container \"x\" is not in this pod");
+        target.end();
+    });
+}
+
+/// The number that a container had may be anybody's once it has ended, here that of the test itself.
+#[test]
+fn root_the_pid_namespace_of_who_has_got_a_neighbours_number_is_not_joined() {
+    let place = Place::new();
+    block_on(async {
+        let mut target = place.create("target", &["/bin/sleep", "1000"], |_| {}).await.unwrap().start().await;
+        pidfd_send_signal(&target.pidfd, Signal::KILL).unwrap();
+        wait(target.pidfd.as_fd());
+        target.pid = std::process::id();
+        for path in ["container:target".to_owned(), format!("/proc/{}/ns/pid", target.pid)] {
+            let beside = [&target];
+            let debug = place.create_beside(&beside, "debug", &["/bin/true"], |spec| joins(spec, &path));
+            let error = debug.await.err().unwrap();
+            assert!(error.to_string().starts_with("namespace: join Pid: No such process"), "{error}");
+        }
+        target.cgroup.remove().unwrap();
+    });
+}
+
 #[test]
 fn root_the_network_namespace_is_pinned_joined_and_unpinned() {
     let mut place = Place::new();
@@ -110,4 +157,48 @@ fn root_a_pod_that_cannot_be_made_leaves_nothing() {
         assert!(!netns.exists(), "{error}");
         assert!(berth_shim::cgroup::Cgroup::open(&name).stats().is_err(), "{error}");
     }
+}
+
+/// As kubelet makes a pod's group before the pod, and two pods that somebody puts below one parent.
+#[test]
+fn root_a_callers_group_stays_and_a_neighbour_in_it_lives_on() {
+    let options = |id: &str, cgroup_path: String| PodOptions {
+        id: id.into(),
+        host_network: true,
+        host_ipc: true,
+        cgroup_path,
+        ..PodOptions::default()
+    };
+    let place = Place::new();
+    for (parent, callers) in [("caller", true), ("berth", false)] {
+        let path = place.cgroup_path(parent);
+        if callers {
+            directories(&path).iter().for_each(|directory| fs::create_dir(directory).unwrap());
+        }
+        let mut first = PodNamespaces::create(&options("p1", path.clone())).unwrap();
+        let mut second = PodNamespaces::create(&options("p2", path.clone())).unwrap();
+        block_on(async {
+            let neighbour = place.create("c2", &["/bin/sleep", "1000"], |spec| {
+                spec["linux"]["cgroupsPath"] = json!(format!("{path}/c2"));
+            });
+            let neighbour = neighbour.await.unwrap().start().await;
+            first.destroy().unwrap();
+            assert_eq!(neighbour.sh("exit 7").await.0, 7);
+            neighbour.end();
+        });
+        assert!(directories(&path).iter().all(|directory| directory.exists()), "{parent}");
+        second.destroy().unwrap();
+        assert_eq!(directories(&path).iter().filter(|directory| directory.exists()).count() > 0, callers);
+        directories(&path).iter().for_each(|directory| drop(fs::remove_dir(directory)));
+    }
+}
+
+/// Of a group, in every hierarchy.
+pub fn directories(path: &str) -> Vec<std::path::PathBuf> {
+    let mounts = fs::read_to_string("/proc/self/mounts").unwrap();
+    let fields = mounts.lines().map(|line| line.split(' ').collect::<Vec<_>>());
+    let v1: Vec<_> = fields.clone().filter(|fields| fields[2] == "cgroup").map(|fields| fields[1]).collect();
+    let v2 = fields.filter(|fields| fields[2] == "cgroup2").map(|fields| fields[1]);
+    let roots = if v1.is_empty() { v2.collect() } else { v1 };
+    roots.iter().map(|root| std::path::PathBuf::from(format!("{root}{path}"))).collect()
 }

@@ -152,3 +152,45 @@ fn root_host_name_and_sysctls_of_namespaces_of_its_own() {
         });
     assert_eq!(output, "own-name\n1\n1\n");
 }
+
+#[test]
+fn root_a_personality_holds_for_execs_too() {
+    let place = Place::new();
+    block_on(async {
+        let change =
+            |spec: &mut serde_json::Value| spec["linux"]["personality"] = json!({ "domain": "LINUX32" });
+        let container = place.create("c1", &["/bin/sleep", "1000"], change);
+        let running = container.await.unwrap().start().await;
+        assert_eq!(
+            running.sh("cat /proc/1/personality /proc/self/personality").await.1,
+            "00000008\n00000008\n"
+        );
+        running.end();
+    });
+}
+
+/// Field 41 of its line is the policy of a process.
+#[test]
+fn root_an_exec_has_the_scheduler_that_it_asks_for_to_itself() {
+    let place = Place::new();
+    block_on(async {
+        let running = place.create("c1", &["/bin/sleep", "1000"], |_| {}).await.unwrap().start().await;
+        for (flags, inherited) in [(json!([]), "3"), (json!(["SCHED_FLAG_RESET_ON_FORK"]), "0")] {
+            let script = "read -r line < /proc/$$/stat; echo $line; cat /proc/self/stat";
+            let process = json!({ "args": ["sh", "-c", script], "cwd": "/", "env": ["PATH=/bin"],
+                "scheduler": { "policy": "SCHED_BATCH", "flags": flags } });
+            let process = process.to_string();
+            let (execed, output) = running.exec(ExecProcess::Spec(process.as_bytes())).await.unwrap();
+            let mut text = String::new();
+            std::fs::File::from(output).read_to_string(&mut text).unwrap();
+            super::support::wait(std::os::fd::AsFd::as_fd(&execed.pidfd));
+            let policies: Vec<_> = text.lines().map(|line| line.split(' ').nth(40).unwrap()).collect();
+            assert_eq!(policies, ["3", inherited], "{text}");
+        }
+        let process =
+            json!({ "args": ["true"], "cwd": "/", "scheduler": { "policy": "SCHED_DEADLINE" } }).to_string();
+        let error = running.exec(ExecProcess::Spec(process.as_bytes())).await.map(drop).unwrap_err();
+        assert_eq!(error.to_string(), "process.scheduler SCHED_DEADLINE of an exec is not supported yet");
+        running.end();
+    });
+}

@@ -2,7 +2,7 @@
 
 use berth_shim::cgroup::Cgroup;
 use berth_shim::init::{
-    self, Created, Error, ExecProcess, ExecRequest, Execed, IdMappings, PodNamespaces, PodOptions,
+    self, Created, Error, ExecProcess, ExecRequest, Execed, IdMappings, Neighbour, PodNamespaces, PodOptions,
     RootfsMount, Stdio,
 };
 use berth_shim::spec::IdMapping;
@@ -108,8 +108,19 @@ impl Place {
         args: &[&str],
         change: impl FnOnce(&mut Value),
     ) -> Result<Container, Error> {
+        self.create_beside(&[], id, args, change).await
+    }
+
+    /// In a pod with other containers.
+    pub async fn create_beside(
+        &self,
+        neighbours: &[&Running],
+        id: &str,
+        args: &[&str],
+        change: impl FnOnce(&mut Value),
+    ) -> Result<Container, Error> {
         let rootfs = self.overlay(id, &[self.image()]);
-        self.create_on(id, &rootfs, args, change).await
+        self.create_with(neighbours, id, &rootfs, args, change).await
     }
 
     pub async fn create_on(
@@ -119,13 +130,25 @@ impl Place {
         args: &[&str],
         change: impl FnOnce(&mut Value),
     ) -> Result<Container, Error> {
+        self.create_with(&[], id, rootfs, args, change).await
+    }
+
+    async fn create_with(
+        &self,
+        neighbours: &[&Running],
+        id: &str,
+        rootfs: &[RootfsMount],
+        args: &[&str],
+        change: impl FnOnce(&mut Value),
+    ) -> Result<Container, Error> {
         let bundle = self.bundle(id, args, change);
         let (output, write) = pipe();
         let stdio = Stdio { stdin: None, stderr: Some(write.try_clone().unwrap()), stdout: Some(write) };
-        let request =
-            init::CreateRequest { id, bundle: &bundle, rootfs, terminal: false, stdio, pod: &self.pod };
+        let neighbours: Vec<_> = neighbours.iter().map(|running| running.as_neighbour()).collect();
+        let (pod, neighbours, terminal) = (&self.pod, neighbours.as_slice(), false);
+        let request = init::CreateRequest { id, bundle: &bundle, rootfs, terminal, stdio, pod, neighbours };
         let created = init::create(request).await?;
-        Ok(Container { created, output, bundle })
+        Ok(Container { created, output, bundle, id: id.to_owned() })
     }
 
     /// Runs a shell script to its end: exit code and output.
@@ -180,6 +203,7 @@ pub struct Container {
     pub created: Created,
     pub output: OwnedFd,
     pub bundle: PathBuf,
+    pub id: String,
 }
 
 impl Container {
@@ -198,7 +222,7 @@ impl Container {
     pub async fn start(self) -> Running {
         let Created { pid, pidfd, gate, cgroup, .. } = self.created;
         gate.start().await.unwrap();
-        Running { pid, pidfd, cgroup, bundle: self.bundle, _output: self.output }
+        Running { pid, pidfd, cgroup, bundle: self.bundle, id: self.id, _output: self.output }
     }
 }
 
@@ -207,10 +231,15 @@ pub struct Running {
     pub pidfd: OwnedFd,
     pub cgroup: Cgroup,
     pub bundle: PathBuf,
+    pub id: String,
     _output: OwnedFd,
 }
 
 impl Running {
+    fn as_neighbour(&self) -> Neighbour<'_> {
+        Neighbour { id: &self.id, pid: self.pid, process: self.pidfd.as_fd() }
+    }
+
     pub async fn exec(&self, process: ExecProcess<'_>) -> Result<(Execed, OwnedFd), Error> {
         let (output, write) = pipe();
         let stdio = Stdio { stdin: None, stderr: Some(write.try_clone().unwrap()), stdout: Some(write) };
@@ -220,6 +249,7 @@ impl Running {
 
     pub fn request<'a>(&'a self, process: ExecProcess<'a>, terminal: bool, stdio: Stdio) -> ExecRequest<'a> {
         ExecRequest {
+            id: &self.id,
             bundle: &self.bundle,
             container: self.pidfd.as_fd(),
             container_pid: self.pid,

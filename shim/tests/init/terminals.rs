@@ -32,6 +32,7 @@ fn root_a_container_with_a_terminal_leads_its_session() {
             terminal: true,
             stdio: Stdio::default(),
             pod: &place.pod,
+            neighbours: &[],
         };
         let created = init::create(request).await.unwrap();
         created.gate.start().await.unwrap();

@@ -331,6 +331,7 @@ fn root_a_terminal_belongs_to_the_user() {
             terminal: true,
             stdio: Stdio::default(),
             pod: &place.pod,
+            neighbours: &[],
         };
         let created = init::create(request).await.unwrap();
         created.gate.start().await.unwrap();

@@ -138,3 +138,34 @@ async fn root_a_stage_that_is_killed_at_any_moment_leaves_neither_a_group_nor_a_
     }
     shim.shutdown().await;
 }
+
+/// Two pods below one parent, as somebody without kubelet may put them, and as all pods of a class are below one of kubelet's.
+#[tokio::test]
+async fn root_the_clean_up_after_a_dead_shim_leaves_its_neighbours_alone() {
+    let parent = format!("/berth-test-parent-{}", std::process::id());
+    let mut neighbour = Shim::with_sandbox(|options| options.cgroup_path = parent.clone()).await;
+    let mut dying = Shim::with_sandbox(|options| options.cgroup_path = parent.clone()).await;
+    for (shim, id) in [(&mut neighbour, "n"), (&mut dying, "d")] {
+        let bundle = shim.bundle(id, "exec sleep 1000", |config| {
+            config["linux"]["cgroupsPath"] = json!(format!("{parent}/{id}"));
+        });
+        shim.create_in(id, &bundle, |_| {}).await.unwrap();
+        shim.start_task(id).await.unwrap();
+    }
+    dying.murder().await;
+    dying.clean_up("d");
+    dying.clean_up(&dying.id);
+    assert_eq!(neighbour.exec("n", "exit 7", Duration::from_secs(60)).await.2, 7);
+    let is_there = |name: &str| {
+        let hierarchies = fs::read_dir("/sys/fs/cgroup").unwrap().map(|entry| entry.unwrap().path());
+        hierarchies.chain(["/sys/fs/cgroup".into()]).any(|root| root.join(&parent[1..]).join(name).exists())
+    };
+    assert!(is_there("n") && !is_there("d"));
+    // A bundle that names the group of another, whose creation would have been refused.
+    dying.bundle("e", "true", |config| config["linux"]["cgroupsPath"] = json!(format!("{parent}/n")));
+    dying.clean_up("e");
+    assert_eq!(neighbour.exec("n", "exit 7", Duration::from_secs(60)).await.2, 7);
+    neighbour.stop_sandbox().await;
+    neighbour.delete("n").await.unwrap();
+    assert!(!is_there(""));
+}

@@ -100,6 +100,30 @@ async fn root_an_exec_has_events_of_its_own_but_the_deletion_is_the_containers()
     );
 }
 
+/// Its first process goes on.
+#[tokio::test]
+async fn root_a_lack_of_memory_is_told_when_it_happens() {
+    let directory = tempfile::tempdir().unwrap();
+    let socket = directory.path().join("events").display().to_string();
+    let (daemon, _server) = Daemon::listen(&socket).await;
+    let mut shim = Shim::start_with_events(&socket).await;
+    let script = "dd if=/dev/zero of=/dev/null bs=100M count=1; echo over; exec sleep 1000";
+    let bundle = shim.bundle("c", script, |config| {
+        config["linux"]["resources"] = json!({"memory": {"limit": 16777216, "swap": 16777216}});
+    });
+    let log = shim.log_uri("c");
+    shim.create_in("c", &bundle, |request| request.stdout = log).await.unwrap();
+    shim.start_task("c").await.unwrap();
+    shim.logged("c", "over").await;
+    until(|| daemon.topics().len() == 3).await;
+    assert_eq!(daemon.topics(), ["/tasks/create", "/tasks/start", "/tasks/oom"]);
+    shim.kill("c", 9).await.unwrap();
+    shim.wait("c").await;
+    shim.delete("c").await.unwrap();
+    until(|| daemon.topics().last().is_some_and(|topic| topic == "/tasks/delete")).await;
+    assert_eq!(daemon.topics()[2..], ["/tasks/oom", "/tasks/exit", "/tasks/delete"], "told once");
+}
+
 #[tokio::test]
 async fn root_a_daemon_that_is_not_there_delays_nothing() {
     let mut shim = Shim::start_with_events("/nosuch/events").await;

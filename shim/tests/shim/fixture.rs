@@ -53,15 +53,36 @@ impl Shim {
         Self::start_with_events("").await
     }
 
+    /// Starts one that may have so many descriptors, and raise that to as many.
+    pub async fn start_limited(soft: u64, hard: u64) -> Self {
+        let limit = format!("--nofile={soft}:{hard}");
+        Self::start_by(|shim| {
+            let mut command = Command::new("prlimit");
+            command.arg(&limit).arg(shim.get_program()).args(shim.get_args());
+            command.current_dir(shim.get_current_dir().unwrap()).stdin(Stdio::null());
+            command
+        })
+        .await
+    }
+
     /// Starts one that forwards events to a ttrpc socket.
     pub async fn start_with_events(events: &str) -> Self {
+        let events = events.to_owned();
+        Self::start_by(|mut shim| {
+            shim.env("TTRPC_ADDRESS", events);
+            shim
+        })
+        .await
+    }
+
+    async fn start_by(starting: impl FnOnce(Command) -> Command) -> Self {
         must_be_root();
         static COUNT: AtomicU32 = AtomicU32::new(0);
         let id = format!("t{}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
         let directory = tempfile::tempdir().unwrap();
         let bundle = directory.path().join(&id);
         fs::create_dir(&bundle).unwrap();
-        let address = answer(command(directory.path(), &bundle, &id).env("TTRPC_ADDRESS", events));
+        let address = answer(&mut starting(command(directory.path(), &bundle, &id)));
         let client = Client::connect(&address).await.unwrap();
         let task = TaskClient::new(client.clone());
         let pid = task.connect(soon(), &ConnectRequest::default()).await.unwrap().shim_pid;

@@ -14,5 +14,6 @@ mod fifos;
 mod fixture;
 mod measure;
 mod sandbox;
+mod scarcity;
 mod streams;
 mod stuck;

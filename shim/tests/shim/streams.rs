@@ -19,7 +19,7 @@ async fn root_both_streams_and_the_last_piece_of_a_line_are_in_the_log() {
     assert_eq!(shim.wait("c").await, 0);
     let mut log = shim.log("c");
     log.sort();
-    assert_eq!(log, ["stderr F two", "stdout F one", "stdout F three"]);
+    assert_eq!(log, ["stderr F two", "stdout F one", "stdout P three"]);
     shim.delete("c").await.unwrap();
 }
 

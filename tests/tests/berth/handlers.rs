@@ -128,7 +128,7 @@ async fn root_a_killed_daemon_finds_foreign_containers_their_logs_and_the_exits_
     let record = berth.path().join("run/containers").join(&id).join("exit.json");
     until("its end is written down", || record.exists()).await;
     berth.restart().await;
-    let status = berth.status(&id).await.unwrap();
+    let status = berth.ended(&id).await;
     assert_eq!((status.state(), status.exit_code), (v1::ContainerState::ContainerExited, 13));
     let lines: Vec<_> = berth.log_of("missed", "missed").into_iter().map(|(_, line)| line).collect();
     assert_eq!(lines, ["one", "two"]);
@@ -182,7 +182,7 @@ async fn root_both_killed_while_the_daemon_is_away_are_noticed_at_its_start() {
         kill(shim, Signal::SIGKILL).unwrap();
     }
     berth.restart().await;
-    let status = berth.status(&id).await.unwrap();
+    let status = berth.ended(&id).await;
     assert_eq!(status.state(), v1::ContainerState::ContainerExited);
     assert_eq!(processes_with("7654333"), 0);
     berth.remove_pod(&pod).await.unwrap();

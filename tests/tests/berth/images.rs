@@ -129,6 +129,80 @@ async fn root_a_container_of_an_image_without_layers_has_what_is_mounted_into_it
     assert_eq!(berth.ended(&id).await.exit_code, 0);
 }
 
+/// Busybox below so many layers of a file each that there are `count`.
+fn tall(count: usize) -> Image {
+    let file = |number: usize| layer(&format!("data/{number}"), number.to_string().as_bytes());
+    let mut image = Image::busybox();
+    image.layers.extend((1..count).map(file));
+    image
+}
+
+async fn shows_all_layers(berth: &mut Berth, name: &str) {
+    let reference = berth.registry.push("tall:1", &tall(127)).await;
+    let image = berth.pull(&reference).await.unwrap();
+    let (pod, id) = berth.run_alone(name, &image, "exec sleep 1000").await;
+    let seen = berth.shell(&id, "echo x > /data/own; ls /data | wc -l; cat /data/1 /data/126").await;
+    assert_eq!(seen.split_whitespace().collect::<Vec<_>>(), ["127", "1126"]);
+    berth.remove_pod(&pod).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn root_an_image_may_have_as_many_layers_as_builders_make() {
+    let mut berth = Berth::start().await;
+    shows_all_layers(&mut berth, "tall").await;
+}
+
+/// A path too long for the new mount API makes the shim do what it does on kernels without it.
+#[tokio::test(flavor = "multi_thread")]
+async fn root_an_image_may_have_as_many_layers_where_the_kernel_takes_only_a_page_of_options() {
+    let mut berth = Berth::start().await;
+    berth.terminate();
+    let config = berth.path().join("berth.toml");
+    let text = std::fs::read_to_string(&config).unwrap();
+    let root = berth.path().join("root");
+    let long = root.join("l".repeat(220));
+    let moved = text.replace(&format!("root = {root:?}"), &format!("root = {long:?}"));
+    assert_ne!(moved, text);
+    std::fs::write(&config, moved).unwrap();
+    berth.restart().await;
+    shows_all_layers(&mut berth, "tall-by-mount").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn root_a_layer_may_hide_all_that_is_below_it() {
+    let mut berth = Berth::start().await;
+    let mut image = Image::of([
+        layer("data/old", b"old"),
+        Layer::gzip(Tar::default().file(".wh..wh..opq", 0o644, b"").directory("new", 0o755)),
+    ]);
+    image.layers.extend(Image::busybox().layers);
+    let reference = berth.registry.push("opaque:1", &image).await;
+    let image = berth.pull(&reference).await.unwrap();
+    let (_, id) = berth.run_alone("opaque", &image, "exec sleep 1000").await;
+    let seen = berth.shell(&id, "ls -d /data /new 2>&1").await;
+    assert!(seen.contains("/new") && seen.contains("/data: No such file"), "{seen}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn root_a_layer_does_not_depend_on_what_was_pulled_before() {
+    let mut berth = Berth::start().await;
+    let implying = Layer::gzip(Tar::default().file("lib/app", 0o644, b"app"));
+    let first = berth.registry.push("first:1", &Image::of([implying.clone()])).await;
+    berth.pull(&first).await.unwrap();
+    let base = Tar::default().directory("usr", 0o755).directory("usr/lib", 0o755).file(
+        "usr/lib/base",
+        0o644,
+        b"base",
+    );
+    let mut image = Image::busybox();
+    image.layers.push(Layer::gzip(base.link(EntryType::Symlink, "lib", "usr/lib")));
+    image.layers.push(implying);
+    let reference = berth.registry.push("second:1", &image).await;
+    let image = berth.pull(&reference).await.unwrap();
+    let (_, id) = berth.run_alone("second", &image, "exec sleep 1000").await;
+    assert_eq!(berth.shell(&id, "readlink /lib; cat /lib/base /lib/app").await, "usr/lib\nbaseapp");
+}
+
 /// A layer with a directory and a file in it.
 fn layer(path: &str, content: &[u8]) -> Layer {
     Layer::gzip(Tar::default().directory("data", 0o755).file(path, 0o644, content))

@@ -7,6 +7,10 @@
 mod bad_input;
 /// Devices that their vendors describe.
 mod cdi;
+/// The known ways out of a container, taken.
+mod escapes;
+/// Where control groups are, and whose.
+mod cgroups;
 /// Volumes on file systems that never answer.
 mod dead_volumes;
 /// What happens, told to whoever listens.
@@ -17,6 +21,8 @@ mod exhausted;
 mod handlers;
 /// Pulling, naming, removing.
 mod images;
+/// Daemons that are killed at any instant, and what they lose.
+mod kills;
 /// A pod and a container from beginning to end.
 mod life;
 /// Lists that are answered in parts.
@@ -35,6 +41,8 @@ mod security;
 mod sessions;
 /// What is told to the daemon about the node and its pods, and what is not built.
 mod settings;
+/// What hangs when a daemon starts.
+mod startup;
 /// What containers and pods use.
 mod stats;
 /// exec, attach and port-forward by crictl.

@@ -47,6 +47,41 @@ async fn root_a_published_port_answers_on_the_host() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn root_annotations_limit_a_pods_traffic_where_a_plugin_can() {
+    let directory = tempfile::tempdir().unwrap();
+    let data = directory.path().join("leases");
+    let bridge = format!("btlim{}", std::process::id());
+    let list = r#"{"cniVersion": "1.0.0", "name": "limited", "plugins": [
+        {"type": "bridge", "bridge": "BRIDGE", "ipam": {"type": "host-local", "dataDir": DATA, "subnet": "10.213.17.0/24"}},
+        {"type": "bandwidth", "capabilities": {"bandwidth": true}}]}"#;
+    let list = list.replace("BRIDGE", &bridge).replace("DATA", &format!("{data:?}"));
+    std::fs::write(directory.path().join("10-net.conflist"), list).unwrap();
+    let mut berth = Berth::with_cni(directory.path(), &berth_tests::given("BERTH_TEST_CNI")).await;
+    let mut sandbox = pod(&berth, "limited");
+    sandbox.annotations.insert("kubernetes.io/ingress-bandwidth".into(), "11M".into());
+    sandbox.annotations.insert("kubernetes.io/egress-bandwidth".into(), "12M".into());
+    let id = berth.run(&sandbox).await.unwrap();
+    let disciplines = command("tc", &["qdisc"]);
+    for rate in ["rate 11Mbit", "rate 12Mbit"] {
+        assert!(disciplines.contains(rate), "{disciplines}");
+    }
+    berth.remove_pod(&id).await.unwrap();
+    assert!(!command("tc", &["qdisc"]).contains("rate 12Mbit"));
+    sandbox.annotations.insert("kubernetes.io/egress-bandwidth".into(), "fast".into());
+    let error = berth.run(&sandbox).await.unwrap_err();
+    assert_eq!(error.code(), tonic::Code::InvalidArgument, "{error:?}");
+    assert!(error.message().contains("kubernetes.io/egress-bandwidth"), "{error:?}");
+    // The plugin leaves its bridge to the host.
+    command("ip", &["link", "del", &bridge]);
+}
+
+fn command(program: &str, arguments: &[&str]) -> String {
+    let output = std::process::Command::new(program).args(arguments).output().unwrap();
+    assert!(output.status.success(), "{program} {arguments:?}: {output:?}");
+    String::from_utf8(output.stdout).unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn root_a_pod_on_the_hosts_network_sees_the_hosts_interfaces_and_name() {
     let mut berth = Berth::start().await;
     let image = berth.busybox().await;

@@ -37,15 +37,14 @@ async fn root_a_daemon_killed_with_twenty_containers_finds_them_and_the_exits_it
     println!("the first answer came after {took:?}");
 
     for (number, (_, id)) in running.iter().enumerate() {
-        let status = berth.status(id).await.unwrap();
         if number < 5 {
-            assert_eq!(status.state(), v1::ContainerState::ContainerExited);
+            let status = berth.ended(id).await;
             assert_eq!(status.exit_code, i32::try_from(number).unwrap() + 10);
             assert!(status.finished_at >= status.started_at);
             let log: Vec<_> = berth.log_of(&format!("c{number}"), &format!("c{number}"));
             assert_eq!(log, [("stdout".into(), "begin".into()), ("stdout".into(), "end".into())]);
         } else {
-            assert_eq!(status.state(), v1::ContainerState::ContainerRunning);
+            assert_eq!(berth.status(id).await.unwrap().state(), v1::ContainerState::ContainerRunning);
             assert_eq!(berth.shell(id, "echo alive").await, "alive\n");
         }
     }
@@ -83,7 +82,7 @@ async fn root_a_shim_killed_while_the_daemon_is_away_is_noticed_at_its_start() {
     berth.kill();
     kill(shim_of(&pod), Signal::SIGKILL).unwrap();
     berth.restart().await;
-    let status = berth.status(&id).await.unwrap();
+    let status = berth.ended(&id).await;
     assert_eq!(status.state(), v1::ContainerState::ContainerExited);
     assert!(status.message.contains("shim died"), "{}", status.message);
     assert_eq!(processes_with("7654322"), 0);
@@ -150,7 +149,7 @@ async fn root_a_first_process_killed_while_the_daemon_is_away_is_noticed_at_its_
     kill(first_process_of(&pod), Signal::SIGKILL).unwrap();
     wait_for_exit_record(berth.path(), &id).await;
     berth.restart().await;
-    assert_eq!(berth.status(&id).await.unwrap().exit_code, 137);
+    assert_eq!(berth.ended(&id).await.exit_code, 137);
     let state = async || berth.pod_status(&pod).await.unwrap().state();
     eventually(state, |state| *state == v1::PodSandboxState::SandboxNotready).await;
     berth.remove_pod(&pod).await.unwrap();
@@ -241,14 +240,14 @@ fn parent(pid: i32) -> i32 {
     line.trim().parse().unwrap()
 }
 
-pub(super) fn processes_with(text: &str) -> usize {
+pub fn processes_with(text: &str) -> usize {
     pids().filter(|pid| command_line(*pid).contains(text)).count()
 }
 
-fn pids() -> impl Iterator<Item = i32> {
+pub fn pids() -> impl Iterator<Item = i32> {
     fs::read_dir("/proc").unwrap().flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok())
 }
 
-fn command_line(pid: i32) -> String {
+pub fn command_line(pid: i32) -> String {
     fs::read_to_string(format!("/proc/{pid}/cmdline")).unwrap_or_default()
 }

@@ -198,6 +198,33 @@ async fn root_what_a_crash_left_is_swept() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn root_layers_that_could_not_be_thrown_away_are_not_taken_for_there_and_go_with_the_next_try() {
+    let registry = Scripted::start();
+    Published::of(&[small_layer("a"), small_layer("b")]).publish(&registry, "app", "1");
+    let fixture = Fixture::new().await;
+    let (name, trash) = (registry.name("app:1"), fixture.root.path().join("trash"));
+    let remove_in_vain = async |fixture: &Fixture| {
+        std::fs::remove_dir_all(&trash).unwrap();
+        std::fs::write(&trash, "in the way").unwrap();
+        fixture.images.remove(&name).await.unwrap_err();
+        std::fs::remove_file(&trash).unwrap();
+        std::fs::create_dir(&trash).unwrap();
+        assert_eq!(fixture.entries("layers"), 2);
+    };
+    fixture.pull(&name).await.unwrap();
+    remove_in_vain(&fixture).await;
+    fixture.images.remove(&name).await.unwrap();
+    assert_eq!(fixture.entries("layers"), 0);
+
+    fixture.pull(&name).await.unwrap();
+    remove_in_vain(&fixture).await;
+    fixture.pull(&name).await.unwrap();
+    let fixture = fixture.reopened().await;
+    assert_eq!(fixture.images.list().len(), 1, "the index knows the layers again");
+    fixture.assert_tidy();
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn root_a_layer_gone_from_the_disk_is_noticed_and_repaired_by_pulling_again() {
     let registry = Scripted::start();
     let image = Published::of(&[small_layer("a"), small_layer("b")]);
@@ -234,7 +261,7 @@ async fn root_an_index_of_another_version_is_refused_not_overwritten() {
     db.pragma_update(None, "user_version", 99).unwrap();
     drop(db);
     let error = Images::open(config(root.path())).await.err().unwrap();
-    assert!(matches!(error, Error::IndexVersion { found: 99, known: 1 }), "{error}");
+    assert!(matches!(error, Error::IndexVersion { found: 99, known: 2 }), "{error}");
 }
 
 /// Runs one of the tests below, which only do something when told where, in a process of its own.
@@ -303,11 +330,18 @@ async fn root_alone_pull_into_a_full_disk() {
     let fixture = Fixture { root: tempfile::tempdir().unwrap(), images };
     let error = fixture.pull(&name).await.unwrap_err();
     assert_eq!(error.kind(), Kind::NoSpace, "{}", whole_chain(&error));
-    // The other layer's thread may still be on its way out.
+    // The threads of the layers may still be on their way out.
     while std::fs::read_dir(Path::new(&root).join("store/staging")).unwrap().count() > 0 {
         tokio::task::yield_now().await;
     }
     assert!(fixture.images.list().is_empty());
+    assert_eq!(std::fs::read_dir(Path::new(&root).join("store/layers")).unwrap().count(), 0);
+    assert_eq!(fixture.images.usage(), Usage::default());
+}
+
+fn alone_runs(pid: u32) -> bool {
+    let state = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    !state.is_empty() && !state.contains(") Z ")
 }
 
 #[test]
@@ -315,13 +349,23 @@ fn root_a_full_disk_is_told_as_such_and_leaves_nothing_half_made() {
     must_be_root();
     let registry = Scripted::start();
     let big = Tarball::new().file("big", &[1; 4 << 20]).bytes();
-    Published::of(&[small_layer("a"), big]).publish(&registry, "app", "1");
+    let image = Published::of(&[small_layer("a"), big]);
+    image.publish(&registry, "app", "1");
+    registry.hold(&image.layer_path("app", 1));
     let root = tempfile::tempdir().unwrap();
     let script = format!("mount -t tmpfs -o size=2m none {} && exec \"$@\"", root.path().display());
     let prepare = ["unshare", "-m", "sh", "-c", &script, "sh"];
     let mut alone =
         run_alone(&prepare, "root_alone_pull_into_a_full_disk", root.path(), &registry.name("app:1"));
-    let outcome = alone.output().unwrap();
+    let alone = alone.spawn().unwrap();
+    // As its own mount namespace shows it: the small layer is finished when the big one fails.
+    let layers = Path::new("/proc").join(alone.id().to_string()).join("root");
+    let layers = layers.join(root.path().strip_prefix("/").unwrap()).join("store/layers");
+    while std::fs::read_dir(&layers).map_or(0, Iterator::count) == 0 && alone_runs(alone.id()) {
+        std::thread::yield_now();
+    }
+    registry.let_go();
+    let outcome = alone.wait_with_output().unwrap();
     assert!(outcome.status.success(), "{}", String::from_utf8_lossy(&outcome.stdout));
     assert!(String::from_utf8_lossy(&outcome.stdout).contains("1 passed"));
 }

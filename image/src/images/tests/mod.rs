@@ -1,7 +1,10 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+mod documents;
 mod faults;
+mod hosts;
 mod names;
+mod old_store;
 mod scripted;
 mod sharing;
 
@@ -37,6 +40,21 @@ impl Fixture {
         must_be_root();
         let root = tempfile::tempdir().unwrap();
         let images = Images::open(config(root.path())).await.unwrap();
+        Fixture { root, images }
+    }
+
+    /// One whose registries are reached as `hosts` says: pairs of a registry and its hosts.toml.
+    async fn with_hosts(hosts: &[(&str, String)]) -> Self {
+        must_be_root();
+        let root = tempfile::tempdir().unwrap();
+        let certs = root.path().join("certs.d");
+        for (registry, text) in hosts {
+            std::fs::create_dir_all(certs.join(registry)).unwrap();
+            std::fs::write(certs.join(registry).join("hosts.toml"), text).unwrap();
+        }
+        let mut config = config(root.path());
+        config.registry.hosts_dirs = vec![certs];
+        let images = Images::open(config).await.unwrap();
         Fixture { root, images }
     }
 
@@ -143,17 +161,4 @@ async fn root_an_image_without_layers_can_be_pulled() {
     let fixture = Fixture::new().await;
     let pulled = fixture.pull(&registry.name("scratch:1")).await.unwrap();
     assert_eq!(fixture.images.lease(&pulled.id, "c").await.unwrap().lower.len(), 0);
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn root_pulling_again_fetches_nothing_but_the_manifest() {
-    let registry = Scripted::start();
-    let image = Published::of(&[small_layer("a")]);
-    image.publish(&registry, "app", "1");
-    let fixture = Fixture::new().await;
-    for _ in 0..2 {
-        fixture.pull(&registry.name("app:1")).await.unwrap();
-    }
-    assert_eq!(registry.asked(&image.layer_path("app", 0)), 1);
-    assert_eq!(registry.asked(&scripted::blob_path("app", &image.id())), 1);
 }

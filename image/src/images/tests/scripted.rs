@@ -1,6 +1,6 @@
 //! A registry on loopback that answers as a test tells it to: also wrongly, partly, or late.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::io::{BufRead, BufReader, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::{Arc, Condvar, Mutex};
@@ -29,8 +29,12 @@ struct Answer {
 struct State {
     answers: HashMap<String, Answer>,
     asked: HashMap<String, usize>,
-    /// Path whose answer stops half way, until it is let go.
-    held: Option<String>,
+    /// Of those, requests for more than the headers.
+    fetched: HashMap<String, usize>,
+    /// Paths whose answers stop half way, until they are let go.
+    held: HashSet<String>,
+    /// It answers no HEAD.
+    has_no_head: bool,
     closed: bool,
 }
 
@@ -90,12 +94,25 @@ impl Scripted {
         self.shared.state.lock().unwrap().asked.get(path).copied().unwrap_or(0)
     }
 
+    /// How often `path` was asked for with GET: these are what registries count.
+    pub(super) fn fetched(&self, path: &str) -> usize {
+        self.shared.state.lock().unwrap().fetched.get(path).copied().unwrap_or(0)
+    }
+
+    pub(super) fn remove(&self, path: &str) {
+        self.shared.state.lock().unwrap().answers.remove(path);
+    }
+
+    pub(super) fn answer_no_head(&self) {
+        self.shared.state.lock().unwrap().has_no_head = true;
+    }
+
     pub(super) fn hold(&self, path: &str) {
-        self.shared.state.lock().unwrap().held = Some(path.to_owned());
+        self.shared.state.lock().unwrap().held.insert(path.to_owned());
     }
 
     pub(super) fn let_go(&self) {
-        self.shared.state.lock().unwrap().held = None;
+        self.shared.state.lock().unwrap().held.clear();
         self.shared.changed.notify_all();
     }
 
@@ -138,12 +155,15 @@ fn answer(mut stream: &TcpStream, shared: &Shared) -> std::io::Result<()> {
         .map_while(|line| line.ok().filter(|line| !line.is_empty()))
         .map(|line| line.to_lowercase())
         .collect();
-    let path = request.split(' ').nth(1).unwrap_or_default().to_owned();
+    let path = request.split(' ').nth(1).unwrap_or_default();
+    let path = path.split('?').next().unwrap_or_default().to_owned();
+    let is_head = request.starts_with("HEAD");
     let answer = {
         let mut state = shared.state.lock().unwrap();
         *state.asked.entry(path.clone()).or_default() += 1;
+        *state.fetched.entry(path.clone()).or_default() += usize::from(!is_head);
         shared.changed.notify_all();
-        state.answers.get(&path).cloned()
+        state.answers.get(&path).cloned().filter(|_| !(is_head && state.has_no_head))
     };
     let Some(answer) = answer else {
         return stream.write_all(b"HTTP/1.1 404 Not Found\r\ncontent-length: 0\r\nconnection: close\r\n\r\n");
@@ -154,12 +174,13 @@ fn answer(mut stream: &TcpStream, shared: &Shared) -> std::io::Result<()> {
     let range = format!("content-range: bytes {from}-{}/{total}\r\n", total.saturating_sub(1));
     write!(
         stream,
-        "HTTP/1.1 {status}\r\n{}content-type: {}\r\ncontent-length: {}\r\nconnection: close\r\n\r\n",
+        "HTTP/1.1 {status}\r\n{}docker-content-digest: {}\r\ncontent-type: {}\r\ncontent-length: {}\r\nconnection: close\r\n\r\n",
         if from > 0 { &range } else { "" },
+        Digest::sha256(&answer.bytes),
         answer.media_type,
         total - from
     )?;
-    if request.starts_with("HEAD") {
+    if is_head {
         return Ok(());
     }
     let sent = &answer.bytes[from.min(answer.sent)..answer.sent];
@@ -167,7 +188,7 @@ fn answer(mut stream: &TcpStream, shared: &Shared) -> std::io::Result<()> {
     stream.write_all(first)?;
     stream.flush()?;
     let state = shared.state.lock().unwrap();
-    drop(shared.changed.wait_while(state, |state| state.held.as_ref() == Some(&path)).unwrap());
+    drop(shared.changed.wait_while(state, |state| state.held.contains(&path)).unwrap());
     stream.write_all(second)
 }
 

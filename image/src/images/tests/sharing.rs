@@ -185,3 +185,42 @@ async fn root_many_removals_and_pulls_at_once_agree_in_the_end() {
     assert_eq!(layers.read("etc/b", 10).unwrap().unwrap(), b"b");
     assert_eq!(fixture.entries("layers"), 2);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn root_what_a_layer_holds_does_not_depend_on_what_was_pulled_before() {
+    let registry = Scripted::start();
+    let implying = Tarball::new().file("bin/app", b"app").bytes();
+    let base = Tarball::new().dir("usr/", 0o755).dir("usr/bin/", 0o755).symlink("bin", "usr/bin").bytes();
+    let bottom = Published::of(std::slice::from_ref(&implying));
+    let upper = Published::of(&[base, implying]);
+    bottom.publish(&registry, "bottom", "1");
+    upper.publish(&registry, "upper", "1");
+    for order in [["bottom", "upper"], ["upper", "bottom"]] {
+        let fixture = Fixture::new().await;
+        for name in order {
+            fixture.pull(&registry.name(&format!("{name}:1"))).await.unwrap();
+        }
+        let on_base = fixture.images.lease(&upper.id(), "upper").await.unwrap();
+        assert!(on_base.lower[0].join("usr/bin/app").exists(), "{order:?}");
+        assert!(!on_base.lower[0].join("bin").exists(), "{order:?}");
+        let alone = fixture.images.lease(&bottom.id(), "bottom").await.unwrap();
+        assert!(alone.lower[0].join("bin/app").exists(), "{order:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn root_nothing_is_seen_below_a_layer_whose_root_is_opaque() {
+    let registry = Scripted::start();
+    let opaque = Tarball::new().dir("etc/", 0o755).file("etc/top", b"").file(".wh..wh..opq", b"").bytes();
+    let image = Published::of(&[small_layer("a"), small_layer("b"), opaque, small_layer("c")]);
+    image.publish(&registry, "app", "1");
+    let fixture = Fixture::new().await;
+    let pulled = fixture.pull(&registry.name("app:1")).await.unwrap();
+    let leased = fixture.images.lease(&pulled.id, "c").await.unwrap();
+    assert_eq!(leased.lower.len(), 2, "the kernel does not heed the mark at a layer's root");
+    let fixture = fixture.reopened().await;
+    assert_eq!(fixture.images.leased("c"), Some(leased.clone()));
+    assert_eq!(fixture.entries("layers"), 4);
+    assert_eq!(leased.read("etc/a", 10).unwrap(), None);
+    assert_eq!(leased.read("etc/c", 10).unwrap().unwrap(), b"c");
+}

@@ -3,7 +3,7 @@ use std::time::Duration;
 
 use futures::TryStreamExt;
 
-use super::super::{Blob, Bytes, Config, Error, Kind, Registry};
+use super::super::{Blob, Bytes, Config, Error, Kind, Progress, Registry};
 use super::server::{Answer, Request, Server};
 use super::{app_at, config, content, registry};
 use crate::digest::Digest;
@@ -189,9 +189,55 @@ async fn a_lasting_server_failure_is_told_with_its_status() {
 #[tokio::test]
 async fn a_registry_that_wants_a_long_pause_gets_it_from_the_caller() {
     let (_, digest) = content(10);
-    let server = Server::start(|_| Answer::status(429).header("Retry-After", "600")).await;
-    let error = pull(&server, &digest, 10).await.unwrap_err();
-    assert_eq!(error.kind(), Kind::ResourceExhausted);
+    let far = httpdate::fmt_http_date(std::time::SystemTime::now() + Duration::from_secs(600));
+    for (status, kind) in [(429, Kind::ResourceExhausted), (503, Kind::Unavailable)] {
+        for when in ["600".to_owned(), far.clone()] {
+            let server = Server::start(move |_| Answer::status(status).header("Retry-After", &when)).await;
+            let error = pull(&server, &digest, 10).await.unwrap_err();
+            assert_eq!((error.kind(), server.seen().len()), (kind, 1), "{status}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_blob_that_trickles_is_taken_up_again_and_given_up_in_the_end() {
+    let (bytes, digest) = content(500);
+    let whole = bytes.clone();
+    let server =
+        Server::start(move |request| Answer::range(&whole, request).trickled(Duration::from_millis(5))).await;
+    let progress = Progress { bytes: 1000, within: Duration::from_millis(100) };
+    let registry = Registry::new(Config { progress, ..config() }).unwrap();
+    let mut blob = registry.blob(&app_at(&server), &digest, 500, None).await.unwrap();
+    let error = loop {
+        match blob.chunk().await {
+            Ok(chunk) => assert!(chunk.is_some(), "must not come to an end"),
+            Err(error) => break error,
+        }
+    };
+    assert!(matches!(error, Error::TooSlow { received: 1..500, .. }), "{error}");
+    assert_eq!(server.seen().len(), 4, "as often as any failure without progress");
+}
+
+#[tokio::test]
+async fn slowly_is_not_too_slowly_and_a_slow_consumer_is_nobodys_fault() {
+    let (bytes, digest) = content(100);
+    let whole = bytes.clone();
+    let server =
+        Server::start(move |request| Answer::range(&whole, request).trickled(Duration::from_millis(2))).await;
+    let progress = Progress { bytes: 5, within: Duration::from_secs(20) };
+    let registry = Registry::new(Config { progress, ..config() }).unwrap();
+    let mut blob = registry.blob(&app_at(&server), &digest, 100, None).await.unwrap();
+    let mut all = Vec::new();
+    while let Some(chunk) = blob.chunk().await.unwrap() {
+        all.extend_from_slice(&chunk);
+    }
+    assert_eq!((all, server.seen().len()), (bytes.clone(), 1));
+    let server = Server::start(move |_| Answer::ok(bytes.clone())).await;
+    let progress = Progress { bytes: 1000, within: Duration::from_millis(300) };
+    let registry = Registry::new(Config { progress, ..config() }).unwrap();
+    let mut blob = registry.blob(&app_at(&server), &digest, 100, None).await.unwrap();
+    tokio::time::sleep(Duration::from_millis(400)).await;
+    assert!(blob.chunk().await.unwrap().is_some());
     assert_eq!(server.seen().len(), 1);
 }
 

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::super::hosts::{Endpoint, resolve};
 use super::super::hosts_toml::HostsToml;
-use super::super::{Error, Kind};
+use super::super::{Credentials, Error, Kind};
 
 async fn endpoints(dir: &Path, registry: &str) -> Vec<Endpoint> {
     resolve(&[dir.to_owned()], registry).await.unwrap()
@@ -97,12 +97,37 @@ async fn the_first_directory_that_knows_the_host_counts() {
 }
 
 #[tokio::test]
-async fn a_server_elsewhere_does_not_own_the_credentials() {
+async fn the_server_of_a_registrys_own_file_is_the_registry_wherever_it_is() {
     let dir = tempfile::tempdir().unwrap();
-    write(dir.path(), "a.example", "server = \"https://other.example\"");
+    write(dir.path(), "a.example", "server = \"https://other.example:5000\"");
     write(dir.path(), "b.example:5000", "server = \"http://b.example:5000\"");
-    assert!(!endpoints(dir.path(), "a.example").await[0].owns_credentials);
+    write(dir.path(), "_default", "server = \"https://all.example\"");
+    assert!(endpoints(dir.path(), "a.example").await[0].owns_credentials);
     assert!(endpoints(dir.path(), "b.example:5000").await[0].owns_credentials);
+    assert!(!endpoints(dir.path(), "c.example").await[0].owns_credentials, "it stands in for all");
+    assert!(endpoints(dir.path(), "all.example").await[0].owns_credentials);
+    assert_eq!(endpoints(dir.path(), "a.example").await[0].namespace.as_deref(), Some("a.example"));
+}
+
+#[tokio::test]
+async fn a_mirrors_own_credentials_are_read_from_its_headers() {
+    let dir = tempfile::tempdir().unwrap();
+    let of = |value: &str| format!("[host.\"https://m.example\".header]\nAuthorization = {value:?}");
+    let cases = [
+        ("Basic YW5uOnMzOmNyZXQ=", true),
+        ("basic YW5uOnMzOmNyZXQ=", true),
+        ("Bearer abc", false),
+        ("Basic ?", false),
+    ];
+    for (value, has) in cases {
+        write(dir.path(), "a.example", &of(value));
+        let expected = Credentials::Basic { user: "ann".to_owned(), password: "s3:cret".to_owned() };
+        assert_eq!(
+            endpoints(dir.path(), "a.example").await[0].credentials,
+            has.then_some(expected),
+            "{value}"
+        );
+    }
 }
 
 #[tokio::test]

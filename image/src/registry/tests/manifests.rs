@@ -1,6 +1,8 @@
-use super::super::{Error, Kind};
+use std::time::Duration;
+
+use super::super::{Config, Error, Kind, Progress, Registry};
 use super::server::{Answer, Server};
-use super::{app_at, registry};
+use super::{app_at, config, registry};
 use crate::digest::{Algorithm, Digest};
 use crate::reference::Reference;
 
@@ -16,7 +18,7 @@ async fn a_tag_gives_the_document_its_type_and_the_computed_digest() {
     })
     .await;
     let manifest = registry().manifest(&app_at(&server), None, None).await.unwrap();
-    assert_eq!((manifest.bytes.as_slice(), manifest.media_type.as_str()), (b"{}".as_slice(), INDEX));
+    assert_eq!((manifest.bytes.as_slice(), manifest.content_type.as_str()), (b"{}".as_slice(), INDEX));
     assert_eq!(manifest.digest, Digest::sha256(b"{}"));
     assert_eq!(server.targets(), ["/v2/team/app/manifests/v1"]);
     let accept = server.seen()[0].header("accept").unwrap().to_owned();
@@ -24,10 +26,30 @@ async fn a_tag_gives_the_document_its_type_and_the_computed_digest() {
 }
 
 #[tokio::test]
-async fn what_the_document_says_it_is_outweighs_the_header() {
-    let body = format!(r#"{{"mediaType":"{MANIFEST}","layers":[]}}"#);
-    let server = Server::start(move |_| Answer::ok(body.clone()).header("Content-Type", INDEX)).await;
-    assert_eq!(registry().manifest(&app_at(&server), None, None).await.unwrap().media_type, MANIFEST);
+async fn a_digest_alone_is_asked_for_by_head() {
+    let digest = Digest::sha256(b"what the registry says");
+    let stated = digest.to_string();
+    let server = Server::start(move |request| match request.method.as_str() {
+        "HEAD" => Answer::status(200).header("Docker-Content-Digest", &stated),
+        _ => Answer::status(500),
+    })
+    .await;
+    assert_eq!(registry().digest(&app_at(&server), None).await.unwrap(), digest);
+    let pinned: Reference = format!("{}@{}", app_at(&server), Digest::sha256(b"{}")).parse().unwrap();
+    assert_eq!(registry().digest(&pinned, None).await.unwrap(), Digest::sha256(b"{}"));
+    let silent = Server::start(|_| Answer::status(200)).await;
+    let error = registry().digest(&app_at(&silent), None).await.unwrap_err();
+    assert!(error.to_string().ends_with("it does not say the digest"), "{error}");
+}
+
+#[tokio::test]
+async fn a_document_that_trickles_is_given_up() {
+    let server = Server::start(|_| Answer::ok(vec![b' '; 100]).trickled(Duration::from_millis(5))).await;
+    let progress = Progress { bytes: 1000, within: Duration::from_millis(50) };
+    let registry = Registry::new(Config { progress, ..config() }).unwrap();
+    let error = registry.manifest(&app_at(&server), None, None).await.unwrap_err();
+    assert!(matches!(error, Error::TooSlow { .. }), "{error}");
+    assert_eq!(error.kind(), Kind::Unavailable);
 }
 
 #[tokio::test]

@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use tempfile::TempDir;
 
-use super::super::{Config, Error, Kind, Registry};
+use super::super::{Config, Credentials, Error, Kind, Registry};
 use super::server::{Answer, Server};
 use super::{basic, config, content};
 use crate::digest::Digest;
@@ -155,6 +155,58 @@ async fn a_mirrors_token_service_is_asked_anonymously() {
         "{:?}",
         mirror.targets()
     );
+}
+
+/// Tokens only for ann, and content only for tokens.
+async fn guarded() -> Server {
+    Server::start(|request| {
+        let authorization = request.header("authorization").unwrap_or_default();
+        match (request.target.starts_with("/token"), authorization) {
+            (true, "Basic YW5uOnMzY3JldA==") => Answer::ok(r#"{"access_token":"hers"}"#),
+            (false, "Bearer hers") => Answer::ok("{}"),
+            (false, _) => {
+                let host = request.header("host").unwrap();
+                Answer::challenge(&format!("Bearer realm=\"http://{host}/token\""))
+            }
+            _ => Answer::status(401),
+        }
+    })
+    .await
+}
+
+#[tokio::test]
+async fn a_mirror_gets_a_token_for_its_own_credentials() {
+    let mirror = guarded().await;
+    let upstream = Server::start(|_| Answer::status(500)).await;
+    let text = format!(
+        "server = {:?}\n[host.{:?}.header]\nauthorization = \"Basic YW5uOnMzY3JldA==\"",
+        upstream.url(),
+        mirror.url()
+    );
+    let hosts = Hosts::new("upstream.example", &text);
+    let other = Credentials::Basic { user: "bob".to_owned(), password: "other".to_owned() };
+    hosts.registry().manifest(&app(), None, Some(&other)).await.unwrap();
+    assert!(upstream.seen().is_empty());
+}
+
+#[tokio::test]
+async fn a_server_elsewhere_is_shown_the_credentials() {
+    let server = guarded().await;
+    let hosts = Hosts::mirrored(&[], &server);
+    hosts.registry().manifest(&app(), None, Some(&basic())).await.unwrap();
+}
+
+#[tokio::test]
+async fn credentials_that_were_not_shown_are_not_called_missing() {
+    for answer in [Answer::challenge("Basic realm=mirror"), Answer::status(403)] {
+        let server = Server::start(move |_| answer.clone()).await;
+        let hosts = Hosts::new("_default", &format!("server = {:?}", server.url()));
+        let error = hosts.registry().manifest(&app(), None, Some(&basic())).await.unwrap_err();
+        let said = "the credentials given are for upstream.example and were not shown to it";
+        assert!(error.to_string().ends_with(said), "{error}");
+        let error = hosts.registry().manifest(&app(), None, None).await.unwrap_err();
+        assert!(!error.to_string().contains("not shown"), "{error}");
+    }
 }
 
 #[tokio::test]

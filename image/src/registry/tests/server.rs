@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, BufReader};
 use tokio::net::TcpListener;
@@ -48,6 +49,8 @@ enum Ending {
     Close,
     /// Nothing more comes, but the connection stays.
     Stall,
+    /// The body comes byte by byte, with such a pause after each.
+    Trickle(Duration),
 }
 
 impl Answer {
@@ -98,6 +101,12 @@ impl Answer {
     pub(super) fn stall_after(mut self, bytes: usize) -> Self {
         self.ending = Ending::Stall;
         self.cut_after(bytes)
+    }
+
+    /// Sends byte after byte, with a pause after each.
+    pub(super) fn trickled(mut self, pause: Duration) -> Self {
+        self.ending = Ending::Trickle(pause);
+        self
     }
 
     /// Does not say how long the body is: it ends with the connection.
@@ -212,7 +221,17 @@ async fn serve<S: AsyncRead + AsyncWrite + Unpin>(
     let answer = script(&request);
     stream.write_all(answer.head().as_bytes()).await.ok()?;
     let sent = answer.sent.unwrap_or(answer.body.len());
-    stream.write_all(&answer.body[..sent]).await.ok()?;
+    let pieces = match answer.ending {
+        Ending::Trickle(_) => 1,
+        _ => sent.max(1),
+    };
+    for piece in answer.body[..sent].chunks(pieces) {
+        stream.write_all(piece).await.ok()?;
+        stream.flush().await.ok()?;
+        if let Ending::Trickle(pause) = answer.ending {
+            tokio::time::sleep(pause).await;
+        }
+    }
     stream.flush().await.ok()?;
     if answer.ending == Ending::Stall {
         stream.read_u8().await.ok()?;

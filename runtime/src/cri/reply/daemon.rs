@@ -17,16 +17,20 @@ pub(crate) fn version() -> v1::VersionResponse {
     }
 }
 
-/// The two conditions that kubelet needs.
-pub(crate) fn runtime_status(network: Option<NotReady>) -> v1::RuntimeStatus {
-    let condition = |r#type: &str, unmet: Option<NotReady>| v1::RuntimeCondition {
+/// The two conditions that kubelet needs. The network's is met under a `disturbance` too, which is told with it.
+pub(crate) fn runtime_status(network: Option<NotReady>, disturbance: Option<NotReady>) -> v1::RuntimeStatus {
+    let condition = |r#type: &str, status: bool, about: Option<NotReady>| v1::RuntimeCondition {
         r#type: r#type.to_owned(),
-        status: unmet.is_none(),
-        reason: unmet.as_ref().map(|unmet| unmet.reason.to_owned()).unwrap_or_default(),
-        message: unmet.map(|unmet| unmet.message).unwrap_or_default(),
+        status,
+        reason: about.as_ref().map(|about| about.reason.to_owned()).unwrap_or_default(),
+        message: about.map(|about| about.message).unwrap_or_default(),
     };
+    let is_ready = network.is_none();
     v1::RuntimeStatus {
-        conditions: vec![condition("RuntimeReady", None), condition("NetworkReady", network)],
+        conditions: vec![
+            condition("RuntimeReady", true, None),
+            condition("NetworkReady", is_ready, network.or(disturbance)),
+        ],
     }
 }
 

@@ -179,17 +179,24 @@ fn a_container_without_a_log_has_a_path_of_its_own_that_no_file_has() {
 
 #[test]
 fn the_network_condition_says_why() {
-    let ready = runtime_status(None);
+    let ready = runtime_status(None, None);
     assert!(ready.conditions.iter().all(|condition| condition.status));
     assert_eq!(ready.conditions[0].r#type, "RuntimeReady");
     let missing = NotReady { reason: "NetworkPluginNotReady", message: "no file in /etc/cni/net.d".into() };
-    let unready = runtime_status(Some(missing));
+    let unready = runtime_status(Some(missing), None);
     assert!(unready.conditions[0].status);
     let network = &unready.conditions[1];
     assert_eq!((network.r#type.as_str(), network.status), ("NetworkReady", false));
     assert_eq!(
         (network.reason.as_str(), network.message.as_str()),
         ("NetworkPluginNotReady", "no file in /etc/cni/net.d")
+    );
+
+    let blocked = NotReady { reason: "ForwardingBlocked", message: "chain FORWARD".into() };
+    let network = &runtime_status(None, Some(blocked)).conditions[1];
+    assert_eq!(
+        (network.status, network.reason.as_str(), network.message.as_str()),
+        (true, "ForwardingBlocked", "chain FORWARD")
     );
 }
 

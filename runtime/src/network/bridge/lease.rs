@@ -71,6 +71,13 @@ impl Leases {
         Ok(leases)
     }
 
+    /// Hands out the addresses of another subnet. To be called while nobody has any.
+    pub(super) fn move_to(&mut self, subnet: Subnet) {
+        if subnet != self.subnet {
+            (self.subnet, self.next) = (subnet, 0);
+        }
+    }
+
     fn count(&mut self, lease: &Lease) {
         if lease.number >= self.number {
             self.number = lease.number + 1;
@@ -142,6 +149,15 @@ impl Leases {
     pub(super) fn free(&mut self, interface: &str) -> Result<(), Error> {
         record::remove(&self.leaving_path(interface))?;
         if let Some(lease) = self.leaving.remove(interface) {
+            self.taken.remove(&lease.address);
+        }
+        Ok(())
+    }
+
+    /// Drops the lease of a pod of which nothing is left, with its address and its ports.
+    pub(super) fn forget(&mut self, pod: &str) -> Result<(), Error> {
+        record::remove(&self.path(pod))?;
+        if let Some(lease) = self.by_pod.remove(pod) {
             self.taken.remove(&lease.address);
         }
         Ok(())

@@ -140,6 +140,32 @@ impl Netlink {
         Ok(addresses.collect())
     }
 
+    /// The name of the interface with `index`; its number when it is gone.
+    pub(super) fn name(&mut self, index: u32) -> io::Result<String> {
+        let request = RouteNetlinkMessage::GetLink(LinkUnspec::new_with_index(index).build());
+        let name = self.ask(&[(request, 0)])?.into_iter().find_map(|answer| match answer {
+            RouteNetlinkMessage::NewLink(message) => {
+                message.attributes.into_iter().find_map(|attribute| match attribute {
+                    LinkAttribute::IfName(name) => Some(name),
+                    _ => None,
+                })
+            }
+            _ => None,
+        });
+        Ok(name.unwrap_or_else(|| index.to_string()))
+    }
+
+    /// Takes an address from an interface; one that it has not counts as taken.
+    pub(super) fn remove_address(&mut self, index: u32, address: Ipv4Addr, prefix: u8) -> io::Result<()> {
+        let RouteNetlinkMessage::NewAddress(message) = address_message(index, address, prefix) else {
+            return Ok(());
+        };
+        match self.ask(&[(RouteNetlinkMessage::DelAddress(message), 0)]) {
+            Err(error) if is(&error, Errno::ADDRNOTAVAIL) => Ok(()),
+            outcome => outcome.map(drop),
+        }
+    }
+
     /// Deletes the interface called `name`, with its peer if it has one; an absent one counts as deleted.
     pub(super) fn delete(&mut self, name: &str) -> io::Result<()> {
         let request = RouteNetlinkMessage::DelLink(LinkUnspec::new_with_name(name).build());
@@ -150,7 +176,10 @@ impl Netlink {
     }
 
     /// Sends all requests as one datagram, takes every answer, and fails with the first error.
-    fn ask(&mut self, requests: &[(RouteNetlinkMessage, u16)]) -> io::Result<Vec<RouteNetlinkMessage>> {
+    pub(super) fn ask(
+        &mut self,
+        requests: &[(RouteNetlinkMessage, u16)],
+    ) -> io::Result<Vec<RouteNetlinkMessage>> {
         let mut datagram = Vec::new();
         for (request, flags) in requests {
             self.sequence += 1;

@@ -7,71 +7,101 @@
 //! Deleting a veth pair waits for RCU grace periods, ten times as long as everything else; nobody
 //! needs to wait with it. What is left over when the daemon is killed is deleted when it starts again.
 
+mod forward;
 mod lease;
+mod limit;
 mod link;
+mod neighbours;
 mod nft;
 mod port;
+mod program;
+mod steps;
+mod surroundings;
 
-use std::collections::HashSet;
-use std::fs::{self, File};
 use std::io;
-use std::net::{IpAddr, Ipv4Addr};
-use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::thread;
-use std::time::Duration;
+use std::path::Path;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use rustix::io::Errno;
 use serde_json::json;
 use tokio::sync::{RwLock, RwLockReadGuard};
 use tokio::task::JoinSet;
+use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
+
+use crate::backoff;
 
 use super::config::BridgeConfig;
 use super::error::Error;
-use super::netns;
-use super::pod::{Attachment, Interface, PodNetwork};
-use lease::{Lease, Leases};
-use link::{Link, Netlink, Pair};
-use nft::Table;
+use super::pod::{Attachment, PodNetwork};
+use link::is;
+use steps::{Core, NEW_PAIR};
+use surroundings::Surroundings;
 
-/// How often, and how long apart, a new interface is asked whether it passes packets, on kernels
-/// where asking does not make it so.
-const SETTLING: (u32, Duration) = (200, Duration::from_millis(5));
+/// How long opening waits until what pods share is repaired; a repair that takes longer goes on behind.
+const REPAIR: Duration = Duration::from_millis(500);
 
 /// The built-in bridge network.
 #[derive(Debug)]
 pub(super) struct Bridge {
     core: Arc<Core>,
-    /// The bridge's interface index once it was made or found. Held for reading while a pod is attached.
-    foundation: RwLock<Option<u32>>,
+    /// Held for reading while a pod is attached or detached.
+    foundation: RwLock<Foundation>,
     /// Interfaces being deleted.
     deletions: Mutex<JoinSet<()>>,
+    /// Nothing that failed is tried again any more.
+    closing: CancellationToken,
+    surroundings: Surroundings,
 }
 
-/// What the blocking steps need.
-#[derive(Debug)]
-struct Core {
-    config: BridgeConfig,
-    table: Table,
-    leases: Mutex<Leases>,
+/// What all pods share: the bridge and its table.
+#[derive(Debug, Default)]
+struct Foundation {
+    /// The bridge's interface index, once it was made or found.
+    bridge: Option<u32>,
+    /// When the last attempt to make it ended, and why it failed.
+    failure: Option<(Instant, Arc<Error>)>,
 }
 
 impl Bridge {
-    /// Opens the leases below `root`; with pods on record, what they share is checked and repaired.
+    /// Opens the leases below `root`. With pods on record, what they share is checked and repaired; where that cannot
+    /// be done at once it goes on behind, and is tried again with the next pod.
     pub(super) async fn open(config: BridgeConfig, root: &Path) -> Result<Arc<Bridge>, Error> {
         refuse_unusable(&config)?;
         let directory = root.join("network").join(&config.name);
-        let leases = Leases::open(&directory, config.subnet)?;
-        let (in_use, leaving) = (!leases.is_empty(), leases.leaving());
-        let core = Core { table: Table::of(&config), leases: Mutex::new(leases), config };
-        let bridge =
-            Bridge { core: Arc::new(core), foundation: RwLock::new(None), deletions: Mutex::default() };
-        let bridge = Arc::new(bridge);
+        let core = blocking("open the network", move || Core::open(config, &directory)).await?;
+        let in_use = !core.leases().is_empty();
+        let leaving = core.leases().leaving();
+        let bridge = Arc::new(Bridge {
+            core: Arc::new(core),
+            foundation: RwLock::default(),
+            deletions: Mutex::default(),
+            closing: CancellationToken::new(),
+            surroundings: Surroundings::default(),
+        });
+        bridge.look_around();
+        let repair = tokio::spawn(bridge.clone().repair(in_use));
         if in_use {
-            drop(bridge.foundation().await?);
+            // One that takes longer tells its failure in the log as any other.
+            let _ = timeout(REPAIR, repair).await;
         }
         leaving.into_iter().for_each(|interface| bridge.delete_later(interface));
         Ok(bridge)
+    }
+
+    /// Brings back what others took away while the daemon was gone, and takes back what nobody holds any more.
+    async fn repair(self: Arc<Self>, in_use: bool) {
+        let repaired = match in_use {
+            true => self.foundation().await.map(drop),
+            false => {
+                let _made_meanwhile = self.foundation.write().await;
+                self.blocking("take back ports", Core::clear).await
+            }
+        };
+        if let Err(error) = repaired {
+            tracing::warn!(error = error.chain(), "the built-in network is not as it should be");
+        }
     }
 
     pub(super) async fn attach(self: &Arc<Self>, pod: &PodNetwork) -> Result<Attachment, Error> {
@@ -84,8 +114,8 @@ impl Bridge {
         }
         match self.attach_once(pod).await {
             // The kernel's word for a bridge it does not know: somebody removed it. Make it again, once.
-            Err(Error::Kernel { step: NEW_PAIR, source, .. }) if link::is(&source, Errno::INVAL) => {
-                *self.foundation.write().await = None;
+            Err(Error::Kernel { step: NEW_PAIR, source, .. }) if is(&source, Errno::INVAL) => {
+                self.foundation.write().await.bridge = None;
                 self.attach_once(pod).await
             }
             outcome => outcome,
@@ -94,12 +124,14 @@ impl Bridge {
 
     async fn attach_once(&self, pod: &PodNetwork) -> Result<Attachment, Error> {
         let foundation = self.foundation().await?;
-        let (index, pod) = (foundation.unwrap_or_default(), pod.clone());
+        let (index, pod) = (foundation.bridge.unwrap_or_default(), pod.clone());
         self.blocking("attach", move |core| core.attach(&pod, index)).await
     }
 
     pub(super) async fn detach(self: &Arc<Self>, pod: &str) -> Result<(), Error> {
         let pod = pod.to_owned();
+        // The table is not made anew meanwhile, with the ports that are taken back here.
+        let _foundation = self.foundation.read().await;
         let leaving = self.blocking("detach", move |core| core.release(&pod)).await?;
         leaving.into_iter().for_each(|interface| self.delete_later(interface));
         Ok(())
@@ -111,17 +143,29 @@ impl Bridge {
         let mut deletions = self.deletions.lock().unwrap_or_else(PoisonError::into_inner);
         while deletions.try_join_next().is_some() {}
         deletions.spawn(async move {
-            let name = interface.clone();
-            let deleted = bridge.blocking("delete", move |core| core.delete(&name)).await;
-            let outcome = match deleted {
-                Ok(()) if bridge.core.config.remove_when_empty => bridge.remove_if_empty().await,
-                outcome => outcome,
-            };
-            if let Err(error) = outcome {
+            for pause in backoff::pauses() {
+                let Err(error) = bridge.delete(&interface).await else { return };
                 let error = error.chain();
-                tracing::warn!(interface, error, "left over on the built-in network until the next start");
+                tracing::warn!(
+                    interface,
+                    error,
+                    "left over on the built-in network; tried again in {pause:?}"
+                );
+                // The next daemon goes on.
+                if timeout(pause, bridge.closing.cancelled()).await.is_ok() {
+                    return;
+                }
             }
         });
+    }
+
+    async fn delete(&self, interface: &str) -> Result<(), Error> {
+        let name = interface.to_owned();
+        self.blocking("delete", move |core| core.delete(&name)).await?;
+        match self.core.config.remove_when_empty {
+            true => self.remove_if_empty().await,
+            false => Ok(()),
+        }
     }
 
     pub(super) async fn check(&self, pod: &PodNetwork) -> Result<(), Error> {
@@ -129,19 +173,13 @@ impl Bridge {
         self.blocking("check", move |core| core.check(&pod)).await
     }
 
-    pub(super) async fn retain(self: &Arc<Self>, live: &HashSet<String>) -> Result<(), Error> {
-        let gone: Vec<String> = {
-            let leases = self.core.leases();
-            leases.all().map(|lease| lease.pod.clone()).filter(|pod| !live.contains(pod)).collect()
-        };
-        let mut outcome = Ok(());
-        for pod in gone {
-            outcome = outcome.and(self.detach(&pod).await);
-        }
-        outcome
+    /// The pods that hold a lease.
+    pub(super) fn pods(&self) -> Vec<String> {
+        self.core.leases().all().map(|lease| lease.pod.clone()).collect()
     }
 
     pub(super) async fn close(&self) {
+        self.closing.cancel();
         let deletions = std::mem::take(&mut *self.deletions.lock().unwrap_or_else(PoisonError::into_inner));
         deletions.join_all().await;
     }
@@ -154,29 +192,39 @@ impl Bridge {
     async fn remove_if_empty(&self) -> Result<(), Error> {
         let mut foundation = self.foundation.write().await;
         if self.core.leases().is_empty() {
-            *foundation = None;
+            foundation.bridge = None;
             self.blocking("teardown", Core::teardown).await?;
         }
         Ok(())
     }
 
     pub(super) fn describe(&self) -> serde_json::Value {
-        let leases = self.core.leases().all().count();
-        json!({ "provider": "bridge", "config": self.core.config, "leases": leases })
+        let (leases, subnet) = (self.core.leases().all().count(), self.core.subnet);
+        json!({ "provider": "bridge", "config": self.core.config, "subnet": subnet, "leases": leases })
     }
 
     /// The bridge and what pods share with it, made at first use.
-    async fn foundation(&self) -> Result<RwLockReadGuard<'_, Option<u32>>, Error> {
+    async fn foundation(&self) -> Result<RwLockReadGuard<'_, Foundation>, Error> {
+        let asked = Instant::now();
         let foundation = self.foundation.read().await;
-        if foundation.is_some() {
+        if foundation.bridge.is_some() {
             return Ok(foundation);
         }
         drop(foundation);
         let mut foundation = self.foundation.write().await;
-        if foundation.is_none() {
-            *foundation = Some(self.blocking("make the bridge", Core::lay).await?);
+        if foundation.bridge.is_none() {
+            foundation.failed_since(asked)?;
+            let laid = self.blocking("make the bridge", Core::lay).await.map_err(Arc::new);
+            foundation.failure = laid.as_ref().err().map(|error| (Instant::now(), error.clone()));
+            foundation.bridge = Some(laid.map_err(Error::Shared)?);
         }
         Ok(foundation.downgrade())
+    }
+
+    /// Waits until what pods share is there, however long opening was ready to.
+    #[cfg(test)]
+    pub(super) async fn laid(&self) -> Result<(), Error> {
+        self.foundation().await.map(drop)
     }
 
     async fn blocking<T: Send + 'static>(
@@ -185,160 +233,25 @@ impl Bridge {
         work: impl FnOnce(&Core) -> Result<T, Error> + Send + 'static,
     ) -> Result<T, Error> {
         let core = self.core.clone();
-        tokio::task::spawn_blocking(move || work(&core)).await.unwrap_or(Err(Error::Lost { step }))
+        blocking(step, move || work(&core)).await
     }
 }
 
-const NEW_PAIR: &str = "make the veth pair";
-
-impl Core {
-    fn leases(&self) -> MutexGuard<'_, Leases> {
-        self.leases.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Makes the bridge with its address, forwarding and rules, or completes what is there.
-    fn lay(&self) -> Result<u32, Error> {
-        let name = &self.config.name;
-        let mut netlink = open(name)?;
-        let gateway = self.config.subnet.gateway();
-        if netlink.find(name).map_err(refused("look up", name))?.is_none() {
-            let made = netlink.add_bridge(name, mac_of(gateway), self.config.mtu);
-            made.map_err(refused("make the bridge", name))?;
-        }
-        let found = netlink.find(name).and_then(|link| link.ok_or_else(|| Errno::NODEV.into()));
-        let bridge = found.map_err(refused("look up", name))?;
-        if !bridge.is_bridge {
-            let why = "an interface of that name exists and is no bridge";
-            return Err(Error::InvalidConfig { key: "network.bridge.name", value: name.clone(), why });
-        }
-        let addressed = netlink.add_address(bridge.index, gateway, self.config.subnet.prefix());
-        addressed.map_err(refused("give the bridge its address", name))?;
-        switch_on("net/ipv4/ip_forward")?;
-        switch_on(&format!("net/ipv4/conf/{name}/route_localnet"))?;
-        let leases: Vec<Lease> = self.leases().all().cloned().collect();
-        self.table.make(&leases)?;
-        Ok(bridge.index)
-    }
-
-    fn teardown(&self) -> Result<(), Error> {
-        let name = &self.config.name;
-        open(name)?.delete(name).map_err(refused("delete the bridge", name))?;
-        self.table.remove()
-    }
-
-    fn attach(&self, pod: &PodNetwork, bridge: u32) -> Result<Attachment, Error> {
-        let netns = open_netns(&pod.netns)?;
-        port::refuse_used(pod)?;
-        // The namespace may still hold the eth0 it had before: then this has to wait for its end.
-        let leaving = self.leases().leaving_in(&pod.netns);
-        leaving.iter().try_for_each(|interface| self.delete(interface))?;
-        let lease = self.leases().add(pod)?;
-        match self.connect(&lease, &netns, bridge) {
-            Ok(()) => Ok(self.attachment(&lease)),
-            Err(attach) => match self.release(&pod.id).and_then(|_| self.delete(&lease.interface)) {
-                Ok(()) => Err(attach),
-                Err(undo) => Err(Error::Undo { attach: Box::new(attach), undo: Box::new(undo) }),
-            },
-        }
-    }
-
-    fn connect(&self, lease: &Lease, netns: &File, bridge: u32) -> Result<(), Error> {
-        let mut host = open(&lease.interface)?;
-        let (host_end, mtu) = (lease.interface.as_str(), self.config.mtu);
-        let pair = Pair { host_end, bridge, netns, mac: mac_of(lease.address), mtu };
-        host.add_pair(&pair).map_err(refused(NEW_PAIR, host_end))?;
-        let (subnet, address) = (self.config.subnet, lease.address);
-        netns::inside(netns, || Netlink::open()?.set_up_pod(address, subnet.prefix(), subnet.gateway()))
-            .map_err(refused("set up eth0 in", lease.netns.display()))?;
-        let link = settle(&mut host, host_end).map_err(refused("wait for the carrier of", host_end))?;
-        // With its first port the bridge gets a carrier itself; until then it drops what the host sends.
-        let bridge = &self.config.name;
-        settle(&mut host, bridge).map_err(refused("wait for the carrier of", bridge))?;
-        if lease.ports.is_empty() {
-            return Ok(());
-        }
-        host.reflect(link.index).map_err(refused("set hairpin mode of", host_end))?;
-        self.table.publish(lease)
-    }
-
-    /// Takes back what the pod holds; the interface that is to be deleted for it.
-    fn release(&self, pod: &str) -> Result<Option<String>, Error> {
-        let Some(lease) = self.leases().get(pod) else { return Ok(None) };
-        if !lease.ports.is_empty() {
-            self.table.withdraw(&lease)?;
-        }
-        self.leases().retire(pod)?;
-        Ok(Some(lease.interface))
-    }
-
-    /// Deletes the interface of a retired lease and frees its address.
-    fn delete(&self, interface: &str) -> Result<(), Error> {
-        open(interface)?.delete(interface).map_err(refused("delete the veth pair", interface))?;
-        self.leases().free(interface)
-    }
-
-    fn check(&self, pod: &PodNetwork) -> Result<(), Error> {
-        let drift = |what: String| Error::Drift { pod: pod.id.clone(), what };
-        let lease = self.leases().get(&pod.id).ok_or_else(|| drift("it has no lease".into()))?;
-        let interface = &lease.interface;
-        let mut host = open(interface)?;
-        let look_up = refused("look up", interface);
-        let bridge = host.find(&self.config.name).map_err(refused("look up", &self.config.name))?;
-        let link = host.find(interface).map_err(look_up)?;
-        let link = link.ok_or_else(|| drift(format!("interface {interface} is gone")))?;
-        if link.bridge.is_none() || link.bridge != bridge.map(|bridge| bridge.index) {
-            return Err(drift(format!("interface {interface} is not on {}", self.config.name)));
-        }
-        let addresses = netns::inside(&open_netns(&lease.netns)?, || {
-            let mut pod = Netlink::open()?;
-            match pod.find("eth0")? {
-                Some(eth0) => pod.addresses(eth0.index),
-                None => Ok(vec![]),
-            }
-        });
-        let addresses = addresses.map_err(refused("look into", lease.netns.display()))?;
-        match addresses.contains(&lease.address) {
-            true => Ok(()),
-            false => Err(drift(format!("eth0 has {addresses:?} instead of {}", lease.address))),
-        }
-    }
-
-    fn attachment(&self, lease: &Lease) -> Attachment {
-        let interface = |name: &str, mac: Option<[u8; 6]>, sandbox: Option<PathBuf>| Interface {
-            name: name.to_owned(),
-            mac: mac.map(|mac| mac.map(|byte| format!("{byte:02x}")).join(":")),
-            sandbox,
-        };
-        Attachment {
-            ips: vec![IpAddr::V4(lease.address)],
-            interfaces: vec![
-                interface("eth0", Some(mac_of(lease.address)), Some(lease.netns.clone())),
-                interface(&lease.interface, None, None),
-                interface(&self.config.name, Some(mac_of(self.config.subnet.gateway())), None),
-            ],
-            record: json!(lease),
+impl Foundation {
+    /// Whoever waited for an attempt that failed has its answer: pods do not wait for the same hang one after the other.
+    fn failed_since(&self, asked: Instant) -> Result<(), Error> {
+        match &self.failure {
+            Some((when, error)) if *when > asked => Err(Error::Shared(error.clone())),
+            _ => Ok(()),
         }
     }
 }
 
-/// Waits until the interface passes packets, so that the pod's first one is not lost.
-fn settle(netlink: &mut Netlink, name: &str) -> io::Result<Link> {
-    let (tries, pause) = SETTLING;
-    for _ in 0..tries {
-        match netlink.find(name)? {
-            Some(link) if link.is_up => return Ok(link),
-            Some(_) => thread::sleep(pause),
-            None => return Err(Errno::NODEV.into()),
-        }
-    }
-    Err(Errno::TIMEDOUT.into())
-}
-
-/// The hardware address that goes with an address: a pod that gets a used address is then known
-/// to neighbours that still remember the one before.
-fn mac_of(address: Ipv4Addr) -> [u8; 6] {
-    let [a, b, c, d] = address.octets();
-    [0x0a, 0x58, a, b, c, d]
+async fn blocking<T: Send + 'static>(
+    step: &'static str,
+    work: impl FnOnce() -> Result<T, Error> + Send + 'static,
+) -> Result<T, Error> {
+    tokio::task::spawn_blocking(work).await.unwrap_or(Err(Error::Lost { step }))
 }
 
 fn refuse_unusable(config: &BridgeConfig) -> Result<(), Error> {
@@ -354,32 +267,7 @@ fn refuse_unusable(config: &BridgeConfig) -> Result<(), Error> {
     }
 }
 
-fn open_netns(path: &Path) -> Result<File, Error> {
-    if !netns::is_pinned(path) {
-        let (step, source) = ("open the network namespace", Errno::NOENT.into());
-        return Err(Error::File { step, path: path.to_owned(), source });
-    }
-    File::open(path).map_err(|source| Error::File {
-        step: "open the network namespace",
-        path: path.to_owned(),
-        source,
-    })
-}
-
-fn open(interface: &str) -> Result<Netlink, Error> {
-    Netlink::open().map_err(refused("open a netlink socket for", interface))
-}
-
 fn refused(step: &'static str, object: impl ToString) -> impl FnOnce(io::Error) -> Error {
     let object = object.to_string();
     move |source| Error::Kernel { step, object, source }
-}
-
-/// Sets a kernel switch of this network namespace to 1, if it is not.
-fn switch_on(name: &str) -> Result<(), Error> {
-    let path = Path::new("/proc/sys").join(name);
-    if fs::read(&path).is_ok_and(|value| value.trim_ascii() == b"1") {
-        return Ok(());
-    }
-    fs::write(&path, "1").map_err(|source| Error::File { step: "switch on", path, source })
 }

@@ -9,13 +9,12 @@
 //! Each script begins with the whole table, which is idempotent: what somebody flushed comes back with
 //! the next published port.
 
-use std::io::Write;
 use std::net::{IpAddr, Ipv4Addr};
-use std::process::{Command, Stdio};
 
 use super::lease::Lease;
+use super::program;
 use crate::network::config::BridgeConfig;
-use crate::network::{Error, PortMapping};
+use crate::network::{Error, PortMapping, Subnet};
 
 /// The table of one bridge.
 #[derive(Debug, Clone)]
@@ -26,19 +25,34 @@ pub(super) struct Table {
 }
 
 impl Table {
-    pub(super) fn of(config: &BridgeConfig) -> Table {
-        let (bridge, subnet) = (config.name.clone(), config.subnet.to_string());
+    pub(super) fn of(config: &BridgeConfig, subnet: Subnet) -> Table {
+        let (bridge, subnet) = (config.name.clone(), subnet.to_string());
         Table { bridge, subnet, masquerade: config.masquerade }
     }
 
-    /// Makes the table with the ports of `leases`, or brings it back to that. Without masquerade and
-    /// ports nothing needs it.
+    /// Makes the table with the ports of `leases` and no others, or brings it back to that. Without
+    /// masquerade and ports nothing needs it.
     pub(super) fn make(&self, leases: &[Lease]) -> Result<(), Error> {
         let elements: String = leases.iter().map(|lease| self.elements("add", lease)).collect();
         match self.masquerade || !elements.is_empty() {
-            true => run("make the table", &(self.script() + &elements)),
+            true => run("make the table", &(self.script() + &self.flush() + &elements)),
             false => Ok(()),
         }
+    }
+
+    /// Takes back every port that is published, where the table is there at all.
+    pub(super) fn clear(&self) -> Result<(), Error> {
+        match program::run("look for the table", &["nft", "list", "tables", "ip"], "")? {
+            tables if tables.lines().any(|line| line == format!("table ip {}", self.name())) => {
+                run("take back all ports", &(self.script() + &self.flush()))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn flush(&self) -> String {
+        let table = self.name();
+        format!("flush map ip {table} published\nflush map ip {table} published_on\n")
     }
 
     /// Removes the table with everything in it; an absent one counts as removed.
@@ -59,7 +73,7 @@ impl Table {
         run("withdraw ports", &script)
     }
 
-    fn name(&self) -> String {
+    pub(super) fn name(&self) -> String {
         format!("berth-{}", self.bridge)
     }
 
@@ -116,21 +130,5 @@ add rule ip {table} returning ip saddr {subnet} ip daddr {subnet} ct status dnat
 
 /// Runs one script as one transaction.
 fn run(purpose: &'static str, script: &str) -> Result<(), Error> {
-    let failed = |message: String| Error::Nftables { purpose, message };
-    let not_started =
-        |error: std::io::Error| failed(format!("nft cannot be run (package nftables): {error}"));
-    let mut nft = Command::new("nft")
-        .args(["-f", "-"])
-        .stdin(Stdio::piped())
-        .stdout(Stdio::null())
-        .stderr(Stdio::piped())
-        .spawn()
-        .map_err(not_started)?;
-    // An input nft does not read to its end is judged by how nft ends.
-    let _ = nft.stdin.take().map(|mut stdin| stdin.write_all(script.as_bytes()));
-    let ended = nft.wait_with_output().map_err(not_started)?;
-    match ended.status.success() {
-        true => Ok(()),
-        false => Err(failed(String::from_utf8_lossy(&ended.stderr).trim().to_owned())),
-    }
+    program::run(purpose, &["nft", "-f", "-"], script).map(drop)
 }

@@ -5,6 +5,7 @@ mod chain;
 mod conf;
 #[cfg(feature = "fuzz")]
 pub(crate) mod fuzz;
+pub(super) mod orphans;
 mod plugin;
 mod ranges;
 mod request;
@@ -13,12 +14,14 @@ mod template;
 mod version;
 mod watch;
 
-use std::collections::HashSet;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use serde_json::{Value, json};
+use tokio::sync::{RwLock, RwLockWriteGuard};
 use tokio::task::AbortHandle;
+use tokio::time::sleep;
 
 use super::config::CniConfig;
 use super::error::{Error, NotReady};
@@ -27,6 +30,7 @@ use super::pod::{Attachment, PodNetwork};
 use cache::{Cache, Joined, Record};
 use chain::Chain;
 use plugin::Plugins;
+use ranges::Ranges;
 use watch::Watched;
 
 /// Networks made by CNI plugins.
@@ -36,8 +40,14 @@ pub(super) struct Cni {
     plugins: Plugins,
     cache: Cache,
     watched: Arc<Watched>,
+    ranges: Ranges,
     follower: AbortHandle,
+    /// Held for reading while a pod is attached.
+    attaching: RwLock<()>,
 }
+
+/// Between two attempts to find no pod being attached.
+const QUIET_PAUSE: Duration = Duration::from_millis(100);
 
 impl Drop for Cni {
     fn drop(&mut self) {
@@ -55,17 +65,23 @@ impl Cni {
             });
         }
         let plugins = Plugins::new(config.bin_dirs.clone(), config.plugin_timeout());
-        let cache = Cache::open(config.cache_dir(root))?;
-        let watched = Watched::new(config.conf_dir.clone(), plugins.clone(), config.max_conf_num).await;
+        let directory = config.cache_dir(root);
+        let cache = Cache::open(directory.clone())?;
+        let ranges = Ranges::open(&directory)?;
+        let watched = Watched::new(config.conf_dir.clone(), plugins.clone(), config.max_conf_num);
         let watched = Arc::new(watched);
         let follower = tokio::spawn(watched.clone().follow()).abort_handle();
-        Ok(Arc::new(Cni { config, plugins, cache, watched, follower }))
+        Ok(Arc::new(Cni { config, plugins, cache, watched, ranges, follower, attaching: RwLock::default() }))
     }
 
     /// Every state of the configuration from now on.
     #[cfg(test)]
     pub(super) fn changes(&self) -> tokio::sync::watch::Receiver<Arc<watch::Snapshot>> {
         self.watched.subscribe()
+    }
+
+    pub(super) async fn settled(&self) {
+        self.watched.settled().await;
     }
 
     pub(super) fn ready(&self) -> Result<(), NotReady> {
@@ -88,9 +104,20 @@ impl Cni {
     }
 
     pub(super) async fn attach(&self, pod: &PodNetwork) -> Result<Attachment, Error> {
+        let _attaching = self.attaching.read().await;
         if let Some(record) = self.cache.read(&pod.id).await? {
             if record.is_complete() && record.netns == pod.netns {
-                return attachment(&record);
+                match self.check_record(&record).await {
+                    Ok(()) => return attachment(&record),
+                    Err(error) => {
+                        let error = error.chain();
+                        tracing::warn!(
+                            pod = pod.id,
+                            error,
+                            "its network is not as it was: attaching it anew"
+                        );
+                    }
+                }
             }
             self.undo(&record).await?;
         }
@@ -127,7 +154,7 @@ impl Cni {
             pod: pod.id.clone(),
             netns: pod.netns.clone(),
             arguments: request::arguments(pod),
-            capability_args: request::capability_args(pod),
+            capability_args: request::capability_args(pod, &self.ranges.get())?,
             networks: networks.map(join).collect(),
         })
     }
@@ -168,29 +195,49 @@ impl Cni {
     pub(super) async fn check(&self, pod: &str, attachment: &Attachment) -> Result<(), Error> {
         let kept = || serde_json::from_value::<Record>(attachment.record.clone()).ok();
         let missing = || Error::Drift { pod: pod.to_owned(), what: "it has no network record".into() };
-        let record = self.cache.read(pod).await?.or_else(kept).ok_or_else(missing)?;
+        self.check_record(&self.cache.read(pod).await?.or_else(kept).ok_or_else(missing)?).await
+    }
+
+    async fn check_record(&self, record: &Record) -> Result<(), Error> {
+        let missing =
+            || Error::Drift { pod: record.pod.clone(), what: "it was never attached to the end".into() };
         let netns = record.netns.to_string_lossy();
         for joined in &record.networks {
             let result = joined.result.as_ref().ok_or_else(missing)?;
-            Chain::of(&self.plugins, &record, joined, &netns).check(result).await?;
+            Chain::of(&self.plugins, record, joined, &netns).check(result).await?;
         }
         Ok(())
     }
 
-    pub(super) async fn retain(&self, live: &HashSet<String>) -> Result<(), Error> {
-        let mut outcome = Ok(());
+    /// The pods on record.
+    pub(super) async fn pods(&self) -> Result<Vec<String>, Error> {
+        self.cache.pods().await
+    }
+
+    /// Has plugins that know GC collect what has no record. No pod is attached meanwhile: it might be taken for one that is
+    /// gone.
+    pub(super) async fn collect(&self) -> Result<(), Error> {
+        let _quiet = self.quiet().await;
         let mut kept = Vec::new();
         for pod in self.cache.pods().await? {
-            match live.contains(&pod) {
-                true => kept.extend(self.cache.read(&pod).await?),
-                false => outcome = outcome.and(self.detach(&pod, None).await),
-            }
+            kept.extend(self.cache.read(&pod).await?);
         }
+        let mut outcome = Ok(());
         for network in self.watched.snapshot().loaded.networks.iter().take(self.config.max_conf_num) {
             let valid = attachments_to(&network.name, &kept);
             outcome = outcome.and(chain::collect(&self.plugins, network, &valid).await);
         }
         outcome
+    }
+
+    /// Nobody attaches as long as the guard is held. Waiting for it keeps nobody from attaching.
+    async fn quiet(&self) -> RwLockWriteGuard<'_, ()> {
+        loop {
+            if let Ok(quiet) = self.attaching.try_write() {
+                return quiet;
+            }
+            sleep(QUIET_PAUSE).await;
+        }
     }
 
     /// In containerd's form, which tools that read the verbose status know.

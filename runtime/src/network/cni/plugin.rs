@@ -10,9 +10,12 @@ use serde::Deserialize;
 use serde_json::Value;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
 use tokio::process::{Child, Command};
+use tokio::time::timeout;
 
 use crate::network::PluginFailure;
 
+/// How long a plugin that was killed may take to be gone.
+const BURIAL: Duration = Duration::from_secs(2);
 /// A result larger than this is no result; a plugin that writes more is killed by the closed pipe.
 const STDOUT_LIMIT: u64 = 1 << 20;
 /// How much of a plugin's diagnostics is kept; the rest is read and dropped.
@@ -123,16 +126,18 @@ impl Plugins {
             );
             child.wait().await
         };
-        let outcome = tokio::time::timeout(self.limit, conversation).await;
+        let outcome = timeout(self.limit, conversation).await;
         let stderr = excerpt(&diagnostics, STDERR_LIMIT as usize);
         match outcome {
             Ok(Ok(status)) => Ok(Ended { status, stdout: answer, stderr }),
             Ok(Err(error)) => Err(PluginFailure::Spawn(error)),
             Err(_) => {
                 kill(group);
-                // The kill cannot be refused, so this only collects the exit.
-                let _ = child.wait().await;
-                Err(PluginFailure::TimedOut { limit: self.limit, stderr })
+                // The kill cannot be refused, but it waits for a kernel that does not let the plugin go.
+                match timeout(BURIAL, child.wait()).await {
+                    Ok(_) => Err(PluginFailure::TimedOut { limit: self.limit, stderr }),
+                    Err(_) => Err(PluginFailure::Stuck { limit: self.limit, stderr }),
+                }
             }
         }
     }

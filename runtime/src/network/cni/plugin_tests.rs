@@ -93,3 +93,38 @@ async fn a_hanging_plugin_is_killed_with_its_children() {
     assert_eq!(failure.to_string(), "did not end within 1s and was killed; waiting");
     assert_eq!(all_dead.await.unwrap(), b"");
 }
+
+/// A group of the v1 freezer, whose processes not even a kill can end; removed with what is in it.
+struct Freezer(std::path::PathBuf);
+
+impl Freezer {
+    /// None where the kernel has no such thing: there a kill ends what is frozen.
+    fn make() -> Option<Freezer> {
+        let root = Path::new("/sys/fs/cgroup/freezer");
+        let group = root.join(format!("berth-test-{}", std::process::id()));
+        root.join("cgroup.procs").exists().then(|| fs::create_dir_all(&group).unwrap())?;
+        Some(Freezer(group))
+    }
+}
+
+impl Drop for Freezer {
+    fn drop(&mut self) {
+        let _ = fs::write(self.0.join("freezer.state"), "THAWED");
+        for _ in 0..1000 {
+            if fs::remove_dir(&self.0).is_ok() {
+                return;
+            }
+            std::thread::sleep(Duration::from_millis(10));
+        }
+    }
+}
+
+#[tokio::test]
+async fn root_a_plugin_that_cannot_be_killed_is_not_waited_for() {
+    let Some(freezer) = Freezer::make() else { return };
+    let group = freezer.0.display();
+    let script = format!("echo $$ > {group}/cgroup.procs; echo FROZEN > {group}/freezer.state; sleep 1000");
+    let (_directory, plugins) = plugin(&script, Duration::from_secs(1));
+    let failure = plugins.run("p", Call::default(), b"").await.unwrap_err();
+    assert_eq!(failure.to_string(), "did not end within 1s and cannot be killed");
+}

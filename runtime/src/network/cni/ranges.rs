@@ -1,23 +1,60 @@
-//! A network configuration of our own making, for a node whose addresses kubelet tells and for which nobody else drops a
-//! file.
+//! The addresses that kubelet tells for the node's pods: plugins that ask for them get them (`ipRanges`), and where nobody
+//! else drops a file they make a network configuration of our own.
 
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, PoisonError, RwLock};
 
 use super::conf::{Loaded, NetworkConf};
 use super::template::{Value, render};
 use super::{Cni, Error};
 use crate::network::Cidr;
+use crate::network::record;
 
 /// Our file in the configuration directory. The number in front leaves room for others to come before and after it.
 const FILE: &str = "10-berth-net.conflist";
 /// Its name until it is whole; of no extension that is read.
 const STAGED: &str = "10-berth-net.staged";
 
+/// The ranges on record, in the directory of records; of no extension that records have.
+const TOLD: &str = "pod-ranges";
+
+/// The ranges that were told last. kubelet tells them when it starts, not when we do.
+#[derive(Debug)]
+pub(super) struct Ranges {
+    path: PathBuf,
+    told: RwLock<Arc<[Cidr]>>,
+}
+
+impl Ranges {
+    /// Those of before. A file that is not as it was written counts as none: kubelet will tell them again.
+    pub(super) fn open(directory: &Path) -> Result<Ranges, Error> {
+        let path = directory.join(TOLD);
+        let text = record::read(&path)?.unwrap_or_default();
+        let ranges =
+            String::from_utf8_lossy(&text).split_whitespace().map(str::parse).collect::<Result<_, _>>();
+        Ok(Ranges { path, told: RwLock::new(ranges.unwrap_or_default()) })
+    }
+
+    pub(super) fn get(&self) -> Arc<[Cidr]> {
+        self.told.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn set(&self, ranges: &[Cidr]) -> Result<(), Error> {
+        if *self.get() != *ranges {
+            let lines: String = ranges.iter().map(|range| format!("{range}\n")).collect();
+            record::write(&self.path, lines.as_bytes())?;
+            *self.told.write().unwrap_or_else(PoisonError::into_inner) = ranges.into();
+        }
+        Ok(())
+    }
+}
+
 impl Cni {
-    /// Fills the template in with `ranges`, unless someone else's network is there.
+    /// Remembers `ranges`, and fills the template in with `ranges`, unless someone else's network is there.
     pub(in crate::network) async fn use_ranges(&self, ranges: &[Cidr]) -> Result<(), Error> {
+        self.ranges.set(ranges)?;
         let Some(template) = &self.config.conf_template else {
             tracing::info!(
                 "no network.cni.conf_template is configured: others make the network's configuration"
@@ -71,4 +108,24 @@ fn write(target: &Path, text: &str, template: &Path) -> Result<(), Error> {
 fn failed(step: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Error {
     let path: PathBuf = path.to_owned();
     move |source| Error::File { step, path, source }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn ranges_are_known_after_a_restart_and_damaged_ones_are_none() {
+        let directory = tempfile::tempdir().unwrap();
+        let open = || Ranges::open(directory.path()).unwrap();
+        assert!(open().get().is_empty());
+        let told = ["10.1.0.0/16", "fd00::/64"].map(|range| range.parse().unwrap());
+        open().set(&told).unwrap();
+        assert_eq!(*open().get(), told);
+        open().set(&told[..1]).unwrap();
+        assert_eq!(*open().get(), told[..1]);
+        fs::write(directory.path().join(TOLD), "10.1.").unwrap();
+        assert!(open().get().is_empty());
+    }
 }

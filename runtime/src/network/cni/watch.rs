@@ -28,6 +28,8 @@ pub(in crate::network) struct Snapshot {
     pub(super) loaded: Loaded,
     /// What is wrong with each network in use, by name; asked only where the version has STATUS.
     pub(super) ailing: BTreeMap<String, String>,
+    /// Whether the plugins have told their state, or have none to tell.
+    told: bool,
     asked: Instant,
 }
 
@@ -49,12 +51,26 @@ pub(super) struct Watched {
 }
 
 impl Watched {
-    /// Reads `directory`, of which the first `in_use` networks count.
-    pub(super) async fn new(directory: PathBuf, plugins: Plugins, in_use: usize) -> Watched {
-        let empty = Snapshot { loaded: Loaded::default(), ailing: BTreeMap::new(), asked: Instant::now() };
-        let watched = Watched { directory, plugins, in_use, snapshot: watch::Sender::new(Arc::new(empty)) };
-        watched.reload().await;
-        watched
+    /// Reads `directory`, of which the first `in_use` networks count. Their plugins are asked by [`Watched::follow`].
+    pub(super) fn new(directory: PathBuf, plugins: Plugins, in_use: usize) -> Watched {
+        let loaded = load(&directory);
+        let can_tell =
+            loaded.networks.iter().take(in_use).filter(|network| network.version.has_status_and_gc());
+        let silent = |network: &NetworkConf| {
+            (
+                network.name.clone(),
+                format!("network {:?}: its plugins have not told yet whether they can work", network.name),
+            )
+        };
+        let ailing: BTreeMap<_, _> = can_tell.map(silent).collect();
+        let snapshot = Snapshot { told: ailing.is_empty(), loaded, ailing, asked: Instant::now() };
+        Watched { directory, plugins, in_use, snapshot: watch::Sender::new(Arc::new(snapshot)) }
+    }
+
+    /// Returns when the plugins have told their state for the first time.
+    pub(super) async fn settled(&self) {
+        // The sender lives as long as self.
+        let _ = self.snapshot.subscribe().wait_for(|snapshot| snapshot.told).await;
     }
 
     pub(super) fn snapshot(&self) -> Arc<Snapshot> {
@@ -69,16 +85,12 @@ impl Watched {
 
     /// Reads the directory again; the old snapshot holds until the plugins have told their state.
     pub(super) async fn reload(&self) {
-        let loaded = Loaded::from_directory(&self.directory);
-        for (path, why) in &loaded.broken {
-            tracing::warn!(path = %path.display(), why, "network configuration cannot be used");
-        }
-        self.publish(loaded).await;
+        self.publish(load(&self.directory)).await;
     }
 
     async fn publish(&self, loaded: Loaded) {
         let ailing = self.ask(&loaded.networks).await;
-        let snapshot = Arc::new(Snapshot { loaded, ailing, asked: Instant::now() });
+        let snapshot = Arc::new(Snapshot { loaded, ailing, told: true, asked: Instant::now() });
         self.snapshot.send_replace(snapshot);
     }
 
@@ -129,6 +141,14 @@ impl Watched {
             }
         }
     }
+}
+
+fn load(directory: &Path) -> Loaded {
+    let loaded = Loaded::from_directory(directory);
+    for (path, why) in &loaded.broken {
+        tracing::warn!(path = %path.display(), why, "network configuration cannot be used");
+    }
+    loaded
 }
 
 /// A watch on `directory`, which is made when absent. Files count when they are complete.

@@ -9,7 +9,7 @@ use crate::network::{BridgeConfig, Config, Error, Kind, Network, Provider};
 fn config() -> Config {
     let bridge = BridgeConfig {
         name: "btest0".into(),
-        subnet: "10.213.0.0/24".parse().unwrap(),
+        subnet: Some("10.213.0.0/24".parse().unwrap()),
         remove_when_empty: true,
         ..BridgeConfig::default()
     };
@@ -23,7 +23,7 @@ async fn open(machine: &Machine) -> Network {
 fn assert_nothing_left(machine: &Machine) {
     assert_eq!(interfaces().into_iter().filter(|name| name != "up0").collect::<Vec<_>>(), [""; 0]);
     assert_eq!(command("nft", &["list", "tables"]), "");
-    assert_eq!(fs::read_dir(machine.path("network/btest0")).unwrap().count(), 1);
+    assert_eq!(fs::read_dir(machine.path("network/btest0")).unwrap().count(), 1, "leases");
     assert_eq!(fs::read_dir(machine.path("network/btest0/leaving")).unwrap().count(), 0);
 }
 
@@ -138,6 +138,8 @@ fn root_a_restarted_daemon_knows_addresses_and_ports_and_detaches() {
         let first = open(&machine).await.attach(&pod).await.unwrap();
         command("nft", &["flush", "ruleset"]);
         let network = open(&machine).await;
+        let Backend::Bridge(bridge) = &network.backend else { panic!("no bridge") };
+        bridge.laid().await.unwrap();
         let server = one.listen(80);
         assert!(reaches("127.0.0.1:8080", &server).is_some());
         network.check(&pod, &first).await.unwrap();
@@ -147,7 +149,7 @@ fn root_a_restarted_daemon_knows_addresses_and_ports_and_detaches() {
         assert_eq!(error.to_string(), "host port 8080->80/tcp of pod two is taken by pod one");
         assert_eq!(error.kind(), Kind::Conflict);
         assert_eq!(primary(&network.attach(&two.pod("two")).await.unwrap()), "10.213.0.3");
-        network.retain(&HashSet::from(["two".to_owned()])).await.unwrap();
+        network.retain(&HashSet::from(["two".to_owned()])).await;
         assert!(matches!(network.check(&pod, &first).await, Err(Error::Drift { .. })));
         network.detach(&two.pod("two"), None).await.unwrap();
         network.teardown().await.unwrap();
@@ -213,6 +215,30 @@ fn root_what_somebody_removed_is_made_again() {
         network.check(&one.pod("one"), &again).await.unwrap();
         network.detach(&one.pod("one"), None).await.unwrap();
         network.detach(&two.pod("two"), None).await.unwrap();
+        network.teardown().await.unwrap();
+        assert_nothing_left(&machine);
+    });
+}
+
+#[test]
+fn root_annotations_limit_what_a_pod_gets_and_sends() {
+    on_machine(|machine| async move {
+        let network = open(&machine).await;
+        let one = machine.netns("one");
+        let mut pod = one.pod("one");
+        pod.annotations.insert("kubernetes.io/ingress-bandwidth".into(), "10M".into());
+        pod.annotations.insert("kubernetes.io/egress-bandwidth".into(), "40G".into());
+        network.attach(&pod).await.unwrap();
+        let towards = command("tc", &["qdisc"]);
+        assert!(towards.contains("tbf") && towards.contains("rate 10Mbit burst 64Kb"), "{towards}");
+        let out = one.inside(|| Ok(command("tc", &["qdisc", "show", "dev", "eth0"])));
+        assert!(out.contains("tbf") && out.contains("rate 40Gbit"), "{out}");
+        let server = one.listen(80);
+        assert!(reaches("10.213.0.2:80", &server).is_some());
+        pod.annotations.insert("kubernetes.io/egress-bandwidth".into(), "fast".into());
+        let error = network.attach(&pod).await.unwrap_err();
+        assert!(error.to_string().contains("kubernetes.io/egress-bandwidth"), "{error}");
+        network.detach(&pod, None).await.unwrap();
         network.teardown().await.unwrap();
         assert_nothing_left(&machine);
     });

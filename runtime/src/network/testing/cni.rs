@@ -1,11 +1,9 @@
-//! CNI with the reference plugins of the package containernetworking-plugins, and with misbehaving ones.
+//! CNI with the reference plugins, and with misbehaving ones.
 
 use std::collections::HashSet;
 
 use super::*;
-use crate::network::{Bandwidth, CniConfig, Config, Error, Kind, Network, PluginFailure};
-
-const REFERENCE: &str = "/usr/lib/cni";
+use crate::network::{CniConfig, Config, Error, Kind, Network, PluginFailure};
 
 /// bridge, portmap and bandwidth, as a node has them; `more` is another plugin at the end of the chain.
 fn conflist(more: &str) -> String {
@@ -19,13 +17,9 @@ fn conflist(more: &str) -> String {
 }
 
 fn config(machine: &Machine) -> Config {
-    assert!(
-        Path::new(REFERENCE).join("bridge").exists(),
-        "this test runs the reference plugins: apt-get install containernetworking-plugins"
-    );
     let cni = CniConfig {
         conf_dir: machine.directory("conf"),
-        bin_dirs: vec![machine.directory("bin"), REFERENCE.into()],
+        bin_dirs: vec![machine.directory("bin"), reference_plugins()],
         plugin_timeout_seconds: 20,
         ..CniConfig::default()
     };
@@ -61,7 +55,9 @@ fn root_a_chain_of_reference_plugins_is_added_checked_and_deleted_by_another_ins
         // CHECK is asked of a pod without ports: portmap 1.1.1 looks for IPv6 rules it never made.
         let two = machine.netns("two");
         let mut pod = one.publishing("one", &[(Protocol::Tcp, "", 8080, 80)]);
-        pod.bandwidth = Some(Bandwidth { ingress: Some(100_000_000), egress: Some(100_000_000) });
+        for direction in ["ingress", "egress"] {
+            pod.annotations.insert(format!("kubernetes.io/{direction}-bandwidth"), "100M".into());
+        }
         let network = open(&machine).await;
         network.ready().unwrap();
         let attachment = network.attach(&pod).await.unwrap();
@@ -72,7 +68,7 @@ fn root_a_chain_of_reference_plugins_is_added_checked_and_deleted_by_another_ins
         assert!(reaches("10.214.0.1:8080", &server).is_some());
         assert!(one.inside(|| Ok(ip("-o link show eth0"))).contains("eth0"));
         assert!(command("tc", &["qdisc"]).contains("tbf"));
-        let unpublished = PodNetwork { bandwidth: pod.bandwidth, ..two.pod("two") };
+        let unpublished = PodNetwork { annotations: pod.annotations.clone(), ..two.pod("two") };
         let second = network.attach(&unpublished).await.unwrap();
         network.check(&unpublished, &second).await.unwrap();
         drop(network);
@@ -99,6 +95,54 @@ fn root_an_attachment_alone_is_enough_to_detach_and_check_notices_what_is_gone()
         fs::remove_dir_all(machine.path("cni")).unwrap();
         fs::create_dir(machine.path("cni")).unwrap();
         network.detach(&one.pod("one"), Some(&attachment)).await.unwrap();
+        assert_nothing_left(&machine);
+    });
+}
+
+#[test]
+fn root_a_pod_that_is_attached_again_is_checked_and_attached_anew_when_it_has_lost_its_network() {
+    on_machine(|machine| async move {
+        configure(&machine, &conflist(""));
+        let one = machine.netns("one");
+        let network = open(&machine).await;
+        let first = network.attach(&one.pod("one")).await.unwrap();
+        assert_eq!(network.attach(&one.pod("one")).await.unwrap(), first);
+        one.inside(|| Ok(ip("address flush dev eth0")));
+        let second = network.attach(&one.pod("one")).await.unwrap();
+        assert_ne!(second.ips, first.ips);
+        assert!(one.inside(|| Ok(ip("-o address show eth0"))).contains(&primary(&second)));
+        network.detach(&one.pod("one"), None).await.unwrap();
+        assert_nothing_left(&machine);
+    });
+}
+
+#[test]
+fn root_the_nodes_ranges_reach_plugins_that_ask_for_them_also_after_a_restart() {
+    on_machine(|machine| async move {
+        let content = r#"{"cniVersion":"1.0.0","name":"net","plugins":[{"type":"bridge","bridge":"cbr0",
+            "capabilities":{"ipRanges":true},"ipam":{"type":"host-local"}}]}"#;
+        configure(&machine, content);
+        let one = machine.netns("one");
+        open(&machine).await.use_ranges(&["10.219.0.0/16".parse().unwrap()]).await.unwrap();
+        let network = open(&machine).await;
+        assert_eq!(primary(&network.attach(&one.pod("one")).await.unwrap()), "10.219.0.2");
+        network.detach(&one.pod("one"), None).await.unwrap();
+        assert_eq!(addresses_in_use(), [""; 0]);
+    });
+}
+
+#[test]
+fn root_a_limit_that_is_none_is_refused_before_anything_is_made() {
+    on_machine(|machine| async move {
+        configure(&machine, &conflist(""));
+        let one = machine.netns("one");
+        let mut pod = one.pod("one");
+        pod.annotations.insert("kubernetes.io/ingress-bandwidth".into(), "fast".into());
+        let network = open(&machine).await;
+        let error = network.attach(&pod).await.unwrap_err();
+        assert_eq!(error.kind(), Kind::Invalid, "{error}");
+        assert!(error.to_string().contains("\"fast\""), "{error}");
+        network.detach(&pod, None).await.unwrap();
         assert_nothing_left(&machine);
     });
 }
@@ -225,14 +269,17 @@ fn root_status_and_gc_are_asked_where_the_version_has_them() {
         configure(&machine, r#"{"cniVersion":"1.1.0","name":"net","plugins":[{"type":"modern"}]}"#);
         fs::write(machine.path("ailing"), "").unwrap();
         let network = open(&machine).await;
+        assert!(network.ready().unwrap_err().message.contains("not told yet"));
+        network.settled().await;
         assert!(network.ready().unwrap_err().message.contains("failed with code 50: no addresses"));
         fs::remove_file(machine.path("ailing")).unwrap();
         let network = open(&machine).await;
+        network.settled().await;
         network.ready().unwrap();
         let (one, two) = (machine.netns("one"), machine.netns("two"));
         network.attach(&one.pod("one")).await.unwrap();
         network.attach(&two.pod("two")).await.unwrap();
-        network.retain(&HashSet::from(["two".to_owned()])).await.unwrap();
+        network.retain(&HashSet::from(["two".to_owned()])).await;
         let log = fs::read_to_string(log).unwrap();
         assert!(log.contains("DEL one") && !log.contains("DEL two"), "{log}");
         let gc = log.lines().find(|line| line.starts_with("GC ")).unwrap();

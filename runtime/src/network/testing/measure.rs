@@ -43,7 +43,7 @@ fn root_measure_attach_and_detach() {
         network.teardown().await.unwrap();
         let conf_dir = machine.directory("conf");
         fs::write(conf_dir.join("10-net.conflist"), BRIDGE).unwrap();
-        let cni = CniConfig { conf_dir, bin_dirs: vec!["/usr/lib/cni".into()], ..CniConfig::default() };
+        let cni = CniConfig { conf_dir, bin_dirs: vec![reference_plugins()], ..CniConfig::default() };
         let cni = Config { cni, ..Config::default() };
         let network = Network::open(cni.clone(), machine.directory.path()).await.unwrap();
         measure(&machine, "cni bridge", &network, &[]).await;

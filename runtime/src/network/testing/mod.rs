@@ -1,11 +1,13 @@
 //! A machine for tests: network and mount namespaces of its own, so that nothing touches the real one.
 
-#![allow(clippy::unwrap_used, clippy::panic)]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod bridge;
 mod cni;
 mod measure;
+mod neighbours;
 
+use std::collections::HashSet;
 use std::fs::{self, File};
 use std::io::{self, Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
@@ -17,7 +19,7 @@ use std::time::Duration;
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sched::{CloneFlags, unshare};
 
-use super::{Attachment, Backend, PodNetwork, PortMapping, Protocol, netns};
+use super::{Attachment, Backend, Network, PodNetwork, PortMapping, Protocol, netns};
 
 /// Long enough for a loaded machine; nothing in a passing test takes it.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -53,6 +55,14 @@ pub(crate) fn on_machine<F: Future<Output = ()>>(test: impl FnOnce(Machine) -> F
     });
     if let Err(panic) = machine.join() {
         std::panic::resume_unwind(panic);
+    }
+}
+
+impl Network {
+    /// What the start of a daemon does that knows of the pods in `live`.
+    pub(super) async fn retain(&self, live: &HashSet<String>) {
+        let on_record = self.on_record().await.unwrap();
+        self.give_back(on_record.into_iter().filter(|pod| !live.contains(pod)).collect()).await;
     }
 }
 
@@ -205,6 +215,16 @@ pub(super) fn interfaces() -> Vec<String> {
     let name =
         |line: &str| line.split(": ").nth(1).map(|name| name.split('@').next().unwrap_or(name).to_owned());
     output.lines().filter_map(name).filter(|name| name != "lo").collect()
+}
+
+/// Where the reference plugins are, as the test runner says.
+pub(super) fn reference_plugins() -> PathBuf {
+    let named = std::env::var_os("BERTH_TEST_CNI").map(PathBuf::from);
+    let plugins = named.filter(|directory| directory.join("bridge").is_file());
+    plugins.expect(
+        "this test runs the reference CNI plugins: BERTH_TEST_CNI=$(dirname \"$(hack/tools cni | head -1)\") \
+         cargo test -p berthd network",
+    )
 }
 
 pub(super) fn primary(attachment: &Attachment) -> String {

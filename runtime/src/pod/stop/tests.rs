@@ -35,7 +35,7 @@ async fn a_container_that_came_to_be_while_its_pod_was_stopped_or_removed_can_be
 }
 
 #[tokio::test]
-async fn a_pod_whose_shim_could_not_be_ended_is_left_to_the_next_daemon() {
+async fn a_pod_that_could_not_be_undone_stays_on_record_until_it_can() {
     let (runtime, directory) = samples::runtime().await;
     let shared = &runtime.pods.shared;
     let socket = directory.path().join("nobody").display().to_string();
@@ -44,7 +44,15 @@ async fn a_pod_whose_shim_could_not_be_ended_is_left_to_the_next_daemon() {
     let bundle = shared.layout.sandbox("p");
     std::fs::create_dir(&bundle).unwrap();
     // There is no shim to be executed that would clean up.
-    undo(shared, &pod).await;
-    assert_eq!(shared.state.load::<Pod>().unwrap().len(), 1);
-    assert!(bundle.exists());
+    undo(shared, pod).await;
+    let on_record = || shared.state.load::<Pod>().unwrap().records.len();
+    assert_eq!((on_record(), bundle.exists()), (1, true));
+    std::os::unix::fs::symlink("/bin/true", directory.path().join("no-shim")).unwrap();
+    let undone = async {
+        while on_record() > 0 {
+            sleep(Duration::from_millis(10)).await;
+        }
+    };
+    timeout(Duration::from_secs(30), undone).await.unwrap();
+    assert!(!bundle.exists());
 }

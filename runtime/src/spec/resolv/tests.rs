@@ -76,3 +76,24 @@ fn hostname_holds_one_name_that_the_kernel_takes() {
         assert!(matches!(hostname(name), Err(Error::Invalid { field: "hostname", .. })), "{name:?}");
     }
 }
+
+#[test]
+fn a_resolver_on_the_hosts_loopback_is_replaced_by_those_that_it_asks() {
+    let stub = "# made by systemd\nnameserver 127.0.0.53\noptions edns0 trust-ad\nsearch example.test\n";
+    let upstream = "nameserver 192.0.2.1\nnameserver fe80::1%eth0\nsearch example.test\n";
+    assert_eq!(beyond_loopback(stub, || upstream.to_owned()), upstream);
+    let without = "# made by systemd\noptions edns0 trust-ad\nsearch example.test\n";
+    for nothing in ["", "nameserver 127.0.0.1\n", "search x\n"] {
+        assert_eq!(beyond_loopback(stub, || nothing.to_owned()), without);
+    }
+    assert!(!has_server(without) && has_server(upstream));
+}
+
+#[test]
+fn of_several_servers_those_that_answer_pods_are_left_as_they_are_written() {
+    let never = || -> String { unreachable!("the host has a server of its own") };
+    let mixed = "nameserver 127.0.0.1\nnameserver\t192.0.2.1 # main\nnameserver ::1\nnameserver 0.0.0.0\nnameserver ::ffff:127.0.0.1\nnameserver ::\n";
+    assert_eq!(beyond_loopback(mixed, never), "nameserver\t192.0.2.1 # main\n");
+    let plain = "nameserver 192.0.2.1\n; a comment on 127.0.0.1\n";
+    assert_eq!(beyond_loopback(plain, never), plain);
+}

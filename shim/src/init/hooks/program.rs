@@ -4,7 +4,7 @@ use super::super::child;
 use super::super::error::At;
 use super::super::{Error, Step, user};
 use crate::spec::Hook;
-use crate::sys;
+use crate::{descriptors, sys};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{MemfdFlags, Mode, SeekFrom, memfd_create, seek};
 use rustix::io::{read, retry_on_intr, write};
@@ -58,6 +58,7 @@ impl Program {
     fn become_hook(&self, input: BorrowedFd<'_>, output: BorrowedFd<'_>) -> u8 {
         let _ = user::die_with_shim();
         let _ = setpgid(None, None);
+        descriptors::put_back();
         rustix::process::umask(Mode::from_raw_mode(0o022));
         for (stream, number) in [(input, 0), (output, 1), (output, 2)] {
             if sys::place(stream, number).is_err() {

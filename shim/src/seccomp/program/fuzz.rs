@@ -1,7 +1,7 @@
 //! What must hold of any `linux.seccomp` section.
 
 use super::{
-    reference::{Call, expected, run},
+    reference::{expected, run},
     *,
 };
 use Architecture::*;

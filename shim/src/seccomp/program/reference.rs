@@ -4,45 +4,9 @@
 use super::*;
 use Comparison::*;
 
-/// What the kernel shows a filter of a system call, `struct seccomp_data`.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Call {
-    pub(super) token: u32,
-    pub(super) number: u32,
-    pub(super) arguments: [u64; 6],
-}
-
-impl Call {
-    fn word(&self, place: u32) -> u32 {
-        match place {
-            NUMBER => self.number,
-            ARCHITECTURE => self.token,
-            place => {
-                let argument = self.arguments[(place - ARGUMENTS) as usize / 8];
-                (if place.is_multiple_of(8) { argument } else { argument >> 32 }) as u32
-            }
-        }
-    }
-}
-
 /// The answer of the program. Panics where the kernel would not take it.
 pub(super) fn run(program: &[Instruction], call: &Call) -> Action {
-    let (mut at, mut register) = (0, 0);
-    loop {
-        let Instruction { operation, if_true, if_false, value } = program[at];
-        at += 1;
-        let mut branch = |holds: bool| at += usize::from(if holds { if_true } else { if_false });
-        match operation {
-            LOAD => register = call.word(value),
-            AND => register &= value,
-            JUMP => at += value as usize,
-            IF_EQUAL => branch(register == value),
-            IF_GREATER => branch(register > value),
-            IF_NOT_LESS => branch(register >= value),
-            RETURN => return Action(value),
-            other => panic!("operation {other:#x}"),
-        }
-    }
+    super::run(program, call).unwrap_or_else(|| panic!("the kernel does not take this program"))
 }
 
 /// Whether an argument is as it must be.

@@ -2,7 +2,7 @@
 #![allow(clippy::unwrap_used, clippy::panic)]
 
 use super::{
-    reference::{Call, expected, holds, run},
+    reference::{expected, holds, run},
     *,
 };
 use crate::seccomp::profile::Action as A;

@@ -59,12 +59,13 @@ fn pieces_become_records() {
         (&["a\n"], &[('F', "a")]),
         (&["\n\n"], &[('F', ""), ('F', "")]),
         (&["a", "b\nc", "\n"], &[('F', "ab"), ('F', "c")]),
-        (&["no end"], &[('F', "no end")]),
+        (&["no end"], &[('P', "no end")]),
+        (&["an end\n", "and none"], &[('F', "an end"), ('P', "and none")]),
         (&["12345678\n"], &[('F', "12345678")]),
         (&["12345678", "\n"], &[('F', "12345678")]),
         (&["123456789\n"], &[('P', "12345678"), ('F', "9")]),
         (&["12345678", "9\n"], &[('P', "12345678"), ('F', "9")]),
-        (&["1234567890123456"], &[('P', "12345678"), ('F', "90123456")]),
+        (&["1234567890123456"], &[('P', "12345678"), ('P', "90123456")]),
         (&["x\r\n"], &[('F', "x\r")]),
     ];
     for (pieces, expected) in table {
@@ -84,7 +85,7 @@ fn a_line_without_end_is_not_written_before_the_stream_ends() {
     assert!(fixture.records().is_empty());
     fixture.log.end(Stream::Stderr);
     fixture.log.end(Stream::Stderr);
-    assert_eq!(fixture.records(), [("stderr".into(), 'F', b"wait".to_vec())]);
+    assert_eq!(fixture.records(), [("stderr".into(), 'P', b"wait".to_vec())]);
 }
 
 #[test]
@@ -136,9 +137,6 @@ fn any_bytes_in_any_pieces_come_out_as_they_went_in() {
         let records = fixture.records();
         assert!(records.iter().all(|(_, _, line)| line.len() <= max_line), "seed {seed}");
         sent.retain(|_, bytes| !bytes.is_empty());
-        for bytes in sent.values_mut().filter(|bytes| !bytes.ends_with(b"\n")) {
-            bytes.push(b'\n');
-        }
         assert_eq!(contents(&records), sent, "seed {seed}");
     }
 }
@@ -219,4 +217,27 @@ fn a_record_that_was_written_by_half_is_cut_off() {
     state.drop_after(batch, written, &io::Error::from_raw_os_error(libc::ENOSPC), &fixture.path);
     assert_eq!(fs::read(&fixture.path).unwrap(), b"first\nsecond\n");
     assert_eq!(state.dropped, 2);
+}
+
+#[test]
+fn no_link_is_followed_neither_at_first_nor_when_it_is_opened_anew() {
+    let place = tempfile::tempdir().unwrap();
+    let at = |name: &str| place.path().join(name);
+    std::fs::create_dir(at("elsewhere")).unwrap();
+    std::fs::write(at("elsewhere/precious"), "kept").unwrap();
+    std::os::unix::fs::symlink(at("elsewhere"), at("directory")).unwrap();
+    let link = || std::os::unix::fs::symlink(at("elsewhere/precious"), at("0.log")).unwrap();
+    link();
+    for path in ["directory/new", "directory/precious", "0.log"] {
+        let refused = CriLog::open(&at(path), 80).unwrap_err();
+        assert_eq!(refused.raw_os_error(), Some(libc::ELOOP), "{path}");
+    }
+    std::fs::remove_file(at("0.log")).unwrap();
+    let log = CriLog::open(&at("0.log"), 80).unwrap();
+    std::fs::rename(at("0.log"), at("0.log.1")).unwrap();
+    link();
+    assert!(log.reopen().is_err());
+    log.append(Stream::Stdout, b"line\n");
+    assert_eq!(std::fs::read(at("elsewhere/precious")).unwrap(), b"kept");
+    assert!(!at("elsewhere/new").exists() && at("0.log.1").metadata().unwrap().len() > 0);
 }

@@ -88,6 +88,12 @@ async fn root_a_plugin_that_asks_for_it_fails_the_requests_that_it_does_not_answ
 async fn root_a_plugin_that_hangs_while_it_learns_the_state_does_not_take_part() {
     let mut berth = Berth::start().await;
     let image = berth.busybox().await;
+    berth.terminate();
+    let file = berth.path().join("berth.toml");
+    let config = std::fs::read_to_string(&file).unwrap();
+    let hurried = config.replace("[nri]\n", "[nri]\nsynchronization_timeout_seconds = 4\n");
+    std::fs::write(&file, hurried).unwrap();
+    berth.restart().await;
     let _misfit =
         Plugin::start(&berth, "misfit", "10-misfit", json!({"misbehave": {"Synchronize": "hang"}})).await;
     until("the misfit was told the state", || {

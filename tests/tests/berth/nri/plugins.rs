@@ -62,6 +62,51 @@ async fn root_a_container_created_while_a_plugin_learns_the_state_is_told_of_by_
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn root_a_plugin_that_learns_the_state_slowly_holds_nobody_up_and_misses_nothing() {
+    let mut berth = Berth::start().await;
+    let image = berth.busybox().await;
+    berth.run_alone("before", &image, "exec sleep 1000").await;
+    let gate = berth.path().join("go");
+    let log = Plugin::start(&berth, "recorder", "10-slow", json!({"hold": {"Synchronize": gate}})).await;
+    log.told("Synchronize", "").await;
+    until("it is known to be slow", || {
+        berth.log().contains("takes its time to learn the state plugin=10-slow")
+    })
+    .await;
+
+    let (pod_id, id) = berth.run_alone("meanwhile", &image, "exec sleep 1000").await;
+    let (gone, _) = berth.run_alone("gone", &image, "exec sleep 1000").await;
+    berth.remove_pod(&gone).await.unwrap();
+    assert!(log.short_events().is_empty(), "{:?}", log.short_events());
+    assert!(!berth.log().contains("takes part plugin=10-slow"));
+    fs::write(&gate, "").unwrap();
+    until("it takes part", || berth.log().contains("takes part plugin=10-slow")).await;
+    berth.stop_container(&id, 0).await.unwrap();
+    let life = |name: &'static str| {
+        let events = [
+            "RunPodSandbox",
+            "CreateContainer",
+            "PostCreateContainer",
+            "StartContainer",
+            "PostStartContainer",
+        ];
+        events.map(|event| format!("{event} {name}"))
+    };
+    let ends = ["StopContainer", "StopPodSandbox", "RemoveContainer", "RemovePodSandbox"];
+    let told = log.short_events();
+    assert_eq!(told[..5], life("meanwhile"));
+    assert_eq!(told[5..10], life("gone"));
+    let mut last = told[10..14].to_vec();
+    last.sort();
+    let mut expected = ends.map(|event| format!("{event} gone"));
+    expected.sort();
+    assert_eq!(last, expected);
+    assert_eq!(told[14..], ["StopContainer meanwhile"]);
+    assert_eq!(names(&log.told("Synchronize", "").await.all, "containers"), ["before"]);
+    berth.remove_pod(&pod_id).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn root_every_container_is_told_of_exactly_once_however_many_are_created_while_plugins_come() {
     const CONTAINERS: usize = 30;
     let mut berth = Berth::start().await;

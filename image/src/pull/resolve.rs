@@ -1,0 +1,187 @@
+//! From a name to the image for this machine: its manifest, its configuration, and the documents that led there.
+
+use std::sync::Arc;
+
+use super::{Puller, blocking, refused, unusable};
+use crate::digest::Digest;
+use crate::error::Error;
+use crate::manifest::{Candidate, Configuration, Document, Manifest, ManifestError};
+use crate::reference::Reference;
+use crate::registry::{self, Credentials};
+
+/// An index may lead to an index, but not on for ever.
+const MAX_DEPTH: usize = 3;
+
+/// So many documents are looked at for one name: an index need not say what its manifests are for.
+const MAX_DOCUMENTS: usize = 32;
+
+/// The most bytes an image configuration may have.
+const MAX_CONFIGURATION: u64 = 8 << 20;
+
+/// A name made out: what to fetch, and what led there.
+pub(super) struct Resolved {
+    pub(super) manifest: Manifest,
+    /// The configuration's bytes, and what they say the layers unpack to.
+    pub(super) configuration: Vec<u8>,
+    pub(super) diff_ids: Vec<Digest>,
+    /// The documents on the way, the one the name stands for first.
+    pub(super) documents: Vec<registry::Manifest>,
+}
+
+/// A document still to be looked at, with those that led to it.
+struct Waiting {
+    candidate: Candidate,
+    above: Vec<Arc<registry::Manifest>>,
+}
+
+/// What a document turned out to be.
+enum Looked {
+    Image(Manifest, Vec<u8>, Vec<Digest>),
+    /// What it leads to, the best first.
+    Index(Vec<Candidate>),
+}
+
+impl Puller {
+    /// Looks at one document after the other, the best first, until one is an image for this machine.
+    pub(super) async fn resolve(
+        &self,
+        image: &Reference,
+        credentials: Option<&Credentials>,
+    ) -> Result<Resolved, Error> {
+        let top = Arc::new(self.named(image, credentials).await?);
+        let (mut unfit, mut looked_at) = (None, 1);
+        let mut way = vec![top];
+        let mut waiting = Vec::new();
+        let mut described = String::new();
+        loop {
+            match self.look(image, &way, &described, credentials).await {
+                Ok(Looked::Image(manifest, configuration, diff_ids)) => {
+                    let documents = way.into_iter().map(Arc::unwrap_or_clone).collect();
+                    return Ok(Resolved { manifest, configuration, diff_ids, documents });
+                }
+                Ok(Looked::Index(candidates)) => {
+                    let next = |candidate| Waiting { candidate, above: way.clone() };
+                    waiting.extend(candidates.into_iter().rev().map(next));
+                }
+                Err(error) if is_of_another_kind(&error) => {
+                    unfit.get_or_insert(error);
+                }
+                Err(error) => return Err(error),
+            }
+            let Some(next) = waiting.pop().filter(|_| looked_at < MAX_DOCUMENTS) else {
+                return Err(unfit.unwrap_or_else(|| nested(image, &way)));
+            };
+            looked_at += 1;
+            let Waiting { candidate, above } = next;
+            way = above;
+            way.push(Arc::new(self.by_digest(image, &candidate.digest, credentials).await?));
+            described = candidate.media_type;
+        }
+    }
+
+    /// Reads the last document of `way`, which its descriptor calls `described`.
+    async fn look(
+        &self,
+        image: &Reference,
+        way: &[Arc<registry::Manifest>],
+        described: &str,
+        credentials: Option<&Credentials>,
+    ) -> Result<Looked, Error> {
+        let Some(document) = way.last().filter(|_| way.len() <= MAX_DEPTH) else {
+            return Err(nested(image, way));
+        };
+        let parsed = Document::parse(&document.bytes, described, &document.content_type, &self.platform)
+            .map_err(|source| unusable("manifest", &document.digest, image, source))?;
+        let manifest = match parsed {
+            Document::Image(manifest) => manifest,
+            Document::Index(candidates) => return Ok(Looked::Index(candidates)),
+        };
+        let bytes = self.configuration(image, &manifest, credentials).await?;
+        let unfit = |source| unusable("configuration", &manifest.config, image, source);
+        let configuration = Configuration::parse(&bytes).map_err(unfit)?;
+        let diff_ids = configuration.diff_ids(&manifest, &self.platform).map_err(unfit)?.to_vec();
+        Ok(Looked::Image(manifest, bytes, diff_ids))
+    }
+
+    /// What the name stands for. A registry counts what is fetched, so that it is only asked what the digest is where the
+    /// document may be here; it is always asked, as it also decides who may have the image.
+    async fn named(
+        &self,
+        image: &Reference,
+        credentials: Option<&Credentials>,
+    ) -> Result<registry::Manifest, Error> {
+        let may_be_here = match image.digest() {
+            Some(digest) => self.stored(digest).await?.is_some(),
+            None => self.store.knows_repository(image.name()),
+        };
+        if may_be_here {
+            match self.registry.digest(image, credentials).await {
+                Ok(digest) => {
+                    if let Some(document) = self.stored(&digest).await? {
+                        return Ok(document);
+                    }
+                }
+                Err(error) if error.kind() == registry::Kind::Unavailable => {
+                    return Err(refused("fetch the manifest", image)(error));
+                }
+                // Not every registry answers this; what really is the matter is told when the document is fetched.
+                Err(error) => tracing::debug!(%error, "cannot ask for the digest alone"),
+            }
+        }
+        let fetched = self.registry.manifest(image, None, credentials).await;
+        fetched.map_err(refused("fetch the manifest", image))
+    }
+
+    /// A document that another one names.
+    async fn by_digest(
+        &self,
+        image: &Reference,
+        digest: &Digest,
+        credentials: Option<&Credentials>,
+    ) -> Result<registry::Manifest, Error> {
+        if let Some(document) = self.stored(digest).await? {
+            return Ok(document);
+        }
+        let fetched = self.registry.manifest(image, Some(digest), credentials).await;
+        fetched.map_err(refused("fetch the manifest", image))
+    }
+
+    async fn stored(&self, digest: &Digest) -> Result<Option<registry::Manifest>, Error> {
+        let (store, named) = (Arc::clone(&self.store), digest.clone());
+        let found = blocking("read manifest", move || store.manifest(&named)).await?;
+        let digest = digest.clone();
+        Ok(found.map(|bytes| registry::Manifest { bytes, content_type: String::new(), digest }))
+    }
+
+    /// The configuration's bytes, which tell what layers there are. Not fetched if the image is known.
+    async fn configuration(
+        &self,
+        image: &Reference,
+        manifest: &Manifest,
+        credentials: Option<&Credentials>,
+    ) -> Result<Vec<u8>, Error> {
+        let (store, id) = (Arc::clone(&self.store), manifest.config.clone());
+        if let Some(known) = blocking("read configuration", move || store.configuration(&id)).await? {
+            return Ok(known);
+        }
+        let fetched = self.registry.blob_bytes(image, &manifest.config, MAX_CONFIGURATION, credentials).await;
+        fetched.map_err(refused("fetch the configuration", image))
+    }
+}
+
+/// True where a document was sound, and is not what is looked for.
+fn is_of_another_kind(error: &Error) -> bool {
+    let Error::Manifest { source, .. } = error else { return false };
+    matches!(
+        **source,
+        ManifestError::Platform { .. }
+            | ManifestError::Artifact(_)
+            | ManifestError::MediaType(_)
+            | ManifestError::Nested(_)
+    )
+}
+
+fn nested(image: &Reference, way: &[Arc<registry::Manifest>]) -> Error {
+    let deepest = way.last().map_or_else(|| Digest::sha256(b""), |document| document.digest.clone());
+    unusable("index", &deepest, image, ManifestError::Nested(MAX_DEPTH))
+}

@@ -1,0 +1,59 @@
+//! Whether index and directories of a store agree, seen from outside: beside a daemon, or without one.
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+
+use rusqlite::{Connection, OpenFlags};
+
+use super::entries;
+use crate::error::Error;
+
+/// What was found.
+#[derive(Debug, Default)]
+pub struct Inspection {
+    /// What is wrong and cannot be set right by removing something, as sentences.
+    pub broken: Vec<String>,
+    /// Directories that the index does not know: staged, thrown away, or left of a commit that was cut off.
+    pub unknown: Vec<PathBuf>,
+    /// All holders of layers.
+    pub holders: BTreeSet<String>,
+}
+
+/// Compares them, changing nothing. A store that does not exist yet is as it should be.
+///
+/// # Errors
+///
+/// What cannot be read.
+pub fn inspect(root: &Path) -> Result<Inspection, Error> {
+    let index = root.join("index.db");
+    if !index.exists() {
+        return Ok(Inspection::default());
+    }
+    let read = |source| Error::Index { step: "read", source };
+    let index = Connection::open_with_flags(index, OpenFlags::SQLITE_OPEN_READ_ONLY).map_err(read)?;
+    let sound = texts(&index, "PRAGMA quick_check").map_err(read)?;
+    let layers = texts(&index, "SELECT key FROM layers").map_err(read)?;
+    let needed =
+        texts(&index, "SELECT layer FROM image_layers UNION SELECT layer FROM leases").map_err(read)?;
+    let holders = texts(&index, "SELECT DISTINCT holder FROM leases").map_err(read)?;
+
+    let mut found = Inspection { holders, ..Inspection::default() };
+    found
+        .broken
+        .extend(sound.into_iter().filter(|line| line != "ok").map(|line| format!("the image index: {line}")));
+    let lacking = needed.difference(&layers);
+    found.broken.extend(lacking.map(|layer| format!("layer {layer} is needed and not in the index")));
+    let hex = |key: &String| key.rsplit(':').next().unwrap_or_default().to_owned();
+    let directory = root.join("layers");
+    let missing = layers.iter().filter(|key| !directory.join(hex(key)).is_dir());
+    found.broken.extend(missing.map(|key| format!("layer {key} is in the index and has no directory")));
+    let known: BTreeSet<PathBuf> = layers.iter().map(|key| directory.join(hex(key))).collect();
+    for name in ["layers", "staging", "trash"] {
+        found.unknown.extend(entries(&root.join(name))?.into_iter().filter(|path| !known.contains(path)));
+    }
+    Ok(found)
+}
+
+fn texts(index: &Connection, query: &str) -> rusqlite::Result<BTreeSet<String>> {
+    index.prepare(query)?.query_map([], |row| row.get(0))?.collect()
+}

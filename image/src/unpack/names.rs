@@ -1,0 +1,121 @@
+//! What is remembered of a layer by name until all of it is there. The archive decides how many names that are and how
+//! long, so that their bytes are limited; what is below a directory lies together, so that moving it is cheap.
+
+use std::collections::{BTreeMap, btree_map};
+use std::io;
+
+/// What an entry takes beside its name.
+const OVERHEAD: usize = 64;
+
+/// Values by path.
+pub(crate) struct Names<T> {
+    values: BTreeMap<Vec<u8>, T>,
+    bytes: usize,
+    limit: usize,
+    /// What has the names, for the error.
+    what: &'static str,
+}
+
+impl<T> Names<T> {
+    /// Names of `what`, which may take about `limit` bytes of memory.
+    pub(crate) fn new(what: &'static str, limit: usize) -> Self {
+        Names { values: BTreeMap::new(), bytes: 0, limit, what }
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.values.is_empty()
+    }
+
+    pub(crate) fn iter(&self) -> btree_map::Iter<'_, Vec<u8>, T> {
+        self.values.iter()
+    }
+
+    /// Remembers `value`, in place of what was known of `path`. Fails when there are too many or too long names.
+    pub(crate) fn insert(&mut self, path: &[u8], value: T) -> io::Result<()> {
+        self.insert_with(path, 0, value)
+    }
+
+    /// The same for a value that takes `bytes` more; they count until the end.
+    pub(crate) fn insert_with(&mut self, path: &[u8], bytes: usize, value: T) -> io::Result<()> {
+        self.bytes += bytes;
+        if self.values.insert(path.to_vec(), value).is_none() {
+            self.bytes += path.len() + OVERHEAD;
+        }
+        match self.bytes <= self.limit {
+            true => Ok(()),
+            false => {
+                Err(io::Error::other(format!("{} have names of more bytes than {}", self.what, self.limit)))
+            }
+        }
+    }
+
+    pub(crate) fn remove(&mut self, path: &[u8]) {
+        if self.values.remove(path).is_some() {
+            self.bytes -= path.len() + OVERHEAD;
+        }
+    }
+
+    /// What was known of names below `from` is known of those below `to`. Tells how many names that were.
+    pub(crate) fn rename(&mut self, from: &[u8], to: &[u8]) -> io::Result<usize> {
+        let moved = take_below(&mut self.values, from);
+        let count = moved.len();
+        for (path, value) in moved {
+            self.bytes -= path.len() + OVERHEAD;
+            self.insert(&[to, &path[from.len()..]].concat(), value)?;
+        }
+        Ok(count)
+    }
+}
+
+impl<T> IntoIterator for Names<T> {
+    type Item = (Vec<u8>, T);
+    type IntoIter = btree_map::IntoIter<Vec<u8>, T>;
+
+    fn into_iter(self) -> Self::IntoIter {
+        self.values.into_iter()
+    }
+}
+
+/// Takes all that is below the directory `path` out of `values`.
+pub(crate) fn take_below<T>(values: &mut BTreeMap<Vec<u8>, T>, path: &[u8]) -> BTreeMap<Vec<u8>, T> {
+    let (first, end) = ([path, b"/"].concat(), [path, b"0"].concat());
+    let keys: Vec<_> = values.range(first..end).map(|(key, _)| key.clone()).collect();
+    keys.into_iter().filter_map(|key| values.remove_entry(&key)).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    fn names(paths: &[&str]) -> Names<()> {
+        let mut names = Names::new("tests", 1000);
+        for path in paths {
+            names.insert(path.as_bytes(), ()).unwrap();
+        }
+        names
+    }
+
+    fn listed(names: &Names<()>) -> Vec<&str> {
+        names.iter().map(|(path, ())| str::from_utf8(path).unwrap()).collect()
+    }
+
+    #[test]
+    fn what_is_below_a_directory_is_renamed_and_nothing_else() {
+        let mut names = names(&["lib", "lib/a", "lib/a/b", "lib-x", "lib0", "lib.d/a", "usr/lib/b"]);
+        assert_eq!(names.rename(b"lib", b"usr/lib").unwrap(), 2);
+        let expected = ["lib", "lib-x", "lib.d/a", "lib0", "usr/lib/a", "usr/lib/a/b", "usr/lib/b"];
+        assert_eq!(listed(&names), expected);
+    }
+
+    #[test]
+    fn names_are_limited_together_and_those_removed_do_not_count() {
+        let mut names = names(&[]);
+        for round in 0..100 {
+            names.insert(format!("{round}").as_bytes(), ()).unwrap();
+            names.remove(format!("{round}").as_bytes());
+        }
+        let error = names.insert(&[b'x'; 1000], ()).unwrap_err();
+        assert_eq!(error.to_string(), "tests have names of more bytes than 1000");
+    }
+}

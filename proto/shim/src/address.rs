@@ -1,0 +1,44 @@
+//! Where the shim of a pod listens. Whoever starts one knows it before, so that also one is found of which nobody has heard.
+
+use std::path::{Path, PathBuf};
+
+/// The socket, in the directory `s` beside the daemon's own, of the shim for `id`: the pod's, or a lone container's. The
+/// name is a hash because paths of sockets must be short.
+pub fn socket(directory: &Path, namespace: &str, id: &str) -> PathBuf {
+    directory.join(format!("{:032x}.sock", fnv1a_128(&[namespace, "/", id])))
+}
+
+/// The directory of the shims' sockets, by the `address` of the daemon.
+pub fn directory(address: &str) -> PathBuf {
+    let path = Path::new(address.strip_prefix("unix://").unwrap_or(address));
+    path.parent().unwrap_or(Path::new("/run/berth")).join("s")
+}
+
+/// Fowler-Noll-Vo: stable for all time, and wide enough that names never meet by chance.
+fn fnv1a_128(parts: &[&str]) -> u128 {
+    const BASIS: u128 = 0x6c62_272e_07bb_0142_62b8_2175_6295_c58d;
+    const PRIME: u128 = 0x0000_0000_0100_0000_0000_0000_0000_013b;
+    let bytes = parts.iter().flat_map(|part| part.bytes());
+    bytes.fold(BASIS, |hash, byte| (hash ^ u128::from(byte)).wrapping_mul(PRIME))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_hash_is_the_published_one() {
+        assert_eq!(fnv1a_128(&[]), 0x6c62_272e_07bb_0142_62b8_2175_6295_c58d);
+        assert_eq!(fnv1a_128(&["a"]), 0xd228_cb69_6f1a_8caf_7891_2b70_4e4a_8964);
+        assert_eq!(fnv1a_128(&["foo", "bar"]), 0x343e_1662_793c_64bf_6f0d_3597_ba44_6f18);
+    }
+
+    #[test]
+    fn the_socket_is_beside_the_daemons() {
+        for address in ["/run/berth/berth.sock", "unix:///run/berth/berth.sock"] {
+            assert_eq!(directory(address), Path::new("/run/berth/s"));
+        }
+        let path = socket(Path::new("/run/berth/s"), "berth", &"f".repeat(64));
+        assert!(path.as_os_str().len() < 100);
+    }
+}

@@ -1,0 +1,28 @@
+//! The image store, in itself and against the containers that hold layers.
+
+use super::{Finding, Scene, remedy::Remedy};
+use crate::{
+    container::container_of,
+    error::{Result, of_image},
+};
+
+/// Directories that the index does not know, layers that are missing, holders that do not exist.
+pub(super) fn disagreements(scene: &Scene) -> Result<Vec<Finding>> {
+    let root = scene.config.image_root();
+    let found = berth_image::inspect(&root).map_err(|error| of_image("inspect the images", error))?;
+    let mut findings: Vec<_> = found.broken.into_iter().map(Finding::new).collect();
+    findings.extend(found.unknown.into_iter().map(|path| {
+        let what = format!("the image index does not know {}", path.display());
+        Finding::mended_by(what, Remedy::RemoveDirectory(path))
+    }));
+    let lost = found.holders.iter().filter(|holder| !scene.records.has_container(container_of(holder)));
+    findings.extend(
+        lost.map(|holder| Finding::new(format!("layers are held for {holder}, which is not on record"))),
+    );
+    let holds = |id: &str| found.holders.iter().any(|holder| holder == id);
+    let lacking = scene.records.containers.keys().filter(|id| !holds(id));
+    findings.extend(
+        lacking.map(|id| Finding::new(format!("container {id} does not hold the layers of its image"))),
+    );
+    Ok(findings)
+}

@@ -1,0 +1,98 @@
+//! The records of pods and containers.
+
+use std::{collections::BTreeMap, path::Path};
+
+use rusqlite::{Connection, OpenFlags};
+
+use super::{Finding, remedy::Remedy};
+use crate::{
+    container::Container,
+    error::{During, Result},
+    pod::Pod,
+    state::Record,
+};
+
+/// Those that can be read, by id.
+#[derive(Debug, Default)]
+pub(super) struct Records {
+    pub(super) pods: BTreeMap<String, Pod>,
+    pub(super) containers: BTreeMap<String, Container>,
+    /// Ids of those that cannot be read: what they own is not nobody's.
+    unreadable: Vec<String>,
+}
+
+impl Records {
+    /// Reads them beside a daemon, if one runs. A root without a database has none.
+    pub(super) fn read(database: &Path) -> Result<(Self, Vec<Finding>)> {
+        let (mut records, mut findings) = (Self::default(), Vec::new());
+        if !database.exists() {
+            return Ok((records, findings));
+        }
+        let step = || format!("open {}", database.display());
+        let connection =
+            Connection::open_with_flags(database, OpenFlags::SQLITE_OPEN_READ_ONLY).during(step)?;
+        let sound: String = connection.query_row("PRAGMA quick_check", [], |row| row.get(0)).during(step)?;
+        if sound != "ok" {
+            findings.push(Finding::new(format!("{}: {sound}", database.display())));
+        }
+        records.pods = records.load(&connection, &mut findings)?;
+        records.containers = records.load(&connection, &mut findings)?;
+        Ok((records, findings))
+    }
+
+    fn load<R: Record>(
+        &mut self,
+        connection: &Connection,
+        findings: &mut Vec<Finding>,
+    ) -> Result<BTreeMap<String, R>> {
+        let step = || format!("read the records of {}", R::TABLE);
+        let mut select = connection.prepare(&format!("SELECT id, record FROM {}", R::TABLE)).during(step)?;
+        let rows = select.query_map([], |row| Ok((row.get(0)?, row.get(1)?))).during(step)?;
+        let mut read = BTreeMap::new();
+        for row in rows {
+            let (id, text): (String, String) = row.during(step)?;
+            match serde_json::from_str(&text) {
+                Ok(record) => drop(read.insert(id, record)),
+                Err(error) => {
+                    findings.push(Finding::new(format!(
+                        "the record of {} {id} cannot be read: {error}",
+                        R::TABLE
+                    )));
+                    self.unreadable.push(id);
+                }
+            }
+        }
+        Ok(read)
+    }
+
+    /// Whether a pod of this id is on record, readable or not.
+    pub(super) fn has_pod(&self, id: &str) -> bool {
+        self.pods.contains_key(id) || self.is_unreadable(id)
+    }
+
+    /// Whether a container of this id is on record, readable or not.
+    pub(super) fn has_container(&self, id: &str) -> bool {
+        self.containers.contains_key(id) || self.is_unreadable(id)
+    }
+
+    fn is_unreadable(&self, id: &str) -> bool {
+        self.unreadable.iter().any(|other| other == id)
+    }
+
+    /// Containers whose pod is not on record: no call reaches their pod, and none ends them with it.
+    pub(super) fn disagreements(&self) -> Vec<Finding> {
+        let alone = self.containers.values().filter(|container| !self.has_pod(&container.pod_id));
+        alone
+            .map(|container| {
+                let what = format!(
+                    "container {} is of pod {}, which is not on record",
+                    container.id, container.pod_id
+                );
+                match container.state.is_exited() {
+                    true => Finding::mended_by(what, Remedy::ForgetContainer(container.id.clone())),
+                    false => Finding::new(what),
+                }
+            })
+            .collect()
+    }
+}

@@ -1,0 +1,61 @@
+//! Setting right what is safe: nothing that is on record, and nothing that a living process is in.
+
+use std::{
+    fs, io,
+    path::{Path, PathBuf},
+};
+
+use rusqlite::Connection;
+use rustix::mount::{UnmountFlags, unmount};
+
+use super::entries;
+use crate::{
+    error::{During, Result},
+    layout::{Layout, remove_directory},
+};
+
+/// How a finding is mended.
+#[derive(Debug)]
+pub(super) enum Remedy {
+    /// With everything in it.
+    RemoveDirectory(PathBuf),
+    RemoveFile(PathBuf),
+    /// With the groups below it, all of them without processes.
+    RemoveGroup(PathBuf),
+    /// A pinned namespace: the mount and the file below it.
+    Unpin(PathBuf),
+    Unmount(PathBuf),
+    /// The record of one that has ended.
+    ForgetContainer(String),
+}
+
+impl Remedy {
+    pub(super) fn apply(self, layout: &Layout) -> Result<()> {
+        match self {
+            Self::RemoveDirectory(path) => remove_directory(&path),
+            Self::RemoveFile(path) => fs::remove_file(&path).during(|| format!("remove {}", path.display())),
+            Self::RemoveGroup(path) => remove_group(&path).during(|| format!("remove {}", path.display())),
+            Self::Unpin(path) => {
+                while unmount(&path, UnmountFlags::DETACH | UnmountFlags::NOFOLLOW).is_ok() {}
+                fs::remove_file(&path).during(|| format!("remove {}", path.display()))
+            }
+            Self::Unmount(path) => {
+                let unmounted = unmount(&path, UnmountFlags::DETACH | UnmountFlags::NOFOLLOW);
+                unmounted.map_err(io::Error::from).during(|| format!("unmount {}", path.display()))
+            }
+            Self::ForgetContainer(id) => forget(&layout.database(), &id),
+        }
+    }
+}
+
+fn remove_group(group: &Path) -> io::Result<()> {
+    let below = entries(group).into_iter().filter(|(_, path)| path.is_dir());
+    below.map(|(_, path)| remove_group(&path)).collect::<io::Result<()>>()?;
+    fs::remove_dir(group)
+}
+
+fn forget(database: &Path, id: &str) -> Result<()> {
+    let step = || format!("delete the record of container {id}");
+    let connection = Connection::open(database).during(step)?;
+    connection.execute("DELETE FROM container WHERE id = ?1", [id]).map(drop).during(step)
+}

@@ -1,0 +1,78 @@
+//! Shims and their sockets.
+
+use std::{collections::BTreeMap, fs, io::ErrorKind, os::unix::net::UnixStream, path::Path};
+
+use super::{Finding, Scene, entries, remedy::Remedy};
+use crate::{pod::PodState, runtime::names_in};
+
+/// The shims that run on this machine, whosever, as their command lines tell: a process of each, by its id.
+#[derive(Debug, Default)]
+pub(super) struct Shims {
+    processes: BTreeMap<String, Shim>,
+}
+
+#[derive(Debug)]
+struct Shim {
+    pid: String,
+    bundle: String,
+}
+
+impl Shims {
+    /// Those that run now.
+    pub(super) fn running() -> Self {
+        let pids =
+            names_in(Path::new("/proc")).into_iter().filter(|name| name.bytes().all(|b| b.is_ascii_digit()));
+        let read = |pid: String| {
+            let line = fs::read(format!("/proc/{pid}/cmdline")).ok()?;
+            let line = String::from_utf8(line).ok()?;
+            let words: Vec<&str> = line.split('\0').collect();
+            let after = |flag: &str| {
+                words.iter().skip_while(|word| **word != flag).nth(1).map(|&word| word.to_owned())
+            };
+            Some((after("-id")?, Shim { bundle: after("-bundle")?, pid }))
+        };
+        Self { processes: pids.filter_map(read).collect() }
+    }
+
+    /// Whether one of exactly this id runs.
+    pub(super) fn has(&self, id: &str) -> bool {
+        self.processes.contains_key(id)
+    }
+
+    /// Whether one runs whose id begins like this.
+    pub(super) fn any_begins(&self, beginning: &str) -> bool {
+        self.processes.keys().any(|id| id.starts_with(beginning))
+    }
+}
+
+/// Shims that no pod has, pods without theirs, and sockets without listeners.
+pub(super) fn disagreements(scene: &Scene) -> Vec<Finding> {
+    let sandboxes = scene.layout.sandboxes();
+    let ours = |shim: &&Shim| Path::new(&shim.bundle).starts_with(&sandboxes);
+    let of_no_pod =
+        scene.shims.processes.iter().filter(|(id, shim)| ours(shim) && !scene.records.has_pod(id));
+    let mut findings: Vec<_> = of_no_pod
+        .map(|(id, shim)| {
+            Finding::new(format!("process {} is the shim of pod {id}, which is not on record", shim.pid))
+        })
+        .collect();
+    for pod in scene.records.pods.values().filter(|pod| pod.state == PodState::Ready) {
+        let socket = pod.shim.as_ref().map(|shim| shim.socket.as_str()).unwrap_or_default();
+        if is_deserted(Path::new(socket)) {
+            findings
+                .push(Finding::new(format!("pod {} is ready by its record, and its shim is dead", pod.id)));
+        }
+    }
+    let deserted = entries(&scene.layout.sockets()).into_iter().filter(|(_, path)| is_deserted(path));
+    findings.extend(deserted.map(|(_, path)| {
+        let what = format!("socket without a shim: {}", path.display());
+        Finding::mended_by(what, Remedy::RemoveFile(path))
+    }));
+    findings
+}
+
+/// Whether nobody listens there.
+fn is_deserted(socket: &Path) -> bool {
+    UnixStream::connect(socket)
+        .is_err_and(|error| matches!(error.kind(), ErrorKind::ConnectionRefused | ErrorKind::NotFound))
+}

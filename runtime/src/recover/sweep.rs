@@ -1,0 +1,91 @@
+//! Removing what has no record, or belongs to a pod that nobody was told of: nobody will ever ask for it.
+
+use std::{collections::HashSet, fs, sync::Arc};
+
+use berth_failpoint::killpoint;
+use futures::future::join_all;
+use oci_spec::runtime::Spec;
+
+use crate::{
+    container::{Container, container_of, remove_traces},
+    pod::{self, Pod},
+    runtime::{Shared, names_in},
+    spec::annotations::SANDBOX_UID,
+    table::Entry,
+    watch,
+};
+
+/// What was there before anyone could make more of its kind.
+pub(super) struct Left {
+    /// Containers of which there is something and no record.
+    containers: Vec<String>,
+    /// Pods that only the network has a record of.
+    attached: Vec<String>,
+}
+
+impl Left {
+    /// Looks for it; `starting` have a record, though nobody sees it.
+    pub(super) async fn look(shared: &Shared, starting: &[Pod]) -> Self {
+        let mut attached = shared.network.on_record().await.unwrap_or_else(|error| {
+            let error = error.chain();
+            tracing::error!(error, "what is attached to the network is not known");
+            Vec::new()
+        });
+        attached.retain(|pod| !shared.pods.has(pod) && !starting.iter().any(|starting| starting.id == *pod));
+        Self { containers: containers(shared), attached }
+    }
+}
+
+fn containers(shared: &Shared) -> Vec<String> {
+    let layout = &shared.layout;
+    let held = names_in(&layout.bundles())
+        .into_iter()
+        .chain(names_in(&layout.writables()))
+        .chain(shared.images.leases().into_iter().map(|holder| container_of(&holder).to_owned()));
+    let held: HashSet<_> = held.filter(|id| !shared.containers.has(id)).collect();
+    held.into_iter().collect()
+}
+
+/// Removes what is left, and undoes the pods that were `starting`.
+pub(super) async fn sweep(shared: Arc<Shared>, starting: Vec<Pod>, left: Left) {
+    // A plugin that still runs would add what is taken back here.
+    let undone = starting.iter().map(|pod| pod.id.clone()).chain(left.attached.iter().cloned());
+    shared.network.end_plugins_of(undone.collect()).await;
+    killpoint!(RECOVERY_TAKEN_UP);
+    let undone = join_all(starting.into_iter().map(|pod| pod::undo(&shared, pod)));
+    let removed = join_all(left.containers.into_iter().map(|id| remove_container(&shared, id)));
+    let ended = join_all(without_pod(&shared).into_iter().map(|entry| end_without_pod(&shared, entry)));
+    let released = shared.network.give_back(left.attached);
+    tokio::join!(undone, removed, ended, released);
+    killpoint!(RECOVERY_SWEPT);
+}
+
+/// Containers whose pod is lost for good: they stay for whoever asks how they ended.
+fn without_pod(shared: &Shared) -> Vec<Arc<Entry<Container>>> {
+    let mut entries = shared.containers.entries();
+    entries.retain(|entry| !entry.get().state.is_exited() && !shared.pods.has(&entry.get().pod_id));
+    entries
+}
+
+async fn end_without_pod(shared: &Arc<Shared>, entry: Arc<Entry<Container>>) {
+    watch::abandoned(shared, &entry).await;
+}
+
+/// Files are not removed below a container that a shim still has: it is told to forget it when its pod is taken up.
+async fn remove_container(shared: &Shared, id: String) {
+    for pod in pods_of(shared, &id) {
+        shared.pending.wait(&pod).await;
+    }
+    if let Err(error) = remove_traces(shared, &id).await {
+        tracing::warn!(container = id, %error, "could not remove what has no record");
+    }
+}
+
+/// The pods that a container without a record may be in, by its description; without one no shim has heard of it.
+fn pods_of(shared: &Shared, id: &str) -> Vec<String> {
+    let description = fs::read(shared.layout.bundle(id).join("config.json")).unwrap_or_default();
+    let spec = serde_json::from_slice::<Spec>(&description).unwrap_or_default();
+    let uid = spec.annotations().as_ref().and_then(|annotations| annotations.get(SANDBOX_UID).cloned());
+    let pods = shared.pods.list().into_iter().filter(|pod| Some(&pod.config.metadata.uid) == uid.as_ref());
+    pods.map(|pod| pod.id.clone()).collect()
+}

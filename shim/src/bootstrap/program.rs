@@ -1,0 +1,31 @@
+//! The file that a shim runs from: never one that a container could change.
+
+use super::{Error, failed};
+use berth_sealed::{Sealed, is_sealed};
+use std::env::{args_os, current_exe};
+use std::fs::File;
+use std::io;
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+const RUNNING: &str = "/proc/self/exe";
+
+/// Returns when this process runs from a sealed copy; where the starter has made none, begins again in one of its own.
+pub(super) fn ensure_sealed() -> Result<(), Error> {
+    let sealed = File::open(RUNNING).and_then(is_sealed);
+    if sealed.map_err(failed("look at", Path::new(RUNNING)))? {
+        return Ok(());
+    }
+    let original = current_exe().map_err(failed("find", Path::new(RUNNING)))?;
+    let copy =
+        Sealed::copy_of(&original).map_err(|error| failed("seal", &original)(io::Error::other(error)))?;
+    let refused = Command::new(copy.path()).arg0(&original).args(args_os().skip(1)).exec();
+    Err(failed("execute the copy of", &original)(refused))
+}
+
+/// Where the program lies on disk: who starts the copy gives its name.
+pub(crate) fn on_disk() -> io::Result<PathBuf> {
+    let named = args_os().next().map(PathBuf::from).filter(|name| name.is_absolute());
+    named.map_or_else(current_exe, Ok)
+}

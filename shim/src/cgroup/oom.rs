@@ -1,0 +1,136 @@
+//! Hearing of it when the kernel kills in a group for lack of memory.
+
+use super::hierarchy::{Layout, layout};
+use super::{Cgroup, Error};
+use crate::sys::{watched, watched_for_priority};
+use rustix::event::{EventfdFlags, eventfd};
+use rustix::fs::{Mode, OFlags, open};
+use std::io;
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::path::Path;
+use std::time::Duration;
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
+use tokio::time::sleep;
+
+/// v1 tells of a lack of memory before it looks for somebody to kill: how often, and how long after each other, it is asked
+/// whether that has happened.
+const ASKED: u32 = 20;
+const LOOK: Duration = Duration::from_millis(50);
+
+/// Tells of kills from now on.
+#[derive(Debug)]
+pub struct OomWatch {
+    group: Cgroup,
+    seen: u64,
+    bell: Bell,
+}
+
+#[derive(Debug)]
+enum Bell {
+    /// v1's.
+    Eventfd(AsyncFd<OwnedFd>),
+    /// The file of v2 whose readers are told when it changes. A descriptor has no limit of its own, unlike inotify's instances.
+    Events(AsyncFd<OwnedFd>),
+}
+
+impl OomWatch {
+    /// Begins to listen; nothing where the machine does not control memory.
+    pub fn of(group: &Cgroup) -> Result<Option<Self>, Error> {
+        let bell = match layout() {
+            Layout::V1(_) => group.v1().directory("memory").map(|directory| Bell::of_v1(&directory)),
+            Layout::V2(root) => Some(Bell::of_v2(&root.join(&group.path).join("memory.events"))),
+        };
+        Ok(bell.transpose()?.map(|bell| Self { group: group.clone(), seen: 0, bell }))
+    }
+
+    /// Waits for the next kill; `false` when there will be none, for the group is gone.
+    pub async fn struck(&mut self) -> bool {
+        loop {
+            for _ in 0..ASKED {
+                let kills = self.group.oom_kills();
+                if kills > self.seen {
+                    self.seen = kills;
+                    return true;
+                }
+                if self.bell.tells_late() { sleep(LOOK).await } else { break }
+            }
+            if !self.bell.rings().await || !self.group.exists() {
+                return false;
+            }
+        }
+    }
+}
+
+impl Bell {
+    fn of_v1(directory: &Path) -> Result<Self, Error> {
+        let control = directory.join("memory.oom_control");
+        let made = || -> io::Result<AsyncFd<OwnedFd>> {
+            let bell = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
+            let watched_file = open(&control, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?;
+            let order = format!("{} {}", bell.as_raw_fd(), watched_file.as_raw_fd());
+            std::fs::write(directory.join("cgroup.event_control"), order)?;
+            watched(bell)
+        };
+        made().map(Self::Eventfd).map_err(|source| listen_failed(&control, source))
+    }
+
+    fn of_v2(file: &Path) -> Result<Self, Error> {
+        let opened = open(file, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty());
+        let watched = opened.map_err(io::Error::from).and_then(watched_for_priority);
+        watched.map(Self::Events).map_err(|source| listen_failed(file, source))
+    }
+
+    fn tells_late(&self) -> bool {
+        matches!(self, Self::Eventfd(_))
+    }
+
+    async fn rings(&self) -> bool {
+        match self {
+            Self::Eventfd(bell) => {
+                let taken = |bell: &OwnedFd| Ok(rustix::io::read(bell, &mut [0; 8])?);
+                bell.async_io(Interest::READABLE, taken).await.is_ok()
+            }
+            Self::Events(file) => changed(file).await.is_ok(),
+        }
+    }
+}
+
+/// Waits until the file changes. The kernel tells of changes since it was last read from its beginning.
+async fn changed(file: &AsyncFd<OwnedFd>) -> io::Result<()> {
+    let mut ready = file.ready(Interest::PRIORITY).await?;
+    rustix::io::pread(file.get_ref(), &mut [0; 512], 0)?;
+    ready.clear_ready();
+    Ok(())
+}
+
+fn listen_failed(path: &Path, source: io::Error) -> Error {
+    Error { action: "listen to".into(), path: path.into(), source }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    /// `memory.events` needs a controller that a machine with v1 has elsewhere; `cgroup.events` changes in the same way.
+    #[tokio::test]
+    async fn root_a_change_of_a_file_of_v2_is_heard() {
+        assert!(rustix::process::geteuid().is_root(), "needs root: sudo -E cargo test -p berth-shim root_");
+        let mounts = std::fs::read_to_string("/proc/self/mounts").unwrap();
+        let root = mounts.lines().find(|line| line.split(' ').nth(2) == Some("cgroup2")).unwrap();
+        let root = Path::new(root.split(' ').nth(1).unwrap());
+        let group = root.join(format!("berth-test-events-{}", std::process::id()));
+        std::fs::create_dir(&group).unwrap();
+        let Bell::Events(events) = Bell::of_v2(&group.join("cgroup.events")).unwrap() else { unreachable!() };
+        rustix::io::pread(events.get_ref(), &mut [0; 512], 0).unwrap();
+        let quiet = tokio::time::timeout(LOOK, changed(&events)).await;
+        let mut child = std::process::Command::new("sleep").arg("1000").spawn().unwrap();
+        std::fs::write(group.join("cgroup.procs"), child.id().to_string()).unwrap();
+        let heard = tokio::time::timeout(Duration::from_secs(60), changed(&events)).await;
+        child.kill().unwrap();
+        child.wait().unwrap();
+        std::fs::remove_dir(&group).unwrap();
+        assert!(quiet.is_err() && heard.is_ok_and(|heard| heard.is_ok()));
+    }
+}

@@ -1,0 +1,80 @@
+//! The session keyring: a container's own, so that no key of the host's or of a neighbour's is found from inside.
+
+use super::error::At;
+use super::{Error, Step};
+use crate::sys;
+use rustix::fs::stat;
+use std::ffi::CString;
+use std::path::Path;
+
+/// Everything for who possesses the keyring but changing these rights, as the kernel counts them; for its owner to see, read and
+/// link it; and for him to search it, which an exec needs to join.
+const PERMISSIONS: u32 = 0x1f00_0000 | 0x0001_0000 | 0x0002_0000 | 0x0008_0000 | 0x0010_0000;
+
+/// The name of a container's keyring.
+#[derive(Debug)]
+pub(super) struct Keyring(CString);
+
+impl Keyring {
+    /// That of the container with this id and bundle. The directory tells it from others that have, or had, the same id: of two of
+    /// the same name there would be one.
+    pub(super) fn of(id: &str, bundle: &Path) -> Result<Self, Error> {
+        let directory = stat(bundle).at(Step::Keyring, || format!("look at {}", bundle.display()))?;
+        let name = CString::new(format!("{id}:{:x}:{:x}", directory.st_dev, directory.st_ino));
+        name.map(Self).map_err(|_| Error::invalid(Step::Keyring, format!("id {id:?} has a NUL byte")))
+    }
+
+    /// Makes it, for the calling process and what it becomes.
+    pub(super) fn make(&self) -> Result<(), Error> {
+        let what = || format!("share {:?}", self.0);
+        let Some(found) = self.joined()? else { return Ok(()) };
+        match sys::set_key_permissions(found, PERMISSIONS) {
+            // That of a container that has just ended: what it may do with it is settled. Nobody finds it once it is revoked.
+            Err(settled) if settled.raw_os_error() == Some(libc::EACCES) => {
+                sys::revoke_key(found).at(Step::Keyring, what)?;
+                let made = self.joined()?.map(|made| sys::set_key_permissions(made, PERMISSIONS));
+                made.unwrap_or(Ok(())).at(Step::Keyring, what)
+            }
+            other => other.at(Step::Keyring, what),
+        }
+    }
+
+    /// Takes the calling process, which must be root, into it.
+    pub(super) fn join(&self) -> Result<(), Error> {
+        self.joined().map(drop)
+    }
+
+    /// `None` where the kernel has no keys, or a filter that the shim is under forbids them: the container has none either.
+    fn joined(&self) -> Result<Option<i32>, Error> {
+        match sys::join_session_keyring(&self.0) {
+            Err(error) if matches!(error.raw_os_error(), Some(libc::ENOSYS | libc::EPERM)) => Ok(None),
+            other => other.map(Some).at(Step::Keyring, || format!("join {:?}", self.0)),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    /// In a thread of its own, whose session keyring nobody else has.
+    #[test]
+    fn a_keyring_is_made_anew_whoever_had_one_of_its_name() {
+        let bundle = tempfile::tempdir().unwrap();
+        let keyring = Keyring::of("made-anew", bundle.path()).unwrap();
+        let number = || keyring.joined().unwrap();
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                keyring.make().unwrap();
+                let first = number();
+                keyring.join().unwrap();
+                assert_eq!(number(), first, "who joins finds it");
+                keyring.make().unwrap();
+                assert_ne!(number(), first);
+            });
+        });
+        let other = tempfile::tempdir().unwrap();
+        assert_ne!(Keyring::of("made-anew", other.path()).unwrap().0, keyring.0);
+    }
+}

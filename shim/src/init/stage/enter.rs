@@ -1,0 +1,182 @@
+//! The stage of an exec. It enters the container as far as one can without being seen there, becomes all that the process is to
+//! be, and only then makes it: what the container's processes may come to see, and take over with CAP_SYS_PTRACE, has
+//! nothing that they do not have.
+//!
+//! ```text
+//! shim --fork--> stage: spec, filter, label ... cgroup (v1), namespaces, streams, directory, user
+//!                  |`-- v2: all from the cgroup on in a process that is made in the cgroup: moving there takes too long
+//!                  `--clone, CLONE_PARENT--> the process, in the container's PID namespace ... execve
+//! ```
+
+use super::super::child;
+use super::super::hooks::LaterHooks;
+use super::super::idmap::IdMappings;
+use super::super::inroot::InRoot;
+use super::super::process::Process;
+use super::super::{Error, ExecProcess, ExecRequest, Step, priority, userns};
+use super::*;
+use crate::cgroup::Door;
+use crate::spec;
+use rustix::event::{PollFd, PollFlags, poll};
+use rustix::fs::{Mode, OFlags, open};
+use rustix::io::retry_on_intr;
+use rustix::net::SendFlags;
+
+/// How the process comes into the container's cgroup.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in super::super) enum Entry {
+    /// It is born there.
+    Birth,
+    /// It goes in by itself, with nothing but the files for it: where the cgroup has all the processes it may, whoever looks
+    /// into such a container, or asks for its health, is let in all the same.
+    OnFoot,
+}
+
+/// The whole life of the stage.
+pub(super) fn stage(request: &ExecRequest<'_>, entry: Entry, socket: BorrowedFd<'_>) -> Result<(), Error> {
+    process::begin(&request.descriptors(socket))?;
+    let (spec, linux) = read(request)?;
+    limits::set_oom_score(spec.oom_score_adj)?;
+    limits::raise(&spec.rlimits)?;
+    let place = Place::of(request)?;
+    let process =
+        Process::prepare(&spec, request.terminal, &request.stdio, place.users.as_ref())?.on(&linux)?;
+    security::label_self(&spec)?;
+    let keyring = Keyring::of(request.id, request.bundle)?;
+    let door = request.cgroup.door()?;
+    let maker = Maker { place, process, keyring, socket };
+    match (entry, door.directory()) {
+        (Entry::OnFoot, _) => maker.make(Some(&door.for_anyone()?)),
+        (Entry::Birth, None) => {
+            door.enter()?;
+            maker.make(None)
+        }
+        (Entry::Birth, Some(directory)) => make_inside(maker, directory),
+    }
+}
+
+/// Has the process made by another one that is born in the group.
+fn make_inside(maker: Maker<'_>, group: BorrowedFd<'_>) -> Result<(), Error> {
+    let socket = maker.socket;
+    let (ours, theirs) = channel::pair()?;
+    let inside = || {
+        reporting(socket, || {
+            user::die_with_shim()?;
+            // The shim hears nobody of whom it has not been told.
+            match channel::wait_for_gate(theirs.as_fd()) {
+                true => maker.make(None),
+                false => Ok(()),
+            }
+        })
+    };
+    let pid = sys::clone_sibling(0, Some(group), inside).at(Step::Process, || MAKE.into())?;
+    channel::send(socket, &Report::Helper { pid }, &[]);
+    let helper = child::pidfd_of(pid)?;
+    rustix::net::send(&ours, b"g", SendFlags::NOSIGNAL).at(Step::Process, || MAKE.into())?;
+    let waited = retry_on_intr(|| poll(&mut [PollFd::new(&helper, PollFlags::IN)], None));
+    waited.map(drop).at(Step::Process, || "wait for the process that makes it".into())
+}
+
+const MAKE: &str = "make the process";
+
+/// The process, and what of the container's holds for it as well.
+fn read(request: &ExecRequest<'_>) -> Result<(spec::Process, spec::Linux), Error> {
+    let Spec { process, linux, .. } = read_spec(request.bundle)?;
+    let process = match request.process {
+        ExecProcess::Spec(json) => serde_json::from_slice(json)
+            .map_err(|error| Error::invalid(Step::Config, format!("process of the exec: {error}")))?,
+        ExecProcess::Args(args) => spec::Process { args: args.to_vec(), ..process },
+    };
+    priority::must_be_inherited(&process)?;
+    match process.unsupported() {
+        Some(member) => Err(unsupported(member)),
+        None => Ok((process, linux)),
+    }
+}
+
+/// The namespaces of the container that an exec goes to.
+struct Place<'a> {
+    container: BorrowedFd<'a>,
+    pid: u32,
+    users: Option<IdMappings>,
+    own_cgroups: bool,
+}
+
+impl<'a> Place<'a> {
+    /// What is read by pid holds once the process was joined by its descriptor: it was alive then, so the pid was its own.
+    fn of(request: &ExecRequest<'a>) -> Result<Self, Error> {
+        let (container, pid) = (request.container, request.container_pid);
+        let users = userns::mappings_of(pid).at(Step::Namespace, || joining(pid))?;
+        let own_cgroups = !userns::is_own(pid, "cgroup").at(Step::Namespace, || joining(pid))?;
+        Ok(Self { container, pid, users, own_cgroups })
+    }
+
+    /// Of the PID namespace only what is made afterwards is a part.
+    fn enter(&self) -> Result<(), Error> {
+        let user = if self.users.is_some() { libc::CLONE_NEWUSER } else { 0 };
+        let cgroups = if self.own_cgroups { libc::CLONE_NEWCGROUP } else { 0 };
+        let others = libc::CLONE_NEWNS | libc::CLONE_NEWNET | libc::CLONE_NEWIPC | libc::CLONE_NEWUTS;
+        sys::setns(self.container, user | cgroups | others | libc::CLONE_NEWPID)
+            .at(Step::Namespace, || joining(self.pid))?;
+        if self.users.is_some() { user::become_root() } else { Ok(()) }
+    }
+}
+
+fn joining(pid: u32) -> String {
+    format!("join the container of process {pid}")
+}
+
+/// Who makes the process, and with it ends.
+struct Maker<'a> {
+    place: Place<'a>,
+    process: Process<'a>,
+    keyring: Keyring,
+    socket: BorrowedFd<'a>,
+}
+
+impl Maker<'_> {
+    /// Becomes what the process is to be, and makes it; `door` is the way into the group if it is still to be gone.
+    fn make(mut self, door: Option<&Door>) -> Result<(), Error> {
+        self.become_alike()?;
+        let mut kept = vec![self.socket];
+        kept.extend(door.map(Door::descriptors).unwrap_or_default());
+        sys::close_others(&kept).at(Step::Process, || "close descriptors".into())?;
+        // Nothing is dropped any more, for what is closed may be owned.
+        sys::leave(reporting(self.socket, || {
+            self.process.confine()?;
+            let pid = sys::clone_alike(|| self.become_exec(door)).at(Step::Process, || MAKE.into())?;
+            channel::send(self.socket, &Report::Spawned { pid, later: LaterHooks::default() }, &[]);
+            Ok(())
+        }))
+    }
+
+    fn become_alike(&mut self) -> Result<(), Error> {
+        self.place.enter()?;
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let root = open("/", flags, Mode::empty()).at(Step::Namespace, || "open the root".into())?;
+        let inside = InRoot(root.as_fd());
+        let terminal = self.process.terminal(inside)?;
+        self.keyring.join()?;
+        self.process.arrange(inside, terminal.as_ref())?;
+        self.process.surrender(inside)?;
+        ready(self.socket, terminal.as_ref());
+        Ok(())
+    }
+
+    /// In the process: all that nobody can do for it.
+    fn become_exec(&self, door: Option<&Door>) -> u8 {
+        reporting(self.socket, || {
+            user::die_with_shim()?;
+            door.map_or(Ok(()), Door::enter)?;
+            rustix::process::setsid().at(Step::Process, || "lead a session".into())?;
+            self.process.control_terminal()?;
+            self.process.limit()?;
+            self.process.keep_priority()?;
+            match channel::shim_lives(self.socket) {
+                true => self.process.execute().map(|never: Infallible| match never {}),
+                false => Ok(()),
+            }
+        });
+        1
+    }
+}

@@ -1,0 +1,142 @@
+//! Images and volumes that were made to lead the shim astray.
+
+use super::support::{Place, block_on};
+use berth_shim::init::{self, Stdio};
+use serde_json::{Value, json};
+use std::fs::{self, Permissions};
+use std::os::unix::fs::{PermissionsExt, symlink};
+use std::path::Path;
+
+const SHOW_HIDDEN: &str = "cat /proc/timer_list | wc -c; cat /proc/keys | wc -c; ls /sys/firmware | wc -l";
+
+/// A volume in the place of `/dev`, as an emptyDir or an image's `VOLUME` is.
+fn dev_is(spec: &mut Value, volume: &Path) {
+    let mounts = spec["mounts"].as_array_mut().unwrap();
+    mounts.retain(|mount| !mount["destination"].as_str().unwrap().starts_with("/dev"));
+    mounts.push(json!({ "destination": "/dev", "type": "bind", "source": volume, "options": ["rbind"] }));
+}
+
+/// Whichever number a descriptor of the host has while the directory is made.
+#[test]
+fn root_a_working_directory_is_not_made_through_a_descriptor_of_the_host() {
+    let place = Place::new();
+    let host = place.path("host");
+    fs::create_dir(&host).unwrap();
+    let shim = std::process::id();
+    for number in 0..30 {
+        for way in [format!("{shim}/root"), "..".to_owned(), ".".to_owned()] {
+            let cwd = format!("/proc/self/fd/{number}/{way}{}/x", host.display());
+            let error = place.fail(&["/bin/true"], |spec| spec["process"]["cwd"] = json!(cwd));
+            assert!(error.to_string().starts_with("working directory: "), "{cwd}: {error}");
+        }
+    }
+    assert_eq!(fs::read_dir(&host).unwrap().count(), 0);
+}
+
+#[test]
+fn root_a_working_directory_behind_a_link_is_made_inside() {
+    let place = Place::new();
+    let outside = place.path("outside");
+    fs::create_dir(&outside).unwrap();
+    symlink(&outside, place.image().join("link")).unwrap();
+    let (_, output) = place.run("pwd -P", |spec| spec["process"]["cwd"] = json!("/link/below"));
+    assert_eq!(output, format!("{}/below\n", outside.display()));
+    assert_eq!(fs::read_dir(&outside).unwrap().count(), 0);
+}
+
+#[test]
+fn root_what_is_masked_stays_so_without_a_null_device() {
+    let place = Place::new();
+    let volume = place.path("volume");
+    fs::create_dir(&volume).unwrap();
+    let (_, output) = place.run(SHOW_HIDDEN, |spec| dev_is(spec, &volume));
+    assert_eq!(output, "0\n0\n0\n");
+}
+
+#[test]
+fn root_what_is_masked_stays_so_with_a_null_device_that_is_none() {
+    let place = Place::new();
+    let volume = place.path("volume");
+    fs::create_dir(&volume).unwrap();
+    fs::write(volume.join("null"), "a file").unwrap();
+    let (_, output) = place.run(SHOW_HIDDEN, |spec| dev_is(spec, &volume));
+    assert_eq!(output, "0\n0\n0\n");
+    fs::remove_file(volume.join("null")).unwrap();
+    symlink("/proc/sys/kernel/core_pattern", volume.join("null")).unwrap();
+    let (_, output) = place.run(SHOW_HIDDEN, |spec| dev_is(spec, &volume));
+    assert_eq!(output, "0\n0\n0\n");
+}
+
+/// Restores what a failing test would leave behind for everyone.
+struct HostsNull(Permissions);
+
+impl HostsNull {
+    fn look() -> Self {
+        Self(fs::metadata("/dev/null").unwrap().permissions())
+    }
+}
+
+impl Drop for HostsNull {
+    fn drop(&mut self) {
+        fs::set_permissions("/dev/null", self.0.clone()).unwrap();
+    }
+}
+
+#[test]
+fn root_the_hosts_null_device_is_not_the_containers_to_change() {
+    let place = Place::new();
+    let before = HostsNull::look();
+    let script = "busybox chmod 667 /proc/self/fd/0 /proc/timer_list; echo 2 > /proc/self/fd/0 && cat /proc/self/fd/0 && echo ok";
+    let (_, output) = place.run(script, |_| {});
+    assert_eq!(HostsNull::look().0.mode(), before.0.mode(), "{output}");
+    assert!(output.matches("Read-only file system").count() == 2 && output.ends_with("ok\n"), "{output}");
+}
+
+/// The console goes to a path that the container may have made a link of (CVE-2025-52565).
+#[test]
+fn root_the_console_does_not_follow_a_link() {
+    let place = Place::new();
+    let volume = place.path("volume");
+    fs::create_dir_all(volume.join("pts")).unwrap();
+    symlink("/proc/sys/kernel/core_pattern", volume.join("console")).unwrap();
+    let bundle = place.bundle("c1", &["/bin/true"], |spec| {
+        dev_is(spec, &volume);
+        let pts = json!({ "destination": "/dev/pts", "type": "devpts", "source": "devpts", "options": ["newinstance", "ptmxmode=0666"] });
+        spec["mounts"].as_array_mut().unwrap().push(pts);
+    });
+    let rootfs = place.overlay("c1", &[place.image()]);
+    let request = init::CreateRequest {
+        id: "c1",
+        bundle: &bundle,
+        rootfs: &rootfs,
+        terminal: true,
+        stdio: Stdio::default(),
+        pod: &place.pod,
+        neighbours: &[],
+    };
+    let error = block_on(init::create(request)).map(drop).unwrap_err();
+    assert!(
+        error.to_string().starts_with("terminal: ") && error.to_string().contains("/dev/console"),
+        "{error}"
+    );
+}
+
+/// A multiplexer of its own behind the name of the container's (by a bind mount that only a running container could make).
+#[test]
+fn root_a_terminal_is_not_taken_from_what_covers_the_multiplexer() {
+    let place = Place::new();
+    block_on(async {
+        let running = place.create("c1", &["/bin/sleep", "1000"], |_| {}).await.unwrap().start().await;
+        let script = "mount --bind /dev/zero /dev/pts/ptmx";
+        let status = std::process::Command::new("nsenter")
+            .args(["-m", "-t", &running.pid.to_string(), "/bin/sh", "-c", script])
+            .status()
+            .unwrap();
+        assert!(status.success());
+        let args = ["true".to_owned()];
+        let request = running.request(init::ExecProcess::Args(&args), true, Stdio::default());
+        let error = init::exec(request).await.map(drop).unwrap_err();
+        assert!(error.to_string().contains("/dev/pts/ptmx"), "{error}");
+        running.end();
+    });
+}

@@ -1,0 +1,76 @@
+//! Kills at random instants of every call that changes the world.
+
+use std::{collections::HashMap, time::Duration};
+
+use nix::{
+    sys::signal::{Signal, kill},
+    unistd::Pid,
+};
+use tokio::time::sleep;
+
+use crate::{
+    Arguments,
+    life::{Life, Step},
+    matrix,
+    report::Report,
+    world::World,
+};
+
+/// A kill in the course of a call.
+pub(crate) struct Kill {
+    pub(crate) step: Step,
+    /// The pod's shim instead of the daemon, where there is one.
+    pub(crate) shim: bool,
+    after: Duration,
+}
+
+impl Kill {
+    /// Kills the process when its time has come.
+    pub(crate) fn soon(self, pid: i32) {
+        tokio::spawn(async move {
+            sleep(self.after).await;
+            let _ = kill(Pid::from_raw(pid), Signal::SIGKILL);
+        });
+    }
+}
+
+/// Lives with one kill each, at an instant that `--seed` decides.
+pub(crate) async fn run(world: &mut World, arguments: &Arguments, report: &mut Report) {
+    if arguments.random == 0 {
+        return;
+    }
+    world.failpoints.disarm();
+    let (outcome, lived) = Life::new(world, "measured", None).live().await;
+    report.case("a life that is measured", lived);
+    let took: HashMap<Step, Duration> = outcome.took.into_iter().collect();
+    let mut random = Random(arguments.seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1);
+    for number in 0..arguments.random {
+        let step = Step::ALL[random.below(Step::ALL.len() as u64) as usize];
+        let longest = took.get(&step).copied().unwrap_or(Duration::from_millis(10)).mul_f64(1.1);
+        let after = longest.mul_f64(random.below(10_000) as f64 / 10_000.0);
+        let shim = random.below(4) == 0;
+        let name = format!(
+            "random {number}: {} killed {after:?} after the begin of {step:?}",
+            if shim { "shim" } else { "berthd" }
+        );
+        let (outcome, lived) = Life::new(world, "random", Some(Kill { step, shim, after })).live().await;
+        report.count(&outcome);
+        let result = match lived {
+            Ok(()) => matrix::after(world, report).await,
+            Err(why) => world.clear().await.and(Err(why)),
+        };
+        report.case(&name, result);
+    }
+}
+
+/// Numbers that look random: xorshift, the same for the same seed.
+struct Random(u64);
+
+impl Random {
+    fn below(&mut self, limit: u64) -> u64 {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        self.0 % limit
+    }
+}

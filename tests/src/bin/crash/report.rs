@@ -1,0 +1,55 @@
+//! What was done, and what went wrong.
+
+use std::collections::BTreeSet;
+
+use crate::{Failure, life::Outcome};
+
+/// Counts over the whole run.
+#[derive(Default)]
+pub(crate) struct Report {
+    pub(crate) passed: usize,
+    pub(crate) failed: usize,
+    /// Names of the points that acted.
+    pub(crate) points: BTreeSet<&'static str>,
+    daemon_kills: usize,
+    shim_kills: usize,
+    errors: usize,
+    retries: usize,
+    leaks: usize,
+}
+
+impl Report {
+    /// One more case.
+    pub(crate) fn case(&mut self, name: &str, result: Result<(), Failure>) {
+        match result {
+            Ok(()) => self.passed += 1,
+            Err(why) => {
+                self.failed += 1;
+                println!("FAILED {name}: {why}");
+            }
+        }
+    }
+
+    /// What happened in a life.
+    pub(crate) fn count(&mut self, outcome: &Outcome) {
+        self.daemon_kills += outcome.daemon_kills;
+        self.shim_kills += outcome.shim_kills;
+        self.errors += outcome.errors.len();
+        self.retries += outcome.retries;
+    }
+
+    /// Something was left behind.
+    pub(crate) fn leak(&mut self) {
+        self.leaks += 1;
+    }
+
+    /// The whole, with the line that hack/test reads as the last.
+    pub(crate) fn print(&self) {
+        println!("failpoints that acted: {}", self.points.len());
+        println!("kills: {} of berthd, {} of a shim or its stages", self.daemon_kills, self.shim_kills);
+        println!("errors answered: {}", self.errors);
+        println!("retries: {}", self.retries);
+        println!("leaks: {}", self.leaks);
+        println!("{} passed, {} failed", self.passed, self.failed);
+    }
+}

@@ -1,0 +1,193 @@
+use std::{
+    fs,
+    os::unix::fs::PermissionsExt,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use berth_cri::v1;
+use berth_tests::{
+    berth::Berth,
+    pod::pod,
+    waiting::{eventually, until},
+};
+use nix::{
+    sys::signal::{Signal, kill},
+    unistd::Pid,
+};
+
+use crate::restart::{processes_with, shim_of};
+
+/// What a daemon that was killed while it ran a pod may have left: nothing once the next one is through with it.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Left {
+    shims: usize,
+    pins: Vec<String>,
+    bundles: Vec<String>,
+    sockets: usize,
+}
+
+impl Left {
+    fn of(berth: &Berth) -> Self {
+        let bundles = berth.path().join("run/sandboxes");
+        Self {
+            shims: processes_with(&bundles.display().to_string()),
+            pins: pins(berth.path()),
+            bundles: names(&bundles),
+            sockets: names(&berth.path().join("run/s")).len(),
+        }
+    }
+}
+
+fn names(directory: &Path) -> Vec<String> {
+    let entries = fs::read_dir(directory).unwrap();
+    entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect()
+}
+
+/// Namespaces that are pinned in the daemon's own directory, and files of former ones.
+fn pins(directory: &Path) -> Vec<String> {
+    names(&directory.join("netns"))
+}
+
+async fn nothing_is_left(berth: &Berth) {
+    eventually(async || Left::of(berth), |left| *left == Left::default()).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn root_a_daemon_killed_at_any_instant_of_running_a_pod_leaves_nothing_of_it() {
+    let mut berth = Berth::start().await;
+    let bystander = berth.run(&pod(&berth, "bystander")).await.unwrap();
+    let shim = shim_of(&bystander);
+    let before = Left::of(&berth);
+    for round in 0..12_u64 {
+        let sandbox = pod(&berth, &format!("killed{round}"));
+        let request =
+            v1::RunPodSandboxRequest { config: Some(sandbox.clone()), runtime_handler: String::new() };
+        let mut client = berth.runtime.clone();
+        let running = tokio::spawn(async move { client.run_pod_sandbox(request).await });
+        // The instants are spread over what a run takes.
+        tokio::time::sleep(Duration::from_micros(1500 * round)).await;
+        berth.kill();
+        let answered = running.await.unwrap().is_ok();
+        berth.restart().await;
+        let again = berth.run(&sandbox).await.unwrap();
+        if answered {
+            assert_eq!(berth.pod_status(&again).await.unwrap().state(), v1::PodSandboxState::SandboxReady);
+        }
+        berth.remove_pod(&again).await.unwrap();
+        eventually(async || Left::of(&berth), |left| *left == before).await;
+    }
+    assert_eq!(shim_of(&bystander), shim, "another pod is untouched");
+    berth.remove_pod(&bystander).await.unwrap();
+    nothing_is_left(&berth).await;
+}
+
+/// A shim that stops at a gate, before it is started or when it serves and has not said so. Whoever waits at the gate makes a
+/// file `waits`, and goes on when there is a file `go`.
+fn gated_shim(directory: &Path, before: bool) -> PathBuf {
+    let real = berth_tests::given("BERTH_TEST_BIN").join("containerd-shim-berth-v1");
+    let gate = format!("touch {0}/waits; while [ ! -e {0}/go ]; do sleep 0.01; done", directory.display());
+    let (early, late) = if before { (gate.as_str(), "") } else { ("", gate.as_str()) };
+    let script = format!(
+        "#!/bin/sh\nfor last; do :; done\n[ $last = start ] || exec {real} \"$@\"\n{early}\nout=$({real} \"$@\") || exit\n{late}\n\
+         printf %s \"$out\"\n",
+        real = real.display()
+    );
+    let path = directory.join("shim");
+    fs::write(&path, script).unwrap();
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
+    path
+}
+
+async fn killed_while_its_shim_is_at_the_gate(before: bool) {
+    let directory = tempfile::tempdir().unwrap();
+    let gate = |name| directory.path().join(name);
+    let shim = gated_shim(directory.path(), before);
+    let mut berth = Berth::start_with_pods(&format!("shim = {shim:?}\n")).await;
+    let request =
+        v1::RunPodSandboxRequest { config: Some(pod(&berth, "gated")), runtime_handler: String::new() };
+    let mut client = berth.runtime.clone();
+    let running = tokio::spawn(async move { client.run_pod_sandbox(request).await });
+    until("the shim is at the gate", || gate("waits").exists()).await;
+    berth.kill();
+    running.await.unwrap().unwrap_err();
+    berth.restart().await;
+    fs::write(gate("go"), "").unwrap();
+    nothing_is_left(&berth).await;
+    let pods = berth.runtime.list_pod_sandbox(v1::ListPodSandboxRequest::default()).await.unwrap();
+    assert!(pods.into_inner().items.is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn root_a_shim_that_comes_to_life_after_its_daemon_was_killed_is_ended() {
+    killed_while_its_shim_is_at_the_gate(true).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn root_a_shim_that_its_killed_daemon_never_heard_of_is_ended() {
+    killed_while_its_shim_is_at_the_gate(false).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn root_records_that_cannot_be_read_are_made_again_of_bundles_and_shims() {
+    let mut berth = Berth::start().await;
+    let image = berth.busybox().await;
+    let (pod, id) = berth.run_alone("lost", &image, "exec sleep 1000").await;
+    let (other, untouched) = berth.run_alone("kept", &image, "exec sleep 1000").await;
+    let (gone, ended) = berth.run_alone("dead", &image, "exec sleep 1000").await;
+    let before = berth.pod_status(&pod).await.unwrap();
+    berth.kill();
+    kill(shim_of(&gone), Signal::SIGKILL).unwrap();
+    let damage = format!(
+        "UPDATE pod SET record = substr(record, 1, 20) WHERE id != '{other}';
+         UPDATE container SET record = 'nothing' WHERE id != '{untouched}';"
+    );
+    let state = rusqlite::Connection::open(berth.path().join("root/state.db")).unwrap();
+    state.execute_batch(&damage).unwrap();
+    drop(state);
+    berth.restart().await;
+    assert_eq!(berth.pod_status(&pod).await.unwrap(), before);
+    let state = async || berth.status(&id).await.unwrap().state();
+    eventually(state, |state| *state == v1::ContainerState::ContainerRunning).await;
+    assert_eq!(berth.shell(&id, "echo alive").await, "alive\n");
+    let status = async || berth.status(&ended).await.unwrap().state();
+    eventually(status, |state| *state == v1::ContainerState::ContainerExited).await;
+    let state = async || berth.pod_status(&gone).await.unwrap().state();
+    eventually(state, |state| *state == v1::PodSandboxState::SandboxNotready).await;
+    berth.stop_container(&id, 0).await.unwrap();
+    assert_eq!(berth.status(&id).await.unwrap().exit_code, 137);
+    assert!(berth.log().contains("set aside"), "{}", berth.log());
+    berth.remove_all_pods().await;
+    nothing_is_left(&berth).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn root_a_daemon_that_lost_its_whole_state_finds_its_pods_again() {
+    let mut berth = Berth::start().await;
+    let image = berth.busybox().await;
+    let (pod, id) = berth.run_alone("found", &image, "exec sleep 1000").await;
+    berth.kill();
+    fs::write(berth.path().join("root/state.db"), "this is not a database, and longer than its header")
+        .unwrap();
+    berth.restart().await;
+    assert_eq!(berth.shell(&id, "echo alive").await, "alive\n");
+    berth.remove_pod(&pod).await.unwrap();
+    nothing_is_left(&berth).await;
+}
+
+/// Ends what a test has stopped, also when the test fails.
+pub(super) struct Frozen(Pid);
+
+impl Frozen {
+    /// Stops the process, so that it answers nobody.
+    pub(super) fn freeze(pid: Pid) -> Self {
+        kill(pid, Signal::SIGSTOP).unwrap();
+        Self(pid)
+    }
+}
+
+impl Drop for Frozen {
+    fn drop(&mut self) {
+        let _ = kill(self.0, Signal::SIGCONT);
+    }
+}
