@@ -28,19 +28,20 @@ async fn create(shim: &Shim, id: &str, bundle: &Path, limit: Duration) -> ttrpc:
 async fn root_a_creation_that_hangs_is_given_up_in_time_and_says_where_it_hung() {
     let mut shim = Shim::with_sandbox(|_| {}).await;
     let volume = shim.path("volume");
-    for dead in [DeadFs::silent as fn(&Path) -> DeadFs, DeadFs::deaf] {
+    for (kind, dead) in [("silent", DeadFs::silent as fn(&Path) -> DeadFs), ("deaf", DeadFs::deaf)] {
         let dead = dead(&volume);
-        let bundle = bundle_on(&mut shim, "hangs", &volume);
+        let (id, other) = (format!("hangs-{kind}"), format!("other-{kind}"));
+        let bundle = bundle_on(&mut shim, &id, &volume);
         let begun = Instant::now();
-        let error = create(&shim, "hangs", &bundle, Duration::from_secs(3)).await.unwrap_err();
+        let error = create(&shim, &id, &bundle, Duration::from_secs(3)).await.unwrap_err();
         assert!(begun.elapsed() < Duration::from_secs(4), "{:?}", begun.elapsed());
         let text = error.to_string();
         assert!(text.contains("given up while it waited to open") && text.contains("volume/data"), "{text}");
         assert_eq!(code(error), Code::DEADLINE_EXCEEDED);
-        shim.run("other", "sleep 1000").await;
-        shim.kill("other", 9).await.unwrap();
-        shim.wait("other").await;
-        shim.delete("other").await.unwrap();
+        shim.run(&other, "sleep 1000").await;
+        shim.kill(&other, 9).await.unwrap();
+        shim.wait(&other).await;
+        shim.delete(&other).await.unwrap();
         drop(dead);
         until(|| shim.children().is_empty()).await;
     }
