@@ -312,7 +312,10 @@ impl Store {
         unused.retain(|key| !wanted.contains_key(key));
         if !unused.is_empty() {
             index.forget_layers(&unused)?;
-            unused.iter().for_each(|key| drop(self.view_mut().layers.remove(key)));
+            let mut view = self.view_mut();
+            for key in &unused {
+                view.layers.remove(key);
+            }
         }
         let mut doomed = lock(&self.doomed);
         doomed.extend(unused);

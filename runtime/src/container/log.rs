@@ -46,12 +46,7 @@ pub(super) fn path_of(pod: &Pod, config: &ContainerConfig) -> Result<Option<Path
 /// # Errors
 ///
 /// `InvalidArgument` when a symlink leads to it from the pod's log directory, which a container may see as a volume.
-pub(super) async fn uri_of(
-    pod: &Pod,
-    cause: &str,
-    path: Option<PathBuf>,
-    max_line: usize,
-) -> Result<String> {
+pub(super) async fn uri_of(pod: &Pod, cause: &str, path: Option<PathBuf>, max_line: usize) -> Result<String> {
     let (Some(path), Some(base)) = (path, pod.config.log_directory.clone()) else {
         return Ok(DISCARD.into());
     };

@@ -191,6 +191,7 @@ impl<'a> Process<'a> {
 /// may ask for.
 const REST: &[(libc::c_long, &[u64])] = &[
     (sys::CLONE_ALIKE.0, &[sys::CLONE_ALIKE.1]),
+    (libc::SYS_capset, &[]),
     (libc::SYS_prctl, &[libc::PR_SET_PDEATHSIG as u64, libc::SIGKILL as u64]),
     (libc::SYS_write, &[]),
     (libc::SYS_setsid, &[]),

@@ -7,12 +7,12 @@
 mod bad_input;
 /// Devices that their vendors describe.
 mod cdi;
-/// The known ways out of a container, taken.
-mod escapes;
 /// Where control groups are, and whose.
 mod cgroups;
 /// Volumes on file systems that never answer.
 mod dead_volumes;
+/// The known ways out of a container, taken.
+mod escapes;
 /// What happens, told to whoever listens.
 mod events;
 /// A daemon that has run out of something.

@@ -84,6 +84,7 @@ async fn a_container_that_is_made_while_its_pod_is_stopped_is_taken_back() {
 
     let error = publishing.await.unwrap_err();
     assert_eq!(error.kind(), Kind::FailedPrecondition, "{error}");
-    assert!(shared.containers.list().is_empty() && shared.state.load::<Container>().unwrap().is_empty());
+    assert!(shared.containers.list().is_empty());
+    assert!(shared.state.load::<Container>().unwrap().records.is_empty());
     assert_eq!(*willing.0.lock().unwrap(), ["kill c", "delete c"]);
 }
