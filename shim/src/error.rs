@@ -79,7 +79,9 @@ impl Error {
             Self::Init { source, .. } => init_code(source),
             Self::Streams { source, .. } => io_code(source.kind()),
             Self::Foreign { answer, .. } => crate::foreign::code(answer),
-            Self::Cgroup { .. } | Self::Io { .. } | Self::Handler(_) => Code::INTERNAL,
+            Self::Io { source, .. } => os_code(source.raw_os_error()),
+            Self::Cgroup { source, .. } => os_code(source.source.raw_os_error()),
+            Self::Handler(_) => Code::INTERNAL,
             Self::TooLong(_) => Code::DEADLINE_EXCEEDED,
             Self::Closing => Code::UNAVAILABLE,
         }
@@ -105,6 +107,17 @@ fn init_code(error: &init::Error) -> Code {
         init::Error::Invalid { .. } | init::Error::Command { .. } => Code::INVALID_ARGUMENT,
         init::Error::Unsupported(_) => Code::UNIMPLEMENTED,
         init::Error::Stuck { .. } => Code::DEADLINE_EXCEEDED,
+        init::Error::Os { cause, .. } => os_code(Some(cause.0)),
+        _ => Code::INTERNAL,
+    }
+}
+
+/// What is used up on this machine is told apart from a fault: the same request may go through later.
+fn os_code(errno: Option<i32>) -> Code {
+    match errno {
+        Some(libc::ENOSPC | libc::EDQUOT | libc::ENOMEM | libc::EMFILE | libc::ENFILE | libc::EAGAIN) => {
+            Code::RESOURCE_EXHAUSTED
+        }
         _ => Code::INTERNAL,
     }
 }
@@ -158,6 +171,10 @@ mod tests {
             (Error::Precondition { doing: "start", id: id(), state: "running" }, Code::FAILED_PRECONDITION),
             (Error::Init { doing: "start", id: id(), source: command }, Code::INVALID_ARGUMENT),
             (Error::Io { doing: "signal", id: id(), source: io::ErrorKind::Other.into() }, Code::INTERNAL),
+            (
+                Error::Io { doing: "watch", id: id(), source: io::Error::from_raw_os_error(libc::ENOSPC) },
+                Code::RESOURCE_EXHAUSTED,
+            ),
         ] {
             let text = error.to_string();
             assert!(text.contains("c1"), "{text}");

@@ -125,7 +125,7 @@ fn late(method: &str, limit: Duration, then: &str) -> Error {
 /// How long the caller waits, less a little, so that it gets our answer and not only its own time-out.
 fn deadline(metadata: &MetadataMap) -> Option<Duration> {
     let limit = parse_timeout(metadata.get("grpc-timeout")?.to_str().ok()?)?;
-    Some(limit - (limit / 10).min(Duration::from_millis(100)))
+    Some(limit - (limit / 10).min(Duration::from_millis(500)))
 }
 
 /// At most eight digits and a unit, as gRPC over HTTP/2 has it.

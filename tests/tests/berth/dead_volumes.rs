@@ -40,7 +40,7 @@ async fn root_a_creation_that_hangs_ends_with_its_pod_and_nothing_wakes_up_when_
     let dead = DeadFs::deaf(&berth.path().join("volume"));
 
     for _ in 0..2 {
-        let request = hanging(&berth, &id, &sandbox, &image, Duration::from_secs(3));
+        let request = hanging(&berth, &id, &sandbox, &image, Duration::from_secs(6));
         let error = berth.runtime.create_container(request).await.unwrap_err();
         assert_eq!(error.code(), Code::DeadlineExceeded);
         let text = error.message();
