@@ -75,7 +75,7 @@ impl Puller {
         let unfinished = Unfinished(Arc::downgrade(&self.store));
         let pulled = self.pull_all(image, credentials.map(Arc::new)).await;
         match &pulled {
-            Ok(_) => unfinished.is_finished(),
+            Ok(_) => unfinished.finish(),
             // What this and other tries have finished takes the room that the disk lacks.
             Err(error) if error.kind() == Kind::NoSpace => self.sweep_unfinished().await,
             Err(_) => {}
@@ -181,7 +181,7 @@ impl Puller {
 struct Unfinished(Weak<Store>);
 
 impl Unfinished {
-    fn is_finished(mut self) {
+    fn finish(mut self) {
         self.0 = Weak::new();
     }
 }
