@@ -298,6 +298,9 @@ impl Store {
 
     /// Removes what nothing refers to any more, with the layers of pulls that came to no end `unfinished` ago.
     pub(crate) fn sweep_unfinished(&self, unfinished: Duration) -> Result<(), Error> {
+        // On a full disk the index needs some of what is being deleted. What is being committed now belongs to it.
+        self.trash.wait();
+        let _committing = lock(&self.committing);
         self.collect_older(&mut self.lock_index(), unfinished)
     }
 

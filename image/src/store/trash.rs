@@ -9,20 +9,30 @@ use super::{entries, failed};
 use crate::error::Error;
 use crate::tree;
 
+/// What the deleting thread finds.
+enum Doomed {
+    Tree(PathBuf),
+    /// Dropped when all before it is done.
+    Mark(Sender<()>),
+}
+
 pub(crate) struct Trash {
     directory: PathBuf,
     named: AtomicU64,
     /// To the deleting thread, which ends with the store.
-    doomed: Option<Sender<PathBuf>>,
+    doomed: Option<Sender<Doomed>>,
 }
 
 impl Trash {
     pub(crate) fn new(directory: PathBuf) -> Self {
-        let (doomed, paths) = channel::<PathBuf>();
+        let (doomed, all) = channel::<Doomed>();
         let delete = move || {
-            for path in paths {
-                // What cannot be deleted stays in the trash for the next start.
-                let _ = tree::remove(&path);
+            for doomed in all {
+                match doomed {
+                    // What cannot be deleted stays in the trash for the next start.
+                    Doomed::Tree(path) => drop(tree::remove(&path)),
+                    Doomed::Mark(reached) => drop(reached),
+                }
             }
         };
         let spawned = std::thread::Builder::new().name("image-trash".to_owned()).spawn(delete);
@@ -50,11 +60,20 @@ impl Trash {
         entries(&self.directory)?.into_iter().try_for_each(|path| self.delete(path))
     }
 
+    /// Waits until all that was discarded before is deleted.
+    pub(crate) fn wait(&self) {
+        let (reached, waiting) = channel();
+        if self.doomed.as_ref().is_some_and(|thread| thread.send(Doomed::Mark(reached)).is_ok()) {
+            // Nothing is ever sent: it ends when the mark is dropped.
+            let _ = waiting.recv();
+        }
+    }
+
     fn delete(&self, doomed: PathBuf) -> Result<(), Error> {
         match &self.doomed {
             Some(thread) => {
                 // Fails only when the thread died; then the next start deletes it.
-                let _ = thread.send(doomed);
+                let _ = thread.send(Doomed::Tree(doomed));
                 Ok(())
             }
             None => tree::remove(&doomed).map_err(failed("delete", &doomed)),

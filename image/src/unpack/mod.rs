@@ -397,6 +397,10 @@ fn hide_below(directory: &Directory, name: &[u8]) -> io::Result<()> {
 fn link_inside(root: &Root, target: &[u8], directory: &Directory, name: &[u8]) -> io::Result<()> {
     let (above, last) = split(target);
     let from = root.directory(above)?;
+    // A name that this layer removes is nothing to link to.
+    if is_whiteout(&from.stat(last)?) {
+        return Err(Errno::NOENT.into());
+    }
     let link = || fs::linkat(&from.fd, last, &directory.fd, name, AtFlags::empty());
     match link() {
         Err(Errno::EXIST) => {

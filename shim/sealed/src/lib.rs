@@ -20,8 +20,8 @@ use std::time::{Duration, Instant};
 use rustix::fs::{Mode, OFlags, StatVfsMountFlags, fstatfs, fstatvfs, openat};
 use rustix::io::Errno;
 use rustix::mount::{
-    FsMountFlags, FsOpenFlags, MountAttrFlags, fsconfig_create, fsconfig_reconfigure, fsconfig_set_flag,
-    fsconfig_set_string, fsmount, fsopen,
+    FsMountFlags, FsOpenFlags, FsPickFlags, MountAttrFlags, fsconfig_create, fsconfig_reconfigure,
+    fsconfig_set_flag, fsconfig_set_string, fsmount, fsopen, fspick,
 };
 
 /// Magic number of tmpfs.
@@ -94,17 +94,19 @@ fn filled(name: &OsStr, original: &mut File) -> io::Result<OwnedFd> {
     let attributes = MountAttrFlags::MOUNT_ATTR_NOSUID | MountAttrFlags::MOUNT_ATTR_NODEV;
     let mount = fsmount(&context, FsMountFlags::FSMOUNT_CLOEXEC, attributes)?;
     write(mount.as_fd(), name, original)?;
-    make_read_only(context.as_fd())?;
+    make_read_only(mount.as_fd())?;
     Ok(mount)
 }
 
 /// The file system itself, which no flag of a mount overrules.
-fn make_read_only(context: BorrowedFd<'_>) -> io::Result<()> {
+fn make_read_only(mount: BorrowedFd<'_>) -> io::Result<()> {
     let begun = Instant::now();
     loop {
-        fsconfig_set_flag(context, "ro")?;
-        match fsconfig_reconfigure(context) {
-            // A child that another thread has just made has the file open for writing until its execve.
+        let context = fspick(mount, "", FsPickFlags::FSPICK_EMPTY_PATH | FsPickFlags::FSPICK_CLOEXEC)?;
+        fsconfig_set_flag(&context, "ro")?;
+        match fsconfig_reconfigure(&context) {
+            // A child that another thread has just made has the file open for writing until its execve. After a failure a
+            // context is good for nothing more.
             Err(Errno::BUSY) if begun.elapsed() < PATIENCE => sleep(PAUSE),
             other => return Ok(other?),
         }

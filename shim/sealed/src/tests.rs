@@ -74,6 +74,8 @@ fn root_no_mount_call_makes_the_copy_writable() {
         let remounted = rustix::mount::mount_remount(target.as_str(), rustix::mount::MountFlags::BIND, c"");
         assert!(remounted.is_err(), "{target}");
     }
+    let flags = rustix::mount::FsPickFlags::FSPICK_EMPTY_PATH;
+    assert_eq!(fspick(&file, "", flags).unwrap_err(), Errno::INVAL, "the file leads to the file system");
     assert!(File::options().write(true).open(&again).is_err());
 }
 

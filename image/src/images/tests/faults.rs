@@ -139,8 +139,9 @@ async fn root_an_index_within_an_index_is_followed_but_not_for_ever() {
     let host = Platform::host();
     let mut digest = image.publish(&registry, "app", "0");
     for depth in 1..=3 {
-        digest =
-            registry.manifest("app", &depth.to_string(), OCI_INDEX, &index(&[(&digest, &host.architecture)]));
+        let mut document = index(&[(&digest, &host.architecture)]);
+        document["manifests"][0]["mediaType"] = json!(if depth == 1 { OCI_MANIFEST } else { OCI_INDEX });
+        digest = registry.manifest("app", &depth.to_string(), OCI_INDEX, &document);
     }
     let fixture = Fixture::new().await;
     refused(&fixture, &registry.name("app:3"), Kind::FailedPrecondition, "beyond depth 3").await;

@@ -76,6 +76,7 @@ async fn root_an_opaque_root_in_an_old_store_is_found() {
     let fixture = Fixture::new().await;
     fixture.pull(&registry.name("bottom:1")).await.unwrap();
     fixture.pull(&registry.name("hiding:1")).await.unwrap();
+    fixture.images.lease(&hiding.id(), "holder").await.unwrap();
     let Fixture { root, images } = fixture;
     drop(images);
     age(root.path(), &hiding.id(), 1, &hiding.layers[1].2);
