@@ -8,8 +8,8 @@ use tokio::time::sleep;
 
 /// How often a group is looked at that cannot be removed yet.
 const LOOK: Duration = Duration::from_millis(500);
-/// What was killed takes so long to be gone, unless it hangs.
-const MOMENT: Duration = Duration::from_millis(5);
+/// What was killed is gone sooner, unless it hangs.
+const MOMENT: Duration = Duration::from_millis(200);
 /// How often a group is looked at once nobody hangs any more: what keeps it then is not ours.
 const LAST_LOOKS: u32 = 10;
 
@@ -43,37 +43,30 @@ pub async fn gone() {
     }
 }
 
-/// Kills what a creation had on its way, and removes its group, empty for none, once they are dead. Returns at once.
-pub(super) fn leave(stage: Child, first_process: Option<Child>, group: String) {
+/// Kills what a creation had on its way, and removes its group, empty for none. Whoever hangs is not waited for.
+pub(super) async fn leave(processes: impl IntoIterator<Item = Child>, group: String) {
+    for process in processes {
+        let (left, group) = (Left::behind(), group.clone());
+        tokio::spawn(async move {
+            process.kill().await;
+            // It may have gone on with the group until it noticed.
+            remove(&group, LOOK).await;
+            drop(left);
+        });
+    }
+    if remove(&group, MOMENT).await {
+        return;
+    }
     let left = Left::behind();
     tokio::spawn(async move {
-        let first_process = async {
-            if let Some(process) = first_process {
-                process.kill().await;
-            }
-        };
-        // A stage that hangs is in no group: that need not wait for it.
-        tokio::join!(stage.kill(), first_process, remove(&group));
-        remove(&group).await;
+        while !remove(&group, LOOK).await {}
         drop(left);
     });
 }
 
-/// Ends what is in a group, and removes it once that has ended.
-async fn remove(group: &str) {
-    if group.is_empty() {
-        return;
-    }
-    let group = Cgroup::open(group);
-    loop {
-        // There may be one in it that the stage had no time to tell of.
-        let _ = group.kill();
-        sleep(MOMENT).await;
-        if group.remove().is_ok() {
-            return;
-        }
-        sleep(LOOK).await;
-    }
+/// Ends what is in the group, and removes it; false when somebody hangs in it.
+async fn remove(group: &str, patience: Duration) -> bool {
+    group.is_empty() || Cgroup::open(group).end(patience).await.is_ok()
 }
 
 /// Removes a group once those are gone that hang in it or below.

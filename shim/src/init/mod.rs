@@ -183,8 +183,10 @@ pub async fn create_until(
     let result = tokio::select! {
         result = arrival.wait(&reports, &stage) => result,
         () = stop => {
-            left::leave(stage, arrival.child.take(), arrival.cgroup);
-            return Err(Error::Stuck { what: slate.read() });
+            let what = slate.read();
+            let processes = [Some(stage), arrival.helper.take(), arrival.child.take()];
+            left::leave(processes.into_iter().flatten(), arrival.cgroup).await;
+            return Err(Error::Stuck { what });
         }
     };
     stage.reaped().await;

@@ -40,7 +40,7 @@ async fn a_call_that_looks_is_given_up_at_its_deadline() {
     let request = waiting(VersionRequest::default(), "10S");
     let error = answer("Version", request, |_| pending::<Result<VersionResponse>>()).await.unwrap_err();
     assert_eq!(error.code(), Code::DeadlineExceeded);
-    assert!(error.message().starts_with("Version is not done after 9.9s"), "{}", error.message());
+    assert!(error.message().starts_with("Version is not done after 9.5s"), "{}", error.message());
 }
 
 #[tokio::test(start_paused = true)]
