@@ -167,8 +167,10 @@ async fn root_a_daemon_that_lost_its_whole_state_finds_its_pods_again() {
     let image = berth.busybox().await;
     let (pod, id) = berth.run_alone("found", &image, "exec sleep 1000").await;
     berth.kill();
-    fs::write(berth.path().join("root/state.db"), "this is not a database, and longer than its header")
-        .unwrap();
+    let state = berth.path().join("root/state.db");
+    // Its write-ahead log would make it whole again.
+    fs::remove_file(state.with_extension("db-wal")).unwrap();
+    fs::write(state, "this is not a database, and longer than its header".repeat(4)).unwrap();
     berth.restart().await;
     assert_eq!(berth.shell(&id, "echo alive").await, "alive\n");
     berth.remove_pod(&pod).await.unwrap();
