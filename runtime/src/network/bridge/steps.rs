@@ -64,9 +64,8 @@ impl Core {
         let name = &self.config.name;
         let mut netlink = open(name)?;
         let gateway = self.subnet.gateway();
-        if self.leases().is_empty()
-            && let Some(intruder) = neighbours::intruder(&self.config, self.subnet, &mut netlink)?
-        {
+        let is_first = self.leases().is_empty();
+        if is_first && let Some(intruder) = neighbours::intruder(&self.config, self.subnet, &mut netlink)? {
             return Err(intruder);
         }
         if netlink.find(name).map_err(refused("look up", name))?.is_none() {
@@ -91,10 +90,9 @@ impl Core {
 
     /// Takes back the ports of pods that nothing is known of.
     pub(super) fn clear(&self) -> Result<(), Error> {
-        match self.leases().is_empty() {
-            true => self.table.clear(),
-            false => Ok(()),
-        }
+        // Not asked in the match: its lock would be held while nft runs.
+        let nobody_holds_any = self.leases().is_empty();
+        if nobody_holds_any { self.table.clear() } else { Ok(()) }
     }
 
     pub(super) fn teardown(&self) -> Result<(), Error> {

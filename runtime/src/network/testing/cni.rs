@@ -102,15 +102,26 @@ fn root_an_attachment_alone_is_enough_to_detach_and_check_notices_what_is_gone()
 #[test]
 fn root_a_pod_that_is_attached_again_is_checked_and_attached_anew_when_it_has_lost_its_network() {
     on_machine(|machine| async move {
-        configure(&machine, &conflist(""));
+        let (log, lost) = (machine.path("log"), machine.path("lost"));
+        let script = format!(
+            r#"cat > /dev/null; echo "$CNI_COMMAND" >> {log}
+            case $CNI_COMMAND in
+            ADD) echo '{{"cniVersion":"1.0.0","ips":[{{"address":"10.0.0.2/24"}}]}}';;
+            CHECK) [ -e {lost} ] && {{ echo '{{"code":100,"msg":"eth0 is gone"}}'; exit 1; }};;
+            esac; exit 0"#,
+            log = log.display(),
+            lost = lost.display(),
+        );
+        install(&machine.directory("bin"), "simple", &script);
+        configure(&machine, r#"{"cniVersion":"1.0.0","name":"net","plugins":[{"type":"simple"}]}"#);
         let one = machine.netns("one");
         let network = open(&machine).await;
         let first = network.attach(&one.pod("one")).await.unwrap();
         assert_eq!(network.attach(&one.pod("one")).await.unwrap(), first);
-        one.inside(|| Ok(ip("address flush dev eth0")));
-        let second = network.attach(&one.pod("one")).await.unwrap();
-        assert_ne!(second.ips, first.ips);
-        assert!(one.inside(|| Ok(ip("-o address show eth0"))).contains(&primary(&second)));
+        fs::write(lost, "").unwrap();
+        network.attach(&one.pod("one")).await.unwrap();
+        let asked = fs::read_to_string(log).unwrap();
+        assert_eq!(asked.split_whitespace().collect::<Vec<_>>(), ["ADD", "CHECK", "CHECK", "DEL", "ADD"]);
         network.detach(&one.pod("one"), None).await.unwrap();
         assert_nothing_left(&machine);
     });

@@ -57,6 +57,7 @@ async fn root_a_container_created_while_a_plugin_learns_the_state_is_told_of_by_
     });
     fs::write(&gate, "").unwrap();
     creating.await.unwrap().unwrap();
+    plugin.told("PostCreateContainer", "meanwhile").await;
     assert_eq!(plugin.short_events(), ["CreateContainer meanwhile", "PostCreateContainer meanwhile"]);
     assert!(names(&plugin.told("Synchronize", "").await.all, "containers").is_empty());
 }
@@ -82,6 +83,7 @@ async fn root_a_plugin_that_learns_the_state_slowly_holds_nobody_up_and_misses_n
     fs::write(&gate, "").unwrap();
     until("it takes part", || berth.log().contains("takes part plugin=10-slow")).await;
     berth.stop_container(&id, 0).await.unwrap();
+    log.told("StopContainer", "meanwhile").await;
     let life = |name: &'static str| {
         let events = [
             "RunPodSandbox",
