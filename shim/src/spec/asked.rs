@@ -107,7 +107,7 @@ mod tests {
 
     /// A config.json in which `value` stands at this path.
     fn with(path: &str, value: Value) -> Spec {
-        let nest = |inner, name| json!({ name: inner });
+        let nest = |inner: Value, name: &str| json!({ name: inner });
         let whole = path.rsplit('.').fold(value, nest);
         serde_json::from_value(whole).unwrap()
     }
