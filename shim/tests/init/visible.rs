@@ -55,7 +55,7 @@ impl Drop for Frozen<'_> {
 /// The container is frozen while the exec is under way, so that it stands still as soon as it is in the container's cgroup; then
 /// whoever makes the process is traced, and the kernel stops that one before its first instruction.
 async fn newborn(running: &Running) -> Newborn {
-    running.cgroup.freeze(std::time::Duration::from_secs(10)).await.unwrap();
+    running.cgroup.freeze(Duration::from_secs(10)).await.unwrap();
     let frozen = Frozen(running);
     let args = ["true".to_owned()];
     let exec = running.exec(ExecProcess::Args(&args));

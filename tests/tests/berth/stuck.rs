@@ -43,7 +43,8 @@ async fn root_a_container_that_ignores_its_stop_signal_is_killed_when_its_time_i
 async fn root_a_container_that_stands_still_is_stopped_all_the_same() {
     let mut berth = Berth::start().await;
     let image = berth.busybox().await;
-    let (pod, id) = berth.run_alone("still", &image, "sleep 1000 & kill -STOP $!; kill -STOP $$; sleep 1000").await;
+    let (pod, id) =
+        berth.run_alone("still", &image, "sleep 1000 & kill -STOP $!; kill -STOP $$; sleep 1000").await;
     berth.stop_container(&id, 1).await.unwrap();
     assert_eq!(berth.status(&id).await.unwrap().exit_code, 137);
     the_node_goes_on(&mut berth, &image, "beside").await;
@@ -57,7 +58,8 @@ async fn root_a_container_that_has_used_up_its_processes_is_stopped_with_all_of_
     let sandbox = pod(&berth, "forks");
     let pod = berth.run(&sandbox).await.unwrap();
     let endless = "while :; do sleep 7654399 & done 2>/dev/null";
-    let id = berth.create(&pod, &sandbox, shell("forks", &image, &format!("sleep 1; {endless}"))).await.unwrap();
+    let id =
+        berth.create(&pod, &sandbox, shell("forks", &image, &format!("sleep 1; {endless}"))).await.unwrap();
     berth.start_container(&id).await.unwrap();
     limit_processes(&id, 32);
     let full = async || processes_of(&id);
@@ -168,7 +170,8 @@ fn limit_processes(id: &str, most: u32) {
 
 fn processes_of(id: &str) -> usize {
     let group = find(Path::new("/sys/fs/cgroup/pids"), id);
-    group.map_or(0, |group| fs::read_to_string(group.join("cgroup.procs")).unwrap_or_default().lines().count())
+    group
+        .map_or(0, |group| fs::read_to_string(group.join("cgroup.procs")).unwrap_or_default().lines().count())
 }
 
 fn cgroup_of(id: &str, controller: &str) -> std::path::PathBuf {

@@ -143,7 +143,9 @@ fn check<'a>(parts: impl Iterator<Item = &'a PathBuf>, stream: &str, count: u64)
     let mut begun: HashMap<String, String> = HashMap::new();
     let mut next = 0;
     for part in parts {
-        for (number, record) in BufReader::with_capacity(1 << 20, File::open(part).unwrap()).lines().enumerate() {
+        for (number, record) in
+            BufReader::with_capacity(1 << 20, File::open(part).unwrap()).lines().enumerate()
+        {
             let place = || format!("{}:{}", part.display(), number + 1);
             let Ok(record) = record else { return Some(format!("{}: no text", place())) };
             let fields: Vec<&str> = record.splitn(4, ' ').collect();

@@ -60,14 +60,21 @@ struct Figures {
 impl Figures {
     async fn measure(node: &mut Node, client: &mut Client, pods: usize, host_network: bool) -> Self {
         let one_more = one_more(client, host_network).await;
-        let list = timed(async || drop(client.cri.list_containers(v1::ListContainersRequest::default()).await.unwrap())).await;
+        let list = timed(async || {
+            drop(client.cri.list_containers(v1::ListContainersRequest::default()).await.unwrap())
+        })
+        .await;
         let request = v1::ListContainerStatsRequest::default;
-        let statistics = timed(async || drop(client.cri.list_container_stats(request()).await.unwrap())).await;
+        let statistics =
+            timed(async || drop(client.cri.list_container_stats(request()).await.unwrap())).await;
         node.berth.kill();
         let begun = Instant::now();
         node.berth.restart().await;
         while client.running().await.unwrap_or_default() < pods {
-            assert!(begun.elapsed() < Duration::from_secs(60), "{pods} containers are not listed a minute after the kill");
+            assert!(
+                begun.elapsed() < Duration::from_secs(60),
+                "{pods} containers are not listed a minute after the kill"
+            );
         }
         Self { one_more, list, statistics, first_answer: begun.elapsed() }
     }

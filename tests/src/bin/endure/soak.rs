@@ -87,19 +87,29 @@ async fn logs(client: &mut Client, pod: &crate::client::Pod, name: &str) -> Resu
     ends_with(client, pod, "echo hello; seq 1 100", 0).await?;
     let log = fs::read_to_string(client.log(name)).map_err(|error| error.to_string())?;
     let lines = log.lines().count();
-    if lines == 101 && log.contains(" stdout F hello") { Ok(()) } else { Err(format!("{lines} lines: {log}")) }
+    if lines == 101 && log.contains(" stdout F hello") {
+        Ok(())
+    } else {
+        Err(format!("{lines} lines: {log}"))
+    }
 }
 
 async fn executes(client: &mut Client, pod: &crate::client::Pod) -> Result<(), String> {
     let id = client.shell(pod, "exec sleep 1000").await.map_err(|status| status.to_string())?;
-    let said = client.exec(&id, "echo out; echo err >&2; exit 3").await.map_err(|status| status.to_string())?;
+    let said =
+        client.exec(&id, "echo out; echo err >&2; exit 3").await.map_err(|status| status.to_string())?;
     match (said.stdout.as_slice(), said.stderr.as_slice(), said.exit_code) {
         (b"out\n", b"err\n", 3) => Ok(()),
         other => Err(format!("exec answered {other:?}")),
     }
 }
 
-async fn ends_with(client: &mut Client, pod: &crate::client::Pod, script: &str, wanted: i32) -> Result<(), String> {
+async fn ends_with(
+    client: &mut Client,
+    pod: &crate::client::Pod,
+    script: &str,
+    wanted: i32,
+) -> Result<(), String> {
     let ran = async {
         let id = client.shell(pod, script).await?;
         client.ended(&id).await
