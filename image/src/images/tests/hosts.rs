@@ -12,11 +12,13 @@ async fn root_a_registry_that_stalls_holds_up_no_other() {
     let image = Published::of(&["a", "b", "c", "d"].map(small_layer));
     image.publish(&stalled, "app", "1");
     image.publish(&working, "app", "1");
-    (0..4).for_each(|layer| stalled.hold(&image.layer_path("app", layer)));
+    let layers: Vec<_> = (0..4).map(|layer| image.layer_path("app", layer)).collect();
+    layers.iter().for_each(|layer| stalled.hold(layer));
     let fixture = Fixture::new().await;
     let (images, name) = (fixture.images.clone(), stalled.name("app:1"));
     let waiting = tokio::spawn(async move { images.pull(&name.parse().unwrap(), None).await });
-    tokio::task::block_in_place(|| stalled.wait_for(&image.layer_path("app", 2), 1));
+    // Every place that there is for this registry is taken, by whichever layers.
+    tokio::task::block_in_place(|| stalled.wait_for_some(&layers, 3));
     soon(fixture.pull(&working.name("app:1"))).await.unwrap();
     assert!(!waiting.is_finished());
     stalled.let_go();

@@ -116,6 +116,14 @@ impl Scripted {
         self.shared.changed.notify_all();
     }
 
+    /// Waits until `count` of the paths were asked for, whichever.
+    pub(super) fn wait_for_some(&self, paths: &[String], count: usize) {
+        let state = self.shared.state.lock().unwrap();
+        let lacking =
+            |state: &mut State| paths.iter().filter(|path| state.asked.contains_key(*path)).count() < count;
+        drop(self.shared.changed.wait_while(state, lacking).unwrap());
+    }
+
     /// Waits until `path` was asked for `times` times.
     pub(super) fn wait_for(&self, path: &str, times: usize) {
         let state = self.shared.state.lock().unwrap();
