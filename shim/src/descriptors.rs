@@ -9,7 +9,7 @@ static GIVEN: OnceLock<Rlimit> = OnceLock::new();
 
 /// Raises the shim's own limit, once.
 pub fn raise() {
-    let given = GIVEN.get_or_init(|| getrlimit(Resource::Nofile)).clone();
+    let given = *GIVEN.get_or_init(|| getrlimit(Resource::Nofile));
     let most = Rlimit { current: given.maximum, ..given };
     if let Err(error) = setrlimit(Resource::Nofile, most) {
         note(format_args!("raise the limit of descriptors: {error}"));
@@ -20,6 +20,6 @@ pub fn raise() {
 pub(crate) fn put_back() {
     if let Some(given) = GIVEN.get() {
         // Lowering it is always allowed.
-        let _ = setrlimit(Resource::Nofile, given.clone());
+        let _ = setrlimit(Resource::Nofile, *given);
     }
 }

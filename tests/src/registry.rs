@@ -70,6 +70,11 @@ impl Registry {
         );
     }
 
+    /// Its process: for tests that let it stand still.
+    pub fn pid(&self) -> nix::unistd::Pid {
+        nix::unistd::Pid::from_raw(self.child.id().cast_signed())
+    }
+
     fn url(&self, path: &str) -> String {
         format!("http://127.0.0.1:{}/v2/{path}", self.port)
     }

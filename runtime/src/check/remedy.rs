@@ -49,8 +49,8 @@ impl Remedy {
 }
 
 fn remove_group(group: &Path) -> io::Result<()> {
-    let below = entries(group).into_iter().filter(|(_, path)| path.is_dir());
-    below.map(|(_, path)| remove_group(&path)).collect::<io::Result<()>>()?;
+    let mut below = entries(group).into_iter().filter(|(_, path)| path.is_dir());
+    below.try_for_each(|(_, path)| remove_group(&path))?;
     fs::remove_dir(group)
 }
 

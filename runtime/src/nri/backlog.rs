@@ -21,6 +21,7 @@ use crate::error::{Error, Kind, Result};
 const LIMIT: usize = 4096;
 
 /// An event that a plugin is told later.
+#[allow(clippy::large_enum_variant, reason = "few wait, and most of them are of the large kind")]
 #[derive(Clone)]
 pub(super) enum Missed {
     Told(Event, PodSandbox, Option<Container>),

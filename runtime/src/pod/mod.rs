@@ -107,7 +107,6 @@ impl Pod {
             port_mappings: config.ports.iter().filter(|port| port.host_port != 0).cloned().collect(),
             dns: config.dns.clone().unwrap_or_default(),
             cgroup_parent: config.cgroup_parent.clone().unwrap_or_default(),
-            ..PodNetwork::default()
         })
     }
 }

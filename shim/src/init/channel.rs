@@ -6,7 +6,7 @@
 use super::error::At;
 use super::hooks::LaterHooks;
 use super::{Error, Step};
-use rustix::io::Errno;
+use rustix::io::{Errno, retry_on_intr};
 use rustix::net::{
     AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags, SendAncillaryBuffer,
     SendAncillaryMessage, SendFlags, SocketFlags, SocketType, recvmsg, sendmsg, socketpair,
@@ -120,7 +120,10 @@ pub(super) fn receive(socket: BorrowedFd<'_>) -> Result<Option<Received>, Errno>
     let mut space =
         [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MAX_DESCRIPTORS), ScmCredentials(1))];
     let mut control = RecvAncillaryBuffer::new(&mut space);
-    let got = recvmsg(socket, &mut [IoSliceMut::new(&mut bytes)], &mut control, RecvFlags::CMSG_CLOEXEC);
+    // A child that ends meanwhile interrupts it: the shim is told of that by a signal.
+    let got = retry_on_intr(|| {
+        recvmsg(socket, &mut [IoSliceMut::new(&mut bytes)], &mut control, RecvFlags::CMSG_CLOEXEC)
+    });
     let got = match got {
         Err(Errno::CONNRESET) => return Ok(None),
         other => other?,

@@ -57,23 +57,33 @@ impl Keyring {
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
+    use std::sync::Barrier;
 
-    /// In a thread of its own, whose session keyring nobody else has.
+    /// In threads, each of which begins with the session keyring of the test.
     #[test]
     fn a_keyring_is_made_anew_whoever_had_one_of_its_name() {
         let bundle = tempfile::tempdir().unwrap();
         let keyring = Keyring::of("made-anew", bundle.path()).unwrap();
-        let number = || keyring.joined().unwrap();
-        std::thread::scope(|scope| {
+        let number = || std::thread::scope(|scope| scope.spawn(|| keyring.joined().unwrap()).join().unwrap());
+        let (made, over) = (Barrier::new(2), Barrier::new(2));
+        let numbers = std::thread::scope(|scope| {
             scope.spawn(|| {
-                keyring.make().unwrap();
-                let first = number();
-                keyring.join().unwrap();
-                assert_eq!(number(), first, "who joins finds it");
-                keyring.make().unwrap();
-                assert_ne!(number(), first);
+                let kept = keyring.make();
+                made.wait();
+                over.wait();
+                kept.unwrap();
             });
+            made.wait();
+            let found = [number(), number()];
+            let again = scope.spawn(|| keyring.make()).join();
+            let numbers = (found, number());
+            over.wait();
+            again.unwrap().unwrap();
+            numbers
         });
+        let ([first, second], later) = numbers;
+        assert_eq!(first, second, "who joins finds it");
+        assert_ne!(first, later, "what was revoked is not found");
         let other = tempfile::tempdir().unwrap();
         assert_ne!(Keyring::of("made-anew", other.path()).unwrap().0, keyring.0);
     }

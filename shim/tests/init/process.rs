@@ -169,23 +169,26 @@ fn root_a_personality_holds_for_execs_too() {
     });
 }
 
-/// Field 41 of its line is the policy of a process.
+/// Fields 19 and 41 of its line are the niceness and the policy of a process.
 #[test]
 fn root_an_exec_has_the_scheduler_that_it_asks_for_to_itself() {
     let place = Place::new();
     block_on(async {
         let running = place.create("c1", &["/bin/sleep", "1000"], |_| {}).await.unwrap().start().await;
-        for (flags, inherited) in [(json!([]), "3"), (json!(["SCHED_FLAG_RESET_ON_FORK"]), "0")] {
-            let script = "read -r line < /proc/$$/stat; echo $line; cat /proc/self/stat";
+        for (flags, inherited) in [(json!([]), "-5"), (json!(["SCHED_FLAG_RESET_ON_FORK"]), "0")] {
+            let script = "read -r line < /proc/$$/stat; echo $line; cat /proc/self/stat; true";
             let process = json!({ "args": ["sh", "-c", script], "cwd": "/", "env": ["PATH=/bin"],
-                "scheduler": { "policy": "SCHED_BATCH", "flags": flags } });
+                "scheduler": { "policy": "SCHED_BATCH", "nice": -5, "flags": flags } });
             let process = process.to_string();
             let (execed, output) = running.exec(ExecProcess::Spec(process.as_bytes())).await.unwrap();
             let mut text = String::new();
             std::fs::File::from(output).read_to_string(&mut text).unwrap();
             super::support::wait(std::os::fd::AsFd::as_fd(&execed.pidfd));
-            let policies: Vec<_> = text.lines().map(|line| line.split(' ').nth(40).unwrap()).collect();
-            assert_eq!(policies, ["3", inherited], "{text}");
+            let field = |number: usize| -> Vec<_> {
+                text.lines().map(|line| line.split(' ').nth(number - 1).unwrap()).collect()
+            };
+            assert_eq!(field(19), ["-5", inherited], "{text}");
+            assert_eq!(field(41), ["3", "3"], "{text}");
         }
         let process =
             json!({ "args": ["true"], "cwd": "/", "scheduler": { "policy": "SCHED_DEADLINE" } }).to_string();

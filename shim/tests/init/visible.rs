@@ -43,10 +43,20 @@ fn ptrace(request: libc::c_uint, pid: u32, data: usize) {
     assert_eq!(done, 0, "{}", std::io::Error::last_os_error());
 }
 
+/// Nothing frozen is left behind by a test that fails.
+struct Frozen<'a>(&'a Running);
+
+impl Drop for Frozen<'_> {
+    fn drop(&mut self) {
+        self.0.cgroup.thaw().unwrap();
+    }
+}
+
 /// The container is frozen while the exec is under way, so that it stands still as soon as it is in the container's cgroup; then
 /// whoever makes the process is traced, and the kernel stops that one before its first instruction.
 async fn newborn(running: &Running) -> Newborn {
-    running.cgroup.freeze(std::time::Duration::from_secs(10)).await.unwrap();
+    running.cgroup.freeze(Duration::from_secs(10)).await.unwrap();
+    let frozen = Frozen(running);
     let args = ["true".to_owned()];
     let exec = running.exec(ExecProcess::Args(&args));
     let observe = async {
@@ -57,7 +67,7 @@ async fn newborn(running: &Running) -> Newborn {
         assert_ne!(pid_namespace(maker), pid_namespace(running.pid), "seen before it has given anything up");
         const TRACE_CLONES: usize = (libc::PTRACE_O_TRACECLONE | libc::PTRACE_O_TRACEFORK) as usize;
         ptrace(libc::PTRACE_SEIZE, maker, TRACE_CLONES);
-        running.cgroup.thaw().unwrap();
+        drop(frozen);
         until("the maker makes nobody", || status(maker, "State").starts_with('t').then_some(())).await;
         let mut pid: libc::c_ulong = 0;
         ptrace(libc::PTRACE_GETEVENTMSG, maker, &raw mut pid as usize);

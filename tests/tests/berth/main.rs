@@ -48,6 +48,7 @@ mod stats;
 /// exec, attach and port-forward by crictl.
 mod streaming;
 /// Requests that no client should send, to every call.
+mod stuck;
 mod surface;
 /// Pods whose root is nobody on the host.
 mod userns;
