@@ -25,7 +25,7 @@ use berthd::{
     streaming,
 };
 use futures::FutureExt;
-use mimalloc::MiMalloc;
+use tikv_jemallocator::Jemalloc;
 use tokio::{
     signal::unix::{SignalKind, signal},
     sync::oneshot,
@@ -38,7 +38,7 @@ const SHIM: &str = "containerd-shim-berth-v1";
 
 /// Gives what a burst of large messages took back to the system: docs/decisions/allocator.md.
 #[global_allocator]
-static ALLOCATOR: MiMalloc = MiMalloc;
+static ALLOCATOR: Jemalloc = Jemalloc;
 
 type Failure = Box<dyn Error + Send + Sync>;
 
