@@ -311,8 +311,22 @@ impl Shim {
         Ok((pid != 0).then_some(pid))
     }
 
-    /// Runs `args` in a running container and gathers what it prints.
+    /// Runs `args` in a running container and gathers what it prints. Without a limit it waits for as long as the shim takes.
+    ///
+    /// # Errors
+    ///
+    /// `DeadlineExceeded` when the shim has said nothing 10 s after the time of the command was over.
     pub async fn exec_sync(&self, id: &str, args: Vec<String>, limit: Option<Duration>) -> Result<ExecEnd> {
+        let run = self.run_to_its_end(id, args, limit);
+        let Some(limit) = limit else { return run.await };
+        let silent = |_| {
+            let step = format!("run a command in container {id}: the shim does not answer");
+            Error::new(Kind::DeadlineExceeded, step)
+        };
+        timeout(limit.saturating_add(QUICK), run).await.map_err(silent)?
+    }
+
+    async fn run_to_its_end(&self, id: &str, args: Vec<String>, limit: Option<Duration>) -> Result<ExecEnd> {
         let request = ours::ExecSyncRequest {
             container_id: id.into(),
             args,

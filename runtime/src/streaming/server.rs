@@ -162,7 +162,8 @@ impl Door {
 
     /// TLS where that is spoken, and HTTP. A client that says nothing is not waited for.
     async fn let_in(&self, connection: TcpStream) -> Option<Admitted> {
-        timeout(SILENCE, connection.readable()).await.ok()?.ok()?;
+        // Not `readable()`, which may be done although there is nothing to read.
+        timeout(SILENCE, connection.peek(&mut [0])).await.ok()?.ok()?;
         let Some(tls) = &self.tls else { return self.http(connection).await };
         let acceptor = tls.acceptor().await.inspect_err(|error| warn!(%error, "TLS with a client")).ok()?;
         match timeout(PATIENCE, acceptor.accept(connection)).await {

@@ -2,30 +2,38 @@
 use super::*;
 use rustix::fs::{AtFlags, Gid, Timespec, Timestamps, Uid, XattrFlags};
 use std::fs;
+use std::io::{BufRead, BufReader};
 use std::os::unix::fs::PermissionsExt;
-use std::process::Command;
+use std::process::{Command, Stdio};
 
-/// A program of its own in a directory of its own, and its copy.
-fn sleeper() -> (tempfile::TempDir, PathBuf, Sealed) {
+/// A program of the host under another name in a directory of its own, and its copy.
+fn copied(program: &str, name: &str) -> (tempfile::TempDir, PathBuf, Sealed) {
     assert!(rustix::process::geteuid().is_root(), "needs root: sudo -E cargo test -p berth-sealed root_");
     let directory = tempfile::tempdir().unwrap();
-    let program = directory.path().join("sleeper");
-    fs::copy(fs::canonicalize("/bin/sleep").unwrap(), &program).unwrap();
-    let sealed = Sealed::copy_of(&program).unwrap();
-    (directory, program, sealed)
+    let copy = directory.path().join(name);
+    fs::copy(fs::canonicalize(Path::new("/bin").join(program)).unwrap(), &copy).unwrap();
+    let sealed = Sealed::copy_of(&copy).unwrap();
+    (directory, copy, sealed)
 }
 
 #[test]
 fn root_the_copy_runs_under_the_programs_name_also_when_nobody_holds_it_any_more() {
-    let (_directory, _, sealed) = sleeper();
-    let mut running = Command::new(sealed.path()).arg("1000").spawn().unwrap();
+    let (_directory, _, sealed) = copied("cat", "speaker");
+    // That it speaks shows that its execve is over: spawning it returns before the kernel has set its name.
+    let mut running = Command::new(sealed.path())
+        .args(["/proc/self/comm", "-"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut name = String::new();
+    BufReader::new(running.stdout.take().unwrap()).read_line(&mut name).unwrap();
     drop(sealed);
-    let process = PathBuf::from(format!("/proc/{}", running.id()));
-    assert_eq!(fs::read_to_string(process.join("comm")).unwrap(), "sleeper\n");
-    assert!(is_sealed(File::open(process.join("exe")).unwrap()).unwrap());
+    assert_eq!(name, "speaker\n");
+    assert!(is_sealed(File::open(format!("/proc/{}/exe", running.id())).unwrap()).unwrap());
     assert!(!is_sealed(File::open("/proc/self/exe").unwrap()).unwrap());
-    running.kill().unwrap();
-    running.wait().unwrap();
+    drop(running.stdin.take());
+    assert!(running.wait().unwrap().success());
 }
 
 #[test]
@@ -40,7 +48,7 @@ fn root_a_script_is_found_by_its_interpreter() {
 
 #[test]
 fn root_who_has_the_file_of_a_running_copy_can_change_nothing_of_it() {
-    let (_directory, program, sealed) = sleeper();
+    let (_directory, program, sealed) = copied("sleep", "sleeper");
     let mut running = Command::new(sealed.path()).arg("1000").spawn().unwrap();
     let file = File::open(format!("/proc/{}/exe", running.id())).unwrap();
     running.kill().unwrap();
@@ -67,7 +75,7 @@ fn root_who_has_the_file_of_a_running_copy_can_change_nothing_of_it() {
 
 #[test]
 fn root_no_mount_call_makes_the_copy_writable() {
-    let (_directory, _, sealed) = sleeper();
+    let (_directory, _, sealed) = copied("sleep", "sleeper");
     let file = File::open(sealed.path()).unwrap();
     let again = format!("/proc/self/fd/{}", file.as_raw_fd());
     for target in [&again, &sealed.path().parent().unwrap().display().to_string()] {
@@ -81,7 +89,7 @@ fn root_no_mount_call_makes_the_copy_writable() {
 
 #[test]
 fn root_a_file_that_is_replaced_is_another() {
-    let (_directory, program, sealed) = sleeper();
+    let (_directory, program, sealed) = copied("sleep", "sleeper");
     assert!(sealed.is_of(&program));
     fs::remove_file(&program).unwrap();
     assert!(!sealed.is_of(&program));
@@ -97,7 +105,7 @@ fn a_program_that_is_not_there_is_an_error_that_names_it() {
 
 #[test]
 fn root_children_that_other_threads_make_meanwhile_do_not_disturb() {
-    let (_directory, program, _sealed) = sleeper();
+    let (_directory, program, _sealed) = copied("sleep", "sleeper");
     let done = std::sync::atomic::AtomicBool::new(false);
     std::thread::scope(|scope| {
         scope.spawn(|| {

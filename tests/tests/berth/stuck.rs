@@ -18,6 +18,9 @@ use tonic::Code;
 
 use crate::restart::shim_of;
 
+/// More than the longest line of a log has, in bytes.
+const LINE: u64 = 17 << 10;
+
 /// Another pod from nothing to nothing: the node goes on.
 async fn the_node_goes_on(berth: &mut Berth, image: &str, name: &str) {
     let (pod, id) = berth.run_alone(name, image, "echo fine").await;
@@ -57,14 +60,16 @@ async fn root_a_container_that_has_used_up_its_processes_is_stopped_with_all_of_
     let image = berth.busybox().await;
     let sandbox = pod(&berth, "forks");
     let pod = berth.run(&sandbox).await.unwrap();
-    let endless = "while :; do sleep 7654399 & done 2>/dev/null";
-    let id =
-        berth.create(&pod, &sandbox, shell("forks", &image, &format!("sleep 1; {endless}"))).await.unwrap();
+    // A shell that cannot fork ends. The first process forks no more.
+    let endless = "(sleep 1; while :; do sleep 7654399 & done 2>/dev/null) & exec sleep 7654399";
+    let id = berth.create(&pod, &sandbox, shell("forks", &image, endless)).await.unwrap();
     berth.start_container(&id).await.unwrap();
     limit_processes(&id, 32);
     let full = async || processes_of(&id);
-    eventually(full, |running| *running >= 32).await;
-    let refused = berth.exec(&id, &["true"]).await;
+    // The one that could not fork has ended, and left room for another.
+    eventually(full, |running| *running == 31).await;
+    limit_processes(&id, 31);
+    let refused = berth.exec(&id, &["sh", "-c", "true & wait"]).await;
     assert!(refused.is_err() || refused.as_ref().is_ok_and(|said| said.exit_code != 0), "{refused:?}");
     the_node_goes_on(&mut berth, &image, "beside").await;
     berth.stop_container(&id, 0).await.unwrap();
@@ -123,7 +128,8 @@ async fn root_a_container_whose_log_has_no_room_left_goes_on_and_is_logged_again
     let script = "head -c 4000000 /dev/zero | tr '\\0' x; echo; touch /done; while [ ! -e /go ]; do sleep 0.05; done; echo again";
     let id = berth.create(&pod, &sandbox, shell("full", &image, script)).await.unwrap();
     berth.start_container(&id).await.unwrap();
-    eventually(async || small.free(), |free| *free == 0).await;
+    // A line that fits in part is not there in part.
+    eventually(async || small.free(), |free| *free < LINE).await;
     // What a container writes is read whether or not there is room for it: it reaches its next line.
     let mut client = berth.runtime.clone();
     let done = async || {
@@ -151,8 +157,10 @@ impl SmallDisk {
         Self(at.into())
     }
 
+    /// Bytes.
     fn free(&self) -> u64 {
-        nix::sys::statvfs::statvfs(&self.0).unwrap().blocks_available()
+        let found = nix::sys::statvfs::statvfs(&self.0).unwrap();
+        found.blocks_available() * found.block_size()
     }
 }
 

@@ -14,12 +14,12 @@ use rusqlite::{Connection, OpenFlags};
 pub(crate) struct Places {
     /// Its root, state and everything else; also the name of its cgroup.
     pub(crate) directory: PathBuf,
-    pub(crate) netns: PathBuf,
     pub(crate) bridge: String,
 }
 
 /// Directories whose entries count, below the daemon's directory.
-const DIRECTORIES: [&str; 7] = [
+const DIRECTORIES: [&str; 8] = [
+    "netns",
     "root/containers",
     "root/images/layers",
     "root/images/staging",
@@ -46,8 +46,7 @@ impl Places {
         found.extend(self.mounts());
         found.extend(self.cgroups());
         found.extend(self.network());
-        let directories = DIRECTORIES.iter().map(|name| self.directory.join(name));
-        for directory in directories.chain([self.netns.clone()]) {
+        for directory in DIRECTORIES.map(|name| self.directory.join(name)) {
             found.extend(entries(&directory).into_iter().map(|path| format!("file {}", path.display())));
         }
         for (file, table, key) in TABLES {
@@ -69,9 +68,7 @@ impl Places {
     fn mounts(&self) -> Vec<String> {
         let table = fs::read_to_string("/proc/self/mountinfo").unwrap();
         let points = table.lines().filter_map(|line| line.split(' ').nth(4));
-        let ours = |point: &&str| {
-            Path::new(point).starts_with(&self.directory) || Path::new(point).starts_with(&self.netns)
-        };
+        let ours = |point: &&str| Path::new(point).starts_with(&self.directory);
         points.filter(ours).map(|point| format!("mount {point}")).collect()
     }
 

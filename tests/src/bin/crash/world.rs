@@ -18,7 +18,6 @@ use nix::{
     sys::signal::{Signal, kill},
     unistd::Pid,
 };
-use tempfile::TempDir;
 use tokio::time::sleep;
 
 use crate::{
@@ -50,30 +49,27 @@ pub(crate) struct World {
     told: BTreeSet<String>,
     /// Processes of shims that belong to the bystander.
     shims: BTreeSet<i32>,
-    _netns: TempDir,
 }
 
 impl World {
     /// With the bystander running.
     pub(crate) async fn start() -> Self {
         let failpoints = Failpoints::given();
-        let netns = tempfile::Builder::new().prefix("berth-netns").tempdir().unwrap();
         let own = process::id() % 200;
         let bridge = format!("bcrash{}", process::id() % 100_000);
         let mut berth = Berth::with_network(&format!(
-            "provider = \"bridge\"\nnetns_dir = {:?}\n[network.bridge]\nname = {bridge:?}\nsubnet = \"10.39.{own}.0/24\"\n\
+            "provider = \"bridge\"\n[network.bridge]\nname = {bridge:?}\nsubnet = \"10.39.{own}.0/24\"\n\
              remove_when_empty = true\n",
-            netns.path(),
         ))
         .await;
         let busybox = berth.busybox().await;
         let image = push(&berth).await;
         berth.run_alone(BYSTANDER, &busybox, &prints()).await;
-        let places = Places { directory: berth.path().into(), netns: netns.path().into(), bridge };
+        let places = Places { directory: berth.path().into(), bridge };
         let bystander = bystander().expect("the bystander runs");
         let (base, shims) = (places.everything(), places.shims());
         let (forgiven, told) = (BTreeSet::new(), BTreeSet::new());
-        Self { berth, failpoints, image, places, bystander, base, forgiven, told, shims, _netns: netns }
+        Self { berth, failpoints, image, places, bystander, base, forgiven, told, shims }
     }
 
     /// Starts the daemon again until it answers, if it has ended. Returns how often it had.
