@@ -13,7 +13,7 @@
 use crate::cgroup::{Cgroup, Stats};
 use crate::error::Error;
 use crate::exit::now;
-use crate::init::{IdMappings, PodNamespaces, PodOptions};
+use crate::init::{IdMappings, PodNamespaces, PodOptions, end_later};
 use crate::process::DEATH_PATIENCE;
 use crate::record;
 use crate::shim_log::note;
@@ -164,7 +164,7 @@ impl Sandbox {
         {
             note(format_args!("the cgroup of sandbox {id} is removed later: {error}"));
             namespaces.leave_cgroup();
-            tokio::spawn(async move { cgroup.end(Duration::MAX).await });
+            end_later(cgroup, format!("sandbox {id}"));
         }
         namespaces.destroy().map_err(|source| Error::Init {
             doing: "stop sandbox",

@@ -1,4 +1,4 @@
-//! A file system that hangs: FUSE without anybody who answers, or with one who takes every question and never answers.
+//! A file system that hangs: FUSE without anybody who answers, or with one who takes questions and never answers.
 
 use std::{
     ffi::CString,
@@ -9,12 +9,20 @@ use std::{
 
 use rustix::{
     fs::{Mode, OFlags, open},
-    io::{read, write},
+    io::{Errno, read, write},
     mount::{MountFlags, UnmountFlags, mount, unmount},
 };
 
-/// FUSE_INIT of the kernel's protocol.
+/// Operations of the kernel's protocol (linux/fuse.h).
+const LOOKUP: u32 = 1;
+const FORGET: u32 = 2;
+const GETATTR: u32 = 3;
 const INIT: u32 = 26;
+const BATCH_FORGET: u32 = 42;
+/// For ever, as far as a test goes. In seconds.
+const VALID: u64 = 1 << 20;
+/// `S_IFDIR | 0755`
+const DIRECTORY: u32 = 0o040_755;
 /// More than any question.
 const QUESTION: usize = 1 << 20;
 
@@ -37,6 +45,19 @@ impl DeadFs {
         std::thread::spawn(move || while read(&device, &mut vec![0; QUESTION]).is_ok() {});
         Self { at: at.to_owned(), _device: None }
     }
+
+    /// There is a directory, and whoever asks for anything in it cannot be killed.
+    pub fn hollow(at: &Path) -> Self {
+        let device = mounted(at);
+        greet(&device);
+        std::thread::spawn(move || {
+            let mut question = vec![0; QUESTION];
+            while read(&device, &mut question).is_ok() {
+                tell_of_directory(&device, &question);
+            }
+        });
+        Self { at: at.to_owned(), _device: None }
+    }
 }
 
 impl Drop for DeadFs {
@@ -57,11 +78,36 @@ fn mounted(at: &Path) -> OwnedFd {
 fn greet(device: &OwnedFd) {
     let mut question = vec![0; QUESTION];
     read(device, &mut question).unwrap();
-    assert_eq!(question[4..8], INIT.to_ne_bytes());
+    assert_eq!(operation(&question), INIT);
     let mut init = [0; 64];
     init[0..4].copy_from_slice(&7u32.to_ne_bytes());
     init[4..8].copy_from_slice(&31u32.to_ne_bytes());
     init[20..24].copy_from_slice(&4096u32.to_ne_bytes());
-    let head = [80u32.to_ne_bytes(), 0u32.to_ne_bytes()].concat();
-    write(device, &[&head, &question[8..16], &init].concat()).unwrap();
+    answer(device, &question, 0, &init);
+}
+
+fn tell_of_directory(device: &OwnedFd, question: &[u8]) {
+    match operation(question) {
+        LOOKUP | FORGET | BATCH_FORGET => {}
+        GETATTR => {
+            let mut attributes = [0; 104];
+            attributes[0..8].copy_from_slice(&VALID.to_ne_bytes());
+            attributes[16..24].copy_from_slice(&1u64.to_ne_bytes());
+            attributes[76..80].copy_from_slice(&DIRECTORY.to_ne_bytes());
+            attributes[80..84].copy_from_slice(&2u32.to_ne_bytes());
+            answer(device, question, 0, &attributes);
+        }
+        _ => answer(device, question, Errno::NOSYS.raw_os_error(), &[]),
+    }
+}
+
+fn operation(question: &[u8]) -> u32 {
+    u32::from_ne_bytes(question[4..8].try_into().unwrap())
+}
+
+/// `fuse_out_header` and what belongs to it; `error` is 0 or a positive errno.
+fn answer(device: &OwnedFd, question: &[u8], error: i32, body: &[u8]) {
+    let length = u32::try_from(16 + body.len()).unwrap();
+    write(device, &[&length.to_ne_bytes(), &(-error).to_ne_bytes(), &question[8..16], body].concat())
+        .unwrap();
 }

@@ -10,7 +10,8 @@ use tokio::{
 
 use super::{Pod, PodState, step};
 use crate::{
-    backoff, container,
+    backoff,
+    container::{self, Container},
     error::{Error, Kind, Result, of_network},
     flights::to_its_end,
     layout::remove_directory,
@@ -76,7 +77,7 @@ async fn tear_down(shared: &Arc<Shared>, pod: &Pod) -> Result<()> {
     match pod.shim().await {
         Ok(shim) => {
             progress::at("end its containers");
-            kill_containers(shared, pod, &shim).await?;
+            let undead = kill_containers(shared, pod, &shim).await?;
             failpoint!(POD_EMPTIED)?;
             events::pod_stopped(shared, pod).await;
             detach(shared, pod).await?;
@@ -84,6 +85,9 @@ async fn tear_down(shared: &Arc<Shared>, pod: &Pod) -> Result<()> {
             progress::at("take its namespaces down");
             shim.stop_sandbox(&pod.id).await?;
             failpoint!(SANDBOX_STOPPED)?;
+            if let Some((_, error)) = without_end(shared, undead).await.pop() {
+                return Err(error);
+            }
             shim.shutdown(&pod.id).await?;
             Ok(failpoint!(SHIM_LEFT)?)
         }
@@ -97,18 +101,36 @@ async fn tear_down(shared: &Arc<Shared>, pod: &Pod) -> Result<()> {
     }
 }
 
-async fn kill_containers(shared: &Arc<Shared>, pod: &Pod, shim: &Shim) -> Result<()> {
+/// Returns those that do not die, because they wait in the kernel: the shim gives them up with the namespaces.
+async fn kill_containers(shared: &Arc<Shared>, pod: &Pod, shim: &Shim) -> Result<Vec<Arc<Entry<Container>>>> {
     let running: Vec<_> =
         shared.containers_of(&pod.id).into_iter().filter(|entry| !entry.get().state.is_exited()).collect();
     for entry in &running {
         shim.kill(&entry.get().id).await?;
     }
-    let killed = running.iter().map(|entry| container::killed(entry));
-    futures::future::join_all(killed).await.into_iter().collect::<Result<()>>()?;
-    for entry in &running {
-        events::settle_end(shared, entry).await;
+    let undead = without_end(shared, running).await.into_iter();
+    Ok(undead
+        .map(|(entry, error)| {
+            tracing::warn!(pod = pod.id, %error, "a container is given up");
+            entry
+        })
+        .collect())
+}
+
+/// Waits for the ends of containers that were killed. Returns those that have none, each with the error that says so.
+async fn without_end(
+    shared: &Arc<Shared>,
+    killed: Vec<Arc<Entry<Container>>>,
+) -> Vec<(Arc<Entry<Container>>, Error)> {
+    let ends = killed.into_iter().map(async |entry| (container::killed(&entry).await, entry));
+    let mut without = Vec::new();
+    for (end, entry) in futures::future::join_all(ends).await {
+        match end {
+            Ok(()) => events::settle_end(shared, &entry).await,
+            Err(error) => without.push((entry, error)),
+        }
     }
-    Ok(())
+    without
 }
 
 async fn detach(shared: &Shared, pod: &Pod) -> Result<()> {

@@ -120,13 +120,7 @@ impl Container {
     pub async fn leave_cgroup(&self) {
         let Err(error) = self.cgroup.end(LEAVING).await else { return };
         self.complain("remove the cgroup of", Err(error));
-        let (cgroup, id) = (self.cgroup.clone(), self.id().to_owned());
-        tokio::spawn(async move {
-            match cgroup.end(Duration::MAX).await {
-                Ok(()) => note(format_args!("the cgroup of {id} is removed at last")),
-                Err(error) => note(format_args!("remove the cgroup of {id}: {error}")),
-            }
-        });
+        init::end_later(self.cgroup.clone(), format!("container {}", self.id()));
     }
 
     fn publish_exit(&self, exit: &Exit) {

@@ -2,6 +2,7 @@
 //! until they are gone, to bury them and to remove their groups.
 
 use super::{Cgroup, Child};
+use crate::shim_log::note;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 use tokio::time::sleep;
@@ -67,6 +68,18 @@ pub(super) async fn leave(processes: impl IntoIterator<Item = Child>, group: Str
 /// Ends what is in the group, and removes it; false when somebody hangs in it.
 async fn remove(group: &str, patience: Duration) -> bool {
     group.is_empty() || Cgroup::open(group).end(patience).await.is_ok()
+}
+
+/// Ends what is in a group and removes it, however long somebody hangs in it. Nobody waits for that.
+pub fn end_later(group: Cgroup, of: String) {
+    let left = Left::behind();
+    tokio::spawn(async move {
+        match group.end(Duration::MAX).await {
+            Ok(()) => note(format_args!("the cgroup of {of} is removed at last")),
+            Err(error) => note(format_args!("remove the cgroup of {of}: {error}")),
+        }
+        drop(left);
+    });
 }
 
 /// Removes a group once those are gone that hang in it or below.

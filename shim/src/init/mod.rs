@@ -56,7 +56,7 @@ pub use capabilities::capability_names;
 pub use error::{Errno, Error, Step, Unrunnable};
 pub use hooks::LaterHooks;
 pub use idmap::IdMappings;
-pub use left::gone;
+pub use left::{end_later, gone};
 pub use namespaces::CONTAINER;
 pub use options::mount_options;
 pub use pod::{DEFAULT_SHM, PodNamespaces, PodOptions};

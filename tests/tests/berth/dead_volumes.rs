@@ -8,6 +8,18 @@ use berth_tests::{
 };
 use tonic::{Code, Request};
 
+use crate::restart::shim_of;
+
+/// With a directory of the host's, below the daemon's own, at /data.
+fn with_volume(berth: &Berth, volume: &str, mut config: v1::ContainerConfig) -> v1::ContainerConfig {
+    config.mounts.push(v1::Mount {
+        host_path: berth.path().join(volume).display().to_string(),
+        container_path: "/data".into(),
+        ..Default::default()
+    });
+    config
+}
+
 /// A request to create a container with a volume on a file system that hangs, of a caller that waits this long.
 fn hanging(
     berth: &Berth,
@@ -16,12 +28,7 @@ fn hanging(
     image: &str,
     limit: Duration,
 ) -> Request<v1::CreateContainerRequest> {
-    let mut config = shell("hangs", image, "sleep 1000");
-    config.mounts.push(v1::Mount {
-        host_path: berth.path().join("volume/data").display().to_string(),
-        container_path: "/data".into(),
-        ..Default::default()
-    });
+    let config = with_volume(berth, "volume/data", shell("hangs", image, "sleep 1000"));
     let mut request = Request::new(v1::CreateContainerRequest {
         pod_sandbox_id: pod.into(),
         config: Some(config),
@@ -63,4 +70,35 @@ async fn root_a_creation_that_hangs_ends_with_its_pod_and_nothing_wakes_up_when_
     let listed = berth.runtime.list_containers(v1::ListContainersRequest::default()).await.unwrap();
     assert_eq!(listed.into_inner().containers.len(), 1);
     berth.remove_all_pods().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn root_a_container_that_cannot_die_is_given_up_with_its_pod_and_gone_when_its_volume_is_back() {
+    let mut berth = Berth::start().await;
+    let image = berth.busybox().await;
+    let sandbox = pod(&berth, "undead");
+    let pod = berth.run(&sandbox).await.unwrap();
+    let dead = DeadFs::hollow(&berth.path().join("volume"));
+    let asks = with_volume(&berth, "volume", shell("asks", &image, "exec cat /data/anything"));
+    let id = berth.create(&pod, &sandbox, asks).await.unwrap();
+    berth.start_container(&id).await.unwrap();
+    let shim = shim_of(&pod);
+
+    let error = berth.stop_container(&id, 0).await.unwrap_err();
+    assert_eq!(error.code(), Code::DeadlineExceeded, "{error}");
+    berth.stop_pod(&pod).await.unwrap();
+    let status = berth.status(&id).await.unwrap();
+    assert_eq!((status.state(), status.exit_code), (v1::ContainerState::ContainerExited, 137));
+    assert!(status.message.contains("does not die"), "{}", status.message);
+    berth.remove_pod(&pod).await.unwrap();
+    assert!(runs(shim), "somebody has to bury the container");
+    let (other, _) = berth.run_alone("other", &image, "sleep 1000").await;
+    berth.remove_pod(&other).await.unwrap();
+
+    drop(dead);
+    berth_tests::waiting::until("the shim has left", || !runs(shim)).await;
+}
+
+fn runs(process: nix::unistd::Pid) -> bool {
+    nix::sys::signal::kill(process, None).is_ok()
 }

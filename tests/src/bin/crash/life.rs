@@ -5,7 +5,10 @@ use std::time::Duration;
 
 use berth_cri::v1;
 use berth_tests::{crictl, pod};
-use tokio::time::{Instant, sleep, timeout};
+use tokio::{
+    task::JoinHandle,
+    time::{Instant, sleep, timeout},
+};
 use tonic::{Code, Status};
 
 use crate::{
@@ -88,11 +91,13 @@ pub(crate) struct Life<'a> {
     outcome: Outcome,
     /// What is to be killed in the course of it.
     kill: Option<Kill>,
+    /// The killing under way.
+    killing: Option<JoinHandle<()>>,
 }
 
 impl<'a> Life<'a> {
     pub(crate) fn new(world: &'a mut World, name: &str, kill: Option<Kill>) -> Self {
-        Self { world, name: name.into(), attempt: 0, outcome: Outcome::default(), kill }
+        Self { world, name: name.into(), attempt: 0, outcome: Outcome::default(), kill, killing: None }
     }
 
     /// Lives it. Whatever was made is removed again.
@@ -102,6 +107,9 @@ impl<'a> Life<'a> {
     /// The call that never succeeds.
     pub(crate) async fn live(mut self) -> (Outcome, Result<(), Failure>) {
         let lived = self.all().await;
+        if let Some(killing) = self.killing.take() {
+            let _ = killing.await;
+        }
         self.outcome.daemon_kills += self.world.revive().await;
         (self.outcome, lived)
     }
@@ -278,7 +286,7 @@ impl<'a> Life<'a> {
         if let Some(kill) = self.kill.take_if(|kill| kill.step == step) {
             let shim = shim_of(pod).filter(|_| kill.shim);
             let daemon = i32::try_from(self.world.berth.pid()).unwrap();
-            kill.soon(shim.unwrap_or(daemon));
+            self.killing = Some(kill.soon(shim.unwrap_or(daemon)));
         }
     }
 }

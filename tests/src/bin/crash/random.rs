@@ -6,7 +6,7 @@ use nix::{
     sys::signal::{Signal, kill},
     unistd::Pid,
 };
-use tokio::time::sleep;
+use tokio::{task::JoinHandle, time::sleep};
 
 use crate::{
     Arguments,
@@ -25,12 +25,15 @@ pub(crate) struct Kill {
 }
 
 impl Kill {
-    /// Kills the process when its time has come.
-    pub(crate) fn soon(self, pid: i32) {
+    /// Kills the process when its time has come. Done when it has ended.
+    pub(crate) fn soon(self, pid: i32) -> JoinHandle<()> {
         tokio::spawn(async move {
             sleep(self.after).await;
             let _ = kill(Pid::from_raw(pid), Signal::SIGKILL);
-        });
+            while runs(pid) {
+                sleep(Duration::from_millis(1)).await;
+            }
+        })
     }
 }
 
@@ -61,6 +64,12 @@ pub(crate) async fn run(world: &mut World, arguments: &Arguments, report: &mut R
         };
         report.case(&name, result);
     }
+}
+
+/// One that has ended and was not waited for runs no more.
+fn runs(pid: i32) -> bool {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+    status.lines().any(|line| line.starts_with("State:") && !line.contains(['Z', 'X']))
 }
 
 /// Numbers that look random: xorshift, the same for the same seed.
