@@ -115,10 +115,12 @@ impl Client {
         Ok(self.cri.exec_sync(request).await?.into_inner())
     }
 
+    /// Removes the pod, and its logs as a kubelet does.
     pub(crate) async fn remove(&mut self, pod: &Pod) -> Result<(), Status> {
         let id = pod.id.clone();
         self.cri.stop_pod_sandbox(v1::StopPodSandboxRequest { pod_sandbox_id: id.clone() }).await?;
         self.cri.remove_pod_sandbox(v1::RemovePodSandboxRequest { pod_sandbox_id: id }).await?;
+        std::fs::remove_dir_all(&pod.config.log_directory)?;
         Ok(())
     }
 

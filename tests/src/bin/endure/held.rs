@@ -47,9 +47,9 @@ impl Held {
         }
     }
 
-    /// The same, however much memory is in use: an allocator keeps what a thousand pods have needed.
-    pub(crate) fn with_any_memory(self) -> Self {
-        Self { memory: u64::MAX / 2, ..self }
+    /// The same with the memory of another moment, where that is not compared: an allocator keeps what a thousand pods have needed.
+    pub(crate) fn with_memory_of(self, other: &Self) -> Self {
+        Self { memory: other.memory, ..self }
     }
 
     /// What of this is more than it was.

@@ -45,7 +45,8 @@ async fn with_network(count: usize, host_network: bool, score: &mut Score) {
     let began = Instant::now();
     remove(&client, pods).await;
     println!("scale, {network}: {count} pods are removed in {:.1?}", began.elapsed());
-    let left = Held::of(&node).grown_since(&empty.with_any_memory());
+    let now = Held::of(&node);
+    let left = now.grown_since(&empty.with_memory_of(&now));
     score.count(&format!("nothing is left of {count} pods ({network})"), left);
 }
 

@@ -78,8 +78,6 @@ async fn lifecycle(client: &mut Client, number: usize) -> Result<(), String> {
         _ => cannot_start(client, &pod).await,
     };
     client.remove(&pod).await.map_err(failed)?;
-    // As a kubelet does with the logs of a pod that is gone.
-    let _ = fs::remove_dir_all(client.log(&name).with_file_name(""));
     worked
 }
 
