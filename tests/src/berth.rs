@@ -108,6 +108,15 @@ impl Berth {
         self.child.id()
     }
 
+    /// What `berthd check` says of the daemon's directories, a line each.
+    pub fn check(&self, flags: &[&str]) -> Vec<String> {
+        let mut check = Command::new(crate::given("BERTH_TEST_BIN").join("berthd"));
+        let said = check.args(["check", "--config"]).arg(self.path().join("berth.toml")).args(flags).output();
+        let said = said.expect("run berthd check");
+        let said = [said.stdout, said.stderr].concat();
+        String::from_utf8_lossy(&said).lines().map(str::to_owned).collect()
+    }
+
     /// What the daemon has logged.
     pub fn log(&self) -> String {
         fs::read_to_string(self.path().join("log")).unwrap()

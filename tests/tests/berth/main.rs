@@ -9,6 +9,7 @@ mod bad_input;
 mod cdi;
 /// Where control groups are, and whose.
 mod cgroups;
+mod check;
 /// Volumes on file systems that never answer.
 mod dead_volumes;
 /// The known ways out of a container, taken.

@@ -25,7 +25,7 @@ use std::time::{Duration, Instant};
 
 use rustix::io::Errno;
 use serde_json::json;
-use tokio::sync::{RwLock, RwLockReadGuard};
+use tokio::sync::{RwLock, RwLockReadGuard, Semaphore};
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
@@ -39,6 +39,8 @@ use link::is;
 use steps::{Core, NEW_PAIR};
 use surroundings::Surroundings;
 
+/// Interfaces that are deleted at the same time: the kernel does it under one lock, and each waits in a thread.
+const DELETIONS: usize = 8;
 /// How long opening waits until what pods share is repaired; a repair that takes longer goes on behind.
 const REPAIR: Duration = Duration::from_millis(500);
 
@@ -50,6 +52,8 @@ pub(super) struct Bridge {
     foundation: RwLock<Foundation>,
     /// Interfaces being deleted.
     deletions: Mutex<JoinSet<()>>,
+    /// One for each deletion that may run.
+    deleting: Semaphore,
     /// Nothing that failed is tried again any more.
     closing: CancellationToken,
     surroundings: Surroundings,
@@ -77,6 +81,7 @@ impl Bridge {
             core: Arc::new(core),
             foundation: RwLock::default(),
             deletions: Mutex::default(),
+            deleting: Semaphore::new(DELETIONS),
             closing: CancellationToken::new(),
             surroundings: Surroundings::default(),
         });
@@ -161,6 +166,8 @@ impl Bridge {
 
     async fn delete(&self, interface: &str) -> Result<(), Error> {
         let name = interface.to_owned();
+        // Closed never: it is as good as acquired.
+        let _deleting = self.deleting.acquire().await;
         self.blocking("delete", move |core| core.delete(&name)).await?;
         match self.core.config.remove_when_empty {
             true => self.remove_if_empty().await,

@@ -37,6 +37,8 @@ pub(crate) enum Step {
     ExecSync,
     Exec,
     Update,
+    UpdatePod,
+    UpdateNode,
     ReopenLog,
     StopContainer,
     RemoveContainer,
@@ -47,7 +49,7 @@ pub(crate) enum Step {
 
 impl Step {
     /// All of them, in the order of a life.
-    pub(crate) const ALL: [Self; 13] = [
+    pub(crate) const ALL: [Self; 15] = [
         Self::Pull,
         Self::Run,
         Self::Create,
@@ -55,6 +57,8 @@ impl Step {
         Self::ExecSync,
         Self::Exec,
         Self::Update,
+        Self::UpdatePod,
+        Self::UpdateNode,
         Self::ReopenLog,
         Self::StopContainer,
         Self::RemoveContainer,
@@ -171,6 +175,8 @@ impl<'a> Life<'a> {
         }
         self.call(Step::Exec, pod, async |world| exec(world, id)).await?;
         self.call(Step::Update, pod, async |world| update(world, id).await).await?;
+        self.call(Step::UpdatePod, pod, async |world| update_pod(world, pod).await).await?;
+        self.call(Step::UpdateNode, pod, update_node).await?;
         self.call(Step::ReopenLog, pod, async |world| reopen_log(world, id).await).await
     }
 
@@ -339,6 +345,28 @@ async fn update(world: &mut World, id: &str) -> Result<(), Status> {
         ..Default::default()
     };
     world.berth.runtime.update_container_resources(request).await.map(drop)
+}
+
+async fn update_pod(world: &mut World, pod: &str) -> Result<(), Status> {
+    let resources = v1::LinuxContainerResources { cpu_shares: 256, ..Default::default() };
+    let request = v1::UpdatePodSandboxResourcesRequest {
+        pod_sandbox_id: pod.into(),
+        resources: Some(resources),
+        ..Default::default()
+    };
+    world.berth.runtime.update_pod_sandbox_resources(request).await.map(drop)
+}
+
+/// The ranges of pods that the cluster gives the node.
+async fn update_node(world: &mut World) -> Result<(), Status> {
+    let network_config = Some(v1::NetworkConfig { pod_cidr: "10.1.0.0/24".into() });
+    let runtime_config = Some(v1::RuntimeConfig { network_config });
+    world
+        .berth
+        .runtime
+        .update_runtime_config(v1::UpdateRuntimeConfigRequest { runtime_config })
+        .await
+        .map(drop)
 }
 
 async fn reopen_log(world: &mut World, id: &str) -> Result<(), Status> {

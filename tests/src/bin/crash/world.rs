@@ -3,8 +3,7 @@
 use std::{
     collections::BTreeSet,
     fs,
-    path::PathBuf,
-    process::{self, Command},
+    process,
     time::{Duration, Instant},
 };
 
@@ -160,11 +159,7 @@ impl World {
     }
 
     fn checked(&self) -> BTreeSet<String> {
-        let berthd = berth_tests::given("BERTH_TEST_BIN").join("berthd");
-        let config: PathBuf = self.berth.path().join("berth.toml");
-        let checked = Command::new(berthd).arg("check").arg("--config").arg(config).output().unwrap();
-        let said = [checked.stdout, checked.stderr].concat();
-        String::from_utf8_lossy(&said).lines().map(str::to_owned).collect()
+        self.berth.check(&[]).into_iter().collect()
     }
 
     /// Removes the bystander; nothing at all may be left then.

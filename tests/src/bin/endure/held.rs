@@ -47,9 +47,10 @@ impl Held {
         }
     }
 
-    /// The same with the memory of another moment, where that is not compared: an allocator keeps what a thousand pods have needed.
-    pub(crate) fn with_memory_of(self, other: &Self) -> Self {
-        Self { memory: other.memory, ..self }
+    /// The same with the memory and the database of another moment, where those are not compared: an allocator and SQLite keep
+    /// what a thousand pods have needed.
+    pub(crate) fn with_room_of(self, other: &Self) -> Self {
+        Self { memory: other.memory, database: other.database, ..self }
     }
 
     /// What of this is more than it was.
