@@ -1,14 +1,14 @@
 //! Berth's own profile of AppArmor, for containers that ask for the runtime's default.
 
-use std::{
-    io::{self, Write},
-    path::Path,
-    process::{Command, Stdio},
-};
+use std::{io, path::Path, process::Stdio, time::Duration};
+
+use tokio::{io::AsyncWriteExt, process::Command, time::timeout};
 
 use crate::spec::apparmor::Confinement;
 
 const NAME: &str = "berth-default";
+/// How long the profile may take to be loaded: nobody is answered until it is.
+const PATIENCE: Duration = Duration::from_secs(5);
 
 /// Against mistakes of the kernel's or the administrator's more than against containers, which their capabilities and read-only
 /// mounts keep from the same: no writing to the kernel's settings, no mounts, no looking into processes outside.
@@ -40,11 +40,13 @@ profile berth-default flags=(attach_disconnected,mediate_deleted) {
 
 /// Looks whether the kernel has AppArmor, and has it take Berth's profile if so. Where it does not take it, containers that
 /// are to run with it are refused until somebody loads it; a warning says why.
-pub fn set_up() -> Confinement {
+pub async fn set_up() -> Confinement {
     if !is_enabled(Path::new("/")) {
         return Confinement::Absent;
     }
-    let lacking = load().err().map(|error| error.to_string());
+    let late = |_| io::Error::other(format!("apparmor_parser: no end after {PATIENCE:?}"));
+    let loaded = timeout(PATIENCE, load()).await.map_err(late).flatten();
+    let lacking = loaded.err().map(|error| error.to_string());
     if let Some(error) = &lacking {
         tracing::warn!(%error, profile = NAME, "cannot be loaded: containers that are to run with it are refused");
     }
@@ -56,18 +58,19 @@ fn is_enabled(root: &Path) -> bool {
     state.is_ok_and(|state| state.starts_with('Y'))
 }
 
-fn load() -> io::Result<()> {
+async fn load() -> io::Result<()> {
     let mut parser = Command::new("apparmor_parser");
     parser
         .args(["--replace", "--skip-cache"])
         .stdin(Stdio::piped())
         .stdout(Stdio::null())
-        .stderr(Stdio::piped());
+        .stderr(Stdio::piped())
+        .kill_on_drop(true);
     let mut parser = parser.spawn().map_err(|error| io::Error::other(format!("apparmor_parser: {error}")))?;
     if let Some(mut input) = parser.stdin.take() {
-        input.write_all(PROFILE.as_bytes())?;
+        input.write_all(PROFILE.as_bytes()).await?;
     }
-    let ended = parser.wait_with_output()?;
+    let ended = parser.wait_with_output().await?;
     match ended.status.success() {
         true => Ok(()),
         false => Err(io::Error::other(format!(

@@ -146,7 +146,7 @@ async fn open(config: &Config) -> Result<(Runtime, HostFeatures), Failure> {
     let images = Images::open(image_config(config)).await?;
     let network = Network::open(config.network.clone(), &config.root).await?;
     let probed = Host::probe(Path::new("/"), config.pods.restrict_oom_score_adj)?;
-    let host = Host { apparmor: apparmor::set_up(), ..probed };
+    let host = Host { apparmor: apparmor::set_up().await, ..probed };
     let features = host.features;
     let limit = config.pods.pids_limit;
     let options = Options {

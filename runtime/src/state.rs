@@ -21,7 +21,7 @@ use crate::{
     blocking,
     error::{During, Error, Kind, Result},
     identity,
-    layout::touch_private,
+    layout::{touch_private, write_private},
 };
 
 /// Raised when a record's form changes in a way that serde's defaults do not cover.
@@ -54,7 +54,7 @@ pub struct State {
 pub struct Loaded<R> {
     /// Those that can be read.
     pub records: Vec<R>,
-    /// Ids of those that cannot, and were set aside just now.
+    /// Ids of those that cannot, set aside now or by a daemon that was killed before it had made them again.
     pub damaged: Vec<String>,
 }
 
@@ -85,13 +85,16 @@ impl State {
             return Err(Error::new(Kind::FailedPrecondition, text));
         }
         connection
-            .execute_batch(&format!(
+            .execute_batch(
                 "CREATE TABLE IF NOT EXISTS pod (id TEXT PRIMARY KEY, record TEXT NOT NULL) WITHOUT ROWID;
                  CREATE TABLE IF NOT EXISTS container (id TEXT PRIMARY KEY, record TEXT NOT NULL) WITHOUT ROWID;
-                 CREATE TABLE IF NOT EXISTS damaged (found TEXT NOT NULL DEFAULT CURRENT_TIMESTAMP, what TEXT, id, record);
-                 PRAGMA user_version = {SCHEMA_VERSION};"
-            ))
+                 CREATE TABLE IF NOT EXISTS damaged (found TEXT NOT NULL DEFAULT CURRENT_TIMESTAMP, what TEXT, id, record);"
+            )
             .during(step)?;
+        // Even the same version would be written to a disk that may be full.
+        if found < SCHEMA_VERSION {
+            connection.pragma_update(None, "user_version", SCHEMA_VERSION).during(step)?;
+        }
         Ok(Self { connection: Arc::new(Mutex::new(connection)) })
     }
 
@@ -105,7 +108,7 @@ impl State {
     pub async fn put_new<R: Record>(&self, record: &R, copy: PathBuf) -> Result<()> {
         let (id, text) = (record.id().to_owned(), encode(record)?);
         self.write(move |connection| {
-            fs::write(&copy, &text).during(|| format!("write {}", copy.display()))?;
+            write_private(&copy, text.as_bytes())?;
             put::<R>(&lock(connection), &id, &text)
         })
         .await
@@ -142,10 +145,10 @@ impl State {
                         "a record of table {} cannot be read: it is set aside",
                         R::TABLE
                     );
-                    loaded.damaged.push(id);
                 }
             }
         }
+        loaded.damaged = set_aside_of::<R>(&connection).during(step)?;
         Ok(loaded)
     }
 
@@ -178,7 +181,7 @@ fn put<R: Record>(connection: &Connection, id: &str, text: &str) -> Result<()> {
 }
 
 /// A column as it lies in the file, whatever it should be.
-fn bytes(row: &Row<'_>, column: usize) -> Vec<u8> {
+pub(crate) fn bytes(row: &Row<'_>, column: usize) -> Vec<u8> {
     let value = row.get_ref(column).ok().and_then(|value| value.as_bytes().ok().map(<[u8]>::to_vec));
     value.unwrap_or_default()
 }
@@ -195,6 +198,13 @@ fn set_record_aside<R: Record>(connection: &Connection, id: Vec<u8>) -> Result<S
         moving.commit()
     });
     moved.map(|()| shown.clone()).during(|| format!("set the record of {what} {shown} aside"))
+}
+
+/// Ids of the rows of one table that were ever moved.
+fn set_aside_of<R: Record>(connection: &Connection) -> rusqlite::Result<Vec<String>> {
+    let mut select = connection.prepare("SELECT DISTINCT id FROM damaged WHERE what = ?1 ORDER BY id")?;
+    let ids = select.query_map([R::TABLE], |row| Ok(String::from_utf8_lossy(&bytes(row, 0)).into_owned()))?;
+    ids.collect()
 }
 
 /// Makes the files of the database root's alone. Those that SQLite makes beside it get its mode.
@@ -311,7 +321,8 @@ pub(crate) mod tests {
         let kept = "SELECT count(*) FROM damaged WHERE what = 'pod' AND length(record) > 1";
         let kept: u32 = lock(&state.connection).query_row(kept, [], |row| row.get(0)).unwrap();
         assert_eq!(kept, 3);
-        assert!(state.load::<Thing>().unwrap().damaged.is_empty());
+        let again = state.load::<Thing>().unwrap();
+        assert_eq!((again.records.len(), again.damaged), (1, loaded.damaged), "they wait to be made again");
     }
 
     #[tokio::test]

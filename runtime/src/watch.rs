@@ -100,6 +100,17 @@ pub(crate) fn container(shared: &Arc<Shared>, entry: Arc<Entry<Container>>, shim
     });
 }
 
+/// Records the end of a container when it comes, of which no pod's watch speaks: its pod is over.
+pub(crate) async fn last_end(shared: Arc<Shared>, entry: Arc<Entry<Container>>, shim: Shim) {
+    match end_of(&shared, &entry.get(), shim).await {
+        Ok(exit) => {
+            record_end(&shared, &entry, exit).await;
+            events::container_stopped(&shared, &entry).await;
+        }
+        Err(_) => abandoned(&shared, &entry).await,
+    }
+}
+
 /// Waits for the container's end, over a new connection should one break whose shim still lives.
 async fn end_of(shared: &Shared, container: &Container, mut shim: Shim) -> Result<Exit> {
     loop {
@@ -167,7 +178,7 @@ pub(crate) async fn abandoned(shared: &Arc<Shared>, entry: &Entry<Container>) {
 }
 
 /// Records an end, unless one is on record already.
-pub(crate) async fn record_end(shared: &Shared, entry: &Entry<Container>, exit: Exit) {
+async fn record_end(shared: &Shared, entry: &Entry<Container>, exit: Exit) {
     killpoint!(END_HEARD);
     events::container_ends(shared, &entry.get().id);
     let recorded = entry.change(&shared.state, |container| container.ended(exit)).await;

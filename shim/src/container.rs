@@ -36,7 +36,7 @@ use std::path::PathBuf;
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
-use tokio::sync::{Notify, watch};
+use tokio::sync::watch;
 
 /// How long processes may take to stand still: one that waits for a dead file system takes for ever.
 const FREEZE_PATIENCE: Duration = Duration::from_secs(2);
@@ -97,7 +97,7 @@ pub struct Container {
     surroundings: Surroundings,
     turn: tokio::sync::Mutex<()>,
     inner: Mutex<Inner>,
-    given_up: Notify,
+    given_up: watch::Sender<bool>,
     /// Whether it was told that something in it was killed for lack of memory.
     oom_told: AtomicBool,
     ended: watch::Sender<Option<Exit>>,
@@ -138,7 +138,7 @@ impl Container {
             surroundings,
             turn: tokio::sync::Mutex::default(),
             inner: Mutex::new(inner),
-            given_up: Notify::new(),
+            given_up: watch::Sender::new(false),
             oom_told: AtomicBool::new(false),
             ended: watch::Sender::new(None),
         });
@@ -201,7 +201,12 @@ impl Container {
     pub async fn start(&self) -> Result<u32, Error> {
         let _turn = self.turn.lock().await;
         let gate = self.take_gate()?;
-        if let Err(source) = gate.start().await {
+        // Whoever gives the container up needs the turn, however long the command's file system does not answer.
+        let started = tokio::select! {
+            started = gate.start() => started,
+            () = self.until_given_up() => Err(init::Error::Stuck { what: "execute its command".into() }),
+        };
+        if let Err(source) = started {
             self.inner().start_failure = error_line(&source);
             return Err(Error::Init { doing: "start", id: self.id().to_owned(), source });
         }
@@ -223,6 +228,7 @@ impl Container {
         let run = tokio::select! {
             run = init::run_hooks(self.id(), &self.identity.bundle, moment) => run,
             () = self.process.end() => return Ok(()),
+            () = self.until_given_up() => return Ok(()),
         };
         let Err(source) = run else { return Ok(()) };
         self.inner().start_failure = error_line(&source);

@@ -4,12 +4,14 @@ use crate::container::{Container, Identity, Phase, Surroundings};
 use crate::creations::Creations;
 use crate::error::Error;
 use crate::exit::{Exit, Room};
-use crate::init::{self, CreateRequest, Neighbour, PodOptions, RootfsMount, Slate};
+use crate::init::{
+    self, CreateRequest, Created, Neighbour, PodNamespaces, PodOptions, RootfsMount, Slate, Stdio,
+};
 use crate::process::{DEATH_PATIENCE, KILL, Process};
 use crate::sandbox::{self, Sandbox};
 use crate::shim_log::note;
 use crate::slots::Slots;
-use crate::stdio::{Streams, connect};
+use crate::stdio::{Outside, Streams, connect};
 use crate::sys::heap;
 use berth_failpoint::{failpoint, killpoint};
 use std::os::fd::AsFd;
@@ -23,7 +25,7 @@ use tokio::time::{Instant, timeout, timeout_at};
 const BURIAL_PATIENCE: Duration = Duration::from_secs(10);
 /// How long a container that is being created may take when the pod is stopped.
 const CREATION_PATIENCE: Duration = Duration::from_secs(1);
-/// How often an empty shim looks whether its bundle is still there.
+/// How often a shim looks whether it holds nothing any more, and whether its bundle is still there.
 const LOOK: Duration = Duration::from_secs(30);
 
 /// The state of a shim.
@@ -112,36 +114,48 @@ impl Pod {
             source,
         })?;
         let _creation = self.surroundings.orphans.creation();
-        let containers = self.containers();
-        let neighbours: Vec<_> = containers.iter().map(|container| neighbour(container)).collect();
-        let request = CreateRequest {
-            id: &id,
-            bundle: &new.identity.bundle,
-            rootfs: &new.rootfs,
-            terminal: names.terminal,
-            stdio,
-            pod: &namespaces,
-            neighbours: &neighbours,
-        };
-        let init_error = |source| Error::Init { doing: "create", id: id.clone(), source };
-        let slate = Arc::new(Slate::new().map_err(init_error)?);
-        let noted = self.creations.note(&id, &slate);
-        let created = init::create_until(request, &slate, noted.stop(deadline)).await.map_err(init_error)?;
-        drop(noted);
-        let group = created.cgroup.clone();
-        let adopted = Container::adopt(new.identity, outside, created, self.surroundings.clone());
-        let container = match adopted {
-            Ok(container) => container,
-            Err(source) => {
-                let _ = group.end(DEATH_PATIENCE).await;
-                return Err(Error::Io { doing: "watch", id, source });
-            }
-        };
+        let created = self.set_up(&new, &namespaces, stdio, deadline).await;
+        let created = created.map_err(|source| Error::Init { doing: "create", id: id.clone(), source })?;
+        let container = self.adopt(new.identity, outside, created).await?;
         room.keep();
         killpoint!(CONTAINER_ADOPTED);
         reservation.fill(&container);
         heap::trim();
         Ok(container)
+    }
+
+    /// What init does of it, given up at the deadline or when the pod is stopped.
+    async fn set_up(
+        &self,
+        new: &NewContainer,
+        pod: &PodNamespaces,
+        stdio: Stdio,
+        deadline: Instant,
+    ) -> Result<Created, init::Error> {
+        let Identity { id, bundle, names } = &new.identity;
+        let containers = self.containers();
+        let neighbours: Vec<_> = containers.iter().map(|container| neighbour(container)).collect();
+        let (rootfs, terminal, neighbours) = (&new.rootfs, names.terminal, &neighbours);
+        let request = CreateRequest { id, bundle, rootfs, terminal, stdio, pod, neighbours };
+        let slate = Arc::new(Slate::new()?);
+        let noted = self.creations.note(id, &slate);
+        init::create_until(request, &slate, noted.stop(deadline)).await
+    }
+
+    async fn adopt(
+        &self,
+        identity: Identity,
+        outside: Outside,
+        created: Created,
+    ) -> Result<Arc<Container>, Error> {
+        let (id, group) = (identity.id.clone(), created.cgroup.clone());
+        match Container::adopt(identity, outside, created, self.surroundings.clone()) {
+            Ok(container) => Ok(container),
+            Err(source) => {
+                let _ = group.end(DEATH_PATIENCE).await;
+                Err(Error::Io { doing: "watch", id, source })
+            }
+        }
     }
 
     /// Forgets a container that has ended or never started; tells how it ended.
@@ -258,17 +272,12 @@ impl Pod {
     /// Closes a shim that holds nothing any more and whose bundle is gone: nobody will ever ask for it again. A shim with
     /// containers stays whatever happens to its directory, because ending somebody's work is not its decision.
     pub async fn close_when_forgotten(&self) {
-        loop {
-            if !self.is_idle() {
-                self.emptied.notified().await;
-            } else if !self.bundle.exists() {
-                note("the bundle is gone and nothing runs: leaving");
-                return self.close();
-            } else {
-                // Whether it was the time or an end, there is something to look at.
-                let _ = timeout(LOOK, self.emptied.notified()).await;
-            }
+        while !self.is_idle() || self.bundle.exists() {
+            // Nobody tells of the end of a container, of a creation that fails, of a bundle that goes.
+            let _ = timeout(LOOK, self.emptied.notified()).await;
         }
+        note("the bundle is gone and nothing runs: leaving");
+        self.close();
     }
 
     /// Whether nothing runs; ended containers may still be known.

@@ -92,8 +92,8 @@ impl Process {
         }
     }
 
-    /// Once: later its number may be somebody else's.
-    fn let_go(&self) {
+    /// Leaves it to the orphans. Once: later its number may be somebody else's.
+    pub(crate) fn let_go(&self) {
         if !self.let_go.swap(true, Ordering::Relaxed) {
             self.orphans.unwatch(self.pid);
         }
@@ -117,9 +117,9 @@ fn code(exited: Option<i32>, signalled: Option<i32>) -> u32 {
     code.unsigned_abs() & 0xff
 }
 
-/// Signals those processes of a changing list for which `wanted` says so: no child of the shim, so that a number may be another's
-/// by the time it is used. A descriptor pins who is meant; a number that is on the list after that is still that of one of
-/// them, or of nobody. The first failure is told when all have been tried.
+/// Signals those processes of a changing list for which `wanted` says so. They need not be children of the shim, so a pid may be
+/// reused before it is used: a pidfd is opened for each, then the list is read again, and only pids that are still on it are
+/// signalled. The first failure is told when all have been tried.
 pub fn signal_listed(
     list: &dyn Fn() -> io::Result<Vec<u32>>,
     wanted: &dyn Fn(u32) -> bool,

@@ -13,12 +13,13 @@
 use crate::cgroup::{Cgroup, Stats};
 use crate::error::Error;
 use crate::exit::now;
-use crate::init::{IdMappings, PodNamespaces, PodOptions, end_later};
+use crate::init::{IdMappings, NSFS, PodNamespaces, PodOptions, end_later};
 use crate::process::DEATH_PATIENCE;
 use crate::record;
 use crate::shim_log::note;
 use crate::spec::IdMapping;
 use berth_failpoint::failpoint;
+use rustix::fs::statfs;
 use rustix::mount::{UnmountFlags, unmount};
 use serde::{Deserialize, Serialize};
 use std::collections::HashMap;
@@ -217,9 +218,11 @@ pub struct Record {
 impl Record {
     const FILE_NAME: &str = "sandbox.json";
 
-    /// The record of a sandbox that is to be made.
+    /// The record of a sandbox that is to be made. A network namespace that is pinned already is its maker's to unpin.
     pub fn new(options: &PodOptions) -> Self {
-        let netns_path = options.netns_path.clone().filter(|_| !options.host_network);
+        let is_namespace = |path: &PathBuf| statfs(path).is_ok_and(|fs| fs.f_type == NSFS);
+        let netns_path = options.netns_path.clone();
+        let netns_path = netns_path.filter(|path| !options.host_network && !is_namespace(path));
         Self { netns_path, cgroup_path: options.cgroup_path.clone() }
     }
 

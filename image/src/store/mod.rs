@@ -206,10 +206,12 @@ impl Store {
 
     pub(crate) fn release(&self, holder: &str) -> Result<(), Error> {
         let mut index = self.lock_index();
-        if self.view_mut().leases.remove(holder).is_none() {
+        if !self.view().leases.contains_key(holder) {
             return Ok(());
         }
+        // First on disk: what is still leased there, and by nobody any more, would keep its layers until the next start.
         index.release(holder)?;
+        self.view_mut().leases.remove(holder);
         failpoint!(IMAGE_RELEASED)?;
         self.collect(&mut index)
     }

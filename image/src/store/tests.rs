@@ -57,6 +57,20 @@ fn layers_of_unfinished_pulls_are_swept_unless_a_pull_counts_on_them() {
 }
 
 #[test]
+fn a_release_that_failed_is_made_when_it_is_repeated() {
+    let (root, store) = opened();
+    let keys = vec![Digest::sha256(b"layer")];
+    store.lock_index().lease("holder", &keys).unwrap();
+    store.view_mut().leases.insert("holder".to_owned(), keys);
+    let other = rusqlite::Connection::open(root.path().join("index.db")).unwrap();
+    other.execute_batch("BEGIN IMMEDIATE").unwrap();
+    assert!(store.release("holder").is_err());
+    other.execute_batch("ROLLBACK").unwrap();
+    store.release("holder").unwrap();
+    assert!(store.lock_index().leases().unwrap().is_empty());
+}
+
+#[test]
 fn the_index_comes_to_the_disk_beside_those_who_change_it() {
     let (root, store) = opened();
     let index = root.path().join("index.db");

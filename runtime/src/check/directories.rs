@@ -1,18 +1,19 @@
 //! Bundles and writable layers.
 
-use std::path::Path;
+use std::{fs, path::Path};
 
 use super::{Finding, Scene, entries, remedy::Remedy};
-use crate::pod::PodState;
+use crate::{container::Container, pod::PodState};
 
 /// Directories that nobody has, and pods and containers that lack theirs.
 pub(super) fn disagreements(scene: &Scene) -> Vec<Finding> {
     let (layout, records) = (&scene.layout, &scene.records);
     let has_pod = |id: &str| records.has_pod(id) || scene.shims.has(id);
     let has_container = |id: &str| records.has_container(id);
-    let mut findings = nobodys("bundle of pod", &layout.sandboxes(), has_pod);
-    findings.extend(nobodys("bundle of container", &layout.bundles(), has_container));
-    findings.extend(nobodys("writable layer of container", &layout.writables(), has_container));
+    let mut findings = nobodys("bundle of pod", &layout.sandboxes(), has_pod, |_| false);
+    let has_shim = |id: &str| has_shim(scene, id);
+    findings.extend(nobodys("bundle of container", &layout.bundles(), has_container, has_shim));
+    findings.extend(nobodys("writable layer of container", &layout.writables(), has_container, has_shim));
     for pod in records.pods.values().filter(|pod| pod.state == PodState::Ready) {
         findings.extend(missing("bundle of pod", &layout.sandbox(&pod.id)));
     }
@@ -23,14 +24,27 @@ pub(super) fn disagreements(scene: &Scene) -> Vec<Finding> {
     findings
 }
 
-fn nobodys(what: &str, directory: &Path, known: impl Fn(&str) -> bool) -> Vec<Finding> {
+/// Whether a shim runs that the container was made in, by the copy of its record: the next daemon makes that again, or has the
+/// shim forget the container.
+fn has_shim(scene: &Scene, container: &str) -> bool {
+    let copy = fs::read(scene.layout.container_copy(container)).unwrap_or_default();
+    serde_json::from_slice::<Container>(&copy).is_ok_and(|container| scene.shims.has(&container.pod_id))
+}
+
+fn nobodys(
+    what: &str,
+    directory: &Path,
+    known: impl Fn(&str) -> bool,
+    in_use: impl Fn(&str) -> bool,
+) -> Vec<Finding> {
     let unknown = entries(directory).into_iter().filter(|(id, _)| !known(id));
     unknown
         .map(|(id, path)| {
-            Finding::mended_by(
-                format!("{what} {id} without a record: {}", path.display()),
-                Remedy::RemoveDirectory(path),
-            )
+            let what = format!("{what} {id} without a record: {}", path.display());
+            match in_use(&id) {
+                true => Finding::new(what),
+                false => Finding::mended_by(what, Remedy::RemoveDirectory(path)),
+            }
         })
         .collect()
 }

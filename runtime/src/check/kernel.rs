@@ -6,7 +6,7 @@ use std::{
 };
 
 use super::{Finding, Scene, entries, remedy::Remedy};
-use crate::{identity, pod::PodState};
+use crate::{handlers, identity, pod::PodState};
 
 /// Those that no pod has. Names tell whose a thing is: other daemons may share directories and groups with ours, and what
 /// belongs to a shim that lives is left to it.
@@ -17,18 +17,33 @@ pub(super) fn disagreements(scene: &Scene) -> Vec<Finding> {
     findings
 }
 
-/// Root file systems are mounted inside of containers only.
+/// Berth's own shim mounts inside of containers only. The shims of other handlers mount on the host, for pods that run. What
+/// is mounted over a whole directory of ours is the administrator's.
 fn mounts(scene: &Scene) -> Vec<Finding> {
     let layout = &scene.layout;
     let ours = [layout.sandboxes(), layout.bundles(), layout.writables()];
     let table = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
     let points = table.lines().filter_map(|line| line.split(' ').nth(4)).map(PathBuf::from);
-    points
-        .filter(|point| ours.iter().any(|directory| point.starts_with(directory)))
-        .map(|point| {
-            Finding::mended_by(format!("mounted on the host: {}", point.display()), Remedy::Unmount(point))
-        })
-        .collect()
+    points.filter_map(|point| mount(scene, &owner(&ours, &point)?, point)).collect()
+}
+
+/// The id of the pod or container in whose directory a path is.
+fn owner(directories: &[PathBuf], path: &Path) -> Option<String> {
+    let below = directories.iter().find_map(|directory| path.strip_prefix(directory).ok())?;
+    Some(below.components().next()?.as_os_str().to_string_lossy().into_owned())
+}
+
+fn mount(scene: &Scene, id: &str, point: PathBuf) -> Option<Finding> {
+    let (records, what) = (&scene.records, format!("mounted on the host: {}", point.display()));
+    let pod = records.containers.get(id).map_or(id, |container| container.pod_id.as_str());
+    match records.pods.get(pod) {
+        Some(pod) if !handlers::is_own(&pod.config.handler) => None,
+        // Whose shim has mounted it is not known.
+        None if scene.shims.has(pod) || records.has_pod(pod) || records.has_container(id) => {
+            Some(Finding::new(what))
+        }
+        _ => Some(Finding::mended_by(what, Remedy::Unmount(point))),
+    }
 }
 
 fn pins(scene: &Scene) -> Vec<Finding> {
@@ -84,4 +99,19 @@ fn is_empty(group: &Path) -> bool {
     let procs = fs::read(group.join("cgroup.procs")).unwrap_or_default();
     let mut below = entries(group).into_iter().filter(|(_, path)| path.is_dir());
     procs.is_empty() && below.all(|(_, path)| is_empty(&path))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_mount_over_a_whole_directory_is_nobodys_and_one_below_has_an_owner() {
+        let ours = ["/run/berth/containers", "/var/lib/berth/containers"].map(PathBuf::from);
+        let owner = |path| owner(&ours, Path::new(path));
+        assert_eq!(owner("/run/berth/containers/c/rootfs").as_deref(), Some("c"));
+        for path in ["/var/lib/berth/containers", "/var/lib/berth", "/run/berth/containers-2/c"] {
+            assert_eq!(owner(path), None, "{path}");
+        }
+    }
 }

@@ -1,7 +1,7 @@
 //! `berthd check`: whether records, directories, processes, mounts, control groups, the network and images agree.
 //!
 //! Nothing is asked of a daemon or a shim: what is on the disk and in the kernel is compared. On the root of a daemon that runs
-//! nothing is mended, and what it is just doing may be found half done.
+//! nothing is mended, and what it is just doing may be found half done. No daemon starts while one is being mended.
 
 mod directories;
 mod images;
@@ -91,14 +91,12 @@ pub async fn check(config: &Config, repair: bool) -> Result<Outcome> {
     if !config.root.is_dir() {
         return Err(Error::not_found("root directory", &config.root.display().to_string()));
     }
-    let _lock = match Lock::take(&config.root, Duration::ZERO).await {
-        Ok(lock) => Some(lock),
-        Err(LockError::Held { holder, .. }) if repair => {
-            let text = format!("repair {}: berthd runs there, process {holder}", config.root.display());
-            return Err(Error::new(Kind::FailedPrecondition, text));
+    // Whoever only looks keeps no daemon from starting.
+    let _lock = match repair {
+        true => {
+            Some(Lock::take(&config.root, Duration::ZERO).await.map_err(|error| not_alone(config, error))?)
         }
-        Err(LockError::Held { .. }) => None,
-        Err(error) => return Err(Error::caused(Kind::Internal, "check that no daemon runs", error)),
+        false => None,
     };
     let mut outcome = Outcome::default();
     for _ in 0..ROUNDS {
@@ -109,6 +107,16 @@ pub async fn check(config: &Config, repair: bool) -> Result<Outcome> {
         }
     }
     Ok(outcome)
+}
+
+fn not_alone(config: &Config, error: LockError) -> Error {
+    match error {
+        LockError::Held { holder, .. } => {
+            let text = format!("repair {}: berthd runs there, process {holder}", config.root.display());
+            Error::new(Kind::FailedPrecondition, text)
+        }
+        error => Error::caused(Kind::Internal, "check that no daemon runs", error),
+    }
 }
 
 impl Outcome {

@@ -9,7 +9,7 @@ use crate::{
     container::Container,
     error::{During, Result},
     pod::Pod,
-    state::Record,
+    state::{Record, bytes},
 };
 
 /// Those that can be read, by id.
@@ -17,7 +17,7 @@ use crate::{
 pub(super) struct Records {
     pub(super) pods: BTreeMap<String, Pod>,
     pub(super) containers: BTreeMap<String, Container>,
-    /// Ids of those that cannot be read: what they own is not nobody's.
+    /// Ids of those that cannot be read, or were set aside as such: what they own is not nobody's.
     unreadable: Vec<String>,
 }
 
@@ -37,6 +37,7 @@ impl Records {
         }
         records.pods = records.load(&connection, &mut findings)?;
         records.containers = records.load(&connection, &mut findings)?;
+        records.unreadable.extend(set_aside(&connection).during(|| "read what was set aside")?);
         Ok((records, findings))
     }
 
@@ -47,11 +48,12 @@ impl Records {
     ) -> Result<BTreeMap<String, R>> {
         let step = || format!("read the records of {}", R::TABLE);
         let mut select = connection.prepare(&format!("SELECT id, record FROM {}", R::TABLE)).during(step)?;
-        let rows = select.query_map([], |row| Ok((row.get(0)?, row.get(1)?))).during(step)?;
+        let rows = select.query_map([], |row| Ok((bytes(row, 0), bytes(row, 1)))).during(step)?;
         let mut read = BTreeMap::new();
         for row in rows {
-            let (id, text): (String, String) = row.during(step)?;
-            match serde_json::from_str(&text) {
+            let (id, text) = row.during(step)?;
+            let id = String::from_utf8_lossy(&id).into_owned();
+            match serde_json::from_slice(&text) {
                 Ok(record) => drop(read.insert(id, record)),
                 Err(error) => {
                     findings.push(Finding::new(format!(
@@ -95,4 +97,14 @@ impl Records {
             })
             .collect()
     }
+}
+
+/// A daemon before this version has set nothing aside.
+fn set_aside(connection: &Connection) -> rusqlite::Result<Vec<String>> {
+    if !connection.table_exists(None::<&str>, "damaged")? {
+        return Ok(Vec::new());
+    }
+    let mut select = connection.prepare("SELECT id FROM damaged")?;
+    let ids = select.query_map([], |row| Ok(String::from_utf8_lossy(&bytes(row, 0)).into_owned()))?;
+    ids.collect()
 }

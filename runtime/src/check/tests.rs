@@ -5,6 +5,7 @@ use rusqlite::{Connection, params};
 
 use super::*;
 use crate::{
+    container::Container,
     pod::{Pod, PodState, config::PodConfig},
     shim::ShimAddress,
     state::State,
@@ -85,6 +86,19 @@ async fn a_record_that_cannot_be_read_is_named_and_what_it_owns_stays() {
     let outcome = root.check(true).await;
     assert!(outcome.wrong && outcome.lines.len() == 1 && outcome.lines[0].contains(ID), "{outcome:?}");
     assert!(writable.exists());
+    // A daemon that was killed before it had made the record again.
+    State::open(&root.config.root.join("state.db")).unwrap().load::<Container>().unwrap();
+    assert!(!root.check(true).await.wrong);
+    assert!(writable.exists());
+}
+
+#[tokio::test]
+async fn a_record_that_is_no_text_is_named_as_any_other() {
+    let root = Root::new();
+    let database = Connection::open(root.config.root.join("state.db")).unwrap();
+    database.execute("INSERT INTO pod VALUES (?1, x'ff00')", [ID]).unwrap();
+    let outcome = root.check(false).await;
+    assert!(outcome.wrong && outcome.lines[0].contains(ID), "{outcome:?}");
 }
 
 #[tokio::test]

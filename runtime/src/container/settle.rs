@@ -9,18 +9,10 @@ pub(crate) async fn settle_stopped(shared: &Arc<Shared>, pod_id: &str) {
     let mut left = shared.containers_of(pod_id);
     left.retain(|entry| !entry.get().state.is_exited());
     for entry in left {
-        match shared.shim_of(pod_id).await {
+        match watch::reconnect(shared, pod_id).await {
             Err(_) => watch::abandoned(shared, &entry).await,
             // The first process of the pod has ended, and its shim knows how the others did.
-            Ok(shim) => {
-                let shared = Arc::clone(shared);
-                tokio::spawn(async move {
-                    match shim.wait(&entry.get().id).await {
-                        Ok(exit) => watch::record_end(&shared, &entry, exit).await,
-                        Err(_) => watch::abandoned(&shared, &entry).await,
-                    }
-                });
-            }
+            Ok(shim) => drop(tokio::spawn(watch::last_end(Arc::clone(shared), entry, shim))),
         }
     }
 }

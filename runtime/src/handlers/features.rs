@@ -12,7 +12,10 @@ use serde::Deserialize;
 use tokio::{io::AsyncWriteExt, process::Command, time::timeout};
 
 use super::Options;
-use crate::error::{During, Error, Kind, Result};
+use crate::{
+    descriptors,
+    error::{During, Error, Kind, Result},
+};
 
 /// A shim looks into itself and perhaps at one binary.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -50,7 +53,8 @@ async fn ask(shim: &Path, options: Option<&Options>) -> std::io::Result<Output> 
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
         .kill_on_drop(true)
-        .spawn()?;
+        .spawn()
+        .inspect(descriptors::put_back)?;
     if let (Some(mut stdin), Some(options)) = (child.stdin.take(), options) {
         let any = Any { type_url: options.type_url.into(), value: options.value.clone(), ..Any::default() };
         stdin.write_all(&any.write_to_bytes()?).await?;

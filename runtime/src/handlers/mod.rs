@@ -30,6 +30,11 @@ const OWN: [&str; 2] = ["", "berth"];
 /// By which Berth's shim knows that a pod is another's.
 const FILE_NAME: &str = "handler.json";
 
+/// Whether pods of the handler of this name run in Berth's own shim.
+pub(crate) fn is_own(name: &str) -> bool {
+    OWN.contains(&name)
+}
+
 /// All handlers there are.
 #[derive(Clone, Debug, Default)]
 pub struct Handlers {

@@ -176,12 +176,12 @@ impl Network {
     }
 
     /// Detaches pods that are gone, some of them at once and each until it is done, then lets plugins that know GC collect
-    /// what has no record. Returns after the first attempt.
-    pub(crate) async fn give_back(&self, gone: Vec<String>) {
+    /// what has no record and is none of `attached`. Returns after the first attempt.
+    pub(crate) async fn give_back(&self, gone: Vec<String>, attached: &[Attachment]) {
         let first = gone.into_iter().map(|pod| self.releases.begin(pod));
         futures::future::join_all(first).await;
         if let Backend::Cni(cni) = &self.backend
-            && let Err(error) = cni.collect().await
+            && let Err(error) = cni.collect(attached).await
         {
             let error = error.chain();
             tracing::warn!(error, "plugins could not collect what has no record");

@@ -21,6 +21,7 @@ use super::{
     plugin::Identity,
 };
 use crate::{
+    descriptors,
     error::{During, Error, Kind, Result},
     runtime::Shared,
 };
@@ -80,7 +81,7 @@ fn start(identity: &Identity, program: &Path, connection: OwnedFd) -> Result<Chi
         .kill_on_drop(true)
         .fd_mappings(vec![FdMapping { parent_fd: connection, child_fd: PLUGIN_FD }])
         .map_err(|error| Error::caused(Kind::Internal, step(), error))?;
-    command.spawn().during(step)
+    command.spawn().inspect(descriptors::put_back).during(step)
 }
 
 /// What is configured for a plugin by its whole name, or else by its name without the index; empty when nothing is.

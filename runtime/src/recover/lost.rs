@@ -1,6 +1,11 @@
 //! Records that are lost, be it one that cannot be read or all of them: made again from the copies in the bundles.
 
-use std::{collections::HashSet, fs, path::Path, sync::Arc};
+use std::{
+    collections::{HashMap, HashSet},
+    fs,
+    path::Path,
+    sync::Arc,
+};
 
 use crate::{
     container::Container,
@@ -19,21 +24,26 @@ pub(super) async fn make_again(
     containers: &mut Loaded<Container>,
 ) -> Result<()> {
     let known: HashSet<String> = pods.records.iter().map(|pod| pod.id.clone()).collect();
-    for id in names_in(&shared.layout.sandboxes()).into_iter().filter(|id| !known.contains(id)) {
-        pods.records.push(match copy::<Pod>(&shared.layout.pod_copy(&id), &id) {
-            Some(pod) => made_again(shared, pod).await?,
-            None => unknown(shared, id),
-        });
-    }
-    let again: HashSet<String> =
-        pods.records.iter().map(|pod| pod.id.clone()).filter(|id| !known.contains(id)).collect();
+    let lost = names_in(&shared.layout.sandboxes()).into_iter().filter(|id| !known.contains(id));
+    let with_copy = |id: String| {
+        let copy = copy::<Pod>(&shared.layout.pod_copy(&id), &id);
+        (id, copy)
+    };
+    let lost: HashMap<String, Option<Pod>> = lost.map(with_copy).collect();
     let known: HashSet<String> = containers.records.iter().map(|one| one.id.clone()).collect();
     for id in names_in(&shared.layout.bundles()).into_iter().filter(|id| !known.contains(id)) {
         let Some(container) = copy::<Container>(&shared.layout.container_copy(&id), &id) else { continue };
         // One whose record was never written is one that nobody was told of.
-        if containers.damaged.contains(&id) || again.contains(&container.pod_id) {
+        if containers.damaged.contains(&id) || lost.contains_key(&container.pod_id) {
             containers.records.push(made_again(shared, container).await?);
         }
+    }
+    // After their containers: by a pod on record the next daemon would take it that those are, too.
+    for (id, copy) in lost {
+        pods.records.push(match copy {
+            Some(pod) => made_again(shared, pod).await?,
+            None => unknown(shared, id),
+        });
     }
     Ok(())
 }

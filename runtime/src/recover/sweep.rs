@@ -55,7 +55,8 @@ pub(super) async fn sweep(shared: Arc<Shared>, starting: Vec<Pod>, left: Left) {
     let undone = join_all(starting.into_iter().map(|pod| pod::undo(&shared, pod)));
     let removed = join_all(left.containers.into_iter().map(|id| remove_container(&shared, id)));
     let ended = join_all(without_pod(&shared).into_iter().map(|entry| end_without_pod(&shared, entry)));
-    let released = shared.network.give_back(left.attached);
+    let attached: Vec<_> = shared.pods.list().iter().filter_map(|pod| pod.attachment.clone()).collect();
+    let released = shared.network.give_back(left.attached, &attached);
     tokio::join!(undone, removed, ended, released);
     killpoint!(RECOVERY_SWEPT);
 }

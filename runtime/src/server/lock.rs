@@ -80,8 +80,10 @@ fn open(root: &Path, path: &Path) -> io::Result<File> {
     OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).open(path)
 }
 
+/// Over what was there, and cut then: on a full disk there may be no other block for it.
 fn sign(file: &mut File) -> io::Result<()> {
-    file.set_len(0)?;
+    let line = format!("{}\n", process::id());
     file.rewind()?;
-    writeln!(file, "{}", process::id())
+    file.write_all(line.as_bytes())?;
+    file.set_len(line.len() as u64)
 }

@@ -49,8 +49,9 @@ impl Tls {
 
     /// What accepts the next connection.
     pub(super) async fn acceptor(self: &Arc<Self>) -> Result<TlsAcceptor> {
-        let tls = Arc::clone(self);
-        blocking::run("look whether the certificate has changed", move || tls.refreshed()).await
+        let (tls, cause) = (Arc::clone(self), self.certificate.display().to_string());
+        // As with other paths that may hang: each client would take a thread of its own.
+        blocking::look_up("look whether the certificate has changed", &cause, move || tls.refreshed()).await
     }
 
     /// Files that cannot be used are told of once: the second of the two may be about to come.

@@ -2,7 +2,7 @@
 
 use super::Error;
 use std::fs::{self, OpenOptions};
-use std::io::{ErrorKind, Write};
+use std::io::ErrorKind;
 use std::path::Path;
 use std::time::Duration;
 
@@ -11,12 +11,13 @@ const PATIENCE: u32 = 200;
 /// How often a parent may vanish before its child is made.
 const ATTEMPTS: u32 = 8;
 
-/// Writes to a control file in one write, as the kernel wants it.
+/// Writes to a control file in one write, as the kernel wants it. One that is interrupted has failed: who is to give up in time
+/// must not begin anew.
 pub(super) fn write(directory: &Path, file: &str, value: &str) -> Result<(), Error> {
     let path = directory.join(file);
-    let done =
-        OpenOptions::new().write(true).open(&path).and_then(|mut file| file.write_all(value.as_bytes()));
-    done.map_err(|source| Error { action: format!("write {value:?} to"), path, source })
+    let opened = OpenOptions::new().write(true).open(&path);
+    let done = opened.and_then(|file| Ok(rustix::io::write(file, value.as_bytes())?));
+    done.map(drop).map_err(|source| Error { action: format!("write {value:?} to"), path, source })
 }
 
 /// Reads a control file, without the newline at its end.

@@ -1,5 +1,5 @@
-//! What tells Berth's groups from everybody else's: an extended attribute that the kernel keeps with the group. It is there
-//! whoever died since, in every hierarchy for itself, and goes with the group.
+//! The mark on each group that Berth made: an extended attribute, in every hierarchy for itself. The kernel keeps it as long as
+//! the group exists, so that it outlives shim and daemon.
 
 use super::Error;
 use rustix::fs::{XattrFlags, getxattr, setxattr};
@@ -26,8 +26,8 @@ pub(super) fn read(directory: &Path) -> Option<Vec<u8>> {
     Some(owner[..length].to_vec())
 }
 
-/// Whether an id is one that nobody makes a second time, as berthd's are: a group of that name is its even without a mark. A
-/// foreign shim leaves none.
+/// Whether an id is random, as berthd's are, so that only its own container or pod has a group of that name. Foreign shims make
+/// groups without a mark: with such an id the name counts in its place.
 pub(super) fn is_random(id: &str) -> bool {
     id.len() == 64 && id.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
 }

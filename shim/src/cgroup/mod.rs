@@ -49,14 +49,14 @@ pub struct Cgroup {
     owner: Owner,
 }
 
-/// What a group must have been made for, by its mark, before anything in it is killed or it is removed.
+/// Which mark a group must have before its processes are killed and it is removed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Owner {
-    /// It is the caller's word that it is his.
+    /// None is asked for: the caller has made the group.
     Unasked,
-    /// For the container or pod of this id alone.
+    /// That of the container or pod with this id.
     Alone(Arc<str>),
-    /// For all pods below it: whoever leaves last removes it.
+    /// That of a parent which Berth made for several pods: it is removed when it is empty, and nothing in it is killed.
     All,
 }
 
@@ -110,7 +110,7 @@ impl Cgroup {
         Ok(group)
     }
 
-    /// Names a group that may be made, and is not there yet: nothing is touched. What is there later is its maker's.
+    /// Names a group that is to be made, and refuses one that exists. Touches nothing.
     pub(crate) fn to_be_made(path: &str) -> Result<Self, Error> {
         let group = Self::named(path)?;
         match group.directories().into_iter().find(|directory| directory.exists()) {
@@ -400,7 +400,8 @@ impl Cgroup {
         self.remove_with(&files::remove)
     }
 
-    fn remove_now(&self) -> Result<(), Error> {
+    /// The same where nobody is in it: nothing is waited for.
+    pub(crate) fn remove_now(&self) -> Result<(), Error> {
         self.remove_with(&files::remove_now)
     }
 

@@ -20,15 +20,17 @@ const STREAM_PATIENCE: Duration = Duration::from_secs(1);
 const LEAVING: Duration = Duration::from_secs(1);
 /// What is told of a container that was given up.
 const UNDEAD: &str = "it was killed and does not die: it waits in the kernel, for a file system that does not answer or the like";
-/// How long hooks may take that come after the end: nothing else could end them.
-const HOOKS_PATIENCE: Duration = Duration::from_secs(30);
 
 impl Container {
     /// Waits for the end, and sees to all that follows it.
     pub(super) async fn watch(self: Arc<Self>) {
         let exit = tokio::select! {
             exit = self.process.ended() => exit,
-            () = self.given_up.notified() => Exit::now(137, UNDEAD),
+            () = self.until_given_up() => {
+                // Unreaped it would keep the reaper of orphans from all others.
+                self.process.let_go();
+                Exit::now(137, UNDEAD)
+            }
         };
         let _turn = self.turn.lock().await;
         let exit = self.bury(exit).await;
@@ -44,7 +46,7 @@ impl Container {
 
     async fn poststop(&self) {
         let hooks = init::run_hooks(self.id(), &self.identity.bundle, Moment::Poststop);
-        match timeout(HOOKS_PATIENCE, hooks).await {
+        match timeout(init::POSTSTOP_PATIENCE, hooks).await {
             Ok(Ok(())) => {}
             Ok(Err(error)) => {
                 note(format_args!("after the end of {}: {}", self.id(), error_line(&error)));
@@ -55,7 +57,13 @@ impl Container {
 
     /// Counts it as ended though it was killed in vain: it will never run again, and dies when it gets what it waits for.
     pub fn give_up(&self) {
-        self.given_up.notify_one();
+        self.given_up.send_replace(true);
+    }
+
+    /// Waits for [`Self::give_up`].
+    pub(super) async fn until_given_up(&self) {
+        // The sender lives as long as self.
+        let _ = self.given_up.subscribe().wait_for(|given_up| *given_up).await;
     }
 
     /// Tells of it when something in the container is killed for lack of memory. Where that cannot be heard it is told at the end.

@@ -58,6 +58,14 @@ impl Child {
         }
     }
 
+    /// Kills it and waits for its end for so long; it is left to be reaped.
+    pub(super) async fn stop(&self, patience: Duration) {
+        if let Some(pidfd) = &self.pidfd {
+            let _ = pidfd_send_signal(pidfd, Signal::KILL);
+        }
+        let _ = tokio::time::timeout(patience, self.ended()).await;
+    }
+
     /// Kills it and waits until it is gone.
     pub(super) async fn kill(mut self) {
         if let Some(pidfd) = self.pidfd.take() {

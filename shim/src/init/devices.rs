@@ -8,7 +8,7 @@ use super::{Error, Step, filesystem};
 use crate::spec::Device;
 use crate::sys::{MountAttributes, mount_setattr};
 use rustix::fs::{
-    AtFlags, CWD, FileType, Gid, Mode, OFlags, Uid, chmodat, chownat, fstat, makedev, mknodat, symlinkat,
+    AtFlags, CWD, FileType, Gid, Mode, OFlags, Uid, chownat, fstat, makedev, mknodat, symlinkat,
 };
 use rustix::io::Errno;
 use rustix::mount::MountAttrFlags as Attr;
@@ -63,12 +63,14 @@ pub(super) fn filled(
         .parameters
         .extend([("uid", uid), ("gid", gid)].map(|(name, id)| (name.into(), Some(id.to_string()))));
     let made = filesystem::mount("tmpfs", source, &options)?;
+    let umask = rustix::process::umask(Mode::empty());
     for device in defaults().chain(devices.iter().cloned()) {
         let Some(below) = device.path.strip_prefix("/dev/") else { continue };
         let (uid, gid) = (device.uid.unwrap_or(0), device.gid.unwrap_or(0));
         let (uid, gid) = (Some(users.host_uid(uid)?), Some(users.host_gid(gid)?));
         place(InRoot(made.as_fd()), &Device { path: format!("/{below}"), uid, gid, ..device })?;
     }
+    rustix::process::umask(umask);
     Ok(made)
 }
 
@@ -98,17 +100,17 @@ fn node(directory: BorrowedFd<'_>, name: &str, device: &Device) -> Result<(), Er
         Err(Errno::PERM) => return bind(directory, name, device),
         other => other.at(Step::Device, what)?,
     }
-    own(directory, name, device, mode).at(Step::Device, what)
+    own(directory, name, device).at(Step::Device, what)
 }
 
-fn own(directory: BorrowedFd<'_>, name: &str, device: &Device, mode: Mode) -> Result<(), Errno> {
+/// By a name that a container which shares the directory may have given to a link by now: it is not followed.
+fn own(directory: BorrowedFd<'_>, name: &str, device: &Device) -> Result<(), Errno> {
     let (uid, gid) = (device.uid.unwrap_or(0), device.gid.unwrap_or(0));
     if (uid, gid) == (0, 0) {
         return Ok(());
     }
     let (uid, gid) = (Uid::from_raw(uid), Gid::from_raw(gid));
-    chownat(directory, name, Some(uid), Some(gid), AtFlags::SYMLINK_NOFOLLOW)?;
-    chmodat(directory, name, mode, AtFlags::empty())
+    chownat(directory, name, Some(uid), Some(gid), AtFlags::SYMLINK_NOFOLLOW)
 }
 
 /// Where nodes may not be made: the host's own, bound.

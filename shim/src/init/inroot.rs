@@ -41,7 +41,7 @@ impl InRoot<'_> {
         resolved(self.0, below_root(path), flags, ResolveFlags::IN_ROOT | more)
     }
 
-    /// [`Self::reach`] for what is mounted.
+    /// [`Self::reach`] for mount targets, with an error that names the path.
     pub(super) fn find_or_create(&self, path: &Path, create: Create) -> Result<OwnedFd, Error> {
         self.reach(path, create).at(Step::Mount, || format!("create {} in the rootfs", path.display()))
     }

@@ -7,9 +7,10 @@ use rustix::fs::stat;
 use std::ffi::CString;
 use std::path::Path;
 
-/// Everything for who possesses the keyring but changing these rights, as the kernel counts them; for its owner to see, read and
-/// link it; and for him to search it, which an exec needs to join.
-const PERMISSIONS: u32 = 0x1f00_0000 | 0x0001_0000 | 0x0002_0000 | 0x0008_0000 | 0x0010_0000;
+/// For who possesses the keyring everything but changing these rights, as the kernel counts them; for its owner to search it, which
+/// an exec needs to join. He must know the name for that: root of another container, who is the owner as well, can neither see
+/// it nor link the keyring to his own by its number, and with it the keys.
+const PERMISSIONS: u32 = 0x1f00_0000 | 0x0008_0000;
 
 /// The name of a container's keyring.
 #[derive(Debug)]
@@ -29,7 +30,7 @@ impl Keyring {
         let what = || format!("share {:?}", self.0);
         let Some(found) = self.joined()? else { return Ok(()) };
         match sys::set_key_permissions(found, PERMISSIONS) {
-            // That of a container that has just ended: what it may do with it is settled. Nobody finds it once it is revoked.
+            // The keyring of a container that has just ended, whose permissions are set for good. Revoked, it is not found again.
             Err(settled) if settled.raw_os_error() == Some(libc::EACCES) => {
                 sys::revoke_key(found).at(Step::Keyring, what)?;
                 let made = self.joined()?.map(|made| sys::set_key_permissions(made, PERMISSIONS));

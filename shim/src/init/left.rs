@@ -11,8 +11,6 @@ use tokio::time::sleep;
 const LOOK: Duration = Duration::from_millis(500);
 /// What was killed is gone sooner, unless it hangs.
 const MOMENT: Duration = Duration::from_millis(200);
-/// How often a group is looked at once nobody hangs any more: what keeps it then is not ours.
-const LAST_LOOKS: u32 = 10;
 
 static LEFT: AtomicUsize = AtomicUsize::new(0);
 
@@ -32,14 +30,9 @@ impl Drop for Left {
     }
 }
 
-/// Whether a process was killed that has not ended.
-pub(super) fn any() -> bool {
-    LEFT.load(Ordering::Relaxed) > 0
-}
-
 /// Waits until everything that was left behind is gone.
 pub async fn gone() {
-    while any() {
+    while LEFT.load(Ordering::Relaxed) > 0 {
         sleep(LOOK).await;
     }
 }
@@ -50,8 +43,8 @@ pub(super) async fn leave(processes: impl IntoIterator<Item = Child>, group: Str
         let (left, group) = (Left::behind(), group.clone());
         tokio::spawn(async move {
             process.kill().await;
-            // It may have gone on with the group until it noticed.
-            remove(&group, LOOK).await;
+            // It may have made the group with its last call. By now the path may be another creation's: nobody is killed there.
+            let _ = Cgroup::open(&group).remove_now();
             drop(left);
         });
     }
@@ -77,19 +70,6 @@ pub fn end_later(group: Cgroup, of: String) {
         match group.end(Duration::MAX).await {
             Ok(()) => note(format_args!("the cgroup of {of} is removed at last")),
             Err(error) => note(format_args!("remove the cgroup of {of}: {error}")),
-        }
-        drop(left);
-    });
-}
-
-/// Removes a group once those are gone that hang in it or below.
-pub(super) fn remove_later(group: Cgroup) {
-    let left = Left::behind();
-    tokio::spawn(async move {
-        let mut looks = 0;
-        while group.remove().is_err() && looks < LAST_LOOKS {
-            sleep(LOOK).await;
-            looks = if LEFT.load(Ordering::Relaxed) > 1 { 0 } else { looks + 1 };
         }
         drop(left);
     });

@@ -9,7 +9,10 @@ use std::io::ErrorKind;
 
 /// Sets the limits; where there is none of descriptors, that which the shim was given.
 pub(super) fn set(limits: &[spec::Rlimit]) -> Result<(), Error> {
-    descriptors::put_back();
+    // A ceiling that is put back cannot be raised again by a process that has lost the right to.
+    if !limits.iter().any(|limit| limit.kind == "RLIMIT_NOFILE") {
+        descriptors::put_back();
+    }
     limits.iter().try_for_each(|limit| {
         set_one(limit, Rlimit { current: finite(limit.soft), maximum: finite(limit.hard) })
     })

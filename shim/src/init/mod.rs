@@ -59,6 +59,7 @@ pub use idmap::IdMappings;
 pub use left::{end_later, gone};
 pub use namespaces::CONTAINER;
 pub use options::mount_options;
+pub(crate) use pod::NSFS;
 pub use pod::{DEFAULT_SHM, PodNamespaces, PodOptions};
 pub use slate::Slate;
 
@@ -71,6 +72,13 @@ use stage::Entry;
 use std::future::pending;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
+use std::time::Duration;
+use tokio::time::timeout;
+
+/// How long hooks may take that come after the end: nothing else could end them.
+pub(crate) const POSTSTOP_PATIENCE: Duration = Duration::from_secs(30);
+/// What a process that was killed needs to be gone, unless it hangs in the kernel.
+const LAST_WORD: Duration = Duration::from_millis(50);
 
 /// A mount of the root filesystem, as containerd's Mount message has it.
 #[derive(Debug, Clone, Default)]
@@ -184,21 +192,20 @@ pub async fn create_until(
         result = arrival.wait(&reports, &stage) => result,
         () = stop => {
             let what = slate.read();
-            let processes = [Some(stage), arrival.helper.take(), arrival.child.take()];
-            left::leave(processes.into_iter().flatten(), arrival.cgroup).await;
+            arrival.abandon(stage, &reports).await;
             return Err(Error::Stuck { what });
         }
     };
-    stage.reaped().await;
     if let Err(error) = result {
         drop(reports);
-        arrival.undo().await;
+        arrival.undo(stage).await;
         if arrival.later.poststop {
             // What failed first is what is told.
-            let _ = run_hooks(&id, &bundle, Moment::Poststop).await;
+            let _ = timeout(POSTSTOP_PATIENCE, run_hooks(&id, &bundle, Moment::Poststop)).await;
         }
         return Err(error);
     }
+    stage.reaped().await;
     let (pid, pidfd) = arrival.hand_over()?;
     let (cgroup, later) = (Cgroup::open(&arrival.cgroup), arrival.later);
     Ok(Created { pid, pidfd, console: arrival.console, gate: StartGate { reports }, cgroup, later })
@@ -329,12 +336,12 @@ async fn enter(request: &ExecRequest<'_>, entry: Entry) -> Result<Execed, Error>
     let reports = Reports::new(ours)?;
     let mut arrival = Arrival::of(&stage, Until::Executed);
     let result = arrival.wait(&reports, &stage).await;
-    stage.reaped().await;
     if let Err(error) = result {
         drop(reports);
-        arrival.undo().await;
+        arrival.undo(stage).await;
         return Err(error);
     }
+    stage.reaped().await;
     if let Some(helper) = arrival.helper.take() {
         helper.reaped().await;
     }
@@ -457,15 +464,28 @@ impl Arrival {
         }
     }
 
-    async fn undo(&mut self) {
-        for child in [self.helper.take(), self.child.take()].into_iter().flatten() {
-            child.kill().await;
+    /// Ends all that was made so far. What hangs in the kernel is left behind, and nobody waits for it.
+    async fn undo(&mut self, stage: Child) {
+        for process in [Some(stage), self.helper.take(), self.child.take()].into_iter().flatten() {
+            // Later the orphans' reaper buries it.
+            let _ = timeout(DEATH_PATIENCE, process.kill()).await;
         }
         if self.cgroup.is_empty() {
             return;
         }
         // There may be one in it that nobody has told of.
-        let _ = Cgroup::open(&self.cgroup).end(DEATH_PATIENCE).await;
+        let group = Cgroup::open(&self.cgroup);
+        if group.end(DEATH_PATIENCE).await.is_err() {
+            end_later(group, "a creation that failed".into());
+        }
+    }
+
+    /// Kills all that is on its way, when the stage has had its last word: a process or a group that it made goes unheard else.
+    async fn abandon(mut self, stage: Child, reports: &Reports) {
+        stage.stop(LAST_WORD).await;
+        let _ = self.hear_rest(reports);
+        let processes = [Some(stage), self.helper.take(), self.child.take()];
+        left::leave(processes.into_iter().flatten(), self.cgroup).await;
     }
 
     fn hand_over(&mut self) -> Result<(u32, OwnedFd), Error> {

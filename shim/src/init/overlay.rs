@@ -164,7 +164,7 @@ impl Overlay {
     }
 }
 
-/// Lists the descriptors of whoever looks.
+/// Lists the calling process's own descriptors.
 const DESCRIPTORS: &str = "/proc/self/fd";
 
 /// A layer, in the caller's mount namespace: overlay takes none of another.

@@ -9,7 +9,7 @@ use super::idmap::IdMappings;
 use super::options::Options;
 use super::sysctl::{self, Owned};
 use super::userns::{Anchor, UserNamespace};
-use super::{Error, Step, filesystem, left, process, rootfs, user};
+use super::{Error, Step, filesystem, process, rootfs, user};
 use crate::cgroup::Cgroup;
 use crate::sys;
 use berth_failpoint::failpoint;
@@ -23,7 +23,8 @@ use std::time::Duration;
 
 /// How long the kernel may take to make the namespaces: nothing else runs in the pod yet that would have to wait.
 const PATIENCE: Duration = Duration::from_secs(30);
-const NSFS: i64 = 0x6e73_6673;
+/// `f_type` of what a namespace is pinned by.
+pub(crate) const NSFS: i64 = 0x6e73_6673;
 /// Size of a pod's `/dev/shm` in bytes unless it says otherwise.
 pub const DEFAULT_SHM: u64 = 64 * 1024 * 1024;
 
@@ -177,8 +178,8 @@ impl PodNamespaces {
         }
     }
 
-    /// Kills the pod's first process and waits until it is gone, for so long: it has to wait itself for all of its namespace, and
-    /// who waits for a dead file system dies when that is back. Then it is nobody's but the reaper's of orphans.
+    /// Kills the pod's first process and waits for its end, for so long: it ends after all others of its namespace, one of which
+    /// may hang in the kernel. Later the orphans' reaper buries it.
     pub async fn end_init(&mut self, patience: Duration) {
         if let Some(init) = self.init.take() {
             child::end(init.pidfd, patience).await;
@@ -201,14 +202,10 @@ impl PodNamespaces {
             failpoint!(SANDBOX_UNPINNED)?;
             self.pinned = None;
         }
-        match self.cgroup.take().map(|cgroup| (cgroup.remove(), cgroup)) {
-            Some((Err(_), cgroup)) if left::any() => left::remove_later(cgroup),
-            Some((Err(error), cgroup)) => {
-                self.cgroup = Some(cgroup);
-                return Err(error.into());
-            }
-            _ => {}
+        if let Some(cgroup) = &self.cgroup {
+            cgroup.remove()?;
         }
+        self.cgroup = None;
         Ok(())
     }
 }
@@ -294,6 +291,9 @@ impl Maker<'_> {
         }
         if own.ipc {
             made.push((Attached::Shm, self.shared_memory()?));
+        } else if self.options.shared_pid {
+            // Nobody's memory, but a place from which the host's files are not to be seen.
+            self.shared_memory()?;
         }
         if self.options.shared_pid {
             self.spawn_init()?;
@@ -369,7 +369,7 @@ impl Maker<'_> {
     }
 
     /// The first process of the shared PID namespace: it only has to be there and to let orphans vanish. It has no privileges
-    /// and, with shared memory of the pod's own, no sight of the host's files.
+    /// and no sight of the host's files, which the caller has lost: a container with CAP_SYS_PTRACE may take it over.
     fn spawn_init(&self) -> Result<(), Error> {
         let pid = sys::clone_sibling(libc::CLONE_NEWPID, None, || {
             let _ = user::die_with_shim();

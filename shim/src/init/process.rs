@@ -145,8 +145,8 @@ impl<'a> Process<'a> {
         }
     }
 
-    /// For who makes a process like himself: puts the filter in force now if that needs a privilege, so that the one that is made
-    /// has none. Left to [`Self::execute`] is a filter that would not let the rest be done.
+    /// Puts the filter in force now if loading it needs a privilege, so that the process which is made next has none. A filter
+    /// that forbids one of the [`REST`] of the steps is left to [`Self::execute`].
     pub(super) fn confine(&mut self) -> Result<(), Error> {
         let privileged = !self.needed_later().is_empty();
         if privileged && self.filter.as_ref().is_some_and(|filter| filter.allows(REST)) {
@@ -187,8 +187,7 @@ impl<'a> Process<'a> {
     }
 }
 
-/// What is done between the making of a process by one that is like it and execve: calls with those of their arguments that a filter
-/// may ask for.
+/// The system calls from the making of an exec's process to its execve, with those of their arguments that filters ask for.
 const REST: &[(libc::c_long, &[u64])] = &[
     (sys::CLONE_ALIKE.0, &[sys::CLONE_ALIKE.1]),
     (libc::SYS_capset, &[]),

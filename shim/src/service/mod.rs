@@ -111,8 +111,8 @@ async fn start(pod: &Arc<Pod>, listener: UnixListener) -> io::Result<Server> {
     Ok(server)
 }
 
-/// Connections as they come. Who has no descriptor left for one looks again in a moment, for it goes on waiting: asked at once,
-/// the kernel would say so for ever.
+/// Connections as they come. Without a free descriptor one cannot be taken and goes on waiting: it is tried again after a pause,
+/// for at once it would fail again, without end.
 pub(crate) fn patient(listener: UnixListener) -> io::Result<Listener> {
     listener.set_nonblocking(true)?;
     let listener = tokio::net::UnixListener::from_std(listener)?;

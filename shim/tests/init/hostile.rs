@@ -99,22 +99,13 @@ fn root_the_console_does_not_follow_a_link() {
     let volume = place.path("volume");
     fs::create_dir_all(volume.join("pts")).unwrap();
     symlink("/proc/sys/kernel/core_pattern", volume.join("console")).unwrap();
-    let bundle = place.bundle("c1", &["/bin/true"], |spec| {
+    let rootfs = place.overlay("c1", &[place.image()]);
+    let created = place.create_on_terminal(&rootfs, &["/bin/true"], |spec| {
         dev_is(spec, &volume);
         let pts = json!({ "destination": "/dev/pts", "type": "devpts", "source": "devpts", "options": ["newinstance", "ptmxmode=0666"] });
         spec["mounts"].as_array_mut().unwrap().push(pts);
     });
-    let rootfs = place.overlay("c1", &[place.image()]);
-    let request = init::CreateRequest {
-        id: "c1",
-        bundle: &bundle,
-        rootfs: &rootfs,
-        terminal: true,
-        stdio: Stdio::default(),
-        pod: &place.pod,
-        neighbours: &[],
-    };
-    let error = block_on(init::create(request)).map(drop).unwrap_err();
+    let error = block_on(created).map(drop).unwrap_err();
     assert!(
         error.to_string().starts_with("terminal: ") && error.to_string().contains("/dev/console"),
         "{error}"
@@ -127,12 +118,7 @@ fn root_a_terminal_is_not_taken_from_what_covers_the_multiplexer() {
     let place = Place::new();
     block_on(async {
         let running = place.create("c1", &["/bin/sleep", "1000"], |_| {}).await.unwrap().start().await;
-        let script = "mount --bind /dev/zero /dev/pts/ptmx";
-        let status = std::process::Command::new("nsenter")
-            .args(["-m", "-t", &running.pid.to_string(), "/bin/sh", "-c", script])
-            .status()
-            .unwrap();
-        assert!(status.success());
+        running.change_mounts("mount --bind /dev/zero /dev/pts/ptmx");
         let args = ["true".to_owned()];
         let request = running.request(init::ExecProcess::Args(&args), true, Stdio::default());
         let error = init::exec(request).await.map(drop).unwrap_err();

@@ -64,6 +64,14 @@ fn root_a_shared_pid_namespace_has_a_first_process_without_any_power() {
     assert!(!fs::exists(format!("/proc/{init}")).unwrap());
 }
 
+#[test]
+fn root_the_first_process_of_a_pod_with_the_hosts_ipc_does_not_see_the_hosts_files() {
+    let mut place = Place::with(|pod| (pod.shared_pid, pod.host_ipc) = (true, true));
+    let init = place.pod.init_pid().unwrap();
+    assert_eq!(fs::read_dir(format!("/proc/{init}/root/")).unwrap().count(), 0);
+    place.pod.destroy().unwrap();
+}
+
 fn joins(spec: &mut serde_json::Value, path: &str) {
     spec["linux"]["namespaces"] = json!([{ "type": "mount" }, { "type": "pid", "path": path }]);
 }

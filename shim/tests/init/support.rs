@@ -151,6 +151,19 @@ impl Place {
         Ok(Container { created, output, bundle, id: id.to_owned() })
     }
 
+    /// With a terminal in the place of its streams.
+    pub async fn create_on_terminal(
+        &self,
+        rootfs: &[RootfsMount],
+        args: &[&str],
+        change: impl FnOnce(&mut Value),
+    ) -> Result<Created, Error> {
+        let bundle = self.bundle("c1", args, change);
+        let (id, bundle, stdio, pod) = ("c1", bundle.as_path(), Stdio::default(), &self.pod);
+        let request = init::CreateRequest { id, bundle, rootfs, terminal: true, stdio, pod, neighbours: &[] };
+        init::create(request).await
+    }
+
     /// Runs a shell script to its end: exit code and output.
     pub fn run(&self, script: &str, change: impl FnOnce(&mut Value)) -> (i32, String) {
         block_on(async {
@@ -269,6 +282,13 @@ impl Running {
         (wait(execed.pidfd.as_fd()), text)
     }
 
+    /// Runs a script of the host's among its mounts, for what it may not do to them itself.
+    pub fn change_mounts(&self, script: &str) {
+        let mut enter = std::process::Command::new("nsenter");
+        let status = enter.args(["-m", "-t", &self.pid.to_string(), "/bin/sh", "-c", script]).status();
+        assert!(status.unwrap().success());
+    }
+
     pub fn end(self) -> i32 {
         let _ = pidfd_send_signal(&self.pidfd, Signal::KILL);
         let code = wait(self.pidfd.as_fd());
@@ -278,6 +298,13 @@ impl Running {
 }
 
 /// Waits for a child: its exit code, or 128 and the signal.
+/// Everything the terminal shows until its last process is gone, which is an error to the reader.
+pub fn shown(console: Option<OwnedFd>) -> String {
+    let mut text = Vec::new();
+    let _ = fs::File::from(console.unwrap()).read_to_end(&mut text);
+    String::from_utf8(text).unwrap().replace('\r', "")
+}
+
 pub fn wait(pidfd: BorrowedFd<'_>) -> i32 {
     let status = waitid(WaitId::PidFd(pidfd), WaitIdOptions::EXITED).unwrap().unwrap();
     status.exit_status().unwrap_or_else(|| 128 + status.terminating_signal().unwrap())

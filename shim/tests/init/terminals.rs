@@ -1,18 +1,9 @@
 //! Processes with a terminal.
 
-use super::support::{Place, block_on, wait};
+use super::support::{Place, block_on, shown, wait};
 use berth_shim::init::{self, ExecProcess, Stdio};
 use serde_json::json;
-use std::fs::File;
-use std::io::Read;
-use std::os::fd::{AsFd, OwnedFd};
-
-/// Everything the terminal shows until its last process is gone, which is an error to the reader.
-fn shown(console: Option<OwnedFd>) -> String {
-    let mut text = Vec::new();
-    let _ = File::from(console.unwrap()).read_to_end(&mut text);
-    String::from_utf8(text).unwrap().replace('\r', "")
-}
+use std::os::fd::AsFd;
 
 const SCRIPT: &str = "tty; test -t 0 && test -t 2 && echo all; stty size; echo x > /dev/tty; stat -c %u /dev/pts/0; test -c /dev/console && echo console";
 
@@ -20,21 +11,12 @@ const SCRIPT: &str = "tty; test -t 0 && test -t 2 && echo all; stty size; echo x
 fn root_a_container_with_a_terminal_leads_its_session() {
     let place = Place::new();
     block_on(async {
-        let bundle = place.bundle("c1", &["/bin/sh", "-c", SCRIPT], |spec| {
+        let rootfs = place.overlay("c1", &[place.image()]);
+        let created = place.create_on_terminal(&rootfs, &["/bin/sh", "-c", SCRIPT], |spec| {
             spec["process"]["consoleSize"] = json!({ "height": 40, "width": 100 });
             spec["process"]["user"] = json!({ "uid": 1000, "gid": 1000 });
         });
-        let rootfs = place.overlay("c1", &[place.image()]);
-        let request = init::CreateRequest {
-            id: "c1",
-            bundle: &bundle,
-            rootfs: &rootfs,
-            terminal: true,
-            stdio: Stdio::default(),
-            pod: &place.pod,
-            neighbours: &[],
-        };
-        let created = init::create(request).await.unwrap();
+        let created = created.await.unwrap();
         created.gate.start().await.unwrap();
         assert_eq!(shown(created.console), "/dev/pts/0\nall\n40 100\nx\n1000\nconsole\n");
         assert_eq!(wait(created.pidfd.as_fd()), 0);
@@ -63,12 +45,7 @@ fn root_a_terminal_multiplexer_that_is_none_is_refused() {
         let running = place.create("c1", &["/bin/sleep", "1000"], |_| {}).await.unwrap().start().await;
         running.sh("umount /dev/pts; mount -t tmpfs t /dev/pts; echo > /dev/pts/ptmx").await;
         // Without CAP_SYS_ADMIN the container cannot do that to itself: its mount namespace is entered from the host.
-        let script = "umount /dev/pts; echo fake > /dev/pts/ptmx";
-        let status = std::process::Command::new("nsenter")
-            .args(["-m", "-t", &running.pid.to_string(), "/bin/sh", "-c", script])
-            .status()
-            .unwrap();
-        assert!(status.success());
+        running.change_mounts("umount /dev/pts; echo fake > /dev/pts/ptmx");
         let args = ["true".to_owned()];
         let error = init::exec(running.request(ExecProcess::Args(&args), true, Stdio::default()))
             .await

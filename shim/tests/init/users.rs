@@ -1,10 +1,9 @@
 //! User namespaces: who is who inside and outside, and whose files are whose.
 
-use super::support::{HOST, LENGTH, Place, Running, block_on, ids, mapped_overlay, wait};
-use berth_shim::init::{self, Error, IdMappings, PodOptions, Stdio};
+use super::support::{HOST, LENGTH, Place, Running, block_on, ids, mapped_overlay, shown, wait};
+use berth_shim::init::{self, Error, IdMappings, PodOptions};
 use serde_json::{Value, json};
 use std::fs;
-use std::io::Read;
 use std::os::fd::AsFd;
 use std::os::unix::fs::{MetadataExt, chown};
 use std::path::{Path, PathBuf};
@@ -320,25 +319,14 @@ fn root_a_terminal_belongs_to_the_user() {
     let place = place();
     block_on(async {
         let script = "tty; test -t 0 && test -t 2 && echo all; echo x > /dev/tty; stat -c %u /dev/pts/0; test -c /dev/console && echo console";
-        let bundle = place.bundle("c1", &["/bin/sh", "-c", script], |spec| {
+        let rootfs = mapped_overlay(&place, "c1", &[place.image()]);
+        let args = ["/bin/sh", "-c", script];
+        let created = place.create_on_terminal(&rootfs, &args, |spec| {
             spec["process"]["user"] = json!({ "uid": 1000, "gid": 1000 });
         });
-        let rootfs = mapped_overlay(&place, "c1", &[place.image()]);
-        let request = init::CreateRequest {
-            id: "c1",
-            bundle: &bundle,
-            rootfs: &rootfs,
-            terminal: true,
-            stdio: Stdio::default(),
-            pod: &place.pod,
-            neighbours: &[],
-        };
-        let created = init::create(request).await.unwrap();
+        let created = created.await.unwrap();
         created.gate.start().await.unwrap();
-        let mut text = Vec::new();
-        let _ = fs::File::from(created.console.unwrap()).read_to_end(&mut text);
-        let shown = String::from_utf8(text).unwrap().replace('\r', "");
-        assert_eq!(shown, "/dev/pts/0\nall\nx\n1000\nconsole\n");
+        assert_eq!(shown(created.console), "/dev/pts/0\nall\nx\n1000\nconsole\n");
         assert_eq!(wait(created.pidfd.as_fd()), 0);
         created.cgroup.remove().unwrap();
     });

@@ -139,6 +139,26 @@ async fn root_a_stage_that_is_killed_at_any_moment_leaves_neither_a_group_nor_a_
     shim.shutdown().await;
 }
 
+/// As `ip netns add` pins one, or another daemon.
+#[tokio::test]
+async fn root_the_clean_up_after_a_dead_shim_leaves_a_namespace_that_it_joined() {
+    let mut maker = Shim::with_sandbox(|_| {}).await;
+    let pin = maker.netns();
+    let shim = Shim::start().await;
+    let request = CreateSandboxRequest {
+        sandbox_id: shim.id.clone(),
+        netns_path: pin.display().to_string(),
+        ..Default::default()
+    };
+    shim.sandbox.create_sandbox(soon(), &request).await.unwrap();
+    shim.murder().await;
+    shim.clean_up(&shim.id);
+    let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap();
+    assert!(mounts.contains(pin.to_str().unwrap()), "{mounts}");
+    maker.run("c", "exec sleep 1000").await;
+    maker.stop_sandbox().await;
+}
+
 /// Two pods below one parent, as somebody without kubelet may put them, and as all pods of a class are below one of kubelet's.
 #[tokio::test]
 async fn root_the_clean_up_after_a_dead_shim_leaves_its_neighbours_alone() {

@@ -7,6 +7,7 @@ use rustix::process::{Pid, Resource, Rlimit, prlimit};
 use serde_json::json;
 use std::fs;
 use std::os::unix::net::UnixStream;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 /// Lets the shim have so many descriptors.
@@ -183,6 +184,31 @@ async fn root_a_pod_is_stopped_whose_container_cannot_die() {
     until(|| shim.cgroups().iter().all(|group| !group.join("c").exists())).await;
 }
 
+/// Nor is one whose command is never executed, because the file system that it is on does not answer.
+#[tokio::test]
+async fn root_a_pod_is_stopped_whose_container_hangs_in_its_start() {
+    let Some(frozen) = Frozen::new() else { return };
+    let mut shim = Shim::with_sandbox(|_| {}).await;
+    let pid = shim.create("c", "exec sleep 1000").await;
+    frozen.take(pid);
+    let task = shim.task.clone();
+    let request = StartRequest { id: "c".into(), ..Default::default() };
+    let starting = tokio::spawn(async move { task.start(soon(), &request).await });
+    let request = containerd_shim_protos::sandbox_api::StopSandboxRequest {
+        sandbox_id: shim.id.clone(),
+        timeout_secs: 1,
+        ..Default::default()
+    };
+    shim.sandbox.stop_sandbox(soon(), &request).await.unwrap();
+    let error = starting.await.unwrap().unwrap_err().to_string();
+    assert!(error.contains("given up while it waited to execute its command"), "{error}");
+    assert_eq!(shim.wait("c").await, 137);
+    drop(frozen);
+    // Also before its container is deleted.
+    until(|| shim.children().is_empty()).await;
+    shim.delete("c").await.unwrap();
+}
+
 /// A file system in memory, mounted where it is dropped.
 struct Disk(std::path::PathBuf);
 
@@ -270,15 +296,21 @@ async fn root_without_room_for_a_process_a_call_fails_and_leaves_nothing() {
     until(|| fs::remove_dir(&group).is_ok()).await;
 }
 
-/// A frozen group of v1, which holds even the dead.
+/// A frozen group of v1, which holds even the dead, each test's own.
 struct Frozen(std::path::PathBuf);
 
 impl Frozen {
     fn new() -> Option<Self> {
         must_be_root();
-        let group = format!("/sys/fs/cgroup/freezer/berth-test-frozen-{}", std::process::id());
-        fs::create_dir(&group).ok()?;
-        Some(Self(group.into()))
+        static COUNT: AtomicU32 = AtomicU32::new(0);
+        let hierarchy = std::path::Path::new("/sys/fs/cgroup/freezer");
+        if !hierarchy.exists() {
+            return None;
+        }
+        let number = COUNT.fetch_add(1, Ordering::Relaxed);
+        let group = hierarchy.join(format!("berth-test-frozen-{}-{number}", std::process::id()));
+        fs::create_dir(&group).unwrap();
+        Some(Self(group))
     }
 
     /// With its children.

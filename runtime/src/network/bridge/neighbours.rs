@@ -116,8 +116,10 @@ pub(super) fn settle(
             None => no_subnet(),
         });
     };
-    if config.subnet.is_none() {
-        record::write(&chosen(directory), subnet.to_string().as_bytes())?;
+    let (path, text) = (chosen(directory), subnet.to_string());
+    // Not written again where it is there: the disk may be full.
+    if config.subnet.is_none() && record::read(&path)?.as_deref() != Some(text.as_bytes()) {
+        record::write(&path, text.as_bytes())?;
     }
     if subnet != expected {
         tracing::info!(%expected, %subnet, "another network has the pods' usual subnet: chose a free one");

@@ -11,6 +11,7 @@ use tokio::process::{Child, Command};
 use tokio::runtime::Handle;
 use tokio::time::timeout;
 
+use crate::descriptors;
 use crate::network::Error;
 
 /// They only talk to the kernel, in milliseconds: one that takes this long is stuck.
@@ -71,6 +72,7 @@ impl Files {
             .stderr(Stdio::from(self.stderr.try_clone()?))
             .process_group(0)
             .spawn()
+            .inspect(descriptors::put_back)
     }
 
     fn complaint(&mut self, status: ExitStatus) -> String {

@@ -46,6 +46,8 @@ pub(super) struct Cni {
     attaching: RwLock<()>,
 }
 
+/// How long one plugin may collect: no pod is attached meanwhile.
+const COLLECTING: Duration = Duration::from_secs(5);
 /// Between two attempts to find no pod being attached.
 const QUIET_PAUSE: Duration = Duration::from_millis(100);
 
@@ -185,17 +187,16 @@ impl Cni {
     }
 
     pub(super) async fn detach(&self, pod: &str, attachment: Option<&Attachment>) -> Result<(), Error> {
-        let kept = || serde_json::from_value::<Record>(attachment?.record.clone()).ok();
-        match self.cache.read(pod).await?.or_else(kept) {
+        match self.cache.read(pod).await?.or_else(|| record_in(attachment?)) {
             Some(record) => self.undo(&record).await,
             None => Ok(()),
         }
     }
 
     pub(super) async fn check(&self, pod: &str, attachment: &Attachment) -> Result<(), Error> {
-        let kept = || serde_json::from_value::<Record>(attachment.record.clone()).ok();
         let missing = || Error::Drift { pod: pod.to_owned(), what: "it has no network record".into() };
-        self.check_record(&self.cache.read(pod).await?.or_else(kept).ok_or_else(missing)?).await
+        let record = self.cache.read(pod).await?.or_else(|| record_in(attachment));
+        self.check_record(&record.ok_or_else(missing)?).await
     }
 
     async fn check_record(&self, record: &Record) -> Result<(), Error> {
@@ -214,18 +215,18 @@ impl Cni {
         self.cache.pods().await
     }
 
-    /// Has plugins that know GC collect what has no record. No pod is attached meanwhile: it might be taken for one that is
-    /// gone.
-    pub(super) async fn collect(&self) -> Result<(), Error> {
+    /// Has plugins that know GC collect what has no record, be it ours or one of `attached`, which pods still have when ours are
+    /// lost or elsewhere. No pod is attached meanwhile: it might be taken for one that is gone.
+    pub(super) async fn collect(&self, attached: &[Attachment]) -> Result<(), Error> {
         let _quiet = self.quiet().await;
-        let mut kept = Vec::new();
+        let mut kept: Vec<Record> = attached.iter().filter_map(record_in).collect();
         for pod in self.cache.pods().await? {
             kept.extend(self.cache.read(&pod).await?);
         }
-        let mut outcome = Ok(());
+        let (plugins, mut outcome) = (self.plugins.within(COLLECTING), Ok(()));
         for network in self.watched.snapshot().loaded.networks.iter().take(self.config.max_conf_num) {
             let valid = attachments_to(&network.name, &kept);
-            outcome = outcome.and(chain::collect(&self.plugins, network, &valid).await);
+            outcome = outcome.and(chain::collect(&plugins, network, &valid).await);
         }
         outcome
     }
@@ -271,6 +272,11 @@ fn describe((index, network): (usize, &conf::NetworkConf)) -> Value {
         },
         "IFName": format!("eth{index}"),
     })
+}
+
+/// The record that a pod keeps with what it has.
+fn record_in(attachment: &Attachment) -> Option<Record> {
+    serde_json::from_value(attachment.record.clone()).ok()
 }
 
 /// The attachments to `network` that GC must keep.

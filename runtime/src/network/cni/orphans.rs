@@ -13,6 +13,9 @@ use tokio::time::{sleep, timeout};
 
 /// How long those that were killed may take to be gone, all together.
 const BURIAL: Duration = Duration::from_secs(2);
+/// How long looking for them may take. What a process has in its environment is read from its memory, and that hangs
+/// where the process holds the lock of its memory while it waits for a file system that does not answer.
+const SEARCH: Duration = Duration::from_secs(5);
 /// Between two looks whether one is gone.
 const LOOK: Duration = Duration::from_millis(5);
 
@@ -22,8 +25,8 @@ pub(in crate::network) async fn end(pods: HashSet<String>) {
         return;
     }
     let kill_all = move || pids().filter_map(|pid| kill(pid, &pods)).collect::<Vec<_>>();
-    let Ok(killed) = tokio::task::spawn_blocking(kill_all).await else {
-        return tracing::error!("plugins of an earlier daemon could not be looked for");
+    let Ok(Ok(killed)) = timeout(SEARCH, tokio::task::spawn_blocking(kill_all)).await else {
+        return tracing::error!("not all plugins of an earlier daemon could be looked for");
     };
     // One that the kernel holds is left to it.
     let _ = timeout(BURIAL, join_all(killed.into_iter().map(ended))).await;

@@ -12,6 +12,7 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
 use tokio::process::{Child, Command};
 use tokio::time::timeout;
 
+use crate::descriptors;
 use crate::network::PluginFailure;
 
 /// How long a plugin that was killed may take to be gone.
@@ -64,6 +65,11 @@ impl Plugins {
         Plugins { directories, search_path, limit }
     }
 
+    /// The same, each of which may run no longer than `limit`.
+    pub(super) fn within(&self, limit: Duration) -> Plugins {
+        Plugins { limit: self.limit.min(limit), ..self.clone() }
+    }
+
     /// Runs the plugin `kind` with `request` as its input; its answer is none when it said nothing.
     pub(super) async fn run(
         &self,
@@ -105,6 +111,7 @@ impl Plugins {
             .stderr(Stdio::piped())
             .process_group(0)
             .spawn()
+            .inspect(descriptors::put_back)
     }
 
     /// Feeds the plugin and listens until it has ended and closed its outputs, or its time is over.

@@ -62,7 +62,7 @@ impl Network {
     /// What the start of a daemon does that knows of the pods in `live`.
     pub(super) async fn retain(&self, live: &HashSet<String>) {
         let on_record = self.on_record().await.unwrap();
-        self.give_back(on_record.into_iter().filter(|pod| !live.contains(pod)).collect()).await;
+        self.give_back(on_record.into_iter().filter(|pod| !live.contains(pod)).collect(), &[]).await;
     }
 }
 

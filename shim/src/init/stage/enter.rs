@@ -27,8 +27,8 @@ use rustix::net::SendFlags;
 pub(in super::super) enum Entry {
     /// It is born there.
     Birth,
-    /// It goes in by itself, with nothing but the files for it: where the cgroup has all the processes it may, whoever looks
-    /// into such a container, or asks for its health, is let in all the same.
+    /// It is born outside and enters by itself, with the files for that open: the way into a cgroup that has as many processes
+    /// as it may, so that probes and debugging work there, too.
     OnFoot,
 }
 
@@ -59,7 +59,10 @@ pub(super) fn stage(request: &ExecRequest<'_>, entry: Entry, socket: BorrowedFd<
 fn make_inside(maker: Maker<'_>, group: BorrowedFd<'_>) -> Result<(), Error> {
     let socket = maker.socket;
     let (ours, theirs) = channel::pair()?;
+    let mut ours = Some(ours);
     let inside = || {
+        // Held by the stage alone, it closes with the stage.
+        drop(ours.take());
         reporting(socket, || {
             user::die_with_shim()?;
             // The shim hears nobody of whom it has not been told.
@@ -72,7 +75,8 @@ fn make_inside(maker: Maker<'_>, group: BorrowedFd<'_>) -> Result<(), Error> {
     let pid = sys::clone_sibling(0, Some(group), inside).at(Step::Process, || MAKE.into())?;
     channel::send(socket, &Report::Helper { pid }, &[]);
     let helper = child::pidfd_of(pid)?;
-    rustix::net::send(&ours, b"g", SendFlags::NOSIGNAL).at(Step::Process, || MAKE.into())?;
+    let sent = ours.map(|ours| rustix::net::send(ours, b"g", SendFlags::NOSIGNAL)).transpose();
+    sent.map(drop).at(Step::Process, || MAKE.into())?;
     let waited = retry_on_intr(|| poll(&mut [PollFd::new(&helper, PollFlags::IN)], None));
     waited.map(drop).at(Step::Process, || "wait for the process that makes it".into())
 }
@@ -126,7 +130,7 @@ fn joining(pid: u32) -> String {
     format!("join the container of process {pid}")
 }
 
-/// Who makes the process, and with it ends.
+/// The process that makes the exec's, and ends then.
 struct Maker<'a> {
     place: Place<'a>,
     process: Process<'a>,

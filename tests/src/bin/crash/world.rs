@@ -2,8 +2,7 @@
 
 use std::{
     collections::BTreeSet,
-    fs,
-    process,
+    fs, process,
     time::{Duration, Instant},
 };
 
