@@ -168,6 +168,8 @@ pub(crate) fn registry_kind(error: &registry::Error) -> Kind {
 pub(crate) fn io_kind(error: &io::Error) -> Kind {
     match error.kind() {
         io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => Kind::NoSpace,
+        // An image asks for more than there may be.
+        io::ErrorKind::FileTooLarge => Kind::FailedPrecondition,
         _ => Kind::Internal,
     }
 }

@@ -1,18 +1,13 @@
 //! Work that waits for a disk or for the kernel, on threads where that holds up no other call.
 
-use std::{
-    collections::HashMap,
-    sync::{Arc, Mutex, PoisonError, Weak},
-    time::Duration,
-};
+use std::{sync::LazyLock, time::Duration};
 
-use tokio::{
-    sync::{Mutex as Turn, Semaphore},
-    task::spawn_blocking,
-    time::timeout,
-};
+use tokio::{sync::Semaphore, task::spawn_blocking, time::timeout};
 
-use crate::error::{Error, Kind, Result};
+use crate::{
+    error::{Error, Kind, Result},
+    turns::Turns,
+};
 
 /// How long a path that somebody else has named may take to be looked up: one on a dead file system never answers.
 const LIMIT: Duration = Duration::from_secs(30);
@@ -20,8 +15,8 @@ const LIMIT: Duration = Duration::from_secs(30);
 const HANGING: usize = 64;
 
 static ROOM: Semaphore = Semaphore::const_new(HANGING);
-/// Whose turn it is, by cause, as long as somebody waits for it or works.
-static TURNS: Mutex<Option<HashMap<String, Weak<Turn<()>>>>> = Mutex::new(None);
+/// By cause.
+static TURNS: LazyLock<Turns> = LazyLock::new(Turns::default);
 
 /// What `work` returns; `step` says what it is.
 pub(crate) async fn run<T: Send + 'static>(
@@ -42,9 +37,8 @@ pub(crate) async fn look_up<T: Send + 'static>(
     cause: &str,
     work: impl FnOnce() -> T + Send + 'static,
 ) -> Result<T> {
-    let turn = turn_of(cause);
     let looking = async {
-        let turn = turn.lock_owned().await;
+        let turn = TURNS.take(cause).await;
         let room = ROOM.acquire().await;
         run(step, move || {
             let found = work();
@@ -57,22 +51,11 @@ pub(crate) async fn look_up<T: Send + 'static>(
     timeout(LIMIT, looking).await.map_err(late)?
 }
 
-fn turn_of(cause: &str) -> Arc<Turn<()>> {
-    let mut turns = TURNS.lock().unwrap_or_else(PoisonError::into_inner);
-    let turns = turns.get_or_insert_default();
-    turns.retain(|_, turn| turn.strong_count() > 0);
-    if let Some(turn) = turns.get(cause).and_then(Weak::upgrade) {
-        return turn;
-    }
-    let turn = Arc::default();
-    turns.insert(cause.to_owned(), Arc::downgrade(&turn));
-    turn
-}
-
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
     use std::sync::{
+        Arc,
         atomic::{AtomicU32, Ordering},
         mpsc,
     };

@@ -30,6 +30,7 @@ mod state;
 pub mod stats;
 pub mod streaming;
 mod table;
+mod turns;
 mod watch;
 
 /// Entry points for tests/fuzz: each takes any bytes, and panics when something does not hold that must.

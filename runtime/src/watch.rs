@@ -34,7 +34,8 @@ pub(crate) fn pod(shared: &Arc<Shared>, entry: Arc<Entry<Pod>>, shim: Shim) {
             Ok(()) => pod_has_ended(&shared, &entry).await,
             Err(error) if error.kind() == Kind::Unavailable => pod_is_lost(&shared, &entry, error).await,
             // It was stopped or removed meanwhile.
-            Err(_) => {}
+            Err(error) if matches!(error.kind(), Kind::FailedPrecondition | Kind::NotFound) => {}
+            Err(error) => tracing::error!(pod = id, %error, "cannot be watched"),
         }
     });
 }

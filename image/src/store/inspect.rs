@@ -17,6 +17,8 @@ pub struct Inspection {
     pub unknown: Vec<PathBuf>,
     /// All holders of layers.
     pub holders: BTreeSet<String>,
+    /// Ids of images that have layers to be held.
+    pub layered: BTreeSet<String>,
 }
 
 /// Compares them, changing nothing. A store that does not exist yet is as it should be.
@@ -36,8 +38,9 @@ pub fn inspect(root: &Path) -> Result<Inspection, Error> {
     let needed =
         texts(&index, "SELECT layer FROM image_layers UNION SELECT layer FROM leases").map_err(read)?;
     let holders = texts(&index, "SELECT DISTINCT holder FROM leases").map_err(read)?;
+    let layered = texts(&index, "SELECT DISTINCT image FROM image_layers").map_err(read)?;
 
-    let mut found = Inspection { holders, ..Inspection::default() };
+    let mut found = Inspection { holders, layered, ..Inspection::default() };
     found
         .broken
         .extend(sound.into_iter().filter(|line| line != "ok").map(|line| format!("the image index: {line}")));

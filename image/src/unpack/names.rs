@@ -44,7 +44,8 @@ impl<T> Names<T> {
         match self.bytes <= self.limit {
             true => Ok(()),
             false => {
-                Err(io::Error::other(format!("{} have names of more bytes than {}", self.what, self.limit)))
+                let text = format!("{} have names of more bytes than {}", self.what, self.limit);
+                Err(io::Error::new(io::ErrorKind::FileTooLarge, text))
             }
         }
     }

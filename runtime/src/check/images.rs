@@ -20,9 +20,11 @@ pub(super) fn disagreements(scene: &Scene) -> Result<Vec<Finding>> {
         lost.map(|holder| Finding::new(format!("layers are held for {holder}, which is not on record"))),
     );
     let holds = |id: &str| found.holders.iter().any(|holder| holder == id);
-    let lacking = scene.records.containers.keys().filter(|id| !holds(id));
+    let with_layers =
+        scene.records.containers.iter().filter(|(_, container)| found.layered.contains(&container.image_id));
+    let lacking = with_layers.filter(|(id, _)| !holds(id));
     findings.extend(
-        lacking.map(|id| Finding::new(format!("container {id} does not hold the layers of its image"))),
+        lacking.map(|(id, _)| Finding::new(format!("container {id} does not hold the layers of its image"))),
     );
     Ok(findings)
 }

@@ -28,8 +28,7 @@ fn records(config: &Config) -> PathBuf {
     let network = &config.network;
     match network.provider {
         Provider::Bridge => config.root.join("network").join(&network.bridge.name),
-        Provider::Cni if network.cni.cache_dir.as_os_str().is_empty() => config.root.join("cni"),
-        Provider::Cni => network.cni.cache_dir.clone(),
+        Provider::Cni => network.cni.cache_dir(&config.root),
     }
 }
 

@@ -23,7 +23,6 @@ mod releases;
 mod subnet;
 #[cfg(test)]
 pub(crate) mod testing;
-mod turns;
 
 use std::collections::HashSet;
 use std::future::Future;
@@ -42,9 +41,9 @@ pub(crate) use netns::inside;
 use bridge::Bridge;
 use cni::Cni;
 use releases::Releases;
-use turns::Turns;
 
 use crate::flights::detached;
+use crate::turns::Turns;
 
 /// The node's pod network. Clones share it; the last one dropped ends its background work.
 #[derive(Debug, Clone)]

@@ -13,8 +13,8 @@ use tokio::time::sleep;
 
 use super::Backend;
 use super::error::Error;
-use super::turns::Turns;
 use crate::backoff;
+use crate::turns::Turns;
 
 /// How many pods are detached at once: a node full of them must not start hundreds of plugins together.
 const AT_ONCE: usize = 8;

@@ -21,10 +21,9 @@ use crate::error::{Error, Kind, Result};
 const LIMIT: usize = 4096;
 
 /// An event that a plugin is told later.
-#[allow(clippy::large_enum_variant, reason = "few wait, and most of them are of the large kind")]
 #[derive(Clone)]
 pub(super) enum Missed {
-    Told(Event, PodSandbox, Option<Container>),
+    Told(Event, Box<PodSandbox>, Option<Box<Container>>),
     Created(CreateContainerRequest),
     Updated(UpdateContainerRequest),
     PodUpdated(UpdatePodSandboxRequest),
@@ -116,7 +115,7 @@ impl Plugin {
     async fn tell_late(&self, missed: Missed, wanted: &mut Wanted) -> Result<()> {
         let deadline = self.deadline();
         match missed {
-            Missed::Told(event, pod, container) => self.notify(event, &pod, container.as_ref()).await?,
+            Missed::Told(event, pod, container) => self.notify(event, &pod, container.as_deref()).await?,
             Missed::Created(request) => {
                 let answer = self.client.create_container(deadline, &request).await;
                 if let Some(answer) = self.answer("CreateContainer", answer)? {
@@ -179,7 +178,7 @@ mod tests {
     use super::*;
 
     fn event() -> Missed {
-        Missed::Told(Event::RUN_POD_SANDBOX, PodSandbox::default(), None)
+        Missed::Told(Event::RUN_POD_SANDBOX, Box::default(), None)
     }
 
     #[test]

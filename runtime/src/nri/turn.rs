@@ -61,7 +61,9 @@ impl Turn {
     }
 
     fn defer_telling(&self, event: Event, pod: &PodSandbox, container: Option<&Container>) {
-        self.defer(event, || Missed::Told(event, pod.clone(), container.cloned()));
+        self.defer(event, || {
+            Missed::Told(event, Box::new(pod.clone()), container.map(|container| Box::new(container.clone())))
+        });
     }
 
     /// Asks for leave: the first plugin that refuses ends it.

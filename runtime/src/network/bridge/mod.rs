@@ -166,7 +166,7 @@ impl Bridge {
 
     async fn delete(&self, interface: &str) -> Result<(), Error> {
         let name = interface.to_owned();
-        // Closed never: it is as good as acquired.
+        // The semaphore is never closed.
         let _deleting = self.deleting.acquire().await;
         self.blocking("delete", move |core| core.delete(&name)).await?;
         match self.core.config.remove_when_empty {

@@ -18,7 +18,7 @@ pub(super) struct Surroundings(Mutex<Seen>);
 
 #[derive(Debug, Default)]
 struct Seen {
-    /// None while somebody looks, and before anyone did.
+    /// When somebody was last done looking; none before anyone was.
     looked: Option<Instant>,
     is_looking: bool,
     /// Another network that has addresses of the pods' subnet.

@@ -17,7 +17,7 @@ use crate::network::PluginFailure;
 
 /// How long a plugin that was killed may take to be gone.
 const BURIAL: Duration = Duration::from_secs(2);
-/// A result larger than this is no result; a plugin that writes more is killed by the closed pipe.
+/// A result larger than this is no result; the rest is read and dropped.
 const STDOUT_LIMIT: u64 = 1 << 20;
 /// How much of a plugin's diagnostics is kept; the rest is read and dropped.
 const STDERR_LIMIT: u64 = 16 << 10;

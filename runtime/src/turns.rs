@@ -1,28 +1,28 @@
-//! Calls for one pod wait for each other; calls for different pods do not.
+//! Who works for the same key waits for each other; who works for different ones does not.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use tokio::sync::{Mutex as Turn, OwnedMutexGuard};
 
-/// One queue per pod, gone when nobody is in it.
+/// One queue per key, gone when nobody is in it.
 #[derive(Debug, Default)]
-pub(super) struct Turns(Mutex<HashMap<String, Weak<Turn<()>>>>);
+pub(crate) struct Turns(Mutex<HashMap<String, Weak<Turn<()>>>>);
 
 impl Turns {
-    /// Waits until no other call for `pod` holds its turn.
-    pub(super) async fn take(&self, pod: &str) -> OwnedMutexGuard<()> {
-        self.queue(pod).lock_owned().await
+    /// Waits until nobody else holds the turn of `key`.
+    pub(crate) async fn take(&self, key: &str) -> OwnedMutexGuard<()> {
+        self.queue(key).lock_owned().await
     }
 
-    fn queue(&self, pod: &str) -> Arc<Turn<()>> {
+    fn queue(&self, key: &str) -> Arc<Turn<()>> {
         let mut queues = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(queue) = queues.get(pod).and_then(Weak::upgrade) {
+        if let Some(queue) = queues.get(key).and_then(Weak::upgrade) {
             return queue;
         }
         queues.retain(|_, queue| queue.strong_count() > 0);
         let queue = Arc::new(Turn::new(()));
-        queues.insert(pod.to_owned(), Arc::downgrade(&queue));
+        queues.insert(key.to_owned(), Arc::downgrade(&queue));
         queue
     }
 }
@@ -33,7 +33,7 @@ mod tests {
     use futures::FutureExt;
 
     #[tokio::test]
-    async fn one_pod_waits_for_itself_and_never_for_another() {
+    async fn one_key_waits_for_itself_and_never_for_another() {
         let turns = Turns::default();
         let first = turns.take("a").await;
         assert!(turns.take("a").now_or_never().is_none());
@@ -45,8 +45,8 @@ mod tests {
     #[tokio::test]
     async fn queues_nobody_is_in_are_forgotten() {
         let turns = Turns::default();
-        for pod in 0..100 {
-            drop(turns.take(&pod.to_string()).await);
+        for key in 0..100 {
+            drop(turns.take(&key.to_string()).await);
         }
         assert!(turns.0.lock().unwrap_or_else(PoisonError::into_inner).len() <= 1);
     }
