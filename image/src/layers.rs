@@ -17,6 +17,10 @@ use crate::unpack::root::{OPAQUE, is_directory, is_whiteout};
 
 const MAX_SYMLINKS: usize = 40;
 
+/// The most directories that one look-up may hold open, in all layers together: an image nests as many as it likes, and the
+/// process's descriptors are everybody's.
+const MAX_OPEN: usize = 16 << 10;
+
 /// The directories of an image's layers, the top one first, as overlay's `lowerdir` has them.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Layers {
@@ -143,7 +147,7 @@ impl Finder<'_> {
         for (position, name) in names.iter().enumerate().skip(known) {
             let Some((_, here)) = self.above.last() else { break };
             match here.get(name)? {
-                Found::Directory(directory) => self.above.push((name.clone(), directory)),
+                Found::Directory(directory) => descend(&mut self.above, name.clone(), directory)?,
                 found if position + 1 == names.len() => return Ok(found),
                 Found::Leaf { stat, .. } if is_symlink(&stat) => {
                     return Ok(self.layers.locate(path, false)?.found);
@@ -173,7 +177,7 @@ impl Walk {
             return Ok(None);
         };
         match here.get(&name)? {
-            Found::Directory(directory) => self.above.push((name, directory)),
+            Found::Directory(directory) => descend(&mut self.above, name, directory)?,
             Found::Leaf { parent, stat } if is_symlink(&stat) && (follow || !self.rest.is_empty()) => {
                 self.follow(&parent, &name)?;
             }
@@ -253,6 +257,12 @@ impl Merged {
         }
         Ok(if parts.is_empty() { Found::Absent } else { Found::Directory(Merged(parts)) })
     }
+}
+
+fn descend(above: &mut Vec<(Vec<u8>, Merged)>, name: Vec<u8>, directory: Merged) -> io::Result<()> {
+    above.push((name, directory));
+    let open: usize = above.iter().map(|(_, merged)| merged.0.len()).sum();
+    if open > MAX_OPEN { Err(Errno::NAMETOOLONG.into()) } else { Ok(()) }
 }
 
 fn components(path: &[u8]) -> VecDeque<Vec<u8>> {

@@ -55,30 +55,39 @@ fn led_to(parents: &Layers, finder: &mut Finder<'_>, path: &[u8]) -> io::Result<
     Ok(leads_elsewhere.then_some(there))
 }
 
-/// Moves the entries of directory `from` into `to`, and removes it.
+/// Moves the entries of directory `from` into `to`, and removes it. Directories that both have wait in a list: a recursion would
+/// take descriptors and stack for each, of which an archive can nest two thousand.
 fn shift(root: &mut Root, from: &[u8], to: &[u8]) -> io::Result<()> {
-    let source = root.directory(from)?;
-    for entry in Dir::read_from(&source.fd)? {
-        let entry = entry?;
-        let name = entry.file_name().to_bytes();
-        if matches!(name, b"." | b"..") {
-            continue;
+    let (mut waiting, mut emptied) = (vec![Vec::new()], Vec::new());
+    while let Some(below) = waiting.pop() {
+        let (from, to) = ([from, &below].concat(), [to, &below].concat());
+        let source = root.directory(&from)?;
+        for entry in Dir::read_from(&source.fd)? {
+            let entry = entry?;
+            let name = entry.file_name().to_bytes();
+            if matches!(name, b"." | b"..") {
+                continue;
+            }
+            let into = root.parent(&[&to, name].join(&b'/'))?;
+            let existing = into.stat(name).ok();
+            if existing.as_ref().is_some_and(is_directory) && is_directory(&source.stat(name)?) {
+                waiting.push([&below, name].join(&b'/'));
+                continue;
+            }
+            if existing.is_some() {
+                into.remove(name)?;
+            }
+            fs::renameat(&source.fd, name, &into.fd, name)?;
         }
-        let (old, new) = ([from, name].join(&b'/'), [to, name].join(&b'/'));
-        let into = root.parent(&new)?;
-        let existing = into.stat(name).ok();
-        if existing.as_ref().is_some_and(is_directory) && is_directory(&source.stat(name)?) {
-            shift(root, &old, &new)?;
-            continue;
-        }
-        if existing.is_some() {
-            into.remove(name)?;
-        }
-        fs::renameat(&source.fd, name, &into.fd, name)?;
+        emptied.push(from);
     }
     root.forget_recent();
-    let holder = root.parent(from)?;
-    match fs::unlinkat(&holder.fd, super::split(from).1, AtFlags::REMOVEDIR) {
+    emptied.iter().rev().try_for_each(|path| remove_empty(root, path))
+}
+
+fn remove_empty(root: &mut Root, path: &[u8]) -> io::Result<()> {
+    let holder = root.parent(path)?;
+    match fs::unlinkat(&holder.fd, super::split(path).1, AtFlags::REMOVEDIR) {
         Ok(()) | Err(Errno::NOENT) => Ok(()),
         Err(error) => Err(error.into()),
     }

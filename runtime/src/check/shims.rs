@@ -1,6 +1,11 @@
 //! Shims and their sockets.
 
-use std::{collections::BTreeMap, fs, io::ErrorKind, os::unix::net::UnixStream, path::Path};
+use std::{collections::BTreeMap, fs, path::Path};
+
+use rustix::{
+    io::Errno,
+    net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, connect, socket_with},
+};
 
 use super::{Finding, Scene, entries, remedy::Remedy};
 use crate::{pod::PodState, runtime::names_in};
@@ -71,8 +76,12 @@ pub(super) fn disagreements(scene: &Scene) -> Vec<Finding> {
     findings
 }
 
-/// Whether nobody listens there.
+/// Whether nobody listens there. A shim that is stuck has no room for one more who waits, and is not waited for.
 fn is_deserted(socket: &Path) -> bool {
-    UnixStream::connect(socket)
-        .is_err_and(|error| matches!(error.kind(), ErrorKind::ConnectionRefused | ErrorKind::NotFound))
+    let connected = || {
+        let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+        let connection = socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)?;
+        connect(&connection, &SocketAddrUnix::new(socket)?)
+    };
+    matches!(connected(), Err(Errno::CONNREFUSED | Errno::NOENT))
 }

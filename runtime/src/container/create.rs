@@ -162,13 +162,7 @@ impl Plan {
             rootfs: self.rootfs(shared, &layers.lower)?,
             terminal: self.config.tty,
             stdin: self.stdin(&bundle)?,
-            output: log::uri_of(
-                &self.pod,
-                &self.cause(),
-                container.log_path.clone(),
-                shared.options.max_log_line,
-            )
-            .await?,
+            output: self.output(shared, container.log_path.clone()).await?,
         };
         Ok(Prepared { task, container, announced })
     }
@@ -278,6 +272,10 @@ impl Plan {
         spec::build(&inputs).map_err(spec_error)
     }
 
+    async fn output(&self, shared: &Shared, log: Option<PathBuf>) -> Result<String> {
+        log::uri_of(&self.pod, &self.cause(), log, shared.options.max_log_line).await
+    }
+
     /// A named pipe for whoever attaches. The shim keeps it open, so a container that reads waits for someone to come.
     fn stdin(&self, bundle: &Path) -> Result<String> {
         if !self.config.stdin {
@@ -349,8 +347,11 @@ async fn set_up(shim: &Shim, task: &ContainerTask) -> Result<u32> {
         if let Ok(created) = timeout(LONG, &mut creation).await {
             return created;
         }
-        if let Some(step) = shim.creation_step(&task.id).await {
-            progress::at(format!("{SET_UP}: {step}"));
+        tokio::select! {
+            created = &mut creation => return created,
+            step = shim.creation_step(&task.id) => {
+                step.into_iter().for_each(|step| progress::at(format!("{SET_UP}: {step}")));
+            }
         }
     }
 }

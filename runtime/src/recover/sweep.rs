@@ -8,7 +8,7 @@ use oci_spec::runtime::Spec;
 
 use crate::{
     container::{Container, container_of, remove_traces},
-    pod::{self, Pod},
+    pod::{self, Pod, PodState},
     runtime::{Shared, names_in},
     spec::annotations::SANDBOX_UID,
     table::Entry,
@@ -59,6 +59,18 @@ pub(super) async fn sweep(shared: Arc<Shared>, starting: Vec<Pod>, left: Left) {
     let released = shared.network.give_back(left.attached, &attached);
     tokio::join!(undone, removed, ended, released);
     killpoint!(RECOVERY_SWEPT);
+    tell_of_lost_networks(&shared).await;
+}
+
+/// What somebody took from a pod while no daemon looked is only told of: connections that are left are not cut to mend it.
+async fn tell_of_lost_networks(shared: &Shared) {
+    for pod in shared.pods.list().iter().filter(|pod| pod.state == PodState::Ready) {
+        let (Some(network), Some(attachment)) = (pod.network(), &pod.attachment) else { continue };
+        if let Err(error) = shared.network.check(&network, attachment).await {
+            let error = error.chain();
+            tracing::warn!(pod = pod.id, error, "the network of the pod is not as it was set up");
+        }
+    }
 }
 
 /// Containers whose pod is lost for good: they stay for whoever asks how they ended.

@@ -57,6 +57,29 @@ async fn root_a_daemon_killed_with_twenty_containers_finds_them_and_the_exits_it
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn root_a_pod_that_has_lost_its_network_is_told_of_after_a_restart() {
+    let mut berth = Berth::start().await;
+    let image = berth.busybox().await;
+    let (whole, _) = berth.run_alone("whole", &image, "exec sleep 1000").await;
+    let (cut_off, _) = berth.run_alone("cut-off", &image, "exec sleep 1000").await;
+    berth.kill();
+    let interface = format!("b{}-", &cut_off[..8]);
+    let interfaces = fs::read_dir("/sys/class/net").unwrap().map(|entry| entry.unwrap().file_name());
+    let interface =
+        interfaces.map(|name| name.into_string().unwrap()).find(|name| name.starts_with(&interface));
+    let deleted = std::process::Command::new("ip").args(["link", "del", &interface.unwrap()]).status();
+    assert!(deleted.unwrap().success());
+    berth.restart().await;
+    let told = |pod: &str| {
+        let log = berth.log();
+        log.lines().any(|line| line.contains("is not as it was set up") && line.contains(pod))
+    };
+    until("it is told", || told(&cut_off)).await;
+    assert!(!told(&whole), "{}", berth.log());
+    berth.remove_all_pods().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn root_the_containers_of_a_killed_shim_are_reported_as_ended_and_none_of_their_processes_runs_on() {
     let mut berth = Berth::start().await;
     let image = berth.busybox().await;

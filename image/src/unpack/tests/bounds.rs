@@ -107,6 +107,20 @@ fn root_what_lies_behind_many_symlinks_of_a_lower_layer_is_moved_to_where_they_l
 }
 
 #[test]
+fn root_what_lies_deep_behind_a_symlink_of_a_lower_layer_is_moved_without_stack() {
+    let lower = Layer::of(Tarball::new().dir("usr/", 0o755).dir("usr/lib/", 0o755).symlink("lib", "usr/lib"));
+    let deep = "d/".repeat(1900);
+    let file = |tarball: Tarball, name: &str| tarball.pax(&[("path", name.as_bytes())]).file("", b"");
+    let here = file(Tarball::new(), &format!("usr/lib/{deep}here"));
+    let mut upper = Layer::of(file(here, &format!("lib/{deep}behind")));
+    on_a_small_stack(|| upper.complete_on(&[&lower])).unwrap();
+    assert!(upper.path(&format!("usr/lib/{deep}here")).exists());
+    assert!(upper.path(&format!("usr/lib/{deep}behind")).exists());
+    assert!(!upper.path("lib").exists());
+    crate::tree::remove(&upper.path("")).unwrap();
+}
+
+#[test]
 fn root_symlinks_behind_symlinks_are_followed_one_after_the_other() {
     let lower = Tarball::new()
         .dir("a/", 0o755)
