@@ -23,9 +23,9 @@ use berthd::{
     server::{self, Lock, Services},
     spec::{Defaults, Host, HostFeatures},
     streaming,
+    sys::heap,
 };
 use futures::FutureExt;
-use tikv_jemallocator::Jemalloc;
 use tokio::{
     signal::unix::{SignalKind, signal},
     sync::oneshot,
@@ -36,13 +36,10 @@ use tracing_subscriber::EnvFilter;
 /// Binary of Berth's own shim.
 const SHIM: &str = "containerd-shim-berth-v1";
 
-/// Gives what a burst of large messages took back to the system: docs/decisions/allocator.md.
-#[global_allocator]
-static ALLOCATOR: Jemalloc = Jemalloc;
-
 type Failure = Box<dyn Error + Send + Sync>;
 
 fn main() -> ExitCode {
+    heap::give_large_blocks_back();
     match run() {
         Ok(code) => code,
         Err(failure) => {

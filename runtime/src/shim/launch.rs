@@ -5,7 +5,7 @@ use std::{
     io::ErrorKind,
     path::{Path, PathBuf},
     process::{Output, Stdio},
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::Arc,
     time::{Duration, Instant},
 };
 
@@ -14,7 +14,7 @@ use berth_shim_proto::address;
 use serde::Deserialize;
 use tokio::{
     process::Command,
-    sync::Semaphore,
+    sync::{Mutex, Semaphore},
     time::{sleep, timeout},
 };
 
@@ -78,28 +78,16 @@ impl Launcher {
         Err(Error::new(Kind::Internal, format!("{}: not ttrpc on {expected}", step())))
     }
 
-    /// What to execute.
+    /// What to execute. Pods that start together share one copy: who makes it keeps the others waiting.
     async fn copy(&self) -> Result<Arc<Sealed>> {
-        let copy = self.held().clone();
-        match copy.filter(|copy| copy.is_of(&self.binary)) {
-            Some(copy) => Ok(copy),
-            None => {
-                let launcher = self.clone();
-                blocking::run("copy the shim", move || launcher.copy_anew()).await?
-            }
+        let mut held = self.copy.lock().await;
+        if let Some(copy) = held.as_ref().filter(|copy| copy.is_of(&self.binary)) {
+            return Ok(Arc::clone(copy));
         }
-    }
-
-    fn copy_anew(&self) -> Result<Arc<Sealed>> {
-        let copy = Sealed::copy_of(&self.binary);
+        let binary = self.binary.clone();
+        let copy = blocking::run("copy the shim", move || Sealed::copy_of(&binary)).await?;
         let copy = copy.map_err(|error| Error::caused(Kind::Internal, "start shims", error))?;
-        let copy = Arc::new(copy);
-        *self.held() = Some(Arc::clone(&copy));
-        Ok(copy)
-    }
-
-    fn held(&self) -> MutexGuard<'_, Option<Arc<Sealed>>> {
-        self.copy.lock().unwrap_or_else(PoisonError::into_inner)
+        Ok(Arc::clone(held.insert(Arc::new(copy))))
     }
 
     /// Runs one action of the shim's command line in `bundle`.

@@ -90,6 +90,8 @@ pub fn is_sealed(file: impl AsFd) -> io::Result<bool> {
 fn filled(name: &OsStr, original: &mut File) -> io::Result<OwnedFd> {
     let context = fsopen("tmpfs", FsOpenFlags::FSOPEN_CLOEXEC)?;
     fsconfig_set_string(&context, "mode", "0700")?;
+    // Pages of a shim are mapped many at a time, as from a disk. A kernel without large pages in memory does without.
+    let _ = fsconfig_set_string(&context, "huge", "within_size");
     fsconfig_create(&context)?;
     let attributes = MountAttrFlags::MOUNT_ATTR_NOSUID | MountAttrFlags::MOUNT_ATTR_NODEV;
     let mount = fsmount(&context, FsMountFlags::FSMOUNT_CLOEXEC, attributes)?;
@@ -116,9 +118,10 @@ fn make_read_only(mount: BorrowedFd<'_>) -> io::Result<()> {
 fn write(directory: BorrowedFd<'_>, name: &OsStr, original: &mut File) -> io::Result<()> {
     let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
     let mut copy = File::from(openat(directory, name, flags, Mode::RUSR | Mode::XUSR)?);
+    let found = original.metadata()?;
+    copy.set_len(found.len())?;
     io::copy(original, &mut copy)?;
-    let modified = original.metadata()?.modified()?;
-    copy.set_modified(modified)
+    copy.set_modified(found.modified()?)
 }
 
 impl Identity {

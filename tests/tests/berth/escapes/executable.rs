@@ -75,21 +75,27 @@ async fn root_cve_2019_5736_the_runtimes_program_is_not_changed_from_inside() {
 #[tokio::test(flavor = "multi_thread")]
 async fn root_all_shims_run_from_one_copy_that_nobody_can_write_to() {
     let mut berth = Berth::start().await;
-    let mut inodes = Vec::new();
-    for name in ["one", "two", "three"] {
-        if name == "three" {
-            berth.kill();
-            berth.restart().await;
-        }
-        let sandbox = pod(&berth, name);
-        let pod = berth.run(&sandbox).await.unwrap();
+    let (one, two) = tokio::join!(run(&berth, "one"), run(&berth, "two"));
+    berth.kill();
+    berth.restart().await;
+    let three = run(&berth, "three").await;
+    let [one, two, three] = [one, two, three].map(|pod| {
         let program = format!("/proc/{}/exe", shim_of(&pod));
         let refused = File::options().write(true).open(&program).unwrap_err();
         assert_eq!(Errno::from_io_error(&refused), Some(Errno::ROFS), "{refused}");
-        let file = File::open(&program).unwrap();
-        let found = rustix::fs::fstat(&file).unwrap();
-        inodes.push((found.st_dev, found.st_ino));
+        let found = rustix::fs::fstat(File::open(&program).unwrap()).unwrap();
+        (found.st_dev, found.st_ino)
+    });
+    assert_eq!(one, two, "they started together");
+    assert_ne!(one.0, three.0);
+    berth.remove_all_pods().await;
+}
+
+/// Beside others.
+fn run(berth: &Berth, name: &str) -> impl Future<Output = String> + use<> {
+    let (mut runtime, config) = (berth.runtime.clone(), Some(pod(berth, name)));
+    async move {
+        let request = v1::RunPodSandboxRequest { config, ..Default::default() };
+        runtime.run_pod_sandbox(request).await.unwrap().into_inner().pod_sandbox_id
     }
-    assert_eq!(inodes[0], inodes[1]);
-    assert_ne!(inodes[0].0, inodes[2].0);
 }

@@ -1,0 +1,3 @@
+//! What needs unsafe code.
+
+pub mod heap;
