@@ -98,6 +98,8 @@ pub struct Container {
     turn: tokio::sync::Mutex<()>,
     inner: Mutex<Inner>,
     given_up: watch::Sender<bool>,
+    /// Whether somebody waits already for the group to be left.
+    leaving: AtomicBool,
     /// Whether it was told that something in it was killed for lack of memory.
     oom_told: AtomicBool,
     ended: watch::Sender<Option<Exit>>,
@@ -139,6 +141,7 @@ impl Container {
             turn: tokio::sync::Mutex::default(),
             inner: Mutex::new(inner),
             given_up: watch::Sender::new(false),
+            leaving: AtomicBool::new(false),
             oom_told: AtomicBool::new(false),
             ended: watch::Sender::new(None),
         });

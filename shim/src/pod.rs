@@ -21,8 +21,8 @@ use std::time::Duration;
 use tokio::sync::{Notify, watch};
 use tokio::time::{Instant, timeout, timeout_at};
 
-/// How long the last output of a container that was given up may take.
-const BURIAL_PATIENCE: Duration = Duration::from_secs(10);
+/// How long the last output of a container that was given up may take: two FIFOs that nobody reads take 13 s.
+const BURIAL_PATIENCE: Duration = Duration::from_secs(15);
 /// How long a container that is being created may take when the pod is stopped.
 const CREATION_PATIENCE: Duration = Duration::from_secs(1);
 /// How often a shim looks whether it holds nothing any more, and whether its bundle is still there.

@@ -128,7 +128,10 @@ impl Container {
     pub async fn leave_cgroup(&self) {
         let Err(error) = self.cgroup.end(LEAVING).await else { return };
         self.complain("remove the cgroup of", Err(error));
-        init::end_later(self.cgroup.clone(), format!("container {}", self.id()));
+        // Once: a second one could go on when the group is gone, and end a later container of the same path.
+        if !self.leaving.swap(true, Ordering::Relaxed) {
+            init::end_later(self.cgroup.clone(), format!("container {}", self.id()));
+        }
     }
 
     fn publish_exit(&self, exit: &Exit) {

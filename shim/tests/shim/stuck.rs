@@ -2,10 +2,11 @@
 
 use crate::dead_fs::DeadFs;
 use crate::fixture::*;
-use containerd_shim_protos::api::CreateTaskRequest;
+use containerd_shim_protos::api::{CreateTaskRequest, CreateTaskResponse};
 use serde_json::json;
 use std::path::Path;
 use std::time::{Duration, Instant};
+use tokio::task::JoinHandle;
 use ttrpc::Code;
 use ttrpc::context::with_duration;
 
@@ -48,18 +49,22 @@ async fn root_a_creation_that_hangs_is_given_up_in_time_and_says_where_it_hung()
     shim.shutdown().await;
 }
 
+/// Of a container with a volume on `volume`.
+fn begin_creation(shim: &mut Shim, volume: &Path) -> JoinHandle<ttrpc::Result<CreateTaskResponse>> {
+    let bundle = bundle_on(shim, "hangs", volume).display().to_string();
+    let task = shim.task.clone();
+    tokio::spawn(async move {
+        let request = CreateTaskRequest { id: "hangs".into(), bundle, ..Default::default() };
+        task.create(soon(), &request).await
+    })
+}
+
 #[tokio::test]
 async fn root_what_a_creation_hangs_on_is_told_while_it_hangs() {
     let mut shim = Shim::with_sandbox(|_| {}).await;
     let volume = shim.path("volume");
     let dead = DeadFs::silent(&volume);
-    let bundle = bundle_on(&mut shim, "hangs", &volume);
-    let task = shim.task.clone();
-    let creation = tokio::spawn(async move {
-        let bundle = bundle.display().to_string();
-        let request = CreateTaskRequest { id: "hangs".into(), bundle, ..Default::default() };
-        task.create(soon(), &request).await
-    });
+    let creation = begin_creation(&mut shim, &volume);
     let step = loop {
         let known = shim.berth.containers(soon(), &Default::default()).await.unwrap();
         assert!(known.containers.is_empty());
@@ -80,13 +85,7 @@ async fn root_a_pod_is_stopped_while_a_creation_hangs_and_its_shim_leaves_when_t
     let mut shim = Shim::with_sandbox(|_| {}).await;
     let volume = shim.path("volume");
     let dead = DeadFs::deaf(&volume);
-    let bundle = bundle_on(&mut shim, "hangs", &volume);
-    let task = shim.task.clone();
-    let creation = tokio::spawn(async move {
-        let bundle = bundle.display().to_string();
-        let request = CreateTaskRequest { id: "hangs".into(), bundle, ..Default::default() };
-        task.create(soon(), &request).await
-    });
+    let creation = begin_creation(&mut shim, &volume);
     let hangs = async || {
         let known = shim.berth.containers(soon(), &Default::default()).await.unwrap();
         known.creations.iter().any(|creation| creation.step.contains("volume/data"))
