@@ -31,5 +31,5 @@ pub use self::layers::{Layers, Part, ReadError};
 pub use self::manifest::ManifestError;
 pub use self::platform::Platform;
 pub use self::pull::LayerError;
-pub use self::store::{Inspection, inspect};
+pub use self::store::{Inspection, inspect, reserve_log};
 pub use self::unpack::{Error as UnpackError, Limits, Usage};

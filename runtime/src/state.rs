@@ -95,6 +95,9 @@ impl State {
         if found < SCHEMA_VERSION {
             connection.pragma_update(None, "user_version", SCHEMA_VERSION).during(step)?;
         }
+        if let Err(error) = berth_image::reserve_log(path) {
+            tracing::warn!(%error, "the state has no room of its own: on a full disk no pod can be removed");
+        }
         Ok(Self { connection: Arc::new(Mutex::new(connection)) })
     }
 

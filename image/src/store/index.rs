@@ -16,6 +16,7 @@ use crate::manifest::Configuration;
 use crate::unpack::Usage;
 
 use super::checkpoint::Checkpoints;
+use super::room::reserve_log;
 
 /// Raised with every change of the tables; an index of another version is refused, not guessed at.
 pub(super) const VERSION: i64 = 2;
@@ -105,6 +106,9 @@ impl Index {
             0 => create(&mut index.db).map_err(failed("create tables of"))?,
             1 | VERSION => {}
             found => return Err(Error::IndexVersion { found, known: VERSION }),
+        }
+        if let Err(error) = reserve_log(path) {
+            tracing::warn!(%error, "the image index has no room of its own: on a full disk no image can be removed");
         }
         Ok(index)
     }

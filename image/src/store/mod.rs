@@ -12,6 +12,7 @@ mod checkpoint;
 mod index;
 mod inspect;
 mod migrate;
+mod room;
 #[cfg(test)]
 mod tests;
 mod trash;
@@ -35,6 +36,7 @@ use berth_failpoint::{failpoint, killpoint};
 use self::index::Index;
 pub(crate) use self::index::{Layer, Pulled};
 pub use self::inspect::{Inspection, inspect};
+pub use self::room::reserve_log;
 use self::trash::Trash;
 
 /// How long layers of a pull that failed or was given up are kept, for the next try to find.

@@ -121,7 +121,7 @@ async fn root_a_registry_that_stalls_holds_up_its_own_pull_alone() {
 async fn root_a_container_whose_log_has_no_room_left_goes_on_and_is_logged_again_once_there_is() {
     let mut berth = Berth::start().await;
     let image = berth.busybox().await;
-    let small = SmallDisk::mount(&berth.path().join("small"));
+    let small = SmallDisk::mount(&berth.path().join("small"), 1);
     let mut sandbox = pod(&berth, "full");
     sandbox.log_directory = small.0.display().to_string();
     let pod = berth.run(&sandbox).await.unwrap();
@@ -147,13 +147,51 @@ async fn root_a_container_whose_log_has_no_room_left_goes_on_and_is_logged_again
     berth.remove_pod(&pod).await.unwrap();
 }
 
-/// A file system with room for one megabyte.
+#[tokio::test(flavor = "multi_thread")]
+async fn root_a_container_that_fills_the_daemons_disk_is_removed_and_the_disk_is_free_again() {
+    // Declared first, it goes last: after the daemon.
+    let disk;
+    let mut berth = Berth::start().await;
+    berth.kill();
+    disk = SmallDisk::mount(&berth.path().join("root"), 64);
+    berth.restart().await;
+    let image = berth.busybox().await;
+    let (small, id) = berth.run_alone("small", &image, "exec sleep 1000").await;
+    let fills = "cat /dev/zero > /zeros; exec sleep 1000";
+    let (large, _) = berth.run_alone("large", &image, fills).await;
+    eventually(async || disk.free(), |free| *free == 0).await;
+
+    let mut other = Image::busybox();
+    other.layers.push(Layer::plain(Tar::default().file("large", 0o644, &vec![7; 1 << 20])));
+    let other = berth.registry.push("other:1", &other).await;
+    let error = berth.pull(&other).await.unwrap_err();
+    assert_eq!(error.code(), Code::ResourceExhausted, "{error}");
+    let sandbox = pod(&berth, "more");
+    if let Ok(more) = berth.run(&sandbox).await {
+        let error = berth.create(&more, &sandbox, shell("more", &image, "true")).await.unwrap_err();
+        assert_eq!(error.code(), Code::ResourceExhausted, "{error}");
+    }
+    // Those that run go on, and a daemon starts.
+    assert_eq!(berth.shell(&id, "echo here").await, "here\n");
+    berth.kill();
+    berth.restart().await;
+    assert_eq!(berth.shell(&id, "echo still").await, "still\n");
+
+    berth.remove_pod(&large).await.unwrap();
+    assert!(disk.free() > 16 << 20);
+    the_node_goes_on(&mut berth, &image, "beside").await;
+    berth.remove_pod(&small).await.unwrap();
+    berth.remove_all_pods().await;
+}
+
+/// A file system of its own, with little room.
 struct SmallDisk(std::path::PathBuf);
 
 impl SmallDisk {
-    fn mount(at: &Path) -> Self {
+    fn mount(at: &Path, megabytes: u32) -> Self {
         fs::create_dir_all(at).unwrap();
-        mount(Some("tmpfs"), at, Some("tmpfs"), MsFlags::empty(), Some("size=1m")).unwrap();
+        let size = format!("size={megabytes}m");
+        mount(Some("tmpfs"), at, Some("tmpfs"), MsFlags::empty(), Some(size.as_str())).unwrap();
         Self(at.into())
     }
 

@@ -66,10 +66,12 @@ pub(crate) async fn run(world: &mut World, arguments: &Arguments, report: &mut R
     }
 }
 
-/// One that has ended and was not waited for runs no more.
+/// The first thread of a process may be a zombie while others are still on their way out, which keeps it from being waited for.
 fn runs(pid: i32) -> bool {
+    let threads = std::fs::read_dir(format!("/proc/{pid}/task")).map_or(0, Iterator::count);
     let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
-    status.lines().any(|line| line.starts_with("State:") && !line.contains(['Z', 'X']))
+    let state = status.lines().find(|line| line.starts_with("State:"));
+    threads > 1 || state.is_some_and(|state| !state.contains(['Z', 'X']))
 }
 
 /// Numbers that look random: xorshift, the same for the same seed.

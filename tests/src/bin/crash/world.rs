@@ -186,12 +186,16 @@ fn mark() -> String {
 }
 
 /// Its only process that lives for ever.
+/// The oldest of its command line: a child that it forks has the same until its execve.
 fn bystander() -> Result<(i32, String), Failure> {
-    let mut found = processes().filter(|(_, line)| line.starts_with("sh -c i=0;") && line.contains(&mark()));
-    let (pid, _) = found.next().ok_or("there is no such process")?;
-    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).map_err(|error| error.to_string())?;
-    let started = stat.rsplit(')').next().and_then(|rest| rest.split_whitespace().nth(19));
-    Ok((pid, started.unwrap_or_default().to_owned()))
+    let found = processes().filter(|(_, line)| line.starts_with("sh -c i=0;") && line.contains(&mark()));
+    let started = |pid: i32| {
+        let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+        stat.rsplit(')').next()?.split_whitespace().nth(19)?.parse::<u64>().ok()
+    };
+    let oldest = found.filter_map(|(pid, _)| Some((started(pid)?, pid))).min();
+    let (started, pid) = oldest.ok_or("there is no such process")?;
+    Ok((pid, started.to_string()))
 }
 
 /// An image of two layers that nothing else has.
