@@ -88,8 +88,9 @@ impl Places {
     fn network(&self) -> Vec<String> {
         let leases = self.directory.join("root/network").join(&self.bridge);
         let interfaces = entries(&Path::new("/sys/class/net").join(&self.bridge).join("brif"));
-        let files = interfaces.into_iter().chain(entries(&leases)).chain(entries(&leases.join("leaving")));
-        let lines = files.map(|path| format!("network {}", path.display()));
+        let held = entries(&leases).into_iter().chain(entries(&leases.join("leaving")));
+        let held = held.filter(|path| path.extension().is_some_and(|kind| kind == "json"));
+        let lines = interfaces.into_iter().chain(held).map(|path| format!("network {}", path.display()));
         let rules = Command::new("nft").args(["-s", "list", "ruleset"]).output().expect("run nft");
         let rules = String::from_utf8_lossy(&rules.stdout).into_owned();
         let ours = rules.split("\ntable ").find(|table| table.contains(&self.bridge)).unwrap_or_default();
