@@ -45,13 +45,20 @@ class Node:
         self.wait_kubelet()
 
     def start_kubelet_unanswered(self, *arguments):
+        self.kubelet_arguments = arguments
         command = [self.binaries["kubelet"], "--config", self.directory / "kubelet.yaml", "--hostname-override", "node",
                    "--root-dir", self.directory / "kubelet", "--cert-dir", self.directory / "kubelet/pki", "--v", "2", *arguments]
         with open(self.directory / "kubelet.log", "ab") as log:
             self.kubelet = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
 
     def wait_kubelet(self):
-        self.wait(60, "kubelet answers", lambda: self.pods() is not None)
+        self.wait(60, "kubelet answers", self.kubelet_answers)
+
+    def kubelet_answers(self):
+        # It ends where it is sooner than the runtime's socket, and its unit on a node starts it again.
+        if self.kubelet.poll() is not None:
+            self.start_kubelet_unanswered(*self.kubelet_arguments)
+        return self.pods() is not None
 
     def kill_kubelet(self):
         self.kubelet.kill()

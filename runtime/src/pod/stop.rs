@@ -89,6 +89,7 @@ async fn tear_down(shared: &Arc<Shared>, pod: &Pod) -> Result<()> {
                 return Err(error);
             }
             shim.shutdown(&pod.id).await?;
+            shared.launcher.remove_socket(&pod.id)?;
             Ok(failpoint!(SHIM_LEFT)?)
         }
         Err(error) if error.kind() == Kind::Unavailable => {
@@ -188,6 +189,7 @@ async fn end_shim(shared: &Shared, pod: &Pod, bundle: &Path) -> Result<()> {
         Ok(shim) => {
             let stopped = shim.stop_sandbox(&pod.id).await;
             shim.shutdown(&pod.id).await?;
+            shared.launcher.remove_socket(&pod.id)?;
             stopped.or_else(unless_gone)
         }
         Err(error) if matches!(error.kind(), Kind::Unavailable | Kind::FailedPrecondition) => {

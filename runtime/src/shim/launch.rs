@@ -64,6 +64,17 @@ impl Launcher {
         address::socket(&directory, NAMESPACE, id).to_string_lossy().into_owned()
     }
 
+    /// Removes the socket of pod `id`, whose shim was told to leave: one that was killed in that moment has left it.
+    pub fn remove_socket(&self, id: &str) -> Result<()> {
+        let socket = self.socket(id);
+        match std::fs::remove_file(&socket) {
+            Err(error) if error.kind() != ErrorKind::NotFound => {
+                Err(error).during(|| format!("remove {socket}"))
+            }
+            _ => Ok(()),
+        }
+    }
+
     /// Starts the shim of pod `id`, whose bundle exists. It listens when this returns.
     pub async fn start(&self, id: &str, bundle: &Path) -> Result<()> {
         let starting = lock(bundle).during(|| format!("begin to start the shim of pod {id}"))?;

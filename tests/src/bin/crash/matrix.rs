@@ -1,9 +1,12 @@
 //! Every failpoint, killed and failed at, in the life of a pod.
 
+use std::time::{Duration, Instant};
+
 use berth_failpoint::{
     POINTS, Point, Process,
     points::{CONTAINER_EXECUTED, POD_ATTACHED},
 };
+use tokio::time::sleep;
 
 use crate::{
     Arguments, Failure,
@@ -15,6 +18,9 @@ use crate::{
 
 /// At how many of its passes in one life a point acts at most: one life per pass.
 const PASSES: u64 = 6;
+/// How long a point may be reached later than the last call is answered.
+const BEHIND: Duration = Duration::from_secs(10);
+const PAUSE: Duration = Duration::from_millis(5);
 
 /// Something that happens in a life.
 #[derive(Clone, Copy, Debug)]
@@ -85,7 +91,7 @@ async fn one(world: &mut World, case: &Case, report: &mut Report) -> Result<(), 
         world.failpoints.arm(event.point, event.action, event.pass);
     }
     let (outcome, lived) = Life::new(world, "life", None).live().await;
-    let idle: Vec<_> = case.0.iter().filter(|event| !world.failpoints.has_fired(event.point)).collect();
+    let idle = idle(world, case).await;
     report.count(&outcome);
     let acted = case.0.iter().filter(|event| world.failpoints.has_fired(event.point));
     report.points.extend(acted.map(|event| event.point.name));
@@ -97,6 +103,18 @@ async fn one(world: &mut World, case: &Case, report: &mut Report) -> Result<(), 
     }
     clear(case, &outcome)?;
     after(world, report).await
+}
+
+/// What has not happened, once what goes on behind the calls has had its time.
+async fn idle<'a>(world: &World, case: &'a Case) -> Vec<&'a Event> {
+    let begun = Instant::now();
+    loop {
+        let idle: Vec<_> = case.0.iter().filter(|event| !world.failpoints.has_fired(event.point)).collect();
+        if idle.is_empty() || begun.elapsed() > BEHIND {
+            return idle;
+        }
+        sleep(PAUSE).await;
+    }
 }
 
 /// Errors say where they come from: those that are injected name the point.

@@ -82,9 +82,11 @@ impl World {
     }
 
     /// What is there that was not before any life, once all that goes on behind the calls has had its time.
-    pub(crate) async fn left_behind(&self) -> Vec<String> {
+    pub(crate) async fn left_behind(&mut self) -> Vec<String> {
         let begun = Instant::now();
         loop {
+            // It may be killed in what goes on behind the calls.
+            self.revive().await;
             let mut left: Vec<_> = self.places.everything().into_iter().collect();
             left.retain(|one| !self.base.contains(one) && !self.forgiven.contains(one));
             if left.is_empty() || begun.elapsed() > PATIENCE {
