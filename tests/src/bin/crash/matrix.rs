@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use berth_failpoint::{
     POINTS, Point, Process,
-    points::{CONTAINER_EXECUTED, POD_ATTACHED},
+    points::{EXEC_SPAWNED, POD_ATTACHED},
 };
 use tokio::time::sleep;
 
@@ -79,7 +79,8 @@ fn cases(point: &'static Point, passes: u64) -> Vec<Case> {
 fn lead_to(point: &Point) -> Option<Event> {
     let event = |point, action| Some(Event { point, action, pass: 1 });
     match point.process {
-        Process::Command => event(&CONTAINER_EXECUTED, Kill),
+        // In the start of a container its failure may be on record before anyone cleans up after the shim.
+        Process::Command => event(&EXEC_SPAWNED, Kill),
         _ if point.name.starts_with("undo.") => event(&POD_ATTACHED, Error),
         _ => event(&POD_ATTACHED, Kill),
     }
