@@ -48,6 +48,8 @@ async fn root_a_container_that_stands_still_is_stopped_all_the_same() {
     let image = berth.busybox().await;
     let (pod, id) =
         berth.run_alone("still", &image, "sleep 1000 & kill -STOP $!; kill -STOP $$; sleep 1000").await;
+    // A shell that does not stand still yet ends by SIGTERM, as it should.
+    eventually(async || states_of(&id), |states| states == "TT").await;
     berth.stop_container(&id, 1).await.unwrap();
     assert_eq!(berth.status(&id).await.unwrap().exit_code, 137);
     the_node_goes_on(&mut berth, &image, "beside").await;
@@ -215,9 +217,20 @@ fn limit_processes(id: &str, most: u32) {
 }
 
 fn processes_of(id: &str) -> usize {
+    pids_of(id).len()
+}
+
+fn pids_of(id: &str) -> Vec<String> {
     let group = find(Path::new("/sys/fs/cgroup/pids"), id);
-    group
-        .map_or(0, |group| fs::read_to_string(group.join("cgroup.procs")).unwrap_or_default().lines().count())
+    let listed = group.and_then(|group| fs::read_to_string(group.join("cgroup.procs")).ok());
+    listed.unwrap_or_default().lines().map(Into::into).collect()
+}
+
+/// A letter for each process, proc_pid_stat(5).
+fn states_of(id: &str) -> String {
+    let stats =
+        pids_of(id).into_iter().filter_map(|pid| fs::read_to_string(format!("/proc/{pid}/stat")).ok());
+    stats.filter_map(|stat| stat.rsplit_once(") ")?.1.chars().next()).collect()
 }
 
 fn cgroup_of(id: &str, controller: &str) -> std::path::PathBuf {
