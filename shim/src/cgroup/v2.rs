@@ -237,7 +237,7 @@ mod tests {
         let directory = std::fs::File::open(&group).unwrap();
         let (read, write) = rustix::pipe::pipe().unwrap();
         let stage = sys::fork(|| {
-            let sleeper = || sys::sleep_for_ever();
+            let sleeper = || sys::sleep_without_heap();
             let pid = sys::clone_sibling(0, Some(directory.as_fd()), sleeper).unwrap_or(0);
             u8::from(rustix::io::write(&write, &pid.to_ne_bytes()).is_err())
         });

@@ -5,5 +5,5 @@ use crate::sys;
 /// Never returns; ended by a signal that nothing keeps out.
 pub fn pause() -> ! {
     sys::exit_quietly_on_children();
-    sys::sleep_for_ever()
+    sys::sleep_without_heap()
 }

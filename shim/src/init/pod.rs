@@ -379,7 +379,7 @@ impl Maker<'_> {
                 return 1;
             }
             sys::close_all();
-            sys::sleep_for_ever()
+            sys::sleep_without_heap()
         })
         .at(Step::Pod, || "make the first process".into())?;
         channel::send(self.socket, &Report::Spawned { pid, later: LaterHooks::default() }, &[]);

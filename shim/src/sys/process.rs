@@ -204,11 +204,3 @@ pub(crate) fn close_all() {
     // SAFETY: close_range touches descriptors only; the caller, which never returns, uses none of them.
     unsafe { libc::syscall(libc::SYS_close_range, 0, u32::MAX, 0) };
 }
-
-/// Never returns; the process goes by a signal.
-pub(crate) fn sleep_for_ever() -> ! {
-    loop {
-        // SAFETY: pause takes nothing and touches nothing.
-        unsafe { libc::pause() };
-    }
-}
