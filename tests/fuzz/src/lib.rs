@@ -11,7 +11,7 @@ use tempfile::TempDir;
 use tokio::runtime::{Builder, Runtime};
 
 pub use berth_image::fuzz::{hosts_toml, manifest};
-pub use berthd::fuzz::cni_result;
+pub use berth_network::fuzz::cni_result;
 pub use grpc::{grpc, methods};
 
 thread_local! {

@@ -1,0 +1,96 @@
+//! Work that waits for a disk or for the kernel, on threads where that holds up no other call.
+
+use std::{sync::LazyLock, time::Duration};
+
+use tokio::{sync::Semaphore, task::spawn_blocking, time::timeout};
+
+use crate::error::{Error, Kind, Result};
+use berth_work::Turns;
+
+/// How long a path that somebody else has named may take to be looked up: one on a dead file system never answers.
+const LIMIT: Duration = Duration::from_secs(30);
+/// Threads that may hang on such paths: what else waits for a disk needs the others.
+const HANGING: usize = 64;
+
+static ROOM: Semaphore = Semaphore::const_new(HANGING);
+/// By cause.
+static TURNS: LazyLock<Turns> = LazyLock::new(Turns::default);
+
+/// What `work` returns; `step` says what it is.
+pub(crate) async fn run<T: Send + 'static>(
+    step: &'static str,
+    work: impl FnOnce() -> T + Send + 'static,
+) -> Result<T> {
+    spawn_blocking(work).await.map_err(|lost| Error::caused(Kind::Internal, step, lost))
+}
+
+/// The same for work on paths that somebody else has named, at most once at a time for each `cause`. When it takes too long it
+/// goes on, and nobody waits for it but those with the same cause: a path that hangs costs one thread however often it is tried.
+///
+/// # Errors
+///
+/// `DeadlineExceeded` after half a minute.
+pub(crate) async fn look_up<T: Send + 'static>(
+    step: &'static str,
+    cause: &str,
+    work: impl FnOnce() -> T + Send + 'static,
+) -> Result<T> {
+    let looking = async {
+        let turn = TURNS.take(cause).await;
+        let room = ROOM.acquire().await;
+        run(step, move || {
+            let found = work();
+            drop((turn, room));
+            found
+        })
+        .await
+    };
+    let late = |_| Error::new(Kind::DeadlineExceeded, format!("{step}, for {LIMIT:?}"));
+    timeout(LIMIT, looking).await.map_err(late)?
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use std::sync::{
+        Arc,
+        atomic::{AtomicU32, Ordering},
+        mpsc,
+    };
+
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn what_takes_too_long_is_not_waited_for() {
+        let (answer, never) = mpsc::channel::<()>();
+        let looking = tokio::spawn(look_up("look at a path", "a", move || never.recv().is_ok()));
+        tokio::task::yield_now().await;
+        tokio::time::advance(LIMIT).await;
+        let error = looking.await.unwrap().unwrap_err();
+        drop(answer);
+        assert_eq!(error.to_string(), "look at a path, for 30s");
+        assert!(matches!(look_up("look at another", "b", || 7).await, Ok(7)));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_path_that_hangs_takes_one_thread_however_often_it_is_tried() {
+        let (answer, never) = mpsc::channel::<()>();
+        let begun = Arc::new(AtomicU32::new(0));
+        let first = Arc::clone(&begun);
+        let hanging = tokio::spawn(look_up("look", "dead", move || {
+            first.fetch_add(1, Ordering::SeqCst);
+            never.recv().is_ok()
+        }));
+        tokio::task::yield_now().await;
+        let again = Arc::clone(&begun);
+        let second = tokio::spawn(look_up("look", "dead", move || again.fetch_add(1, Ordering::SeqCst)));
+        tokio::task::yield_now().await;
+        tokio::time::advance(LIMIT).await;
+        assert_eq!(hanging.await.unwrap().unwrap_err().kind(), Kind::DeadlineExceeded);
+        assert_eq!(second.await.unwrap().unwrap_err().kind(), Kind::DeadlineExceeded);
+        assert!(matches!(look_up("look", "alive", || 7).await, Ok(7)));
+        drop(answer);
+        while look_up("look", "dead", || ()).await.is_err() {}
+        assert_eq!(begun.load(Ordering::SeqCst), 1, "the second was given up before its turn came");
+    }
+}

@@ -1,0 +1,66 @@
+//! Addresses and interfaces.
+
+use std::path::{Path, PathBuf};
+
+use super::{Finding, Scene, entries};
+use berth_network::Provider;
+
+use crate::{config::Config, pod::PodState};
+
+/// Leases of pods that are not on record, pods without theirs, interfaces without a lease. The next start of the daemon gives
+/// such leases back, with all that hangs on them.
+pub(super) fn disagreements(scene: &Scene) -> Vec<Finding> {
+    let leases = leases(&records(&scene.config));
+    let unknown = leases.iter().filter(|pod| !scene.records.has_pod(pod));
+    let mut findings: Vec<_> =
+        unknown.map(|pod| Finding::new(format!("pod {pod} has addresses and is not on record"))).collect();
+    if scene.config.network.provider == Provider::Bridge {
+        let attached =
+            scene.records.pods.values().filter(|pod| pod.state == PodState::Ready && pod.netns.is_some());
+        let lacking = attached.filter(|pod| !leases.contains(&pod.id));
+        findings
+            .extend(lacking.map(|pod| Finding::new(format!("pod {} is ready and has no address", pod.id))));
+        findings.extend(interfaces(&scene.config));
+    }
+    findings
+}
+
+/// Where the records of what pods have of the network lie.
+fn records(config: &Config) -> PathBuf {
+    let network = &config.network;
+    match network.provider {
+        Provider::Bridge => config.root.join("network").join(&network.bridge.name),
+        Provider::Cni => network.cni.cache_dir(&config.root),
+    }
+}
+
+fn leases(directory: &Path) -> Vec<String> {
+    let names =
+        entries(directory).into_iter().filter_map(|(name, _)| Some(name.strip_suffix(".json")?.to_owned()));
+    names.filter(|name| !name.starts_with('.')).collect()
+}
+
+/// Ports of the bridge that bear our names: each is in a lease, of a pod or of one that leaves.
+fn interfaces(config: &Config) -> Vec<Finding> {
+    let directory = records(config);
+    let known: String = entries(&directory)
+        .into_iter()
+        .chain(entries(&directory.join("leaving")))
+        .filter_map(|(_, path)| std::fs::read_to_string(path).ok())
+        .collect();
+    let ports = entries(&Path::new("/sys/class/net").join(&config.network.bridge.name).join("brif"));
+    ports
+        .into_iter()
+        .filter(|(name, _)| is_ours(name) && !known.contains(&format!("\"{name}\"")))
+        .map(|(name, _)| {
+            Finding::new(format!("interface {name} is on {} without a lease", config.network.bridge.name))
+        })
+        .collect()
+}
+
+/// `b`, the beginning of a pod's id, and a number.
+fn is_ours(name: &str) -> bool {
+    let hex = |text: &str| text.bytes().all(|b| b.is_ascii_hexdigit());
+    let parts = name.strip_prefix('b').and_then(|rest| rest.split_once('-'));
+    parts.is_some_and(|(pod, number)| pod.len() == 8 && number.len() == 4 && hex(pod) && hex(number))
+}

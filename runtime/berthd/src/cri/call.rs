@@ -1,0 +1,205 @@
+//! What happens to every call alike: its deadline, what becomes of it when its caller leaves, and its line in the log.
+
+use std::{
+    future::Future,
+    time::{Duration, Instant},
+};
+
+use futures::stream::{self, BoxStream, Stream, StreamExt};
+use tonic::{Request, Response, Status, codegen, metadata::MetadataMap};
+use tracing::{debug, error, info, warn};
+
+use super::{
+    about::About,
+    status::{shortened, status},
+};
+use crate::error::{Error, Kind, Result};
+use berth_work::progress::Progress;
+
+/// The most that the log says a call is about. An id or a name is shorter; what is sent in its place may be anything.
+const LONGEST_ABOUT: usize = 512;
+
+/// Answers a call that is given up when its caller leaves or its deadline passes.
+pub(super) async fn answer<Q: About, A: About, F>(
+    method: &'static str,
+    request: Request<Q>,
+    work: impl FnOnce(Q) -> F,
+) -> Result<Response<A>, Status>
+where
+    F: Future<Output = Result<A>>,
+{
+    let call = Call::begin(method, request.get_ref());
+    let limit = deadline(request.metadata());
+    let result = within(limit, work(request.into_inner())).await;
+    call.end(result.unwrap_or_else(|limit| Err(late(method, limit, "it was given up"))))
+}
+
+/// Answers a call that changes something. It goes on to its end when its caller leaves or its deadline passes, so
+/// that nothing stays half done; the same call made again joins it or finds it done.
+pub(super) async fn complete<Q: About, A: About + Send + 'static, F>(
+    method: &'static str,
+    request: Request<Q>,
+    work: impl FnOnce(Q) -> F,
+) -> Result<Response<A>, Status>
+where
+    F: Future<Output = Result<A>> + Send + 'static,
+{
+    let call = Call::begin(method, request.get_ref());
+    let limit = deadline(request.metadata());
+    let work = work(request.into_inner());
+    let progress = Progress::default();
+    let task = tokio::spawn(progress.clone().during(async move { call.end(work.await) }));
+    match within(limit, task).await {
+        Ok(Ok(answer)) => answer,
+        Ok(Err(cut_off)) => Err(status(&Error::caused(Kind::Internal, method, cut_off))),
+        Err(limit) => {
+            let step = progress.step().map(|step| format!("it waits to {step}; ")).unwrap_or_default();
+            let then = format!("{step}it goes on, and the same call again joins it");
+            Err(status(&late(method, limit, &then)))
+        }
+    }
+}
+
+/// Answers a call with many messages, each made when the caller takes it. It ends at its deadline or when its caller
+/// leaves; only then it has its line in the log.
+pub(super) async fn answer_stream<Q: About, A: Send + 'static, F, S>(
+    method: &'static str,
+    request: Request<Q>,
+    work: impl FnOnce(Q) -> F,
+) -> Result<Response<codegen::BoxStream<A>>, Status>
+where
+    F: Future<Output = Result<S>>,
+    S: Stream<Item = Result<A>> + Send + 'static,
+{
+    let call = Call::begin(method, request.get_ref());
+    let limit = deadline(request.metadata());
+    let begun = within(limit, work(request.into_inner())).await;
+    match begun.unwrap_or_else(|limit| Err(late(method, limit, "it was given up"))) {
+        Ok(messages) => {
+            let streamed = Streamed { call, messages: messages.boxed(), limit };
+            Ok(Response::new(stream::unfold(Some(streamed), Streamed::next).boxed()))
+        }
+        Err(error) => Err(call.fail(&error)),
+    }
+}
+
+/// A call with many messages, between two of them.
+struct Streamed<A> {
+    call: Call,
+    messages: BoxStream<'static, Result<A>>,
+    limit: Option<Duration>,
+}
+
+impl<A> Streamed<A> {
+    /// The next message, and what is left after it; nothing is after an error.
+    async fn next(streamed: Option<Self>) -> Option<(Result<A, Status>, Option<Self>)> {
+        let mut streamed = streamed?;
+        let left = streamed.limit.map(|limit| limit.saturating_sub(streamed.call.started.elapsed()));
+        let error = match within(left, streamed.messages.next()).await {
+            Ok(Some(Ok(message))) => return Some((Ok(message), Some(streamed))),
+            Ok(Some(Err(error))) => error,
+            Ok(None) => {
+                streamed.call.succeed("");
+                return None;
+            }
+            Err(_) => late(streamed.call.method, streamed.limit.unwrap_or_default(), "it was given up"),
+        };
+        Some((Err(streamed.call.fail(&error)), None))
+    }
+}
+
+/// `future`, or the limit once that has passed.
+async fn within<T>(limit: Option<Duration>, future: impl Future<Output = T>) -> Result<T, Duration> {
+    match limit {
+        Some(limit) => tokio::time::timeout(limit, future).await.map_err(|_| limit),
+        None => Ok(future.await),
+    }
+}
+
+fn late(method: &str, limit: Duration, then: &str) -> Error {
+    Error::new(Kind::DeadlineExceeded, format!("{method} is not done after {limit:?}; {then}"))
+}
+
+/// How long the caller waits, less a little, so that it gets our answer and not only its own time-out.
+fn deadline(metadata: &MetadataMap) -> Option<Duration> {
+    let limit = parse_timeout(metadata.get("grpc-timeout")?.to_str().ok()?)?;
+    Some(limit - (limit / 10).min(Duration::from_millis(500)))
+}
+
+/// At most eight digits and a unit, as gRPC over HTTP/2 has it.
+fn parse_timeout(text: &str) -> Option<Duration> {
+    let (digits, unit) = text.split_at_checked(text.len().checked_sub(1)?)?;
+    let value: u64 = digits.parse().ok().filter(|_| digits.len() <= 8)?;
+    Some(match unit {
+        "H" => Duration::from_secs(value * 3600),
+        "M" => Duration::from_secs(value * 60),
+        "S" => Duration::from_secs(value),
+        "m" => Duration::from_millis(value),
+        "u" => Duration::from_micros(value),
+        "n" => Duration::from_nanos(value),
+        _ => return None,
+    })
+}
+
+/// One call, from its first to its only line in the log.
+struct Call {
+    method: &'static str,
+    about: String,
+    loud: bool,
+    started: Instant,
+    ended: bool,
+}
+
+impl Call {
+    fn begin<Q: About>(method: &'static str, request: &Q) -> Self {
+        let about = shortened(request.about(), LONGEST_ABOUT);
+        Self { method, about, loud: Q::LOUD, started: Instant::now(), ended: false }
+    }
+
+    fn end<A: About>(self, result: Result<A>) -> Result<Response<A>, Status> {
+        match result {
+            Ok(answer) => {
+                self.succeed(&answer.about());
+                Ok(Response::new(answer))
+            }
+            Err(error) => Err(self.fail(&error)),
+        }
+    }
+
+    fn succeed(mut self, answer: &str) {
+        self.ended = true;
+        let (method, about, elapsed) = (self.method, &self.about, self.started.elapsed());
+        match self.loud {
+            true => info!(method, about, answer, ?elapsed, "done"),
+            false => debug!(method, about, answer, ?elapsed, "done"),
+        }
+    }
+
+    fn fail(mut self, error: &Error) -> Status {
+        self.ended = true;
+        log_failure(self.method, &self.about, self.started.elapsed(), error);
+        status(error)
+    }
+}
+
+/// A caller that left before the answer is worth a line too.
+impl Drop for Call {
+    fn drop(&mut self) {
+        if !self.ended {
+            let (method, about, elapsed) = (self.method, &self.about, self.started.elapsed());
+            info!(method, about, ?elapsed, "cut off");
+        }
+    }
+}
+
+fn log_failure(method: &str, about: &str, elapsed: Duration, error: &Error) {
+    let kind = error.kind();
+    match kind {
+        Kind::Internal | Kind::DataLoss => error!(method, about, ?kind, %error, ?elapsed, "failed"),
+        Kind::NotFound => info!(method, about, ?kind, %error, ?elapsed, "failed"),
+        _ => warn!(method, about, ?kind, %error, ?elapsed, "failed"),
+    }
+}
+
+#[cfg(test)]
+mod tests;

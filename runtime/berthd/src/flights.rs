@@ -1,0 +1,163 @@
+//! Calls that ask for the same thing at the same time share one run of it.
+
+use std::{
+    collections::HashMap,
+    future::Future,
+    hash::Hash,
+    sync::{Arc, Mutex, PoisonError},
+};
+
+use futures::{
+    FutureExt,
+    future::{BoxFuture, Shared},
+};
+
+use tokio::task::JoinError;
+
+use crate::error::{Error, Kind, Result};
+use berth_work::progress::Progress;
+
+/// Work under way: its result to come, and the step it is at.
+type Flight<V> = (Shared<BoxFuture<'static, Result<V>>>, Progress);
+
+/// Work in flight, by what it makes. A caller that goes away does not stop it: whoever asks again joins it.
+#[derive(Debug)]
+pub struct Flights<K, V: Clone> {
+    flights: Arc<Mutex<HashMap<K, Flight<V>>>>,
+}
+
+impl<K, V: Clone> Default for Flights<K, V> {
+    fn default() -> Self {
+        Self { flights: Arc::default() }
+    }
+}
+
+impl<K, V> Flights<K, V>
+where
+    K: Clone + Eq + Hash + Send + 'static,
+    V: Clone + Send + Sync + 'static,
+{
+    /// The result of the flight for `key`: the one under way, or a new one that runs `work`.
+    pub async fn join<F>(&self, key: K, work: impl FnOnce() -> F) -> Result<V>
+    where
+        F: Future<Output = Result<V>> + Send + 'static,
+    {
+        let flight = {
+            let mut flights = self.flights.lock().unwrap_or_else(PoisonError::into_inner);
+            flights.entry(key.clone()).or_insert_with(|| self.launch(key, work())).clone()
+        };
+        let (result, progress) = flight;
+        Progress::current().follow(&progress);
+        result.await
+    }
+
+    fn launch<F>(&self, key: K, work: F) -> Flight<V>
+    where
+        F: Future<Output = Result<V>> + Send + 'static,
+    {
+        let landing = Landing { flights: Arc::clone(&self.flights), key };
+        let progress = Progress::default();
+        let task = tokio::spawn(progress.clone().during(async move {
+            // Also when the work panics: who asks again gets a flight of their own.
+            let _landing = landing;
+            work.await
+        }));
+        let result = task
+            .map(|joined| {
+                joined.unwrap_or_else(|error| {
+                    Err(Error::caused(Kind::Internal, "run in the background", error))
+                })
+            })
+            .boxed()
+            .shared();
+        (result, progress)
+    }
+}
+
+/// Forgets a flight when it is over, whichever way.
+struct Landing<K: Eq + Hash, V> {
+    flights: Arc<Mutex<HashMap<K, Flight<V>>>>,
+    key: K,
+}
+
+impl<K: Eq + Hash, V> Drop for Landing<K, V> {
+    fn drop(&mut self) {
+        // Dropped after the lock is free: a flight may hold the last of something.
+        let _flight = self.flights.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.key);
+    }
+}
+
+/// Runs `work` to its end even when the caller goes away.
+pub(crate) async fn to_its_end<T: Send + 'static>(
+    work: impl Future<Output = Result<T>> + Send + 'static,
+) -> Result<T> {
+    let joined = detached(work).await;
+    joined.unwrap_or_else(|error| Err(Error::caused(Kind::Internal, "run in the background", error)))
+}
+
+/// The same for work with errors of its own; one more when it panicked.
+pub(crate) async fn detached<T: Send + 'static>(
+    work: impl Future<Output = T> + Send + 'static,
+) -> std::result::Result<T, JoinError> {
+    tokio::spawn(Progress::current().during(work)).await
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, clippy::panic)]
+    use std::sync::atomic::{AtomicU32, Ordering};
+
+    use tokio::sync::Notify;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn two_calls_for_one_key_run_once_and_get_the_same() {
+        let flights = Flights::<&str, u32>::default();
+        let runs = Arc::new(AtomicU32::new(0));
+        let go = Arc::new(Notify::new());
+        let work = || {
+            let (runs, go) = (Arc::clone(&runs), Arc::clone(&go));
+            move || async move {
+                go.notified().await;
+                Ok(runs.fetch_add(1, Ordering::SeqCst))
+            }
+        };
+        let (first, second, ()) =
+            tokio::join!(flights.join("a", work()), flights.join("a", work()), async { go.notify_one() });
+        assert_eq!((first.unwrap(), second.unwrap()), (0, 0));
+    }
+
+    #[tokio::test]
+    async fn a_flight_goes_on_when_its_caller_leaves_and_the_next_call_joins_it() {
+        let flights = Flights::<&str, u32>::default();
+        let go = Arc::new(Notify::new());
+        let started = Arc::clone(&go);
+        {
+            let left = flights.join("a", || async move {
+                started.notified().await;
+                Ok(7)
+            });
+            // One poll launches it; dropping it is what a vanished client does.
+            assert!(futures::poll!(Box::pin(left)).is_pending());
+        }
+        let second = flights.join("a", || async { Ok(8) });
+        go.notify_one();
+        assert_eq!(second.await.unwrap(), 7);
+    }
+
+    #[tokio::test]
+    async fn a_finished_flight_is_forgotten() {
+        let flights = Flights::<&str, u32>::default();
+        assert_eq!(flights.join("a", || async { Ok(1) }).await.unwrap(), 1);
+        assert_eq!(flights.join("a", || async { Ok(2) }).await.unwrap(), 2);
+    }
+
+    #[tokio::test]
+    async fn a_flight_that_panics_is_an_error_for_those_in_it_and_forgotten() {
+        let flights = Flights::<&str, u32>::default();
+        let crashed = flights.join("a", || async { panic!("a fault of ours") }).await;
+        assert_eq!(crashed.unwrap_err().kind(), Kind::Internal);
+        assert_eq!(flights.join("a", || async { Ok(2) }).await.unwrap(), 2);
+    }
+}

@@ -1,0 +1,41 @@
+//! The daemon of Berth: what a pod and a container are, how they come and go, and the RPCs that ask for it.
+
+#![deny(unsafe_code)]
+
+pub mod apparmor;
+mod blocking;
+pub mod cdi;
+pub mod check;
+pub mod config;
+pub mod container;
+pub mod cri;
+pub mod error;
+pub mod events;
+mod flights;
+pub mod handlers;
+mod identity;
+mod layout;
+pub mod nri;
+pub mod pod;
+mod recover;
+pub mod runtime;
+pub mod server;
+mod shim;
+pub mod spec;
+mod state;
+pub mod stats;
+pub mod streaming;
+#[allow(unsafe_code)]
+pub mod sys;
+mod table;
+mod watch;
+
+/// Entry points for tests/fuzz: each takes any bytes, and panics when something does not hold that must.
+#[cfg(feature = "fuzz")]
+pub mod fuzz {
+    pub use crate::{
+        cri::fuzz::{Daemon, container_spec},
+        spec::seccomp::fuzz::seccomp,
+        streaming::{spdy::fuzz::spdy, websocket::fuzz::websocket},
+    };
+}

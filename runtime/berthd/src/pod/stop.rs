@@ -1,0 +1,211 @@
+//! Stopping and removing a pod, and undoing one that could not be run. Every step is fine to do again.
+
+use std::{path::Path, sync::Arc, time::Duration};
+
+use berth_failpoint::{failpoint, killpoint};
+use tokio::{
+    sync::oneshot,
+    time::{sleep, timeout},
+};
+
+use super::{Pod, PodState, step};
+use crate::{
+    container::{self, Container},
+    error::{Error, Kind, Result, of_network},
+    flights::to_its_end,
+    layout::remove_directory,
+    nri::events,
+    runtime::Shared,
+    shim::{self, Shim},
+    table::Entry,
+    watch,
+};
+use berth_work::pauses;
+use berth_work::progress;
+
+/// How long the caller of a run that failed waits for its undoing.
+const UNDO_PATIENCE: Duration = Duration::from_secs(10);
+
+/// Stops the pod: processes, then network, then namespaces, so that nothing runs in a network that is gone.
+pub(super) async fn stop(shared: &Arc<Shared>, entry: &Arc<Entry<Pod>>) -> Result<()> {
+    let (shared, entry) = (Arc::clone(shared), Arc::clone(entry));
+    to_its_end(async move {
+        let _turn = entry.turn().await;
+        stop_in_turn(&shared, &entry).await
+    })
+    .await
+}
+
+/// Stops the pod, removes its containers and then every trace of it.
+pub(super) async fn remove(shared: &Arc<Shared>, entry: &Arc<Entry<Pod>>) -> Result<()> {
+    let (shared, entry) = (Arc::clone(shared), Arc::clone(entry));
+    to_its_end(async move {
+        let _turn = entry.turn().await;
+        stop_in_turn(&shared, &entry).await?;
+        let pod = entry.get();
+        for container in shared.containers_of(&pod.id) {
+            container::remove_entry(&shared, &container).await?;
+        }
+        failpoint!(POD_CLEARED)?;
+        remove_directory(&shared.layout.sandbox(&pod.id))?;
+        failpoint!(POD_DIRECTORY_REMOVED)?;
+        events::pod_removed(&shared, &pod).await;
+        shared.pods.remove(&pod.id, &shared.state).await?;
+        events::forget(&shared, &pod.id);
+        Ok(())
+    })
+    .await
+}
+
+async fn stop_in_turn(shared: &Arc<Shared>, entry: &Entry<Pod>) -> Result<()> {
+    let pod = entry.get();
+    if pod.shim.is_none() {
+        return Ok(());
+    }
+    shared.taken_up(&pod.id).await?;
+    let stopped = tear_down(shared, &pod).await;
+    stopped.map_err(|error| error.during(step(&pod, "stop")))?;
+    let stopped = |pod: &Pod| Pod { state: PodState::NotReady, shim: None, attachment: None, ..pod.clone() };
+    entry.change(&shared.state, stopped).await?;
+    failpoint!(STOP_RECORDED)?;
+    // Those that were just being made.
+    watch::abandoned_all(shared, &pod.id).await;
+    Ok(())
+}
+
+async fn tear_down(shared: &Arc<Shared>, pod: &Pod) -> Result<()> {
+    match pod.shim().await {
+        Ok(shim) => {
+            progress::at("end its containers");
+            let undead = kill_containers(shared, pod, &shim).await?;
+            failpoint!(POD_EMPTIED)?;
+            events::pod_stopped(shared, pod).await;
+            detach(shared, pod).await?;
+            failpoint!(POD_DETACHED)?;
+            progress::at("take its namespaces down");
+            shim.stop_sandbox(&pod.id).await?;
+            failpoint!(SANDBOX_STOPPED)?;
+            if let Some((_, error)) = without_end(shared, undead).await.pop() {
+                return Err(error);
+            }
+            shim.shutdown(&pod.id).await?;
+            shared.launcher.remove_socket(&pod.id)?;
+            Ok(failpoint!(SHIM_LEFT)?)
+        }
+        Err(error) if error.kind() == Kind::Unavailable => {
+            watch::abandoned_all(shared, &pod.id).await;
+            events::pod_stopped(shared, pod).await;
+            detach(shared, pod).await?;
+            shim::cleanup_after(&shared.launcher, &pod.id, &shared.layout.sandbox(&pod.id)).await
+        }
+        Err(error) => Err(error),
+    }
+}
+
+/// Returns those that do not die, because they wait in the kernel: the shim gives them up with the namespaces.
+async fn kill_containers(shared: &Arc<Shared>, pod: &Pod, shim: &Shim) -> Result<Vec<Arc<Entry<Container>>>> {
+    let running: Vec<_> =
+        shared.containers_of(&pod.id).into_iter().filter(|entry| !entry.get().state.is_exited()).collect();
+    for entry in &running {
+        shim.kill(&entry.get().id).await?;
+    }
+    let undead = without_end(shared, running).await.into_iter();
+    Ok(undead
+        .map(|(entry, error)| {
+            tracing::warn!(pod = pod.id, %error, "a container is given up");
+            entry
+        })
+        .collect())
+}
+
+/// Waits for the ends of containers that were killed. Returns those that have none, each with the error that says so.
+async fn without_end(
+    shared: &Arc<Shared>,
+    killed: Vec<Arc<Entry<Container>>>,
+) -> Vec<(Arc<Entry<Container>>, Error)> {
+    let ends = killed.into_iter().map(async |entry| (container::killed(&entry).await, entry));
+    let mut without = Vec::new();
+    for (end, entry) in futures::future::join_all(ends).await {
+        match end {
+            Ok(()) => events::settle_end(shared, &entry).await,
+            Err(error) => without.push((entry, error)),
+        }
+    }
+    without
+}
+
+async fn detach(shared: &Shared, pod: &Pod) -> Result<()> {
+    let Some(network) = pod.network() else { return Ok(()) };
+    progress::at("detach from the network");
+    let detached = shared.network.detach(&network, pod.attachment.as_ref()).await;
+    detached.map_err(|error| of_network("detach from the network", error))
+}
+
+/// Takes back whatever was made of a pod that did not become ready. Returns after the first attempt, or when that takes long:
+/// it goes on in the background, again and again until nothing is left. The record goes last, so that a later daemon goes on
+/// with it.
+pub(crate) async fn undo(shared: &Arc<Shared>, pod: Pod) {
+    let shared = Arc::clone(shared);
+    let (attempted, first) = oneshot::channel::<()>();
+    tokio::spawn(async move {
+        let mut attempted = Some(attempted);
+        for pause in pauses() {
+            let undone = undo_once(&shared, &pod).await;
+            attempted.take();
+            match undone {
+                Ok(()) => return,
+                Err(error) => {
+                    tracing::warn!(pod = pod.id, %error, "could not undo a pod that failed to run; trying again in {pause:?}");
+                }
+            }
+            sleep(pause).await;
+        }
+    });
+    // Whether it was done, failed or takes too long, the caller has its own error to tell.
+    let _ = timeout(UNDO_PATIENCE, first).await;
+}
+
+/// Nobody adds to the pod while this runs: whoever was starting its shim has ended. What is left of its network has a record
+/// of its own, by which that goes on.
+async fn undo_once(shared: &Arc<Shared>, pod: &Pod) -> Result<()> {
+    let bundle = shared.layout.sandbox(&pod.id);
+    shim::settled(&bundle).await?;
+    if let Some(network) = pod.network()
+        && let Err(error) = shared.network.release(&network).await
+    {
+        let error = of_network("detach from the network", error);
+        tracing::warn!(pod = pod.id, %error, "its addresses are given back later");
+    }
+    killpoint!(UNDO_DETACHED);
+    end_shim(shared, pod, &bundle).await?;
+    failpoint!(UNDO_SHIM_ENDED)?;
+    remove_directory(&bundle)?;
+    failpoint!(UNDO_DIRECTORY_REMOVED)?;
+    shared.state.delete::<Pod>(&pod.id).await
+}
+
+async fn end_shim(shared: &Shared, pod: &Pod, bundle: &Path) -> Result<()> {
+    match pod.shim().await {
+        Ok(shim) => {
+            let stopped = shim.stop_sandbox(&pod.id).await;
+            shim.shutdown(&pod.id).await?;
+            shared.launcher.remove_socket(&pod.id)?;
+            stopped.or_else(unless_gone)
+        }
+        Err(error) if matches!(error.kind(), Kind::Unavailable | Kind::FailedPrecondition) => {
+            shim::cleanup_after(&shared.launcher, &pod.id, bundle).await
+        }
+        Err(error) => Err(error),
+    }
+}
+
+/// A sandbox that was never made is as good as stopped.
+fn unless_gone(error: Error) -> Result<()> {
+    match error.kind() {
+        Kind::NotFound => Ok(()),
+        _ => Err(error),
+    }
+}
+
+#[cfg(test)]
+mod tests;

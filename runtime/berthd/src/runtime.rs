@@ -1,0 +1,208 @@
+//! The daemon's inside as one value: what the RPC borders are given.
+
+use std::{
+    collections::BTreeMap,
+    fmt,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
+
+use berth_image::Images;
+use tokio::time::timeout;
+
+use crate::{
+    container::{Container, Containers, config::ContainerMetadata},
+    error::{Error, Kind, Result},
+    events::{self, Events},
+    flights::Flights,
+    handlers::{self, Handlers},
+    layout::Layout,
+    nri::{self, Nri},
+    pod::{
+        Pod, Pods,
+        config::{PodConfig, PodMetadata},
+    },
+    recover::{self, Pending},
+    shim::{Launcher, Shim},
+    spec::{Defaults, Host},
+    state::State,
+    stats::Stats,
+    table::{Entry, Table},
+};
+use berth_network::Network;
+use berth_work::progress;
+
+/// What the configuration says to the parts behind the RPC border.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Survives a reboot.
+    pub root: PathBuf,
+    /// Gone with a reboot.
+    pub state: PathBuf,
+    /// Where network namespaces are pinned.
+    pub netns: PathBuf,
+    /// The shim that is started for each pod.
+    pub shim: PathBuf,
+    /// Shims that some pods run in besides.
+    pub handlers: BTreeMap<String, handlers::Config>,
+    /// cgroup below which pods without a parent of their own live.
+    pub cgroup_root: String,
+    /// Bytes after which a log line is split.
+    pub max_log_line: usize,
+    /// Where devices are described, later directories winning.
+    pub cdi_dirs: Vec<PathBuf>,
+    /// What the machine can do.
+    pub host: Host,
+    /// What every container gets.
+    pub defaults: Defaults,
+    /// Plugins.
+    pub nri: nri::Config,
+}
+
+/// Pods, containers, images and the network, ready to be asked.
+#[derive(Clone)]
+pub struct Runtime {
+    /// The pods.
+    pub pods: Pods,
+    /// The containers in them.
+    pub containers: Containers,
+    /// The images that containers are made of.
+    pub images: Images,
+    /// What pods are attached to.
+    pub network: Network,
+    /// What pods and containers use.
+    pub stats: Stats,
+    /// What happens to pods and containers.
+    pub events: Events,
+    /// Plugins that are told of it, and have a say.
+    pub nri: Nri,
+    /// What pods can run in.
+    pub handlers: Handlers,
+}
+
+/// What the parts share.
+pub(crate) struct Shared {
+    pub(crate) options: Options,
+    pub(crate) host: Host,
+    pub(crate) defaults: Defaults,
+    pub(crate) layout: Layout,
+    pub(crate) launcher: Launcher,
+    pub(crate) handlers: Handlers,
+    pub(crate) images: Images,
+    pub(crate) nri: Nri,
+    pub(crate) network: Network,
+    pub(crate) state: State,
+    pub(crate) pods: Table<Pod>,
+    pub(crate) containers: Table<Container>,
+    pub(crate) events: Events,
+    pub(crate) running: Flights<PodMetadata, String>,
+    pub(crate) creating: Flights<(String, ContainerMetadata), String>,
+    pub(crate) starting: Flights<String, ()>,
+    pub(crate) pending: Pending,
+}
+
+/// How long the start waits for what is done at once unless something hangs. That goes on behind.
+const GRACE: Duration = Duration::from_millis(500);
+/// How long a call waits for its pod to be taken up.
+const TAKING_UP: Duration = Duration::from_secs(10);
+
+impl Runtime {
+    /// Opens the state below the configured directories and takes up again whatever runs there.
+    pub async fn open(options: Options, images: Images, network: Network) -> Result<Self> {
+        let layout = Layout::create(&options.root, &options.state, &options.netns)?;
+        let (handlers, asked) = Handlers::open(&options.handlers, options.host.features)?;
+        let shared = Arc::new(Shared {
+            host: options.host.clone(),
+            defaults: options.defaults.clone(),
+            handlers,
+            launcher: Launcher::new(options.shim.clone(), layout.address()),
+            state: State::open(&layout.database())?,
+            images: images.clone(),
+            nri: Nri::new(options.nri.clone()),
+            network: network.clone(),
+            pods: Table::new("pod"),
+            containers: Table::new("container"),
+            events: Events::default(),
+            running: Flights::default(),
+            creating: Flights::default(),
+            starting: Flights::default(),
+            pending: Pending::default(),
+            layout,
+            options,
+        });
+        let recovered = recover::recover(&shared).await?;
+        events::observe(&shared);
+        let plugins = nri::open(&shared)?;
+        let settled = async { tokio::join!(recovered, plugins, asked, network.settled()) };
+        if timeout(GRACE, settled).await.is_err() {
+            tracing::warn!("something takes long at the start: it goes on while calls are answered");
+        }
+        Ok(Self {
+            events: shared.events.clone(),
+            nri: shared.nri.clone(),
+            handlers: shared.handlers.clone(),
+            pods: Pods::new(Arc::clone(&shared)),
+            containers: Containers::new(Arc::clone(&shared)),
+            stats: Stats::new(shared),
+            images,
+            network,
+        })
+    }
+}
+
+impl fmt::Debug for Shared {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Shared").field("options", &self.options).finish_non_exhaustive()
+    }
+}
+
+impl Shared {
+    /// The containers of one pod, ended or not.
+    pub(crate) fn containers_of(&self, pod_id: &str) -> Vec<Arc<Entry<Container>>> {
+        self.containers.entries().into_iter().filter(|entry| entry.get().pod_id == pod_id).collect()
+    }
+
+    /// A connection to the shim of a pod, as soon as the pod is taken up.
+    pub(crate) async fn shim_of(&self, pod_id: &str) -> Result<Shim> {
+        let pod = self.pods.find(pod_id)?.get();
+        self.taken_up(&pod.id).await?;
+        pod.shim().await
+    }
+
+    /// The same for a pod that is just being taken up.
+    pub(crate) async fn reach(&self, pod_id: &str) -> Result<Shim> {
+        self.pods.find(pod_id)?.get().shim().await
+    }
+
+    /// Returns when nothing is in the way of changes to a pod that an earlier daemon has left.
+    ///
+    /// # Errors
+    ///
+    /// `DeadlineExceeded` when its shim does not answer.
+    pub(crate) async fn taken_up(&self, pod_id: &str) -> Result<()> {
+        if !self.pending.has(pod_id) {
+            return Ok(());
+        }
+        progress::at("take the pod up again after a restart of the daemon");
+        let late = |_| {
+            let text = format!("the shim of pod {pod_id} has not answered since the daemon was started");
+            Error::new(Kind::DeadlineExceeded, text)
+        };
+        timeout(TAKING_UP, self.pending.wait(pod_id)).await.map_err(late)
+    }
+
+    /// The host name that a pod's processes see.
+    pub(crate) fn hostname_of(&self, config: &PodConfig) -> String {
+        match config.hostname.as_str() {
+            "" => rustix::system::uname().nodename().to_string_lossy().into_owned(),
+            name => name.to_owned(),
+        }
+    }
+}
+
+/// Names of the entries of a directory; none when it cannot be read.
+pub(crate) fn names_in(directory: &Path) -> Vec<String> {
+    let Ok(entries) = std::fs::read_dir(directory) else { return Vec::new() };
+    entries.flatten().filter_map(|entry| entry.file_name().into_string().ok()).collect()
+}

@@ -1,0 +1,102 @@
+//! The text of the files in /etc that a pod's containers share: resolv.conf, hosts and hostname.
+
+use std::net::IpAddr;
+
+use super::Error;
+use berth_network::Dns;
+
+/// Longest host name of the kernel.
+const HOSTNAME_MAX: usize = 64;
+
+/// /etc/resolv.conf: what `dns` says, which may be nothing, or the `host`'s text as it is when the pod leaves it open.
+pub fn resolv_conf(dns: Option<&Dns>, host: &str) -> Result<String, Error> {
+    let Some(dns) = dns else { return Ok(host.to_owned()) };
+    dns.servers.iter().try_for_each(|server| address(server))?;
+    dns.searches.iter().try_for_each(|domain| word("dns searches", domain))?;
+    dns.options.iter().try_for_each(|option| word("dns options", option))?;
+    let servers = dns.servers.iter().map(|server| format!("nameserver {server}\n")).collect();
+    Ok([line("search", &dns.searches), servers, line("options", &dns.options)].concat())
+}
+
+/// The text of the host's resolv.conf for a pod with a network of its own, where a name server on a loopback address
+/// answers nobody: such lines are left out. When the host has no other, the text of `upstream` is taken, in which a
+/// resolver of the host's own says whom it asks.
+pub fn beyond_loopback(host: &str, upstream: impl FnOnce() -> String) -> String {
+    let without = |text: &str| {
+        let kept = text.lines().filter(|line| !server(line).is_some_and(is_local));
+        kept.map(|line| format!("{line}\n")).collect::<String>()
+    };
+    let of_host = without(host);
+    if has_server(&of_host) {
+        return of_host;
+    }
+    let of_upstream = without(&upstream());
+    if has_server(&of_upstream) { of_upstream } else { of_host }
+}
+
+/// Whether a resolver would find a name server in the text.
+pub fn has_server(text: &str) -> bool {
+    text.lines().any(|line| server(line).is_some())
+}
+
+/// The address that a line names as a server's, resolv.conf(5).
+fn server(line: &str) -> Option<IpAddr> {
+    let mut words = line.split_whitespace();
+    let server = words.next().filter(|word| *word == "nameserver").and(words.next())?;
+    server.split('%').next()?.parse().ok()
+}
+
+/// An unspecified address stands for the machine itself too.
+fn is_local(server: IpAddr) -> bool {
+    let server = server.to_canonical();
+    server.is_loopback() || server.is_unspecified()
+}
+
+fn line(key: &str, words: &[String]) -> String {
+    match words {
+        [] => String::new(),
+        words => format!("{key} {}\n", words.join(" ")),
+    }
+}
+
+/// An address, of which an IPv6 one may name its link.
+fn address(server: &str) -> Result<(), Error> {
+    let (plain, link) = server.split_once('%').unwrap_or((server, "-"));
+    word("dns servers", link)?;
+    plain
+        .parse::<IpAddr>()
+        .map(drop)
+        .map_err(|_| Error::invalid("dns servers", server, "is not an IP address"))
+}
+
+/// Refuses what would end the word or the line and so say something else.
+fn word(field: &'static str, text: &str) -> Result<(), Error> {
+    match text.is_empty() || text.contains(|letter: char| letter.is_whitespace() || letter.is_control()) {
+        true => Err(Error::invalid(field, text, "is not one word")),
+        false => Ok(()),
+    }
+}
+
+/// /etc/hosts of a pod with a network of its own. One on the host's network gets the host's file.
+pub fn hosts(hostname: &str, addresses: &[IpAddr]) -> String {
+    let own = addresses.iter().map(|address| format!("{address}\t{hostname}\n"));
+    let known = "127.0.0.1\tlocalhost\n\
+                 ::1\tlocalhost ip6-localhost ip6-loopback\n\
+                 fe00::0\tip6-localnet\n\
+                 ff00::0\tip6-mcastprefix\n\
+                 ff02::1\tip6-allnodes\n\
+                 ff02::2\tip6-allrouters\n";
+    [known.to_owned()].into_iter().chain(own).collect()
+}
+
+/// /etc/hostname. Refuses a name that the kernel would not take, or that would mean something else in the other files.
+pub fn hostname(name: &str) -> Result<String, Error> {
+    word("hostname", name)?;
+    match name.len() > HOSTNAME_MAX {
+        true => Err(Error::invalid("hostname", name, format!("is longer than {HOSTNAME_MAX} bytes"))),
+        false => Ok(format!("{name}\n")),
+    }
+}
+
+#[cfg(test)]
+mod tests;

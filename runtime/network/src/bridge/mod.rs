@@ -1,0 +1,280 @@
+//! The built-in network: one bridge, a veth pair per pod, IPv4.
+//!
+//! ```text
+//! attach: lease on disk -> veth pair (one end on the bridge, one in the pod) -> address, route -> ports
+//! detach: ports -> lease retired -> | answered | -> veth pair -> address free
+//! ```
+//! Deleting a veth pair waits for RCU grace periods, ten times as long as everything else; nobody
+//! needs to wait with it. What is left over when the daemon is killed is deleted when it starts again.
+
+mod forward;
+mod lease;
+mod limit;
+mod link;
+mod neighbours;
+mod nft;
+mod port;
+mod program;
+mod steps;
+mod surroundings;
+
+use std::io;
+use std::path::Path;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use rustix::io::Errno;
+use serde_json::json;
+use tokio::sync::{RwLock, RwLockReadGuard, Semaphore};
+use tokio::task::JoinSet;
+use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
+
+use berth_work::pauses;
+
+use super::config::BridgeConfig;
+use super::error::Error;
+use super::pod::{Attachment, PodNetwork};
+use link::is;
+use steps::{Core, NEW_PAIR};
+use surroundings::Surroundings;
+
+/// Interfaces that are deleted at the same time: the kernel does it under one lock, and each waits in a thread.
+const DELETIONS: usize = 8;
+/// How long opening waits until what pods share is repaired; a repair that takes longer goes on behind.
+const REPAIR: Duration = Duration::from_millis(500);
+
+/// The built-in bridge network.
+#[derive(Debug)]
+pub(super) struct Bridge {
+    core: Arc<Core>,
+    /// Held for reading while a pod is attached or detached.
+    foundation: RwLock<Foundation>,
+    /// Interfaces being deleted.
+    deletions: Mutex<JoinSet<()>>,
+    /// One for each deletion that may run.
+    deleting: Semaphore,
+    /// Nothing that failed is tried again any more.
+    closing: CancellationToken,
+    surroundings: Surroundings,
+}
+
+/// What all pods share: the bridge and its table.
+#[derive(Debug, Default)]
+struct Foundation {
+    /// The bridge's interface index, once it was made or found.
+    bridge: Option<u32>,
+    /// When the last attempt to make it ended, and why it failed.
+    failure: Option<(Instant, Arc<Error>)>,
+}
+
+impl Bridge {
+    /// Opens the leases below `root`. With pods on record, what they share is checked and repaired; where that cannot
+    /// be done at once it goes on behind, and is tried again with the next pod.
+    pub(super) async fn open(config: BridgeConfig, root: &Path) -> Result<Arc<Bridge>, Error> {
+        refuse_unusable(&config)?;
+        let directory = root.join("network").join(&config.name);
+        let core = blocking("open the network", move || Core::open(config, &directory)).await?;
+        let in_use = !core.leases().is_empty();
+        let leaving = core.leases().leaving();
+        let bridge = Arc::new(Bridge {
+            core: Arc::new(core),
+            foundation: RwLock::default(),
+            deletions: Mutex::default(),
+            deleting: Semaphore::new(DELETIONS),
+            closing: CancellationToken::new(),
+            surroundings: Surroundings::default(),
+        });
+        bridge.look_around();
+        let repair = tokio::spawn(bridge.clone().repair(in_use));
+        if in_use {
+            // One that takes longer tells its failure in the log as any other.
+            let _ = timeout(REPAIR, repair).await;
+        }
+        leaving.into_iter().for_each(|interface| bridge.delete_later(interface));
+        Ok(bridge)
+    }
+
+    /// Brings back what others took away while the daemon was gone, and takes back what nobody holds any more.
+    async fn repair(self: Arc<Self>, in_use: bool) {
+        let repaired = match in_use {
+            true => self.foundation().await.map(drop),
+            false => {
+                let _made_meanwhile = self.foundation.write().await;
+                self.blocking("take back ports", Core::clear).await
+            }
+        };
+        if let Err(error) = repaired {
+            tracing::warn!(error = error.chain(), "the built-in network is not as it should be");
+        }
+    }
+
+    pub(super) async fn attach(self: &Arc<Self>, pod: &PodNetwork) -> Result<Attachment, Error> {
+        let lease = self.core.leases().get(&pod.id);
+        if let Some(lease) = lease {
+            if lease.netns == pod.netns && self.check(pod).await.is_ok() {
+                return Ok(self.core.attachment(&lease));
+            }
+            self.detach(&pod.id).await?;
+        }
+        match self.attach_once(pod).await {
+            // The kernel's word for a bridge it does not know: somebody removed it. Make it again, once.
+            Err(Error::Kernel { step: NEW_PAIR, source, .. }) if is(&source, Errno::INVAL) => {
+                self.foundation.write().await.bridge = None;
+                self.attach_once(pod).await
+            }
+            outcome => outcome,
+        }
+    }
+
+    async fn attach_once(&self, pod: &PodNetwork) -> Result<Attachment, Error> {
+        let foundation = self.foundation().await?;
+        let (index, pod) = (foundation.bridge.unwrap_or_default(), pod.clone());
+        self.blocking("attach", move |core| core.attach(&pod, index)).await
+    }
+
+    pub(super) async fn detach(self: &Arc<Self>, pod: &str) -> Result<(), Error> {
+        let pod = pod.to_owned();
+        // The table is not made anew meanwhile, with the ports that are taken back here.
+        let _foundation = self.foundation.read().await;
+        let leaving = self.blocking("detach", move |core| core.release(&pod)).await?;
+        leaving.into_iter().for_each(|interface| self.delete_later(interface));
+        Ok(())
+    }
+
+    /// Deletes the interface of a retired lease, and the bridge after the last one if so configured.
+    fn delete_later(self: &Arc<Self>, interface: String) {
+        let bridge = self.clone();
+        let mut deletions = self.deletions.lock().unwrap_or_else(PoisonError::into_inner);
+        while deletions.try_join_next().is_some() {}
+        deletions.spawn(async move {
+            for pause in pauses() {
+                let Err(error) = bridge.delete(&interface).await else { return };
+                let error = error.chain();
+                tracing::warn!(
+                    interface,
+                    error,
+                    "left over on the built-in network; tried again in {pause:?}"
+                );
+                // The next daemon goes on.
+                if timeout(pause, bridge.closing.cancelled()).await.is_ok() {
+                    return;
+                }
+            }
+        });
+    }
+
+    async fn delete(&self, interface: &str) -> Result<(), Error> {
+        let name = interface.to_owned();
+        // The semaphore is never closed.
+        let _deleting = self.deleting.acquire().await;
+        self.blocking("delete", move |core| core.delete(&name)).await?;
+        match self.core.config.remove_when_empty {
+            true => self.remove_if_empty().await,
+            false => Ok(()),
+        }
+    }
+
+    pub(super) async fn check(&self, pod: &PodNetwork) -> Result<(), Error> {
+        let pod = pod.clone();
+        self.blocking("check", move |core| core.check(&pod)).await
+    }
+
+    /// The pods that hold a lease.
+    pub(super) fn pods(&self) -> Vec<String> {
+        self.core.leases().all().map(|lease| lease.pod.clone()).collect()
+    }
+
+    pub(super) async fn close(&self) {
+        self.closing.cancel();
+        let deletions = std::mem::take(&mut *self.deletions.lock().unwrap_or_else(PoisonError::into_inner));
+        deletions.join_all().await;
+    }
+
+    pub(super) async fn teardown(&self) -> Result<(), Error> {
+        self.close().await;
+        self.remove_if_empty().await
+    }
+
+    async fn remove_if_empty(&self) -> Result<(), Error> {
+        let mut foundation = self.foundation.write().await;
+        if self.core.leases().is_empty() {
+            foundation.bridge = None;
+            self.blocking("teardown", Core::teardown).await?;
+        }
+        Ok(())
+    }
+
+    pub(super) fn describe(&self) -> serde_json::Value {
+        let (leases, subnet) = (self.core.leases().all().count(), self.core.subnet);
+        json!({ "provider": "bridge", "config": self.core.config, "subnet": subnet, "leases": leases })
+    }
+
+    /// The bridge and what pods share with it, made at first use.
+    async fn foundation(&self) -> Result<RwLockReadGuard<'_, Foundation>, Error> {
+        let asked = Instant::now();
+        let foundation = self.foundation.read().await;
+        if foundation.bridge.is_some() {
+            return Ok(foundation);
+        }
+        drop(foundation);
+        let mut foundation = self.foundation.write().await;
+        if foundation.bridge.is_none() {
+            foundation.failed_since(asked)?;
+            let laid = self.blocking("make the bridge", Core::lay).await.map_err(Arc::new);
+            foundation.failure = laid.as_ref().err().map(|error| (Instant::now(), error.clone()));
+            foundation.bridge = Some(laid.map_err(Error::Shared)?);
+        }
+        Ok(foundation.downgrade())
+    }
+
+    /// Waits until what pods share is there, however long opening was ready to.
+    #[cfg(test)]
+    pub(super) async fn laid(&self) -> Result<(), Error> {
+        self.foundation().await.map(drop)
+    }
+
+    async fn blocking<T: Send + 'static>(
+        &self,
+        step: &'static str,
+        work: impl FnOnce(&Core) -> Result<T, Error> + Send + 'static,
+    ) -> Result<T, Error> {
+        let core = self.core.clone();
+        blocking(step, move || work(&core)).await
+    }
+}
+
+impl Foundation {
+    /// Whoever waited for an attempt that failed has its answer: pods do not wait for the same hang one after the other.
+    fn failed_since(&self, asked: Instant) -> Result<(), Error> {
+        match &self.failure {
+            Some((when, error)) if *when > asked => Err(Error::Shared(error.clone())),
+            _ => Ok(()),
+        }
+    }
+}
+
+async fn blocking<T: Send + 'static>(
+    step: &'static str,
+    work: impl FnOnce() -> Result<T, Error> + Send + 'static,
+) -> Result<T, Error> {
+    tokio::task::spawn_blocking(work).await.unwrap_or(Err(Error::Lost { step }))
+}
+
+fn refuse_unusable(config: &BridgeConfig) -> Result<(), Error> {
+    let plain = |b: u8| b.is_ascii_alphanumeric() || b"-_".contains(&b);
+    let name = &config.name;
+    match (1..=15).contains(&name.len()) && name.bytes().all(plain) && !name.starts_with('-') {
+        true => Ok(()),
+        false => Err(Error::InvalidConfig {
+            key: "network.bridge.name",
+            value: name.clone(),
+            why: "must be 1 to 15 of A-Z a-z 0-9 - _ and not start with a dash",
+        }),
+    }
+}
+
+fn refused(step: &'static str, object: impl ToString) -> impl FnOnce(io::Error) -> Error {
+    let object = object.to_string();
+    move |source| Error::Kernel { step, object, source }
+}

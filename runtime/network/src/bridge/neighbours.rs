@@ -1,0 +1,234 @@
+//! The networks that the host has already, and a subnet for pods that keeps clear of them.
+//!
+//! A subnet that is configured is taken or refused. Without one, what was chosen before stays as long as pods have
+//! addresses of it, or nobody else came to use it.
+
+use std::io;
+use std::net::Ipv4Addr;
+use std::path::{Path, PathBuf};
+
+use rtnetlink::packet_core::NLM_F_DUMP;
+use rtnetlink::packet_route::RouteNetlinkMessage;
+use rtnetlink::packet_route::address::{AddressAttribute, AddressMessage};
+use rtnetlink::packet_route::route::{RouteAddress, RouteAttribute, RouteHeader, RouteMessage, RouteType};
+use rtnetlink::{AddressMessageBuilder, RouteMessageBuilder};
+
+use super::link::Netlink;
+use super::refused;
+use crate::config::BridgeConfig;
+use crate::record;
+use crate::{Error, Subnet};
+
+/// The file in the directory of leases that holds the chosen subnet; of no extension that leases have.
+const CHOSEN: &str = "subnet";
+/// What is chosen when it is free: what Berth always had.
+const FIRST: (Ipv4Addr, u8) = (Ipv4Addr::new(10, 88, 0, 0), 16);
+
+/// A network that the host is in, or has a route to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Neighbour {
+    address: Ipv4Addr,
+    prefix: u8,
+    /// The interface's index.
+    interface: u32,
+    /// Reached through a gateway.
+    distant: bool,
+}
+
+impl Neighbour {
+    fn is_in(&self, subnet: Subnet) -> bool {
+        subnet.overlaps(self.address, self.prefix)
+    }
+
+    /// Whether it takes addresses away from a subnet that somebody configured. To carve a subnet out of a wider
+    /// network behind a gateway is what routes are for.
+    fn hurts(&self, subnet: Subnet) -> bool {
+        self.is_in(subnet) && !(self.distant && self.prefix < subnet.prefix())
+    }
+}
+
+impl Netlink {
+    /// The IPv4 networks of all interfaces but the one with the index `own` and the loopback.
+    pub(super) fn neighbours(&mut self, own: Option<u32>) -> io::Result<Vec<Neighbour>> {
+        let addresses = RouteNetlinkMessage::GetAddress(AddressMessageBuilder::<Ipv4Addr>::new().build());
+        let routes = RouteNetlinkMessage::GetRoute(RouteMessageBuilder::<Ipv4Addr>::new().build());
+        let mut answers = self.ask(&[(addresses, NLM_F_DUMP)])?;
+        answers.extend(self.ask(&[(routes, NLM_F_DUMP)])?);
+        let neighbours = answers.into_iter().filter_map(|answer| match answer {
+            RouteNetlinkMessage::NewAddress(message) => of_address(&message),
+            RouteNetlinkMessage::NewRoute(message) => of_route(&message),
+            _ => None,
+        });
+        Ok(neighbours.filter(|one| Some(one.interface) != own && !one.address.is_loopback()).collect())
+    }
+}
+
+fn of_address(message: &AddressMessage) -> Option<Neighbour> {
+    let address = message.attributes.iter().find_map(|attribute| match attribute {
+        AddressAttribute::Address(std::net::IpAddr::V4(address)) => Some(*address),
+        _ => None,
+    })?;
+    let (prefix, interface) = (message.header.prefix_len, message.header.index);
+    Some(Neighbour { address, prefix, interface, distant: false })
+}
+
+/// A default route leads to everything and takes nothing.
+fn of_route(message: &RouteMessage) -> Option<Neighbour> {
+    let (header, mut interface, mut destination, mut distant) = (&message.header, 0, None, false);
+    if header.table != RouteHeader::RT_TABLE_MAIN || header.kind != RouteType::Unicast {
+        return None;
+    }
+    for attribute in &message.attributes {
+        match attribute {
+            RouteAttribute::Destination(RouteAddress::Inet(address)) => destination = Some(*address),
+            RouteAttribute::Oif(index) => interface = *index,
+            RouteAttribute::Gateway(_) | RouteAttribute::Via(_) | RouteAttribute::MultiPath(_) => {
+                distant = true
+            }
+            _ => {}
+        }
+    }
+    let (address, prefix) = (destination?, header.destination_prefix_length);
+    (prefix > 0).then_some(Neighbour { address, prefix, interface, distant })
+}
+
+/// The subnet as far as it is known before anyone looks at the host.
+pub(super) fn expected(config: &BridgeConfig, directory: &Path) -> Result<Subnet, Error> {
+    if let Some(subnet) = config.subnet {
+        return Ok(subnet);
+    }
+    let remembered = record::read(&chosen(directory))?;
+    let remembered = remembered.and_then(|text| String::from_utf8(text).ok()?.trim().parse().ok());
+    Ok(remembered.unwrap_or(Subnet::containing(FIRST.0, FIRST.1)))
+}
+
+/// The subnet of a network that no pod is in yet: `expected`, or another one when none is configured.
+pub(super) fn settle(
+    config: &BridgeConfig,
+    directory: &Path,
+    expected: Subnet,
+    netlink: &mut Netlink,
+) -> Result<Subnet, Error> {
+    let neighbours = around(config, netlink)?;
+    let Some(subnet) = choose(config, expected, &neighbours) else {
+        return Err(match config.subnet {
+            Some(subnet) => overlap(subnet, &neighbours, netlink)?.unwrap_or_else(no_subnet),
+            None => no_subnet(),
+        });
+    };
+    let (path, text) = (chosen(directory), subnet.to_string());
+    // Not written again where it is there: the disk may be full.
+    if config.subnet.is_none() && record::read(&path)?.as_deref() != Some(text.as_bytes()) {
+        record::write(&path, text.as_bytes())?;
+    }
+    if subnet != expected {
+        tracing::info!(%expected, %subnet, "another network has the pods' usual subnet: chose a free one");
+        leave(config, expected, netlink)?;
+    }
+    Ok(subnet)
+}
+
+/// Who else uses addresses of `subnet`, which pods have already.
+pub(super) fn intruder(
+    config: &BridgeConfig,
+    subnet: Subnet,
+    netlink: &mut Netlink,
+) -> Result<Option<Error>, Error> {
+    overlap(subnet, &around(config, netlink)?, netlink)
+}
+
+fn around(config: &BridgeConfig, netlink: &mut Netlink) -> Result<Vec<Neighbour>, Error> {
+    let own = netlink.find(&config.name).map_err(refused("look up", &config.name))?;
+    let neighbours = netlink.neighbours(own.map(|link| link.index));
+    neighbours.map_err(refused("list the networks of the host beside", &config.name))
+}
+
+fn overlap(subnet: Subnet, neighbours: &[Neighbour], netlink: &mut Netlink) -> Result<Option<Error>, Error> {
+    let Some(one) = neighbours.iter().find(|one| one.hurts(subnet)) else { return Ok(None) };
+    // An interface that is just leaving has no name any more.
+    let interface = netlink.name(one.interface).unwrap_or_else(|_| one.interface.to_string());
+    let network = format!("{}/{}", one.address, one.prefix);
+    Ok(Some(Error::Overlap { subnet: subnet.to_string(), network, interface }))
+}
+
+fn choose(config: &BridgeConfig, expected: Subnet, neighbours: &[Neighbour]) -> Option<Subnet> {
+    match config.subnet {
+        Some(subnet) => (!neighbours.iter().any(|one| one.hurts(subnet))).then_some(subnet),
+        None => std::iter::once(expected)
+            .chain(candidates())
+            .find(|subnet| !neighbours.iter().any(|one| one.is_in(*subnet))),
+    }
+}
+
+/// Private networks that neither Podman, Docker, Kubernetes nor home routers take by default.
+fn candidates() -> impl Iterator<Item = Subnet> {
+    let of_ten = (200..=231).map(|second| (10, second));
+    let others = (24..=30).map(|second| (172, second));
+    let networks = of_ten.chain(others).map(|(a, b)| (Ipv4Addr::new(a, b, 0, 0), 16));
+    [FIRST].into_iter().chain(networks).map(|(address, prefix)| Subnet::containing(address, prefix))
+}
+
+fn no_subnet() -> Error {
+    let all: Vec<_> = candidates().collect();
+    let ends = [all.first(), all.last()].map(|end| end.map(Subnet::to_string).unwrap_or_default());
+    Error::NoSubnet { tried: ends.join(" ... ") }
+}
+
+/// Takes the bridge's address in a subnet that it had before.
+fn leave(config: &BridgeConfig, subnet: Subnet, netlink: &mut Netlink) -> Result<(), Error> {
+    let name = &config.name;
+    let Some(bridge) = netlink.find(name).map_err(refused("look up", name))? else { return Ok(()) };
+    let removed = netlink.remove_address(bridge.index, subnet.gateway(), subnet.prefix());
+    removed.map_err(refused("take the former address of", name))
+}
+
+fn chosen(directory: &Path) -> PathBuf {
+    directory.join(CHOSEN)
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    fn neighbour(network: &str, distant: bool) -> Neighbour {
+        let (address, prefix) = network.split_once('/').unwrap();
+        Neighbour {
+            address: address.parse().unwrap(),
+            prefix: prefix.parse().unwrap(),
+            interface: 7,
+            distant,
+        }
+    }
+
+    fn chosen(configured: &str, neighbours: &[Neighbour]) -> Option<String> {
+        let config = BridgeConfig { subnet: configured.parse().ok(), ..BridgeConfig::default() };
+        let expected = config.subnet.unwrap_or("10.88.0.0/16".parse().unwrap());
+        choose(&config, expected, neighbours).map(|subnet| subnet.to_string())
+    }
+
+    #[test]
+    fn a_subnet_that_is_not_configured_keeps_clear_of_everything() {
+        assert_eq!(chosen("", &[]).as_deref(), Some("10.88.0.0/16"));
+        let podman = neighbour("10.88.0.1/16", false);
+        assert_eq!(chosen("", std::slice::from_ref(&podman)).as_deref(), Some("10.200.0.0/16"));
+        let company = neighbour("10.0.0.0/8", true);
+        assert_eq!(chosen("", &[podman, company]).as_deref(), Some("172.24.0.0/16"));
+        let all = [neighbour("10.0.0.0/8", true), neighbour("172.16.0.0/12", true)];
+        assert_eq!(chosen("", &all), None);
+    }
+
+    #[test]
+    fn a_configured_subnet_is_taken_or_refused_and_may_be_a_part_of_what_is_far_away() {
+        let subnet = "10.88.0.0/16";
+        for wrong in [
+            neighbour("10.88.0.1/16", false),
+            neighbour("10.0.0.0/8", false),
+            neighbour("10.88.4.0/24", true),
+        ] {
+            assert_eq!(chosen(subnet, std::slice::from_ref(&wrong)), None, "{wrong:?}");
+        }
+        assert_eq!(chosen(subnet, &[neighbour("10.0.0.0/8", true)]).as_deref(), Some(subnet));
+        assert_eq!(chosen(subnet, &[neighbour("10.89.0.0/16", false)]).as_deref(), Some(subnet));
+    }
+}

@@ -1,0 +1,306 @@
+//! The runtime side of the Container Network Interface, version 1.1.0.
+
+mod cache;
+mod chain;
+mod conf;
+#[cfg(feature = "fuzz")]
+pub mod fuzz;
+pub(super) mod orphans;
+mod plugin;
+mod ranges;
+mod request;
+mod result;
+mod template;
+mod version;
+mod watch;
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde_json::{Value, json};
+use tokio::sync::{RwLock, RwLockWriteGuard};
+use tokio::task::AbortHandle;
+use tokio::time::sleep;
+
+use super::config::CniConfig;
+use super::error::{Error, NotReady};
+use super::netns;
+use super::pod::{Attachment, PodNetwork};
+use cache::{Cache, Joined, Record};
+use chain::Chain;
+use plugin::Plugins;
+use ranges::Ranges;
+use watch::Watched;
+
+/// Networks made by CNI plugins.
+#[derive(Debug)]
+pub(super) struct Cni {
+    config: CniConfig,
+    plugins: Plugins,
+    cache: Cache,
+    watched: Arc<Watched>,
+    ranges: Ranges,
+    follower: AbortHandle,
+    /// Held for reading while a pod is attached.
+    attaching: RwLock<()>,
+}
+
+/// How long one plugin may collect: no pod is attached meanwhile.
+const COLLECTING: Duration = Duration::from_secs(5);
+/// Between two attempts to find no pod being attached.
+const QUIET_PAUSE: Duration = Duration::from_millis(100);
+
+impl Drop for Cni {
+    fn drop(&mut self) {
+        self.follower.abort();
+    }
+}
+
+impl Cni {
+    pub(super) async fn open(config: CniConfig, root: &Path) -> Result<Arc<Cni>, Error> {
+        if config.plugin_timeout_seconds == 0 || config.max_conf_num == 0 {
+            return Err(Error::InvalidConfig {
+                key: "network.cni.plugin_timeout_seconds and network.cni.max_conf_num",
+                value: format!("{}, {}", config.plugin_timeout_seconds, config.max_conf_num),
+                why: "both must be at least 1",
+            });
+        }
+        let plugins = Plugins::new(config.bin_dirs.clone(), config.plugin_timeout());
+        let directory = config.cache_dir(root);
+        let cache = Cache::open(directory.clone())?;
+        let ranges = Ranges::open(&directory)?;
+        let watched = Watched::new(config.conf_dir.clone(), plugins.clone(), config.max_conf_num);
+        let watched = Arc::new(watched);
+        let follower = tokio::spawn(watched.clone().follow()).abort_handle();
+        Ok(Arc::new(Cni { config, plugins, cache, watched, ranges, follower, attaching: RwLock::default() }))
+    }
+
+    /// Every state of the configuration from now on.
+    #[cfg(test)]
+    pub(super) fn changes(&self) -> tokio::sync::watch::Receiver<Arc<watch::Snapshot>> {
+        self.watched.subscribe()
+    }
+
+    pub(super) async fn settled(&self) {
+        self.watched.settled().await;
+    }
+
+    pub(super) fn ready(&self) -> Result<(), NotReady> {
+        let snapshot = self.watched.snapshot();
+        let directory = self.config.conf_dir.display();
+        let message = if snapshot.loaded.networks.is_empty() {
+            let broken = snapshot.loaded.broken.iter();
+            let broken = broken.map(|(path, why)| format!("; {}: {why}", path.display()));
+            format!(
+                "cni config uninitialized: no usable network in {directory}{}",
+                broken.collect::<String>()
+            )
+        } else if snapshot.ailing.is_empty() {
+            return Ok(());
+        } else {
+            let ailing = snapshot.ailing.values().map(String::as_str);
+            ailing.collect::<Vec<_>>().join("; ")
+        };
+        Err(NotReady { reason: "NetworkPluginNotReady", message })
+    }
+
+    pub(super) async fn attach(&self, pod: &PodNetwork) -> Result<Attachment, Error> {
+        let _attaching = self.attaching.read().await;
+        if let Some(record) = self.cache.read(&pod.id).await? {
+            if record.is_complete() && record.netns == pod.netns {
+                match self.check_record(&record).await {
+                    Ok(()) => return attachment(&record),
+                    Err(error) => {
+                        let error = error.chain();
+                        tracing::warn!(
+                            pod = pod.id,
+                            error,
+                            "its network is not as it was: attaching it anew"
+                        );
+                    }
+                }
+            }
+            self.undo(&record).await?;
+        }
+        let mut record = self.intend(pod)?;
+        self.cache.write(&record).await?;
+        // The intent is durable by the time the last plugin has answered, at no cost in time.
+        let (added, durable) = tokio::join!(self.add_all(&mut record), self.cache.sync(&pod.id));
+        let settled = match added.and(durable) {
+            Ok(()) => self.cache.write(&record).await.and_then(|()| attachment(&record)),
+            Err(error) => Err(error),
+        };
+        match settled {
+            Ok(attachment) => Ok(attachment),
+            Err(attach) => match self.undo(&record).await {
+                Ok(()) => Err(attach),
+                Err(undo) => Err(Error::Undo { attach: Box::new(attach), undo: Box::new(undo) }),
+            },
+        }
+    }
+
+    /// What is about to be done for `pod`: every network in use, nothing answered yet.
+    fn intend(&self, pod: &PodNetwork) -> Result<Record, Error> {
+        let snapshot = self.watched.snapshot();
+        if snapshot.loaded.networks.is_empty() {
+            self.ready()?;
+        }
+        let networks = snapshot.loaded.networks.iter().take(self.config.max_conf_num).enumerate();
+        let join = |(index, conf): (usize, &conf::NetworkConf)| Joined {
+            conf: conf.clone(),
+            interface: format!("eth{index}"),
+            result: None,
+        };
+        Ok(Record {
+            pod: pod.id.clone(),
+            netns: pod.netns.clone(),
+            arguments: request::arguments(pod),
+            capability_args: request::capability_args(pod, &self.ranges.get())?,
+            networks: networks.map(join).collect(),
+        })
+    }
+
+    async fn add_all(&self, record: &mut Record) -> Result<(), Error> {
+        let netns = record.netns.to_string_lossy().into_owned();
+        for index in 0..record.networks.len() {
+            let result = Chain::of(&self.plugins, record, &record.networks[index], &netns).add().await?;
+            record.networks[index].result = Some(result);
+        }
+        Ok(())
+    }
+
+    /// Runs every network's DEL, last first, and forgets the pod when all succeeded.
+    async fn undo(&self, record: &Record) -> Result<(), Error> {
+        // An empty namespace tells plugins that it is gone; they still give back what they keep elsewhere.
+        let netns = match netns::is_pinned(&record.netns) {
+            true => record.netns.to_string_lossy(),
+            false => "".into(),
+        };
+        let mut outcome = Ok(());
+        for joined in record.networks.iter().rev() {
+            let chain = Chain::of(&self.plugins, record, joined, &netns);
+            outcome = outcome.and(chain.del(joined.result.as_ref()).await);
+        }
+        outcome?;
+        self.cache.remove(&record.pod).await
+    }
+
+    pub(super) async fn detach(&self, pod: &str, attachment: Option<&Attachment>) -> Result<(), Error> {
+        match self.cache.read(pod).await?.or_else(|| record_in(attachment?)) {
+            Some(record) => self.undo(&record).await,
+            None => Ok(()),
+        }
+    }
+
+    pub(super) async fn check(&self, pod: &str, attachment: &Attachment) -> Result<(), Error> {
+        let missing = || Error::Drift { pod: pod.to_owned(), what: "it has no network record".into() };
+        let record = self.cache.read(pod).await?.or_else(|| record_in(attachment));
+        self.check_record(&record.ok_or_else(missing)?).await
+    }
+
+    async fn check_record(&self, record: &Record) -> Result<(), Error> {
+        let missing =
+            || Error::Drift { pod: record.pod.clone(), what: "it was never attached to the end".into() };
+        let netns = record.netns.to_string_lossy();
+        for joined in &record.networks {
+            let result = joined.result.as_ref().ok_or_else(missing)?;
+            Chain::of(&self.plugins, record, joined, &netns).check(result).await?;
+        }
+        Ok(())
+    }
+
+    /// The pods on record.
+    pub(super) async fn pods(&self) -> Result<Vec<String>, Error> {
+        self.cache.pods().await
+    }
+
+    /// Has plugins that know GC collect what has no record, be it ours or one of `attached`, which pods still have when ours are
+    /// lost or elsewhere. No pod is attached meanwhile: it might be taken for one that is gone.
+    pub(super) async fn collect(&self, attached: &[Attachment]) -> Result<(), Error> {
+        let _quiet = self.quiet().await;
+        let mut kept: Vec<Record> = attached.iter().filter_map(record_in).collect();
+        for pod in self.cache.pods().await? {
+            kept.extend(self.cache.read(&pod).await?);
+        }
+        let (plugins, mut outcome) = (self.plugins.within(COLLECTING), Ok(()));
+        for network in self.watched.snapshot().loaded.networks.iter().take(self.config.max_conf_num) {
+            let valid = attachments_to(&network.name, &kept);
+            outcome = outcome.and(chain::collect(&plugins, network, &valid).await);
+        }
+        outcome
+    }
+
+    /// Nobody attaches as long as the guard is held. Waiting for it keeps nobody from attaching.
+    async fn quiet(&self) -> RwLockWriteGuard<'_, ()> {
+        loop {
+            if let Ok(quiet) = self.attaching.try_write() {
+                return quiet;
+            }
+            sleep(QUIET_PAUSE).await;
+        }
+    }
+
+    /// In containerd's form, which tools that read the verbose status know.
+    pub(super) fn describe(&self) -> Value {
+        let snapshot = self.watched.snapshot();
+        let networks = snapshot.loaded.networks.iter().take(self.config.max_conf_num).enumerate();
+        let broken = snapshot.loaded.broken.iter();
+        json!({
+            "provider": "cni",
+            "cniconfig": {
+                "PluginDirs": self.config.bin_dirs,
+                "PluginConfDir": self.config.conf_dir,
+                "PluginMaxConfNum": self.config.max_conf_num,
+                "Prefix": "eth",
+                "Networks": networks.map(describe).collect::<Vec<_>>(),
+            },
+            "lastCNILoadStatus": self.ready().err().map_or("OK".to_owned(), |why| why.message),
+            "broken": broken.map(|(path, why)| json!({"path": path, "error": why})).collect::<Vec<_>>(),
+        })
+    }
+}
+
+fn describe((index, network): (usize, &conf::NetworkConf)) -> Value {
+    let plugins = network.plugins.iter().map(|plugin| json!({ "Network": plugin.body() }));
+    json!({
+        "Config": {
+            "Name": network.name,
+            "CNIVersion": network.version,
+            "Plugins": plugins.collect::<Vec<_>>(),
+            "Source": network.source,
+        },
+        "IFName": format!("eth{index}"),
+    })
+}
+
+/// The record that a pod keeps with what it has.
+fn record_in(attachment: &Attachment) -> Option<Record> {
+    serde_json::from_value(attachment.record.clone()).ok()
+}
+
+/// The attachments to `network` that GC must keep.
+fn attachments_to(network: &str, records: &[Record]) -> Vec<Value> {
+    let of = |record: &Record| {
+        let joined = record.networks.iter().filter(|joined| joined.conf.name == network);
+        let named = joined.map(|joined| json!({"containerID": record.pod, "ifname": joined.interface}));
+        named.collect::<Vec<_>>()
+    };
+    records.iter().flat_map(of).collect()
+}
+
+/// What the results on record come to.
+fn attachment(record: &Record) -> Result<Attachment, Error> {
+    let unusable =
+        |why: String| Error::Drift { pod: record.pod.clone(), what: format!("its network record: {why}") };
+    let (mut ips, mut interfaces) = (Vec::new(), Vec::new());
+    for result in record.networks.iter().filter_map(|joined| joined.result.as_ref()) {
+        ips.extend(result::addresses(result).map_err(unusable)?);
+        interfaces.extend(result::interfaces(result));
+    }
+    if ips.is_empty() {
+        return Err(unusable("no plugin gave the pod an address".into()));
+    }
+    let record = serde_json::to_value(record).map_err(|error| unusable(error.to_string()))?;
+    Ok(Attachment { ips, interfaces, record })
+}

@@ -1,0 +1,90 @@
+//! Plugins that a daemon before this one has started, and that it could not wait for because it was killed.
+//!
+//! Such a plugin goes on with what it was asked for, which may be an ADD that this daemon takes back at the same time. It is
+//! known by its environment, which names a pod of ours; pods' ids are never used again.
+
+use std::collections::HashSet;
+use std::fs;
+use std::time::Duration;
+
+use futures::future::join_all;
+use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
+use tokio::time::{sleep, timeout};
+
+/// How long those that were killed may take to be gone, all together.
+const BURIAL: Duration = Duration::from_secs(2);
+/// How long looking for them may take. What a process has in its environment is read from its memory, and that hangs
+/// where the process holds the lock of its memory while it waits for a file system that does not answer.
+const SEARCH: Duration = Duration::from_secs(5);
+/// Between two looks whether one is gone.
+const LOOK: Duration = Duration::from_millis(5);
+
+/// Kills every plugin that works for one of `pods`, and what it has started.
+pub(crate) async fn end(pods: HashSet<String>) {
+    if pods.is_empty() {
+        return;
+    }
+    let kill_all = move || pids().filter_map(|pid| kill(pid, &pods)).collect::<Vec<_>>();
+    let Ok(Ok(killed)) = timeout(SEARCH, tokio::task::spawn_blocking(kill_all)).await else {
+        return tracing::error!("not all plugins of an earlier daemon could be looked for");
+    };
+    // One that the kernel holds is left to it.
+    let _ = timeout(BURIAL, join_all(killed.into_iter().map(ended))).await;
+}
+
+async fn ended((pid, pod): (Pid, String)) {
+    while pod_of(pid).as_deref() == Some(pod.as_str()) {
+        sleep(LOOK).await;
+    }
+}
+
+fn pids() -> impl Iterator<Item = Pid> {
+    let names = fs::read_dir("/proc").into_iter().flatten().flatten();
+    names.filter_map(|entry| Pid::from_raw(entry.file_name().to_str()?.parse().ok()?))
+}
+
+/// The pid may be reused between two looks at it; what the descriptor means is looked at again.
+fn kill(pid: Pid, pods: &HashSet<String>) -> Option<(Pid, String)> {
+    let pod = pod_of(pid).filter(|pod| pods.contains(pod))?;
+    let process = pidfd_open(pid, PidfdFlags::empty()).ok()?;
+    if pod_of(pid).as_deref() != Some(pod.as_str()) {
+        return None;
+    }
+    tracing::warn!(
+        pid = pid.as_raw_nonzero(),
+        pod,
+        "a network plugin of an earlier daemon still runs: it is ended"
+    );
+    pidfd_send_signal(&process, Signal::KILL).ok()?;
+    Some((pid, pod))
+}
+
+/// The pod that a plugin works for.
+fn pod_of(pid: Pid) -> Option<String> {
+    let environment = fs::read(format!("/proc/{}/environ", pid.as_raw_nonzero())).ok()?;
+    let mut variables = environment.split(|byte| *byte == 0);
+    let pod = variables.find_map(|variable| variable.strip_prefix(b"CNI_CONTAINERID="))?;
+    String::from_utf8(pod.to_vec()).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use std::os::unix::process::ExitStatusExt;
+    use std::process::Command;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_plugin_that_works_for_one_of_our_pods_is_ended_and_no_other() {
+        let plugin =
+            |pod: &str| Command::new("sleep").arg("1000").env("CNI_CONTAINERID", pod).spawn().unwrap();
+        let own = format!("ours-{}", std::process::id());
+        let (mut ours, mut others) = (plugin(&own), plugin(&format!("{own}-others")));
+        end(HashSet::from([own])).await;
+        assert_eq!(ours.wait().unwrap().signal(), Some(9));
+        assert!(others.try_wait().unwrap().is_none());
+        others.kill().unwrap();
+        others.wait().unwrap();
+    }
+}

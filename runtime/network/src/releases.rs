@@ -1,0 +1,126 @@
+//! Detaching pods that are gone, again and again until it is done. Each has its record until then, so that also a later
+//! daemon goes on with it.
+
+use std::collections::BTreeMap;
+use std::iter;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::time::Duration;
+
+use serde_json::{Value, json};
+use tokio::sync::{Semaphore, oneshot};
+use tokio::task::JoinSet;
+use tokio::time::sleep;
+
+use super::Backend;
+use super::error::Error;
+use berth_work::{Turns, pauses};
+
+/// How many pods are detached at once: a node full of them must not start hundreds of plugins together.
+const AT_ONCE: usize = 8;
+
+/// The releases under way. The last one that drops it ends them.
+#[derive(Debug)]
+pub(super) struct Releases {
+    backend: Backend,
+    turns: Arc<Turns>,
+    slots: Semaphore,
+    /// What the last attempt failed with, by pod.
+    failed: Mutex<BTreeMap<String, Failed>>,
+    tasks: Mutex<JoinSet<()>>,
+    own: Weak<Releases>,
+}
+
+#[derive(Debug, Default)]
+struct Failed {
+    attempts: u32,
+    error: String,
+}
+
+impl Releases {
+    pub(super) fn new(backend: Backend, turns: Arc<Turns>) -> Arc<Releases> {
+        Arc::new_cyclic(|own| Releases {
+            backend,
+            turns,
+            slots: Semaphore::new(AT_ONCE),
+            failed: Mutex::default(),
+            tasks: Mutex::default(),
+            own: own.clone(),
+        })
+    }
+
+    /// Releases `pod`; returns after the first attempt.
+    pub(super) async fn begin(&self, pod: String) {
+        let (attempted, first) = oneshot::channel();
+        self.spawn(pod, iter::once(Duration::ZERO).chain(pauses()), Some(attempted));
+        // Closed without a word when the attempt is over.
+        let _ = first.await;
+    }
+
+    /// Goes on with a release whose first attempt has failed with `error`.
+    pub(super) fn try_again(&self, pod: &str, error: &Error) {
+        if self.note(pod, error) == 1 {
+            self.spawn(pod.to_owned(), pauses(), None);
+        }
+    }
+
+    fn spawn(
+        &self,
+        pod: String,
+        pauses: impl Iterator<Item = Duration> + Send + 'static,
+        mut attempted: Option<oneshot::Sender<()>>,
+    ) {
+        let releases = self.own.clone();
+        let mut tasks = self.tasks.lock().unwrap_or_else(PoisonError::into_inner);
+        while tasks.try_join_next().is_some() {}
+        tasks.spawn(async move {
+            for pause in pauses {
+                sleep(pause).await;
+                let Some(releases) = releases.upgrade() else { return };
+                let done = releases.attempt(&pod).await;
+                attempted.take();
+                if done {
+                    return;
+                }
+            }
+        });
+    }
+
+    async fn attempt(&self, pod: &str) -> bool {
+        // The semaphore is never closed.
+        let _slot = self.slots.acquire().await;
+        let _turn = self.turns.take(pod).await;
+        match self.backend.detach(pod, None).await {
+            Ok(()) => {
+                self.failed().remove(pod);
+                true
+            }
+            Err(error) => {
+                let (attempts, error) = (self.note(pod, &error), error.chain());
+                tracing::warn!(pod, attempts, error, "could not give back the network of a pod that is gone");
+                false
+            }
+        }
+    }
+
+    /// Counts one more attempt that failed.
+    fn note(&self, pod: &str, error: &Error) -> u32 {
+        let mut failed = self.failed();
+        let failed = failed.entry(pod.to_owned()).or_default();
+        failed.attempts += 1;
+        failed.error = error.chain();
+        failed.attempts
+    }
+
+    fn failed(&self) -> MutexGuard<'_, BTreeMap<String, Failed>> {
+        self.failed.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// For the verbose status.
+    pub(super) fn describe(&self) -> Value {
+        let failed = self.failed();
+        let shown = failed
+            .iter()
+            .map(|(pod, failed)| json!({ "pod": pod, "attempts": failed.attempts, "error": failed.error }));
+        shown.collect()
+    }
+}

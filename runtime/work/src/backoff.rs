@@ -1,0 +1,23 @@
+//! When to try again what has failed.
+
+use std::time::Duration;
+
+const FIRST: Duration = Duration::from_secs(1);
+const LONGEST: Duration = Duration::from_secs(300);
+
+/// The pauses before the second attempt, the third, and so on for ever: each twice as long as the one before, up to five
+/// minutes.
+pub fn pauses() -> impl Iterator<Item = Duration> + Send {
+    std::iter::successors(Some(FIRST), |pause| Some((*pause * 2).min(LONGEST)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pauses_grow_and_do_not_end() {
+        let seconds: Vec<_> = pauses().take(11).map(|pause| pause.as_secs()).collect();
+        assert_eq!(seconds, [1, 2, 4, 8, 16, 32, 64, 128, 256, 300, 300]);
+    }
+}

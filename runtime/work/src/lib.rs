@@ -1,0 +1,12 @@
+//! How the daemon's work is done, whatever the work is: queued by key, tried again with growing pauses, naming the step it is
+//! at, and with as many descriptors as it may have.
+
+#![forbid(unsafe_code)]
+
+mod backoff;
+pub mod descriptors;
+pub mod progress;
+mod turns;
+
+pub use backoff::pauses;
+pub use turns::Turns;
