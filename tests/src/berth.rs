@@ -56,7 +56,7 @@ impl Berth {
 
     /// The same, with more sections of the configuration.
     pub async fn with_runc_and(sections: &str) -> Self {
-        let binary = |name| crate::found_in("BERTH_TEST_PEERS", name);
+        let binary = |name| crate::peer(name);
         let (shim, runc) = (binary("containerd-shim-runc-v2"), binary("runc"));
         Self::with_network(&format!(
             "{}[handlers.runc]\nshim = {shim:?}\n[handlers.runc.options]\nBinaryName = {runc:?}\n{sections}",
@@ -110,7 +110,7 @@ impl Berth {
 
     /// What `berthd check` says of the daemon's directories, a line each.
     pub fn check(&self, flags: &[&str]) -> Vec<String> {
-        let mut check = Command::new(crate::given("BERTH_TEST_BIN").join("berthd"));
+        let mut check = Command::new(crate::program("BERTH_TEST_BIN").join("berthd"));
         let said = check.args(["check", "--config"]).arg(self.path().join("berth.toml")).args(flags).output();
         let said = said.expect("run berthd check");
         let said = [said.stdout, said.stderr].concat();
@@ -197,7 +197,7 @@ impl Drop for Berth {
             listening(self.directory.path());
         }
         let endpoint = format!("unix://{}", self.path().join("berth.sock").display());
-        let _ = Command::new(crate::given("BERTH_TEST_CRICTL"))
+        let _ = Command::new(crate::program("BERTH_TEST_CRICTL"))
             .args(["--runtime-endpoint", &endpoint, "--timeout", "30s", "rmp", "-fa"])
             .output();
         // Asked to end, the daemon finishes what it deletes in the background.
@@ -262,7 +262,7 @@ fn remove_cgroup(directory: &Path) {
 
 fn launch(directory: &Path) -> Child {
     let log = fs::File::options().create(true).append(true).open(directory.join("log")).unwrap();
-    Command::new(crate::given("BERTH_TEST_BIN").join("berthd"))
+    Command::new(crate::program("BERTH_TEST_BIN").join("berthd"))
         .arg("--config")
         .arg(directory.join("berth.toml"))
         .stdin(Stdio::null())

@@ -16,7 +16,7 @@ pub const TRANSPORTS: [&str; 2] = ["spdy", "websocket"];
 /// `crictl COMMAND --transport TRANSPORT ARGS`, not run yet.
 pub fn crictl(berth: &Berth, command: &str, transport: &str, args: &[&str]) -> Command {
     let endpoint = format!("unix://{}", berth.path().join("berth.sock").display());
-    let mut crictl = Command::new(crate::given("BERTH_TEST_CRICTL"));
+    let mut crictl = Command::new(crate::program("BERTH_TEST_CRICTL"));
     crictl.args(["--runtime-endpoint", &endpoint, "--timeout", "30s", command, "--transport", transport]);
     crictl.args(args).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
     crictl

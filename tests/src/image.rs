@@ -109,7 +109,7 @@ impl Layer {
 impl Image {
     /// Busybox with the applets that the tests use, a user `alice` (1000, in group `staff` too) and root.
     pub fn busybox() -> Self {
-        let busybox = fs::read(crate::given("BERTH_TEST_BUSYBOX")).expect("read busybox");
+        let busybox = fs::read(crate::program("BERTH_TEST_BUSYBOX")).expect("read busybox");
         let mut tar = Tar::default()
             .directory("bin", 0o755)
             .directory("etc", 0o755)

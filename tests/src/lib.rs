@@ -12,19 +12,12 @@ pub mod pod;
 pub mod registry;
 pub mod waiting;
 
-use std::{env, path::PathBuf};
+use std::path::{Path, PathBuf};
 
-/// A directory or file that the test runner names; without it the test fails with the command to type.
-pub fn given(variable: &str) -> PathBuf {
-    match env::var_os(variable) {
-        Some(path) => path.into(),
-        None => panic!("{variable} is not set: these tests are run as root by hack/test"),
-    }
-}
+pub use berth_programs::program;
 
-/// A file in one of the directories, divided by colons, that the test runner names.
-pub fn found_in(variable: &str, name: &str) -> PathBuf {
-    let directories = given(variable);
-    let mut files = env::split_paths(&directories).map(|directory| directory.join(name));
-    files.find(|file| file.is_file()).unwrap_or_else(|| panic!("{name} is in no directory of {variable}"))
+/// containerd's or runc's program `name`, which `hack/tools peers` makes.
+pub fn peer(name: &str) -> PathBuf {
+    let found = ["BERTH_TEST_CONTAINERD", "BERTH_TEST_RUNC"].map(|peer| program(peer).join(name));
+    found.into_iter().find(|path| Path::is_file(path)).unwrap_or_else(|| panic!("neither containerd nor runc has {name}"))
 }

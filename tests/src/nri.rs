@@ -105,7 +105,7 @@ impl Drop for Plugin {
 
 /// The program of a kind of plugin.
 pub fn binary(kind: &str) -> PathBuf {
-    crate::given("BERTH_TEST_NRI").join(kind)
+    crate::program("BERTH_TEST_NRI").join(kind)
 }
 
 /// What a recorder has written so far.

@@ -44,7 +44,7 @@ impl Registry {
         }
         let path = directory.path().join("config.yml");
         fs::write(&path, config).unwrap();
-        let child = Command::new(crate::given("BERTH_TEST_REGISTRY"))
+        let child = Command::new(crate::program("BERTH_TEST_REGISTRY"))
             .arg("serve")
             .arg(&path)
             .env("OTEL_TRACES_EXPORTER", "none")

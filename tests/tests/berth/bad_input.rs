@@ -237,7 +237,7 @@ fn root_a_configuration_with_an_unknown_key_is_refused_by_name() {
     let directory = tempfile::tempdir().unwrap();
     let file = directory.path().join("berth.toml");
     fs::write(&file, "no_such_key = 1\n").unwrap();
-    let berthd = berth_tests::given("BERTH_TEST_BIN").join("berthd");
+    let berthd = berth_tests::program("BERTH_TEST_BIN").join("berthd");
     let output = Command::new(berthd).arg("--config").arg(&file).output().unwrap();
     assert!(!output.status.success());
     assert!(String::from_utf8_lossy(&output.stderr).contains("no_such_key"));

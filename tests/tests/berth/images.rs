@@ -121,7 +121,7 @@ async fn root_a_container_of_an_image_without_layers_has_what_is_mounted_into_it
     let mut config = berth_tests::pod::container("c", &id, &["/busybox", "true"]);
     config.mounts.push(v1::Mount {
         container_path: "/busybox".into(),
-        host_path: berth_tests::given("BERTH_TEST_BUSYBOX").display().to_string(),
+        host_path: berth_tests::program("BERTH_TEST_BUSYBOX").display().to_string(),
         ..Default::default()
     });
     let id = berth.create(&pod, &sandbox, config).await.unwrap();

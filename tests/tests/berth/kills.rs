@@ -85,7 +85,7 @@ async fn root_a_daemon_killed_at_any_instant_of_running_a_pod_leaves_nothing_of_
 /// A shim that stops at a gate, before it is started or when it serves and has not said so. Whoever waits at the gate makes a
 /// file `waits`, and goes on when there is a file `go`.
 fn gated_shim(directory: &Path, before: bool) -> PathBuf {
-    let real = berth_tests::given("BERTH_TEST_BIN").join("containerd-shim-berth-v1");
+    let real = berth_tests::program("BERTH_TEST_BIN").join("containerd-shim-berth-v1");
     let gate = format!("touch {0}/waits; while [ ! -e {0}/go ]; do sleep 0.01; done", directory.display());
     let (early, late) = if before { (gate.as_str(), "") } else { ("", gate.as_str()) };
     let script = format!(

@@ -56,7 +56,7 @@ async fn root_annotations_limit_a_pods_traffic_where_a_plugin_can() {
         {"type": "bandwidth", "capabilities": {"bandwidth": true}}]}"#;
     let list = list.replace("BRIDGE", &bridge).replace("DATA", &format!("{data:?}"));
     std::fs::write(directory.path().join("10-net.conflist"), list).unwrap();
-    let mut berth = Berth::with_cni(directory.path(), &berth_tests::given("BERTH_TEST_CNI")).await;
+    let mut berth = Berth::with_cni(directory.path(), &berth_tests::program("BERTH_TEST_CNI")).await;
     let mut sandbox = pod(&berth, "limited");
     sandbox.annotations.insert("kubernetes.io/ingress-bandwidth".into(), "11M".into());
     sandbox.annotations.insert("kubernetes.io/egress-bandwidth".into(), "12M".into());

@@ -100,7 +100,7 @@ async fn root_input_that_is_given_once_ends_with_whoever_gave_it() {
 
 fn crictl(berth: &Berth, args: &[&str]) -> Child {
     let endpoint = format!("unix://{}", berth.path().join("berth.sock").display());
-    Command::new(berth_tests::given("BERTH_TEST_CRICTL"))
+    Command::new(berth_tests::program("BERTH_TEST_CRICTL"))
         .args(["--runtime-endpoint", &endpoint])
         .args(args)
         .stdin(Stdio::piped())

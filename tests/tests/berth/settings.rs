@@ -33,7 +33,7 @@ async fn with_template(directory: &Path) -> Berth {
     Berth::with_network(&format!(
         "provider = \"cni\"\n[network.cni]\nconf_dir = {:?}\nbin_dirs = [{:?}]\nconf_template = {:?}\n",
         directory.join("net.d"),
-        given("BERTH_TEST_CNI"),
+        program("BERTH_TEST_CNI"),
         directory.join("template"),
     ))
     .await

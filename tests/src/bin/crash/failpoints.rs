@@ -19,7 +19,7 @@ pub(crate) struct Failpoints(PathBuf);
 impl Failpoints {
     /// The one that hack/crash made.
     pub(crate) fn given() -> Self {
-        let failpoints = Self(berth_tests::given(VARIABLE));
+        let failpoints = Self(berth_tests::program(VARIABLE));
         failpoints.disarm();
         failpoints
     }

@@ -35,7 +35,7 @@ const ATTACK: &str = "
     echo over";
 
 fn on_disk() -> PathBuf {
-    berth_tests::given("BERTH_TEST_BIN").join("containerd-shim-berth-v1")
+    berth_tests::program("BERTH_TEST_BIN").join("containerd-shim-berth-v1")
 }
 
 /// CVE-2019-5736: a command whose interpreter is `/proc/self/exe` makes the runtime's program run in the container. There
