@@ -22,7 +22,7 @@ pub(crate) struct Held {
     database: u64,
 }
 
-/// Memory may grow by one part in the first number, for what the allocator keeps, plus the second number in KiB.
+/// Divisor and constant: memory may grow by memory / `.0`, for what the allocator keeps, plus `.1` KiB.
 const MEMORY_SLACK: (u64, u64) = (4, 4096);
 /// In bytes. SQLite's write-ahead log grows to a thousand pages before it is checkpointed.
 const DATABASE_SLACK: u64 = 5 << 20;
