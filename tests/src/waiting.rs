@@ -8,12 +8,12 @@ use std::{
 const PATIENCE: Duration = Duration::from_secs(30);
 const PAUSE: Duration = Duration::from_millis(10);
 
-/// Waits until `holds` returns true. Panics with `what` after [`PATIENCE`].
+/// Waits until `holds` returns true. Panics with `what` after 30 s.
 pub async fn until(what: &str, holds: impl Fn() -> bool) {
     eventually(async || (what, holds()), |(_, held)| *held).await;
 }
 
-/// Calls `look` until its result `holds`, and returns that result. Panics with the last result after [`PATIENCE`].
+/// Calls `look` until its result `holds`, and returns that result. Panics with the last result after 30 s.
 pub async fn eventually<T: Debug>(mut look: impl AsyncFnMut() -> T, holds: impl Fn(&T) -> bool) -> T {
     let begun = Instant::now();
     loop {
