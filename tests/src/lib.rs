@@ -1,4 +1,4 @@
-//! Parts that Berth's integration tests and its benchmark share: a daemon of one's own, a registry, images.
+//! Parts shared by the integration tests, `crash`, `endure` and the shim's tests: a daemon for one test, a registry, images.
 
 #![forbid(unsafe_code)]
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
@@ -14,7 +14,7 @@ pub mod waiting;
 
 use std::{env, path::PathBuf};
 
-/// A directory or file that the test runner names; without it the test fails with the command to type.
+/// Path in an environment variable, which hack/test, hack/crash and hack/endure set. Panics if it is not set.
 pub fn given(variable: &str) -> PathBuf {
     match env::var_os(variable) {
         Some(path) => path.into(),
@@ -22,7 +22,7 @@ pub fn given(variable: &str) -> PathBuf {
     }
 }
 
-/// A file in one of the directories, divided by colons, that the test runner names.
+/// Path of the file `name` in the first of a variable's colon-separated directories that has it. Panics if none has.
 pub fn found_in(variable: &str, name: &str) -> PathBuf {
     let directories = given(variable);
     let mut files = env::split_paths(&directories).map(|directory| directory.join(name));

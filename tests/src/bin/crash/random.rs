@@ -1,4 +1,4 @@
-//! Kills at random instants of every call that changes the world.
+//! Kills at random instants of calls that change the host.
 
 use std::{collections::HashMap, time::Duration};
 
@@ -16,16 +16,16 @@ use crate::{
     world::World,
 };
 
-/// A kill in the course of a call.
+/// A kill during a call.
 pub(crate) struct Kill {
     pub(crate) step: Step,
-    /// The pod's shim instead of the daemon, where there is one.
+    /// Kill the pod's shim instead of the daemon, if the pod has one.
     pub(crate) shim: bool,
     after: Duration,
 }
 
 impl Kill {
-    /// Kills the process when its time has come. Done when it has ended.
+    /// Kills the process after the delay. The task is done when the process has ended.
     pub(crate) fn soon(self, pid: i32) -> JoinHandle<()> {
         tokio::spawn(async move {
             sleep(self.after).await;
@@ -37,7 +37,7 @@ impl Kill {
     }
 }
 
-/// Lives with one kill each, at an instant that `--seed` decides.
+/// Runs lives with one kill each, at an instant chosen by `--seed`.
 pub(crate) async fn run(world: &mut World, arguments: &Arguments, report: &mut Report) {
     if arguments.random == 0 {
         return;
@@ -66,7 +66,7 @@ pub(crate) async fn run(world: &mut World, arguments: &Arguments, report: &mut R
     }
 }
 
-/// The first thread of a process may be a zombie while others are still on their way out, which keeps it from being waited for.
+/// Whether a process still runs. A zombie main thread cannot be reaped before the process's other threads have exited.
 fn runs(pid: i32) -> bool {
     let threads = std::fs::read_dir(format!("/proc/{pid}/task")).map_or(0, Iterator::count);
     let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
@@ -74,7 +74,7 @@ fn runs(pid: i32) -> bool {
     threads > 1 || state.is_some_and(|state| !state.contains(['Z', 'X']))
 }
 
-/// Numbers that look random: xorshift, the same for the same seed.
+/// Pseudo-random numbers (xorshift), the same for the same seed.
 struct Random(u64);
 
 impl Random {
