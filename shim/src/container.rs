@@ -98,7 +98,7 @@ pub struct Container {
     turn: tokio::sync::Mutex<()>,
     inner: Mutex<Inner>,
     given_up: watch::Sender<bool>,
-    /// Whether a task waits already to remove the cgroup later.
+    /// Whether a task is already waiting to remove the cgroup.
     leaving: AtomicBool,
     /// Whether an OOM kill was announced.
     oom_told: AtomicBool,
@@ -195,7 +195,7 @@ impl Container {
         }
     }
 
-    /// Waits for the end: all processes are dead, the log is closed and the exit record is written.
+    /// Waits for the end: all processes are dead (unless given up), the log is closed, the exit record is written.
     pub async fn wait(&self) -> Exit {
         wait_for(&self.ended).await
     }

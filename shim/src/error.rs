@@ -7,7 +7,7 @@ use ttrpc::{Code, get_status};
 /// Why a request failed. Codes: see [`Error::code`].
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// `what` is `container`, `exec` or `sandbox`.
+    /// `what` names the kind of object: `container`, `process of exec` and so on.
     #[error("{what} {id} not found")]
     #[allow(missing_docs)]
     NotFound { what: &'static str, id: String },

@@ -1,4 +1,4 @@
-//! Hooks: programs that the bundle has run at certain moments (OCI runtime specification, POSIX-platform hooks). A
+//! Hooks: programs that a bundle names to be run at certain moments (OCI runtime specification, POSIX-platform hooks). A
 //! failing one fails its operation, except for poststop, after which there is no operation left to fail.
 //!
 //! ```text

@@ -67,7 +67,7 @@ pub(crate) const CLONE_ALIKE: (libc::c_long, u64) = (libc::SYS_clone, libc::CLON
 /// cannot look into the struct that clone3 takes. The caller must have one thread only, as a fork of [`fork`] has.
 pub(crate) fn clone_alike(child: impl FnOnce() -> u8) -> io::Result<u32> {
     let (call, flags) = CLONE_ALIKE;
-    // SAFETY: as in `clone`; the flags are the first argument on all supported architectures, the other arguments are not used.
+    // SAFETY: as in `clone`; the flags are the first argument on all supported architectures, the others are unused.
     match unsafe { libc::syscall(call, flags, 0, 0, 0, 0) } {
         -1 => Err(io::Error::last_os_error()),
         0 => finish(child),
@@ -133,7 +133,7 @@ pub(crate) fn exit_quietly_on_children() {
 ///
 /// For the standard streams of a process about to execve; Rust's own handles to them own nothing.
 pub(crate) fn place(fd: BorrowedFd<'_>, number: RawFd) -> io::Result<()> {
-    // SAFETY: dup2 touches descriptors only, and by this function's contract nobody owns `number`.
+    // SAFETY: dup2 touches descriptors only, and by this function's contract no value owns `number`.
     match unsafe { libc::dup2(fd.as_raw_fd(), number) } {
         -1 => Err(io::Error::last_os_error()),
         _ => Ok(()),
@@ -146,7 +146,7 @@ pub(crate) fn place(fd: BorrowedFd<'_>, number: RawFd) -> io::Result<()> {
 pub(crate) fn keep_only(kept: BorrowedFd<'_>) -> io::Result<OwnedFd> {
     const FIRST: RawFd = 3;
     if kept.as_raw_fd() != FIRST {
-        // SAFETY: dup3 touches descriptors only, and by this function's contract nobody owns number 3.
+        // SAFETY: dup3 touches descriptors only, and by this function's contract no value owns number 3.
         if unsafe { libc::dup3(kept.as_raw_fd(), FIRST, libc::O_CLOEXEC) } == -1 {
             return Err(io::Error::last_os_error());
         }

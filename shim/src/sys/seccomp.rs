@@ -18,7 +18,7 @@ pub(crate) struct Instruction {
 
 const _: () = assert!(size_of::<Instruction>() == size_of::<libc::sock_filter>());
 
-/// Installs a filter for the calling thread; it can not be removed. `flags` are `SECCOMP_FILTER_FLAG_*` that concern
+/// Installs a filter for the calling thread; it cannot be removed. `flags` are `SECCOMP_FILTER_FLAG_*` that concern
 /// this thread only.
 pub(crate) fn set_filter(program: &[Instruction], flags: u32) -> io::Result<()> {
     let length = u16::try_from(program.len()).map_err(|_| io::ErrorKind::InvalidInput)?;

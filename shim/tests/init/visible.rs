@@ -1,4 +1,4 @@
-//! What container processes can see, and could take over with CAP_SYS_PTRACE, while another process is made among them.
+//! Processes that a container can see, and could take over with CAP_SYS_PTRACE, while another process is made among them.
 
 use super::support::{Place, Running, block_on, wait};
 use berth_shim::init::ExecProcess;
