@@ -112,7 +112,7 @@ pub enum Kind {
     NotFound,
     /// Credentials are missing or wrong.
     Unauthenticated,
-    /// The credentials are valid but do not suffice.
+    /// The registry denies access, with these credentials or without any.
     PermissionDenied,
     /// The registry failed or cannot be reached; retry later.
     Unavailable,
