@@ -53,8 +53,7 @@ impl Config {
     }
 }
 
-/// The images on this machine. Clones share one store. Only one process may have a root open at a time; this is not
-/// checked here.
+/// The images on this machine. Clones share one store. Only one process may open a root at a time (not checked here).
 #[derive(Clone)]
 pub struct Images {
     puller: Arc<Puller>,

@@ -30,8 +30,7 @@ pub enum ManifestError {
     /// Docker's old format, which names no configuration and cannot be verified.
     #[error("Docker schema 1 manifests are not supported; push the image again with a current tool")]
     Schema1,
-    /// The document has both `manifests` and `config` or `layers`, so that readers could disagree on what it is
-    /// (CVE-2021-41190).
+    /// Both `manifests` and `config` or `layers`: readers could disagree on what the document is (CVE-2021-41190).
     #[error("the document is both an index and an image manifest")]
     Ambiguous,
     /// The media type contradicts the content.
@@ -355,8 +354,8 @@ impl Configuration {
         json("configuration", bytes)
     }
 
-    /// Returns the digests of the unpacked layers. Fails if their number differs from the manifest's, or if the image
-    /// is not for `wanted`.
+    /// Returns the digests of the unpacked layers. Fails if the manifest has another number, or on an image not for
+    /// `wanted`.
     pub(crate) fn diff_ids(
         &self,
         manifest: &Manifest,

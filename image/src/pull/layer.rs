@@ -129,8 +129,7 @@ impl LayerPull {
         if let Some(key) = self.present() {
             return Ok(key);
         }
-        // Images with different layers below may contain the same layer: the second pull waits, then finds it in the
-        // store.
+        // Images with different layers below may share this layer: the second pull waits, then finds it in the store.
         let alone = self.unpacking.lock(&(self.image.registry().to_owned(), self.diff_id.clone())).await;
         if let Some(key) = self.present() {
             return Ok(key);

@@ -104,8 +104,7 @@ impl Puller {
         self.record(pulled, wanted).await
     }
 
-    /// Removes all layers of unfinished pulls that no pull under way relies on. On failure, later removals and sweeps
-    /// do it.
+    /// Removes the layers of unfinished pulls that no pull under way relies on. On failure they stay for a later sweep.
     async fn sweep_unfinished(&self) {
         let store = Arc::clone(&self.store);
         let swept = blocking("sweep", move || store.sweep_unfinished(Duration::ZERO)).await;
@@ -126,8 +125,7 @@ impl Puller {
         let start = || self.start(image, manifest, diff_ids, chain, credentials.clone());
         let (flights, joined) = start();
         match outcomes(image, manifest, flights).await {
-            // A shared layer pull may have failed for another image pull's reasons (its credentials, say): retry with
-            // ours.
+            // A joined pull may have failed for reasons of another image pull (its credentials, say): retry as our own.
             Err(_) if joined => outcomes(image, manifest, start().0).await,
             outcome => outcome,
         }

@@ -99,8 +99,7 @@ impl Compressed {
         }
     }
 
-    /// Chooses the decoder by magic number. Content without a known one must be plain, and of a media type that says
-    /// so.
+    /// Chooses the decoder by magic number. Content without one is refused unless the media type says it is plain.
     fn decoder(&mut self, expected: Compression) -> Result<Box<dyn Read + '_>, LayerError> {
         let start = self.start().map_err(LayerError::Inflate)?;
         Ok(match (start, expected) {

@@ -170,8 +170,7 @@ pub enum Error {
         /// The fault in it.
         reason: String,
     },
-    /// No HTTP client could be made from the settings for a host; with TLS often because this machine has no CA
-    /// certificates.
+    /// No HTTP client could be made for a host; with TLS often because this machine has no CA certificates.
     #[error("cannot set up connections to {host}")]
     Setup {
         /// The host the settings are for.
@@ -234,8 +233,7 @@ impl Error {
         }
     }
 
-    /// Adds to a refusal that the image's credentials were not sent to the host, because they belong to `registry`
-    /// alone.
+    /// Adds to a refusal that the image's credentials were not sent to the host, as they belong to `registry`.
     pub(super) fn without_credentials_of(mut self, registry: &str) -> Self {
         if let Self::Unauthorized { reason, .. } | Self::Denied { reason, .. } = &mut self {
             let hint = format!("the credentials given are for {registry} and were not shown to it");

@@ -88,8 +88,7 @@ pub(super) async fn resolve(dirs: &[PathBuf], registry: &str) -> Result<Vec<Endp
     match &file.server {
         Some(server) => {
             let server = endpoint(registry, server, &file.server_settings, &path).await?;
-            // The server in a registry's own file is the registry, wherever it is. The one in `_default` is only a
-            // mirror.
+            // The server in a registry's own file is the registry, wherever it is. The one in `_default` is a mirror.
             let owns_credentials = server.owns_credentials || !is_default(&path);
             endpoints.push(Endpoint { owns_credentials, ..server });
         }

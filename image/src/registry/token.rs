@@ -144,8 +144,7 @@ fn identity_request(
 }
 
 impl Answer {
-    /// Returns how long to use the token: nine tenths of its lifetime, so that it does not expire while a request is
-    /// sent.
+    /// Returns how long to use the token: 90 % of its lifetime, so that it does not expire while requests are sent.
     fn lifetime(&self) -> Duration {
         let stated = self.expires_in.and_then(|seconds| Duration::try_from_secs_f64(seconds).ok());
         stated.unwrap_or(DEFAULT_LIFETIME).clamp(DEFAULT_LIFETIME, LONGEST_LIFETIME).mul_f64(0.9)

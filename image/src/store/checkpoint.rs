@@ -28,8 +28,7 @@ impl Checkpoints {
     pub(super) fn changed(&mut self) {
         self.changes = self.changes.wrapping_add(1);
         if self.changes.is_multiple_of(EVERY) {
-            // Fails if a checkpoint is queued already, or if the thread died: then SQLite's autocheckpoint does the
-            // work.
+            // Fails if a checkpoint is queued already, or if the thread died: then SQLite's autocheckpoint remains.
             let _ = self.due.try_send(());
         }
     }

@@ -212,8 +212,7 @@ impl Store {
         if !self.view().leases.contains_key(holder) {
             return Ok(());
         }
-        // Index first: if only the view were changed, a repeated release would return above and leave the lease on
-        // disk.
+        // Index first: if only the view were changed, a repeated release would return above and keep the lease.
         index.release(holder)?;
         self.view_mut().leases.remove(holder);
         failpoint!(IMAGE_RELEASED)?;

@@ -10,8 +10,7 @@ use rustix::fs::{FallocateFlags, fallocate};
 const ROOM: u64 = 5 << 20;
 
 /// Allocates the blocks of the write-ahead log of the open database at `database` in advance. Removing an image, a
-/// container or a pod is a change of a database too: without these blocks it would fail on a full disk, which would
-/// then stay full.
+/// container or a pod changes a database too: without these blocks it fails on a full disk, which then stays full.
 ///
 /// # Errors
 ///

@@ -2,7 +2,7 @@
 //!
 //! At any depth the walk takes at most two descriptors and constant stack. A recursion would take both for each level,
 //! so that deeply nested directories would crash the daemon. Symlinks are not followed. The way back up is `..`,
-//! accepted only if device and inode are those of the directory the walk came from, since the tree may change
+//! accepted only if it has the device and inode of the directory the walk came from, since the tree may change
 //! meanwhile.
 
 mod count;

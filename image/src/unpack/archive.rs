@@ -1,6 +1,6 @@
-//! Reads a tar stream entry by entry. The `tar` crate parses header fields; the framing around them is done here, because
-//! its PAX reader splits records at newlines (file capabilities are binary and may contain one) and reads extension
-//! headers of any size into memory.
+//! Reads a tar stream entry by entry. The `tar` crate parses header fields; the framing around them is done here,
+//! because its PAX reader splits records at newlines (file capabilities are binary and may contain one) and reads
+//! extension headers of any size into memory.
 
 use std::io::{self, BufRead};
 
@@ -187,8 +187,7 @@ impl<R: BufRead> Archive<R> {
         let path = extensions.path.unwrap_or_else(|| pax.path(header));
         let kind = kind_of(kind, &path)?;
         if kind != Kind::File {
-            // As in Go's reader, only files have data, whatever size the header states (that of a hard link's target,
-            // say).
+            // As in Go's reader, only files have data: a hard link's header may state the size of its target.
             self.frame(0)?;
         }
         let (size, extents) = self.extents(header, &pax)?;

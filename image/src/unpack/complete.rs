@@ -16,8 +16,7 @@ use super::root::{Directory, split};
 use super::{Error, Unpacked, failed, link_inside, lossy};
 use crate::layers::{Finder, Found, Layers, joined};
 
-/// Relocates entries, makes the remaining hard links, and gives implied directories their attributes, all from
-/// `parents`.
+/// Takes from `parents` what `layer` needs: places of relocated entries, hard link targets, and directory attributes.
 pub(crate) fn complete(layer: &mut Unpacked, parents: &Layers) -> Result<(), Error> {
     let nothing = Layers { lower: Vec::new() };
     let parents = if layer.hides_all_below { &nothing } else { parents };
@@ -125,8 +124,7 @@ impl Lower<'_> {
     }
 }
 
-/// Gives an implied directory the owner, mode, attributes and time it has in the merged tree of the parents; time 0 if
-/// it is not there.
+/// Gives an implied directory the owner, mode, attributes and time it has in the parents; time 0 if it is not there.
 fn inherit(layer: &mut Unpacked, parents: &mut Finder<'_>, path: &[u8]) -> io::Result<()> {
     let here = match layer.root.directory(path) {
         // Replaced by another entry.

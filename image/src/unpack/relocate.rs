@@ -1,6 +1,5 @@
 //! Relocates entries named through a symlink of a lower layer. An archive with `lib/x`, on a base where `lib` leads to
-//! `usr/lib`, means `usr/lib/x`; left in place, the implied directory `lib` would hide the symlink and everything
-//! behind it.
+//! `usr/lib`, means `usr/lib/x`; left in place, the implied directory `lib` would hide the symlink and `usr/lib`.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -20,8 +19,7 @@ const MAX_RENAMES: usize = 20_000_000;
 pub(super) fn relocate(layer: &mut Unpacked, parents: &Layers) -> Result<(), Error> {
     let mut finder = parents.finder().map_err(failed("open the layers below", b"/"))?;
     let mut renamed = 0;
-    // Sorted: a directory comes before everything below it, so that no symlink is left on the way to the path looked
-    // at.
+    // Sorted: a directory comes before everything below it, so that no symlink is left on the way to a path.
     let mut waiting: BTreeMap<_, ()> =
         layer.root.implied.iter().map(|(path, ())| (path.clone(), ())).collect();
     while let Some((from, ())) = waiting.pop_first() {

@@ -139,9 +139,8 @@ impl Root {
         self.recent = None;
     }
 
-    /// Creates `path` and missing directories above it. A dangling symlink on the way means that its target has to be
-    /// created first, which may lead through further symlinks. Paths wait in a list, as a recursion would take stack
-    /// for each.
+    /// Creates `path` and missing directories above it. The target of a dangling symlink on the way is created first,
+    /// which may lead through further symlinks: paths wait in a list, as a recursion would take stack for each.
     fn imply(&mut self, path: &[u8]) -> io::Result<Directory> {
         let (mut next, mut waiting, mut followed) = (path.to_vec(), Vec::new(), 0);
         loop {
@@ -159,8 +158,7 @@ impl Root {
         }
     }
 
-    /// Creates `path` and missing directories above it, or returns as inner error the path that has to be created
-    /// first.
+    /// Creates `path` and missing directories above it; the inner error is a path that has to be created first.
     fn make(&mut self, path: &[u8]) -> io::Result<Result<Directory, Vec<u8>>> {
         match self.directory(path) {
             Err(Errno::NOENT | Errno::NOTDIR) => {}

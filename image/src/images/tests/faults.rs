@@ -359,7 +359,7 @@ fn root_a_full_disk_is_told_as_such_and_leaves_nothing_half_made() {
     let mut alone =
         run_alone(&prepare, "root_alone_pull_into_a_full_disk", root.path(), &registry.name("app:1"));
     let alone = alone.spawn().unwrap();
-    // The directory as seen in the child's mount namespace. Wait for the small layer to be finished before the big one
+    // The directory as the child's mount namespace shows it: wait until the small layer is in it before the big one
     // fails.
     let layers = Path::new("/proc").join(alone.id().to_string()).join("root");
     let layers = layers.join(root.path().strip_prefix("/").unwrap()).join("store/layers");
