@@ -62,7 +62,7 @@ impl Digest {
         hasher.finish()
     }
 
-    /// The hash function.
+    /// Returns the hash function.
     pub fn algorithm(&self) -> Algorithm {
         self.algorithm
     }
@@ -122,7 +122,7 @@ impl From<Digest> for String {
     }
 }
 
-/// Why a text is no digest.
+/// Reasons why a text is no digest.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ParseError {
     /// There is no colon.

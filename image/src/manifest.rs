@@ -15,7 +15,7 @@ pub(crate) mod fuzz;
 /// The most layers one image may have: overlay takes no more than 500 lower directories.
 const MAX_LAYERS: usize = 500;
 
-/// Why a manifest or configuration cannot be used.
+/// Reasons why a manifest or configuration cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum ManifestError {
     /// The bytes are not the JSON expected.

@@ -46,22 +46,22 @@ impl Reference {
         &self.name[..self.registry_len]
     }
 
-    /// The repository within the registry, such as `library/busybox`.
+    /// Returns the repository within the registry, such as `library/busybox`.
     pub fn repository(&self) -> &str {
         &self.name[self.registry_len + 1..]
     }
 
-    /// The tag; absent only when the reference is by digest alone.
+    /// Returns the tag; absent only if the reference is by digest alone.
     pub fn tag(&self) -> Option<&str> {
         self.tag.as_deref()
     }
 
-    /// The digest, if the reference pins one.
+    /// Returns the digest, if the reference pins one.
     pub fn digest(&self) -> Option<&Digest> {
         self.digest.as_ref()
     }
 
-    /// Registry and repository, such as `docker.io/library/busybox`.
+    /// Returns registry and repository, such as `docker.io/library/busybox`.
     pub fn name(&self) -> &str {
         &self.name
     }

@@ -239,7 +239,7 @@ fn is_loopback(url: &Url) -> bool {
     }
 }
 
-/// Reads the files that the settings name.
+/// Reads the files named in the settings.
 async fn tls(settings: &Settings, is_loopback: bool) -> Result<Tls, Error> {
     let mut ca = Vec::new();
     for path in &settings.ca {

@@ -129,7 +129,7 @@ impl Answer {
 
 type Script = Arc<dyn Fn(&Request) -> Answer + Send + Sync>;
 
-/// Listens until dropped.
+/// The running server; it stops when dropped.
 pub(super) struct Server {
     address: SocketAddr,
     scheme: &'static str,
