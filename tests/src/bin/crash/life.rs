@@ -27,7 +27,7 @@ const CALL: Duration = Duration::from_secs(60);
 /// Exit code of the container that ends by itself.
 const CODE: i32 = 7;
 
-/// A kind of call that changes the host.
+/// A kind of call that changes the host, or of time in which it changes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum Step {
     Pull,
@@ -40,6 +40,10 @@ pub(crate) enum Step {
     UpdatePod,
     UpdateNode,
     ReopenLog,
+    /// A container ends by itself.
+    End,
+    /// A question, which changes nothing: no kill is due in it.
+    Look,
     StopContainer,
     RemoveContainer,
     StopPod,
@@ -48,8 +52,8 @@ pub(crate) enum Step {
 }
 
 impl Step {
-    /// All kinds, in the order of a life.
-    pub(crate) const ALL: [Self; 15] = [
+    /// All kinds in which kills are due, in the order of a life.
+    pub(crate) const ALL: [Self; 16] = [
         Self::Pull,
         Self::Run,
         Self::Create,
@@ -60,6 +64,7 @@ impl Step {
         Self::UpdatePod,
         Self::UpdateNode,
         Self::ReopenLog,
+        Self::End,
         Self::StopContainer,
         Self::RemoveContainer,
         Self::StopPod,
@@ -126,7 +131,7 @@ impl<'a> Life<'a> {
                 Ok(()) => break,
                 Err(Stop::Failed(why)) => return Err(why),
                 Err(Stop::PodDied) if self.attempt < ATTEMPTS => self.bury().await?,
-                Err(Stop::PodDied) => return Err(format!("{ATTEMPTS} pods died one after the other")),
+                Err(Stop::PodDied) => return Err(format!("{} pods died one after the other", ATTEMPTS + 1)),
             }
         }
         self.settled(Step::RemoveImage, "", async |world| remove_image(world, &image).await).await
@@ -184,11 +189,14 @@ impl<'a> Life<'a> {
     /// be lost as long as the pod lives.
     async fn see_the_end(&mut self, pod: &str, id: &str) -> Result<(), Stop> {
         let begun = Instant::now();
+        self.kill_in(Step::End, pod);
         loop {
-            let status =
-                self.call(Step::StopContainer, pod, async |world| world.berth.status(id).await).await?;
+            let status = self.call(Step::Look, pod, async |world| world.berth.status(id).await).await?;
             match status.state() {
-                v1::ContainerState::ContainerExited if status.exit_code == CODE => return Ok(()),
+                v1::ContainerState::ContainerExited if status.exit_code == CODE => {
+                    self.outcome.took.push((Step::End, begun.elapsed()));
+                    return Ok(());
+                }
                 v1::ContainerState::ContainerExited if self.is_over(pod).await => return Err(Stop::PodDied),
                 v1::ContainerState::ContainerExited => {
                     let text = format!("exited with {} ({}), not {CODE}", status.exit_code, status.message);
@@ -291,7 +299,7 @@ impl<'a> Life<'a> {
 
     /// Begins the kill, of the daemon or the pod's shim, if it is due in this call.
     fn kill_in(&mut self, step: Step, pod: &str) {
-        if let Some(kill) = self.kill.take_if(|kill| kill.step == step) {
+        if let Some(kill) = self.kill.take_if(|kill| kill.is_due_in(step)) {
             let shim = shim_of(pod).filter(|_| kill.shim);
             let daemon = i32::try_from(self.world.berth.pid()).unwrap();
             self.killing = Some(kill.soon(shim.unwrap_or(daemon)));

@@ -19,12 +19,21 @@ use crate::{
 /// A kill during a call.
 pub(crate) struct Kill {
     pub(crate) step: Step,
+    /// Calls of this kind that come first in the life.
+    before: usize,
     /// Kill the pod's shim instead of the daemon, if the pod has one.
     pub(crate) shim: bool,
     after: Duration,
 }
 
 impl Kill {
+    /// Whether this is the call, of all calls of its kind in a life, which are asked for in turn.
+    pub(crate) fn is_due_in(&mut self, step: Step) -> bool {
+        let due = self.step == step && self.before == 0;
+        self.before -= usize::from(self.step == step && !due);
+        due
+    }
+
     /// Kills the process after the delay. The task is done when the process has ended.
     pub(crate) fn soon(self, pid: i32) -> JoinHandle<()> {
         tokio::spawn(async move {
@@ -44,19 +53,30 @@ pub(crate) async fn run(world: &mut World, arguments: &Arguments, report: &mut R
     }
     world.failpoints.disarm();
     let (outcome, lived) = Life::new(world, "measured", None).live().await;
+    let measured = lived.is_ok();
     report.case("a life that is measured", lived);
-    let took: HashMap<Step, Duration> = outcome.took.into_iter().collect();
+    if !measured {
+        return;
+    }
+    let mut took: HashMap<Step, Vec<Duration>> = HashMap::new();
+    outcome.took.into_iter().for_each(|(step, time)| took.entry(step).or_default().push(time));
     let mut random = Random(arguments.seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1);
     for number in 0..arguments.random {
+        if number % 100 == 0 {
+            eprintln!("Kills at random instants: {number} of {}", arguments.random);
+        }
         let step = Step::ALL[random.below(Step::ALL.len() as u64) as usize];
-        let longest = took.get(&step).copied().unwrap_or(Duration::from_millis(10)).mul_f64(1.1);
+        let calls = took.get(&step).expect("a life has calls of every kind");
+        let before = random.below(calls.len() as u64) as usize;
+        let longest = calls[before].mul_f64(1.1);
         let after = longest.mul_f64(random.below(10_000) as f64 / 10_000.0);
         let shim = random.below(4) == 0;
         let name = format!(
-            "random {number}: {} killed {after:?} after the begin of {step:?}",
+            "random {number}: {} killed {after:?} after the begin of {step:?} {before}",
             if shim { "shim" } else { "berthd" }
         );
-        let (outcome, lived) = Life::new(world, "random", Some(Kill { step, shim, after })).live().await;
+        let (outcome, lived) =
+            Life::new(world, "random", Some(Kill { step, before, shim, after })).live().await;
         report.count(&outcome);
         let result = match lived {
             Ok(()) => matrix::after(world, report).await,
