@@ -18,7 +18,7 @@ use crate::{
     shim::{ShimAddress, testing::serve},
 };
 
-/// Ends and forgets whatever it is told to.
+/// Kills and deletes whatever it is asked to.
 #[derive(Default)]
 struct Willing(Mutex<Vec<String>>);
 
