@@ -25,7 +25,7 @@ Options:
   --help          print this
 ";
 
-/// What the command line asks for.
+/// The action that the command line selects.
 #[derive(Debug, PartialEq)]
 pub(crate) enum Command {
     /// Serve.

@@ -1,5 +1,5 @@
-//! The daemon's configuration: one TOML file. Every key has a default, and the doc comment of its field is what `berthd
-//! config default` prints.
+//! The daemon's configuration: one TOML file. Every key has a default, and the doc comment of its field is what
+//! `berthd config default` prints.
 
 mod mode;
 mod print;

@@ -2,13 +2,13 @@
 //!
 //! ```text
 //! record of a pod   its shim       then
-//! Starting          any            undone: nobody was told of it
-//! Ready             answers        its containers are compared with what the shim knows, and watched
-//! Ready             dead           NotReady; its containers ended, what is left of them is killed
-//! Ready             is silent      as recorded, until its shim answers or is dead
-//! NotReady          any            as it is, until someone stops or removes it
-//! lost              any            made again from the copy in its bundle, then as above
-//! none, no copy     any            undone; directories and holds without a record are removed
+//! Starting          any            undone: it was never reported to a caller
+//! Ready             answers        its containers are reconciled with what the shim knows, and watched
+//! Ready             dead           NotReady; its containers are ended, remaining processes killed
+//! Ready             is silent      as recorded, until its shim answers or dies
+//! NotReady          any            unchanged, until a call stops or removes it
+//! lost              any            restored from the copy in its bundle, then as above
+//! none, no copy     any            undone; directories and leases without a record are removed
 //! ```
 //! Recorded pods and containers are shown at once. The rest runs concurrently in the background, so that a hanging shim
 //! delays only its own pod: a call that needs the shim waits until the pod is recovered.

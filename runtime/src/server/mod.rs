@@ -1,4 +1,4 @@
-//! The daemon's server: one daemon per root, the CRI socket, and serving until it is told to stop.
+//! The daemon's server: one daemon per root, the CRI socket, and serving until a signal stops it.
 
 mod lock;
 mod notify;

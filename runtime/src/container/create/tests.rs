@@ -18,7 +18,7 @@ use crate::{
     shim::{ShimAddress, testing::serve},
 };
 
-/// Kills and deletes whatever it is asked to.
+/// Acknowledges every kill and delete.
 #[derive(Default)]
 struct Willing(Mutex<Vec<String>>);
 
