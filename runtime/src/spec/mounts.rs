@@ -14,8 +14,8 @@ use crate::{
     pod::config::{IdRange, Namespaces, Users},
 };
 
-/// Returns the default mounts, then everything bound from the host. Outer mount points come before inner ones, so that
-/// no mount hides an earlier one.
+/// Returns the default mounts, then everything bound from the host, outer mount points before inner ones, so that none of
+/// the bound mounts hides another.
 ///
 /// A requested mount replaces a default mount or a pod's file with the same destination. One at /dev replaces the
 /// default mounts below it too, but not /dev/shm.
