@@ -1,7 +1,7 @@
 //! Connections into a pod's network.
 //!
-//! A socket belongs to the network namespace that it was made in. So only making it happens inside, on a thread that
-//! ends with it; connecting and all that follows is done like with any other socket.
+//! A socket belongs to the network namespace in which it was made. Only socket(2) runs inside, on a thread that ends
+//! afterwards; connect(2) and the rest work as for any other socket.
 
 use std::{
     fs::File,
@@ -40,7 +40,7 @@ pub(super) async fn dial(pod: &Pod, port: u16) -> Result<TcpStream> {
     }
 }
 
-/// The first address that something listens on; the first one's error when there is none.
+/// Tries IPv4 loopback, then IPv6, and returns the first connection. When both fail, returns the first error.
 async fn connect(pod: &Pod, port: u16) -> io::Result<TcpStream> {
     let mut failed = None;
     for address in LOOPBACK.map(|ip| SocketAddr::new(ip, port)) {
@@ -57,7 +57,7 @@ async fn connect(pod: &Pod, port: u16) -> io::Result<TcpStream> {
     Err(failed.unwrap_or_else(|| io::ErrorKind::AddrNotAvailable.into()))
 }
 
-/// A socket in the namespace that is pinned at `netns`, in the host's when there is none.
+/// Makes a socket in the namespace pinned at `netns`, or in the host's for `None`.
 async fn socket(netns: Option<PathBuf>, to: SocketAddr) -> io::Result<TcpSocket> {
     let make = move || if to.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() };
     match netns {

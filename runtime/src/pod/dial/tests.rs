@@ -23,7 +23,7 @@ fn pod(netns: Option<&PodNetns>) -> Pod {
     }
 }
 
-/// Answers every connection with what it sent; gives the port.
+/// Echoes on every connection. Returns the port.
 fn echo(listener: TcpListener) -> u16 {
     listener.set_nonblocking(true).unwrap();
     let listener = tokio::net::TcpListener::from_std(listener).unwrap();
