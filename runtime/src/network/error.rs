@@ -8,7 +8,7 @@ use std::time::Duration;
 /// A failed network operation. `kind` says how a caller may react.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// No network is configured yet.
+    /// No usable network is configured yet.
     #[error(transparent)]
     NotReady(#[from] NotReady),
     /// A configuration value cannot be used.
@@ -46,7 +46,7 @@ pub enum Error {
         #[source]
         failure: Box<PluginFailure>,
     },
-    /// A result of one CNI version has no form in another.
+    /// The result of a plugin cannot be used, or not be converted to the version of the chain.
     #[error("network {network:?}: the result of plugin {plugin:?} for pod {pod}: {why}")]
     Result {
         /// The network's name.

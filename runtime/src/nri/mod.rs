@@ -1,9 +1,9 @@
-//! The Node Resource Interface: plugins that are told of pods and containers, and adjust containers as they are created.
+//! The Node Resource Interface: plugins that watch pods and containers, and adjust containers as they are created.
 //!
 //! ```text
 //! pod/, container/ --events--> a turn --one plugin after the other--> plugins
 //!                                 '- adjust/: what they want, together   '- mux: two ttrpc connections on one socket
-//!                                 '- apply/: into the container's OCI description
+//!                                 '- apply/: into the container's OCI spec
 //! ```
 //! One event is delivered at a time, to all plugins in the order of their index: plugins rely on that. While no plugin
 //! is connected, nothing is converted, and an event costs an atomic load (creation: a draft under a lock).

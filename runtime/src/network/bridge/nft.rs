@@ -4,7 +4,7 @@
 //! prerouting raw    guard      the bridge may not reach the host's 127.0.0.0/8
 //! prerouting dstnat arriving   published ports, for packets from outside and from pods
 //! output     dstnat sending    published ports, for the host's own packets
-//! postrouting srcnat returning masquerade: to the outside, and where the answer must come back through us
+//! postrouting srcnat returning masquerade: to the outside, and where the answer must come back through the host
 //! ```
 //! Each script begins by declaring the whole table, which is idempotent: a table that was flushed comes back with the
 //! next published port.

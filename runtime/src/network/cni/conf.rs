@@ -1,4 +1,4 @@
-//! Network configurations: files of a directory, parsed into what a chain needs.
+//! Network configurations: the files of a directory, parsed into chains of plugins.
 
 use std::fs;
 use std::path::{Path, PathBuf};

@@ -20,7 +20,7 @@ pub(super) fn adjust(
 ) -> Result<()> {
     let change = convert::limits(wanted)?;
     if change.memory_limit.is_some() {
-        // The limit on memory and swap together belonged to the old memory limit.
+        // The old limit on memory and swap together may be below the new memory limit.
         limits.memory_swap_limit = None;
     }
     *limits = spec::resources::merge(limits, &change);

@@ -1,4 +1,4 @@
-//! Converts the limits that a plugin asks for. What Berth does not support is refused rather than left out.
+//! Converts the limits that a plugin asks for. Unsupported ones are refused rather than left out.
 
 use berth_nri::nri::{
     LinuxCPU, LinuxMemory, LinuxResources, OptionalBool, OptionalInt64, OptionalString, OptionalUInt64,
