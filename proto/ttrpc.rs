@@ -1,4 +1,4 @@
-//! What the build scripts of ttrpc contracts have in common: no protoc is needed.
+//! Code generation for the ttrpc contracts, shared by their build scripts. No protoc is needed.
 
 use std::{env, error::Error, fs, path::PathBuf};
 

@@ -1,5 +1,5 @@
-//! Pulls an image into a store and tells what it cost: `cargo run --release -p berth-image --example pull -- IMAGE ROOT`.
-//! A registry on 127.0.0.1 is asked over plain http.
+//! Pulls an image into a store and prints its cost: `cargo run --release -p berth-image --example pull -- IMAGE ROOT`.
+//! A registry on 127.0.0.1 is reached over plain HTTP.
 
 use std::time::Instant;
 
@@ -28,7 +28,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     Ok(())
 }
 
-/// Of this process, kernel work included.
+/// Returns the CPU seconds of this process, in user and kernel mode.
 fn cpu_seconds() -> f64 {
     let stat = std::fs::read_to_string("/proc/self/stat").unwrap_or_default();
     let fields: Vec<f64> = stat.split(' ').skip(13).take(2).filter_map(|field| field.parse().ok()).collect();

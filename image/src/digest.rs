@@ -1,4 +1,4 @@
-//! Content digests: what content is named by, and the one-pass hashing that proves it.
+//! Content digests (OCI image specification), and hashing of content piece by piece.
 
 use std::fmt;
 use std::str::FromStr;
@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 #[cfg(test)]
 mod tests;
 
-/// The hash functions that the OCI image specification registers and that may name content here.
+/// Hash functions that the OCI image specification registers and that are supported here.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Algorithm {
     /// SHA-256: what every registry uses.
@@ -19,7 +19,7 @@ pub enum Algorithm {
 }
 
 impl Algorithm {
-    /// The name as it stands before the colon of a digest.
+    /// Returns the name as it stands before the colon of a digest.
     pub fn name(self) -> &'static str {
         match self {
             Self::Sha256 => "sha256",
@@ -39,9 +39,9 @@ impl Algorithm {
     }
 }
 
-/// A digest such as `sha256:9f86…`: algorithm and lower-case hexadecimal value, always well formed.
+/// A digest such as `sha256:9f86...`: algorithm and lower-case hexadecimal value, always well formed.
 ///
-/// It is safe as a file name: it holds nothing but letters, digits and one colon ([`Digest::hex`] not even that).
+/// Safe as a file name: it contains nothing but letters, digits and one colon ([`Digest::hex`] not even the colon).
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct Digest {
@@ -50,29 +50,29 @@ pub struct Digest {
 }
 
 impl Digest {
-    /// The SHA-256 of `bytes`.
+    /// Returns the SHA-256 of `bytes`.
     pub fn sha256(bytes: &[u8]) -> Self {
         Self::of(Algorithm::Sha256, bytes)
     }
 
-    /// The digest of `bytes` by `algorithm`.
+    /// Returns the digest of `bytes` by `algorithm`.
     pub fn of(algorithm: Algorithm, bytes: &[u8]) -> Self {
         let mut hasher = Hasher::new(algorithm);
         hasher.update(bytes);
         hasher.finish()
     }
 
-    /// The hash function.
+    /// Returns the hash function.
     pub fn algorithm(&self) -> Algorithm {
         self.algorithm
     }
 
-    /// The value in lower-case hexadecimal, without the algorithm.
+    /// Returns the value in lower-case hexadecimal, without the algorithm.
     pub fn hex(&self) -> &str {
         &self.hex
     }
 
-    /// A hasher whose result may be compared with this digest.
+    /// Returns a new hasher of the same algorithm.
     pub fn hasher(&self) -> Hasher {
         Hasher::new(self.algorithm)
     }
@@ -122,13 +122,13 @@ impl From<Digest> for String {
     }
 }
 
-/// Why a text is no digest.
+/// Reasons why a text is no digest.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ParseError {
     /// There is no colon.
     #[error("a digest is written algorithm:hex")]
     NoAlgorithm,
-    /// The algorithm is not one of ours.
+    /// The algorithm is not supported.
     #[error("unsupported digest algorithm {0:?}, known are sha256 and sha512")]
     Algorithm(String),
     /// The value has the wrong length.
@@ -136,12 +136,12 @@ pub enum ParseError {
     Length {
         /// The algorithm's name.
         algorithm: &'static str,
-        /// How many digits it takes.
+        /// Digits a digest of this algorithm has.
         expected: usize,
-        /// How many bytes there are.
+        /// Length found, in bytes.
         found: usize,
     },
-    /// The value holds something else than lower-case hexadecimal digits.
+    /// The value contains something else than lower-case hexadecimal digits.
     #[error("the value of a digest is written in the digits 0-9 and a-f")]
     NotHex,
 }
@@ -154,7 +154,7 @@ pub struct Hasher {
 }
 
 impl Hasher {
-    /// A hasher that has seen nothing yet.
+    /// Returns a hasher that has seen no content.
     pub fn new(algorithm: Algorithm) -> Self {
         let function = match algorithm {
             Algorithm::Sha256 => &hashes::SHA256,
@@ -163,12 +163,12 @@ impl Hasher {
         Self { algorithm, context: hashes::Context::new(function) }
     }
 
-    /// Takes the next piece.
+    /// Hashes the next piece.
     pub fn update(&mut self, bytes: &[u8]) {
         self.context.update(bytes);
     }
 
-    /// The digest of all pieces in order.
+    /// Returns the digest of all pieces in order.
     pub fn finish(self) -> Digest {
         let value = self.context.finish();
         Digest { algorithm: self.algorithm, hex: hex(value.as_ref()).into() }

@@ -1,4 +1,4 @@
-//! What can go wrong with images, with the step and what it was about.
+//! Errors of image operations, with the step that failed and its object.
 
 use std::io;
 use std::path::PathBuf;
@@ -13,42 +13,42 @@ use crate::registry;
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
-    /// A registry did not give what was asked for.
+    /// A request to a registry failed.
     #[error("{step} of image {image}")]
     Registry {
-        /// What was asked for.
+        /// Step that failed.
         step: &'static str,
-        /// The reference.
+        /// Normalized reference of the image.
         image: String,
         #[source]
-        /// What the registry client says.
+        /// Error of the registry client.
         source: Box<registry::Error>,
     },
-    /// What a registry gave is no image for this machine.
+    /// A document from a registry cannot be used as an image for this machine.
     #[error("read {what} {digest} of image {image}")]
     Manifest {
-        /// Manifest, index or configuration.
+        /// Kind of document: manifest, index or configuration.
         what: &'static str,
-        /// Its digest.
+        /// Digest of the document.
         digest: Digest,
-        /// The reference.
+        /// Normalized reference of the image.
         image: String,
         #[source]
-        /// What is wrong with it.
+        /// Cause.
         source: Box<ManifestError>,
     },
     /// A layer could not be pulled.
     #[error("pull layer {digest} of image {image}")]
     Layer {
-        /// The blob.
+        /// Digest of the layer's blob.
         digest: Digest,
-        /// The reference.
+        /// Normalized reference of the image.
         image: String,
         #[source]
-        /// Why; shared by all pulls that waited for it.
+        /// Cause; shared by all pulls that waited for this layer.
         source: Arc<LayerError>,
     },
-    /// There is no such image here.
+    /// The store has no such image.
     #[error("image {image} is not in the store")]
     Unknown {
         /// The name or id asked for.
@@ -57,43 +57,43 @@ pub enum Error {
     /// A layer of an image is gone from the disk. The image is no longer listed; pulling it again repairs it.
     #[error("image {image} is damaged: the directory of layer {layer} is missing; pull it again")]
     Damaged {
-        /// The image's id.
+        /// Id of the image.
         image: String,
-        /// The layer.
+        /// Key of the missing layer.
         layer: Digest,
     },
-    /// The disk failed us.
+    /// A file operation of the store failed.
     #[error("{step} {path:?}")]
     Store {
-        /// What was tried.
+        /// Step that failed.
         step: &'static str,
-        /// On what.
+        /// Path it failed on.
         path: PathBuf,
         #[source]
-        /// The system's error.
+        /// Error of the system call.
         source: io::Error,
     },
-    /// The index failed us.
+    /// SQLite failed on the image index.
     #[error("{step} the image index")]
     Index {
-        /// What was tried.
+        /// Step that failed.
         step: &'static str,
         #[source]
-        /// SQLite's error.
+        /// Error of SQLite.
         source: rusqlite::Error,
     },
-    /// The index was written by another version of this program.
+    /// The index was written by an unknown version of this program.
     #[error("the image index has version {found}, this program knows {known}")]
     IndexVersion {
-        /// The index's version.
+        /// Schema version of the index.
         found: i64,
-        /// Ours.
+        /// Schema version of this program.
         known: i64,
     },
-    /// A task of ours died.
+    /// A background task panicked, or the runtime was shut down.
     #[error("{step} was interrupted")]
     Interrupted {
-        /// What it did.
+        /// Step the task was doing.
         step: &'static str,
     },
 }
@@ -104,32 +104,32 @@ impl From<berth_failpoint::Injected> for Error {
     }
 }
 
-/// Who has to act, in the terms a remote caller gets.
+/// Category of an [`Error`], from which a caller derives the gRPC status of its answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Kind {
-    /// There is no such image.
+    /// There is no such image, or none for this platform.
     NotFound,
-    /// Credentials are needed, or other ones.
+    /// Credentials are missing or wrong.
     Unauthenticated,
-    /// These credentials are not allowed to.
+    /// The registry denies access, with these credentials or without any.
     PermissionDenied,
-    /// Worth another try later.
+    /// The registry failed or cannot be reached; retry later.
     Unavailable,
-    /// Limits of the registry were hit.
+    /// The registry limits the rate of requests.
     ResourceExhausted,
-    /// The image is of a form or for a machine that is not supported, or something must be set right here first.
+    /// The image has an unsupported form, or the configuration of this machine must be changed first.
     FailedPrecondition,
-    /// Content is not what its digest says.
+    /// Content does not match its digest, or is damaged.
     DataLoss,
-    /// The disk is full.
+    /// The disk or a quota is full.
     NoSpace,
     /// Anything else.
     Internal,
 }
 
 impl Error {
-    /// What sort of failure this is.
+    /// Returns the category of this error.
     pub fn kind(&self) -> Kind {
         match self {
             Error::Registry { source, .. } => registry_kind(source),
@@ -168,7 +168,7 @@ pub(crate) fn registry_kind(error: &registry::Error) -> Kind {
 pub(crate) fn io_kind(error: &io::Error) -> Kind {
     match error.kind() {
         io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => Kind::NoSpace,
-        // An image asks for more than there may be.
+        // An image exceeds a limit of ours or of the file system (EFBIG).
         io::ErrorKind::FileTooLarge => Kind::FailedPrecondition,
         _ => Kind::Internal,
     }

@@ -1,4 +1,4 @@
-//! The store of images, as the rest of the runtime uses it.
+//! The image store as the rest of the runtime uses it.
 
 use std::collections::HashSet;
 use std::path::PathBuf;
@@ -18,29 +18,29 @@ use crate::unpack::{Limits, Usage};
 #[cfg(test)]
 mod tests;
 
-/// The fewest hex digits by which an image can be asked for.
+/// The fewest hex digits of an id prefix that [`Images::get`] accepts.
 const SHORTEST_ID: usize = 4;
 
-/// How a store is set up.
+/// Configuration of an image store.
 #[derive(Debug, Clone)]
 pub struct Config {
-    /// The directory that belongs to the store alone; made if it is not there. Overlay's `lowerdir` will hold paths
-    /// below it, so that it must hold neither `:` nor `,`.
+    /// Directory of the store, used by nothing else; created if missing. Its path must contain neither `:` nor `,`,
+    /// because overlay's `lowerdir` option will hold paths below it.
     pub root: PathBuf,
-    /// Registries.
+    /// How registries are reached.
     pub registry: registry::Config,
-    /// How many layers are fetched and unpacked at once from one registry.
+    /// The most layers fetched and unpacked at once from one registry.
     pub max_parallel_layers: usize,
-    /// What machine images are for.
+    /// Platform that images are pulled for.
     pub platform: Platform,
-    /// What one layer may hold at most.
+    /// Limits of one layer.
     pub limits: Limits,
-    /// Normalized names of images that are never to be removed to free space.
+    /// Normalized names of images that must never be removed to free space.
     pub pinned: Vec<String>,
 }
 
 impl Config {
-    /// The usual setting in `root`: three layers at once, for this machine.
+    /// Returns the default configuration for a store in `root`: three layers at once, the platform of this machine.
     pub fn new(root: impl Into<PathBuf>) -> Self {
         Config {
             root: root.into(),
@@ -53,14 +53,14 @@ impl Config {
     }
 }
 
-/// The images on this machine. Clones share one store. One process may have a root open at a time.
+/// The images on this machine. Clones share one store. Only one process may open a root at a time (not checked here).
 #[derive(Clone)]
 pub struct Images {
     puller: Arc<Puller>,
 }
 
 impl Images {
-    /// Opens the store, clearing away what an earlier end in the middle of things left.
+    /// Opens the store and removes what an interrupted run left behind. Fails on an index of an unknown version.
     pub async fn open(config: Config) -> Result<Self, Error> {
         let registry = Registry::new(config.registry).map_err(|source| Error::Registry {
             step: "set up the registry client",
@@ -79,8 +79,8 @@ impl Images {
         Ok(Images { puller: Arc::new(puller) })
     }
 
-    /// Pulls an image, or what of it is not here. Needs to run in a tokio runtime. Dropping the future gives the pull up;
-    /// whole layers stay for an hour for the next try to find, nothing half-made does.
+    /// Pulls an image; layers already in the store are not fetched again. Must be called in a tokio runtime. Dropping
+    /// the future cancels the pull: finished layers are kept for an hour for the next try, unfinished ones are removed.
     pub async fn pull(
         &self,
         image: &Reference,
@@ -89,51 +89,51 @@ impl Images {
         self.puller.pull(image, credentials).await
     }
 
-    /// All images, in the order of their ids.
+    /// Returns all images, ordered by id.
     pub fn list(&self) -> Vec<Arc<Image>> {
         self.store().list()
     }
 
-    /// The image of this id (with or without `sha256:`), tag in any spelling, `name@digest`, or beginning of an id that
-    /// is long enough (4 digits) and fits one image only.
+    /// Finds an image by id (with or without `sha256:`), by tag in any spelling, by `name@digest`, or by a prefix of
+    /// the id with at least 4 digits that fits one image only.
     pub fn get(&self, name_or_id: &str) -> Option<Arc<Image>> {
         self.by_id(name_or_id).or_else(|| self.by_name(name_or_id)).or_else(|| self.by_prefix(name_or_id))
     }
 
-    /// Removes an image with all its names. One that is not here is no error. Its layers stay while they are leased or
-    /// part of another image.
+    /// Removes an image with all its names. An unknown image is no error. Its layers stay while they are leased or part
+    /// of another image.
     pub async fn remove(&self, name_or_id: &str) -> Result<(), Error> {
         let Some(image) = self.get(name_or_id) else {
-            // An earlier try may have failed half-way.
+            // An earlier removal may have forgotten the image and then failed to remove its layers.
             return self.in_store("remove unused layers", Store::remove_unused).await;
         };
         self.in_store("remove the image", move |store| store.remove_image(&image.id)).await
     }
 
-    /// Keeps the image's layers for `holder` until it is released, whatever becomes of the image, also over restarts.
-    /// A holder has one lease: another image takes the place of the first.
+    /// Keeps the image's layers until `holder` releases them, even if the image is removed, and over restarts. A holder
+    /// has one lease: leasing another image replaces it. Fails with [`Error::Unknown`] or [`Error::Damaged`].
     pub async fn lease(&self, image: &Digest, holder: &str) -> Result<Layers, Error> {
         let (image, holder) = (image.clone(), holder.to_owned());
         self.in_store("lease layers", move |store| store.lease(&image, &holder)).await
     }
 
-    /// The layers `holder` has leased.
+    /// Returns the layers `holder` has leased.
     pub fn leased(&self, holder: &str) -> Option<Layers> {
         self.store().leased(holder)
     }
 
-    /// Ends a lease. None is no error.
+    /// Ends the lease of `holder`, if there is one.
     pub async fn release(&self, holder: &str) -> Result<(), Error> {
         let holder = holder.to_owned();
         self.in_store("release layers", move |store| store.release(&holder)).await
     }
 
-    /// All holders of leases.
+    /// Returns all holders of leases.
     pub fn leases(&self) -> Vec<String> {
         self.store().leases()
     }
 
-    /// Disk space the layers take, counted while they were unpacked.
+    /// Returns the disk space of all layers, as counted when they were unpacked.
     pub fn usage(&self) -> Usage {
         self.store().usage()
     }

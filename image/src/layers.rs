@@ -1,5 +1,5 @@
-//! The layers of an image seen as one tree, as overlay would show it, without mounting anything: look-ups go from the top
-//! layer down, honour whiteouts and opaque directories, and resolve symlinks inside the tree.
+//! The layers of an image as one tree, as overlay would show it, without a mount: look-ups go from the top layer down,
+//! honour whiteouts and opaque directories, and resolve symlinks inside the tree.
 
 use std::collections::VecDeque;
 use std::ffi::OsStr;
@@ -17,8 +17,8 @@ use crate::unpack::root::{OPAQUE, is_directory, is_whiteout};
 
 const MAX_SYMLINKS: usize = 40;
 
-/// The most directories that one look-up may hold open, in all layers together: an image nests as many as it likes, and the
-/// process's descriptors are everybody's.
+/// The most directories one look-up may hold open, in all layers together: an image may nest any number, and file
+/// descriptors are shared by the whole process.
 const MAX_OPEN: usize = 16 << 10;
 
 /// The directories of an image's layers, the top one first, as overlay's `lowerdir` has them.
@@ -28,12 +28,12 @@ pub struct Layers {
     pub lower: Vec<PathBuf>,
 }
 
-/// A part of the merged tree, as what can be mounted.
+/// A path of the merged tree, as paths in the layers that can be mounted.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Part {
-    /// A directory: what each layer has of it, the top one first.
+    /// A directory: its path in each layer that has it, the top one first.
     Directory(Vec<PathBuf>),
-    /// Anything else, in the layer that has it.
+    /// Anything else: its path in the uppermost layer that has it.
     File(PathBuf),
 }
 
@@ -46,11 +46,11 @@ pub struct ReadError {
     source: io::Error,
 }
 
-/// What a path of the merged tree is.
+/// Result of a look-up in the merged tree.
 pub(crate) enum Found {
     Absent,
     Directory(Merged),
-    /// Anything but a directory: the directory that has it, in the layer that has it.
+    /// Anything but a directory; `parent` is the directory that holds it, in its layer.
     Leaf {
         parent: Arc<OwnedFd>,
         stat: Stat,
@@ -61,15 +61,15 @@ pub(crate) enum Found {
 #[derive(Clone)]
 pub(crate) struct Merged(Vec<Arc<OwnedFd>>);
 
-/// A found path: where it really is once symlinks are followed.
+/// A looked-up path: `path` is its place in the tree once symlinks are followed.
 pub(crate) struct Located {
     pub(crate) path: Vec<Vec<u8>>,
     pub(crate) found: Found,
 }
 
 impl Layers {
-    /// Reads a file of the merged tree, at most `limit` bytes; nothing if there is no such file. Symlinks are followed
-    /// inside the tree. What is no regular file, or is longer, is an error.
+    /// Reads the file at `path` of the merged tree; `None` if there is none. Symlinks are followed inside the tree.
+    /// Fails if it is no regular file or longer than `limit` bytes.
     pub fn read(&self, path: &str, limit: usize) -> Result<Option<Vec<u8>>, ReadError> {
         let failed = |step| move |source| ReadError { step, path: path.to_owned(), source };
         let located = self.locate(path.as_bytes(), true).map_err(failed("look up"))?;
@@ -83,7 +83,7 @@ impl Layers {
         read_regular(&parent, name, limit).map(Some).map_err(failed("read"))
     }
 
-    /// What is at `path` of the merged tree, nothing if that does not exist. Symlinks are followed inside the tree.
+    /// Returns where `path` of the merged tree lies, `None` if it is absent. Symlinks are followed inside the tree.
     pub fn part(&self, path: &str) -> Result<Option<Part>, ReadError> {
         let failed = |source| ReadError { step: "look up", path: path.to_owned(), source };
         let located = self.locate(path.as_bytes(), true).map_err(failed)?;
@@ -100,7 +100,7 @@ impl Layers {
         part.map(Some).map_err(failed)
     }
 
-    /// Follows `path` from the top of the tree; its last component only if asked.
+    /// Looks up `path` from the root of the tree, following symlinks; a symlink in the last component only if `follow`.
     pub(crate) fn locate(&self, path: &[u8], follow: bool) -> io::Result<Located> {
         let mut walk = Walk { above: vec![(Vec::new(), self.top()?)], rest: components(path), followed: 0 };
         while let Some(name) = walk.rest.pop_front() {
@@ -111,7 +111,7 @@ impl Layers {
         Ok(walk.arrived())
     }
 
-    /// For many look-ups in the order of their names.
+    /// Returns a finder for many look-ups, best made in the order of their names.
     pub(crate) fn finder(&self) -> io::Result<Finder<'_>> {
         Ok(Finder { layers: self, above: vec![(Vec::new(), self.top()?)] })
     }
@@ -130,15 +130,15 @@ impl Layers {
     }
 }
 
-/// Looks up one path after the other. What it shares with the one before is not looked up again.
+/// Looks up paths one after the other. Directories that a path shares with the one before are not opened again.
 pub(crate) struct Finder<'a> {
     layers: &'a Layers,
-    /// The directories from the top to the last path, each with its name.
+    /// The directories from the root down to the last path, each with its name.
     above: Vec<(Vec<u8>, Merged)>,
 }
 
 impl Finder<'_> {
-    /// What is at `path`. A symlink there is not followed.
+    /// Returns what is at `path`. A symlink in the last component is not followed.
     pub(crate) fn find(&mut self, path: &[u8]) -> io::Result<Found> {
         let names = components(path);
         let known =
@@ -161,7 +161,7 @@ impl Finder<'_> {
 }
 
 struct Walk {
-    /// The directories from the top down to where we are, each with its name.
+    /// The directories from the root down to the current one, each with its name.
     above: Vec<(Vec<u8>, Merged)>,
     rest: VecDeque<Vec<u8>>,
     followed: usize,
@@ -227,7 +227,7 @@ impl Walk {
 }
 
 impl Merged {
-    /// The directory in the topmost layer that has it: its owner, mode and attributes are what is seen.
+    /// Returns the directory in the uppermost layer that has it: overlay shows its owner, mode and attributes.
     pub(crate) fn uppermost(&self) -> Option<&OwnedFd> {
         self.0.first().map(|part| &**part)
     }
@@ -279,7 +279,7 @@ fn path_of(directory: &OwnedFd) -> io::Result<PathBuf> {
     std::fs::read_link(format!("/proc/self/fd/{}", directory.as_raw_fd()))
 }
 
-/// True of a directory that hides what lies below it.
+/// True if the directory at `path` hides the same directory of lower layers.
 pub(crate) fn is_opaque_at(path: &Path) -> bool {
     open_directory(fs::CWD, path).is_ok_and(|directory| is_opaque(&directory))
 }
@@ -310,7 +310,7 @@ fn read_regular(parent: &OwnedFd, name: &[u8], limit: usize) -> io::Result<Vec<u
     Ok(bytes)
 }
 
-/// Names `path` joined, for a look-up in one layer.
+/// Joins the components of a path with `/`, for a look-up in one layer.
 pub(crate) fn joined(path: &[Vec<u8>]) -> Vec<u8> {
     path.join(&b'/')
 }

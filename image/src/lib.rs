@@ -18,7 +18,7 @@ mod tarball;
 pub mod tree;
 mod unpack;
 
-/// Entry points for tests/fuzz: each takes any bytes, and panics when something does not hold that must.
+/// Entry points for tests/fuzz: each takes arbitrary bytes and panics when an invariant does not hold.
 #[cfg(feature = "fuzz")]
 pub mod fuzz {
     pub use crate::{manifest::fuzz::manifest, registry::hosts::fuzz::hosts_toml, unpack::fuzz::tar_layer};

@@ -1,6 +1,6 @@
-//! Manifests, indexes and image configurations, parsed once at the border into what a pull needs. Own structures and not
-//! those of `oci-spec`: Docker's documents have `null` for empty lists and fields the specification does not know, and
-//! what is required here differs.
+//! Manifests, indexes and image configurations, parsed once into what a pull needs. The structures are our own, not
+//! those of `oci-spec`: Docker's documents have `null` for empty lists and fields outside the specification, and other
+//! fields are required here.
 
 use serde::de::IgnoredAny;
 use serde::{Deserialize, Deserializer};
@@ -15,66 +15,66 @@ pub(crate) mod fuzz;
 /// The most layers one image may have: overlay takes no more than 500 lower directories.
 const MAX_LAYERS: usize = 500;
 
-/// Why a manifest or configuration cannot be used.
+/// Reasons why a manifest or configuration cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum ManifestError {
-    /// Not the JSON expected.
+    /// The bytes are not the JSON expected.
     #[error("parse {what}")]
     Json {
-        /// Which document.
+        /// Kind of document.
         what: &'static str,
         #[source]
-        /// The parser's words.
+        /// Error of the parser.
         source: serde_json::Error,
     },
     /// Docker's old format, which names no configuration and cannot be verified.
     #[error("Docker schema 1 manifests are not supported; push the image again with a current tool")]
     Schema1,
-    /// Lists of manifests and of layers in one document: who reads it decides what it is (CVE-2021-41190).
+    /// Both `manifests` and `config` or `layers`: readers could disagree on what the document is (CVE-2021-41190).
     #[error("the document is both an index and an image manifest")]
     Ambiguous,
-    /// It is called one thing and is another.
+    /// The media type contradicts the content.
     #[error("media type {said:?} is not that of this document, which is {found}")]
     Contradiction {
-        /// What it, or what led to it, says.
+        /// Media type in the document, or in the descriptor that led to it.
         said: String,
-        /// What it holds.
+        /// Form of the content.
         found: &'static str,
     },
-    /// Neither a manifest nor an index we know.
+    /// The document is neither a known manifest nor a known index.
     #[error("media type {0:?} is neither an image manifest nor an index")]
     MediaType(String),
-    /// The manifest is of something else than an image.
+    /// The manifest is not of an image.
     #[error("config media type {0:?}: this is an artifact, not a container image")]
     Artifact(String),
-    /// A layer of a kind that cannot be unpacked.
+    /// A layer has a media type that cannot be unpacked.
     #[error("layer {digest} has media type {media_type:?}, which cannot be unpacked")]
     LayerType {
         /// The layer.
         digest: Digest,
-        /// What the manifest calls it.
+        /// Its media type in the manifest.
         media_type: String,
     },
-    /// A layer whose content the registry does not have.
+    /// A layer's content is not in the registry (foreign or nondistributable).
     #[error("layer {0} is foreign: it is only to be had from its vendor")]
     Foreign(Digest),
-    /// An index has nothing for this machine.
+    /// The index has no image for this machine, or the image is for another one.
     #[error("no image for {wanted}; there is one for {}", list(.offered))]
     Platform {
         /// This machine's platform.
         wanted: Platform,
-        /// Those in the index, or the image's own.
+        /// Platforms in the index, or the image's own.
         offered: Vec<Platform>,
     },
-    /// Indexes of indexes of indexes.
+    /// Indexes are nested too deep.
     #[error("index within index beyond depth {0}")]
     Nested(usize),
-    /// The configuration does not list as many layers as the manifest.
+    /// Manifest and configuration list different numbers of layers.
     #[error("the manifest has {layers} layers, the configuration {diff_ids}")]
     LayerCount {
-        /// Layers of the manifest.
+        /// Layers in the manifest.
         layers: usize,
-        /// Diff ids of the configuration.
+        /// Diff ids in the configuration.
         diff_ids: usize,
     },
     /// More layers than can be mounted.
@@ -111,7 +111,7 @@ pub(crate) struct Manifest {
     pub(crate) layers: Vec<LayerBlob>,
 }
 
-/// What a registry gave for a name.
+/// A parsed manifest or index.
 #[derive(Debug)]
 pub(crate) enum Document {
     Image(Manifest),
@@ -119,22 +119,22 @@ pub(crate) enum Document {
     Index(Vec<Candidate>),
 }
 
-/// A document that an index leads to.
+/// A document listed in an index.
 #[derive(Debug, Clone)]
 pub(crate) struct Candidate {
     pub(crate) digest: Digest,
-    /// What the index calls it; may be empty.
+    /// Media type in the index's descriptor; may be empty.
     pub(crate) media_type: String,
 }
 
-/// What a document is, whoever reads it.
+/// Form of a document, decided by the document alone so that all readers agree.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Form {
     Image,
     Index,
 }
 
-/// As much of a document as tells its form.
+/// The fields of a document that decide its form.
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct Shape {
@@ -171,7 +171,7 @@ struct RawIndex {
     manifests: Vec<Descriptor>,
 }
 
-/// An image configuration: what a container of it runs, and what its layers hash to.
+/// An image configuration: defaults for containers, and the digests of the unpacked layers.
 #[derive(Debug, Deserialize)]
 pub(crate) struct Configuration {
     #[serde(default)]
@@ -193,7 +193,7 @@ struct RootFs {
     diff_ids: Vec<Digest>,
 }
 
-/// Go writes `null` for what is empty.
+/// Reads `null` as the default: Go writes it for empty values.
 pub(crate) fn or_default<'de, D: Deserializer<'de>, T: Deserialize<'de> + Default>(
     from: D,
 ) -> Result<T, D::Error> {
@@ -201,8 +201,8 @@ pub(crate) fn or_default<'de, D: Deserializer<'de>, T: Deserialize<'de> + Defaul
 }
 
 impl Document {
-    /// Parses a document. What it holds decides what it is, and what it says of itself and what led to it calls it
-    /// (`described`, may be empty) must agree. The registry's word for it (`served`) is only good for messages.
+    /// Parses a document. Its content decides its form, and its own media type and the one in the descriptor that led
+    /// to it (`described`, may be empty) must agree. The registry's Content-Type (`served`) is used for messages only.
     pub(crate) fn parse(
         bytes: &[u8],
         described: &str,
@@ -230,7 +230,7 @@ impl Shape {
             (true, true) => Err(ManifestError::Ambiguous),
             (true, false) => Ok(Form::Index),
             (false, true) => Ok(Form::Image),
-            // Go writes `null` for an empty list.
+            // Go writes `null` for an empty list: the document's own media type decides.
             (false, false) => Form::called(&self.media_type).ok_or_else(|| {
                 let said = if self.media_type.is_empty() { served } else { &self.media_type };
                 ManifestError::MediaType(said.to_owned())
@@ -240,7 +240,7 @@ impl Shape {
 }
 
 impl Form {
-    /// The form of documents of this media type.
+    /// Returns the form of documents of this media type.
     fn called(media_type: &str) -> Option<Form> {
         match media_type {
             "application/vnd.oci.image.manifest.v1+json"
@@ -251,7 +251,7 @@ impl Form {
         }
     }
 
-    /// Refuses a document that is called `media_type` and is not that.
+    /// Fails unless `media_type` is empty or names this form.
     fn must_be(self, media_type: &str) -> Result<(), ManifestError> {
         let found = match self {
             Form::Image => "an image manifest",
@@ -267,11 +267,11 @@ impl Form {
 }
 
 fn choose(index: RawIndex, wanted: &Platform) -> Result<Vec<Candidate>, ManifestError> {
-    // Attestations are listed beside the images they are about, under a platform that does not exist.
+    // Attestations are listed beside the images they describe, under the platform unknown/unknown.
     let images = index.manifests.iter().filter(|entry| !is_attestation(entry) && may_be_an_image(entry));
     let rank = |entry: &Descriptor| match &entry.platform {
         Some(platform) => wanted.suits(platform),
-        // Which platform it is for is known once its configuration is: tried last.
+        // The platform is known only from the configuration: try it last.
         None => Some(usize::MAX),
     };
     let mut fitting: Vec<_> = images.clone().filter_map(|entry| Some((rank(entry)?, entry))).collect();
@@ -285,7 +285,7 @@ fn choose(index: RawIndex, wanted: &Platform) -> Result<Vec<Candidate>, Manifest
     Ok(fitting.into_iter().map(|(_, entry)| candidate(entry)).collect())
 }
 
-/// Indexes list all sorts of things beside images.
+/// True for an empty or known media type: indexes also list signatures and other artifacts.
 fn may_be_an_image(entry: &Descriptor) -> bool {
     entry.media_type.is_empty() || Form::called(&entry.media_type).is_some()
 }
@@ -310,14 +310,14 @@ impl Manifest {
         })
     }
 
-    /// Bytes of the blobs an image needs.
+    /// Returns the size in bytes of all blobs of the image.
     pub(crate) fn size(&self) -> u64 {
         let layers = self.layers.iter().map(|layer| layer.size);
         layers.fold(self.config_size, u64::saturating_add)
     }
 }
 
-/// Old builders called the configuration by other names; only what is certainly no image is refused.
+/// True for known types, with those that old builders used; any other type is of an artifact.
 fn is_image_config(media_type: &str) -> bool {
     const KNOWN: [&str; 5] = [
         "application/vnd.oci.image.config.v1+json",
@@ -354,7 +354,8 @@ impl Configuration {
         json("configuration", bytes)
     }
 
-    /// The digests of the unpacked layers, one for each of the manifest's; the image must be for `wanted`.
+    /// Returns the digests of the unpacked layers. Fails if the manifest has another number, or on an image not for
+    /// `wanted`.
     pub(crate) fn diff_ids(
         &self,
         manifest: &Manifest,
@@ -372,7 +373,7 @@ impl Configuration {
     }
 }
 
-/// The chain id of each layer: what it is together with all below it.
+/// Returns the chain id of each layer: the digest that names it together with all layers below it.
 pub(crate) fn chain_ids(diff_ids: &[Digest]) -> Vec<Digest> {
     let mut chain: Vec<Digest> = Vec::with_capacity(diff_ids.len());
     for diff_id in diff_ids {

@@ -1,4 +1,4 @@
-//! Which of an index's manifests fits a machine.
+//! Platforms, and the choice of the image in an index that suits a machine.
 
 use std::fmt;
 
@@ -11,18 +11,18 @@ pub struct Platform {
     pub os: String,
     /// Processor architecture.
     pub architecture: String,
-    /// Version of the architecture, as `v7` for `arm`; empty where it has none.
+    /// Version of the architecture, such as `v7` for `arm`; empty if it has none.
     #[serde(default)]
     pub variant: String,
 }
 
 impl Platform {
-    /// A platform from its parts.
+    /// Makes a platform from its parts.
     pub fn new(os: &str, architecture: &str, variant: &str) -> Self {
         Platform { os: os.to_owned(), architecture: architecture.to_owned(), variant: variant.to_owned() }
     }
 
-    /// The platform this program was built for.
+    /// Returns the platform this program was built for.
     pub fn host() -> Self {
         let (architecture, variant) = match std::env::consts::ARCH {
             "x86_64" => ("amd64", ""),
@@ -36,8 +36,8 @@ impl Platform {
         Platform::new(std::env::consts::OS, architecture, variant)
     }
 
-    /// How well a machine of this platform runs an image made for `image`: lower is better, nothing is not at all.
-    /// What an image leaves out fits.
+    /// Ranks how well a machine of this platform runs an image made for `image`: 0 is best, `None` is not at all. An
+    /// empty operating system or architecture of the image matches any.
     pub(crate) fn suits(&self, image: &Platform) -> Option<usize> {
         if !image.os.is_empty() && image.os != self.os {
             return None;
@@ -49,7 +49,7 @@ impl Platform {
         self.runs().iter().position(|candidate| *candidate == image)
     }
 
-    /// Architectures and variants this one runs, the best first.
+    /// Returns the architectures and variants this one runs, the best first.
     fn runs(&self) -> Vec<(&str, &str)> {
         const ARM: [(&str, &str); 4] = [("arm", "v8"), ("arm", "v7"), ("arm", "v6"), ("arm", "v5")];
         match (self.architecture.as_str(), canonical(self)) {
@@ -67,7 +67,7 @@ impl Platform {
     }
 }
 
-/// The variant, with those that an architecture implies left out and the one that is meant by none put in.
+/// Returns the variant in one spelling: empty for the default of an architecture (`v8` of arm64), `v7` if arm has none.
 fn canonical(platform: &Platform) -> &str {
     match (platform.architecture.as_str(), platform.variant.as_str()) {
         ("amd64", "v1") | ("arm64", "v8" | "8") => "",

@@ -1,7 +1,7 @@
 //! Image references as Docker's users write them, normalized while they are parsed.
 //!
-//! `busybox` means `docker.io/library/busybox:latest`. The grammar is that of the distribution project: what stands
-//! before the first slash is a registry only when it holds a dot, a colon or an upper-case letter, or is `localhost`.
+//! `busybox` means `docker.io/library/busybox:latest`. The grammar is that of the distribution project: the part before
+//! the first slash is a registry only if it contains a dot, a colon or an upper-case letter, or is `localhost`.
 
 use std::fmt;
 use std::str::FromStr;
@@ -13,9 +13,9 @@ use crate::digest::{self, Digest};
 #[cfg(test)]
 mod tests;
 
-/// The registry of a name that spells none.
+/// The registry of a name without one.
 const DEFAULT_REGISTRY: &str = "docker.io";
-/// What Docker Hub was called in references once; the same registry.
+/// Former name of Docker Hub in references; the same registry.
 const LEGACY_DEFAULT_REGISTRY: &str = "index.docker.io";
 /// The namespace of Docker Hub's official images, left out by users.
 const OFFICIAL_NAMESPACE: &str = "library";
@@ -41,33 +41,33 @@ pub struct Reference {
 }
 
 impl Reference {
-    /// The registry's host and port as written, `docker.io` when none was.
+    /// Returns the registry's host and port as written, `docker.io` if the reference names none.
     pub fn registry(&self) -> &str {
         &self.name[..self.registry_len]
     }
 
-    /// The repository within the registry, such as `library/busybox`.
+    /// Returns the repository within the registry, such as `library/busybox`.
     pub fn repository(&self) -> &str {
         &self.name[self.registry_len + 1..]
     }
 
-    /// The tag; absent only when the reference is by digest alone.
+    /// Returns the tag; absent only if the reference is by digest alone.
     pub fn tag(&self) -> Option<&str> {
         self.tag.as_deref()
     }
 
-    /// The digest, if the reference pins one.
+    /// Returns the digest, if the reference pins one.
     pub fn digest(&self) -> Option<&Digest> {
         self.digest.as_ref()
     }
 
-    /// Registry and repository, such as `docker.io/library/busybox`.
+    /// Returns registry and repository, such as `docker.io/library/busybox`.
     pub fn name(&self) -> &str {
         &self.name
     }
 
-    /// The reference as short as `docker` prints it: without `docker.io/` and `library/`, unless it would be read as
-    /// something else then.
+    /// Returns the reference as short as `docker` prints it: without `docker.io/` and `library/`, unless the short form
+    /// would parse as something else.
     pub fn familiar(&self) -> String {
         let full = self.to_string();
         let short = full.strip_prefix("docker.io/");
@@ -77,13 +77,13 @@ impl Reference {
         familiar.unwrap_or(full)
     }
 
-    /// The same name with this tag and no digest (an entry of CRI's `repo_tags`).
+    /// Returns the same name with this tag and no digest (an entry of CRI's `repo_tags`). Fails on a malformed tag.
     pub fn with_tag(&self, tag: &str) -> Result<Self, ParseError> {
         check_tag(tag)?;
         Ok(Self { tag: Some(tag.to_owned()), digest: None, ..self.clone() })
     }
 
-    /// The same name with this digest and no tag (an entry of CRI's `repo_digests`).
+    /// Returns the same name with this digest and no tag (an entry of CRI's `repo_digests`).
     pub fn with_digest(&self, digest: Digest) -> Self {
         Self { tag: None, digest: Some(digest), ..self.clone() }
     }
@@ -143,7 +143,7 @@ impl From<Reference> for String {
     }
 }
 
-/// Why a text is no image reference.
+/// Reasons why a text is no image reference.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ParseError {
     /// There is no name at all.
@@ -152,7 +152,7 @@ pub enum ParseError {
     /// The name is too long.
     #[error("the image name has {0} bytes, {NAME_MAX} are allowed")]
     TooLong(usize),
-    /// The registry is no host name with an optional port.
+    /// The registry is not a host name with an optional port.
     #[error("invalid registry {0:?} in the image reference: expected host or host:port")]
     Registry(String),
     /// A part of the repository's path is malformed.
@@ -169,7 +169,7 @@ pub enum ParseError {
     /// 64 hexadecimal digits are an image's id, not a name.
     #[error("{0:?} looks like an image id; it cannot be the name of an image")]
     ImageId(String),
-    /// What stands after `@` is no digest.
+    /// The text after `@` is no digest.
     #[error("invalid digest in the image reference")]
     Digest(#[from] digest::ParseError),
 }
@@ -182,7 +182,7 @@ fn split_tag(text: &str) -> (&str, Option<&str>) {
     }
 }
 
-/// Splits off what is a registry by the rule of the module's head.
+/// Splits off the registry by the rule in the module comment.
 fn split_registry(name: &str) -> (Option<&str>, &str) {
     match name.split_once('/') {
         Some((first, rest)) if names_registry(first) => (Some(first), rest),
@@ -194,7 +194,7 @@ fn names_registry(first: &str) -> bool {
     first == "localhost" || first.bytes().any(|byte| matches!(byte, b'.' | b':') || byte.is_ascii_uppercase())
 }
 
-/// The registry to ask and the full name, both checked.
+/// Returns the registry to ask and the full name, both checked.
 fn normalize<'a>(registry: Option<&'a str>, repository: &str) -> Result<(&'a str, String), ParseError> {
     if repository.is_empty() {
         return Err(ParseError::Empty);
@@ -256,7 +256,7 @@ fn check_component(component: &str) -> Result<(), ParseError> {
     }
 }
 
-/// What may stand between two runs of letters and digits (nothing: inside such a run).
+/// True if `between` may stand between two letters or digits; empty means that they are neighbours.
 fn is_separator(between: &str) -> bool {
     matches!(between, "" | "." | "_" | "__") || between.bytes().all(|byte| byte == b'-')
 }
@@ -271,7 +271,7 @@ fn check_tag(tag: &str) -> Result<(), ParseError> {
     }
 }
 
-/// Enough of a user's text for a message, however long it was.
+/// Cuts a user's text to a length fit for an error message.
 fn excerpt(text: &str) -> String {
     text.chars().take(NAME_MAX).collect()
 }

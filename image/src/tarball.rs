@@ -1,4 +1,4 @@
-//! Layers for tests: archives with any names and fields, also those no tool would write.
+//! Builds layers for tests: archives with any names and fields, including those that no tool would write.
 
 #![allow(clippy::unwrap_used)]
 
@@ -74,7 +74,7 @@ impl Tarball {
         self.entry(header, &[])
     }
 
-    /// PAX records for the next entry.
+    /// Adds PAX records for the next entry.
     pub(crate) fn pax(mut self, records: &[(&str, &[u8])]) -> Self {
         self.0.append_pax_extensions(records.iter().copied()).unwrap();
         self

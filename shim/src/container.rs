@@ -11,9 +11,9 @@
 //!                v
 //!             (forgotten)
 //! ```
-//! Whoever changes the state holds the container's turn, so changes of one container happen one after the other and those of
-//! different containers side by side. Signals and questions need no turn. The way to Stopped is the watcher's alone:
-//! it reaps, kills what is left, closes the log, writes the exit record, and only then tells anyone.
+//! State changes of a container are serialised by its `turn`; those of different containers run side by side. Signals
+//! and queries need no turn. Only the watcher task moves a container to Stopped: it reaps the first process, kills the
+//! remaining ones, closes the log, writes the exit record, and only then announces the end.
 
 mod end;
 
@@ -38,10 +38,10 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::sync::watch;
 
-/// How long processes may take to stand still: one that waits for a dead file system takes for ever.
+/// Time for the cgroup freezer: a process that waits in the kernel for a dead file system never freezes.
 const FREEZE_PATIENCE: Duration = Duration::from_secs(2);
 
-/// What a container or an exec was asked to be, for those who ask back.
+/// Stream paths and terminal flag of a container or an exec, kept for State calls.
 #[derive(Debug, Clone, Default)]
 #[allow(missing_docs)]
 pub struct Names {
@@ -51,7 +51,7 @@ pub struct Names {
     pub terminal: bool,
 }
 
-/// What everything in a shim shares.
+/// State shared by everything in a shim.
 #[derive(Debug, Clone, Default)]
 #[allow(missing_docs)]
 pub struct Surroundings {
@@ -59,7 +59,7 @@ pub struct Surroundings {
     pub events: Events,
 }
 
-/// Where in its life a container is, for those who ask.
+/// State of a container, for callers.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[allow(missing_docs)]
 pub enum Phase {
@@ -71,14 +71,14 @@ pub enum Phase {
 
 #[derive(Debug)]
 enum State {
-    /// The gate is taken when starting begins.
+    /// `None` once starting has begun.
     Created(Option<StartGate>),
     Running,
     Paused,
     Stopped(Exit),
 }
 
-/// What a container was asked to be.
+/// Id, bundle and streams of a container.
 #[derive(Debug, Clone)]
 #[allow(missing_docs)]
 pub struct Identity {
@@ -98,9 +98,9 @@ pub struct Container {
     turn: tokio::sync::Mutex<()>,
     inner: Mutex<Inner>,
     given_up: watch::Sender<bool>,
-    /// Whether somebody waits already for the group to be left.
+    /// Whether a task is already waiting to remove the cgroup.
     leaving: AtomicBool,
-    /// Whether it was told that something in it was killed for lack of memory.
+    /// Whether an OOM kill was announced.
     oom_told: AtomicBool,
     ended: watch::Sender<Option<Exit>>,
 }
@@ -116,7 +116,7 @@ struct Inner {
 }
 
 impl Container {
-    /// Takes over what [`crate::init::create`] made, and watches it from now on.
+    /// Takes over the result of [`crate::init::create`] and watches it from now on.
     pub fn adopt(
         identity: Identity,
         outside: Outside,
@@ -150,42 +150,42 @@ impl Container {
         Ok(container)
     }
 
-    /// What it was asked to be.
+    /// Id, bundle and streams.
     pub fn identity(&self) -> &Identity {
         &self.identity
     }
 
-    /// Its id.
+    /// The id.
     pub fn id(&self) -> &str {
         &self.identity.id
     }
 
-    /// Host pid of its first process; a number to show.
+    /// Host pid of the first process, for display only.
     pub fn pid(&self) -> u32 {
         self.process.pid()
     }
 
-    /// Its first process.
+    /// The first process.
     pub fn process(&self) -> &Process {
         &self.process
     }
 
-    /// Its control group.
+    /// The control group.
     pub fn cgroup(&self) -> &Cgroup {
         &self.cgroup
     }
 
-    /// What it shares with the rest of the shim.
+    /// State shared with the rest of the shim.
     pub fn surroundings(&self) -> &Surroundings {
         &self.surroundings
     }
 
-    /// When execve happened, in nanoseconds since the Unix epoch; 0 before.
+    /// Time of execve in nanoseconds since the Unix epoch; 0 before.
     pub fn started_at(&self) -> i64 {
         self.inner().started_at
     }
 
-    /// Where in its life it is.
+    /// The current state.
     pub fn phase(&self) -> Phase {
         match &self.inner().state {
             State::Created(_) => Phase::Created,
@@ -195,16 +195,16 @@ impl Container {
         }
     }
 
-    /// Waits for its end: everything is dead, logged and recorded then.
+    /// Waits for the end: all processes are dead (unless given up), the log is closed, the exit record is written.
     pub async fn wait(&self) -> Exit {
         wait_for(&self.ended).await
     }
 
-    /// Lets execve happen.
+    /// Lets the first process execute its command. Returns its host pid.
     pub async fn start(&self) -> Result<u32, Error> {
         let _turn = self.turn.lock().await;
         let gate = self.take_gate()?;
-        // Whoever gives the container up needs the turn, however long the command's file system does not answer.
+        // Giving up must stop this wait: execve may hang on a file system that does not answer, and the watcher needs the turn.
         let started = tokio::select! {
             started = gate.start() => started,
             () = self.until_given_up() => Err(init::Error::Stuck { what: "execute its command".into() }),
@@ -225,7 +225,8 @@ impl Container {
         Ok(self.pid())
     }
 
-    /// A container whose hooks fail has not been started, though it runs. With the container end hooks that have no end.
+    /// Runs the poststart hooks. If one fails, the container is killed and start fails. The end of the container also
+    /// ends the wait for a hook that never returns.
     async fn poststart(&self) -> Result<(), Error> {
         let moment = Moment::Poststart(self.pid());
         let run = tokio::select! {
@@ -249,16 +250,16 @@ impl Container {
         gate.ok_or_else(|| self.refuse("start"))
     }
 
-    /// Signals its first process, or with `all` every process in its cgroup.
+    /// Signals the first process, or with `all` every process in the cgroup.
     pub fn kill(&self, signal: i32, all: bool) -> Result<(), Error> {
         if let Phase::Stopped(_) = self.phase() {
             return Err(Error::NotFound { what: "process of container", id: self.id().to_owned() });
         }
         let others = if all { self.kill_all(signal) } else { Ok(()) };
-        // Itself however it goes with the others: a PID namespace ends with its first process.
+        // Always, even if signalling the others failed: a PID namespace ends with its first process.
         self.process.signal(signal).map_err(|source| self.io("signal", source))?;
         if signal == KILL && self.phase() == Phase::Paused {
-            // The v1 freezer holds even the dead.
+            // The v1 freezer does not let a frozen process die, even of SIGKILL.
             self.cgroup.thaw().map_err(|source| self.cgroup_error("thaw", source))?;
         }
         others
@@ -272,12 +273,12 @@ impl Container {
         self.cgroup.signal(signal, &others).map_err(|source| self.cgroup_error("signal", source))
     }
 
-    /// Host pids of its processes.
+    /// Host pids of all processes in the cgroup.
     pub fn pids(&self) -> Result<Vec<u32>, Error> {
         self.cgroup.procs().map_err(|source| self.cgroup_error("list processes of", source))
     }
 
-    /// Stops all its processes where they are.
+    /// Freezes all processes. Fails unless the container runs.
     pub async fn pause(&self) -> Result<(), Error> {
         let _turn = self.turn.lock().await;
         if self.phase() != Phase::Running {
@@ -288,7 +289,7 @@ impl Container {
         Ok(())
     }
 
-    /// Lets them go on.
+    /// Thaws all processes. Fails unless the container is paused.
     pub async fn resume(&self) -> Result<(), Error> {
         let _turn = self.turn.lock().await;
         if self.phase() != Phase::Paused {
@@ -299,7 +300,7 @@ impl Container {
         Ok(())
     }
 
-    /// Changes its limits, all of them or none; what is absent stays.
+    /// Changes the limits, all of them or none; absent ones stay.
     pub async fn update(&self, resources: &Resources) -> Result<(), Error> {
         let _turn = self.turn.lock().await;
         if let Phase::Stopped(_) = self.phase() {
@@ -309,7 +310,7 @@ impl Container {
         changed.map_err(|source| Error::Init { doing: "update", id: self.id().to_owned(), source })
     }
 
-    /// Opens its log file anew; one that is no CRI log has nothing to open.
+    /// Reopens the log file. Fails for a container without a CRI log.
     pub fn reopen_log(&self) -> Result<(), Error> {
         let Some(log) = self.inner().log.clone() else {
             return Err(self.wrong_time("reopen the log of", "without one, or stopped"));
@@ -317,7 +318,8 @@ impl Container {
         log.reopen().map_err(|source| self.io("reopen the log of", source))
     }
 
-    /// Passes on what it prints from now on to FIFOs that have readers, for as long as it runs and they read; empty for none.
+    /// Copies output from now on to FIFOs, which must have readers, until the container ends or a reader closes. An
+    /// empty path means no copy.
     pub fn attach(&self, stdout: &str, stderr: &str) -> Result<(), Error> {
         self.must_run("attach to")?;
         let inner = self.inner();
@@ -328,25 +330,25 @@ impl Container {
         attached.map_err(|source| Error::Streams { id: self.id().to_owned(), source })
     }
 
-    /// Ends its input.
+    /// Closes stdin.
     pub fn close_stdin(&self) {
         if let Some(pumps) = &self.inner().pumps {
             pumps.close_stdin();
         }
     }
 
-    /// Sets the size of its terminal.
+    /// Sets the size of the terminal in characters.
     pub fn resize(&self, width: u16, height: u16) -> Result<(), Error> {
         let resized = self.inner().pumps.as_ref().map(|pumps| pumps.resize(width, height));
         resized.ok_or_else(|| self.refuse("resize"))?.map_err(|source| self.io("resize", source))
     }
 
-    /// Everything that may run only in a running container asks here first.
+    /// Fails unless the container runs.
     pub fn must_run(&self, doing: &'static str) -> Result<(), Error> {
         if self.phase() == Phase::Running { Ok(()) } else { Err(self.refuse(doing)) }
     }
 
-    /// Registers an exec under its id.
+    /// Registers an exec. Fails if its id is taken.
     pub fn add_exec(&self, exec: Exec) -> Result<(), Error> {
         let id = exec.id().to_owned();
         let execs = &mut self.inner().execs;
@@ -357,7 +359,7 @@ impl Container {
         Ok(())
     }
 
-    /// The exec of that id.
+    /// Returns an exec by id.
     pub fn exec(&self, id: &str) -> Result<Arc<Exec>, Error> {
         self.inner().execs.get(id).cloned().ok_or_else(|| Error::no_exec(id))
     }
@@ -367,11 +369,11 @@ impl Container {
         self.inner().execs.remove(id);
     }
 
-    /// Ends a container that was never started, and refuses to be deleted while it runs. Gives how it ended.
+    /// Prepares deletion: kills a container that was never started, and fails for one that runs. Returns how it ended.
     pub async fn prepare_delete(&self) -> Result<Exit, Error> {
         let exit = match self.phase() {
             Phase::Stopped(exit) => exit,
-            // Its output is still being passed on.
+            // The process has ended, but its output is still being copied.
             _ if self.process.has_ended() => self.wait().await,
             Phase::Created => {
                 self.kill(KILL, true)?;
@@ -379,7 +381,7 @@ impl Container {
             }
             Phase::Running | Phase::Paused => return Err(self.refuse("delete")),
         };
-        // The hooks that follow the end need what is deleted next.
+        // The poststop hooks run under the turn and need the bundle, which is deleted next.
         let _turn = self.turn.lock().await;
         Ok(exit)
     }
@@ -411,7 +413,7 @@ impl Container {
     }
 }
 
-/// Waits until a process has ended and that may be told.
+/// Waits for the end of a process to be announced.
 pub(crate) async fn wait_for(ended: &watch::Sender<Option<Exit>>) -> Exit {
     let mut ended = ended.subscribe();
     match ended.wait_for(Option::is_some).await {

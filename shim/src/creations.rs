@@ -1,4 +1,4 @@
-//! Containers on their way: what each is at, and the word to give up.
+//! Container creations under way: their current steps, and the signal to give up.
 
 use crate::init::Slate;
 use std::collections::BTreeMap;
@@ -6,14 +6,14 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until};
 
-/// The creations that are under way.
+/// All creations under way.
 #[derive(Debug)]
 pub(crate) struct Creations {
     slates: Mutex<BTreeMap<String, Arc<Slate>>>,
     stopping: watch::Sender<bool>,
 }
 
-/// One creation; dropped, it is over.
+/// Registration of one creation; ends when dropped.
 pub(crate) struct Noted<'a> {
     creations: &'a Creations,
     id: String,
@@ -26,18 +26,18 @@ impl Default for Creations {
 }
 
 impl Creations {
-    /// Shows what the creation of `id` is at until the answer is dropped.
+    /// Registers the creation of `id` until the result is dropped.
     pub(crate) fn note(&self, id: &str, slate: &Arc<Slate>) -> Noted<'_> {
         self.lock().insert(id.to_owned(), Arc::clone(slate));
         Noted { creations: self, id: id.to_owned() }
     }
 
-    /// Their ids, and what they are at.
+    /// Ids and current steps.
     pub(crate) fn all(&self) -> Vec<(String, String)> {
         self.lock().iter().map(|(id, slate)| (id.clone(), slate.read())).collect()
     }
 
-    /// Tells all of them, and those to come, to give up.
+    /// Signals all creations, present and future, to give up.
     pub(crate) fn stop(&self) {
         self.stopping.send_replace(true);
     }
@@ -48,7 +48,7 @@ impl Creations {
 }
 
 impl Noted<'_> {
-    /// Done when the creation is to be given up.
+    /// Completes when the creation is to be given up.
     pub(crate) async fn stop(&self, deadline: Instant) {
         let mut stopping = self.creations.stopping.subscribe();
         tokio::select! {

@@ -1,18 +1,18 @@
-//! Killing a process with everything it started, when it has no control group of its own.
+//! Killing a process and its descendants when it has no cgroup of its own.
 //!
-//! Found are: the processes of its session and process group, and the children, theirs, and so on. They are stopped first, until
-//! no new one turns up, so that nobody escapes by forking; then all are killed. What has made itself a daemon before
-//! (session of its own, parent gone) is not found; it ends with the container.
+//! Descendants are the processes of its session and process group, their children, and so on. All found are stopped
+//! first, in rounds until no new ones appear, so that none escapes by forking; then all are killed. A process that
+//! became a daemon earlier (own session, parent gone) is not found; it ends with the container.
 
 use crate::process::{KILL, signal_listed};
 use std::collections::HashSet;
 use std::fs;
 use std::io;
 
-/// Rounds of looking for new ones. Each needs a process that forked while its parent was being stopped.
+/// Rounds of the search. A further round is needed only if a process forked before it was stopped.
 const ROUNDS: usize = 32;
 
-/// What /proc says about where a process comes from.
+/// Ancestry of a process, from /proc/PID/stat.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Kin {
     pid: u32,
@@ -21,11 +21,11 @@ struct Kin {
     session: u32,
 }
 
-/// Kills `root` and what it started. `candidates` gives the pids that may be touched at all: those of the container.
+/// Kills `root` and its descendants. `candidates` lists the pids that may be signalled: those of the container.
 pub fn kill_with_descendants(root: u32, candidates: &dyn Fn() -> io::Result<Vec<u32>>) -> io::Result<()> {
     let (mut found, mut new) = (HashSet::new(), HashSet::from([root]));
     for _ in 0..ROUNDS {
-        // What cannot be stopped is killed all the same.
+        // A process that cannot be stopped is killed all the same.
         let _ = signal_listed(candidates, &|pid| new.contains(&pid), libc::SIGSTOP);
         found.extend(new);
         let kin: Vec<Kin> = candidates()?.into_iter().filter_map(kin).collect();
@@ -38,7 +38,7 @@ pub fn kill_with_descendants(root: u32, candidates: &dyn Fn() -> io::Result<Vec<
     signal_listed(candidates, &|pid| found.contains(&pid), KILL)
 }
 
-/// Those not found yet that belong to `root`.
+/// Returns the processes that belong to `root` and are not in `found`.
 fn relatives(root: u32, kin: &[Kin], found: &HashSet<u32>) -> HashSet<u32> {
     let mut new = HashSet::new();
     loop {
@@ -57,7 +57,7 @@ fn kin(pid: u32) -> Option<Kin> {
     parse(pid, &fs::read_to_string(format!("/proc/{pid}/stat")).ok()?)
 }
 
-/// `pid (name) state parent group session ...`; the name may hold anything, so the last parenthesis counts.
+/// Parses `pid (name) state parent group session ...`. The name may contain parentheses, so the last one ends it.
 fn parse(pid: u32, stat: &str) -> Option<Kin> {
     let mut fields = stat.rsplit_once(')')?.1.split_ascii_whitespace().skip(1);
     let mut next = || fields.next()?.parse().ok();
@@ -103,7 +103,7 @@ mod tests {
         assert_eq!(relatives(10, &all, &HashSet::new()), HashSet::from([11, 12, 13]));
     }
 
-    /// A shell that runs `script`, in a session of its own.
+    /// Starts a shell that runs `script`, in a session of its own.
     fn shell(script: &str) -> (Process, Child) {
         let mut command = Command::new("setsid");
         command.args(["sh", "-c", script]).stdin(Stdio::piped()).stdout(Stdio::piped());

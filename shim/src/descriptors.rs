@@ -1,5 +1,5 @@
-//! How many descriptors the shim may have open: as many as the host allows, since its containers' streams need them. What it
-//! executes gets the limit back that the shim was started with, because programs size tables, and loops, by it.
+//! The shim's limit of open descriptors (RLIMIT_NOFILE): raised to the host's hard limit, since the containers' streams
+//! need them. Programs it executes get the original limit back, because some size tables, or loop, by it.
 
 use crate::shim_log::note;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
@@ -7,7 +7,7 @@ use std::sync::OnceLock;
 
 static GIVEN: OnceLock<Rlimit> = OnceLock::new();
 
-/// Raises the shim's own limit, once.
+/// Raises the shim's soft limit to its hard limit.
 pub fn raise() {
     let given = *GIVEN.get_or_init(|| getrlimit(Resource::Nofile));
     let most = Rlimit { current: given.maximum, ..given };
@@ -16,7 +16,7 @@ pub fn raise() {
     }
 }
 
-/// Puts the limit back in a process that is about to execute something.
+/// Restores the original limit in a process that is about to execute a program.
 pub(crate) fn put_back() {
     if let Some(given) = GIVEN.get() {
         // Lowering it is always allowed.

@@ -1,4 +1,4 @@
-//! What the services answer when something cannot be done, and the code each answer carries on the wire.
+//! Errors of the services, and the code each one has on the wire.
 
 use crate::{cgroup, init, stdio};
 use std::io;
@@ -7,15 +7,15 @@ use ttrpc::{Code, get_status};
 /// Why a request failed. Codes: see [`Error::code`].
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// `what` is `container`, `exec` or `sandbox`.
+    /// `what` names the kind of object: `container`, `process of exec` and so on.
     #[error("{what} {id} not found")]
     #[allow(missing_docs)]
     NotFound { what: &'static str, id: String },
-    /// Another one has that id.
+    /// The id is taken.
     #[error("{what} {id} already exists")]
     #[allow(missing_docs)]
     AlreadyExists { what: &'static str, id: String },
-    /// Right request, wrong time.
+    /// The request does not fit the current state.
     #[error("cannot {doing} {id}: it is {state}")]
     #[allow(missing_docs)]
     Precondition { doing: &'static str, id: String, state: &'static str },
@@ -23,14 +23,14 @@ pub enum Error {
     #[error("{field}: {reason}")]
     #[allow(missing_docs)]
     Invalid { field: &'static str, reason: String },
-    /// Not built.
+    /// Not implemented.
     #[error("{0} is not supported")]
     Unsupported(&'static str),
-    /// The way to execve failed.
+    /// A step on the way to execve failed.
     #[error("{doing} {id}: {source}")]
     #[allow(missing_docs)]
     Init { doing: &'static str, id: String, source: init::Error },
-    /// A control group refused.
+    /// A cgroup operation failed.
     #[error("{doing} {id}: {source}")]
     #[allow(missing_docs)]
     Cgroup { doing: &'static str, id: String, source: cgroup::Error },
@@ -38,21 +38,21 @@ pub enum Error {
     #[error("streams of {id}: {source}")]
     #[allow(missing_docs)]
     Streams { id: String, source: stdio::OpenError },
-    /// Some other call to the kernel failed.
+    /// Another system call failed.
     #[error("{doing} {id}: {source}")]
     #[allow(missing_docs)]
     Io { doing: &'static str, id: String, source: io::Error },
-    /// A foreign shim did not do what it was asked for.
+    /// A foreign shim answered with an error.
     #[error("{doing} {id}: {}", said(answer))]
     #[allow(missing_docs)]
     Foreign { doing: &'static str, id: String, answer: ttrpc::Error },
-    /// A foreign shim cannot be used at all.
+    /// The handler of a foreign shim cannot be used.
     #[error("{0}")]
     Handler(String),
-    /// It took longer than it may.
+    /// A time limit was exceeded.
     #[error("{0} takes too long")]
     TooLong(String),
-    /// The shim is leaving.
+    /// The shim is exiting.
     #[error("the shim is shutting down")]
     Closing,
 }
@@ -94,7 +94,7 @@ impl From<berth_failpoint::Injected> for Error {
     }
 }
 
-/// What another shim answered, without what the protocol adds.
+/// The message of another shim's answer, without the text that ttrpc adds.
 fn said(error: &ttrpc::Error) -> String {
     match error {
         ttrpc::Error::RpcStatus(status) => status.message.clone(),
@@ -112,7 +112,7 @@ fn init_code(error: &init::Error) -> Code {
     }
 }
 
-/// What is used up on this machine is told apart from a fault: the same request may go through later.
+/// Exhausted resources have a code of their own: the same request may succeed later.
 fn os_code(errno: Option<i32>) -> Code {
     match errno {
         Some(libc::ENOSPC | libc::EDQUOT | libc::ENOMEM | libc::EMFILE | libc::ENFILE | libc::EAGAIN) => {
@@ -143,7 +143,7 @@ impl From<stdio::uri::Invalid> for Error {
     }
 }
 
-/// An error with its causes, each told once.
+/// Formats an error with its causes, each once.
 pub fn error_line(error: &dyn std::error::Error) -> String {
     let mut line = error.to_string();
     let mut cause = error.source();

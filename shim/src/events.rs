@@ -1,7 +1,7 @@
-//! Telling containerd what happens, when it asked for it.
+//! Forwarding of events to containerd, if the shim was started with an event address.
 //!
-//! Best effort: events go out in order through a bounded queue; what does not fit is dropped and noted. Nothing ever waits
-//! for the receiver, and nothing of Berth depends on it. berthd sets no address: it waits for exits with calls of its own.
+//! Best effort: events go out in order through a bounded queue; those that do not fit are dropped and logged. No caller
+//! waits for the receiver. berthd sets no address: it waits for exits by calls of its own.
 
 use crate::error::error_line;
 use crate::exit::{Exit, now};
@@ -20,7 +20,7 @@ const QUEUE: usize = 128;
 const TIMEOUT: Duration = Duration::from_secs(5);
 const ATTEMPTS: u32 = 3;
 
-/// Nanoseconds since the Unix epoch as protobuf has them.
+/// Converts nanoseconds since the Unix epoch to a protobuf timestamp.
 pub fn timestamp(nanoseconds: i64) -> Timestamp {
     Timestamp {
         seconds: nanoseconds.div_euclid(1_000_000_000),
@@ -29,7 +29,7 @@ pub fn timestamp(nanoseconds: i64) -> Timestamp {
     }
 }
 
-/// Takes events; cheap to copy.
+/// Sender of events; cheap to clone.
 #[derive(Debug, Clone, Default)]
 pub struct Events {
     queue: Option<mpsc::Sender<Envelope>>,
@@ -37,7 +37,7 @@ pub struct Events {
 }
 
 impl Events {
-    /// Begins to forward to the ttrpc socket of that address; nothing is sent when it is empty.
+    /// Starts forwarding to the ttrpc socket at `address`; with an empty one nothing is sent.
     pub fn forward_to(address: &str, namespace: &str) -> Self {
         if address.is_empty() {
             return Self::default();
@@ -66,9 +66,9 @@ impl Events {
     }
 }
 
-/// The events that shims publish.
+/// The task events of shim v2.
 impl Events {
-    /// A container was created, as asked.
+    /// A container was created.
     pub fn created(&self, request: &CreateTaskRequest, pid: u32) {
         let io = TaskIO {
             stdin: request.stdin.clone(),
@@ -87,39 +87,39 @@ impl Events {
         self.publish("/tasks/create", "containerd.events.TaskCreate", &event);
     }
 
-    /// A container runs.
+    /// A container was started.
     pub fn started(&self, container: &str, pid: u32) {
         let event = TaskStart { container_id: container.to_owned(), pid, ..Default::default() };
         self.publish("/tasks/start", "containerd.events.TaskStart", &event);
     }
 
-    /// An exec is registered.
+    /// An exec was registered.
     pub fn exec_added(&self, container: &str, exec: &str) {
         let (container_id, exec_id) = (container.to_owned(), exec.to_owned());
         let event = TaskExecAdded { container_id, exec_id, ..Default::default() };
         self.publish("/tasks/exec-added", "containerd.events.TaskExecAdded", &event);
     }
 
-    /// An exec runs.
+    /// An exec was started.
     pub fn exec_started(&self, container: &str, exec: &str, pid: u32) {
         let (container_id, exec_id) = (container.to_owned(), exec.to_owned());
         let event = TaskExecStarted { container_id, exec_id, pid, ..Default::default() };
         self.publish("/tasks/exec-started", "containerd.events.TaskExecStarted", &event);
     }
 
-    /// A container stands still.
+    /// A container was paused.
     pub fn paused(&self, container: &str) {
         let event = TaskPaused { container_id: container.to_owned(), ..Default::default() };
         self.publish("/tasks/paused", "containerd.events.TaskPaused", &event);
     }
 
-    /// A container goes on.
+    /// A container was resumed.
     pub fn resumed(&self, container: &str) {
         let event = TaskResumed { container_id: container.to_owned(), ..Default::default() };
         self.publish("/tasks/resumed", "containerd.events.TaskResumed", &event);
     }
 
-    /// A container is forgotten.
+    /// A container was deleted.
     pub fn deleted(&self, container: &str, pid: u32, exit: &Exit) {
         let event = TaskDelete {
             container_id: container.to_owned(),
@@ -131,7 +131,7 @@ impl Events {
         self.publish("/tasks/delete", "containerd.events.TaskDelete", &event);
     }
 
-    /// A process ended; `id` is the container's for its first process, else the exec's.
+    /// A process ended; `id` is the container's for its first process, otherwise the exec's.
     pub fn exit(&self, container: &str, id: &str, pid: u32, exit: &Exit) {
         let event = TaskExit {
             container_id: container.to_owned(),
@@ -144,15 +144,15 @@ impl Events {
         self.publish("/tasks/exit", "containerd.events.TaskExit", &event);
     }
 
-    /// The kernel killed something in a container for lack of memory.
+    /// The OOM killer killed a process of a container.
     pub fn oom(&self, container: &str) {
         let event = TaskOOM { container_id: container.to_owned(), ..Default::default() };
         self.publish("/tasks/oom", "containerd.events.TaskOOM", &event);
     }
 }
 
-/// Packs a message the way containerd's typeurl names it: without a host.
-/// The name is given, because asking the message for it would build its whole reflection, which stays in memory.
+/// Packs a message as containerd's typeurl does: the type URL has no host. `name` is a parameter because asking the
+/// message for it would build its whole reflection, which stays in memory.
 pub fn pack(name: &str, message: &impl Message) -> Any {
     let value = message.write_to_bytes().unwrap_or_default();
     Any { type_url: name.to_owned(), value, ..Default::default() }

@@ -1,4 +1,4 @@
-//! Another process in a running container, by containerd's two calls: it is registered first and started later.
+//! Further processes in a running container, by containerd's two calls: Exec registers one, Start starts it.
 //!
 //! ```text
 //! exec            start                      ended            read to the end
@@ -21,10 +21,10 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::sync::watch;
 
-/// An exec's own output is in the pipe when it ends; what a child prints that it leaves behind is not waited for.
+/// No wait: the exec's own output is in the pipe by its end, and output of children it left behind is not awaited.
 const STREAM_PATIENCE: Duration = Duration::ZERO;
 
-/// A process to run, running, or over.
+/// An exec: registered, running or ended.
 #[derive(Debug)]
 pub struct Exec {
     id: String,
@@ -39,7 +39,7 @@ pub struct Exec {
 struct Inner {
     state: State,
     pumps: Option<Pumps>,
-    /// Width and height that its terminal is to have once there is one.
+    /// Width and height set before the terminal existed.
     size: Option<(u16, u16)>,
 }
 
@@ -48,7 +48,7 @@ enum State {
     Added,
     Starting,
     Running(Arc<Process>),
-    /// Its last bytes are on their way.
+    /// The process has ended; its last output is still being copied.
     Ended {
         pid: u32,
     },
@@ -58,12 +58,12 @@ enum State {
     },
 }
 
-/// Where in its life an exec is, for those who ask.
+/// State of an exec, for callers.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[allow(missing_docs)]
 pub enum Phase {
     Added,
-    /// 0 while it is being started.
+    /// `pid` is 0 while it is being started.
     Running {
         pid: u32,
     },
@@ -74,7 +74,7 @@ pub enum Phase {
 }
 
 impl Exec {
-    /// Keeps what is needed to start it: `spec` is the JSON of an OCI process.
+    /// Registers an exec; `spec` is the JSON of an OCI process. Fails if the stream URIs are malformed.
     pub fn new(id: String, names: Names, spec: Vec<u8>) -> Result<Self, Error> {
         let streams = Streams::parse(&names.stdin, &names.stdout, &names.stderr, names.terminal)?;
         let streams = streams.read_by(Readers::Stay);
@@ -82,17 +82,17 @@ impl Exec {
         Ok(Self { id, names, streams, spec, inner, ended: watch::Sender::new(None) })
     }
 
-    /// Its id, unique in its container.
+    /// Id, unique in its container.
     pub fn id(&self) -> &str {
         &self.id
     }
 
-    /// What it was asked to be.
+    /// Stream paths and terminal flag.
     pub fn names(&self) -> &Names {
         &self.names
     }
 
-    /// Where in its life it is.
+    /// The current state.
     pub fn phase(&self) -> Phase {
         match &self.inner().state {
             State::Added => Phase::Added,
@@ -103,12 +103,12 @@ impl Exec {
         }
     }
 
-    /// Waits for its end, also for one that is not started yet.
+    /// Waits for the end, also of an exec that is not started yet.
     pub async fn wait(&self) -> Exit {
         wait_for(&self.ended).await
     }
 
-    /// Starts it in its container; gives its pid.
+    /// Starts it in its container. Returns its host pid.
     pub async fn start(self: &Arc<Self>, container: &Arc<Container>) -> Result<u32, Error> {
         container.must_run("exec in")?;
         self.begin()?;
@@ -152,7 +152,7 @@ impl Exec {
         inner.state = State::Running(Arc::clone(&process));
         inner.pumps = pumps.ok();
         if let (Some(pumps), Some((width, height))) = (&inner.pumps, inner.size) {
-            // A terminal of the wrong size is better than none.
+            // A wrong terminal size is no reason to fail.
             drop(pumps.resize(width, height));
         }
         Ok(process)
@@ -175,7 +175,7 @@ impl Exec {
         self.ended.send_replace(Some(exit));
     }
 
-    /// Signals it; killing it with `all` ends what it started too.
+    /// Signals it; SIGKILL with `all` also kills its descendants.
     pub fn kill(&self, container: &Container, signal: i32, all: bool) -> Result<(), Error> {
         let signalled = |result: io::Result<()>| result.map_err(|source| self.io("signal", source));
         match &self.inner().state {
@@ -190,14 +190,14 @@ impl Exec {
         }
     }
 
-    /// Ends its input.
+    /// Closes stdin.
     pub fn close_stdin(&self) {
         if let Some(pumps) = &self.inner().pumps {
             pumps.close_stdin();
         }
     }
 
-    /// Sets the size of its terminal, which it may still have to get.
+    /// Sets the size of the terminal; before start, the size is kept for later.
     pub fn resize(&self, width: u16, height: u16) -> Result<(), Error> {
         let mut inner = self.inner();
         inner.size = Some((width, height));
@@ -216,7 +216,7 @@ impl Exec {
     }
 }
 
-/// Makes a process in a container and sees to it that nobody else reaps it. The caller waits for its end.
+/// Makes a process in a container and keeps the reaper of orphans away from it. The caller waits for its end.
 pub(crate) async fn spawn(
     container: &Container,
     process: ExecProcess<'_>,
@@ -246,10 +246,10 @@ pub(crate) async fn spawn(
     Ok((process, console))
 }
 
-/// Kills a process that [`spawn`] made, and what it started.
+/// Kills a process made by [`spawn`], and its descendants.
 pub(crate) fn kill(container: &Container, process: &Process) -> io::Result<()> {
     let pids = || container.cgroup().procs().map_err(|error| error.source);
     let others = kill_with_descendants(process.pid(), &pids);
-    // It itself whatever the container's cgroup tells.
+    // The process itself is killed even if the cgroup could not be listed.
     process.signal(KILL).and(others)
 }

@@ -1,4 +1,4 @@
-//! A process whose output is the answer: what probes and `exec` without a terminal use.
+//! Commands whose output is the answer: for probes and `exec` without a terminal.
 
 use crate::container::Container;
 use crate::error::Error;
@@ -17,31 +17,30 @@ use std::time::Duration;
 use tokio::io::unix::AsyncFd;
 use tokio::time::{Instant, sleep, timeout, timeout_at};
 
-/// What one message carries at most.
+/// Maximum bytes of output in one message.
 const CHUNK: usize = 32 * 1024;
-/// A silent exec asks this often whether its caller is still there, with a message that holds nothing: ttrpc tells a
-/// handler of a stream nothing about a connection that is gone until it sends.
+/// Interval of empty messages from a silent exec: ttrpc tells a stream's handler that the connection is gone only when it sends.
 const HEARTBEAT: Duration = Duration::from_secs(1);
-/// No timeout asked for.
+/// Used when no timeout is given.
 const FOREVER: Duration = Duration::from_secs(365 * 24 * 3600);
 
-/// Where the messages go.
+/// The stream to the caller.
 pub type Caller = ttrpc::r#async::ServerStreamSender<ExecSyncOutput>;
 
-/// A process whose output is read here. Where it runs is its own business.
+/// A process whose output is read here, in a native container or behind a foreign shim.
 pub(crate) trait Command: Sync {
-    /// How long output may be under way once the process has ended.
+    /// How long to wait for more output after the process has ended.
     const LINGER: Duration = Duration::ZERO;
 
-    /// Waits for its end; asked again when it was not waited for long enough.
+    /// Waits for the end. May be called again if the future was dropped.
     fn ended(&self) -> impl Future<Output = Exit> + Send;
 
-    /// Kills it, as far as it can be.
+    /// Kills it, as far as possible.
     fn kill(&self) -> impl Future<Output = ()> + Send;
 }
 
-/// Runs `args` in a container and streams what it prints. Returns once it has ended, by itself, by the
-/// timeout (0 is none) or because the caller went away.
+/// Runs `args` in a container and streams the output. Returns once the process has ended by itself, by the timeout in
+/// nanoseconds (0 for none), or because the caller disconnected.
 pub async fn exec_sync(
     container: &Container,
     args: &[String],
@@ -66,7 +65,7 @@ pub async fn exec_sync(
     answer(&spawned, outputs, deadline, caller).await
 }
 
-/// When a command that may take so long, counted from now, has to be over. Nothing is for ever.
+/// Deadline of a command, from now. Fails if the timeout is negative; 0 means a year.
 pub(crate) fn deadline(timeout_ns: i64) -> Result<Instant, Error> {
     let timeout = u64::try_from(timeout_ns)
         .map_err(|_| Error::Invalid { field: "timeout_ns", reason: "negative".into() })?;
@@ -74,7 +73,7 @@ pub(crate) fn deadline(timeout_ns: i64) -> Result<Instant, Error> {
     Ok(Instant::now() + timeout)
 }
 
-/// Streams what a command that runs prints, and then how it ended.
+/// Streams the output of a running command, then its exit.
 pub(crate) async fn answer<C: Command>(
     command: &C,
     outputs: Outputs,
@@ -84,10 +83,10 @@ pub(crate) async fn answer<C: Command>(
     Running { command, outputs, caller, exit: None }.finish(deadline).await
 }
 
-/// Reading ends of its streams.
+/// Read ends of stdout and stderr.
 pub(crate) type Outputs = [Option<AsyncFd<OwnedFd>>; 2];
 
-/// Pipes for a command: its side and ours.
+/// Makes the pipes of a command: its ends and the shim's.
 pub(crate) fn outputs() -> io::Result<(Stdio, Outputs)> {
     let (stdout, stdout_writer) = pipe()?;
     let (stderr, stderr_writer) = pipe()?;
@@ -128,11 +127,11 @@ impl<C: Command> Running<'_, C> {
             None => self.kill().await,
         };
         match result {
-            // Nobody is left to be told.
+            // The caller has disconnected.
             Ok(Err(_gone)) => Ok(()),
             Ok(Ok(())) => end(self.caller, &exit, false).await,
             Err(_elapsed) => {
-                // A caller that is gone by now needs no output either.
+                // A caller that has disconnected by now needs no output.
                 let _ = self.send_rest().await;
                 end(self.caller, &exit, true).await
             }
@@ -145,9 +144,9 @@ impl<C: Command> Running<'_, C> {
         ended.unwrap_or_else(|_| Exit::now(137, "it does not die"))
     }
 
-    /// Passes output on until the process has ended and nothing of what it printed is left.
+    /// Forwards output until the process has ended and its output is drained.
     async fn stream(&mut self) -> Result<(), ttrpc::Error> {
-        // Asked once: who asks another shim leaves a question behind with each chunk of output.
+        // One future for the whole loop: with a foreign shim each call leaves a request behind.
         let ended = self.command.ended();
         tokio::pin!(ended);
         while self.exit.is_none() {
@@ -165,7 +164,7 @@ impl<C: Command> Running<'_, C> {
         self.send_rest().await
     }
 
-    /// Everything, until whoever writes is done.
+    /// Forwards everything, until the write ends are closed.
     async fn send_to_end(&mut self) -> Result<(), ttrpc::Error> {
         while self.outputs.iter().any(Option::is_some) {
             let [stdout, stderr] = &self.outputs;
@@ -177,7 +176,7 @@ impl<C: Command> Running<'_, C> {
         Ok(())
     }
 
-    /// What is in the pipes now; a child that was left behind may go on printing, as fast as it is read.
+    /// Forwards what is in the pipes now. No more: a child left behind may print as fast as it is read.
     async fn send_rest(&mut self) -> Result<(), ttrpc::Error> {
         for stream in 0..self.outputs.len() {
             let mut rest = self.outputs[stream].as_ref().map_or(0, held);
@@ -191,7 +190,7 @@ impl<C: Command> Running<'_, C> {
         Ok(())
     }
 
-    /// Sends what one stream holds, a chunk of it at most; tells how many bytes that were.
+    /// Sends at most one chunk of a stream. Returns its length in bytes.
     async fn send(&mut self, stream: usize) -> Result<usize, ttrpc::Error> {
         let Some(output) = &self.outputs[stream] else { return Ok(0) };
         let mut bytes = Vec::with_capacity(CHUNK);
@@ -224,7 +223,7 @@ async fn readable(output: &Option<AsyncFd<OwnedFd>>) {
 
 async fn end(caller: &Caller, exit: &Exit, timed_out: bool) -> Result<(), Error> {
     let end = ExecSyncEnd { code: exit.code, timed_out, ..Default::default() };
-    // A caller that went away after the end has nothing to lose.
+    // The caller may have disconnected since the end.
     let _ = caller.send(&ExecSyncOutput { what: Some(What::End(end)), ..Default::default() }).await;
     Ok(())
 }

@@ -1,4 +1,4 @@
-//! How a process ended, and the record of it that outlives the shim.
+//! How a process ended, and the exit record, which outlives the shim.
 
 use crate::record;
 use rustix::fs::statfs;
@@ -9,17 +9,17 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use tokio::time::sleep;
 
-/// `f_type` of a file system in memory.
+/// `f_type` of tmpfs, statfs(2).
 const TMPFS: i64 = 0x0102_1994;
 
-/// Name of the record in a container's bundle.
+/// Name of the exit record in a container's bundle.
 pub const FILE_NAME: &str = "exit.json";
-/// What a record takes at most: one block of any file system, one page of memory.
+/// Maximum size of a record: one block of common file systems, one page of tmpfs.
 const SIZE: usize = 4096;
-/// When a record is to be safe from a power cut, where it is on a disk. Most are removed with their container before that, and
-/// nobody waits for a disk that is slow.
+/// Delay before a record on a disk is synced. Most records are removed with their container sooner, and no caller
+/// should wait for a slow disk.
 const SETTLED: Duration = Duration::from_secs(1);
-/// Of the thread that waits for the disk.
+/// Stack of the thread that syncs.
 const STACK: usize = 64 * 1024;
 
 /// How a process ended.
@@ -30,24 +30,24 @@ pub struct Exit {
     pub code: u32,
     /// Nanoseconds since the Unix epoch.
     pub finished_at: i64,
-    /// The kernel's OOM killer struck in the container's cgroup.
+    /// The kernel's OOM killer killed a process of the container.
     pub oom_killed: bool,
-    /// Why the shim could not run or watch the process; else empty.
+    /// Why the shim could not run or watch the process; otherwise empty.
     pub message: String,
 }
 
 impl Exit {
-    /// A process that has ended just now.
+    /// A process that ended just now.
     pub fn now(code: u32, message: impl Into<String>) -> Self {
         Self { code, finished_at: now(), oom_killed: false, message: message.into() }
     }
 
-    /// Puts the record into the bundle; nobody ever sees half of it.
+    /// Writes the record into the bundle by rename, so that readers see all of it or none. Not synced: see [`settle`].
     pub fn write(&self, bundle: &Path) -> io::Result<()> {
         record::write(&bundle.join(FILE_NAME), &self.fitting()?)
     }
 
-    /// With as much of the message as there is room for.
+    /// Shortens the message until the record fits into [`SIZE`].
     fn fitting(&self) -> io::Result<Self> {
         let mut exit = self.clone();
         while serde_json::to_vec(&exit)?.len() > SIZE {
@@ -56,14 +56,14 @@ impl Exit {
         Ok(exit)
     }
 
-    /// The record of a bundle, if its container has ended.
+    /// Reads the record of a bundle; `None` while its container has not ended.
     pub fn read(bundle: &Path) -> io::Result<Option<Self>> {
         record::read(&bundle.join(FILE_NAME))
     }
 }
 
-/// Room for the record of a container that is being made: its end is recorded even when the disk is full by then. Dropped, it is
-/// free again.
+/// Disk space reserved for the record of a container being created, so that its end can be recorded on a full disk.
+/// Freed when dropped.
 #[derive(Debug)]
 pub struct Room {
     path: PathBuf,
@@ -71,7 +71,7 @@ pub struct Room {
 }
 
 impl Room {
-    /// Sets it aside in the bundle, where the record of a former container is forgotten.
+    /// Reserves the space, and removes the record of an earlier container in the same bundle.
     pub fn reserve(bundle: &Path) -> io::Result<Self> {
         let path = bundle.join(FILE_NAME);
         match fs::remove_file(&path) {
@@ -82,7 +82,7 @@ impl Room {
         Ok(Self { path, kept: false })
     }
 
-    /// The container is made: the room waits for its end.
+    /// Keeps the space for the container's end.
     pub fn keep(mut self) {
         self.kept = true;
     }
@@ -96,20 +96,20 @@ impl Drop for Room {
     }
 }
 
-/// Has the disk keep a record that was just written, a little later and in a thread of its own: a disk may take seconds.
-/// Memory has nothing to keep.
+/// Syncs a record that was just written, after a delay and in a thread of its own because a disk may take seconds. Does
+/// nothing on tmpfs.
 pub async fn settle(bundle: PathBuf) {
     sleep(SETTLED).await;
     let on_disk = statfs(&bundle).is_ok_and(|fs| fs.f_type != TMPFS);
     if on_disk {
         let builder = std::thread::Builder::new().name("settle".into()).stack_size(STACK);
-        // Without a thread it is as safe as any file is.
+        // Without a thread the record is as durable as any file the kernel writes back later.
         drop(builder.spawn(move || sync(&bundle)));
     }
 }
 
 fn sync(bundle: &Path) {
-    // One that is gone by now has nothing to lose.
+    // A record that is gone by now needs no sync.
     let _ = File::open(bundle.join(FILE_NAME)).and_then(|record| record.sync_data());
     let _ = File::open(bundle).and_then(|directory| directory.sync_all());
 }
@@ -136,7 +136,7 @@ mod tests {
         assert_eq!(fs::read_dir(bundle.path()).unwrap().count(), 1);
     }
 
-    /// A file system in memory with room for `pages` pages, mounted where it is dropped.
+    /// A tmpfs of `pages` pages, unmounted when dropped.
     struct Small(tempfile::TempDir);
 
     impl Small {

@@ -32,7 +32,7 @@ mod record;
 pub mod shim_log;
 pub mod stdio;
 
-/// Entry points for tests/fuzz: each takes anything, and panics when something does not hold that must.
+/// Entry points for tests/fuzz: each takes arbitrary bytes and panics when an invariant is violated.
 #[cfg(feature = "fuzz")]
 pub mod fuzz {
     pub use crate::seccomp::program::fuzz::seccomp;

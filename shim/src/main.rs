@@ -11,7 +11,7 @@ fn main() -> ExitCode {
     match run() {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            // Whoever started the shim shows this line; if it cannot be written there is nobody to read it.
+            // The daemon shows this line. If stderr cannot be written to, there is no other place to report.
             let _ = writeln!(io::stderr(), "containerd-shim-berth-v1: {}", error.line());
             ExitCode::FAILURE
         }

@@ -1,18 +1,17 @@
-//! Reaping the children nobody waits for.
+//! Reaping of children that no task waits for.
 //!
-//! The shim is a subreaper, so what a container leaves behind in the host's PID namespace becomes its child. Processes
-//! that somebody watches are reaped through their pidfd and by nobody else; the rest is reaped here. The scheme:
-//! look at an ended child without reaping it; if it is watched, stop, because its watcher will reap it and call again;
-//! if it is not, reap it by its pid, which cannot be reused before that. While something is being created, nothing is reaped
-//! here, because a stage process or a child that is not registered yet would be taken for an orphan; the end of
-//! the creation calls again.
+//! The shim is a subreaper, so processes a container leaves behind in the host's PID namespace become its children. A
+//! watched process is reaped by its watcher through its pidfd; all others are reaped here. An ended child is first looked
+//! at without reaping it (`WNOWAIT`). If it is watched, the reaper stops: the watcher reaps it and calls again. If not, it
+//! is reaped by its pid, which cannot be reused before that. While a creation is under way nothing is reaped here, because
+//! a stage process or a child not yet registered would be taken for an orphan; the end of the creation calls again.
 
 use crate::sys::child::ended_child;
 use rustix::process::{Pid, WaitId, WaitIdOptions, waitid};
 use std::collections::HashSet;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-/// Who is watched, and whether someone is being created.
+/// Watched pids, and the number of creations under way.
 #[derive(Debug, Default)]
 pub struct Orphans {
     state: Mutex<State>,
@@ -24,12 +23,12 @@ struct State {
     creations: usize,
 }
 
-/// As long as it lives, a creation is under way.
+/// Guard of a creation under way.
 #[derive(Debug)]
 pub struct Creation(Arc<Orphans>);
 
 impl Orphans {
-    /// To be held from before a child is made until it is registered with [`Orphans::watch`].
+    /// Suspends reaping. Hold the guard from before a child is made until it is registered with [`Orphans::watch`].
     pub fn creation(self: &Arc<Self>) -> Creation {
         self.state().creations += 1;
         Creation(Arc::clone(self))
@@ -40,13 +39,13 @@ impl Orphans {
         self.state().watched.insert(pid);
     }
 
-    /// The watcher has reaped it, or will not: then it is reaped here.
+    /// Ends the watch: the child is reaped already, or is reaped here.
     pub fn unwatch(&self, pid: u32) {
         self.state().watched.remove(&pid);
         self.reap();
     }
 
-    /// Reaps every ended child that nobody watches.
+    /// Reaps every ended child that is not watched.
     pub fn reap(&self) {
         let state = self.state();
         if state.creations > 0 {
@@ -59,7 +58,7 @@ impl Orphans {
         }
     }
 
-    /// Reaps nothing: all tests of a binary are one process, and their children not orphans.
+    /// An instance that reaps nothing: all tests of a binary are one process, and their children are no orphans.
     #[cfg(test)]
     pub(crate) fn of_a_test() -> Arc<Self> {
         let orphans = Arc::<Self>::default();

@@ -1,4 +1,4 @@
-//! Everything one shim holds: at most one sandbox, and containers.
+//! The contents of one shim: at most one sandbox, and containers.
 
 use crate::container::{Container, Identity, Phase, Surroundings};
 use crate::creations::Creations;
@@ -21,11 +21,11 @@ use std::time::Duration;
 use tokio::sync::{Notify, watch};
 use tokio::time::{Instant, timeout, timeout_at};
 
-/// How long the last output of a container that was given up may take: two FIFOs that nobody reads take 13 s.
+/// Time for the last output of a container that was given up: two FIFOs without readers take 13 s.
 const BURIAL_PATIENCE: Duration = Duration::from_secs(15);
-/// How long a container that is being created may take when the pod is stopped.
+/// Time that a stop leaves to containers still being created before their creations are given up.
 const CREATION_PATIENCE: Duration = Duration::from_secs(1);
-/// How often a shim looks whether it holds nothing any more, and whether its bundle is still there.
+/// Interval at which a shim checks whether it is idle and its bundle still exists.
 const LOOK: Duration = Duration::from_secs(30);
 
 /// The state of a shim.
@@ -51,7 +51,7 @@ pub struct NewContainer {
 }
 
 impl Pod {
-    /// A shim that holds nothing yet and listens on `socket`.
+    /// A shim without sandbox or containers that listens on `socket`.
     pub fn new(id: String, bundle: PathBuf, socket: PathBuf, surroundings: Surroundings) -> Arc<Self> {
         Arc::new(Self {
             id,
@@ -66,22 +66,22 @@ impl Pod {
         })
     }
 
-    /// The id it was started with: the sandbox's.
+    /// The id the shim was started with: the sandbox's.
     pub fn id(&self) -> &str {
         &self.id
     }
 
-    /// The pod itself.
+    /// The sandbox.
     pub fn sandbox(&self) -> &Sandbox {
         &self.sandbox
     }
 
-    /// What everything in it shares.
+    /// State shared by everything in the shim.
     pub fn surroundings(&self) -> &Surroundings {
         &self.surroundings
     }
 
-    /// The container of that id; one that is still being created is not there yet.
+    /// Returns the container of that id. Fails while it is still being created.
     pub fn container(&self, id: &str) -> Result<Arc<Container>, Error> {
         self.containers.get(id)
     }
@@ -91,13 +91,13 @@ impl Pod {
         self.containers.all()
     }
 
-    /// The containers that are being created, each with what that is at.
+    /// Ids of the containers being created, each with its current step.
     pub fn creations(&self) -> Vec<(String, String)> {
         self.creations.all()
     }
 
-    /// Makes a container up to the point where only execve is missing, or fails when that takes longer than `limit` or the
-    /// pod is stopped meanwhile.
+    /// Creates a container up to the point before execve. Fails when that takes longer than `limit` or the pod is
+    /// stopped meanwhile.
     pub async fn create(&self, new: NewContainer, limit: Duration) -> Result<Arc<Container>, Error> {
         let deadline = Instant::now() + limit;
         let id = new.identity.id.clone();
@@ -124,7 +124,7 @@ impl Pod {
         Ok(container)
     }
 
-    /// What init does of it, given up at the deadline or when the pod is stopped.
+    /// Runs [`init::create_until`], which is given up at the deadline or when the pod is stopped.
     async fn set_up(
         &self,
         new: &NewContainer,
@@ -158,11 +158,11 @@ impl Pod {
         }
     }
 
-    /// Forgets a container that has ended or never started; tells how it ended.
+    /// Removes a container that has ended or was never started. Returns it with its exit.
     pub async fn delete(&self, id: &str) -> Result<(Arc<Container>, Exit), Error> {
         let container = self.container(id)?;
         let exit = container.prepare_delete().await?;
-        // An exec that was on its way when the container ended may have come into the group since.
+        // An exec that was being started when the container ended may have entered the cgroup since.
         container.leave_cgroup().await;
         failpoint!(TASK_CLEARED)?;
         self.containers.remove(id);
@@ -171,7 +171,7 @@ impl Pod {
         Ok((container, exit))
     }
 
-    /// Makes the pod's namespaces.
+    /// Creates the pod's namespaces.
     pub async fn create_sandbox(self: &Arc<Self>, options: &PodOptions) -> Result<(), Error> {
         self.sandbox.create(&self.id, &self.bundle, options).await?;
         heap::trim();
@@ -181,7 +181,8 @@ impl Pod {
         }
     }
 
-    /// Nothing in a PID namespace outlives its first process, and nothing more can be made in it: that one's end is the pod's.
+    /// The end of the first process of a shared PID namespace ends the pod: the kernel kills the other processes in the
+    /// namespace and no new ones can be made in it, pid_namespaces(7).
     fn watch_init(self: &Arc<Self>, pid: u32) -> Result<(), Error> {
         let watched = Process::of_child(pid, &self.surroundings.orphans);
         let init = watched.map_err(|source| Error::Io { doing: "watch", id: self.id.clone(), source })?;
@@ -193,7 +194,7 @@ impl Pod {
         Ok(())
     }
 
-    /// Also those containers end that have a PID namespace of their own. What else is the pod's is there until it is stopped.
+    /// Also kills the containers that have a PID namespace of their own. The other namespaces stay until the pod is stopped.
     async fn init_ended(&self) {
         if matches!(self.sandbox.phase(), sandbox::Phase::Stopped { .. }) {
             return;
@@ -205,8 +206,8 @@ impl Pod {
         self.sandbox.tell_end();
     }
 
-    /// Kills every container, waits for their ends to be recorded, undoes the namespaces. Repeatable. Containers that are being
-    /// created and those that end have `patience` together; one that cannot die is given up then.
+    /// Kills every container, waits for their exit records, undoes the namespaces. Repeatable. Creations and ends share
+    /// `patience`; a container that does not die by then is given up.
     pub async fn stop_sandbox(&self, patience: Duration) -> Result<(), Error> {
         self.end_containers(patience).await?;
         failpoint!(SANDBOX_EMPTIED)?;
@@ -216,7 +217,7 @@ impl Pod {
         Ok(())
     }
 
-    /// Lets no more containers come, kills those there are, and waits for their ends to be recorded.
+    /// Refuses new containers, kills the present ones and waits for their exit records.
     async fn end_containers(&self, patience: Duration) -> Result<(), Error> {
         let deadline = Instant::now() + patience;
         let closed = timeout_at(deadline, self.close_sandbox()).await;
@@ -238,7 +239,7 @@ impl Pod {
         Ok(())
     }
 
-    /// Lets those containers come that are about to, and gives up those that take longer.
+    /// Refuses new containers. Creations under way get a moment to finish and are then given up.
     async fn close_sandbox(&self) {
         if timeout(CREATION_PATIENCE, self.sandbox.close()).await.is_err() {
             self.creations.stop();
@@ -246,15 +247,15 @@ impl Pod {
         }
     }
 
-    /// Whether nothing would be lost if the shim left: no container is known, no sandbox is up.
+    /// Whether the shim can leave without loss: it has no container and no running sandbox.
     pub fn is_empty(&self) -> bool {
         let no_sandbox =
             matches!(self.sandbox.phase(), sandbox::Phase::Absent | sandbox::Phase::Stopped { .. });
         no_sandbox && self.containers.is_empty()
     }
 
-    /// Makes the shim leave once the requests under way are answered. The socket goes at once: who has the answer may
-    /// start another shim.
+    /// Makes the shim exit once requests under way are answered. The socket is removed at once, because the caller may
+    /// start another shim as soon as it has the answer.
     pub fn close(&self) {
         if let Err(error) = std::fs::remove_file(&self.socket) {
             note(format_args!("remove {}: {error}", self.socket.display()));
@@ -269,18 +270,18 @@ impl Pod {
         let _ = self.closing.subscribe().wait_for(|closing| *closing).await;
     }
 
-    /// Closes a shim that holds nothing any more and whose bundle is gone: nobody will ever ask for it again. A shim with
-    /// containers stays whatever happens to its directory, because ending somebody's work is not its decision.
+    /// Closes the shim once nothing runs in it and its bundle is gone: no request can come for it any more. While
+    /// containers run the shim stays, even without its bundle: it must not end their work.
     pub async fn close_when_forgotten(&self) {
         while !self.is_idle() || self.bundle.exists() {
-            // Nobody tells of the end of a container, of a creation that fails, of a bundle that goes.
+            // `emptied` does not announce container ends, failed creations or the removal of the bundle, so poll for them.
             let _ = timeout(LOOK, self.emptied.notified()).await;
         }
         note("the bundle is gone and nothing runs: leaving");
         self.close();
     }
 
-    /// Whether nothing runs; ended containers may still be known.
+    /// Whether nothing runs or is being created; ended containers may still be known.
     fn is_idle(&self) -> bool {
         let up = matches!(self.sandbox.phase(), sandbox::Phase::Created | sandbox::Phase::Ready { .. });
         !up && self.containers.none_is(is_alive)

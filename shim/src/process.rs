@@ -1,4 +1,4 @@
-//! A child process of the shim, known by its pidfd.
+//! A child process of the shim, held by its pidfd.
 
 use crate::exit::Exit;
 use crate::orphans::Orphans;
@@ -17,13 +17,13 @@ use tokio::io::unix::AsyncFd;
 
 /// `SIGKILL`.
 pub const KILL: i32 = libc::SIGKILL;
-/// Descriptors that [`signal_listed`] holds at once: enough to list seldom, and far from how many the shim may have.
+/// Pidfds that [`signal_listed`] holds at once: few lists, and far below the shim's descriptor limit.
 const PINNED_AT_ONCE: usize = 128;
-/// How long what was killed may take to be gone; who waits for a dead file system takes for ever.
+/// Time for a killed process to be gone; one that waits for a dead file system may never be.
 pub const DEATH_PATIENCE: Duration = Duration::from_secs(10);
 
-/// A child of the shim. Its pid is only ever shown; signals and waiting go through the pidfd, so a stranger that
-/// got the number later is never touched. Whoever drops it before its end leaves it to the orphans.
+/// A child of the shim. The pid is only displayed; signals and waits use the pidfd, so a process that reuses the pid is
+/// never touched. Dropped before the child's end, the child is left to the reaper of orphans.
 #[derive(Debug)]
 pub struct Process {
     pid: u32,
@@ -33,25 +33,25 @@ pub struct Process {
 }
 
 impl Process {
-    /// Takes over a child that was just made, while a [`crate::orphans::Creation`] keeps it from being taken for an orphan.
+    /// Takes over a child that was just made. A [`crate::orphans::Creation`] must be held, or it may be reaped as an orphan.
     pub fn new(pid: u32, pidfd: OwnedFd, orphans: &Arc<Orphans>) -> io::Result<Self> {
         let pidfd = watched(pidfd)?;
         orphans.watch(pid);
         Ok(Self { pid, pidfd, orphans: Arc::clone(orphans), let_go: AtomicBool::new(false) })
     }
 
-    /// The same for a child of the shim that nobody else reaps.
+    /// The same for a child that is already exempt from other reapers. Opens the pidfd by pid.
     pub fn of_child(pid: u32, orphans: &Arc<Orphans>) -> io::Result<Self> {
         let number = i32::try_from(pid).ok().and_then(Pid::from_raw).ok_or(io::ErrorKind::InvalidInput)?;
         Self::new(pid, pidfd_open(number, PidfdFlags::empty())?, orphans)
     }
 
-    /// Its host pid.
+    /// Host pid.
     pub fn pid(&self) -> u32 {
         self.pid
     }
 
-    /// Sends a signal; no error when the process has ended already.
+    /// Sends a signal; no error if the process has ended.
     pub fn signal(&self, signal: i32) -> io::Result<()> {
         ignore_gone(pidfd_signal(self.as_fd(), signal))
     }
@@ -62,16 +62,16 @@ impl Process {
         poll(&mut asked, Some(&Timespec::default())).is_ok_and(|ready| ready > 0)
     }
 
-    /// Waits for its end, and leaves it to be reaped.
+    /// Waits for the end without reaping.
     pub async fn end(&self) {
         match self.pidfd.readable().await {
             Ok(mut ready) => ready.retain_ready(),
-            // A runtime that shuts down.
+            // Pending for ever: this happens only while the runtime shuts down.
             Err(_) => std::future::pending().await,
         }
     }
 
-    /// Waits for its end and reaps it. To be awaited by one owner only.
+    /// Waits for the end and reaps. Only one task may await it.
     pub async fn ended(&self) -> Exit {
         let waited = self.wait().await;
         self.let_go();
@@ -92,7 +92,7 @@ impl Process {
         }
     }
 
-    /// Leaves it to the orphans. Once: later its number may be somebody else's.
+    /// Leaves it to the reaper of orphans. Only once: afterwards the pid may be reused.
     pub(crate) fn let_go(&self) {
         if !self.let_go.swap(true, Ordering::Relaxed) {
             self.orphans.unwatch(self.pid);
@@ -117,9 +117,9 @@ fn code(exited: Option<i32>, signalled: Option<i32>) -> u32 {
     code.unsigned_abs() & 0xff
 }
 
-/// Signals those processes of a changing list for which `wanted` says so. They need not be children of the shim, so a pid may be
-/// reused before it is used: a pidfd is opened for each, then the list is read again, and only pids that are still on it are
-/// signalled. The first failure is told when all have been tried.
+/// Signals those processes of a changing list that `wanted` selects. They need not be children of the shim, so pids may
+/// be reused meanwhile: a pidfd is opened for each, the list is read again, and only pids still on it are signalled.
+/// Tries all and returns the first failure.
 pub fn signal_listed(
     list: &dyn Fn() -> io::Result<Vec<u32>>,
     wanted: &dyn Fn(u32) -> bool,
@@ -140,11 +140,11 @@ pub fn signal_listed(
     result
 }
 
-/// Nothing when there is no such process any more.
+/// `None` when the process is gone.
 fn pin(pid: u32) -> io::Result<Option<OwnedFd>> {
     let Some(raw) = i32::try_from(pid).ok().and_then(Pid::from_raw) else { return Ok(None) };
     match pidfd_open(raw, PidfdFlags::empty()) {
-        // A number that only a thread has left is nobody's whom a signal could reach.
+        // EINVAL: the pid belongs to a thread whose leader is gone; no process can be signalled by it.
         Err(Errno::SRCH | Errno::INVAL) => Ok(None),
         other => Ok(Some(other?)),
     }

@@ -1,4 +1,4 @@
-//! What outlives a shim: small JSON files in bundles, each of them whole or not there.
+//! Records that outlive a shim: small JSON files in bundles, replaced atomically by rename. Nothing is synced here.
 
 use rustix::fs::{FallocateFlags, fallocate};
 use rustix::io::Errno;
@@ -8,24 +8,24 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
-/// Puts a record at `path`, in the place of one that is there. Whoever is killed on the way leaves what was there before.
-/// Where room was [`reserve`]d none is needed, on however full a disk.
+/// Writes a record to `path`, replacing any. A writer that is killed leaves the old record. Needs no disk space where
+/// it was [`reserve`]d.
 pub(crate) fn write(path: &Path, record: &impl Serialize) -> io::Result<()> {
     let staging = staging(path);
     let json = serde_json::to_vec(record)?;
-    // What is reserved must not be given back before it is used: the rest is cut off at the end.
+    // Not truncated at open: that would free the reserved space. The rest is cut off after the write.
     let mut file = OpenOptions::new().write(true).create(true).truncate(false).open(&staging)?;
     file.write_all(&json)?;
     file.set_len(json.len() as u64)?;
     fs::rename(&staging, path)
 }
 
-/// Sets aside room for a record of at most `size` bytes that is to be at `path`, for [`write()`] or [`give_back`].
+/// Reserves disk space for a record of at most `size` bytes at `path`, for [`write()`] or [`give_back`].
 pub(crate) fn reserve(path: &Path, size: u64) -> io::Result<()> {
     let staging = staging(path);
     let reserved = File::create(&staging).and_then(|file| {
         match fallocate(&file, FallocateFlags::empty(), 0, size) {
-            // A file system that promises nothing.
+            // The file system cannot reserve.
             Err(Errno::OPNOTSUPP) => Ok(()),
             other => Ok(other?),
         }
@@ -33,9 +33,9 @@ pub(crate) fn reserve(path: &Path, size: u64) -> io::Result<()> {
     reserved.inspect_err(|_| give_back(path))
 }
 
-/// Frees what was reserved, if it was.
+/// Frees reserved space, if any.
 pub(crate) fn give_back(path: &Path) {
-    // Nothing there, or a file system that lets nothing be changed.
+    // Fails if there is none, or on a read-only file system.
     let _ = fs::remove_file(staging(path));
 }
 
@@ -45,7 +45,7 @@ fn staging(path: &Path) -> PathBuf {
     staging
 }
 
-/// The record at `path`; nothing when there is none. One that is damaged is an error.
+/// Reads the record at `path`; `None` when there is none, an error when it is damaged.
 pub(crate) fn read<T: DeserializeOwned>(path: &Path) -> io::Result<Option<T>> {
     match fs::read(path) {
         Ok(json) => Ok(Some(serde_json::from_slice(&json)?)),

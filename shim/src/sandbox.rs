@@ -1,4 +1,4 @@
-//! The pod itself: the namespaces its containers share.
+//! The sandbox: the namespaces that the pod's containers share.
 //!
 //! ```text
 //!           create              start            stop
@@ -7,8 +7,8 @@
 //!   |                     +----------------------------------+
 //!   +--------------------------------------------------------+   stop
 //! ```
-//! A shim whose sandbox is absent runs its containers in the host's namespaces, or in those their config.json names: that is
-//! containerd's plain task service. Nothing leads out of Stopped: a pod that is to run again gets a new shim.
+//! Without a sandbox, containers use the host's namespaces or those their config.json names: containerd's plain task
+//! service. Stopped is final: a pod that runs again gets a new shim.
 
 use crate::cgroup::{Cgroup, Stats};
 use crate::error::Error;
@@ -33,13 +33,12 @@ use berth_shim_proto::berth_shim::{self, SandboxOptions};
 use containerd_shim_protos::protobuf::Message;
 use containerd_shim_protos::protobuf::well_known_types::any::Any;
 
-/// How long processes that were killed may take to leave the pod's cgroup; those that have to wait in the kernel leave when they
-/// are done with that.
+/// Time for killed processes to leave the pod's cgroup. A process that waits in the kernel leaves later.
 const LEAVING: Duration = Duration::from_secs(1);
-/// Name of the options message.
+/// Type name of the options message.
 const OPTIONS: &str = "berth.shim.v1.SandboxOptions";
 
-/// Where in its life a sandbox is.
+/// State of a sandbox. Times are nanoseconds since the Unix epoch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[allow(missing_docs)]
 pub enum Phase {
@@ -49,17 +48,17 @@ pub enum Phase {
     Stopped { at: i64 },
 }
 
-/// The pod's state and namespaces.
+/// The sandbox's state and namespaces.
 #[derive(Debug)]
 pub struct Sandbox {
     phase: Mutex<Phase>,
-    /// Creating a container reads, stopping writes: so stopping waits for those being created.
+    /// Creating a container holds the read lock, stopping takes the write lock: a stop waits for creations under way.
     namespaces: Arc<RwLock<PodNamespaces>>,
     stopped: watch::Sender<bool>,
     known: Mutex<Known>,
 }
 
-/// What others ask about while the namespaces may be in use.
+/// Values that can be read while the namespaces are locked.
 #[derive(Debug, Default)]
 struct Known {
     init_pid: Option<u32>,
@@ -78,7 +77,7 @@ impl Default for Sandbox {
 }
 
 impl Sandbox {
-    /// Where in its life it is.
+    /// The current state.
     pub fn phase(&self) -> Phase {
         *self.lock()
     }
@@ -88,7 +87,7 @@ impl Sandbox {
         self.known().init_pid
     }
 
-    /// What the whole pod uses, if it has a cgroup of its own.
+    /// Resource usage of the whole pod. Fails if it has no cgroup of its own.
     pub fn stats(&self, id: &str) -> Result<Stats, Error> {
         let cgroup = self.known().cgroup.clone();
         let cgroup =
@@ -96,7 +95,7 @@ impl Sandbox {
         cgroup.stats().map_err(|source| Error::Cgroup { doing: "measure", id: id.to_owned(), source })
     }
 
-    /// Makes the namespaces, and before that a record of them in `bundle`.
+    /// Creates the namespaces. A record of them is written to `bundle` first, for cleanup.
     pub async fn create(&self, id: &str, bundle: &Path, options: &PodOptions) -> Result<(), Error> {
         let mut namespaces = self.namespaces.write().await;
         if self.phase() != Phase::Absent {
@@ -122,7 +121,7 @@ impl Sandbox {
         Ok(())
     }
 
-    /// Lets it count as running; gives since when. Repeating it changes nothing.
+    /// Marks it as running. Returns since when. Repeatable.
     pub fn start(&self, id: &str) -> Result<i64, Error> {
         let mut phase = self.lock();
         match *phase {
@@ -137,7 +136,7 @@ impl Sandbox {
         }
     }
 
-    /// The namespaces for one more container; stopping waits for the guard.
+    /// Locks the namespaces for creating a container; a stop waits for the guard. Fails once stopped.
     pub async fn enter(&self, id: &str) -> Result<OwnedRwLockReadGuard<PodNamespaces>, Error> {
         let namespaces = Arc::clone(&self.namespaces).read_owned().await;
         match self.phase() {
@@ -146,7 +145,7 @@ impl Sandbox {
         }
     }
 
-    /// From now on no container can be created; returns once those under way are.
+    /// Refuses further containers; returns when creations under way are done.
     pub async fn close(&self) {
         let _namespaces = self.namespaces.write().await;
         let mut phase = self.lock();
@@ -178,12 +177,12 @@ impl Sandbox {
         Ok(())
     }
 
-    /// Lets those know who wait for its end.
+    /// Announces the end to waiters.
     pub fn tell_end(&self) {
         self.stopped.send_replace(true);
     }
 
-    /// Waits until it is stopped, or has ended by itself; gives since when.
+    /// Waits until it is stopped or its first process has ended. Returns when that was.
     pub async fn wait(&self) -> i64 {
         // The sender lives as long as self.
         let _ = self.stopped.subscribe().wait_for(|stopped| *stopped).await;
@@ -206,19 +205,19 @@ fn stopped(doing: &'static str, id: &str) -> Error {
     Error::Precondition { doing, id: id.to_owned(), state: "stopped" }
 }
 
-/// What a sandbox needs undone should its shim die; kept in the bundle as long as the sandbox is up.
+/// Resources to clean up should the shim die; kept in the bundle.
 #[derive(Debug, Default, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Record {
     netns_path: Option<PathBuf>,
-    /// Below each hierarchy's root; empty for none.
+    /// Path below each hierarchy's root; empty for none.
     pub cgroup_path: String,
 }
 
 impl Record {
     const FILE_NAME: &str = "sandbox.json";
 
-    /// The record of a sandbox that is to be made. A network namespace that is pinned already is its maker's to unpin.
+    /// The record of a sandbox to be created. A network namespace that is already pinned is left to its creator.
     pub fn new(options: &PodOptions) -> Self {
         let is_namespace = |path: &PathBuf| statfs(path).is_ok_and(|fs| fs.f_type == NSFS);
         let netns_path = options.netns_path.clone();
@@ -226,17 +225,17 @@ impl Record {
         Self { netns_path, cgroup_path: options.cgroup_path.clone() }
     }
 
-    /// Puts it into the bundle.
+    /// Writes it into the bundle.
     pub fn write(&self, bundle: &Path) -> io::Result<()> {
         record::write(&bundle.join(Self::FILE_NAME), self)
     }
 
-    /// Of a bundle, if a sandbox was made there.
+    /// Reads it from a bundle; `None` if no sandbox was created there.
     pub fn read(bundle: &Path) -> io::Result<Option<Self>> {
         record::read(&bundle.join(Self::FILE_NAME))
     }
 
-    /// Removes the pin of the network namespace, if it is there.
+    /// Removes the pin of the network namespace, if any.
     pub fn unpin(&self) -> io::Result<()> {
         let Some(path) = &self.netns_path else {
             return Ok(());
@@ -249,7 +248,7 @@ impl Record {
     }
 }
 
-/// Reads the options of a request to create a sandbox. `netns_path` is where the network namespace gets pinned.
+/// Parses the options of a CreateSandbox request. The network namespace is pinned at `netns_path`; empty means the host's.
 pub fn options(any: Option<&Any>, netns_path: &str) -> Result<PodOptions, Error> {
     let asked = read_options(any)?;
     let netns_path = Some(netns_path).filter(|path| !path.is_empty()).map(Into::into);
@@ -285,7 +284,7 @@ fn users(
     Ok((!mappings.is_empty()).then_some(mappings))
 }
 
-/// The options as they travel; absent ones are the defaults.
+/// Parses the options message; absent means defaults.
 pub(crate) fn read_options(any: Option<&Any>) -> Result<SandboxOptions, Error> {
     let Some(any) = any else { return Ok(SandboxOptions::default()) };
     let name = any.type_url.rsplit('/').next().unwrap_or_default();

@@ -1,4 +1,4 @@
-//! The shim's own few lines, in `shim.log` of its bundle: what went wrong where nobody is there to be told.
+//! The shim's own log, `shim.log` in its bundle: failures in the background that no request can report.
 
 use crate::stdio::timestamp::Timestamp;
 use std::fmt::Display;
@@ -7,20 +7,20 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
-/// What is kept at most; a shim that has said so much has nothing new to say.
+/// Maximum size in bytes; further lines are dropped.
 const MAX_SIZE: u64 = 256 * 1024;
 
 static FILE: OnceLock<PathBuf> = OnceLock::new();
 
-/// Says where the lines go; without it they are lost.
+/// Sets the log file; lines before that are lost.
 pub fn open(bundle: &Path) {
     let _ = FILE.set(bundle.join("shim.log"));
 }
 
-/// Appends one line. The file is opened each time: lines are rare, and no descriptor keeps the bundle busy.
+/// Appends one line. The file is opened each time: lines are rare, and an open descriptor would keep the bundle's mount busy.
 pub fn note(line: impl Display) {
     if let Some(path) = FILE.get() {
-        // A log that cannot be written is no reason to stop anything, and there is nowhere else to say so.
+        // A failing log must not stop anything, and there is no other place to report it.
         let _ = append(path, &line);
     }
 }

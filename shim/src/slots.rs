@@ -1,10 +1,10 @@
-//! The containers of a pod by id. One that is being created keeps its id to itself, and is not there yet.
+//! The containers of a pod by id. While a container is being created its id is reserved, but the container is not listed.
 
 use crate::error::Error;
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-/// Containers of either kind. The lock is held for a moment only, never while something is awaited.
+/// Containers, native or of a foreign shim. The lock is never held across an await.
 #[derive(Debug)]
 pub(crate) struct Slots<T>(Mutex<BTreeMap<String, Slot<T>>>);
 
@@ -14,7 +14,7 @@ enum Slot<T> {
     Made(Arc<T>),
 }
 
-/// Keeps an id while its container is being created, and gives it back if that fails.
+/// Reserves an id while its container is being created; dropped unfilled, the id is free again.
 pub(crate) struct Reservation<T> {
     slots: Arc<Slots<T>>,
     id: String,
@@ -27,7 +27,7 @@ impl<T> Slots<T> {
         Arc::new(Self(Mutex::default()))
     }
 
-    /// Takes an id for a container that is to be made.
+    /// Reserves an id for a new container. Fails if it is empty or taken.
     pub(crate) fn reserve(self: &Arc<Self>, id: &str) -> Result<Reservation<T>, Error> {
         if id.is_empty() {
             return Err(Error::Invalid { field: "id", reason: "empty".into() });
@@ -40,7 +40,7 @@ impl<T> Slots<T> {
         Ok(Reservation { slots: Arc::clone(self), id: id.to_owned(), filled: false })
     }
 
-    /// The container of that id.
+    /// Returns the container of that id. Fails while it is still being created.
     pub(crate) fn get(&self, id: &str) -> Result<Arc<T>, Error> {
         match self.lock().get(id) {
             Some(Slot::Made(container)) => Ok(Arc::clone(container)),
@@ -62,12 +62,12 @@ impl<T> Slots<T> {
         self.lock().remove(id);
     }
 
-    /// Whether there is no container, nor one in the making.
+    /// Whether there is no container and no reservation.
     pub(crate) fn is_empty(&self) -> bool {
         self.lock().is_empty()
     }
 
-    /// Whether no container is being made, and none is like this.
+    /// Whether no container is being created and none matches `like_this`.
     pub(crate) fn none_is(&self, like_this: impl Fn(&T) -> bool) -> bool {
         self.lock().values().all(|slot| matches!(slot, Slot::Made(container) if !like_this(container)))
     }
@@ -78,7 +78,7 @@ impl<T> Slots<T> {
 }
 
 impl<T> Reservation<T> {
-    /// The container is made.
+    /// Enters the finished container in the place of the reservation.
     pub(crate) fn fill(mut self, container: &Arc<T>) {
         self.slots.lock().insert(self.id.clone(), Slot::Made(Arc::clone(container)));
         self.filled = true;

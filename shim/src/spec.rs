@@ -1,7 +1,7 @@
 //! The part of the OCI runtime specification 1.3 that the shim acts on, as it stands in a bundle's `config.json`.
 //!
-//! Own structs instead of a library's, because only what is read here is worth parsing: unknown members are skipped. Those that ask
-//! for something nobody here does are known by name, see [`Asked`].
+//! Only members that the shim reads are parsed, by structs of our own; unknown ones are skipped. Members it does not
+//! implement but must not ignore are recognised by name, see [`Asked`].
 
 mod asked;
 
@@ -11,59 +11,59 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use std::collections::BTreeMap;
 
-/// A whole `config.json`.
+/// A complete `config.json`.
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(default, rename_all = "camelCase")]
 pub struct Spec {
-    /// Version of the specification, told to hooks.
+    /// Version of the specification, passed on to hooks.
     pub oci_version: String,
-    /// Where the root filesystem is, when no rootfs mount is given, and whether it ends up read-only.
+    /// Path of the root filesystem when no rootfs mount is given, and whether it ends up read-only.
     pub root: Root,
     /// The first process. Required by `create`.
     pub process: Process,
-    /// Host name for a container with a UTS namespace of its own; empty leaves it.
+    /// Host name, set if the container has a new UTS namespace; empty leaves it.
     pub hostname: String,
     /// NIS domain name, likewise.
     pub domainname: String,
-    /// In the order in which they are made.
+    /// In mount order.
     pub mounts: Vec<Mount>,
-    /// What only Linux has.
+    /// Settings specific to Linux.
     pub linux: Linux,
-    /// Free-form; the shim reads none that change what a container may do.
+    /// Arbitrary metadata; none of it changes what a container may do.
     pub annotations: BTreeMap<String, String>,
-    /// Programs that are run at certain moments.
+    /// Programs to run at certain moments.
     pub hooks: Hooks,
 }
 
-/// Programs by the moment when they are run, each list in order.
+/// Hooks by moment, each list in order.
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(default, rename_all = "camelCase")]
 pub struct Hooks {
     /// The older name of `create_runtime`, and run before it.
     pub prestart: Vec<Hook>,
-    /// In the host's namespaces, when everything is mounted and nothing is hidden yet.
+    /// In the host's namespaces, after all mounts and before paths are masked.
     pub create_runtime: Vec<Hook>,
-    /// Likewise in the container's namespaces; its path is still one of the host's.
+    /// Likewise, in the container's namespaces; the hook's path is still on the host.
     pub create_container: Vec<Hook>,
     /// Inside the container, as its user, just before its command.
     pub start_container: Vec<Hook>,
-    /// In the host's namespaces, once the command runs.
+    /// In the host's namespaces, after the command has started.
     pub poststart: Vec<Hook>,
-    /// In the host's namespaces, once it has ended.
+    /// In the host's namespaces, after the container has ended.
     pub poststop: Vec<Hook>,
 }
 
-/// A program.
+/// One hook.
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(default)]
 pub struct Hook {
-    /// Absolute.
+    /// Absolute path.
     pub path: String,
-    /// With its own name first; empty: only that.
+    /// Arguments, the program's name first; empty means the path alone.
     pub args: Vec<String>,
     /// `NAME=value` each; nothing is inherited.
     pub env: Vec<String>,
-    /// Seconds; absent or 0: as long as it takes.
+    /// Seconds; absent or 0 means no limit.
     pub timeout: Option<i64>,
 }
 
@@ -77,15 +77,15 @@ pub struct Root {
     pub readonly: bool,
 }
 
-/// A process to run in a container: of `config.json`, or of an exec.
+/// A process to run in a container: that of `config.json`, or an exec.
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(default, rename_all = "camelCase")]
 pub struct Process {
-    /// Whether it gets a terminal of its own.
+    /// Ignored: the request decides about a terminal.
     pub terminal: bool,
-    /// First size of that terminal.
+    /// Initial size of the terminal.
     pub console_size: Option<ConsoleSize>,
-    /// Who it runs as.
+    /// Credentials.
     pub user: User,
     /// Command and arguments, not empty.
     pub args: Vec<String>,
@@ -93,9 +93,9 @@ pub struct Process {
     pub env: Vec<String>,
     /// Absolute working directory.
     pub cwd: String,
-    /// Absent: none at all.
+    /// Absent: no capabilities.
     pub capabilities: Option<Capabilities>,
-    /// Resource limits to set.
+    /// Resource limits.
     pub rlimits: Vec<Rlimit>,
     /// `PR_SET_NO_NEW_PRIVS`.
     pub no_new_privileges: bool,
@@ -109,30 +109,30 @@ pub struct Process {
     pub io_priority: Option<IoPriority>,
     /// Absent leaves the shim's own.
     pub scheduler: Option<Scheduler>,
-    /// Not built.
+    /// Not supported.
     #[serde(rename = "execCPUAffinity")]
     pub exec_cpu_affinity: Asked,
 }
 
-/// A process's place among those that read and write, ioprio_set(2).
+/// I/O priority, ioprio_set(2).
 #[derive(Debug, Clone, Deserialize)]
 pub struct IoPriority {
     /// `IOPRIO_CLASS_RT`, `IOPRIO_CLASS_BE` or `IOPRIO_CLASS_IDLE`.
     pub class: String,
-    /// 0, the most important, to 7.
+    /// 0 (highest) to 7.
     #[serde(default)]
     pub priority: i32,
 }
 
-/// A process's place among those that run, sched_setattr(2).
+/// Scheduling policy and its parameters, sched_setattr(2).
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(default)]
 pub struct Scheduler {
     /// `SCHED_OTHER`, `SCHED_FIFO` and so on.
     pub policy: String,
-    /// For `SCHED_OTHER` and `SCHED_BATCH`.
+    /// Nice value, for `SCHED_OTHER` and `SCHED_BATCH`.
     pub nice: i32,
-    /// For `SCHED_FIFO` and `SCHED_RR`.
+    /// Static priority, for `SCHED_FIFO` and `SCHED_RR`.
     pub priority: u32,
     /// `SCHED_FLAG_RESET_ON_FORK` and so on.
     pub flags: Vec<String>,
@@ -161,7 +161,7 @@ pub struct User {
     pub uid: u32,
     /// Group id.
     pub gid: u32,
-    /// Absent leaves the shim's.
+    /// File mode creation mask; absent means 0022.
     pub umask: Option<u32>,
     /// Supplementary groups.
     pub additional_gids: Vec<u32>,
@@ -171,15 +171,15 @@ pub struct User {
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(default)]
 pub struct Capabilities {
-    /// What the process and its descendants can ever gain.
+    /// Upper limit of what execve can ever gain.
     pub bounding: Vec<String>,
-    /// What is in force.
+    /// Capabilities in force.
     pub effective: Vec<String>,
-    /// What survives execve of a file with inheritable capabilities.
+    /// Kept across execve, and gained from a file that has them as inheritable.
     pub inheritable: Vec<String>,
-    /// What may be put in force.
+    /// Capabilities that may be made effective.
     pub permitted: Vec<String>,
-    /// What survives any execve.
+    /// Kept in force across execve of a program without setuid bit or file capabilities.
     pub ambient: Vec<String>,
 }
 
@@ -189,9 +189,9 @@ pub struct Rlimit {
     /// For instance `RLIMIT_NOFILE`.
     #[serde(rename = "type")]
     pub kind: String,
-    /// The ceiling.
+    /// Hard limit.
     pub hard: u64,
-    /// What is enforced.
+    /// Soft limit, which the kernel enforces.
     pub soft: u64,
 }
 
@@ -204,11 +204,11 @@ pub struct Mount {
     /// Filesystem type; `bind`, empty or anything with a bind option means a bind mount, `pod-shm` the pod's `/dev/shm`.
     #[serde(rename = "type")]
     pub kind: String,
-    /// What is bound, or the name shown in the mount table.
+    /// Source of a bind mount, or the name shown in the mount table.
     pub source: String,
-    /// As `mount -o` knows them, and those of the OCI specification.
+    /// Options of mount(8) and of the OCI specification.
     pub options: Vec<String>,
-    /// A bind mount whose files show other owners than they have; only together with `gid_mappings`.
+    /// Idmapped mount: user mappings, only together with `gid_mappings`.
     #[serde(rename = "uidMappings")]
     pub uid_mappings: Vec<IdMapping>,
     /// Likewise for groups.
@@ -216,16 +216,16 @@ pub struct Mount {
     pub gid_mappings: Vec<IdMapping>,
 }
 
-/// Ids on the host, or on disk to the left of a mapped mount, that stand for as many ids inside.
+/// A range of ids: in a user namespace and on the host, or on disk and in an idmapped mount.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 pub struct IdMapping {
-    /// The first one inside, or on disk.
+    /// First id inside, or on disk.
     #[serde(rename = "containerID")]
     pub container_id: u32,
-    /// The one on the host that stands for it.
+    /// First id on the host, or in the mount.
     #[serde(rename = "hostID")]
     pub host_id: u32,
-    /// How many.
+    /// Number of ids.
     pub size: u32,
 }
 
@@ -235,37 +235,37 @@ pub struct IdMapping {
 pub struct Linux {
     /// Namespaces that are not the pod's; see the crate's contract in [`crate::init`].
     pub namespaces: Vec<Namespace>,
-    /// Users of a user namespace that is listed in `namespaces`.
+    /// User mappings of a user namespace listed in `namespaces`.
     pub uid_mappings: Vec<IdMapping>,
-    /// Its groups.
+    /// Its group mappings.
     pub gid_mappings: Vec<IdMapping>,
     /// Device nodes beside the default ones.
     pub devices: Vec<Device>,
     /// Path below each hierarchy's root.
     pub cgroups_path: String,
-    /// Limits.
+    /// Limits of the cgroup.
     pub resources: Resources,
     /// Propagation of `/`: `private`, `slave`, `shared`, their `r` forms, or empty for `rprivate`.
     pub rootfs_propagation: String,
-    /// System call filter: parsed only where it has not been compiled before.
+    /// seccomp filter in JSON; parsed only if it is not in the cache.
     pub seccomp: Option<Box<RawValue>>,
     /// Kernel parameters of the container's own namespaces.
     pub sysctl: BTreeMap<String, String>,
-    /// Hidden: files under `/dev/null`, directories under an empty tmpfs.
+    /// Paths to hide: files under `/dev/null`, directories under an empty tmpfs.
     pub masked_paths: Vec<String>,
-    /// Made read-only.
+    /// Paths to make read-only.
     pub readonly_paths: Vec<String>,
     /// SELinux label of the mounts.
     pub mount_label: String,
-    /// What kind of system the process believes itself on; absent leaves the shim's own.
+    /// Execution domain; absent leaves the shim's own.
     pub personality: Option<Personality>,
-    /// Not built.
+    /// Not supported.
     pub time_offsets: Asked,
-    /// Not built.
+    /// Not supported.
     pub memory_policy: Asked,
-    /// Not built.
+    /// Not supported.
     pub intel_rdt: Asked,
-    /// Not built.
+    /// Not supported.
     pub net_devices: Asked,
 }
 
@@ -275,17 +275,17 @@ pub struct Linux {
 pub struct Personality {
     /// `LINUX` or `LINUX32`.
     pub domain: String,
-    /// The specification knows none.
+    /// Must be empty: the specification defines none.
     pub flags: Vec<String>,
 }
 
-/// A namespace asked for.
+/// A namespace to join or create.
 #[derive(Debug, Clone, Deserialize)]
 pub struct Namespace {
-    /// Which kind.
+    /// The kind.
     #[serde(rename = "type")]
     pub kind: NamespaceKind,
-    /// Join this one; empty: make a new one.
+    /// Path of a namespace to join; empty: create a new one.
     #[serde(default)]
     pub path: String,
 }
@@ -330,7 +330,7 @@ pub struct Device {
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(default, rename_all = "camelCase")]
 pub struct Resources {
-    /// Device access rules, the last match deciding.
+    /// Device access rules; the last match decides.
     pub devices: Vec<DeviceRule>,
     /// Memory.
     pub memory: Option<Memory>,
@@ -343,11 +343,11 @@ pub struct Resources {
     /// Block input and output.
     #[serde(rename = "blockIO")]
     pub block_io: Option<BlockIo>,
-    /// cgroup v2 files by name.
+    /// Files of cgroup v2 by name.
     pub unified: BTreeMap<String, String>,
-    /// Not built.
+    /// Not supported.
     pub rdma: Asked,
-    /// Not built.
+    /// Not supported.
     pub network: Asked,
 }
 
@@ -364,7 +364,7 @@ pub struct DeviceRule {
     pub major: Option<i64>,
     /// Absent or negative means all.
     pub minor: Option<i64>,
-    /// Of `rwm`; empty means all.
+    /// Letters of `rwm`; empty means all.
     pub access: String,
 }
 
@@ -380,15 +380,15 @@ pub struct Memory {
     pub swap: Option<i64>,
     /// 0 to 100, v1 only.
     pub swappiness: Option<u64>,
-    /// v1 only.
+    /// Whether processes wait for memory instead of being killed; v1 only.
     #[serde(rename = "disableOOMKiller")]
     pub disable_oom_killer: Option<bool>,
-    /// Not built, and no longer a part of the kernel.
+    /// Not supported, and no longer in the kernel.
     pub kernel: Asked,
-    /// Not built.
+    /// Not supported.
     #[serde(rename = "kernelTCP")]
     pub kernel_tcp: Asked,
-    /// Not built.
+    /// Not supported.
     pub check_before_update: Asked,
 }
 
@@ -398,21 +398,21 @@ pub struct Memory {
 pub struct Cpu {
     /// Relative weight, 2 to 262144.
     pub shares: Option<u64>,
-    /// Microseconds per period, -1 for no limit.
+    /// Microseconds of processor time per period; -1 for no limit.
     pub quota: Option<i64>,
     /// Microseconds that may be used beyond the quota.
     pub burst: Option<u64>,
-    /// Microseconds.
+    /// Length of a period in microseconds.
     pub period: Option<u64>,
-    /// Processors, as `0-2,7`; empty leaves them.
+    /// Processors, as `0-2,7`; empty leaves them unchanged.
     pub cpus: String,
     /// Memory nodes, likewise.
     pub mems: String,
     /// 1 makes the group idle.
     pub idle: Option<i64>,
-    /// Not built.
+    /// Not supported.
     pub realtime_runtime: Asked,
-    /// Not built.
+    /// Not supported.
     pub realtime_period: Asked,
 }
 
@@ -428,9 +428,9 @@ pub struct Pids {
 #[derive(Debug, Clone, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct HugepageLimit {
-    /// Such as `2MB`.
+    /// Page size, such as `2MB`.
     pub page_size: String,
-    /// Bytes.
+    /// Limit in bytes.
     pub limit: u64,
 }
 
@@ -440,18 +440,18 @@ pub struct HugepageLimit {
 pub struct BlockIo {
     /// Relative weight, 10 to 1000.
     pub weight: Option<u16>,
-    /// Not built, and no longer a part of the kernel.
+    /// Not supported, and no longer in the kernel.
     pub leaf_weight: Asked,
-    /// Not built.
+    /// Not supported.
     pub weight_device: Asked,
-    /// Not built.
+    /// Not supported.
     pub throttle_read_bps_device: Asked,
-    /// Not built.
+    /// Not supported.
     pub throttle_write_bps_device: Asked,
-    /// Not built.
+    /// Not supported.
     #[serde(rename = "throttleReadIOPSDevice")]
     pub throttle_read_iops_device: Asked,
-    /// Not built.
+    /// Not supported.
     #[serde(rename = "throttleWriteIOPSDevice")]
     pub throttle_write_iops_device: Asked,
 }

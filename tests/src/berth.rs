@@ -1,4 +1,4 @@
-//! A daemon of one's own: its directories, cgroup, bridge and subnet are used by nobody else.
+//! A daemon for one test, with directories, cgroup, bridge and subnet that no other test uses.
 
 use std::{
     fs,
@@ -19,7 +19,7 @@ use crate::registry::Registry;
 
 static COUNTER: AtomicU32 = AtomicU32::new(0);
 
-/// A running daemon. Dropping it removes its pods and ends it.
+/// A running daemon. Dropping it removes its pods and ends the daemon.
 pub struct Berth {
     directory: TempDir,
     child: Child,
@@ -29,32 +29,32 @@ pub struct Berth {
 }
 
 impl Berth {
-    /// With the built-in network and an open registry. It has answered a call: all of it is there.
+    /// Starts a daemon with the built-in network, and an open registry. Returns once the daemon has answered a call.
     pub async fn start() -> Self {
         Self::with_network(&own_bridge()).await
     }
 
-    /// The same, with more sections of the configuration.
+    /// Like [`Self::start`], with more sections of the configuration.
     pub async fn start_with(sections: &str) -> Self {
         Self::with_network(&format!("{}{sections}", own_bridge())).await
     }
 
-    /// With the built-in network and these keys in the section `[pods]`.
+    /// Like [`Self::start`], with these keys in the section `[pods]`.
     pub async fn start_with_pods(keys: &str) -> Self {
         Self::configured(&own_bridge(), None, keys).await
     }
 
-    /// The same, with this socket for NRI plugins.
+    /// Like [`Self::start`], with this socket for NRI plugins.
     pub async fn with_nri_socket(socket: &Path) -> Self {
         Self::configured(&own_bridge(), Some(socket), "").await
     }
 
-    /// With the built-in network and containerd's runc shim as the runtime handler `runc`.
+    /// Like [`Self::start`], with containerd's runc shim as the runtime handler `runc`.
     pub async fn with_runc() -> Self {
         Self::with_runc_and("").await
     }
 
-    /// The same, with more sections of the configuration.
+    /// Like [`Self::with_runc`], with more sections of the configuration.
     pub async fn with_runc_and(sections: &str) -> Self {
         let binary = |name| crate::peer(name);
         let (shim, runc) = (binary("containerd-shim-runc-v2"), binary("runc"));
@@ -65,7 +65,7 @@ impl Berth {
         .await
     }
 
-    /// With CNI plugins and their configurations from these directories.
+    /// Starts a daemon with CNI plugins and their configurations from these directories, each plugin limited to 1 s.
     pub async fn with_cni(configurations: &Path, plugins: &Path) -> Self {
         Self::with_network(&format!(
             "provider = \"cni\"\n[network.cni]\nconf_dir = {configurations:?}\nbin_dirs = [{plugins:?}]\nplugin_timeout_seconds = 1\n",
@@ -73,7 +73,7 @@ impl Berth {
         .await
     }
 
-    /// With this text as the `[network]` section.
+    /// Starts a daemon with this text as the `[network]` section.
     pub async fn with_network(network: &str) -> Self {
         Self::configured(network, None, "").await
     }
@@ -95,7 +95,7 @@ impl Berth {
         }
     }
 
-    /// One more connection to the daemon.
+    /// Opens one more connection to the daemon.
     pub async fn connect(&self) -> Channel {
         connect(self.path().join("berth.sock")).await
     }
@@ -108,7 +108,7 @@ impl Berth {
         self.child.id()
     }
 
-    /// What `berthd check` says of the daemon's directories, a line each.
+    /// Output of `berthd check` on the daemon's directories, by line.
     pub fn check(&self, flags: &[&str]) -> Vec<String> {
         let mut check = Command::new(crate::program("BERTH_TEST_BIN").join("berthd"));
         let said = check.args(["check", "--config"]).arg(self.path().join("berth.toml")).args(flags).output();
@@ -117,23 +117,23 @@ impl Berth {
         String::from_utf8_lossy(&said).lines().map(str::to_owned).collect()
     }
 
-    /// What the daemon has logged.
+    /// The daemon's log so far, over all its restarts.
     pub fn log(&self) -> String {
         fs::read_to_string(self.path().join("log")).unwrap()
     }
 
-    /// Ends the daemon as a crash would; its pods run on.
+    /// Ends the daemon with SIGKILL, as a crash would; its pods run on.
     pub fn kill(&mut self) {
         self.child.kill().unwrap();
         self.child.wait().unwrap();
     }
 
-    /// Whether the daemon is no more.
+    /// Whether the daemon has ended; reaps it.
     pub fn has_ended(&mut self) -> bool {
         !matches!(self.child.try_wait(), Ok(None))
     }
 
-    /// Starts the daemon again on the same directories. Returns whether it came so far as to answer.
+    /// Starts the daemon again on the same directories. Returns false if it ends before it answers.
     pub async fn try_restart(&mut self) -> bool {
         self.child = launch(self.path());
         let begun = Instant::now();
@@ -149,7 +149,7 @@ impl Berth {
         false
     }
 
-    /// Asks the daemon to end, as a service manager does, and waits for it.
+    /// Ends the daemon with SIGTERM, as a service manager does, and waits for it.
     pub fn terminate(&mut self) -> std::process::ExitStatus {
         let pid = nix::unistd::Pid::from_raw(i32::try_from(self.child.id()).unwrap());
         nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGTERM).unwrap();
@@ -179,7 +179,7 @@ impl Berth {
         self.pull(&reference).await.unwrap()
     }
 
-    /// Removes every pod, as a test that ends well should leave none.
+    /// Removes every pod.
     pub async fn remove_all_pods(&mut self) {
         let pods = self.runtime.list_pod_sandbox(v1::ListPodSandboxRequest::default()).await.unwrap();
         for pod in pods.into_inner().items {
@@ -189,7 +189,7 @@ impl Berth {
     }
 }
 
-/// A test that fails half-way must not leave pods behind: crictl removes them, since nothing can be awaited here.
+/// Removes the pods also when a test fails half-way. Calls crictl, because drop cannot await a gRPC call.
 impl Drop for Berth {
     fn drop(&mut self) {
         if !matches!(self.child.try_wait(), Ok(None)) {
@@ -200,7 +200,7 @@ impl Drop for Berth {
         let _ = Command::new(crate::program("BERTH_TEST_CRICTL"))
             .args(["--runtime-endpoint", &endpoint, "--timeout", "30s", "rmp", "-fa"])
             .output();
-        // Asked to end, the daemon finishes what it deletes in the background.
+        // On SIGTERM the daemon finishes its deletions in the background before it exits.
         self.terminate();
         remove_cgroup(self.path());
         if std::thread::panicking() {
@@ -209,7 +209,7 @@ impl Drop for Berth {
     }
 }
 
-/// Waits for a daemon that was just started, where nothing can be awaited; for some time.
+/// Blocks until a daemon that was just started listens, for up to 10 s.
 fn listening(directory: &Path) {
     for _ in 0..500 {
         if std::os::unix::net::UnixStream::connect(directory.join("berth.sock")).is_ok() {
@@ -219,7 +219,7 @@ fn listening(directory: &Path) {
     }
 }
 
-/// The built-in network, by a name and with addresses that nobody else uses.
+/// Configuration of the built-in network, with a bridge and a subnet of this process and call.
 fn own_bridge() -> String {
     let number = COUNTER.fetch_add(1, Ordering::SeqCst);
     let own = (std::process::id() % 200) + 1;
@@ -246,12 +246,12 @@ fn configuration(directory: &Path, network: &str, nri: Option<&Path>, pods: &str
     )
 }
 
-/// The cgroup of the daemon's pods, below the root of each hierarchy: as unlike any other as the directory.
+/// Name of the cgroup of the daemon's pods, below the root of each hierarchy: unique because the directory's name is.
 fn cgroup(directory: &Path) -> &str {
     directory.file_name().unwrap().to_str().unwrap()
 }
 
-/// Removes it where it was made. One that holds anything stays, to be found by whoever looks for what is left.
+/// Removes the daemon's cgroup from every hierarchy. One that is not empty stays, for hack/leaks to find.
 fn remove_cgroup(directory: &Path) {
     let root = Path::new("/sys/fs/cgroup");
     let hierarchies = fs::read_dir(root).unwrap().map(|entry| entry.unwrap().path());
@@ -272,14 +272,14 @@ fn launch(directory: &Path) -> Child {
         .expect("start berthd")
 }
 
-/// A connection to a daemon that was just started and answers.
+/// Connects to a daemon that was just started. Panics if it does not answer a call.
 async fn answering(directory: &Path) -> Channel {
     let channel = connect(directory.join("berth.sock")).await;
     RuntimeServiceClient::new(channel.clone()).version(v1::VersionRequest::default()).await.unwrap();
     channel
 }
 
-/// The same to one that may end before it answers.
+/// Connects to a daemon that may end before it answers; tries once.
 async fn answer(directory: &Path) -> Option<Channel> {
     let channel = try_connect(&directory.join("berth.sock")).await.ok()?;
     let version = RuntimeServiceClient::new(channel.clone()).version(v1::VersionRequest::default()).await;

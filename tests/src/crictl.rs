@@ -1,4 +1,4 @@
-//! crictl as its users have it: with pipes or a terminal at its standard streams.
+//! crictl as users run it: with pipes or a terminal as its standard streams.
 
 use std::{
     fs::File,
@@ -10,10 +10,10 @@ use std::{
 
 use crate::berth::Berth;
 
-/// The transports that crictl can be told to use.
+/// Values of crictl's `--transport`.
 pub const TRANSPORTS: [&str; 2] = ["spdy", "websocket"];
 
-/// `crictl COMMAND --transport TRANSPORT ARGS`, not run yet.
+/// The command `crictl COMMAND --transport TRANSPORT ARGS`, not run yet.
 pub fn crictl(berth: &Berth, command: &str, transport: &str, args: &[&str]) -> Command {
     let endpoint = format!("unix://{}", berth.path().join("berth.sock").display());
     let mut crictl = Command::new(crate::program("BERTH_TEST_CRICTL"));
@@ -22,7 +22,7 @@ pub fn crictl(berth: &Berth, command: &str, transport: &str, args: &[&str]) -> C
     crictl
 }
 
-/// Runs it to its end with `input` on its standard input.
+/// Runs the command to its end with `input` on its standard input.
 pub fn run(crictl: &mut Command, input: &[u8]) -> Output {
     let mut child = crictl.stdin(Stdio::piped()).spawn().unwrap();
     let mut stdin = child.stdin.take().unwrap();
@@ -32,7 +32,7 @@ pub fn run(crictl: &mut Command, input: &[u8]) -> Output {
     })
 }
 
-/// A process that is killed when the test is done with it.
+/// A running process. Dropping it kills it.
 pub struct Running(pub Child);
 
 impl Running {
@@ -40,13 +40,13 @@ impl Running {
         Self(command.spawn().unwrap())
     }
 
-    /// Ends it as a crash or a closed terminal would.
+    /// Kills the process and reaps it.
     pub fn kill(&mut self) {
         self.0.kill().unwrap();
         self.0.wait().unwrap();
     }
 
-    /// Reads its standard output until that holds `text`, and returns all that was read.
+    /// Reads the process's standard output until it holds `text`, and returns all that was read.
     pub fn until(&mut self, text: &str) -> String {
         until(self.0.stdout.as_mut().unwrap(), text)
     }
@@ -59,7 +59,7 @@ impl Drop for Running {
     }
 }
 
-/// A process with a terminal of this side's making.
+/// A process on a pseudo-terminal; the test holds the master side.
 pub struct Terminal {
     child: Running,
     ours: File,
@@ -70,7 +70,7 @@ impl Terminal {
         let pty = nix::pty::openpty(&size(columns, rows), None).unwrap();
         let theirs = || -> OwnedFd { pty.slave.try_clone().unwrap() };
         let child = Running::start(command.stdin(theirs()).stdout(theirs()).stderr(theirs()));
-        // The command's copies of the terminal would keep it open after the process.
+        // Descriptors of the slave side left in `command` would keep the terminal open after the process has ended.
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
         Self { child, ours: pty.master.into() }
     }
@@ -79,12 +79,12 @@ impl Terminal {
         self.ours.write_all(text.as_bytes()).unwrap();
     }
 
-    /// Reads what the terminal shows until that holds `text`, and returns all that was read.
+    /// Reads the terminal's output until it holds `text`, and returns all that was read.
     pub fn until(&mut self, text: &str) -> String {
         until(&mut self.ours, text)
     }
 
-    /// Changes its size, and tells the process.
+    /// Changes the terminal's size and sends SIGWINCH to the process.
     pub fn resize(&self, columns: u16, rows: u16) {
         let size = rustix::termios::Winsize { ws_row: rows, ws_col: columns, ws_xpixel: 0, ws_ypixel: 0 };
         rustix::termios::tcsetwinsize(&self.ours, size).unwrap();

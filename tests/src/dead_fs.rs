@@ -1,4 +1,4 @@
-//! A file system that hangs: FUSE without anybody who answers, or with one who takes questions and never answers.
+//! A file system that hangs: FUSE with a server that reads no requests, or reads them and does not answer.
 
 use std::{
     ffi::CString,
@@ -13,32 +13,32 @@ use rustix::{
     mount::{MountFlags, UnmountFlags, mount, unmount},
 };
 
-/// Operations of the kernel's protocol (linux/fuse.h).
+/// Opcodes of the kernel's protocol (linux/fuse.h).
 const LOOKUP: u32 = 1;
 const FORGET: u32 = 2;
 const GETATTR: u32 = 3;
 const INIT: u32 = 26;
 const BATCH_FORGET: u32 = 42;
-/// For ever, as far as a test goes. In seconds.
+/// How long the kernel may cache attributes, in seconds: longer than any test.
 const VALID: u64 = 1 << 20;
 /// `S_IFDIR | 0755`
 const DIRECTORY: u32 = 0o040_755;
-/// More than any question.
+/// Size of the buffer for a request, larger than any request.
 const QUESTION: usize = 1 << 20;
 
-/// Mounted until it is dropped, which makes every question fail that is open.
+/// A mounted file system that hangs. Dropping it unmounts it, which makes every open request fail.
 pub struct DeadFs {
     at: PathBuf,
     _device: Option<OwnedFd>,
 }
 
 impl DeadFs {
-    /// Nobody takes a question: whoever asks can be killed.
+    /// Requests are not read. A process that waits for one can be killed.
     pub fn silent(at: &Path) -> Self {
         Self { at: at.to_owned(), _device: Some(mounted(at)) }
     }
 
-    /// Questions are taken and not answered: whoever asks cannot be killed.
+    /// Requests are read and not answered. A process that waits for one cannot be killed.
     pub fn deaf(at: &Path) -> Self {
         let device = mounted(at);
         greet(&device);
@@ -46,7 +46,7 @@ impl DeadFs {
         Self { at: at.to_owned(), _device: None }
     }
 
-    /// There is a directory, and whoever asks for anything in it cannot be killed.
+    /// The root directory exists, but lookups in it are not answered. A process that waits for one cannot be killed.
     pub fn hollow(at: &Path) -> Self {
         let device = mounted(at);
         greet(&device);
@@ -74,7 +74,7 @@ fn mounted(at: &Path) -> OwnedFd {
     device
 }
 
-/// Answers the first question, after which the kernel asks others.
+/// Answers FUSE_INIT, before which the kernel sends no other request.
 fn greet(device: &OwnedFd) {
     let mut question = vec![0; QUESTION];
     read(device, &mut question).unwrap();
@@ -105,7 +105,7 @@ fn operation(question: &[u8]) -> u32 {
     u32::from_ne_bytes(question[4..8].try_into().unwrap())
 }
 
-/// `fuse_out_header` and what belongs to it; `error` is 0 or a positive errno.
+/// Writes `fuse_out_header` and `body`; `error` is 0 or a positive errno.
 fn answer(device: &OwnedFd, question: &[u8], error: i32, body: &[u8]) {
     let length = u32::try_from(16 + body.len()).unwrap();
     write(device, &[&length.to_ne_bytes(), &(-error).to_ne_bytes(), &question[8..16], body].concat())

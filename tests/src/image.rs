@@ -1,11 +1,11 @@
-//! Images for tests, made of busybox and whatever a test wants to find in them.
+//! Images for tests, made of busybox and further layers.
 
 use std::{fs, io::Write};
 
 use aws_lc_rs::digest::{SHA256, digest};
 use serde_json::{Value, json};
 
-/// An image as a registry takes it.
+/// An image to push to a registry.
 #[derive(Clone, Debug)]
 pub struct Image {
     pub layers: Vec<Layer>,
@@ -13,7 +13,7 @@ pub struct Image {
     pub architecture: String,
 }
 
-/// One layer: its bytes as they are stored, and the digest of what they unpack to.
+/// One layer: its blob as stored, and its diff id, the digest of the uncompressed tar.
 #[derive(Clone, Debug)]
 pub struct Layer {
     pub blob: Vec<u8>,
@@ -21,7 +21,7 @@ pub struct Layer {
     pub diff_id: String,
 }
 
-/// `sha256:` and the hex digits.
+/// Digest of the bytes as `sha256:` and hex digits.
 pub fn sha256(bytes: &[u8]) -> String {
     let hex: String = digest(&SHA256, bytes).as_ref().iter().map(|byte| format!("{byte:02x}")).collect();
     format!("sha256:{hex}")
@@ -55,7 +55,7 @@ impl Tar {
         self
     }
 
-    /// An entry whose name is taken as it is, however wicked.
+    /// Adds an entry whose name and link target are written unchecked, so they may be absolute or contain `..`.
     pub fn raw(mut self, kind: tar::EntryType, name: &str, target: &str, content: &[u8]) -> Self {
         let mut header = header(kind, 0o644, content.len() as u64);
         header.as_mut_bytes()[..name.len()].copy_from_slice(name.as_bytes());
@@ -107,7 +107,7 @@ impl Layer {
 }
 
 impl Image {
-    /// Busybox with the applets that the tests use, a user `alice` (1000, in group `staff` too) and root.
+    /// Busybox with the applets that the tests use, and the users root and `alice` (1000, also in group `staff`).
     pub fn busybox() -> Self {
         let busybox = fs::read(crate::program("BERTH_TEST_BUSYBOX")).expect("read busybox");
         let mut tar = Tar::default()
@@ -142,7 +142,7 @@ impl Image {
         config.to_string().into_bytes()
     }
 
-    /// What Berth must call the image.
+    /// Id that Berth must give the image: the digest of its configuration.
     pub fn id(&self) -> String {
         sha256(&self.config_bytes())
     }

@@ -1,4 +1,4 @@
-//! Parts that Berth's integration tests and its benchmark share: a daemon of one's own, a registry, images.
+//! Parts shared by the integration tests, `crash`, `endure` and the shim's tests: a daemon for one test, a registry, images.
 
 #![forbid(unsafe_code)]
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]

@@ -1,4 +1,4 @@
-//! Plugins of tests/nri, which are built on the official stub.
+//! Runs the NRI plugins of tests/nri, which use the official stub, and reads what they record.
 
 use std::{
     fs,
@@ -10,13 +10,13 @@ use serde_json::{Value, json};
 
 use crate::{berth::Berth, waiting::until};
 
-/// A plugin that runs. Dropping it ends it.
+/// A running plugin. Dropping it kills it.
 pub struct Plugin {
     child: Child,
     record: PathBuf,
 }
 
-/// One event as the plugin was told of it.
+/// One event as the plugin received it.
 #[derive(Clone, Debug)]
 pub struct Told {
     pub event: String,
@@ -24,20 +24,20 @@ pub struct Told {
 }
 
 impl Told {
-    /// Name of the container, or of the pod when there is none.
+    /// Name of the event's container, or of its pod if it has no container.
     pub fn subject(&self) -> &str {
         let name = |what: &str| self.all[what]["name"].as_str();
         name("container").or_else(|| name("pod")).unwrap_or_default()
     }
 
-    /// As `event subject`.
+    /// The event as `event subject`.
     pub fn short(&self) -> String {
         format!("{} {}", self.event, self.subject()).trim_end().to_owned()
     }
 }
 
 impl Plugin {
-    /// Starts a plugin that connects by itself, and waits until it takes part.
+    /// Starts a plugin that connects to the daemon, and waits until the daemon's log says that it takes part.
     pub async fn connect(berth: &Berth, kind: &str, identity: &str, config: Value) -> Self {
         let line = format!("takes part plugin={identity}");
         let before = berth.log().matches(&line).count();
@@ -46,7 +46,7 @@ impl Plugin {
         plugin
     }
 
-    /// The same without waiting.
+    /// Starts a plugin that connects to the daemon, without waiting for it.
     pub async fn start(berth: &Berth, kind: &str, identity: &str, mut config: Value) -> Self {
         let (index, name) = identity.split_once('-').unwrap();
         let socket = berth.path().join("nri.sock");
@@ -73,19 +73,19 @@ impl Plugin {
         matches!(self.child.try_wait(), Ok(None))
     }
 
-    /// Everything it was told so far.
+    /// All events so far.
     pub fn events(&self) -> Vec<Told> {
         told(&self.record)
     }
 
-    /// The same but for its configuration and the state at the beginning, as `event subject`.
+    /// All events so far except Configure and Synchronize, as `event subject`.
     pub fn short_events(&self) -> Vec<String> {
         let all = self.events();
         let later = all.iter().filter(|told| !["Configure", "Synchronize"].contains(&told.event.as_str()));
         later.map(Told::short).collect()
     }
 
-    /// Waits until it was told of this, and returns the first time.
+    /// Waits for an event, and returns the first one. An empty `subject` matches any.
     pub async fn told(&self, event: &str, subject: &str) -> Told {
         let find = || {
             let mut events = self.events().into_iter();
@@ -103,12 +103,12 @@ impl Drop for Plugin {
     }
 }
 
-/// The program of a kind of plugin.
+/// Path of the binary of a kind of plugin.
 pub fn binary(kind: &str) -> PathBuf {
     crate::program("BERTH_TEST_NRI").join(kind)
 }
 
-/// What a recorder has written so far.
+/// Events that a recorder has written to its file so far.
 pub fn told(record: &Path) -> Vec<Told> {
     let text = fs::read_to_string(record).unwrap_or_default();
     // The last line may be half-written.

@@ -1,4 +1,4 @@
-//! Pods and containers as a test asks for them.
+//! Requests for pods and containers, and their calls.
 
 use std::{collections::HashMap, path::PathBuf};
 
@@ -7,7 +7,7 @@ use tonic::Status;
 
 use crate::{berth::Berth, waiting::eventually};
 
-/// A pod to be run: change what matters, the rest is ordinary.
+/// Config of an ordinary pod, for a test to change.
 pub fn pod(berth: &Berth, name: &str) -> v1::PodSandboxConfig {
     v1::PodSandboxConfig {
         metadata: Some(v1::PodSandboxMetadata {
@@ -24,7 +24,7 @@ pub fn pod(berth: &Berth, name: &str) -> v1::PodSandboxConfig {
     }
 }
 
-/// A container to be created.
+/// Config of an ordinary container.
 pub fn container(name: &str, image: &str, command: &[&str]) -> v1::ContainerConfig {
     v1::ContainerConfig {
         metadata: Some(v1::ContainerMetadata { name: name.into(), attempt: 0 }),
@@ -36,7 +36,7 @@ pub fn container(name: &str, image: &str, command: &[&str]) -> v1::ContainerConf
     }
 }
 
-/// A shell that runs `script`.
+/// Config of a container that runs `script` in a shell.
 pub fn shell(name: &str, image: &str, script: &str) -> v1::ContainerConfig {
     container(name, image, &["sh", "-c", script])
 }
@@ -117,7 +117,7 @@ impl Berth {
         String::from_utf8([said.stdout, said.stderr].concat()).unwrap()
     }
 
-    /// Creates and starts a container in a pod of its own.
+    /// Creates and starts a container in a pod of its own. Returns the ids of pod and container.
     pub async fn run_alone(&mut self, name: &str, image: &str, script: &str) -> (String, String) {
         let sandbox = pod(self, name);
         let pod = self.run(&sandbox).await.unwrap();
@@ -139,7 +139,7 @@ impl Berth {
     }
 }
 
-/// Reads CRI's log format.
+/// Parses the CRI log format to (stream, text), with split lines joined.
 pub fn parse_log(text: &str) -> Vec<(String, String)> {
     let mut lines = Vec::new();
     let mut begun: HashMap<&str, String> = HashMap::new();
@@ -151,7 +151,7 @@ pub fn parse_log(text: &str) -> Vec<(String, String)> {
             lines.push((stream.to_owned(), begun.remove(stream).unwrap_or_default()));
         }
     }
-    // A last line without its end.
+    // Last lines without their end.
     lines.extend(begun.into_iter().map(|(stream, text)| (stream.to_owned(), text)));
     lines
 }

@@ -1,4 +1,4 @@
-//! A real registry on a port of its own.
+//! An image registry on a free port.
 
 use std::{
     fs,
@@ -10,7 +10,7 @@ use tempfile::TempDir;
 
 use crate::image::{Image, MANIFEST, sha256};
 
-/// Ends with the value.
+/// A running registry. Dropping it ends it.
 pub struct Registry {
     child: Child,
     directory: TempDir,
@@ -20,12 +20,12 @@ pub struct Registry {
 }
 
 impl Registry {
-    /// Open to everyone.
+    /// Starts a registry that needs no credentials.
     pub async fn start() -> Self {
         Self::launch(None).await
     }
 
-    /// Wants a password.
+    /// Starts a registry that needs this user and password.
     pub async fn with_password(user: &str, password: &str) -> Self {
         Self::launch(Some((user.into(), password.into()))).await
     }
@@ -70,7 +70,7 @@ impl Registry {
         );
     }
 
-    /// Its process: for tests that let it stand still.
+    /// Pid of the registry, for tests that stop it with SIGSTOP.
     pub fn pid(&self) -> nix::unistd::Pid {
         nix::unistd::Pid::from_raw(self.child.id().cast_signed())
     }
@@ -79,12 +79,12 @@ impl Registry {
         format!("http://127.0.0.1:{}/v2/{path}", self.port)
     }
 
-    /// How an image of this registry is referred to.
+    /// Reference of the image `name` in this registry.
     pub fn reference(&self, name: &str) -> String {
         format!("127.0.0.1:{}/{name}", self.port)
     }
 
-    /// Where the registry keeps a blob: for tests that damage it behind its back.
+    /// Path of a blob in the registry's storage, for tests that damage it.
     pub fn blob_file(&self, digest: &str) -> PathBuf {
         let hex = digest.strip_prefix("sha256:").unwrap();
         let blobs = self.directory.path().join("data/docker/registry/v2/blobs/sha256");
@@ -137,7 +137,7 @@ impl Drop for Registry {
     }
 }
 
-/// A line of a password file, as Apache's tool makes it.
+/// A line of a password file, made by Apache's htpasswd.
 fn htpasswd(user: &str, password: &str) -> Vec<u8> {
     let made = Command::new("htpasswd").args(["-Bbn", user, password]).output();
     made.expect("run htpasswd (Debian package apache2-utils)").stdout

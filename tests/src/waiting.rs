@@ -1,4 +1,4 @@
-//! Waiting for what comes in its own time, and giving up when it does not come.
+//! Polls for a condition, and panics when it does not come.
 
 use std::{
     fmt::Debug,
@@ -8,12 +8,12 @@ use std::{
 const PATIENCE: Duration = Duration::from_secs(30);
 const PAUSE: Duration = Duration::from_millis(10);
 
-/// Until `holds`; `what` is what a test says that waits in vain.
+/// Waits until `holds` returns true. Panics with `what` after 30 s.
 pub async fn until(what: &str, holds: impl Fn() -> bool) {
     eventually(async || (what, holds()), |(_, held)| *held).await;
 }
 
-/// Looks until what is there `holds`, and returns it; a test that waits in vain shows what was there at last.
+/// Calls `look` until its result `holds`, and returns that result. Panics with the last result after 30 s.
 pub async fn eventually<T: Debug>(mut look: impl AsyncFnMut() -> T, holds: impl Fn(&T) -> bool) -> T {
     let begun = Instant::now();
     loop {

@@ -1,4 +1,4 @@
-//! What must hold of any document of a registry.
+//! Invariants of the parser for any document of a registry.
 
 use super::*;
 
@@ -9,7 +9,7 @@ const TYPES: [&str; 4] = [
     "application/vnd.docker.distribution.manifest.list.v2+json",
 ];
 
-/// Two documents with a zero byte between them: a manifest or an index, and the configuration that it may be about.
+/// Takes two documents with a zero byte between them: a manifest or an index, and an image configuration.
 pub fn manifest(data: &[u8]) {
     let mut documents = data.splitn(2, |byte| *byte == 0);
     let (first, second) = (documents.next().unwrap_or_default(), documents.next().unwrap_or_default());

@@ -1,4 +1,4 @@
-//! Work that several callers may want at once is done once.
+//! Shares work that several callers want at the same time: it runs once for each key.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
@@ -10,13 +10,14 @@ use tokio::task::AbortHandle;
 
 use crate::digest::Digest;
 
-/// A registry and what is pulled from it. Another registry is not waited for: it may trickle, or lie.
+/// Registry name, and digest of what is pulled. The registry is part of the key so that a pull never waits for another
+/// registry, which may be slow or send wrong content.
 pub(crate) type Key = (String, Digest);
 
-/// The outcome of work under way. The work is stopped when the last of its clones is dropped.
+/// Future of work under way, shared by all who wait for it. Dropping its last clone aborts the work.
 pub(crate) type Flight<T> = Shared<BoxFuture<'static, T>>;
 
-/// Work under way, by what it will yield.
+/// Work under way, by key.
 pub(crate) struct Flights<T: Clone> {
     under_way: Mutex<HashMap<Key, WeakShared<BoxFuture<'static, T>>>>,
 }
@@ -26,8 +27,8 @@ impl<T: Clone + Send + Sync + 'static> Flights<T> {
         Flights { under_way: Mutex::default() }
     }
 
-    /// The work under way for `key`, and whether it was, or else `work` started now as a task of its own. `lost` is the
-    /// outcome of a task that died.
+    /// Returns the work under way for `key` and true, or spawns `work` as a task and returns it and false. `lost` is
+    /// the outcome if the task panics.
     pub(crate) fn join<W>(&self, key: &Key, work: impl FnOnce() -> W, lost: T) -> (Flight<T>, bool)
     where
         W: Future<Output = T> + Send + 'static,

@@ -1,4 +1,4 @@
-//! The pull of one layer, from nothing to a committed directory.
+//! The pull of one layer: fetch, unpack, complete from the layers below, commit.
 
 use std::io;
 use std::sync::Arc;
@@ -17,58 +17,58 @@ use crate::registry::{self, Blob, Bytes, Credentials, Registry};
 use crate::store::{Layer, Staging, Store};
 use crate::unpack::{self, Limits, Unpacked};
 
-/// Chunks of a blob that may wait to be inflated.
+/// The most chunks of a blob that may wait for inflation.
 const CHUNKS: usize = 64;
 
-/// The key of the committed layer.
+/// Key of the committed layer, or why there is none.
 pub(crate) type Outcome = Result<Digest, Arc<LayerError>>;
 
-/// Why a layer could not be pulled.
+/// Reasons why a layer could not be pulled.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum LayerError {
-    /// The registry failed to deliver it.
+    /// The registry failed to deliver the blob.
     #[error("fetch")]
     Fetch(#[source] registry::Error),
-    /// The blob is not the one asked for.
+    /// Size or digest of the blob are not those in the manifest.
     #[error("verify: {length} bytes with digest {found}, expected {size} bytes with {expected}")]
     Digest {
-        /// What the manifest says.
+        /// Digest in the manifest.
         expected: Digest,
-        /// And its size.
+        /// Size in the manifest, in bytes.
         size: u64,
-        /// What came.
+        /// Digest received.
         found: Digest,
-        /// And its size.
+        /// Size received, in bytes.
         length: u64,
     },
-    /// The unpacked bytes are not those the configuration promises.
+    /// The unpacked bytes do not have the diff id in the configuration.
     #[error("verify: unpacked it has digest {found}, the configuration says {expected}")]
     DiffId {
-        /// What the configuration says.
+        /// Diff id in the configuration.
         expected: Digest,
-        /// What came out.
+        /// Digest of the unpacked bytes.
         found: Digest,
     },
     /// The compressed stream is broken.
     #[error("inflate")]
     Inflate(#[source] io::Error),
-    /// The media type is wrong.
+    /// The media type names a compression, but the content has none that is known.
     #[error("inflate: the media type says {0}, the content is something else")]
     NotCompressed(&'static str),
     /// The archive could not be unpacked.
     #[error("unpack")]
     Unpack(#[source] unpack::Error),
-    /// The store could not take it.
+    /// The store failed.
     #[error("store")]
     Store(#[source] Box<Error>),
     /// A layer below it failed.
     #[error("wait for the layers below")]
     Below(#[source] Arc<LayerError>),
-    /// There are no more threads to be had.
+    /// No thread could be started.
     #[error("start a thread")]
     Thread(#[source] io::Error),
-    /// The task that did it died.
+    /// The task panicked or was cancelled.
     #[error("interrupted")]
     Lost,
 }
@@ -88,7 +88,7 @@ impl LayerError {
         }
     }
 
-    /// True where another host may have what this one sent damaged.
+    /// True if the host may be at fault, so that another host may have the right content.
     fn may_be_the_hosts(&self) -> bool {
         match self {
             LayerError::Fetch(source) => source.kind() == registry::Kind::DataLoss,
@@ -99,7 +99,7 @@ impl LayerError {
     }
 }
 
-/// A try to fetch and unpack a layer: what came of it, and the hosts that its bytes are from.
+/// An attempt to fetch and unpack a layer: its outcome, and the hosts the bytes came from.
 struct Attempt {
     outcome: Result<(Staging, Unpacked), LayerError>,
     sources: Vec<String>,
@@ -115,7 +115,7 @@ pub(crate) struct LayerPull {
     pub(crate) blob: LayerBlob,
     pub(crate) diff_id: Digest,
     pub(crate) chain_id: Digest,
-    /// The layers below, the bottom one first.
+    /// Pulls of the layers below, the bottom one first.
     pub(crate) below: Vec<Flight<Outcome>>,
     pub(crate) limits: Limits,
 }
@@ -129,7 +129,7 @@ impl LayerPull {
         if let Some(key) = self.present() {
             return Ok(key);
         }
-        // Two chains may hold the same layer: the second waits to find it there.
+        // Images with different layers below may share this layer: the second pull waits, then finds it in the store.
         let alone = self.unpacking.lock(&(self.image.registry().to_owned(), self.diff_id.clone())).await;
         if let Some(key) = self.present() {
             return Ok(key);
@@ -147,7 +147,7 @@ impl LayerPull {
         self.store.layer(&self.diff_id, &self.chain_id)
     }
 
-    /// Fetches and unpacks it: from another host when what came was not what was asked for.
+    /// Fetches and unpacks the layer; retries with another host if the content was wrong.
     async fn unpack(&self) -> Result<(Staging, Unpacked), LayerError> {
         let _slot = self.slots.take(self.image.registry()).await.ok_or(LayerError::Lost)?;
         let mut avoided = Vec::new();
@@ -176,12 +176,12 @@ impl LayerPull {
             Ok((staged, unpacked))
         });
         let mut sources = Vec::new();
-        // Both to their ends: an unpacker left behind would still be writing when the next try starts.
+        // Await both to the end: an unpacker left running would still write when the next attempt starts.
         let (fetched, unpacked) = tokio::join!(self.fetch(chunks, avoided, &mut sources), unpacking);
         Attempt { outcome: fetched.and(unpacked), sources }
     }
 
-    /// Feeds the unpacker until the blob ends or nobody takes more.
+    /// Feeds the unpacker until the blob ends or the unpacker stops receiving. Adds the hosts read from to `sources`.
     async fn fetch(
         &self,
         chunks: mpsc::Sender<Bytes>,
@@ -240,7 +240,7 @@ async fn feed(blob: &mut Blob, chunks: mpsc::Sender<Bytes>) -> Result<(), LayerE
     Ok(())
 }
 
-/// An error with all its causes, for the log.
+/// Formats an error with all its causes, for the log.
 fn whole(error: &dyn std::error::Error) -> String {
     let causes = std::iter::successors(Some(error), |error| error.source());
     causes.map(ToString::to_string).collect::<Vec<_>>().join(": ")

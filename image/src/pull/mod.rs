@@ -1,4 +1,4 @@
-//! Pulls an image: manifest, configuration, then all layers that are not here, in parallel.
+//! Pulls an image: manifest, configuration, then all layers missing in the store, in parallel.
 //!
 //! ```text
 //!  resolve ──> configuration ──> layer 1: fetch│hash│inflate│hash│unpack ──> (complete from below) ──> commit ─┐
@@ -6,9 +6,9 @@
 //!                                layer n: ...                                                                  ┘
 //! ```
 //!
-//! A layer under way is joined by all pulls that need it and stops when the last of them is gone. What a layer needs
-//! from those below it (attributes of directories it only implies, targets of hard links) it takes once they are
-//! committed; most layers need nothing, and are then shared by all images whatever lies below.
+//! A layer pull under way is shared by all image pulls that need it, and stops when the last of them is gone.
+//! Attributes of implied directories and targets of hard links that a layer takes from those below it are added once
+//! these are committed. Most layers need neither, and are then shared by all images whatever lies below.
 
 mod flights;
 mod layer;
@@ -37,7 +37,7 @@ use self::layer::{LayerPull, Outcome};
 use self::resolve::Resolved;
 use self::slots::Slots;
 
-/// What all pulls share.
+/// State shared by all pulls.
 pub(crate) struct Puller {
     pub(crate) store: Arc<Store>,
     registry: Registry,
@@ -76,7 +76,7 @@ impl Puller {
         let pulled = self.pull_all(image, credentials.map(Arc::new)).await;
         match &pulled {
             Ok(_) => unfinished.finish(),
-            // What this and other tries have finished takes the room that the disk lacks.
+            // Finished layers of this and other unfinished pulls take up the space that the disk lacks.
             Err(error) if error.kind() == Kind::NoSpace => self.sweep_unfinished().await,
             Err(_) => {}
         }
@@ -104,7 +104,7 @@ impl Puller {
         self.record(pulled, wanted).await
     }
 
-    /// What cannot be swept now is swept with the next removal.
+    /// Removes the layers of unfinished pulls that no pull under way relies on. On failure they stay for a later sweep.
     async fn sweep_unfinished(&self) {
         let store = Arc::clone(&self.store);
         let swept = blocking("sweep", move || store.sweep_unfinished(Duration::ZERO)).await;
@@ -113,7 +113,7 @@ impl Puller {
         }
     }
 
-    /// Keys of the layers, the bottom one first, all of them there.
+    /// Returns the keys of the layers, the bottom one first, once all are in the store.
     async fn layers(
         &self,
         image: &Reference,
@@ -125,13 +125,13 @@ impl Puller {
         let start = || self.start(image, manifest, diff_ids, chain, credentials.clone());
         let (flights, joined) = start();
         match outcomes(image, manifest, flights).await {
-            // What another pull began may have failed for its reasons (its credentials, say): try as our own.
+            // A joined pull may have failed for reasons of another image pull (its credentials, say): retry as our own.
             Err(_) if joined => outcomes(image, manifest, start().0).await,
             outcome => outcome,
         }
     }
 
-    /// Starts or joins every layer's pull; tells whether one was joined.
+    /// Starts or joins the pull of every layer; the flag tells whether any was joined.
     fn start(
         &self,
         image: &Reference,
@@ -168,7 +168,7 @@ impl Puller {
     async fn record(&self, pulled: Pulled, wanted: Wanted) -> Result<Arc<Image>, Error> {
         let store = Arc::clone(&self.store);
         blocking("record the image", move || {
-            // Held until the image itself refers to its layers, even if the caller gave up meanwhile.
+            // Held until the image itself refers to its layers, even if the caller has dropped the pull.
             let _wanted = wanted;
             store.commit_image(&pulled)
         })
@@ -176,8 +176,8 @@ impl Puller {
     }
 }
 
-/// A pull that may end before its image is recorded, by an error or because nobody waits for it any more. Its layers are
-/// left to the next try for a while, and then go, even if nothing else happens here.
+/// Guard of a pull. If the pull fails or is dropped before its image is recorded, the guard schedules a sweep, so that
+/// the finished layers stay for the next try and are removed after [`KEEP_UNFINISHED`] even if nothing else happens.
 struct Unfinished(Weak<Store>);
 
 impl Unfinished {
@@ -219,7 +219,7 @@ async fn outcomes(
     try_join_all(named).await
 }
 
-/// The names an image gets by being pulled as `image`.
+/// Returns the names an image gets by being pulled as `image`.
 fn names(image: &Reference, documents: &[registry::Manifest]) -> Vec<String> {
     let tag = image.tag().filter(|_| image.digest().is_none());
     let tagged = tag.map(|tag| format!("{}:{tag}", image.name()));
@@ -227,7 +227,7 @@ fn names(image: &Reference, documents: &[registry::Manifest]) -> Vec<String> {
     tagged.into_iter().chain(digest).collect()
 }
 
-/// Runs what waits for the disk on a thread that may.
+/// Runs work that waits for the disk on tokio's blocking threads. A panic becomes [`Error::Interrupted`].
 pub(crate) async fn blocking<T: Send + 'static>(
     step: &'static str,
     work: impl FnOnce() -> Result<T, Error> + Send + 'static,

@@ -1,4 +1,4 @@
-//! From a name to the image for this machine: its manifest, its configuration, and the documents that led there.
+//! Resolves a reference to the image for this machine: manifest, configuration, and the documents that led there.
 
 use std::sync::Arc;
 
@@ -9,40 +9,41 @@ use crate::manifest::{Candidate, Configuration, Document, Manifest, ManifestErro
 use crate::reference::Reference;
 use crate::registry::{self, Credentials};
 
-/// An index may lead to an index, but not on for ever.
+/// The most documents on the way from a name to an image, its manifest included: an index may lead to an index.
 const MAX_DEPTH: usize = 3;
 
-/// So many documents are looked at for one name: an index need not say what its manifests are for.
+/// The most documents read for one name: an index need not state platforms, so that each entry may have to be tried.
 const MAX_DOCUMENTS: usize = 32;
 
 /// The most bytes an image configuration may have.
 const MAX_CONFIGURATION: u64 = 8 << 20;
 
-/// A name made out: what to fetch, and what led there.
+/// A resolved reference.
 pub(super) struct Resolved {
     pub(super) manifest: Manifest,
-    /// The configuration's bytes, and what they say the layers unpack to.
+    /// Bytes of the configuration.
     pub(super) configuration: Vec<u8>,
     pub(super) diff_ids: Vec<Digest>,
-    /// The documents on the way, the one the name stands for first.
+    /// The documents on the way, beginning with the one the name stands for.
     pub(super) documents: Vec<registry::Manifest>,
 }
 
-/// A document still to be looked at, with those that led to it.
+/// A document still to be read, with those that led to it.
 struct Waiting {
     candidate: Candidate,
     above: Vec<Arc<registry::Manifest>>,
 }
 
-/// What a document turned out to be.
+/// Content of a document.
 enum Looked {
     Image(Manifest, Vec<u8>, Vec<Digest>),
-    /// What it leads to, the best first.
+    /// The documents it lists, the best first.
     Index(Vec<Candidate>),
 }
 
 impl Puller {
-    /// Looks at one document after the other, the best first, until one is an image for this machine.
+    /// Reads one document after the other, the best first, until one is an image for this machine. If none is, the
+    /// first reason is returned.
     pub(super) async fn resolve(
         &self,
         image: &Reference,
@@ -79,7 +80,7 @@ impl Puller {
         }
     }
 
-    /// Reads the last document of `way`, which its descriptor calls `described`.
+    /// Reads the last document of `way`; `described` is the media type in the descriptor that led to it.
     async fn look(
         &self,
         image: &Reference,
@@ -103,8 +104,8 @@ impl Puller {
         Ok(Looked::Image(manifest, bytes, diff_ids))
     }
 
-    /// What the name stands for. A registry counts what is fetched, so that it is only asked what the digest is where the
-    /// document may be here; it is always asked, as it also decides who may have the image.
+    /// Returns the document the name stands for. If it may be in the store, only its digest is asked for (HEAD), as
+    /// registries count every GET as a pull. The registry is always asked, because it decides who may have the image.
     async fn named(
         &self,
         image: &Reference,
@@ -124,7 +125,7 @@ impl Puller {
                 Err(error) if error.kind() == registry::Kind::Unavailable => {
                     return Err(refused("fetch the manifest", image)(error));
                 }
-                // Not every registry answers this; what really is the matter is told when the document is fetched.
+                // Not every registry answers HEAD. The GET below reports the real error.
                 Err(error) => tracing::debug!(%error, "cannot ask for the digest alone"),
             }
         }
@@ -132,7 +133,7 @@ impl Puller {
         fetched.map_err(refused("fetch the manifest", image))
     }
 
-    /// A document that another one names.
+    /// Returns a document by digest, from the store or the registry.
     async fn by_digest(
         &self,
         image: &Reference,
@@ -153,7 +154,7 @@ impl Puller {
         Ok(found.map(|bytes| registry::Manifest { bytes, content_type: String::new(), digest }))
     }
 
-    /// The configuration's bytes, which tell what layers there are. Not fetched if the image is known.
+    /// Returns the bytes of the configuration, from the store if the image is there.
     async fn configuration(
         &self,
         image: &Reference,
@@ -169,7 +170,7 @@ impl Puller {
     }
 }
 
-/// True where a document was sound, and is not what is looked for.
+/// True if the document is sound but no image for this machine.
 fn is_of_another_kind(error: &Error) -> bool {
     let Error::Manifest { source, .. } = error else { return false };
     matches!(

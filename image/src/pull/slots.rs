@@ -1,12 +1,12 @@
-//! How many layers are fetched and unpacked at once. Each registry has places of its own, so that one that trickles holds
-//! up no other; over all there is a limit too, for the sake of memory and threads.
+//! Limits how many layers are fetched and unpacked at once: for each registry, so that a slow one holds up no other,
+//! and over all registries, to bound memory and threads.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-/// So many registries can have all their places taken at once.
+/// Number of registries whose slots can all be in use at once; sets the limit over all registries.
 const REGISTRIES: usize = 8;
 
 pub(crate) struct Slots {
@@ -15,20 +15,20 @@ pub(crate) struct Slots {
     registries: Mutex<HashMap<String, Weak<Semaphore>>>,
 }
 
-/// A place, until it is dropped.
+/// A slot, held until dropped.
 pub(crate) struct Slot {
     _own: OwnedSemaphorePermit,
     _shared: OwnedSemaphorePermit,
 }
 
 impl Slots {
-    /// `of_each` layers at once from one registry.
+    /// Allows `of_each` layers at once for each registry, at least one.
     pub(crate) fn new(of_each: usize) -> Self {
         let of_each = of_each.max(1);
         Slots { of_each, all: Arc::new(Semaphore::new(of_each * REGISTRIES)), registries: Mutex::default() }
     }
 
-    /// Waits for a place to pull from `registry`. None when they are closed, which they never are.
+    /// Waits for a slot to pull from `registry`. `None` if the semaphores are closed, which never happens.
     pub(crate) async fn take(&self, registry: &str) -> Option<Slot> {
         let own = self.of(registry).acquire_owned().await.ok()?;
         let shared = Arc::clone(&self.all).acquire_owned().await.ok()?;

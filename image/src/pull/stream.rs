@@ -15,16 +15,16 @@ use crate::manifest::{Compression, LayerBlob};
 use crate::registry::Bytes;
 use crate::unpack::{self, Limits, Unpacked};
 
-/// Inflated bytes are handed over in pieces of this size.
+/// Size in bytes of the pieces in which inflated data is handed over.
 const PIECE: usize = 128 * 1024;
 
-/// So many pieces may wait.
+/// The most pieces that may wait.
 const PIECES: usize = 8;
 
-/// How much of a blob is still read after unpacking failed, to tell a damaged blob from an odd one.
+/// Bytes of a blob still read after unpacking failed, to tell a damaged blob from an archive that cannot be unpacked.
 const PATIENCE: u64 = 16 << 20;
 
-/// Unpacks what `chunks` brings into `into`. The result counts only if both digests are right.
+/// Unpacks the blob that `chunks` delivers into the directory `into`. Fails unless size, digest and diff id match.
 pub(crate) fn unpack(
     chunks: mpsc::Receiver<Bytes>,
     blob: &LayerBlob,
@@ -55,7 +55,7 @@ pub(crate) fn unpack(
     })
 }
 
-/// Where inflated pieces go, and buffers come back.
+/// Channel for inflated pieces, and the one for emptied buffers coming back.
 struct Outlet {
     pieces: SyncSender<Vec<u8>>,
     spare: Receiver<Vec<u8>>,
@@ -92,14 +92,14 @@ impl Compressed {
             piece.resize(PIECE, 0);
             let length = fill(&mut plain, &mut piece).map_err(LayerError::Inflate)?;
             piece.truncate(length);
-            // Nobody takes it when unpacking failed, and says why.
+            // Sending fails if unpacking has failed; the unpacker reports why.
             if length == 0 || outlet.pieces.send(piece).is_err() {
                 return Ok(());
             }
         }
     }
 
-    /// What the bytes are decides; the media type only says whether nothing known may be plain.
+    /// Chooses the decoder by magic number. Content without one is refused unless the media type says it is plain.
     fn decoder(&mut self, expected: Compression) -> Result<Box<dyn Read + '_>, LayerError> {
         let start = self.start().map_err(LayerError::Inflate)?;
         Ok(match (start, expected) {
@@ -113,7 +113,7 @@ impl Compressed {
         })
     }
 
-    /// The first four bytes, which stay to be read.
+    /// Returns the first four bytes without consuming them; zeros if there are fewer.
     fn start(&mut self) -> io::Result<[u8; 4]> {
         while self.chunk.len() < 4 {
             let Some(next) = self.receive() else {
@@ -134,7 +134,7 @@ impl Compressed {
         Some(next)
     }
 
-    /// Length and digest of the whole blob, unless it goes on beyond `limit`.
+    /// Reads to the end; returns length and digest of the whole blob, `None` if it is longer than `limit` bytes.
     fn finish(mut self, limit: u64) -> Option<(u64, Digest)> {
         while self.length <= limit {
             if self.receive().is_none() {
@@ -167,7 +167,7 @@ impl Read for Compressed {
     }
 }
 
-/// The tar stream: pieces as they come, hashed on the way.
+/// The inflated tar stream, hashed on the way.
 struct Plain<'a> {
     pieces: Receiver<Vec<u8>>,
     emptied: Sender<Vec<u8>>,
@@ -182,7 +182,7 @@ impl BufRead for Plain<'_> {
             && let Ok(next) = self.pieces.recv()
         {
             self.hasher.update(&next);
-            // Lost when the inflating thread is done.
+            // Fails if the inflating thread has ended.
             let _ = self.emptied.send(std::mem::replace(&mut self.piece, next));
             self.at = 0;
         }

@@ -1,7 +1,7 @@
-//! Proving who we are to a registry.
+//! Authentication to registries.
 //!
-//! A request goes out with whatever was accepted last; a 401 brings a challenge, which is answered once. Tokens are
-//! kept per host, repository and credentials until they expire, and requests that need the same one wait for one fetch.
+//! A request is sent with the proof accepted last; a challenge in a 401 is answered once. Tokens are kept per host,
+//! repository and credentials until they expire, and requests that need the same token wait for one fetch.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -17,17 +17,17 @@ use super::challenge::Challenge;
 use super::error::Error;
 use super::token::{self, TokenService};
 
-/// How long basic credentials are sent without being challenged for them.
+/// How long basic credentials, or a given registry token, are sent without a new challenge.
 const BASIC_LIFETIME: Duration = Duration::from_secs(3600);
 
-/// Why a registry that wants to be shown something gets nothing.
+/// Reason in the error when a registry asks for credentials and the pull has none.
 pub(super) const NONE_GIVEN: &str = "no credentials were given";
 
-/// What a registry may ask for, as given with a pull.
+/// Credentials given with a pull.
 ///
-/// Credentials belong to the registry that the image's name begins with. They are sent to no other host: not to a
-/// mirror, not after a redirect to another origin; only the token service that the registry itself names gets them. Where
-/// hosts.toml says that the registry's server is elsewhere, that is the registry.
+/// They belong to the registry that the image's name begins with and are sent to no other host: not to a mirror, not
+/// after a redirect to another origin; only the token service that the registry itself names gets them. If the
+/// registry's own hosts.toml names a server elsewhere, that server is the registry.
 #[derive(Clone, PartialEq, Eq, Hash)]
 pub enum Credentials {
     /// User and password, for basic authentication or to get a token.
@@ -44,7 +44,7 @@ pub enum Credentials {
 }
 
 impl Credentials {
-    /// User and password of an Authorization header, if there is one that has them.
+    /// Reads user and password from a basic Authorization header, if there is one.
     pub(super) fn from_header(headers: &HeaderMap) -> Option<Self> {
         let (scheme, encoded) = headers.get(AUTHORIZATION)?.to_str().ok()?.split_once(' ')?;
         let decoded =
@@ -64,7 +64,7 @@ impl fmt::Debug for Credentials {
     }
 }
 
-/// What goes into the Authorization header.
+/// Content of an Authorization header.
 #[derive(Clone, PartialEq, Eq)]
 pub(super) enum Proof {
     Basic { user: String, password: String },
@@ -80,14 +80,14 @@ impl Proof {
     }
 }
 
-/// Who asks whom for what: the key of a proof.
+/// Key of a proof: registry, repository and credentials.
 #[derive(Clone, PartialEq, Eq, Hash)]
 pub(super) struct Subject {
     /// The registry's origin, such as `https://registry-1.docker.io`.
     pub(super) origin: String,
-    /// The repository that is pulled from.
+    /// The repository pulled from.
     pub(super) repository: String,
-    /// What may be shown to that registry.
+    /// Credentials that may be sent to that registry.
     pub(super) credentials: Option<Credentials>,
 }
 
@@ -97,24 +97,25 @@ struct Granted {
     until: Instant,
 }
 
-/// The proof for one subject; held locked while a new one is fetched, so that others wait for it.
+/// The proof for one subject. Stays locked while a new one is fetched, so that other requests wait for it.
 type Slot = Arc<tokio::sync::Mutex<Option<Granted>>>;
 
-/// The proofs that were accepted.
+/// The proofs accepted so far.
 #[derive(Default)]
 pub(super) struct Proofs {
     slots: Mutex<HashMap<Subject, Slot>>,
 }
 
 impl Proofs {
-    /// What to send to begin with.
+    /// Returns the proof to send with a first request, if a valid one is known.
     pub(super) async fn current(&self, subject: &Subject) -> Option<Proof> {
         let slot = self.slots.lock().unwrap_or_else(PoisonError::into_inner).get(subject).cloned()?;
         let granted = slot.lock().await;
         granted.as_ref().filter(|granted| granted.is_valid()).map(|granted| granted.proof.clone())
     }
 
-    /// The answer to `challenges`, after `refused` was sent. Another request may have got it meanwhile.
+    /// Returns a proof in answer to `challenges`, after `refused` was rejected: one that another request has fetched
+    /// meanwhile, or a new one.
     pub(super) async fn renew(
         &self,
         subject: &Subject,
@@ -140,7 +141,7 @@ impl Proofs {
     }
 }
 
-/// A slot that is locked or handed out is in use; any other lives as long as its proof.
+/// True if the slot is in use (locked or cloned), or its proof is still valid.
 fn is_needed(slot: &Slot) -> bool {
     Arc::strong_count(slot) > 1
         || slot.try_lock().is_ok_and(|granted| granted.as_ref().is_some_and(Granted::is_valid))
@@ -152,7 +153,7 @@ impl Granted {
     }
 }
 
-/// Answers the strongest challenge that the credentials allow.
+/// Answers the bearer challenge if there is one, else the basic one. Fails if the credentials do not fit.
 async fn answer(
     subject: &Subject,
     challenges: &[Challenge],

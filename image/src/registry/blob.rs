@@ -1,4 +1,4 @@
-//! Streaming of blobs, over broken connections too.
+//! Streaming of blobs, resumed after broken connections.
 //!
 //! ```text
 //!             open                     all bytes seen
@@ -20,23 +20,23 @@ use super::hosts::Endpoint;
 use super::pace::{Pace, Piece};
 use super::route::{Route, Tries};
 
-/// The content of a blob as it comes in.
+/// The content of a blob as it arrives.
 ///
-/// The length is checked, the digest is not: whoever consumes the stream hashes it in the same pass. A broken
-/// connection is taken up again where it broke, at another host if need be, as long as there is progress.
+/// The length is checked, the digest is not: the consumer hashes the stream in the same pass. A broken connection is
+/// resumed at the next byte, at another host if need be, as long as there is progress.
 #[derive(Debug)]
 pub struct Blob {
     route: Route,
     get: Get,
     size: u64,
     received: u64,
-    /// Position in the route of the host that was read from last.
+    /// Index in the route of the host that was read from last.
     host: usize,
-    /// How often it went wrong since the last byte came.
+    /// Failures since the last byte arrived.
     failures: u32,
-    /// How often it was too slow since it last was not.
+    /// Times in a row that a connection was too slow.
     slow: u32,
-    /// Hosts that something was read from, the first one first.
+    /// Hosts (as [`Endpoint::host`]) that bytes came from, in the order of their first byte.
     sources: Vec<String>,
     state: State,
 }
@@ -46,16 +46,16 @@ enum State {
     Reading {
         response: Response,
         pace: Pace,
-        /// Bytes to pass over, when the host sends everything again.
+        /// Bytes to skip because the host sends them again.
         skip: u64,
     },
-    /// Holds why, for the case that it stays so.
+    /// Contains the failure, returned if the retries run out.
     Broken(Error),
     Over,
 }
 
 impl Blob {
-    /// Opens the blob at the first host that has it. What may pass is waited for.
+    /// Opens the blob at the first host that has it. Failures that may pass are retried.
     pub(super) async fn open(route: Route, get: Get, size: u64) -> Result<Self, Error> {
         let sources = Vec::new();
         let state = State::Over;
@@ -69,19 +69,19 @@ impl Blob {
         }
     }
 
-    /// The promised size.
+    /// Returns the promised size in bytes.
     pub fn size(&self) -> u64 {
         self.size
     }
 
-    /// The hosts that the bytes so far are from.
+    /// Returns the hosts that the bytes so far came from, as `host:port`.
     pub fn sources(&self) -> &[String] {
         &self.sources
     }
 
-    /// The next piece, `None` after the last one. After an error the stream is over.
+    /// Returns the next piece, `None` after the last one. After an error the stream is over.
     ///
-    /// May be dropped and called again without losing a byte.
+    /// The future may be dropped and called again without losing a byte.
     pub async fn chunk(&mut self) -> Result<Option<Bytes>, Error> {
         loop {
             match &mut self.state {
@@ -102,12 +102,12 @@ impl Blob {
         }
     }
 
-    /// The same as a [`Stream`].
+    /// Turns the blob into a [`Stream`] of its pieces.
     pub fn into_stream(self) -> impl Stream<Item = Result<Bytes, Error>> + Send + 'static {
         futures::stream::try_unfold(self, async |mut blob| Ok(blob.chunk().await?.map(|chunk| (chunk, blob))))
     }
 
-    /// What of `bytes` is new.
+    /// Returns the part of `bytes` that was not received before.
     fn accept(&mut self, mut bytes: Bytes) -> Result<Option<Bytes>, Error> {
         if let State::Reading { skip, pace, .. } = &mut self.state {
             if pace.has_kept_up() {
@@ -133,7 +133,7 @@ impl Blob {
         Ok(Some(bytes))
     }
 
-    /// From Reading to Broken. A host that broke twice without a byte between gives way to the next.
+    /// From Reading to Broken. After the second break without a byte in between, the next host is asked.
     fn broke(&mut self, cause: Option<reqwest::Error>) {
         let error = Error::Truncated {
             what: self.get.what.clone(),
@@ -148,7 +148,7 @@ impl Blob {
         self.fail(error);
     }
 
-    /// From Reading to Broken, for want of progress: the few bytes that came do not count as such.
+    /// From Reading to Broken because the host is too slow. The few bytes that came do not reset the failures.
     fn trickled(&mut self) {
         let (what, host, received) = (self.get.what.clone(), self.host_name(), self.received);
         let within = self.route.client.config.progress.within;
@@ -179,7 +179,7 @@ impl Blob {
         }
     }
 
-    /// Pauses before the next try, or gives up with the last failure.
+    /// Pauses before the next try, or returns the last failure if the retries have run out.
     async fn wait(&mut self) -> Result<(), Error> {
         let State::Broken(why) = &self.state else { return Ok(()) };
         let retry = self.route.client.config.retry;
@@ -194,7 +194,7 @@ impl Blob {
         }
     }
 
-    /// Asks the hosts in turn for what is still missing, first the one that was read from.
+    /// Asks the hosts in turn for the missing bytes, beginning with the one that was read from last.
     async fn connect(&mut self) -> Result<(), Error> {
         let get = Get { offset: self.received, ..self.get.clone() };
         let mut tries = Tries::new(&get.what);
@@ -226,7 +226,7 @@ impl Blob {
     }
 }
 
-/// The response that holds the blob from `get.offset` on, after as many bytes to skip as are returned beside it.
+/// Opens the blob from `get.offset` on. Also returns how many bytes at the start of the response are to be skipped.
 async fn open_at(route: &Route, endpoint: &Endpoint, get: &Get, size: u64) -> Result<(Response, u64), Error> {
     let response = route.client.get(endpoint, get).await?;
     let bad = |reason: String| Error::BadResponse { what: get.what.clone(), host: endpoint.origin(), reason };
@@ -250,7 +250,7 @@ async fn open_at(route: &Route, endpoint: &Endpoint, get: &Get, size: u64) -> Re
     }
 }
 
-/// First byte and total of `bytes 5-9/10`; the total may be unknown (`*`).
+/// Reads first byte and total of `bytes 5-9/10`; the total may be unknown (`*`).
 fn content_range(value: &str) -> Option<(u64, Option<u64>)> {
     let (range, total) = value.trim().strip_prefix("bytes")?.trim_start().split_once('/')?;
     let (first, _last) = range.split_once('-')?;

@@ -1,4 +1,4 @@
-//! The WWW-Authenticate header: which proofs a server would accept (RFC 9110, section 11).
+//! Parser of the WWW-Authenticate header: the proofs a server accepts (RFC 9110, section 11).
 
 /// One challenge of possibly several.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -10,12 +10,12 @@ pub(super) struct Challenge {
 }
 
 impl Challenge {
-    /// The first parameter of that name.
+    /// Returns the first parameter of that name.
     pub(super) fn parameter(&self, name: &str) -> Option<&str> {
         self.parameters.iter().find(|(key, _)| key == name).map(|(_, value)| value.as_str())
     }
 
-    /// All challenges of one header. What cannot be understood ends the list: nothing after it could be trusted.
+    /// Returns all challenges of one header. A malformed part ends the list, as nothing after it can be trusted.
     pub(super) fn parse_all(header: &str) -> Vec<Self> {
         let mut cursor = Cursor(header);
         let mut challenges: Vec<Self> = Vec::new();
@@ -36,11 +36,11 @@ enum Item {
     Parameter(String, String),
 }
 
-/// What is left to read.
+/// The unread rest of the header.
 struct Cursor<'a>(&'a str);
 
 impl<'a> Cursor<'a> {
-    /// The next scheme or parameter; a token68 (as in `Negotiate abc==`) says nothing to us and is skipped.
+    /// Returns the next scheme or parameter; skips a token68 (as in `Negotiate abc==`), which no supported scheme has.
     fn next_item(&mut self) -> Option<Item> {
         self.skip(|byte| matches!(byte, b' ' | b'\t' | b','));
         let token = self.token()?;
@@ -60,7 +60,7 @@ impl<'a> Cursor<'a> {
         Some(Item::Parameter(token.to_ascii_lowercase(), value))
     }
 
-    /// Passes the bytes that match and says how many they were.
+    /// Skips the bytes that match and returns how many they were.
     fn skip(&mut self, matches: impl Fn(u8) -> bool) -> usize {
         let len = self.0.bytes().take_while(|byte| matches(*byte)).count();
         self.0 = &self.0[len..];
@@ -75,7 +75,7 @@ impl<'a> Cursor<'a> {
         }
     }
 
-    /// The rest of a quoted string, after its opening quote. One that is never closed is no value.
+    /// Reads the rest of a quoted string, after its opening quote; `None` if it is never closed.
     fn quoted(&mut self, text: &'a str) -> Option<String> {
         let mut value = String::new();
         let mut characters = text.char_indices();
@@ -92,7 +92,7 @@ impl<'a> Cursor<'a> {
         None
     }
 
-    /// A token68 stands where the first parameter would and ends at a comma or the end.
+    /// Skips a token68: it stands where the first parameter would, and ends at a comma or the end.
     fn skip_token68(&mut self) {
         let end = self.0.find(',').unwrap_or(self.0.len());
         let candidate = self.0[..end].trim_end();

@@ -1,4 +1,4 @@
-//! HTTP as registries need it: one client per TLS setting, redirects that drop what is secret, statuses as errors.
+//! HTTP as registries need it: one client per TLS setting, redirects that drop secrets, statuses as errors.
 
 use std::collections::HashMap;
 use std::path::Path;
@@ -18,42 +18,42 @@ use super::hosts::{Endpoint, Tls};
 use super::pace::{Pace, Piece, Progress};
 use super::token::TokenService;
 
-/// How many redirects are followed.
+/// The most redirects that are followed.
 const REDIRECTS_MAX: usize = 10;
-/// How much of an error's body is looked at.
+/// The most bytes of an error's body that are read.
 const REASON_LIMIT: u64 = 16 << 10;
-/// How many clients are kept; reached only when certificates are replaced again and again.
+/// The most clients kept; reached only if certificates are replaced again and again.
 const CLIENTS_MAX: usize = 64;
 
-/// How much of one response, and of all on a connection, may be under way over HTTP/2: enough for layers side by side
-/// over a long line, little enough to be held in memory when unpacking is slower than the network.
+/// HTTP/2 flow control windows in bytes, of a response and of a connection: enough for parallel layers over a link of
+/// high latency, little enough to be held in memory when unpacking is slower than the network.
 const STREAM_WINDOW: u32 = 4 << 20;
 const CONNECTION_WINDOW: u32 = 32 << 20;
 
 /// A GET, or a HEAD, for something in a repository.
 #[derive(Clone, Debug)]
 pub(super) struct Get {
-    /// What is asked for, in a user's words.
+    /// Description of the content, for messages.
     pub(super) what: String,
-    /// The registry as the image's name has it, for whom the credentials were given.
+    /// The registry in the image's name, to which the credentials belong.
     pub(super) registry: String,
     pub(super) repository: String,
-    /// Only what the headers say is wanted.
+    /// Send HEAD: only the headers are wanted.
     pub(super) is_head: bool,
-    /// Below the repository, such as `manifests/latest`.
+    /// Path below the repository, such as `manifests/latest`.
     pub(super) path: String,
     pub(super) accept: &'static str,
-    /// Whether the content will be checked against a digest: only then may it come unencrypted where TLS was asked for.
+    /// The content will be checked against a digest: only then may a redirect lead from HTTPS to plain HTTP.
     pub(super) is_pinned: bool,
-    /// The first byte wanted.
+    /// First byte wanted.
     pub(super) offset: u64,
     pub(super) credentials: Option<Credentials>,
 }
 
-/// What a connection is made with: equal ones share a client and with it the connections.
+/// Settings of a connection. Requests with equal settings share a client, and with it the connections.
 #[derive(Clone, PartialEq, Eq, Hash)]
 enum Connect {
-    /// Never speaks TLS, so it needs no certificates and cannot fail for want of them.
+    /// Never uses TLS, so that missing CA certificates cannot make it fail.
     Plain {
         no_proxy: bool,
         dial_timeout: Option<Duration>,
@@ -75,7 +75,7 @@ impl Client {
         Ok(Arc::new(client))
     }
 
-    /// Sends `get` to `endpoint`; a challenge is answered once. Returns only with a 2xx.
+    /// Sends `get` to `endpoint`; a challenge is answered once. Any status but 2xx is an error.
     pub(super) async fn get(&self, endpoint: &Endpoint, get: &Get) -> Result<Response, Error> {
         let given = get.credentials.clone().filter(|_| endpoint.owns_credentials);
         let subject = Subject {
@@ -106,7 +106,7 @@ impl Client {
         self.check(response, get).await
     }
 
-    /// Sends `get` and follows redirects. What is secret stays with the endpoint's own origin.
+    /// Sends `get` and follows redirects. Proof and configured headers are sent to the endpoint's own origin only.
     async fn follow(&self, endpoint: &Endpoint, get: &Get, proof: Option<&Proof>) -> Result<Response, Error> {
         let mut url = address(endpoint, get)?;
         for _ in 0..=REDIRECTS_MAX {
@@ -162,7 +162,7 @@ impl Client {
         check(response, &host, &get.what).await
     }
 
-    /// The client for `url` under these settings, made on first use.
+    /// Returns the client for `url` under these settings, made on first use.
     pub(super) fn http(&self, url: &Url, tls: &Tls) -> Result<reqwest::Client, Error> {
         let connect = match url.scheme() {
             "https" => Connect::Tls(tls.clone()),
@@ -233,7 +233,7 @@ fn with_certificates(mut builder: ClientBuilder, tls: &Tls) -> Result<ClientBuil
     Ok(builder.tls_danger_accept_invalid_certs(tls.skip_verify))
 }
 
-/// Where `get` is found at `endpoint`.
+/// Returns the URL of `get` at `endpoint`.
 fn address(endpoint: &Endpoint, get: &Get) -> Result<Url, Error> {
     let path = format!("{}/{}", get.repository, get.path);
     let mut url =
@@ -254,7 +254,7 @@ fn is_same_origin(one: &Url, other: &Url) -> bool {
     one.origin() == other.origin()
 }
 
-/// What the endpoint wants to be shown; nothing when it is content, or when another host refuses after a redirect.
+/// Returns the challenges in a 401 of the endpoint; none for another status, or after a redirect to another origin.
 fn challenges(response: &Response, endpoint: &Endpoint) -> Vec<Challenge> {
     if response.status() != StatusCode::UNAUTHORIZED || !is_same_origin(response.url(), &endpoint.base) {
         return Vec::new();
@@ -268,7 +268,7 @@ fn bad_response(get: &Get, url: &Url, reason: &str) -> Error {
     Error::BadResponse { what: get.what.clone(), host, reason: reason.to_owned() }
 }
 
-/// Sends a request; no answer is [`Error::Unreachable`].
+/// Sends a request; without an answer fails with [`Error::Unreachable`].
 pub(super) async fn send(request: RequestBuilder, host: &str, what: &str) -> Result<Response, Error> {
     request.send().await.map_err(|error| Error::Unreachable {
         what: what.to_owned(),
@@ -277,7 +277,7 @@ pub(super) async fn send(request: RequestBuilder, host: &str, what: &str) -> Res
     })
 }
 
-/// Passes a 2xx, makes an error of everything else.
+/// Returns a response with status 2xx; any other status becomes an error.
 pub(super) async fn check(response: Response, host: &str, what: &str) -> Result<Response, Error> {
     let status = response.status();
     if status.is_success() {
@@ -306,7 +306,7 @@ fn retry_after(headers: &HeaderMap) -> Option<Duration> {
     Some(until.duration_since(SystemTime::now()).unwrap_or_default())
 }
 
-/// What the registry says about its refusal, in the protocol's form or not at all.
+/// Returns the registry's messages if the body has the form of the distribution specification, else nothing.
 async fn reason(response: Response) -> String {
     #[derive(Deserialize)]
     struct Errors {
@@ -327,12 +327,12 @@ async fn reason(response: Response) -> String {
     line(&said.map(String::as_str).collect::<Vec<_>>().join("; "))
 }
 
-/// A stranger's text, fit for one line of a log.
+/// Makes a text from the network fit for one line of a log: no control characters, at most 300 characters.
 pub(super) fn line(text: &str) -> String {
     text.chars().map(|c| if c.is_control() { ' ' } else { c }).take(300).collect()
 }
 
-/// The whole body, at most `limit` bytes.
+/// Reads the whole body. Fails if it is longer than `limit` bytes, breaks off, or comes too slowly.
 pub(super) async fn read(
     mut response: Response,
     limit: u64,

@@ -1,4 +1,4 @@
-//! What can go wrong between us and a registry, told so that an operator can act on it.
+//! Errors of the registry client, worded so that an operator can act on them.
 
 use std::fmt;
 use std::path::PathBuf;
@@ -9,16 +9,16 @@ use crate::digest::Digest;
 
 /// A failed request to a registry.
 ///
-/// Messages name the host and what was asked for; a registry's own words are cut to a line.
+/// Messages name the host and the content; a registry's own words are cut to one line.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
     /// The registry answered that it has no such manifest or blob.
     #[error("{what} not found at {host}{}", Because(.reason))]
     NotFound {
-        /// What was asked for.
+        /// Description of the content.
         what: String,
-        /// Who answered.
+        /// Host that answered.
         host: String,
         /// The registry's own words, if any.
         reason: String,
@@ -26,19 +26,19 @@ pub enum Error {
     /// No credentials were accepted, or none were given where some are needed.
     #[error("not authorized at {host} for {what}{}", Because(.reason))]
     Unauthorized {
-        /// What was asked for.
+        /// Description of the content.
         what: String,
-        /// Who refused: the registry or its token service.
+        /// Host that refused: the registry or its token service.
         host: String,
         /// The registry's own words, if any.
         reason: String,
     },
-    /// The credentials are known and do not suffice.
+    /// The registry denies access, with these credentials or without any (403).
     #[error("{host} denies access to {what}{}", Because(.reason))]
     Denied {
-        /// What was asked for.
+        /// Description of the content.
         what: String,
-        /// Who refused.
+        /// Host that refused.
         host: String,
         /// The registry's own words, if any.
         reason: String,
@@ -46,11 +46,11 @@ pub enum Error {
     /// The registry limits the rate of requests.
     #[error("{host} has had too many requests, asked for {what}{}", Because(.reason))]
     TooManyRequests {
-        /// What was asked for.
+        /// Description of the content.
         what: String,
-        /// Who refused.
+        /// Host that refused.
         host: String,
-        /// How long to wait, if the registry said so.
+        /// How long to wait, if the registry says so.
         retry_after: Option<Duration>,
         /// The registry's own words, if any.
         reason: String,
@@ -58,151 +58,152 @@ pub enum Error {
     /// The registry is there but cannot serve now (5xx, 408).
     #[error("{host} failed with status {status} on {what}{}", Because(.reason))]
     ServerFailure {
-        /// What was asked for.
+        /// Description of the content.
         what: String,
-        /// Who answered.
+        /// Host that answered.
         host: String,
         /// The HTTP status.
         status: u16,
-        /// How long to wait, if it said so.
+        /// How long to wait, if the registry says so.
         retry_after: Option<Duration>,
         /// The registry's own words, if any.
         reason: String,
     },
-    /// No answer: name not resolved, connection refused or broken, TLS refused, time-out.
+    /// No answer: name not resolved, connection refused or broken, TLS failed, time-out.
     #[error("cannot reach {host} for {what}")]
     Unreachable {
-        /// What was asked for.
+        /// Description of the content.
         what: String,
-        /// Who did not answer.
+        /// Host that did not answer.
         host: String,
-        /// Why.
+        /// Cause.
         #[source]
         source: Box<reqwest::Error>,
     },
-    /// The answer breaks the protocol.
+    /// The answer violates the protocol.
     #[error("bad response from {host} for {what}: {reason}")]
     BadResponse {
-        /// What was asked for.
+        /// Description of the content.
         what: String,
-        /// Who answered.
+        /// Host that answered.
         host: String,
-        /// What is wrong with it.
+        /// The violation.
         reason: String,
     },
-    /// The content is not what its digest promises.
+    /// The content does not have the expected digest.
     #[error("{what} from {host} has digest {actual}, expected {expected}")]
     DigestMismatch {
-        /// What was asked for.
+        /// Description of the content.
         what: String,
-        /// Who sent it.
+        /// Host that sent it.
         host: String,
-        /// The digest asked for.
+        /// Digest expected.
         expected: Digest,
-        /// The digest of what came.
+        /// Digest received.
         actual: Digest,
     },
     /// The content is larger than promised or allowed.
     #[error("{what} from {host} is larger than {limit} bytes")]
     TooLarge {
-        /// What was asked for.
+        /// Description of the content.
         what: String,
-        /// Who sent it.
+        /// Host that sent it.
         host: String,
-        /// The promised size or the limit.
+        /// The promised size or the limit, in bytes.
         limit: u64,
     },
     /// The content ended before its promised size.
     #[error("{what} from {host} ended after {received} of {expected} bytes")]
     Truncated {
-        /// What was asked for.
+        /// Description of the content.
         what: String,
-        /// Who sent it.
+        /// Host that sent it.
         host: String,
-        /// How many bytes came.
+        /// Bytes received.
         received: u64,
-        /// How many were promised.
+        /// Bytes promised.
         expected: u64,
-        /// How the connection broke, if it did not end by itself.
+        /// Cause of the break; absent if the connection was closed without an error.
         #[source]
         source: Option<Box<reqwest::Error>>,
     },
-    /// The content comes, but so slowly that it never will.
+    /// The content arrives more slowly than [`Progress`](super::Progress) demands.
     #[error(
         "{what} from {host} comes too slowly: {received} bytes so far, hardly any in the last {within:?}"
     )]
     TooSlow {
-        /// What was asked for.
+        /// Description of the content.
         what: String,
-        /// Who sent it.
+        /// Host that sent it.
         host: String,
-        /// How many bytes came.
+        /// Bytes received.
         received: u64,
-        /// In which time it brought too little.
+        /// Time in which too few bytes arrived.
         within: Duration,
     },
-    /// The content has another size than promised.
+    /// The host states another size than promised.
     #[error("{what} at {host} has {actual} bytes, expected {expected}")]
     SizeMismatch {
-        /// What was asked for.
+        /// Description of the content.
         what: String,
-        /// Who offers it.
+        /// Host that offers it.
         host: String,
-        /// The promised size.
+        /// Size promised, in bytes.
         expected: u64,
-        /// The size that the host states.
+        /// Size stated by the host, in bytes.
         actual: u64,
     },
-    /// Every host that the configuration names was tried.
+    /// All hosts that may be asked have failed, or the configuration allows none.
     #[error("{}", Tries { what, tries })]
     AllFailed {
-        /// What was asked for.
+        /// Description of the content.
         what: String,
-        /// What each host answered, in the order asked. The last one, the registry itself, decides [`Error::kind`].
+        /// Failure of each host, in the order of the configuration. The last host, the registry itself, decides
+        /// [`Error::kind`].
         tries: Vec<Error>,
     },
-    /// A hosts.toml, or a file that it names, cannot be used.
+    /// A hosts.toml, or a file named in it, cannot be used.
     #[error("registry configuration {}: {reason}", .path.display())]
     Config {
         /// The file.
         path: PathBuf,
-        /// What is wrong with it.
+        /// The fault in it.
         reason: String,
     },
-    /// No HTTP client could be made of the settings for a host; for TLS often because this machine has no CA certificates.
+    /// No HTTP client could be made for a host; with TLS often because this machine has no CA certificates.
     #[error("cannot set up connections to {host}")]
     Setup {
         /// The host the settings are for.
         host: String,
-        /// Why.
+        /// Cause.
         #[source]
         source: Box<reqwest::Error>,
     },
 }
 
-/// What a caller can do about an [`Error`]; named like the gRPC codes they become.
+/// Category of an [`Error`] by what a caller can do about it; named like the gRPC code it becomes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Kind {
     /// There is no such content.
     NotFound,
-    /// Give (other) credentials.
+    /// Credentials are missing or wrong.
     Unauthenticated,
-    /// These credentials will not do.
+    /// The registry denies access, with these credentials or without any.
     PermissionDenied,
-    /// Come back later.
+    /// The registry limits the rate of requests; retry later.
     ResourceExhausted,
-    /// The registry cannot be reached or is out of order; another try may help.
+    /// The registry cannot be reached or fails; a retry may help.
     Unavailable,
     /// The configuration of this machine must be changed first.
     FailedPrecondition,
-    /// Content came damaged or cut.
+    /// Content arrived damaged or incomplete.
     DataLoss,
-    /// The peer does not speak the protocol.
+    /// The registry violates the protocol.
     Internal,
 }
 
 impl Error {
-    /// What a caller can do about it.
+    /// Returns the category of this error.
     pub fn kind(&self) -> Kind {
         match self {
             Self::NotFound { .. } => Kind::NotFound,
@@ -220,8 +221,8 @@ impl Error {
         }
     }
 
-    /// Whether the same request may succeed in a moment. A host that cannot be connected to, or that stays silent, is
-    /// not waited for: other hosts and the caller's own retries come first.
+    /// Whether the same request may succeed in a moment. A host that cannot be connected to, or stays silent, is not
+    /// retried here: other hosts and the caller's own retries come first.
     pub(super) fn may_pass(&self) -> bool {
         match self {
             Self::ServerFailure { .. } | Self::TooManyRequests { .. } => true,
@@ -232,7 +233,7 @@ impl Error {
         }
     }
 
-    /// Says, of a refusal, that the credentials of the image were not shown: they were given for `registry` alone.
+    /// Adds to a refusal that the image's credentials were not sent to the host, as they belong to `registry`.
     pub(super) fn without_credentials_of(mut self, registry: &str) -> Self {
         if let Self::Unauthorized { reason, .. } | Self::Denied { reason, .. } = &mut self {
             let hint = format!("the credentials given are for {registry} and were not shown to it");
@@ -244,7 +245,7 @@ impl Error {
         self
     }
 
-    /// How long the registry asked us to wait.
+    /// Returns how long the registry asked to wait.
     pub(super) fn retry_after(&self) -> Option<Duration> {
         match self {
             Self::TooManyRequests { retry_after, .. } | Self::ServerFailure { retry_after, .. } => {
@@ -256,7 +257,7 @@ impl Error {
     }
 }
 
-/// `: reason`, or nothing.
+/// Displays `: reason`, or nothing.
 struct Because<'a>(&'a str);
 
 impl fmt::Display for Because<'_> {
@@ -268,7 +269,7 @@ impl fmt::Display for Because<'_> {
     }
 }
 
-/// Each try with its causes, since `source()` can only follow one of them.
+/// Displays each try with its causes, since `source()` can follow only one of them.
 struct Tries<'a> {
     what: &'a str,
     tries: &'a [Error],

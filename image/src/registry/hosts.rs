@@ -1,7 +1,8 @@
-//! Which hosts are asked for an image, in which order and how: mirrors from hosts.toml, then the registry itself.
+//! Selects the hosts to ask for an image, with order and settings: mirrors from hosts.toml, then the registry itself.
 //!
 //! The layout is containerd's: `<dir>/<host[:port]>/hosts.toml`, or `<dir>/_default/hosts.toml` for every host without
-//! a directory of its own. A directory without hosts.toml may hold `*.crt` (trusted), `*.cert` and `*.key` (ours).
+//! a directory of its own. A directory without hosts.toml may contain `*.crt` (CA certificates to trust), and `*.cert`
+//! with `*.key` (client certificate).
 
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
@@ -18,10 +19,10 @@ use super::hosts_toml::{Capability, HostsToml, Settings};
 #[cfg(feature = "fuzz")]
 pub(crate) mod fuzz;
 
-/// Where Docker Hub's registry really is.
+/// Host of Docker Hub's registry.
 const DOCKER_HUB: &str = "registry-1.docker.io";
 
-/// The directory for all registries without one of their own.
+/// Name of the directory for all registries without one of their own.
 const DEFAULT: &str = "_default";
 
 /// A host to ask.
@@ -29,50 +30,50 @@ const DEFAULT: &str = "_default";
 pub(super) struct Endpoint {
     /// The API's root with a slash at its end, such as `https://registry-1.docker.io/v2/`.
     pub(super) base: Url,
-    /// Whether it may be asked what a tag means.
+    /// Whether it may resolve tags.
     pub(super) resolves: bool,
-    /// Whether it may be asked for content by digest.
+    /// Whether it may serve content by digest.
     pub(super) pulls: bool,
-    /// Whether the image's credentials were given for this host.
+    /// Whether it is the registry that the image's credentials belong to.
     pub(super) owns_credentials: bool,
-    /// What it is shown otherwise: its own, from an Authorization header in hosts.toml.
+    /// Its own credentials, from an Authorization header in hosts.toml; used if the image's are not.
     pub(super) credentials: Option<Credentials>,
-    /// The registry it mirrors, told with every request.
+    /// The registry it mirrors, sent in the query of every request (`ns`).
     pub(super) namespace: Option<String>,
-    /// It is the same host as the one before, without TLS: asked only when TLS does not come about.
+    /// The same host as the endpoint before, over plain HTTP; asked only if that one is unreachable.
     pub(super) is_plain_fallback: bool,
-    /// Headers for this host alone.
+    /// Headers sent to this host only.
     pub(super) headers: HeaderMap,
     pub(super) tls: Tls,
 }
 
-/// What a client for a host is made of; equal settings share one client.
+/// TLS and connection settings of a host; equal settings share one client.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub(super) struct Tls {
-    /// PEM files to trust beside the system's.
+    /// PEM files of CA certificates to trust beside the system's.
     pub(super) ca: Vec<(PathBuf, Vec<u8>)>,
-    /// Our certificate and key, PEM.
+    /// Client certificate and key, PEM.
     pub(super) identity: Option<(PathBuf, Vec<u8>)>,
     pub(super) skip_verify: bool,
     pub(super) dial_timeout: Option<Duration>,
-    /// Hosts on this machine are never reached through a proxy.
+    /// Set for hosts on this machine: they are never reached through a proxy.
     pub(super) no_proxy: bool,
 }
 
 impl Endpoint {
-    /// Host and port, the same with and without TLS.
+    /// Returns `host:port`, the same with and without TLS.
     pub(super) fn host(&self) -> String {
         let port = self.base.port_or_known_default().unwrap_or_default();
         format!("{}:{port}", self.base.host_str().unwrap_or_default())
     }
 
-    /// Scheme, host and port: for messages, and to know whether a redirect leaves the host.
+    /// Returns scheme, host and port: for messages, and to detect a redirect to another host.
     pub(super) fn origin(&self) -> String {
         self.base.origin().ascii_serialization()
     }
 }
 
-/// The hosts to ask for images of `registry`, as the directories say at this moment.
+/// Returns the hosts to ask for images of `registry`. Reads the configuration anew at every call.
 pub(super) async fn resolve(dirs: &[PathBuf], registry: &str) -> Result<Vec<Endpoint>, Error> {
     let Some((path, file)) = find(dirs, registry).await? else {
         return default_server(registry, &Settings::default(), Path::new(registry)).await;
@@ -87,7 +88,7 @@ pub(super) async fn resolve(dirs: &[PathBuf], registry: &str) -> Result<Vec<Endp
     match &file.server {
         Some(server) => {
             let server = endpoint(registry, server, &file.server_settings, &path).await?;
-            // Where the registry's own file says it is, it is. What stands in for all registries is a mirror of each.
+            // The server in a registry's own file is the registry, wherever it is. The one in `_default` is a mirror.
             let owns_credentials = server.owns_credentials || !is_default(&path);
             endpoints.push(Endpoint { owns_credentials, ..server });
         }
@@ -96,7 +97,7 @@ pub(super) async fn resolve(dirs: &[PathBuf], registry: &str) -> Result<Vec<Endp
     Ok(endpoints)
 }
 
-/// The configuration for `registry` and the file it is from.
+/// Returns the configuration for `registry` and the file it comes from.
 async fn find(dirs: &[PathBuf], registry: &str) -> Result<Option<(PathBuf, HostsToml)>, Error> {
     for root in dirs {
         for name in directory_names(registry) {
@@ -115,7 +116,7 @@ fn directory_names(registry: &str) -> Vec<String> {
     escaped.into_iter().chain([registry.to_owned(), DEFAULT.to_owned()]).collect()
 }
 
-/// Whether `path` is the hosts.toml of all registries that have none of their own.
+/// True if `path` is the hosts.toml for all registries without one of their own.
 fn is_default(path: &Path) -> bool {
     path.parent().is_some_and(|directory| directory.ends_with(DEFAULT))
 }
@@ -135,7 +136,7 @@ async fn load(dir: &Path) -> Result<(PathBuf, HostsToml), Error> {
     }
 }
 
-/// The certificates in a directory as Docker lays it out.
+/// Returns the certificates in a directory of Docker's layout.
 async fn docker_certificates(dir: &Path) -> std::io::Result<Settings> {
     let mut settings = Settings::default();
     let mut entries = fs::read_dir(dir).await?;
@@ -152,7 +153,7 @@ async fn docker_certificates(dir: &Path) -> std::io::Result<Settings> {
     Ok(settings)
 }
 
-/// The registry where its name says, when hosts.toml names no server.
+/// Returns the registry at the host in its name, for a hosts.toml without a server.
 async fn default_server(registry: &str, settings: &Settings, file: &Path) -> Result<Vec<Endpoint>, Error> {
     if registry == "docker.io" {
         return Ok(vec![endpoint(registry, DOCKER_HUB, settings, file).await?]);
@@ -164,7 +165,8 @@ async fn default_server(registry: &str, settings: &Settings, file: &Path) -> Res
     local_server(registry, settings, file).await
 }
 
-/// A registry on this machine: its certificate is not checked, and it may do without TLS where the port allows it.
+/// Returns a registry on this machine: its certificate is not checked unless the settings give a CA or ask for it, and
+/// plain HTTP is used on port 80, or tried after TLS on another port.
 async fn local_server(registry: &str, settings: &Settings, file: &Path) -> Result<Vec<Endpoint>, Error> {
     let trusting =
         Settings { skip_verify: settings.skip_verify.or(Some(settings.ca.is_empty())), ..settings.clone() };
@@ -178,7 +180,7 @@ async fn local_server(registry: &str, settings: &Settings, file: &Path) -> Resul
     })
 }
 
-/// One host as `settings` say. `file` is where they are from.
+/// Makes an endpoint from the `settings` for one host. `file` is where they come from.
 async fn endpoint(registry: &str, server: &str, settings: &Settings, file: &Path) -> Result<Endpoint, Error> {
     let base = base_url(server, settings.override_path).map_err(|reason| Error::Config {
         path: file.to_owned(),
@@ -220,7 +222,7 @@ fn base_url(server: &str, override_path: bool) -> Result<Url, String> {
     Ok(url)
 }
 
-/// Whether `base` is the registry that images call `registry`, and no stand-in for it.
+/// True if `base` is the registry that images call `registry`, and not a mirror of it.
 fn is_home_of(base: &Url, registry: &str) -> bool {
     let home = |name: &str| Url::parse(&format!("{}://{name}/", base.scheme()));
     let names: &[&str] =
@@ -237,7 +239,7 @@ fn is_loopback(url: &Url) -> bool {
     }
 }
 
-/// Reads the files that the settings name.
+/// Reads the files named in the settings.
 async fn tls(settings: &Settings, is_loopback: bool) -> Result<Tls, Error> {
     let mut ca = Vec::new();
     for path in &settings.ca {

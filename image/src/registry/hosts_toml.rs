@@ -10,20 +10,20 @@ use toml::{Table, Value};
 /// One parsed hosts.toml.
 #[derive(Debug, Default)]
 pub(super) struct HostsToml {
-    /// Where the registry itself is; absent means where its name says.
+    /// Host of the registry itself; absent means the one in its name.
     pub(super) server: Option<String>,
-    /// The settings at the top of the file, which are those of the server.
+    /// The settings at the top of the file, which apply to the server.
     pub(super) server_settings: Settings,
     /// The mirrors, in the file's order.
     pub(super) hosts: Vec<(String, Settings)>,
-    /// Keys that mean nothing, by their path in the file.
+    /// Unknown keys, by their path in the file.
     pub(super) unknown_keys: Vec<String>,
 }
 
 /// How one host is reached.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(super) struct Settings {
-    /// What the host may be asked for; absent means everything.
+    /// Requests that the host may get; absent means all.
     pub(super) capabilities: Option<Vec<Capability>>,
     /// Files with certificates to trust beside the system's.
     pub(super) ca: Vec<PathBuf>,
@@ -31,22 +31,22 @@ pub(super) struct Settings {
     pub(super) client: Vec<(PathBuf, Option<PathBuf>)>,
     pub(super) skip_verify: Option<bool>,
     pub(super) headers: HeaderMap,
-    /// The URL's path is the whole path of the API: no `/v2` is added.
+    /// The URL's path is the whole path of the API: no `/v2` is appended.
     pub(super) override_path: bool,
     pub(super) dial_timeout: Option<Duration>,
 }
 
-/// What a host may be asked for.
+/// A kind of request that a host may get.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub(super) enum Capability {
-    /// Content by digest.
+    /// Fetching content by digest.
     Pull,
-    /// What a tag means.
+    /// Resolving tags.
     Resolve,
-    /// Uploads; we have none.
+    /// Uploads; never made.
     Push,
-    /// The referrers API; we do not ask it.
+    /// The referrers API; never used.
     Referrers,
 }
 
@@ -96,7 +96,7 @@ impl OneOrMany {
 }
 
 impl HostsToml {
-    /// Parses `text`; relative file names in it are taken from `dir`. The error says what is wrong and where.
+    /// Parses `text`; relative file names in it are taken from `dir`. The error describes the fault and its place.
     pub(super) fn parse(text: &str, dir: &Path) -> Result<Self, String> {
         let mut table: Table = text.parse().map_err(|error: toml::de::Error| error.to_string())?;
         let server = match table.remove("server") {
@@ -118,7 +118,7 @@ impl HostsToml {
         Ok(file)
     }
 
-    /// Checks the settings found at `place`, and notes the keys there that are unknown.
+    /// Checks the settings at `place`, and records the unknown keys there.
     fn settings(&mut self, value: Value, place: &str, dir: &Path) -> Result<Settings, String> {
         let at = |reason: &dyn std::fmt::Display| match place {
             "" => reason.to_string(),
@@ -161,7 +161,7 @@ fn client_files(client: Client, dir: &Path) -> Vec<(PathBuf, Option<PathBuf>)> {
     files.into_iter().map(paths).collect()
 }
 
-/// The headers, or the name of one that is not fit for HTTP.
+/// Returns the headers, or as error the name of one that HTTP does not allow.
 fn headers(raw: std::collections::BTreeMap<String, OneOrMany>) -> Result<HeaderMap, String> {
     let mut headers = HeaderMap::new();
     for (name, values) in raw {
@@ -175,7 +175,7 @@ fn headers(raw: std::collections::BTreeMap<String, OneOrMany>) -> Result<HeaderM
     Ok(headers)
 }
 
-/// A duration as Go writes it: `1m30s`, `1.5h`, `300ms`.
+/// Parses a duration as Go writes it: `1m30s`, `1.5h`, `300ms`.
 fn go_duration(text: &str) -> Option<Duration> {
     let mut rest = text;
     let mut total = Duration::ZERO;

@@ -1,4 +1,4 @@
-//! Talking to registries: the pull half of the OCI distribution protocol, with mirrors and credentials.
+//! Client for registries: the pull half of the OCI distribution specification, with mirrors and credentials.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -32,23 +32,23 @@ mod token;
 
 /// The most bytes a manifest or index may have.
 const MANIFEST_LIMIT: u64 = 4 << 20;
-/// The documents we can read. Registries convert or refuse by this list.
+/// Accept header: the documents that can be read. Registries convert to one of these, or refuse.
 const MANIFEST_TYPES: &str = "application/vnd.oci.image.index.v1+json, application/vnd.oci.image.manifest.v1+json, \
      application/vnd.docker.distribution.manifest.list.v2+json, application/vnd.docker.distribution.manifest.v2+json";
 
 /// How registries are reached.
 #[derive(Clone, Debug)]
 pub struct Config {
-    /// Directories in containerd's certs.d layout, `<dir>/<host[:port]>/hosts.toml` with `_default` for all others.
-    /// The first that has a directory for a host counts. Read at every pull.
+    /// Directories in containerd's certs.d layout, `<dir>/<host[:port]>/hosts.toml` with `_default` for all others. The
+    /// first directory that has an entry for a host counts. Read at every pull.
     pub hosts_dirs: Vec<PathBuf>,
-    /// How long connecting may take, unless a hosts.toml says otherwise.
+    /// How long connecting may take, unless hosts.toml states another time.
     pub connect_timeout: Duration,
     /// How long a connection may stay silent before it counts as broken.
     pub read_timeout: Duration,
-    /// What a connection has to bring to count as working.
+    /// Progress below which a connection counts as broken.
     pub progress: Progress,
-    /// How often and how patiently a failing registry is asked again.
+    /// How often and how patiently failed requests are retried.
     pub retry: Retry,
     /// The User-Agent header.
     pub user_agent: String,
@@ -67,12 +67,12 @@ impl Default for Config {
     }
 }
 
-/// How to go on after a failure that may pass. Progress starts the count anew.
+/// Retries after a failure that may pass. Progress resets the count.
 #[derive(Clone, Copy, Debug)]
 pub struct Retry {
-    /// How many tries may follow a failed one.
+    /// The most retries without progress in between.
     pub limit: u32,
-    /// The pause before the first of them; doubled before each further one.
+    /// The pause before the first retry; doubled before each further one.
     pub first_pause: Duration,
     /// The longest pause.
     pub longest_pause: Duration,
@@ -89,27 +89,27 @@ impl Default for Retry {
 pub struct Manifest {
     /// The exact bytes that `digest` names.
     pub bytes: Vec<u8>,
-    /// What the registry calls it; without parameters. Only its content tells what it is.
+    /// The registry's Content-Type without parameters, for messages only. Empty if the bytes are from the store.
     pub content_type: String,
-    /// Computed from `bytes`; never the registry's word.
+    /// Computed from `bytes`, never taken from the registry.
     pub digest: Digest,
 }
 
-/// A client for all registries. Cheap to clone; clones share connections and tokens.
+/// A client for all registries. Clones share connections and tokens.
 #[derive(Clone, Debug)]
 pub struct Registry {
     client: Arc<Client>,
 }
 
 impl Registry {
-    /// A client that has not connected anywhere yet. Fails when the configuration can make none, as with a user agent
-    /// that fits no header.
+    /// Makes a client without connecting. Fails if the configuration is unusable, as with a user agent that is no valid
+    /// header value.
     pub fn new(config: Config) -> Result<Self, Error> {
         Ok(Self { client: Client::new(config)? })
     }
 
     /// Fetches a manifest or index: the one named by `digest` (a child of an index), else by the reference's digest,
-    /// else by its tag. Limited to 4 MiB. Content fetched by digest is verified.
+    /// else by its tag. Fails above 4 MiB. Content fetched by digest is verified.
     pub async fn manifest(
         &self,
         image: &Reference,
@@ -123,8 +123,8 @@ impl Registry {
         Ok(Manifest { content_type, bytes, digest })
     }
 
-    /// Asks only for the digest of what the reference stands for, which registries do not count as a pull. They say it of
-    /// themselves: for what was fetched already, and may be had again.
+    /// Asks (HEAD) for the digest of the document that the reference stands for, which registries do not count as a
+    /// pull. The digest is the registry's unverified claim: use it only to look up a document that was fetched before.
     pub async fn digest(
         &self,
         image: &Reference,
@@ -136,7 +136,7 @@ impl Registry {
         Ok(route.document(&get, MANIFEST_LIMIT, pinned).await?.digest)
     }
 
-    /// Opens the blob `digest`, promised to have `size` bytes, of the image's repository.
+    /// Opens the blob `digest`, promised to have `size` bytes, in the image's repository.
     pub async fn blob(
         &self,
         image: &Reference,
@@ -147,7 +147,7 @@ impl Registry {
         self.blob_elsewhere(image, digest, size, credentials, &[]).await
     }
 
-    /// The same, from none of the hosts in `avoided`, which are called as in [`Blob::sources`].
+    /// Like [`Registry::blob`], but asks none of the hosts in `avoided`, which are named as in [`Blob::sources`].
     pub async fn blob_elsewhere(
         &self,
         image: &Reference,
@@ -161,14 +161,14 @@ impl Registry {
         Blob::open(route, self.blob_get(image, digest, credentials), size).await
     }
 
-    /// Whether any host beside those in `avoided` may be asked for content of this image.
+    /// Whether any host outside `avoided` may be asked for content of this image.
     pub async fn has_other_hosts(&self, image: &Reference, avoided: &[String]) -> Result<bool, Error> {
         let route =
             self.route(image, |endpoint| endpoint.pulls && !avoided.contains(&endpoint.host())).await?;
         Ok(!route.endpoints.is_empty())
     }
 
-    /// Fetches a small blob of at most `limit` bytes, such as an image's configuration, and verifies its digest.
+    /// Fetches a small blob, such as an image's configuration, and verifies its digest. Fails above `limit` bytes.
     pub async fn blob_bytes(
         &self,
         image: &Reference,

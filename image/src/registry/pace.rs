@@ -1,4 +1,4 @@
-//! Tells a slow connection from one that brings next to nothing and so never falls silent.
+//! Detects a connection that delivers next to nothing, yet never stays silent long enough to time out.
 
 use std::time::Duration;
 
@@ -6,12 +6,12 @@ use bytes::Bytes;
 use reqwest::Response;
 use tokio::time::{Instant, timeout};
 
-/// What a connection has to bring to count as working.
+/// Progress below which a connection counts as too slow.
 #[derive(Clone, Copy, Debug)]
 pub struct Progress {
-    /// So many bytes,
+    /// Bytes that must arrive per [`Progress::within`].
     pub bytes: u64,
-    /// in so much time spent waiting for them.
+    /// Span of waiting time in which they must arrive.
     pub within: Duration,
 }
 
@@ -21,7 +21,7 @@ impl Default for Progress {
     }
 }
 
-/// The pace of one connection. Time in which nobody waits for it does not count.
+/// The pace of one connection. Only time spent waiting for bytes counts, not that of a slow consumer.
 #[derive(Debug)]
 pub(super) struct Pace {
     wanted: Progress,
@@ -30,7 +30,7 @@ pub(super) struct Pace {
     has_kept_up: bool,
 }
 
-/// What came of waiting for a piece.
+/// Outcome of waiting for a piece.
 pub(super) enum Piece {
     Bytes(Bytes),
     End,
@@ -43,7 +43,7 @@ impl Pace {
         Self { wanted, waited: Duration::ZERO, brought: 0, has_kept_up: false }
     }
 
-    /// The next piece of `response`. May be dropped and called again without losing a byte.
+    /// Waits for the next piece of `response`. The future may be dropped and called again without losing a byte.
     pub(super) async fn piece(&mut self, response: &mut Response) -> Piece {
         let started = Instant::now();
         let left = self.wanted.within.saturating_sub(self.waited);
@@ -67,7 +67,7 @@ impl Pace {
         }
     }
 
-    /// Whether it has ever brought as much as it should.
+    /// Whether the connection has ever delivered the demanded bytes in time.
     pub(super) fn has_kept_up(&self) -> bool {
         self.has_kept_up
     }

@@ -1,4 +1,4 @@
-//! Asking one host after the other until one gives what is wanted.
+//! Asks one host after the other until one has the content.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,24 +12,24 @@ use super::error::Error;
 use super::hosts::Endpoint;
 use crate::digest::{Algorithm, Digest};
 
-/// The hosts that may be asked, in order. The last one is the registry itself, unless it may not be asked.
+/// The hosts to ask, in order. The last one is the registry itself, unless it may not be asked.
 #[derive(Clone, Debug)]
 pub(super) struct Route {
     pub(super) client: Arc<Client>,
     pub(super) endpoints: Vec<Endpoint>,
 }
 
-/// A small piece of content as it came; without bytes when only its digest was asked for.
+/// A small piece of content; without bytes if only its digest was asked for.
 pub(super) struct Document {
     pub(super) bytes: Vec<u8>,
     pub(super) content_type: String,
     pub(super) digest: Digest,
 }
 
-/// What became of the hosts asked so far.
+/// The failures of the hosts asked so far.
 pub(super) struct Tries {
     what: String,
-    /// With the position of the host in the route.
+    /// Each failure with the host's position in the route.
     failures: Vec<(usize, Error)>,
 }
 
@@ -38,7 +38,7 @@ impl Tries {
         Self { what: what.to_owned(), failures: Vec::new() }
     }
 
-    /// Whether to ask `endpoint` after what happened. A host without TLS takes the place of the same one with TLS.
+    /// Whether to ask `endpoint`. A plain HTTP fallback is asked only right after its TLS twin was unreachable.
     pub(super) fn wants(&self, endpoint: &Endpoint) -> bool {
         !endpoint.is_plain_fallback || matches!(self.failures.last(), Some((_, Error::Unreachable { .. })))
     }
@@ -52,7 +52,7 @@ impl Tries {
         self.failures.push((position, failure));
     }
 
-    /// The one failure, or all of them in the route's order, whatever order they were asked in.
+    /// Returns the one failure, or all of them in the route's order, in whatever order they were asked.
     pub(super) fn into_error(mut self) -> Error {
         self.failures.sort_by_key(|(position, _)| *position);
         let mut failures: Vec<Error> = self.failures.into_iter().map(|(_, failure)| failure).collect();
@@ -64,7 +64,8 @@ impl Tries {
 }
 
 impl Route {
-    /// The host at `position` works. If it does without TLS, its twin with TLS is not asked again. Returns where it is now.
+    /// Records that the host at `position` works: if it is a plain HTTP fallback, its TLS twin is removed from the
+    /// route. Returns the host's new position.
     pub(super) fn settle(&mut self, position: usize) -> usize {
         if !self.endpoints[position].is_plain_fallback {
             return position;
@@ -74,7 +75,8 @@ impl Route {
         position - 1
     }
 
-    /// Fetches a document of at most `limit` bytes. When its digest is given, a host that sends anything else has failed.
+    /// Fetches a document of at most `limit` bytes, retrying failures that may pass. If `digest` is given, a host that
+    /// sends other content has failed.
     pub(super) async fn document(
         &self,
         get: &Get,
@@ -142,7 +144,7 @@ impl Route {
     }
 }
 
-/// What the registry says the digest is.
+/// Returns the digest that the registry states, unverified.
 fn stated_digest(response: &Response) -> Option<Digest> {
     response.headers().get("docker-content-digest")?.to_str().ok()?.trim().parse().ok()
 }
@@ -151,7 +153,7 @@ fn silent(get: &Get, host: String) -> Error {
     Error::BadResponse { what: get.what.clone(), host, reason: "it does not say the digest".to_owned() }
 }
 
-/// The media type without parameters.
+/// Returns the media type without parameters.
 fn content_type(response: &Response) -> String {
     let value =
         response.headers().get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
@@ -159,7 +161,8 @@ fn content_type(response: &Response) -> String {
 }
 
 impl Retry {
-    /// How long to wait after failure number `round` (from 0); `None` when the registry wants more patience than we have.
+    /// Returns how long to wait after failure number `round` (from 0); `None` if the registry asks for more than
+    /// `longest_pause`.
     pub(super) fn pause(&self, round: u32, failure: &Error) -> Option<Duration> {
         let own = self.first_pause.saturating_mul(1 << round.min(16)).min(self.longest_pause);
         match failure.retry_after() {

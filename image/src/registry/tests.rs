@@ -16,7 +16,7 @@ use super::{Config, Credentials, Registry, Retry};
 use crate::digest::Digest;
 use crate::reference::Reference;
 
-/// A client that never waits long, with no hosts configured.
+/// Returns a configuration with short pauses and no hosts.
 fn config() -> Config {
     let retry =
         Retry { limit: 3, first_pause: Duration::from_millis(1), longest_pause: Duration::from_millis(4) };
@@ -36,7 +36,7 @@ fn basic() -> Credentials {
     Credentials::Basic { user: "ann".to_owned(), password: "s3cret".to_owned() }
 }
 
-/// Incompressible-looking content of a given length, and its digest.
+/// Returns deterministic content of a given length, and its digest.
 fn content(length: usize) -> (Vec<u8>, Digest) {
     let bytes: Vec<u8> = (0..length).map(|i| u8::try_from(i.wrapping_mul(31) % 251).unwrap()).collect();
     let digest = Digest::sha256(&bytes);

@@ -1,4 +1,4 @@
-//! Access tokens from the service that a registry's bearer challenge names.
+//! Fetches access tokens from the service that a registry's bearer challenge names.
 
 use std::time::{Duration, Instant};
 
@@ -13,13 +13,13 @@ use super::client::{self, Client};
 use super::error::Error;
 use super::hosts::Endpoint;
 
-/// The name we give ourselves where OAuth 2 wants one.
+/// Our client id in OAuth 2 requests.
 const CLIENT_ID: &str = "berth";
 /// The most bytes an answer of a token service may have.
 const ANSWER_LIMIT: u64 = 1 << 20;
-/// How long a token is good whose service does not say; the protocol promises no less.
+/// Lifetime of a token if the service states none, and the shortest assumed: the protocol promises 60 seconds.
 const DEFAULT_LIFETIME: Duration = Duration::from_secs(60);
-/// The longest that is believed.
+/// The longest lifetime assumed.
 const LONGEST_LIFETIME: Duration = Duration::from_secs(24 * 3600);
 
 /// An access token.
@@ -28,12 +28,12 @@ pub(super) struct Token {
     pub(super) until: Instant,
 }
 
-/// How to reach the token service of the registry that has just refused a request.
+/// The token service of a registry that has just refused a request.
 pub(super) struct TokenService<'a> {
     pub(super) client: &'a Client,
     /// The registry.
     pub(super) endpoint: &'a Endpoint,
-    /// What was asked for, for messages.
+    /// Description of the content, for messages.
     pub(super) what: &'a str,
 }
 
@@ -45,7 +45,7 @@ struct Answer {
 }
 
 impl TokenService<'_> {
-    /// Gets a token for what `challenge` asks for.
+    /// Fetches a token in answer to `challenge`.
     pub(super) async fn fetch(&self, challenge: &Challenge, subject: &Subject) -> Result<Token, Error> {
         let realm = self.realm(challenge, subject)?;
         let host = realm.origin().ascii_serialization();
@@ -66,7 +66,7 @@ impl TokenService<'_> {
         }
     }
 
-    /// The error for a registry that will not take what we have.
+    /// Makes the error for a registry that our credentials do not satisfy.
     pub(super) fn unauthorized(&self, reason: &str) -> Error {
         Error::Unauthorized {
             what: self.what.to_owned(),
@@ -96,7 +96,7 @@ impl TokenService<'_> {
         }
     }
 
-    /// An anonymous or basic GET, or the POST of OAuth 2 for an identity token.
+    /// Makes an anonymous or basic GET, or for an identity token the POST of OAuth 2.
     fn request(
         &self,
         mut realm: Url,
@@ -144,7 +144,7 @@ fn identity_request(
 }
 
 impl Answer {
-    /// How long to use the token: a little less than the service says, which may run while requests are on their way.
+    /// Returns how long to use the token: 90 % of its lifetime, so that it does not expire while requests are sent.
     fn lifetime(&self) -> Duration {
         let stated = self.expires_in.and_then(|seconds| Duration::try_from_secs_f64(seconds).ok());
         stated.unwrap_or(DEFAULT_LIFETIME).clamp(DEFAULT_LIFETIME, LONGEST_LIFETIME).mul_f64(0.9)

@@ -1,5 +1,5 @@
-//! Brings what the index's log holds into the index itself, on a thread of its own: that waits for the disk, and whoever
-//! creates a container waits for those who change the index.
+//! Checkpoints the index's write-ahead log on a thread of its own: a checkpoint waits for the disk, and creating a
+//! container waits for changes of the index.
 
 use std::path::Path;
 use std::sync::mpsc::{SyncSender, sync_channel};
@@ -7,7 +7,7 @@ use std::thread;
 
 use rusqlite::Connection;
 
-/// After so many changes: the log has some megabytes then.
+/// Changes between two checkpoints; the log has grown by some megabytes by then.
 pub(super) const EVERY: u32 = 500;
 
 pub(super) struct Checkpoints {
@@ -16,7 +16,7 @@ pub(super) struct Checkpoints {
 }
 
 impl Checkpoints {
-    /// For the index at `path`; none when there are no threads to be had.
+    /// Starts the thread for the index at `path`; `None` if no thread can be created.
     pub(super) fn start(path: &Path) -> Option<Self> {
         let (due, wakeups) = sync_channel(1);
         let path = path.to_owned();
@@ -28,7 +28,7 @@ impl Checkpoints {
     pub(super) fn changed(&mut self) {
         self.changes = self.changes.wrapping_add(1);
         if self.changes.is_multiple_of(EVERY) {
-            // Full when one is under way, and nobody there when the thread died: SQLite does it itself in the end.
+            // Fails if a checkpoint is queued already, or if the thread died: then SQLite's autocheckpoint remains.
             let _ = self.due.try_send(());
         }
     }

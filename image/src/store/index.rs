@@ -1,6 +1,6 @@
-//! The index: which images, names, layers and leases there are. SQLite in WAL mode, one connection. A commit survives the
-//! end of the process at once and a power cut a moment later; what it tells is checked against the directories at start,
-//! so that the last moment lost means pulling again and nothing worse.
+//! The index: which images, names, layers and leases exist. SQLite in WAL mode with `synchronous=NORMAL`: a commit
+//! survives the end of the process at once, a power cut only once the kernel has written the log to the disk. The index
+//! is checked against the layer directories at start, so that a lost commit costs a new pull and nothing worse.
 
 use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
@@ -18,10 +18,10 @@ use crate::unpack::Usage;
 use super::checkpoint::Checkpoints;
 use super::room::reserve_log;
 
-/// Raised with every change of the tables; an index of another version is refused, not guessed at.
+/// Schema version, raised with every change of the tables. Version 1 is upgraded, any other is refused.
 pub(super) const VERSION: i64 = 2;
 
-/// Pages of the log after which SQLite itself brings them into the index, in the middle of a change.
+/// Pages of the log after which SQLite itself checkpoints it, within a change.
 const AUTOCHECKPOINT: i64 = 8000;
 
 const SCHEMA: &str = "
@@ -52,31 +52,31 @@ const SCHEMA: &str = "
     CREATE INDEX leases_layer ON leases (layer);
 ";
 
-/// Makes tables of version 1 those of version 2.
+/// Turns tables of version 1 into those of version 2.
 const UPGRADE: &str = "
     ALTER TABLE layers ADD COLUMN stands_alone INTEGER NOT NULL DEFAULT 0;
     ALTER TABLE layers ADD COLUMN hides_all_below INTEGER NOT NULL DEFAULT 0;
 ";
 
-/// What is known of a layer that is here.
+/// Facts about a layer in the store.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct Layer {
     pub(crate) usage: Usage,
-    /// It is the same whatever lies below it. Where that is not so, a key that is its diff id is the chain id of a bottom
-    /// layer, and only good there.
+    /// The layer is the same whatever lies below it. If not, and its key is its diff id, it is a bottom layer (whose
+    /// chain id equals its diff id) and may be used only there.
     pub(crate) stands_alone: bool,
-    /// Its root directory is opaque, which the kernel does not heed.
+    /// Its root directory is opaque; the kernel ignores that mark on the root of a lower directory.
     pub(crate) hides_all_below: bool,
 }
 
-/// What a finished pull records.
+/// The record of a finished pull.
 pub(crate) struct Pulled {
     pub(crate) id: Digest,
     pub(crate) configuration: Vec<u8>,
     pub(crate) size: u64,
-    /// Tag and digest names by which it was pulled.
+    /// Tag and digest names under which it was pulled.
     pub(crate) names: Vec<String>,
-    /// The manifest, and the index it came from.
+    /// The manifest, and the indexes that led to it.
     pub(crate) manifests: Vec<(Digest, Vec<u8>)>,
     /// Chain id and key of each layer, the bottom one first.
     pub(crate) layers: Vec<(Digest, Digest)>,
@@ -99,7 +99,7 @@ impl Index {
         db.pragma_update(None, "journal_mode", "WAL").map_err(failed("prepare"))?;
         db.pragma_update(None, "synchronous", "NORMAL").map_err(failed("prepare"))?;
         db.pragma_update(None, "foreign_keys", "ON").map_err(failed("prepare"))?;
-        // Only where the thread that does it lags behind does whoever changes the index wait for the disk.
+        // A change checkpoints by itself, and so waits for the disk, only if the checkpoint thread lags behind.
         db.pragma_update(None, "wal_autocheckpoint", AUTOCHECKPOINT).map_err(failed("prepare"))?;
         let mut index = Index { db, checkpoints: Checkpoints::start(path) };
         match index.version()? {
@@ -118,7 +118,7 @@ impl Index {
         read.map_err(failed("read version of"))
     }
 
-    /// From version 1 to 2, which knows of each layer what it is, and has not the images found to be `wrong`.
+    /// Upgrades version 1 to 2: adds the facts about each of `layers`, and removes the images in `wrong`.
     pub(super) fn upgrade(&mut self, layers: &HashMap<Digest, Layer>, wrong: &[Digest]) -> Result<(), Error> {
         self.within("upgrade", |tx| {
             tx.execute_batch(UPGRADE)?;
@@ -161,7 +161,7 @@ impl Index {
         grouped(query.query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?)
     }
 
-    /// Chain id and key of each layer of each image, the bottom one first.
+    /// Returns chain id and key of each layer by image id, the bottom one first.
     pub(super) fn stacks(&self) -> Result<HashMap<String, Vec<(Digest, Digest)>>, Error> {
         self.image_layers().map_err(failed("read images of"))
     }
@@ -181,7 +181,7 @@ impl Index {
         read().map_err(failed("read layers of"))
     }
 
-    /// Keys of all layers, in version 1 too.
+    /// Returns the keys of all layers; works on version 1 too.
     pub(super) fn layer_keys(&self) -> Result<Vec<Digest>, Error> {
         let read = || -> rusqlite::Result<Vec<Digest>> {
             let mut query = self.db.prepare_cached("SELECT key FROM layers")?;
@@ -190,14 +190,14 @@ impl Index {
         read().map_err(failed("read layers of"))
     }
 
-    /// A manifest or index that an image here was pulled by.
+    /// Returns a manifest or index by which a stored image was pulled.
     pub(crate) fn manifest(&self, named: &Digest) -> Result<Option<Vec<u8>>, Error> {
         let sql = "SELECT bytes FROM manifests WHERE digest = ?1";
         let found = self.db.query_row(sql, [named.to_string()], |row| row.get(0)).optional();
         found.map_err(failed("read a manifest of"))
     }
 
-    /// Layer keys by holder, the bottom one first.
+    /// Returns layer keys by holder, the bottom one first.
     pub(crate) fn leases(&self) -> Result<BTreeMap<String, Vec<Digest>>, Error> {
         let read = || -> rusqlite::Result<BTreeMap<String, Vec<Digest>>> {
             let sql = "SELECT holder, layer FROM leases ORDER BY holder, position";
@@ -219,7 +219,7 @@ impl Index {
         self.changed(added.map(drop), "add a layer to")
     }
 
-    /// Records a pulled image; names it has now are taken from images that had them.
+    /// Records a pulled image; its names are taken from other images that had them.
     pub(crate) fn add_image(&mut self, pulled: &Pulled) -> Result<(), Error> {
         self.within("add an image to", |tx| {
             let id = pulled.id.to_string();
@@ -244,7 +244,7 @@ impl Index {
         self.changed(removed.map(drop), "remove an image from")
     }
 
-    /// Gives `holder` these layers, the bottom one first, in place of any it had.
+    /// Leases these layers, the bottom one first, to `holder`, replacing any lease it had.
     pub(crate) fn lease(&mut self, holder: &str, layers: &[Digest]) -> Result<(), Error> {
         self.within("add a lease to", |tx| {
             tx.execute("DELETE FROM leases WHERE holder = ?1", [holder])?;
@@ -262,8 +262,8 @@ impl Index {
         self.changed(released.map(drop), "remove a lease from")
     }
 
-    /// Layers that nothing refers to: once part of an image, or unpacked longer than `unfinished` ago for a pull that
-    /// never got to its end.
+    /// Returns layers that no image and no lease refers to: those once part of an image, and those unpacked longer than
+    /// `unfinished` ago by a pull that never finished.
     pub(crate) fn unreferenced(&self, unfinished: Duration) -> Result<Vec<Digest>, Error> {
         let read = || -> rusqlite::Result<Vec<Digest>> {
             let mut query = self.db.prepare_cached(
@@ -277,7 +277,7 @@ impl Index {
         read().map_err(failed("look for unused layers in"))
     }
 
-    /// Forgets layers, and images that cannot be run without them.
+    /// Removes layers from the index, and the images that contain them.
     pub(crate) fn forget_layers(&mut self, keys: &[Digest]) -> Result<(), Error> {
         self.within("remove layers from", |tx| {
             for key in keys.iter().map(Digest::to_string) {

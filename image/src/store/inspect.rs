@@ -1,4 +1,4 @@
-//! Whether index and directories of a store agree, seen from outside: beside a daemon, or without one.
+//! Checks from outside whether index and directories of a store agree, with or without a running daemon.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -8,24 +8,24 @@ use rusqlite::{Connection, OpenFlags};
 use super::entries;
 use crate::error::Error;
 
-/// What was found.
+/// Result of [`inspect`].
 #[derive(Debug, Default)]
 pub struct Inspection {
-    /// What is wrong and cannot be set right by removing something, as sentences.
+    /// Faults that removing something cannot repair, one sentence each.
     pub broken: Vec<String>,
-    /// Directories that the index does not know: staged, thrown away, or left of a commit that was cut off.
+    /// Directories that the index does not know: staged, in the trash, or left by an interrupted commit.
     pub unknown: Vec<PathBuf>,
-    /// All holders of layers.
+    /// All holders of leases.
     pub holders: BTreeSet<String>,
-    /// Ids of images that have layers to be held.
+    /// Ids of images that have at least one layer, so that a container of them must hold a lease.
     pub layered: BTreeSet<String>,
 }
 
-/// Compares them, changing nothing. A store that does not exist yet is as it should be.
+/// Compares index and directories of the store at `root`, changing neither. A store that does not exist is in order.
 ///
 /// # Errors
 ///
-/// What cannot be read.
+/// When the index or a directory cannot be read.
 pub fn inspect(root: &Path) -> Result<Inspection, Error> {
     let index = root.join("index.db");
     if !index.exists() {

@@ -1,6 +1,6 @@
-//! From version 1 of the index, which named a layer at the bottom of an image by its diff id even where it only implies
-//! its directories. Later images took it for one that stands alone: on a base where `bin` is a symlink, say, they got a
-//! directory in its place.
+//! Upgrade from version 1 of the index. It named the bottom layer of an image by its diff id even if the archive only
+//! implied the layer's directories. Later images took such a layer for one that stands alone: on a base where `bin` is
+//! a symlink, for example, they got a directory in its place.
 
 use std::collections::{HashMap, HashSet};
 use std::ffi::OsStr;
@@ -17,15 +17,15 @@ use crate::digest::Digest;
 use crate::error::Error;
 use crate::layers::{Found, Layers, is_opaque_at};
 
-/// What a layer's directory tells of it.
+/// Facts about a layer, read from its directory.
 struct Survey {
     hides_all_below: bool,
-    /// Directories that may have been implied, or nothing if that cannot be told.
+    /// Directories that may have been implied; `None` if the layer cannot be read.
     implied: Option<Vec<Vec<u8>>>,
 }
 
-/// Looks at the layers that an index of version 1 knows, and forgets the images that one is wrong in, so that they are
-/// pulled again. Leases stay. An index of this version is left alone.
+/// Surveys the layers in an index of version 1, upgrades it, and forgets the images that contain a wrong layer, so that
+/// they are pulled again. Leases stay. An index of the current version is left alone.
 pub(super) fn run(index: &mut Index, directory: &Path) -> Result<(), Error> {
     if index.version()? == VERSION {
         return Ok(());
@@ -50,12 +50,12 @@ pub(super) fn run(index: &mut Index, directory: &Path) -> Result<(), Error> {
     index.upgrade(&layers, &wrong)
 }
 
-/// Layers that were completed from those below them: their key is a chain id of more than one layer.
+/// Returns the layers that were completed from those below: their key is a chain id of more than one layer.
 fn above_the_bottom(stack: &[(Digest, Digest)]) -> impl Iterator<Item = &Digest> {
     stack.iter().skip(1).filter(|(chain_id, key)| chain_id == key).map(|(_, key)| key)
 }
 
-/// True if a layer that was taken for one that stands alone would have come out otherwise on what is below it.
+/// True if a layer above the bottom was taken for one that stands alone but would differ on the layers below it.
 fn has_a_wrong_layer(
     stack: &[(Digest, Digest)],
     surveys: &HashMap<Digest, Survey>,
@@ -70,7 +70,7 @@ fn has_a_wrong_layer(
     })
 }
 
-/// True if `name`, implied, would not be a directory like [`is_as_implied`] on `below`.
+/// True if an implied `name` would come out on `below` as a symlink, or with another mode or owner than version 1 gave.
 fn differs(below: &Layers, name: &[u8]) -> bool {
     match below.locate(name, false).map(|located| located.found) {
         Ok(Found::Leaf { stat, .. }) => FileType::from_raw_mode(stat.st_mode) == FileType::Symlink,
@@ -88,7 +88,7 @@ impl Survey {
     }
 }
 
-/// All directories that look as one that nothing below is known of.
+/// Returns all directories that look as version 1 made implied ones.
 fn implied(layer: &Path) -> io::Result<Vec<Vec<u8>>> {
     let mut found = Vec::new();
     let mut waiting = vec![PathBuf::new()];
@@ -107,7 +107,7 @@ fn implied(layer: &Path) -> io::Result<Vec<Vec<u8>>> {
     Ok(found)
 }
 
-/// As version 1 made directories of a bottom layer that the archive only implied.
+/// True if it looks as version 1 made implied directories of a bottom layer: mode 0755, owner 0:0, time 0.
 fn is_as_implied(directory: &Metadata) -> bool {
     let time = (directory.mtime(), directory.mtime_nsec());
     (directory.mode() & 0o7777, directory.uid(), directory.gid(), time) == (0o755, 0, 0, (0, 0))

@@ -5,8 +5,8 @@
 //! index --forget--> layers/<hex> --rename--> trash/<n> --delete-->             (removal)
 //! ```
 //!
-//! A directory is in `layers` before the index says so and until after it stops saying so; what a crash leaves in between
-//! is in the directory only, and swept when the store is opened. All functions here block.
+//! A directory is in `layers` before the index records it, and still there when the index has forgotten it. A crash in
+//! between leaves only a directory, which is swept when the store is opened. All functions here block.
 
 mod checkpoint;
 mod index;
@@ -39,10 +39,10 @@ pub use self::inspect::{Inspection, inspect};
 pub use self::room::reserve_log;
 use self::trash::Trash;
 
-/// How long layers of a pull that failed or was given up are kept, for the next try to find.
+/// How long layers of a pull that failed or was cancelled are kept for the next try.
 pub(crate) const KEEP_UNFINISHED: Duration = Duration::from_secs(3600);
 
-/// What the index says, in memory: reading never waits for the disk.
+/// Copy of the index in memory, so that reads never wait for the disk.
 #[derive(Default)]
 struct View {
     images: BTreeMap<Digest, Arc<Image>>,
@@ -57,11 +57,12 @@ pub(crate) struct Store {
     root: PathBuf,
     index: Mutex<Index>,
     view: RwLock<View>,
-    /// Layers that pulls under way count on. Locked inside `index`, never the other way round.
+    /// Layers that pulls under way rely on, with the number of pulls. Locked inside `index`, never the other way round.
     wanted: Mutex<HashMap<Digest, usize>>,
-    /// Held by whoever moves a layer into place, which waits for the disk. Never locked inside `index`: containers wait for that.
+    /// Held while a layer is moved into place, which waits for the disk. Never locked inside `index`: creating a
+    /// container waits for `index`.
     committing: Mutex<()>,
-    /// Layers that the index does not know any more and whose directories are still there. Locked last.
+    /// Layers that the index has forgotten but whose directories still exist. Locked after `index` and `wanted`.
     doomed: Mutex<HashSet<Digest>>,
     trash: Trash,
     staged: AtomicU64,
@@ -90,7 +91,7 @@ impl Store {
         Ok(store)
     }
 
-    /// Makes directories and index agree after whatever ended the last run.
+    /// Makes directories and index agree after an interrupted run.
     fn sweep(&self) -> Result<(), Error> {
         for path in entries(&self.root.join("staging"))? {
             self.trash.discard(&path)?;
@@ -113,13 +114,13 @@ impl Store {
         self.trash.empty()
     }
 
-    /// An empty directory to unpack a layer into; gone with the value unless it is committed.
+    /// Creates an empty directory to unpack a layer into. Dropping it uncommitted removes the directory.
     pub(crate) fn stage(self: &Arc<Self>) -> Result<Staging, Error> {
         let number = self.staged.fetch_add(1, Ordering::Relaxed);
         let path = self.root.join("staging").join(number.to_string());
         let create = || {
             std::fs::DirBuilder::new().mode(0o755).create(&path)?;
-            // The directory is the image's root directory; the umask must not show in it.
+            // This becomes the root directory of images: its mode must not depend on the umask.
             std::fs::set_permissions(&path, PermissionsExt::from_mode(0o755))
         };
         create().map_err(failed("create", &path))?;
@@ -129,7 +130,7 @@ impl Store {
         Ok(staging)
     }
 
-    /// Makes a staged layer durable, then visible. One that is there already stays.
+    /// Makes a staged layer durable, then visible. If the layer exists already, the staged one is dropped.
     pub(crate) fn commit_layer(
         self: &Arc<Self>,
         staged: Staging,
@@ -140,7 +141,7 @@ impl Store {
         staged.sync()?;
         failpoint!(LAYER_SYNCED)?;
         let _committing = lock(&self.committing);
-        // Whoever pulls it may have given up: it must not be taken for unused while it is half in place.
+        // The pull may have been cancelled: keep the layer from being collected between rename and record.
         let _wanted = self.want(vec![key.clone()]);
         let path = self.layer_path(key);
         if path.is_dir() && self.view().layers.contains_key(key) {
@@ -184,13 +185,13 @@ impl Store {
         self.collect(&mut index)
     }
 
-    /// Removes layers that nothing refers to any more, also those that could not be removed when that came to be.
+    /// Removes layers that nothing refers to, including those that an earlier removal failed on.
     pub(crate) fn remove_unused(&self) -> Result<(), Error> {
         self.collect(&mut self.lock_index())
     }
 
-    /// Keeps the image's layers for `holder`. An image found without one of its layers is forgotten, so that it is
-    /// pulled again.
+    /// Leases the image's layers to `holder`. If a layer's directory is missing, the image is forgotten, so that it is
+    /// pulled again, and the lease fails.
     pub(crate) fn lease(&self, id: &Digest, holder: &str) -> Result<Layers, Error> {
         let mut index = self.lock_index();
         let keys = self.view().image_layers.get(id).cloned();
@@ -211,7 +212,7 @@ impl Store {
         if !self.view().leases.contains_key(holder) {
             return Ok(());
         }
-        // First on disk: what is still leased there, and by nobody any more, would keep its layers until the next start.
+        // Index first: if only the view were changed, a repeated release would return above and keep the lease.
         index.release(holder)?;
         self.view_mut().leases.remove(holder);
         failpoint!(IMAGE_RELEASED)?;
@@ -235,25 +236,25 @@ impl Store {
         self.view().images.get(id).cloned()
     }
 
-    /// The configuration of an image that is here.
+    /// Returns the configuration of a stored image.
     pub(crate) fn configuration(&self, id: &Digest) -> Result<Option<Vec<u8>>, Error> {
         self.lock_index().configuration(id)
     }
 
-    /// A manifest or index that an image here was pulled by; one that was damaged meanwhile is none.
+    /// Returns a manifest or index by which a stored image was pulled; `None` if its bytes do not match the digest.
     pub(crate) fn manifest(&self, named: &Digest) -> Result<Option<Vec<u8>>, Error> {
         let found = self.lock_index().manifest(named)?;
         Ok(found.filter(|bytes| Digest::of(named.algorithm(), bytes) == *named))
     }
 
-    /// True if an image here was pulled from this repository.
+    /// True if a stored image was pulled from this repository.
     pub(crate) fn knows_repository(&self, repository: &str) -> bool {
         let of_it =
             |name: &String| name.strip_prefix(repository).is_some_and(|rest| rest.starts_with([':', '@']));
         self.view().names.keys().any(of_it)
     }
 
-    /// The image of this exact tag or digest name.
+    /// Returns the image with this exact tag or digest name.
     pub(crate) fn named(&self, name: &str) -> Option<Arc<Image>> {
         let view = self.view();
         view.names.get(name).and_then(|id| view.images.get(id)).cloned()
@@ -266,7 +267,7 @@ impl Store {
         })
     }
 
-    /// The key under which a layer is here, in the index and on disk, as it has to be where its chain id is `chain_id`.
+    /// Returns the key, in index and directory, of a layer that fits where the chain id is `chain_id`, if there is one.
     pub(crate) fn layer(&self, diff_id: &Digest, chain_id: &Digest) -> Option<Digest> {
         let here =
             |key: &Digest| self.view().layers.get(key).copied().filter(|_| self.layer_path(key).is_dir());
@@ -276,8 +277,8 @@ impl Store {
         here(chain_id).map(|_| chain_id.clone())
     }
 
-    /// Layer directories of `keys` (bottom first) as overlay takes them: top first, each once, and none below one that
-    /// hides all. Where a layer is repeated the upper one counts; all it has and hides is seen already.
+    /// Returns the layer directories of `keys` (bottom first) in overlay's order: top first, each once, none below a
+    /// layer that hides all below. Of a repeated layer the upper one counts: it shows and hides the same already.
     pub(crate) fn stack(&self, keys: &[Digest]) -> Layers {
         let (mut seen, mut lower) = (HashSet::new(), Vec::new());
         let view = self.view();
@@ -290,7 +291,7 @@ impl Store {
         Layers { lower }
     }
 
-    /// Protects layers from removal while a pull counts on them, whether they are there yet or not.
+    /// Protects layers from removal while a pull relies on them, whether they exist yet or not.
     pub(crate) fn want(self: &Arc<Self>, keys: Vec<Digest>) -> Wanted {
         let mut wanted = lock(&self.wanted);
         for key in &keys {
@@ -300,15 +301,16 @@ impl Store {
         Wanted { keys, store: Arc::clone(self) }
     }
 
-    /// Removes what nothing refers to any more, with the layers of pulls that came to no end `unfinished` ago.
+    /// Removes what nothing refers to, including layers that unfinished pulls unpacked longer than `unfinished` ago.
     pub(crate) fn sweep_unfinished(&self, unfinished: Duration) -> Result<(), Error> {
-        // On a full disk the index needs some of what is being deleted. What is being committed now belongs to it.
+        // On a full disk the index needs space that the trash thread is freeing. A layer being committed now is swept
+        // too, so wait for that as well.
         self.trash.wait();
         let _committing = lock(&self.committing);
         self.collect_older(&mut self.lock_index(), unfinished)
     }
 
-    /// Removes what nothing refers to any more.
+    /// Removes what nothing refers to; layers of unfinished pulls only after [`KEEP_UNFINISHED`].
     fn collect(&self, index: &mut Index) -> Result<(), Error> {
         self.collect_older(index, KEEP_UNFINISHED)
     }
@@ -326,7 +328,7 @@ impl Store {
         }
         let mut doomed = lock(&self.doomed);
         doomed.extend(unused);
-        // One that is being pulled again, or was, is not doomed any more.
+        // A layer that is being pulled again, or is in the index again, is no longer doomed.
         doomed.retain(|key| !wanted.contains_key(key) && !self.view().layers.contains_key(key));
         self.throw_away(&mut doomed)
     }
@@ -376,10 +378,10 @@ impl Store {
     }
 }
 
-/// A directory under construction.
+/// A directory that a layer is being unpacked into.
 pub(crate) struct Staging {
     pub(crate) path: PathBuf,
-    /// Opened before anything is written: what fails to be written back is told to descriptors that were open then.
+    /// Opened before anything is written: syncfs(2) reports a write-back error only to descriptors opened before it.
     opened: File,
     store: Arc<Store>,
 }
@@ -393,13 +395,13 @@ impl Staging {
 impl Drop for Staging {
     fn drop(&mut self) {
         if self.path.exists() {
-            // What cannot be removed now is swept at the next start.
+            // A directory that cannot be removed now is swept at the next start.
             let _ = self.store.trash.discard(&self.path);
         }
     }
 }
 
-/// Holds layers that a pull counts on.
+/// Protects layers from removal until dropped.
 pub(crate) struct Wanted {
     keys: Vec<Digest>,
     store: Arc<Store>,
@@ -417,12 +419,13 @@ impl Drop for Wanted {
     }
 }
 
-/// A panic elsewhere does not make what is behind the lock wrong: every change is one call.
+/// Ignores poison: every change under these locks is one call, so a panic leaves nothing half changed behind them.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Also one that is there: layers hold setuid programs with any known hole.
+/// Creates `path` with mode 0700, and sets that mode on an existing one: layers contain setuid programs with known
+/// vulnerabilities, which users of the host must not reach.
 fn make_private(path: &Path) -> io::Result<()> {
     std::fs::DirBuilder::new().recursive(true).mode(0o700).create(path)?;
     std::fs::set_permissions(path, PermissionsExt::from_mode(0o700))

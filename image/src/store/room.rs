@@ -1,4 +1,4 @@
-//! Room on the disk for SQLite's log, so that what frees the disk can still be recorded when it is full.
+//! Reserves disk space for SQLite's write-ahead log, so that on a full disk removals can still be recorded.
 
 use std::fs::File;
 use std::io;
@@ -6,15 +6,15 @@ use std::path::Path;
 
 use rustix::fs::{FallocateFlags, fallocate};
 
-/// What the log takes until SQLite brings it into the database, after a thousand pages, and begins it anew; in bytes.
+/// Reserved bytes: somewhat more than the 1000 pages after which SQLite by default checkpoints the log and restarts it.
 const ROOM: u64 = 5 << 20;
 
-/// Gives the write-ahead log of the database at `database`, which is open, its blocks in advance. Removing an image, a container or
-/// a pod is a change as any other: on a full disk it would fail, and with it all that makes room.
+/// Allocates the blocks of the write-ahead log of the open database at `database` in advance. Removing an image, a
+/// container or a pod changes a database too: without these blocks it fails on a full disk, which then stays full.
 ///
 /// # Errors
 ///
-/// When the disk is full already. A file system that gives no blocks in advance is no error.
+/// When the disk is full already, or the log does not exist. A file system without fallocate(2) is no error.
 pub fn reserve_log(database: &Path) -> io::Result<()> {
     let mut log = database.as_os_str().to_owned();
     log.push("-wal");

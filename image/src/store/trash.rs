@@ -1,4 +1,4 @@
-//! Removal of directory trees: they vanish at once by a rename, and are deleted by a thread of the store's own.
+//! Removal of directory trees: a rename takes them out of sight at once, a thread of the store deletes them.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -9,17 +9,17 @@ use super::{entries, failed};
 use crate::error::Error;
 use crate::tree;
 
-/// What the deleting thread finds.
+/// Work for the deleting thread.
 enum Doomed {
     Tree(PathBuf),
-    /// Dropped when all before it is done.
+    /// Dropped, which wakes the waiter, once everything queued before is deleted.
     Mark(Sender<()>),
 }
 
 pub(crate) struct Trash {
     directory: PathBuf,
     named: AtomicU64,
-    /// To the deleting thread, which ends with the store.
+    /// Queue of the deleting thread, which ends when this is dropped. `None` if no thread could be started.
     doomed: Option<Sender<Doomed>>,
 }
 
@@ -29,7 +29,7 @@ impl Trash {
         let delete = move || {
             for doomed in all {
                 match doomed {
-                    // What cannot be deleted stays in the trash for the next start.
+                    // A tree that cannot be deleted stays in the trash until the next start.
                     Doomed::Tree(path) => drop(tree::remove(&path)),
                     Doomed::Mark(reached) => drop(reached),
                 }
@@ -39,7 +39,7 @@ impl Trash {
         Trash { directory, named: AtomicU64::new(0), doomed: spawned.ok().map(|_| doomed) }
     }
 
-    /// Takes `path` out of sight and deletes it soon. Nothing there is no error.
+    /// Renames `path` into the trash and queues its deletion. A missing path is no error.
     pub(crate) fn discard(&self, path: &Path) -> Result<(), Error> {
         loop {
             let number = self.named.fetch_add(1, Ordering::Relaxed);
@@ -55,16 +55,16 @@ impl Trash {
         }
     }
 
-    /// Deletes what earlier runs left.
+    /// Deletes what earlier runs left in the trash.
     pub(crate) fn empty(&self) -> Result<(), Error> {
         entries(&self.directory)?.into_iter().try_for_each(|path| self.delete(path))
     }
 
-    /// Waits until all that was discarded before is deleted.
+    /// Waits until everything discarded before is deleted.
     pub(crate) fn wait(&self) {
         let (reached, waiting) = channel();
         if self.doomed.as_ref().is_some_and(|thread| thread.send(Doomed::Mark(reached)).is_ok()) {
-            // Nothing is ever sent: it ends when the mark is dropped.
+            // Nothing is ever sent: recv returns when the mark is dropped.
             let _ = waiting.recv();
         }
     }
@@ -72,7 +72,7 @@ impl Trash {
     fn delete(&self, doomed: PathBuf) -> Result<(), Error> {
         match &self.doomed {
             Some(thread) => {
-                // Fails only when the thread died; then the next start deletes it.
+                // Fails only if the thread died; the next start then deletes the tree.
                 let _ = thread.send(Doomed::Tree(doomed));
                 Ok(())
             }

@@ -1,4 +1,4 @@
-//! Counting what a tree takes on disk, as `du -x` does: blocks, and a file with several names once.
+//! Counts the disk usage of a tree as `du -x` does: in blocks, and a file with several links once.
 
 use std::{collections::HashSet, ffi::CStr, io, os::fd::BorrowedFd, path::Path};
 
@@ -9,23 +9,23 @@ use rustix::{
 
 use super::{Visit, visit};
 
-/// `st_blocks` counts in these, whatever the file system's blocks are.
+/// Bytes in a unit of `st_blocks`, whatever the file system's block size.
 const BLOCK: u64 = 512;
 
-/// What a tree takes.
+/// Disk usage of a tree.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Total {
-    /// In whole blocks.
+    /// Allocated bytes, in whole blocks.
     pub bytes: u64,
-    /// Files, directories, links and the like, the topmost directory too.
+    /// Files, directories, symlinks and other inodes, including the topmost directory.
     pub inodes: u64,
 }
 
-/// Counts everything from `directory` down that is on its file system.
+/// Counts everything from `directory` down that is on the same file system. Symlinks are not followed.
 ///
 /// # Errors
 ///
-/// When the directory, or one on the way, was moved or removed meanwhile.
+/// When `directory` is not a directory, or one on the way was moved or removed meanwhile.
 pub fn count(directory: &Path) -> io::Result<Total> {
     let top = statat(CWD, directory, AtFlags::SYMLINK_NOFOLLOW)?;
     let mut tally = Tally { device: top.st_dev, linked: HashSet::new(), total: Total::default() };
@@ -36,7 +36,7 @@ pub fn count(directory: &Path) -> io::Result<Total> {
 
 struct Tally {
     device: u64,
-    /// Files of several names that were counted.
+    /// Inode numbers of files with several links that were counted already.
     linked: HashSet<u64>,
     total: Total,
 }
@@ -83,7 +83,7 @@ mod tests {
         *,
     };
 
-    /// What `du` says: kibibytes, and inodes.
+    /// Returns the numbers that `du` reports.
     fn du(directory: &Path) -> Total {
         let number = |option: &str| {
             let output =

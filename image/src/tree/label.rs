@@ -1,4 +1,4 @@
-//! Giving all that is in a tree an extended attribute.
+//! Sets an extended attribute on everything in a tree.
 
 use std::{
     ffi::CStr,
@@ -14,11 +14,12 @@ use rustix::{
 
 use super::{Visit, visit};
 
-/// Gives `top` and all below it the attribute, links as such; where a file system has no such attributes nothing happens.
+/// Sets the attribute on `top` and everything below it, on symlinks themselves and not their targets. A file system
+/// without such attributes is no error.
 ///
 /// # Errors
 ///
-/// When it may not be set, or when a directory on the way was moved or removed meanwhile.
+/// When the attribute may not be set, or when a directory on the way was moved or removed meanwhile.
 pub fn label(top: &Path, attribute: &str, value: &[u8]) -> io::Result<()> {
     set(top, attribute, value)?;
     match top.symlink_metadata()?.is_dir() {
@@ -34,7 +35,7 @@ struct Labeller<'a> {
 
 impl Visit for Labeller<'_> {
     fn entry(&mut self, directory: BorrowedFd<'_>, name: &CStr) -> io::Result<bool> {
-        // By way of the open directory: whatever takes the place of a name on the path cannot lead out of the tree.
+        // Through the descriptor of the open directory: a name swapped for a symlink cannot lead out of the tree.
         let directory_path = format!("/proc/self/fd/{}/", directory.as_raw_fd());
         let path = [directory_path.as_bytes(), name.to_bytes()].concat();
         let labelled = set(path.as_slice(), self.attribute, self.value);

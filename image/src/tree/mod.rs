@@ -1,8 +1,9 @@
-//! Going through a directory tree that a container or an image has filled, and which may be made to do harm.
+//! Walks a directory tree that a container or an image has filled, and that may be hostile.
 //!
-//! However deep it is, it takes one descriptor and no stack: a recursion would take both, and whoever nests
-//! directories would end the daemon. No link is followed. The way back up is `..`, taken only when it leads where the way
-//! down began, since the tree may change meanwhile.
+//! At any depth the walk takes at most two descriptors and constant stack. A recursion would take both for each level,
+//! so that deeply nested directories would crash the daemon. Symlinks are not followed. The way back up is `..`,
+//! accepted only if it has the device and inode of the directory the walk came from, since the tree may change
+//! meanwhile.
 
 mod count;
 mod label;
@@ -26,19 +27,19 @@ pub use count::{Total, count};
 pub use label::label;
 pub use remove::remove;
 
-/// For the entries of a directory; how many come with one call depends on it.
+/// Bytes for directory entries; limits how many one getdents64(2) returns.
 const BUFFER: usize = 32 << 10;
 
-/// What is done on the way.
+/// The actions of a walk.
 trait Visit {
-    /// At each entry; whether it is a directory to go into.
+    /// Called for each entry; returns whether it is a directory to go into.
     fn entry(&mut self, directory: BorrowedFd<'_>, name: &CStr) -> io::Result<bool>;
 
-    /// At a directory, once all below it has been visited.
+    /// Called for a directory that was gone into, once everything below it has been visited.
     fn left(&mut self, parent: BorrowedFd<'_>, name: &CStr) -> io::Result<()>;
 }
 
-/// Visits everything below `top`.
+/// Visits everything below `top`, but not `top` itself.
 ///
 /// # Errors
 ///
@@ -87,7 +88,7 @@ impl Journey {
 
     fn enter(&mut self, name: CString, visitor: &mut impl Visit) -> io::Result<()> {
         let directory = match open(&self.current, name.as_c_str()) {
-            // Removed meanwhile, or something else has its name now.
+            // Removed meanwhile, or replaced by something else.
             Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => return Ok(()),
             opened => opened?,
         };
@@ -132,7 +133,7 @@ pub(crate) mod testing {
     #![allow(clippy::unwrap_used)]
     use super::*;
 
-    /// More than a stack of [`on_a_small_stack`] has room for.
+    /// Deeper than a recursion fits on the stack of [`on_a_small_stack`].
     pub(crate) const DEPTH: usize = 3000;
 
     pub(crate) fn on_a_small_stack<T: Send>(work: impl FnOnce() -> T + Send) -> T {
@@ -142,7 +143,7 @@ pub(crate) mod testing {
         })
     }
 
-    /// [`DEPTH`] directories in one another below `top`.
+    /// Creates [`DEPTH`] directories, one in the other, below `top`.
     pub(crate) fn nest(top: &Path) {
         let mut here = open(CWD, top).unwrap();
         for _ in 0..DEPTH {

@@ -1,4 +1,4 @@
-//! Removing a tree.
+//! Removes a tree.
 
 use std::{ffi::CStr, fs, io, os::fd::BorrowedFd, path::Path};
 
@@ -9,11 +9,12 @@ use rustix::{
 
 use super::{Visit, visit};
 
-/// Removes `directory` with all that is in it. A link in its place is removed, what it leads to is not.
+/// Removes `directory` and everything in it. A symlink or file in its place is removed itself.
 ///
 /// # Errors
 ///
-/// `NotFound` when it is not there.
+/// `NotFound` when there is nothing at `directory`; else when an entry cannot be removed, or when a directory on the
+/// way was moved meanwhile.
 pub fn remove(directory: &Path) -> io::Result<()> {
     if !fs::symlink_metadata(directory)?.is_dir() {
         return fs::remove_file(directory);

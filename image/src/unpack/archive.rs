@@ -1,6 +1,6 @@
-//! Reads a tar stream entry by entry. The `tar` crate parses header fields; the framing around them is done here, because
-//! its PAX reader splits records at newlines (file capabilities are binary and may contain one) and reads extension
-//! headers of any size into memory.
+//! Reads a tar stream entry by entry. The `tar` crate parses header fields; the framing around them is done here,
+//! because its PAX reader splits records at newlines (file capabilities are binary and may contain one) and reads
+//! extension headers of any size into memory.
 
 use std::io::{self, BufRead};
 
@@ -12,13 +12,13 @@ use super::sparse::{self, Extent};
 
 const BLOCK: usize = 512;
 
-/// The most bytes a PAX header or a GNU long name may have: as Go's reader, which wrote most layers.
+/// The most bytes of a PAX header or a GNU long name: the limit of Go's archive/tar, which wrote most layers.
 const MAX_EXTENSION: u64 = 1 << 20;
 
 /// The most extension headers that may stand before one entry.
 const MAX_EXTENSIONS: usize = 16;
 
-/// What an entry asks to be made.
+/// Type of an entry.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Kind {
     File,
@@ -30,7 +30,7 @@ pub(crate) enum Kind {
     Fifo,
 }
 
-/// One member of an archive, with all extension headers applied.
+/// One member of an archive, with its extension headers applied; global PAX headers are ignored.
 #[derive(Debug)]
 pub(crate) struct Entry {
     pub(crate) path: Vec<u8>,
@@ -42,18 +42,18 @@ pub(crate) struct Entry {
     pub(crate) mtime: Timespec,
     pub(crate) device: (u32, u32),
     pub(crate) xattrs: Vec<(Vec<u8>, Vec<u8>)>,
-    /// Length of the file once unpacked.
+    /// Length of the unpacked file in bytes.
     pub(crate) size: u64,
-    /// Where the stored bytes go: one extent for a plain file.
+    /// Places of the stored bytes in the file: one extent for a plain file.
     pub(crate) extents: Vec<Extent>,
 }
 
-/// A tar stream. Bodies are handed out in the pieces the input has, without copying.
+/// A tar stream. Bodies are handed out in the pieces of the input, without copying.
 pub(crate) struct Archive<R> {
     input: R,
     body: u64,
     padding: u64,
-    /// Bytes of extension headers since they were asked for.
+    /// Bytes of extension headers since [`Archive::take_extended`].
     extended: u64,
 }
 
@@ -69,7 +69,7 @@ impl<R: BufRead> Archive<R> {
         Archive { input, body: 0, padding: 0, extended: 0 }
     }
 
-    /// The next member, or nothing at the end of the archive. Skips what was not read of the one before.
+    /// Returns the next member, `None` at the end of the archive. Skips the unread rest of the one before.
     pub(crate) fn next(&mut self) -> io::Result<Option<Entry>> {
         let mut extensions = Extensions::default();
         for _ in 0..=MAX_EXTENSIONS {
@@ -88,7 +88,7 @@ impl<R: BufRead> Archive<R> {
         Err(malformed("more than 16 extension headers in a row"))
     }
 
-    /// How many bytes of extension headers there were since this was asked last.
+    /// Returns the bytes of extension headers since the last call.
     pub(crate) fn take_extended(&mut self) -> u64 {
         std::mem::take(&mut self.extended)
     }
@@ -116,7 +116,7 @@ impl<R: BufRead> Archive<R> {
         Ok(())
     }
 
-    /// Passes over some of what follows the archive, and tells how much; nothing at the end of the stream.
+    /// Skips some of the data after the archive and returns how many bytes; 0 at the end of the stream.
     pub(crate) fn pass_over(&mut self) -> io::Result<u64> {
         let length = self.input.fill_buf()?.len();
         self.input.consume(length);
@@ -187,7 +187,7 @@ impl<R: BufRead> Archive<R> {
         let path = extensions.path.unwrap_or_else(|| pax.path(header));
         let kind = kind_of(kind, &path)?;
         if kind != Kind::File {
-            // As Go reads it: only files have data, whatever size (a link's target's, say) the header gives.
+            // As in Go's reader, only files have data: a hard link's header may state the size of its target.
             self.frame(0)?;
         }
         let (size, extents) = self.extents(header, &pax)?;
@@ -299,7 +299,7 @@ fn owner(extended: Option<u64>, field: &[u8], parsed: io::Result<u64>) -> io::Re
     u32::try_from(id).map_err(|_| malformed(&format!("owner {id} does not fit 32 bits")))
 }
 
-/// A field that holds nothing counts as zero: old writers leave them so.
+/// Reads a number field. An empty field counts as zero: old writers leave some empty.
 fn number(field: &[u8], parsed: io::Result<u64>) -> io::Result<u64> {
     if field.iter().all(|byte| matches!(byte, 0 | b' ')) {
         return Ok(0);

@@ -1,6 +1,6 @@
-//! What a layer takes from the layers below it. Layers are unpacked in parallel, so that this is done afterwards: a
+//! Completes a layer from the layers below it. Layers are unpacked in parallel, so that this is done afterwards: a
 //! directory that the archive only implies gets the owner, mode and attributes it has below, and a hard link to a file
-//! of a lower layer gets a copy of that file to link to, as overlay itself would make one.
+//! of a lower layer gets a copy of that file to link to, as overlay itself would make one (copy-up).
 
 use std::collections::HashMap;
 use std::fs::File;
@@ -16,7 +16,7 @@ use super::root::{Directory, split};
 use super::{Error, Unpacked, failed, link_inside, lossy};
 use crate::layers::{Finder, Found, Layers, joined};
 
-/// Takes what `layer` needs from `parents`.
+/// Takes from `parents` what `layer` needs: places of relocated entries, hard link targets, and directory attributes.
 pub(crate) fn complete(layer: &mut Unpacked, parents: &Layers) -> Result<(), Error> {
     let nothing = Layers { lower: Vec::new() };
     let parents = if layer.hides_all_below { &nothing } else { parents };
@@ -34,7 +34,7 @@ fn link_to_parents(layer: &mut Unpacked, parents: &Layers) -> Result<(), Error> 
     let links = std::mem::replace(&mut layer.links, Names::new("", 0));
     let mut links: Vec<_> = links.into_iter().collect();
     links.sort_by_key(|(_, link)| link.turn);
-    // Where a file of the layers below has been copied to, if not to its own place.
+    // Files of lower layers that were copied to another path: their own path, and that of the copy.
     let mut copied = HashMap::new();
     for (path, link) in &links {
         link_to_lower(layer, parents, path, &link.target, &mut copied)?;
@@ -67,7 +67,7 @@ fn link_to_lower(
     layer.room =
         lower.size().and_then(|size| layer.room.checked_sub(size)).ok_or_else(|| layer.too_large())?;
     match lower.copy(layer, &place) {
-        // This layer removes the target: its content lives on under the links' names alone.
+        // The path is taken, by a whiteout if this layer removes the target: the copy gets the name of the first link.
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
             lower.copy(layer, path).map_err(failed("copy", path))?;
             copied.insert(place, path.to_vec());
@@ -92,7 +92,7 @@ impl Lower<'_> {
         u64::try_from(self.stat.st_size).ok()
     }
 
-    /// Copies it to `path` of this layer.
+    /// Copies the file to `path` of this layer.
     fn copy(&self, layer: &mut Unpacked, path: &[u8]) -> io::Result<()> {
         let (into, name) = (layer.root.parent(path)?, split(path).1);
         let kind = FileType::from_raw_mode(self.stat.st_mode);
@@ -124,10 +124,10 @@ impl Lower<'_> {
     }
 }
 
-/// Gives an implied directory what it has in the merged view of the parents, if it is there.
+/// Gives an implied directory the owner, mode, attributes and time it has in the parents; time 0 if it is not there.
 fn inherit(layer: &mut Unpacked, parents: &mut Finder<'_>, path: &[u8]) -> io::Result<()> {
     let here = match layer.root.directory(path) {
-        // Replaced by something else since.
+        // Replaced by another entry.
         Err(Errno::NOENT | Errno::NOTDIR) => return Ok(()),
         here => here?,
     };

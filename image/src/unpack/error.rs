@@ -1,8 +1,8 @@
-//! Why a layer could not be unpacked, with the step and the entry.
+//! Errors of unpacking a layer, with the step and the entry.
 
 use std::io;
 
-/// Why a layer could not be unpacked.
+/// Reasons why a layer could not be unpacked.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The archive's framing is broken, or reading it failed.
@@ -11,46 +11,46 @@ pub enum Error {
         /// The last entry read, empty at the start.
         after: String,
         #[source]
-        /// What was wrong.
+        /// Cause.
         source: io::Error,
     },
     /// An entry names something outside the layer.
     #[error("entry {path:?} leaves the layer's root through `..`")]
     Escape {
-        /// The name as the archive has it.
+        /// Name in the archive.
         path: String,
     },
-    /// An entry's whiteout name removes nothing that could exist.
+    /// The name in a whiteout is empty, `.` or `..`.
     #[error("entry {path:?} is not a valid whiteout")]
     Whiteout {
-        /// The name as the archive has it.
+        /// Name in the archive.
         path: String,
     },
     /// An entry could not be made.
     #[error("{step} {path:?}")]
     Entry {
-        /// What was being done.
+        /// Step that failed.
         step: &'static str,
-        /// The entry's name.
+        /// Name of the entry.
         path: String,
         #[source]
-        /// The failed call's error.
+        /// Error of the system call.
         source: io::Error,
     },
-    /// A hard link's target is in neither this layer nor those below.
+    /// There is no file at the target of a hard link, in this layer or in those below.
     #[error("hard link {path:?}: its target {target:?} is not in the image")]
     LinkTarget {
         /// The link.
         path: String,
-        /// What it should link to.
+        /// Its target.
         target: String,
     },
-    /// More than [`Limits`](super::Limits) allow.
+    /// The layer exceeds [`Limits`](super::Limits) or a fixed limit.
     #[error("layer holds more than {limit} {what}")]
     Limit {
         /// The limit exceeded.
         limit: u64,
-        /// Its unit.
+        /// Unit of the limit.
         what: &'static str,
     },
 }
@@ -65,7 +65,7 @@ pub(super) fn is_absent(error: &io::Error) -> bool {
 
 pub(super) fn failed(step: &'static str, path: &[u8]) -> impl FnOnce(io::Error) -> Error {
     move |source| match source.kind() {
-        // The archive's own errors come up through what reads from it.
+        // Errors of the archive itself, raised while a step was reading it.
         io::ErrorKind::UnexpectedEof | io::ErrorKind::InvalidData => {
             Error::Archive { after: lossy(path), source }
         }

@@ -1,4 +1,4 @@
-//! What must hold of any layer.
+//! Invariants for any layer.
 #![allow(clippy::unwrap_used)]
 
 use std::collections::BTreeMap;
@@ -10,18 +10,18 @@ use std::path::PathBuf;
 use super::*;
 use crate::layers::Layers;
 
-/// Much less than an image may have: what is looked for needs few of both.
+/// Far below the defaults: bugs show with few bytes and entries.
 const LIMITS: Limits = Limits { bytes: 1 << 20, entries: 256 };
-/// Files are read when they are no longer than this; sparse ones pretend to be of any length.
+/// Only files up to this many bytes are read: sparse ones may have any length.
 const READ: u64 = 1 << 16;
 
-/// What lies there, by its path.
+/// Descriptions of the entries in a directory, by path.
 type Tree = BTreeMap<PathBuf, Vec<String>>;
 
-/// Unpacks a layer twice over another one, once whole and once in small pieces, below `place`, which is to be on a
-/// file system that is quick. The same must come of both, and nothing around them may change. Needs root.
+/// Unpacks a layer twice over another one, once from one buffer, once in pieces of 7 bytes. Both must give the same
+/// result, and nothing else below `place` may change. `place` should be on a fast file system. Needs root.
 ///
-/// Checksums of headers are set right, as no fuzzer guesses them.
+/// The checksums of headers are corrected first, as no fuzzer guesses them.
 pub fn tar_layer(data: &[u8], place: &Path) {
     let archive = with_checksums(data);
     let around = Around::new(place);
@@ -40,7 +40,7 @@ fn with_checksums(data: &[u8]) -> Vec<u8> {
     archive
 }
 
-/// The directory with a lower layer, and a file that nobody may touch.
+/// The directory with a lower layer, and with a file that must not change.
 struct Around<'a>(&'a Path);
 
 impl<'a> Around<'a> {
@@ -55,7 +55,7 @@ impl<'a> Around<'a> {
         Self(place)
     }
 
-    /// What became of the layer, or why nothing did.
+    /// Unpacks into the directory `name`; returns the resulting tree, or the error.
     fn outcome(&self, name: &str, archive: impl BufRead) -> Result<Tree, String> {
         let before = tree(self.0);
         let into = self.0.join(name);
@@ -94,7 +94,7 @@ fn tree(top: &Path) -> Tree {
 fn described(path: &Path, metadata: &std::fs::Metadata) -> Vec<String> {
     let m = metadata;
     let mut told = vec![format!("{:o} {}:{} {:x}", m.mode(), m.uid(), m.gid(), m.rdev())];
-    // A whiteout has no time of its own, and no directory that the archive only implies.
+    // Left out for directories and character devices: implied directories and whiteouts have no time in the archive.
     if !m.is_dir() && !m.file_type().is_char_device() {
         told.push(format!("{} bytes, {} links, of {}.{}", m.size(), m.nlink(), m.mtime(), m.mtime_nsec()));
     }

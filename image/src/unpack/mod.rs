@@ -1,4 +1,4 @@
-//! Unpacks the tar stream of one layer into a directory as overlay wants it: a removed name becomes a character device
+//! Unpacks the tar stream of one layer into a directory in overlay's format: a removed name becomes a character device
 //! 0:0, a replaced directory is marked opaque. Nothing in the archive can name anything outside the directory.
 
 mod archive;
@@ -37,12 +37,12 @@ const WHITEOUT_OPAQUE: &[u8] = b".wh..wh..opq";
 const MAX_DIRECTORIES: usize = if cfg!(test) { 16 << 20 } else { 256 << 20 };
 const MAX_LINKS: usize = if cfg!(test) { 4 << 20 } else { 64 << 20 };
 
-/// What one layer may hold at most; a stream that goes on beyond is an attack or an accident.
+/// Limits of one layer; a stream beyond them is an attack or an accident.
 #[derive(Debug, Clone, Copy)]
 pub struct Limits {
-    /// Bytes of all files together.
+    /// Bytes of all files, of extension headers, of data after the archive, and of files copied up.
     pub bytes: u64,
-    /// Entries of the archive.
+    /// Number of entries in the archive.
     pub entries: u64,
 }
 
@@ -52,12 +52,12 @@ impl Default for Limits {
     }
 }
 
-/// Disk space a directory tree takes.
+/// Disk usage of a directory tree.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Usage {
-    /// Bytes, in whole blocks.
+    /// Bytes, in whole blocks of 4096.
     pub bytes: u64,
-    /// Files, directories and links.
+    /// Number of files, directories and links.
     pub inodes: u64,
 }
 
@@ -71,32 +71,32 @@ impl Usage {
 /// An unpacked layer, still to be completed from its parents unless it stands alone.
 pub(crate) struct Unpacked {
     root: Root,
-    /// Modification times of directories; set last, since making entries changes them.
+    /// Modification times of directories; set last, since creating entries changes them.
     times: Names<Timespec>,
-    /// Hard links whose target was not in the layer.
+    /// Hard links whose target was not found in the layer.
     links: Names<Link>,
     pub(crate) usage: Usage,
-    /// Nothing of the layers below is seen: the archive says so of the root directory.
+    /// The archive marks the root directory opaque: nothing of the layers below is visible.
     pub(crate) hides_all_below: bool,
-    /// What the limits leave for files to be copied up.
+    /// Bytes that the limits leave for files copied up from lower layers.
     room: u64,
     limits: Limits,
 }
 
-/// A hard link still to be made.
+/// A hard link to be made later.
 struct Link {
     target: Vec<u8>,
-    /// Its place in the archive: one may lead to another.
+    /// Position in the archive. Links are made in this order, as one may be the target of another.
     turn: u64,
 }
 
 impl Unpacked {
-    /// True when nothing in the layer depends on the layers below it, so that all images can share it.
+    /// True if nothing in the layer depends on the layers below it, so that all images can share it.
     pub(crate) fn stands_alone(&self) -> bool {
         self.root.implied.is_empty() && self.links.is_empty()
     }
 
-    /// Remembers a hard link whose target is not in the layer, or not yet.
+    /// Records a hard link whose target is not in the layer, or not yet.
     fn waits(&mut self, path: &[u8], target: Vec<u8>, turn: u64) -> io::Result<()> {
         self.links.insert_with(path, target.len(), Link { target, turn })
     }
@@ -105,11 +105,11 @@ impl Unpacked {
         Error::Limit { limit: self.limits.bytes, what: "bytes" }
     }
 
-    /// Sets what can only be set when all entries are there.
+    /// Sets the times of directories, once all entries exist.
     pub(crate) fn finish(&self) -> Result<(), Error> {
         for (path, time) in self.times.iter() {
             match self.root.directory(path) {
-                // Replaced by something else since.
+                // Replaced by another entry.
                 Err(Errno::NOENT | Errno::NOTDIR) => {}
                 found => found
                     .and_then(|directory| fs::futimens(&directory.fd, &both(*time)))
@@ -145,7 +145,7 @@ pub(crate) fn unpack(input: impl BufRead, into: &Path, limits: Limits) -> Result
 
 struct Unpacker {
     state: Unpacked,
-    /// What the kernel takes from the mode of a new file: without knowing it each file would need another call.
+    /// The process's umask, which the kernel applies to new files. Knowing it saves an fchmod(2) for most of them.
     umask: u32,
     entries: u64,
     written: u64,
@@ -184,7 +184,7 @@ impl Unpacker {
         }
     }
 
-    /// Reads what follows the archive: it is hashed too.
+    /// Reads what follows the archive, which the diff id covers too.
     fn drain(&mut self, mut archive: Archive<impl BufRead>) -> io::Result<Result<(), Error>> {
         loop {
             match archive.pass_over()? {
@@ -354,7 +354,7 @@ impl Unpacker {
         Ok(fs::utimensat(&parent.fd, name, &both(entry.mtime), AtFlags::SYMLINK_NOFOLLOW)?)
     }
 
-    /// Owner, attributes and time of what cannot be opened.
+    /// Sets owner, attributes and time of an entry that cannot be opened.
     fn describe(&self, parent: &Directory, name: &[u8], entry: &Entry) -> io::Result<()> {
         let (uid, gid) = (Uid::from_raw(entry.uid), Gid::from_raw(entry.gid));
         fs::chownat(&parent.fd, name, Some(uid), Some(gid), AtFlags::SYMLINK_NOFOLLOW)?;
@@ -363,7 +363,7 @@ impl Unpacker {
         Ok(fs::utimensat(&parent.fd, name, &both(entry.mtime), AtFlags::SYMLINK_NOFOLLOW)?)
     }
 
-    /// Makes something new, in place of what an earlier entry of the same name made: the later one counts.
+    /// Creates an entry, replacing one of the same name from earlier in the archive: the later one counts.
     fn replacing<T>(
         &mut self,
         parent: &Directory,
@@ -385,7 +385,7 @@ impl Unpacker {
     }
 }
 
-/// A name removed and made again in the same layer: what this layer has stays, what lower ones have is hidden.
+/// Handles a whiteout of a name that this layer has: the entry stays, a directory is marked opaque to hide lower ones.
 fn hide_below(directory: &Directory, name: &[u8]) -> io::Result<()> {
     if !is_directory(&directory.stat(name)?) {
         return Ok(());
@@ -397,7 +397,7 @@ fn hide_below(directory: &Directory, name: &[u8]) -> io::Result<()> {
 fn link_inside(root: &Root, target: &[u8], directory: &Directory, name: &[u8]) -> io::Result<()> {
     let (above, last) = split(target);
     let from = root.directory(above)?;
-    // A name that this layer removes is nothing to link to.
+    // A whiteout is no link target.
     if is_whiteout(&from.stat(last)?) {
         return Err(Errno::NOENT.into());
     }
@@ -415,7 +415,7 @@ fn link_inside(root: &Root, target: &[u8], directory: &Directory, name: &[u8]) -
     }
 }
 
-/// AUFS keeps its own records in names that start so; they are no part of the image.
+/// True for the metadata that AUFS stores under `.wh..wh.` names; it is no part of the image.
 fn is_metadata(path: &[u8]) -> bool {
     path.split(|byte| *byte == b'/').any(|part| part.starts_with(WHITEOUT_META))
 }
@@ -434,9 +434,9 @@ fn set_owner(fd: impl AsFd, entry: &Entry) -> io::Result<()> {
     Ok(fs::fchown(fd, Some(uid), Some(gid))?)
 }
 
-/// Sets the entry's extended attributes. Those by which overlay itself is steered are not the image's to set; those the
-/// file system does not support are left out, as every runtime does, except file capabilities, without which a program
-/// would fail later and far from the cause.
+/// Sets the entry's extended attributes. Overlay's own are skipped: the image must not control overlay. Attributes that
+/// the file system refuses are skipped as other runtimes do, except file capabilities, without which a program would
+/// fail later and far from the cause.
 fn set_xattrs(entry: &Entry, set: impl Fn(&[u8], &[u8]) -> rustix::io::Result<()>) -> io::Result<()> {
     for (name, value) in &entry.xattrs {
         if name.starts_with(b"trusted.overlay.") || name.starts_with(b"user.overlay.") {
@@ -457,7 +457,7 @@ fn both(time: Timespec) -> Timestamps {
 fn umask() -> io::Result<u32> {
     let status = std::fs::read_to_string("/proc/self/status")?;
     let line = status.lines().find_map(|line| line.strip_prefix("Umask:"));
-    // Nothing known: assume that all bits are taken, which costs a call per file.
+    // Unknown: assume that all bits are masked, which costs an fchmod(2) per file.
     let mask = line.and_then(|octal| u32::from_str_radix(octal.trim(), 8).ok());
     Ok(mask.unwrap_or(0o777))
 }

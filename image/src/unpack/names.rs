@@ -1,10 +1,10 @@
-//! What is remembered of a layer by name until all of it is there. The archive decides how many names that are and how
-//! long, so that their bytes are limited; what is below a directory lies together, so that moving it is cheap.
+//! Values kept by path while a layer is unpacked. The archive decides number and length of the paths, so their bytes
+//! are limited. Sorted, so that everything below a directory lies together and can be moved cheaply.
 
 use std::collections::{BTreeMap, btree_map};
 use std::io;
 
-/// What an entry takes beside its name.
+/// Bytes counted for a value beside its path.
 const OVERHEAD: usize = 64;
 
 /// Values by path.
@@ -12,12 +12,12 @@ pub(crate) struct Names<T> {
     values: BTreeMap<Vec<u8>, T>,
     bytes: usize,
     limit: usize,
-    /// What has the names, for the error.
+    /// Owner of the names, for the error.
     what: &'static str,
 }
 
 impl<T> Names<T> {
-    /// Names of `what`, which may take about `limit` bytes of memory.
+    /// Makes an empty map for the names of `what`, which may take about `limit` bytes of memory.
     pub(crate) fn new(what: &'static str, limit: usize) -> Self {
         Names { values: BTreeMap::new(), bytes: 0, limit, what }
     }
@@ -30,12 +30,12 @@ impl<T> Names<T> {
         self.values.iter()
     }
 
-    /// Remembers `value`, in place of what was known of `path`. Fails when there are too many or too long names.
+    /// Sets the value of `path`. Fails with `FileTooLarge` if the names exceed the limit.
     pub(crate) fn insert(&mut self, path: &[u8], value: T) -> io::Result<()> {
         self.insert_with(path, 0, value)
     }
 
-    /// The same for a value that takes `bytes` more; they count until the end.
+    /// Like [`Names::insert`], for a value with `bytes` of its own. These stay counted even if the value is removed.
     pub(crate) fn insert_with(&mut self, path: &[u8], bytes: usize, value: T) -> io::Result<()> {
         self.bytes += bytes;
         if self.values.insert(path.to_vec(), value).is_none() {
@@ -56,7 +56,7 @@ impl<T> Names<T> {
         }
     }
 
-    /// What was known of names below `from` is known of those below `to`. Tells how many names that were.
+    /// Moves all values below directory `from` to the same names below `to`. Returns their number.
     pub(crate) fn rename(&mut self, from: &[u8], to: &[u8]) -> io::Result<usize> {
         let moved = take_below(&mut self.values, from);
         let count = moved.len();
@@ -77,7 +77,7 @@ impl<T> IntoIterator for Names<T> {
     }
 }
 
-/// Takes all that is below the directory `path` out of `values`.
+/// Removes everything below the directory `path` from `values` and returns it.
 pub(crate) fn take_below<T>(values: &mut BTreeMap<Vec<u8>, T>, path: &[u8]) -> BTreeMap<Vec<u8>, T> {
     let (first, end) = ([path, b"/"].concat(), [path, b"0"].concat());
     let keys: Vec<_> = values.range(first..end).map(|(key, _)| key.clone()).collect();

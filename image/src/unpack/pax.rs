@@ -24,7 +24,7 @@ impl Records {
         Ok(Records(records))
     }
 
-    /// The value of `key`; the last one counts, an empty one means there is none.
+    /// Returns the value of `key`: the last one counts, an empty one means none.
     pub(crate) fn get(&self, key: &str) -> Option<&[u8]> {
         let mut found = self.0.iter().rev();
         let (_, value) = found.find(|(name, _)| name == key.as_bytes())?;
@@ -80,7 +80,7 @@ pub(crate) fn decimal(text: &[u8]) -> io::Result<u64> {
         .ok_or_else(|| malformed(&format!("{:?} is not a number", String::from_utf8_lossy(text))))
 }
 
-/// `[-]seconds[.fraction]`; a fraction finer than a nanosecond is cut.
+/// Parses `[-]seconds[.fraction]`; digits beyond nanoseconds are dropped.
 pub(crate) fn timestamp(text: &[u8]) -> io::Result<Timespec> {
     let (negative, text) = match text.strip_prefix(b"-") {
         Some(rest) => (true, rest),

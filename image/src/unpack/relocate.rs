@@ -1,5 +1,5 @@
-//! Entries named through a symlink of a lower layer. An archive that has `lib/x`, on a base where `lib` leads to `usr/lib`,
-//! means `usr/lib/x`; left where it is, the directory it implies would hide the symlink and all that is behind it.
+//! Relocates entries named through a symlink of a lower layer. An archive with `lib/x`, on a base where `lib` leads to
+//! `usr/lib`, means `usr/lib/x`; left in place, the implied directory `lib` would hide the symlink and `usr/lib`.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -12,14 +12,14 @@ use super::root::{Root, is_directory};
 use super::{Error, Unpacked, failed};
 use crate::layers::{Finder, Found, Layers, joined};
 
-/// So many names may be renamed for one layer: each can be moved as often as it has symlinks on the way.
+/// The most renames of names for one layer: a name can be moved once for each symlink on its way.
 const MAX_RENAMES: usize = 20_000_000;
 
-/// Moves what lies in implied directories that are symlinks to directories below to where those lead.
+/// Moves the content of implied directories that are symlinks to directories in `parents` to where the symlinks lead.
 pub(super) fn relocate(layer: &mut Unpacked, parents: &Layers) -> Result<(), Error> {
     let mut finder = parents.finder().map_err(failed("open the layers below", b"/"))?;
     let mut renamed = 0;
-    // A directory comes before what is below it, so that there is no symlink on the way to the one that is looked at.
+    // Sorted: a directory comes before everything below it, so that no symlink is left on the way to a path.
     let mut waiting: BTreeMap<_, ()> =
         layer.root.implied.iter().map(|(path, ())| (path.clone(), ())).collect();
     while let Some((from, ())) = waiting.pop_first() {
@@ -41,7 +41,7 @@ pub(super) fn relocate(layer: &mut Unpacked, parents: &Layers) -> Result<(), Err
     Ok(())
 }
 
-/// Where `path` leads in the parents, if it is a symlink to a directory there.
+/// Returns where `path` leads in the parents, if it is a symlink to a directory there.
 fn led_to(parents: &Layers, finder: &mut Finder<'_>, path: &[u8]) -> io::Result<Option<Vec<u8>>> {
     let Found::Leaf { stat, .. } = finder.find(path)? else {
         return Ok(None);
@@ -55,8 +55,8 @@ fn led_to(parents: &Layers, finder: &mut Finder<'_>, path: &[u8]) -> io::Result<
     Ok(leads_elsewhere.then_some(there))
 }
 
-/// Moves the entries of directory `from` into `to`, and removes it. Directories that both have wait in a list: a recursion would
-/// take descriptors and stack for each, of which an archive can nest two thousand.
+/// Moves the entries of directory `from` into `to`, and removes `from`. Directories that both have are queued: a
+/// recursion would take a descriptor and stack for each, and an archive can nest two thousand.
 fn shift(root: &mut Root, from: &[u8], to: &[u8]) -> io::Result<()> {
     let (mut waiting, mut emptied) = (vec![Vec::new()], Vec::new());
     while let Some(below) = waiting.pop() {
@@ -94,7 +94,7 @@ fn remove_empty(root: &mut Root, path: &[u8]) -> io::Result<()> {
 }
 
 impl Unpacked {
-    /// Everything known about what is below `from` is about what is below `to` now. Tells of how many names.
+    /// Moves everything recorded for paths below `from` to the same paths below `to`. Returns the number of names.
     fn rename(&mut self, from: &[u8], to: &[u8]) -> io::Result<usize> {
         self.root.forget_recent();
         self.root.implied.remove(from);

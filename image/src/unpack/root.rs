@@ -1,5 +1,5 @@
-//! The directory a layer is unpacked into, and how names of the archive are resolved in it: every look-up starts at its
-//! descriptor and is confined to it by the kernel (openat2 with RESOLVE_IN_ROOT), whatever symlinks the archive made.
+//! The directory a layer is unpacked into. Every look-up of a name starts at its descriptor and is confined to it by
+//! the kernel (openat2(2) with RESOLVE_IN_ROOT), whatever symlinks the archive has made.
 
 use std::ffi::OsStr;
 use std::io;
@@ -14,17 +14,17 @@ use rustix::io::Errno;
 use super::names::Names;
 use crate::tree;
 
-/// Overlay's mark of a directory that hides what lower layers have in it.
+/// Overlay's mark on a directory that hides the content of the same directory in lower layers.
 pub(crate) const OPAQUE: &str = "trusted.overlay.opaque";
 
-/// As many as the kernel follows.
+/// The number of symlinks that the kernel itself follows.
 const MAX_SYMLINKS: usize = 40;
 
-/// The most bytes of names of directories that an archive only implies: each entry can imply two thousand of them.
+/// The most bytes for names of directories that an archive only implies: each entry can imply two thousand of them.
 const MAX_IMPLIED: usize = if cfg!(test) { 16 << 20 } else { 64 << 20 };
 
-/// Makes a name of the archive relative to its root: `/` and `.` vanish, `..` takes back, and one that would leave the
-/// root is refused (`None`). The root itself is empty.
+/// Makes a name of the archive relative to the root: drops `/` and `.`, resolves `..`. `None` if it would leave the
+/// root. The root itself becomes the empty name.
 pub(crate) fn normalized(name: &[u8]) -> Option<Vec<u8>> {
     let mut parts: Vec<&[u8]> = Vec::new();
     for part in name.split(|byte| *byte == b'/') {
@@ -37,7 +37,7 @@ pub(crate) fn normalized(name: &[u8]) -> Option<Vec<u8>> {
     Some(parts.join(&b'/'))
 }
 
-/// Parent and last component of a normalized name.
+/// Splits a normalized name into parent and last component.
 pub(crate) fn split(path: &[u8]) -> (&[u8], &[u8]) {
     match path.iter().rposition(|byte| *byte == b'/') {
         Some(slash) => (&path[..slash], &path[slash + 1..]),
@@ -49,12 +49,12 @@ pub(crate) fn split(path: &[u8]) -> (&[u8], &[u8]) {
 #[derive(Clone)]
 pub(crate) struct Directory {
     pub(crate) fd: Arc<OwnedFd>,
-    /// New entries take the directory's group (set-gid), not ours.
+    /// New entries take the directory's group (set-gid bit), not the process's.
     pub(crate) passes_group_on: bool,
 }
 
 impl Directory {
-    /// A path to `name` for the calls that have no form with a descriptor.
+    /// Returns a path to `name` for system calls that take no descriptor.
     pub(crate) fn path_of(&self, name: &[u8]) -> PathBuf {
         Path::new("/proc/self/fd").join(self.fd.as_raw_fd().to_string()).join(OsStr::from_bytes(name))
     }
@@ -69,7 +69,7 @@ impl Directory {
         described(fs::openat(&self.fd, name, flags, Mode::empty())?)
     }
 
-    /// Removes `name`, a directory with all that is in it. Nothing there is no error.
+    /// Removes `name`, a directory with its content. A missing name is no error.
     pub(crate) fn remove(&self, name: &[u8]) -> io::Result<()> {
         match fs::unlinkat(&self.fd, name, AtFlags::empty()) {
             Err(Errno::ISDIR) => tree::remove(&self.path_of(name)),
@@ -79,7 +79,7 @@ impl Directory {
     }
 }
 
-/// True of the character device 0:0, by which overlay hides a lower entry.
+/// True for the character device 0:0, by which overlay hides a lower entry.
 pub(crate) fn is_whiteout(stat: &Stat) -> bool {
     FileType::from_raw_mode(stat.st_mode) == FileType::CharacterDevice && stat.st_rdev == 0
 }
@@ -88,11 +88,11 @@ pub(crate) fn is_directory(stat: &Stat) -> bool {
     FileType::from_raw_mode(stat.st_mode) == FileType::Directory
 }
 
-/// The root, with the directory used last: archives name the files of a directory in a row.
+/// The root, and the parent directory used last: archives list the files of a directory in a row.
 pub(crate) struct Root {
     top: Directory,
     recent: Option<(Vec<u8>, Directory)>,
-    /// Directories made because something in them was named, not they themselves.
+    /// Directories created for an entry below them that have no entry of their own.
     pub(crate) implied: Names<()>,
 }
 
@@ -113,14 +113,14 @@ impl Root {
         let inside = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
         loop {
             match fs::openat2(&self.top.fd, path, flags, Mode::empty(), inside) {
-                // Something was renamed or mounted on the host while a `..` was looked up.
+                // EAGAIN: something on the host was renamed or mounted while the kernel resolved a `..` (openat2(2)).
                 Err(Errno::AGAIN | Errno::INTR) => {}
                 opened => return described(opened?),
             }
         }
     }
 
-    /// Opens the directory that holds `path`, making it and those above it where they lack.
+    /// Opens the directory that contains `path`, creating it and missing directories above it.
     pub(crate) fn parent(&mut self, path: &[u8]) -> io::Result<Directory> {
         let (parent, _) = split(path);
         if let Some((_, directory)) = self.recent.as_ref().filter(|(recent, _)| recent == parent) {
@@ -134,13 +134,13 @@ impl Root {
         Ok(directory)
     }
 
-    /// To be called when a name may have come to mean another directory.
+    /// Forgets the parent used last; to be called when its path may mean another directory.
     pub(crate) fn forget_recent(&mut self) {
         self.recent = None;
     }
 
-    /// Makes `path` and what lacks above it. Links may lead on from one to the next, each over a path of any length: what
-    /// has to be made before waits in a list, as there would be no end to a recursion.
+    /// Creates `path` and missing directories above it. The target of a dangling symlink on the way is created first,
+    /// which may lead through further symlinks: paths wait in a list, as a recursion would take stack for each.
     fn imply(&mut self, path: &[u8]) -> io::Result<Directory> {
         let (mut next, mut waiting, mut followed) = (path.to_vec(), Vec::new(), 0);
         loop {
@@ -158,7 +158,7 @@ impl Root {
         }
     }
 
-    /// Makes `path` and what lacks above it; or tells what has to be made before.
+    /// Creates `path` and missing directories above it; the inner error is a path that has to be created first.
     fn make(&mut self, path: &[u8]) -> io::Result<Result<Directory, Vec<u8>>> {
         match self.directory(path) {
             Err(Errno::NOENT | Errno::NOTDIR) => {}
@@ -175,7 +175,7 @@ impl Root {
         Ok(Ok(parent))
     }
 
-    /// Opens the last part of `path`, which is in `parent`, and makes it if it lacks; or tells what has to be made before.
+    /// Opens the last component of `path` in `parent`, creating it if missing, or returns the path to be created first.
     fn enter(&mut self, parent: &Directory, path: &[u8]) -> io::Result<Result<Directory, Vec<u8>>> {
         let name = split(path).1;
         match parent.stat(name) {
@@ -195,7 +195,8 @@ impl Root {
         Ok(Ok(parent.directory(name)?))
     }
 
-    /// Opens where the symlink `path` leads, or tells where that is when nothing is there (a lower layer may have it).
+    /// Opens the directory that the symlink `path` leads to. If it does not exist here (a lower layer may have it),
+    /// returns its path, to be created first.
     fn follow(&self, parent: &Directory, path: &[u8]) -> io::Result<Result<Directory, Vec<u8>>> {
         let (above, name) = split(path);
         let link = fs::readlinkat(&parent.fd, name, Vec::new())?;
@@ -215,7 +216,7 @@ impl Root {
     }
 }
 
-/// Where a symlink in directory `at` leads, never above the root.
+/// Returns the path that a symlink in directory `at` leads to, never above the root.
 fn followed_from(at: &[u8], link: &[u8]) -> Vec<u8> {
     let start = if link.starts_with(b"/") { &[][..] } else { at };
     let mut parts: Vec<&[u8]> = Vec::new();

@@ -1,4 +1,4 @@
-//! Sparse files: where the bytes that follow in the archive belong. All forms GNU tar has written: the old header, and
+//! Maps of sparse files: the places of the stored bytes in the file. All forms GNU tar has written: the old header, and
 //! PAX 0.0, 0.1 and 1.0.
 
 use std::io;
@@ -18,7 +18,7 @@ pub(crate) struct Extent {
     pub(crate) length: u64,
 }
 
-/// Accepts extents that are in order, do not overlap, lie inside the file and need exactly the bytes stored.
+/// Accepts extents that are in order, do not overlap, lie inside the file, and cover exactly the stored bytes.
 pub(crate) fn checked(extents: Vec<Extent>, stored: u64, real: u64) -> io::Result<(u64, Vec<Extent>)> {
     let mut end = 0;
     let mut total = 0_u64;
@@ -35,7 +35,7 @@ pub(crate) fn checked(extents: Vec<Extent>, stored: u64, real: u64) -> io::Resul
     Ok((real, extents))
 }
 
-/// Takes the used slots of an old GNU header.
+/// Adds the used slots of an old GNU header to `extents`.
 pub(crate) fn collect(slots: &[GnuSparseHeader], extents: &mut Vec<Extent>) -> io::Result<()> {
     for slot in slots.iter().filter(|slot| !slot.is_empty()) {
         let (offset, length) = (slot.offset()?, slot.length()?);
@@ -44,7 +44,7 @@ pub(crate) fn collect(slots: &[GnuSparseHeader], extents: &mut Vec<Extent>) -> i
     Ok(())
 }
 
-/// PAX 0.1 (`GNU.sparse.map`) or 0.0 (one record for each offset and each length), if the entry has either.
+/// Reads PAX 0.1 (`GNU.sparse.map`) or 0.0 (one record for each offset and each length), if the entry has either.
 pub(crate) fn from_records(pax: &Records) -> io::Result<Option<Vec<Extent>>> {
     let numbers: Vec<u64> = match pax.get("GNU.sparse.map") {
         Some(map) => map.split(|byte| *byte == b',').map(pax::decimal).collect::<Result<_, _>>()?,

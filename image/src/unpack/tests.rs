@@ -345,7 +345,7 @@ fn root_a_chain_of_symlinks_without_end_is_an_error() {
     assert!(matches!(error, Error::Entry { .. }), "{error:?}");
 }
 
-/// The kernel gives a look-up of `..` up when anything is renamed anywhere meanwhile.
+/// With RESOLVE_IN_ROOT the kernel fails a look-up of `..` with EAGAIN if anything on the host is renamed meanwhile.
 #[test]
 fn root_renames_elsewhere_on_the_host_do_no_harm() {
     let layer = Layer::of(Tarball::new().dir("a/b/", 0o755).symlink("a/up", ".."));

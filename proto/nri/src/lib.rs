@@ -1,5 +1,4 @@
-//! The Node Resource Interface of NRI 0.12, package `nri.pkg.api.v1alpha1`: what a runtime and its plugins say to each
-//! other. No logic lives here.
+//! The wire contract of the Node Resource Interface, NRI 0.12, package `nri.pkg.api.v1alpha1`. No logic lives here.
 
 #![allow(missing_docs, clippy::all, non_snake_case, non_camel_case_types)]
 

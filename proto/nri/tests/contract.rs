@@ -1,4 +1,4 @@
-//! Whether our nri.proto is the contract that plugins are built against.
+//! Checks that our nri.proto is the contract that plugins are built against.
 
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 

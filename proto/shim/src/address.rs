@@ -1,20 +1,21 @@
-//! Where the shim of a pod listens. Whoever starts one knows it before, so that also one is found of which nobody has heard.
+//! Socket addresses of shims. An address follows from the pod's id, so the daemon finds a shim even if it never
+//! received its answer to `start`.
 
 use std::path::{Path, PathBuf};
 
-/// The socket, in the directory `s` beside the daemon's own, of the shim for `id`: the pod's, or a lone container's. The
-/// name is a hash because paths of sockets must be short.
+/// Returns the socket path of the shim for `id`, a pod or a container without one, in `directory`. The name is a hash
+/// because socket paths must be short, unix(7).
 pub fn socket(directory: &Path, namespace: &str, id: &str) -> PathBuf {
     directory.join(format!("{:032x}.sock", fnv1a_128(&[namespace, "/", id])))
 }
 
-/// The directory of the shims' sockets, by the `address` of the daemon.
+/// Returns the directory of the shims' sockets: `s`, beside the daemon's own socket `address`.
 pub fn directory(address: &str) -> PathBuf {
     let path = Path::new(address.strip_prefix("unix://").unwrap_or(address));
     path.parent().unwrap_or(Path::new("/run/berth")).join("s")
 }
 
-/// Fowler-Noll-Vo: stable for all time, and wide enough that names never meet by chance.
+/// FNV-1a: the same in every version, and with 128 bits too wide for collisions by chance.
 fn fnv1a_128(parts: &[&str]) -> u128 {
     const BASIS: u128 = 0x6c62_272e_07bb_0142_62b8_2175_6295_c58d;
     const PRIME: u128 = 0x0000_0000_0100_0000_0000_0000_0000_013b;

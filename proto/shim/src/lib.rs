@@ -1,5 +1,5 @@
-//! The service that Berth's shim offers beside containerd's shim v2, package `berth.shim.v1`, and where it listens. No other
-//! logic lives here.
+//! The service that Berth's shim offers beside containerd's shim v2, package `berth.shim.v1`, and its socket addresses.
+//! No other logic lives here.
 
 #![allow(missing_docs, clippy::all)]
 

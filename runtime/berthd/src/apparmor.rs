@@ -1,4 +1,4 @@
-//! Berth's own profile of AppArmor, for containers that ask for the runtime's default.
+//! Berth's AppArmor profile, for containers that ask for the runtime's default.
 
 use std::{io, path::Path, process::Stdio, time::Duration};
 
@@ -7,11 +7,12 @@ use tokio::{io::AsyncWriteExt, process::Command, time::timeout};
 use crate::spec::apparmor::Confinement;
 
 const NAME: &str = "berth-default";
-/// How long the profile may take to be loaded: nobody is answered until it is.
+/// Time limit for loading the profile: the daemon serves no call before.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// Against mistakes of the kernel's or the administrator's more than against containers, which their capabilities and read-only
-/// mounts keep from the same: no writing to the kernel's settings, no mounts, no looking into processes outside.
+/// Denies writes to kernel settings, mounts, and ptrace of processes outside the profile. It guards against mistakes of
+/// the kernel or the administrator more than against containers: their capabilities and read-only mounts already forbid
+/// the same.
 const PROFILE: &str = "\
 profile berth-default flags=(attach_disconnected,mediate_deleted) {
   network,
@@ -38,8 +39,8 @@ profile berth-default flags=(attach_disconnected,mediate_deleted) {
 }
 ";
 
-/// Looks whether the kernel has AppArmor, and has it take Berth's profile if so. Where it does not take it, containers that
-/// are to run with it are refused until somebody loads it; a warning says why.
+/// Loads Berth's profile if the kernel has AppArmor enabled. If loading fails, a warning says why, and containers that
+/// are to run with the profile are refused until it has been loaded by other means.
 pub async fn set_up() -> Confinement {
     if !is_enabled(Path::new("/")) {
         return Confinement::Absent;

@@ -25,7 +25,7 @@ Options:
   --help          print this
 ";
 
-/// What the command line asks for.
+/// The action that the command line selects.
 #[derive(Debug, PartialEq)]
 pub(crate) enum Command {
     /// Serve.
@@ -42,7 +42,7 @@ pub(crate) enum Command {
     Help,
 }
 
-/// What the command line says in place of the configuration file.
+/// Options of the command line that override the configuration file.
 #[derive(Debug, Default, PartialEq)]
 pub(crate) struct Overrides {
     pub(crate) config: Option<PathBuf>,
@@ -51,14 +51,14 @@ pub(crate) struct Overrides {
     pub(crate) socket: Option<PathBuf>,
 }
 
-/// How the daemon's directories are to be checked.
+/// Arguments of `berthd check`.
 #[derive(Debug, Default, PartialEq)]
 pub(crate) struct Check {
     pub(crate) repair: bool,
     pub(crate) overrides: Overrides,
 }
 
-/// Reads a command line.
+/// Parses a command line.
 pub(crate) fn parse(mut parser: Parser) -> Result<Command, lexopt::Error> {
     let mut overrides = Overrides::default();
     while let Some(arg) = parser.next()? {

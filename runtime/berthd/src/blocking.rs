@@ -1,4 +1,4 @@
-//! Work that waits for a disk or for the kernel, on threads where that holds up no other call.
+//! Work that blocks on a disk or on the kernel, moved to threads where it delays no other call.
 
 use std::{sync::LazyLock, time::Duration};
 
@@ -7,16 +7,16 @@ use tokio::{sync::Semaphore, task::spawn_blocking, time::timeout};
 use crate::error::{Error, Kind, Result};
 use berth_work::Turns;
 
-/// How long a path that somebody else has named may take to be looked up: one on a dead file system never answers.
+/// Time limit for looking up a path that a caller chose: a lookup on a dead file system never returns.
 const LIMIT: Duration = Duration::from_secs(30);
-/// Threads that may hang on such paths: what else waits for a disk needs the others.
+/// Most threads that may hang on such paths. The other blocking threads stay free for the daemon's own disk work.
 const HANGING: usize = 64;
 
 static ROOM: Semaphore = Semaphore::const_new(HANGING);
-/// By cause.
+/// One queue per cause.
 static TURNS: LazyLock<Turns> = LazyLock::new(Turns::default);
 
-/// What `work` returns; `step` says what it is.
+/// Runs `work` on a blocking thread. `step` names it in the error if it panics.
 pub(crate) async fn run<T: Send + 'static>(
     step: &'static str,
     work: impl FnOnce() -> T + Send + 'static,
@@ -24,12 +24,13 @@ pub(crate) async fn run<T: Send + 'static>(
     spawn_blocking(work).await.map_err(|lost| Error::caused(Kind::Internal, step, lost))
 }
 
-/// The same for work on paths that somebody else has named, at most once at a time for each `cause`. When it takes too long it
-/// goes on, and nobody waits for it but those with the same cause: a path that hangs costs one thread however often it is tried.
+/// Runs `work` on paths that a caller chose, at most once at a time for each `cause`. After the time limit the thread
+/// keeps running, and only calls with the same cause wait for it: a path that hangs costs one thread however often it
+/// is retried.
 ///
 /// # Errors
 ///
-/// `DeadlineExceeded` after half a minute.
+/// `DeadlineExceeded` after 30 s.
 pub(crate) async fn look_up<T: Send + 'static>(
     step: &'static str,
     cause: &str,

@@ -1,22 +1,22 @@
-//! The daemon's error: what went wrong, at which step, and of which kind, for the one place that maps it to gRPC.
+//! The daemon's error: the failed step, its cause, and its kind, which determines the gRPC code.
 
 use std::{error::Error as StdError, fmt, sync::Arc};
 
 use berth_image::Kind as ImageKind;
 use rustix::io::Errno;
 
-/// What a caller can do about an error. One kind maps to one gRPC code.
+/// The class of an error, by what a caller can do about it. One kind maps to one gRPC code.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Kind {
-    /// The request itself is wrong, whatever the state.
+    /// The request is invalid in any state.
     InvalidArgument,
-    /// What the request names does not exist.
+    /// The object of the request does not exist.
     NotFound,
-    /// What the request wants to make exists already and differs.
+    /// The object to be made exists already and differs.
     AlreadyExists,
-    /// Not in this state; another call must come first.
+    /// Not possible in this state; another call must come first.
     FailedPrecondition,
-    /// Known, and not allowed.
+    /// The caller is known and not permitted to do it.
     PermissionDenied,
     /// Credentials are missing or wrong.
     Unauthenticated,
@@ -24,17 +24,17 @@ pub enum Kind {
     ResourceExhausted,
     /// It took longer than allowed.
     DeadlineExceeded,
-    /// Not now; the same call may go through later.
+    /// Not possible now; the same call may succeed later.
     Unavailable,
-    /// Not built.
+    /// Not supported.
     Unimplemented,
     /// Stored or fetched bytes are damaged.
     DataLoss,
-    /// None of these: a fault of ours or of the machine.
+    /// None of these: a fault of the daemon or of the machine.
     Internal,
 }
 
-/// A failed step. Cheap to clone, because calls that joined one in flight all get its error.
+/// A failed step. Cheap to clone, because all calls that joined the same work get its error.
 #[derive(Clone)]
 pub struct Error {
     kind: Kind,
@@ -42,16 +42,16 @@ pub struct Error {
     source: Option<Arc<dyn StdError + Send + Sync>>,
 }
 
-/// What every fallible function of the daemon returns.
+/// Result of the daemon's fallible functions.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
 impl Error {
-    /// An error without a deeper cause. `step` says what was wrong, with its arguments.
+    /// An error without a deeper cause. `step` says what failed, with its arguments.
     pub fn new(kind: Kind, step: impl Into<String>) -> Self {
         Self { kind, step: step.into(), source: None }
     }
 
-    /// An error that `source` caused while doing `step`.
+    /// An error that `source` caused during `step`.
     pub fn caused(
         kind: Kind,
         step: impl Into<String>,
@@ -60,29 +60,29 @@ impl Error {
         Self { kind, step: step.into(), source: Some(Arc::from(source.into())) }
     }
 
-    /// Names the `kind` of thing and the `id` that do not exist.
+    /// A `NotFound` error for a `what` (kind of object) with this `id`.
     pub fn not_found(what: &str, id: &str) -> Self {
         Self::new(Kind::NotFound, format!("{what} {id:?} does not exist"))
     }
 
-    /// What a caller can do about it.
+    /// Returns the class of the error.
     pub fn kind(&self) -> Kind {
         self.kind
     }
 
-    /// The same error as part of a larger `step`.
+    /// Wraps the error in a larger `step`; the kind stays.
     pub fn during(self, step: impl Into<String>) -> Self {
         Self { kind: self.kind, step: step.into(), source: Some(Arc::new(self)) }
     }
 }
 
-/// The step and all its causes, in one line.
+/// Prints the step and all its causes in one line.
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.step)?;
         let mut next = self.source();
         while let Some(cause) = next {
-            // An error of ours prints its own causes.
+            // An `Error` prints its own causes.
             write!(f, ": {cause}")?;
             next = if cause.is::<Error>() { None } else { cause.source() };
         }
@@ -108,9 +108,9 @@ impl From<berth_failpoint::Injected> for Error {
     }
 }
 
-/// Adds to a foreign error the step that met it.
+/// Adds the failed step to an error of another library.
 pub trait During<T> {
-    /// The error of a step of ours on this machine: kind `Internal`, or what the errno says.
+    /// Wraps the error. Its kind is `Internal`, or `ResourceExhausted` when disk space, memory or descriptors ran out.
     fn during<S: Into<String>>(self, step: impl FnOnce() -> S) -> Result<T>;
 }
 
@@ -136,13 +136,13 @@ impl<T> During<T> for serde_json::Result<T> {
     }
 }
 
-/// What is wrong with a request that the OCI runtime spec, or a file of the pod, cannot be made of.
+/// Converts the error of a request for which no OCI runtime specification or pod file can be made.
 pub(crate) fn spec_error(error: crate::spec::Error) -> Error {
     let kind = if error.is_unsupported() { Kind::FailedPrecondition } else { Kind::InvalidArgument };
     Error::caused(kind, "describe it to the shim", error)
 }
 
-/// What the image library could not do; `step` is what it was asked for.
+/// Converts an error of the image library; `step` is what it was asked for.
 pub(crate) fn of_image(step: impl Into<String>, error: berth_image::Error) -> Error {
     let kind = match error.kind() {
         ImageKind::NotFound => Kind::NotFound,
@@ -157,7 +157,7 @@ pub(crate) fn of_image(step: impl Into<String>, error: berth_image::Error) -> Er
     Error::caused(kind, step, error)
 }
 
-/// What the network could not do; `step` is what it was asked for.
+/// Converts an error of the network; `step` is what it was asked for.
 pub(crate) fn of_network(step: impl Into<String>, error: berth_network::Error) -> Error {
     let kind = match error.kind() {
         berth_network::Kind::Invalid => Kind::InvalidArgument,
@@ -172,7 +172,7 @@ pub(crate) fn of_network(step: impl Into<String>, error: berth_network::Error) -
 
 fn kind_of_io(error: &std::io::Error) -> Kind {
     use std::io::ErrorKind::{OutOfMemory, QuotaExceeded, StorageFull, WouldBlock};
-    // What has no word of its own: no descriptors left.
+    // EMFILE and ENFILE have no `ErrorKind` of their own.
     let descriptors = matches!(Errno::from_io_error(error), Some(Errno::MFILE | Errno::NFILE));
     match error.kind() {
         StorageFull | QuotaExceeded | OutOfMemory | WouldBlock => Kind::ResourceExhausted,

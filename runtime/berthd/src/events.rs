@@ -1,8 +1,8 @@
-//! What happens to pods and containers, told to whoever listens, none left out and in the order in which it happens.
+//! Events of pods and containers, delivered to every listener, complete and in order.
 //!
-//! Everything comes from the tables: they tell every change of a snapshot to this part, the only place that decides what
-//! is an event. While nobody listens nothing is kept. A listener that does not keep up is sent away, for two reasons: what
-//! waits for it must not grow, and what it hears must not have holes that it does not know of.
+//! The tables report every change of a snapshot to this module, which alone decides what is an event. Without listeners
+//! nothing is stored. A listener that reads too slowly is disconnected: its queue must not grow without bound, and
+//! dropping single events would leave gaps that it does not know of.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -16,15 +16,15 @@ use crate::{
     runtime::Shared,
 };
 
-/// How many events may wait for one listener: more than the start of a full node at once brings about.
+/// Longest queue of a listener: more events than the start of a full node causes at once.
 const LONGEST_QUEUE: usize = 4096;
 
-/// What happened.
+/// The kind of an event.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Happening {
-    /// It was set up.
+    /// The container or pod was set up.
     Created,
-    /// It began to run.
+    /// It was started.
     Started,
     /// It ended, by itself or not.
     Stopped,
@@ -32,22 +32,22 @@ pub enum Happening {
     Deleted,
 }
 
-/// Something that happened, and how its pod was right after it.
+/// An event, with the state of its pod right after it.
 #[derive(Debug)]
 pub struct Event {
-    /// The container, or the pod itself, that it happened to.
+    /// Id of the container, or of the pod itself.
     pub id: String,
-    /// What it was.
+    /// The kind of the event.
     pub what: Happening,
-    /// Nanoseconds since the epoch. Events that are told later are never older.
+    /// Nanoseconds since the epoch. Later events have no earlier time, unless the clock was set back.
     pub at: i64,
-    /// The pod; `None` when a container outlived it.
+    /// The pod; `None` when the container outlived it.
     pub pod: Option<Arc<Pod>>,
     /// All containers of the pod.
     pub containers: Vec<Arc<Container>>,
 }
 
-/// Where events come together. Clones share it.
+/// The hub between tables and listeners. Clones share it.
 #[derive(Clone, Debug, Default)]
 pub struct Events {
     listeners: Arc<Mutex<Listeners>>,
@@ -59,7 +59,7 @@ struct Listeners {
     closed: bool,
 }
 
-/// Hears every event from its making on.
+/// Receives every event from its creation on.
 #[derive(Debug)]
 pub struct Listener {
     queue: mpsc::Receiver<Arc<Event>>,
@@ -67,7 +67,7 @@ pub struct Listener {
 }
 
 impl Events {
-    /// Whoever holds the listener hears every event from now on.
+    /// Returns a listener that receives every event from now on.
     ///
     /// # Errors
     ///
@@ -78,19 +78,19 @@ impl Events {
         if listeners.closed {
             return Err(stopping());
         }
-        // Those who left are noticed only when something is told, which may be never.
+        // A listener that was dropped is otherwise noticed only at the next event, which may never come.
         listeners.queues.retain(|queue| !queue.is_closed());
         listeners.queues.push(sender);
         Ok(Listener { queue, events: self.clone() })
     }
 
-    /// Sends all listeners away: the daemon stops.
+    /// Disconnects all listeners, because the daemon stops.
     pub fn close(&self) {
         *self.lock() = Listeners { queues: Vec::new(), closed: true };
     }
 
-    /// Tells everyone. The event is made while no other one can be, so that what it shows is never older than what the
-    /// one before it shows; not at all when nobody listens.
+    /// Sends an event to all listeners. It is made under the lock, so that its snapshots are never older than those of
+    /// the event before; it is not made at all without listeners.
     fn tell(&self, event: impl FnOnce() -> Event) {
         let mut listeners = self.lock();
         if listeners.queues.is_empty() {
@@ -100,19 +100,18 @@ impl Events {
         listeners.queues.retain(|queue| queue.try_send(Arc::clone(&event)).is_ok());
     }
 
-    // A poisoned lock still holds a whole list: nothing can panic between its steps.
+    // A poisoned lock still guards a consistent list: nothing can panic between the steps of a change.
     fn lock(&self) -> MutexGuard<'_, Listeners> {
         self.listeners.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl Listener {
-    /// The next event; waits for it.
+    /// Waits for the next event.
     ///
     /// # Errors
     ///
-    /// The last thing that is heard: `ResourceExhausted` when events came faster than they were taken, `Unavailable` when
-    /// the daemon stops.
+    /// The error is the last item: `ResourceExhausted` when the queue overflowed, `Unavailable` when the daemon stops.
     pub async fn next(&mut self) -> Result<Arc<Event>> {
         match self.queue.recv().await {
             Some(event) => Ok(event),
@@ -132,7 +131,7 @@ fn stopping() -> Error {
     Error::new(Kind::Unavailable, "the daemon is stopping")
 }
 
-/// Has the tables tell their changes from now on.
+/// Subscribes to the changes of the tables from now on.
 pub(crate) fn observe(shared: &Arc<Shared>) {
     let weak = Arc::downgrade(shared);
     shared.pods.observe(move |was, is| {

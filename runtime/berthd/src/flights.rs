@@ -1,4 +1,4 @@
-//! Calls that ask for the same thing at the same time share one run of it.
+//! Calls that ask for the same thing at the same time share one execution.
 
 use std::{
     collections::HashMap,
@@ -17,10 +17,10 @@ use tokio::task::JoinError;
 use crate::error::{Error, Kind, Result};
 use berth_work::progress::Progress;
 
-/// Work under way: its result to come, and the step it is at.
+/// Work under way: its future result, and the step it is at.
 type Flight<V> = (Shared<BoxFuture<'static, Result<V>>>, Progress);
 
-/// Work in flight, by what it makes. A caller that goes away does not stop it: whoever asks again joins it.
+/// Work under way, by key. It goes on when its caller disconnects, and a repeated call joins it.
 #[derive(Debug)]
 pub struct Flights<K, V: Clone> {
     flights: Arc<Mutex<HashMap<K, Flight<V>>>>,
@@ -37,7 +37,7 @@ where
     K: Clone + Eq + Hash + Send + 'static,
     V: Clone + Send + Sync + 'static,
 {
-    /// The result of the flight for `key`: the one under way, or a new one that runs `work`.
+    /// Returns the result of the work for `key`: joins the work under way, or starts `work`.
     pub async fn join<F>(&self, key: K, work: impl FnOnce() -> F) -> Result<V>
     where
         F: Future<Output = Result<V>> + Send + 'static,
@@ -58,7 +58,7 @@ where
         let landing = Landing { flights: Arc::clone(&self.flights), key };
         let progress = Progress::default();
         let task = tokio::spawn(progress.clone().during(async move {
-            // Also when the work panics: who asks again gets a flight of their own.
+            // The guard also runs when the work panics, so that the next call starts anew.
             let _landing = landing;
             work.await
         }));
@@ -74,7 +74,7 @@ where
     }
 }
 
-/// Forgets a flight when it is over, whichever way.
+/// Removes a flight when its work has ended or panicked.
 struct Landing<K: Eq + Hash, V> {
     flights: Arc<Mutex<HashMap<K, Flight<V>>>>,
     key: K,
@@ -82,12 +82,12 @@ struct Landing<K: Eq + Hash, V> {
 
 impl<K: Eq + Hash, V> Drop for Landing<K, V> {
     fn drop(&mut self) {
-        // Dropped after the lock is free: a flight may hold the last of something.
+        // Bound to a variable, so that it is dropped after the lock guard: its drop may run other destructors.
         let _flight = self.flights.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.key);
     }
 }
 
-/// Runs `work` to its end even when the caller goes away.
+/// Runs `work` to its end even when the caller disconnects.
 pub(crate) async fn to_its_end<T: Send + 'static>(
     work: impl Future<Output = Result<T>> + Send + 'static,
 ) -> Result<T> {
@@ -95,7 +95,7 @@ pub(crate) async fn to_its_end<T: Send + 'static>(
     joined.unwrap_or_else(|error| Err(Error::caused(Kind::Internal, "run in the background", error)))
 }
 
-/// The same for work with errors of its own; one more when it panicked.
+/// The same for work with any result; returns a `JoinError` when it panicked.
 pub(crate) async fn detached<T: Send + 'static>(
     work: impl Future<Output = T> + Send + 'static,
 ) -> std::result::Result<T, JoinError> {
@@ -138,7 +138,7 @@ mod tests {
                 started.notified().await;
                 Ok(7)
             });
-            // One poll launches it; dropping it is what a vanished client does.
+            // One poll starts it; dropping the future is what a disconnected client does.
             assert!(futures::poll!(Box::pin(left)).is_pending());
         }
         let second = flights.join("a", || async { Ok(8) });

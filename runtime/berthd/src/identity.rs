@@ -2,7 +2,7 @@
 
 use crate::error::{Error, Kind, Result};
 
-/// 64 random hex digits, as every container runtime gives them.
+/// Returns a new id: 64 random hex digits, as other container runtimes use.
 pub fn generate() -> Result<String> {
     let mut bytes = [0u8; 32];
     getrandom::fill(&mut bytes)
@@ -10,12 +10,12 @@ pub fn generate() -> Result<String> {
     Ok(bytes.iter().map(|byte| format!("{byte:02x}")).collect())
 }
 
-/// The first digits of an id, for names that a person reads or that must be short.
+/// Returns the first 12 digits of an id, for names that must be short or are read by people.
 pub fn short(id: &str) -> &str {
     id.get(..12).unwrap_or(id)
 }
 
-/// Nanoseconds since the Unix epoch, the unit of every time in the records.
+/// Returns the time in nanoseconds since the Unix epoch, the unit of all times in records.
 pub fn now() -> i64 {
     let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
     since.map_or(0, |elapsed| i64::try_from(elapsed.as_nanos()).unwrap_or(i64::MAX))

@@ -1,12 +1,12 @@
-//! Where things lie on disk. All of it is root's alone: a container's files have the owners and setuid bits that its root
-//! gave them, and its description may hold secrets.
+//! Paths on disk. Everything is accessible to root only: files of a container have the owners and setuid bits that its
+//! root set, and its specification may hold secrets.
 //!
 //! ```text
 //! <root>/                      survives a reboot
 //!   state.db                   records of pods and containers
 //!   images/                    the image store
-//!   containers/<id>/{upper,work}   what a container writes
-//! <state>/                     gone with a reboot, as the processes are; anyone may pass, to the socket
+//!   containers/<id>/{upper,work}   writable layer of a container
+//! <state>/                     cleared by a reboot; anyone may pass through, to the socket
 //!   berth.sock                 the CRI socket, unless configured elsewhere
 //!   s/                         sockets of the shims
 //!   sandboxes/<id>/            bundle of a pod: resolv.conf, hosts, hostname, pod.json
@@ -27,14 +27,14 @@ use crate::{
     identity,
 };
 
-/// Of a directory that only root may enter.
+/// Mode of a directory that only root may enter.
 const PRIVATE: u32 = 0o700;
-/// Of a directory that everyone may pass through and only root may read.
+/// Mode of a directory that everyone may pass through and only root may list.
 const PASSABLE: u32 = 0o711;
-/// Of a file that only root may read.
+/// Mode of a file that only root may read.
 const SECRET: u32 = 0o600;
 
-/// The directories of one daemon.
+/// The paths of one daemon.
 #[derive(Clone, Debug)]
 pub struct Layout {
     root: PathBuf,
@@ -43,13 +43,13 @@ pub struct Layout {
 }
 
 impl Layout {
-    /// The directories of a daemon that may not run, whether they exist or not.
+    /// Returns the paths without making any directory.
     pub(crate) fn of(root: &Path, state: &Path, netns: &Path) -> Self {
         Self { root: root.into(), state: state.into(), netns: netns.into() }
     }
 
-    /// Makes the directories that everything else lies in, and mends the modes of those that an earlier daemon made. Where network
-    /// namespaces are pinned belongs to others too, and stays as it is.
+    /// Makes the parent directories, and corrects the modes of those that an earlier daemon made. The directory of
+    /// pinned network namespaces is shared with other programs, and keeps its mode.
     pub fn create(root: &Path, state: &Path, netns: &Path) -> Result<Self> {
         let layout = Self::of(root, state, netns);
         make(root, PRIVATE)?;
@@ -63,68 +63,68 @@ impl Layout {
         Ok(layout)
     }
 
-    /// The database of pods and containers.
+    /// Returns the path of the database of pods and containers.
     pub fn database(&self) -> PathBuf {
         self.root.join("state.db")
     }
 
-    /// What shims are told as the daemon's address: they put their sockets into `s/` beside it.
+    /// Returns the daemon's address as shims take it: they put their sockets into `s/` beside it.
     pub fn address(&self) -> PathBuf {
         self.state.join("berth.sock")
     }
 
-    /// Sockets of the shims.
+    /// Returns the directory of the shims' sockets.
     pub(crate) fn sockets(&self) -> PathBuf {
         self.state.join("s")
     }
 
-    /// Bundles of all pods.
+    /// Returns the directory of all pods' bundles.
     pub fn sandboxes(&self) -> PathBuf {
         self.state.join("sandboxes")
     }
 
-    /// Bundle of one pod.
+    /// Returns the bundle of one pod.
     pub fn sandbox(&self, id: &str) -> PathBuf {
         self.sandboxes().join(id)
     }
 
-    /// A copy of a pod's record, of which it is made again should the record be lost.
+    /// Returns the path of the copy of a pod's record, from which a lost record is restored.
     pub fn pod_copy(&self, id: &str) -> PathBuf {
         self.sandbox(id).join("pod.json")
     }
 
-    /// Bundles of all containers.
+    /// Returns the directory of all containers' bundles.
     pub fn bundles(&self) -> PathBuf {
         self.state.join("containers")
     }
 
-    /// Bundle of one container.
+    /// Returns the bundle of one container.
     pub fn bundle(&self, id: &str) -> PathBuf {
         self.bundles().join(id)
     }
 
-    /// A copy of a container's record, of which it is made again should the record be lost.
+    /// Returns the path of the copy of a container's record, from which a lost record is restored.
     pub fn container_copy(&self, id: &str) -> PathBuf {
         self.bundle(id).join("container.json")
     }
 
-    /// Writable layers of all containers.
+    /// Returns the directory of all writable layers.
     pub fn writables(&self) -> PathBuf {
         self.root.join("containers")
     }
 
-    /// Writable layer of one container: `upper` and `work` of its overlay.
+    /// Returns the writable layer of one container: `upper` and `work` of its overlay.
     pub fn writable(&self, id: &str) -> PathBuf {
         self.writables().join(id)
     }
 
-    /// Where a pod's network namespace is pinned.
+    /// Returns the path at which a pod's network namespace is pinned.
     pub fn netns(&self, id: &str) -> PathBuf {
         self.netns.join(format!("berth-{}", identity::short(id)))
     }
 }
 
-/// Makes a directory, with those above it, that is root's alone, or mends one that is there.
+/// Makes a directory, and missing parents, accessible to root only; corrects the mode of an existing directory.
 pub(crate) fn make_private(path: &Path) -> Result<()> {
     make(path, PRIVATE)
 }
@@ -134,7 +134,8 @@ fn make(path: &Path, mode: u32) -> Result<()> {
     made.and_then(|()| set_mode(path, mode)).during(|| format!("make {} root's alone", path.display()))
 }
 
-/// What lies in them may be bound or open elsewhere, so that the mode of the directory above is not enough.
+/// Sets the mode of each subdirectory. The mode of `parent` is not enough: a subdirectory may be bind mounted or open
+/// elsewhere.
 fn mend_below(parent: &Path) -> Result<()> {
     let mend = || {
         for entry in fs::read_dir(parent)? {
@@ -152,19 +153,19 @@ fn set_mode(path: &Path, mode: u32) -> io::Result<()> {
     fs::set_permissions(path, Permissions::from_mode(mode))
 }
 
-/// Writes a file that is root's alone.
+/// Writes a file with mode 0600. An existing file is overwritten in place, not atomically, and keeps its mode.
 pub(crate) fn write_private(path: &Path, content: &[u8]) -> Result<()> {
     let open = || OpenOptions::new().write(true).create(true).truncate(true).mode(SECRET).open(path);
     open().and_then(|mut file| file.write_all(content)).during(|| format!("write {}", path.display()))
 }
 
-/// Makes an empty file that is root's alone, or mends one that is there.
+/// Makes an empty file with mode 0600, or corrects the mode of an existing one.
 pub(crate) fn touch_private(path: &Path) -> Result<()> {
     let touch = || OpenOptions::new().append(true).create(true).mode(SECRET).open(path);
     touch().and_then(|_| set_mode(path, SECRET)).during(|| format!("make {} root's alone", path.display()))
 }
 
-/// Removes a directory with all that is in it; fine when it is gone.
+/// Removes a directory recursively; succeeds when it does not exist.
 pub(crate) fn remove_directory(path: &Path) -> Result<()> {
     match tree::remove(path) {
         Err(error) if error.kind() != std::io::ErrorKind::NotFound => {

@@ -1,4 +1,4 @@
-//! The daemon of Berth: what a pod and a container are, how they come and go, and the RPCs that ask for it.
+//! The daemon of Berth: pods, containers, their life cycle, and the RPCs for them.
 
 #![deny(unsafe_code)]
 
@@ -30,7 +30,7 @@ pub mod sys;
 mod table;
 mod watch;
 
-/// Entry points for tests/fuzz: each takes any bytes, and panics when something does not hold that must.
+/// Entry points for tests/fuzz: each takes arbitrary bytes, and panics when an invariant is broken.
 #[cfg(feature = "fuzz")]
 pub mod fuzz {
     pub use crate::{

@@ -33,7 +33,7 @@ use tokio::{
 use tracing::{info, warn};
 use tracing_subscriber::EnvFilter;
 
-/// Binary of Berth's own shim.
+/// Name of the binary of Berth's own shim.
 const SHIM: &str = "containerd-shim-berth-v1";
 
 type Failure = Box<dyn Error + Send + Sync>;
@@ -54,7 +54,7 @@ fn run() -> Result<ExitCode, Failure> {
         Command::Serve(overrides) => {
             let runtime = tokio::runtime::Runtime::new()?;
             let served = runtime.block_on(serve(configure(overrides)?));
-            // Nothing that hangs, as a file that never opens, may hold up the end.
+            // Does not wait for blocking threads: one may hang, for example in open(2) of a FIFO.
             runtime.shutdown_background();
             served?;
         }
@@ -70,7 +70,7 @@ fn run() -> Result<ExitCode, Failure> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// A line for each finding; succeeds when there is nothing to be said any more.
+/// Prints one line per finding. Exits with success when nothing is wrong or everything was repaired.
 fn check_directories(Check { repair, overrides }: Check) -> Result<ExitCode, Failure> {
     let config = configure(overrides)?;
     let outcome = tokio::runtime::Runtime::new()?.block_on(check::check(&config, repair))?;
@@ -78,7 +78,7 @@ fn check_directories(Check { repair, overrides }: Check) -> Result<ExitCode, Fai
     Ok(if outcome.wrong { ExitCode::FAILURE } else { ExitCode::SUCCESS })
 }
 
-/// An error and its causes in one line; causes that the error tells itself are not told again.
+/// Returns an error and its causes in one line, without causes whose text it already contains.
 fn with_causes(error: &dyn Error) -> String {
     let mut text = error.to_string();
     let mut next = error.source();
@@ -92,7 +92,7 @@ fn with_causes(error: &dyn Error) -> String {
     text
 }
 
-/// The configuration of this run: file, then command line.
+/// Returns the configuration of this run: the file, overridden by the command line.
 fn configure(overrides: Overrides) -> Result<Config, config::Error> {
     let mut config = match overrides.config {
         Some(file) => Config::load(&file)?,
@@ -111,7 +111,7 @@ async fn serve(config: Config) -> Result<(), Failure> {
     let socket = config.socket_path();
     let streaming = streaming::Server::bind(&config.streaming).await?;
     let (runtime, features) = open(&config).await?;
-    // Whoever is let in gets an answer.
+    // Bound only now, so that every connection that is accepted gets an answer.
     let listener = server::bind(&socket, &config.socket)?;
     let network = runtime.network.clone();
     let events = runtime.events.clone();
@@ -124,7 +124,7 @@ async fn serve(config: Config) -> Result<(), Failure> {
     if let Err(error) = server::notify_ready() {
         warn!(%error, "the service manager was not told that the daemon serves");
     }
-    // Whoever listens to events or is at a stream would stay for ever.
+    // Event streams and sessions have no end of their own, and would keep the server from stopping.
     let stop = stop.inspect(move |()| {
         events.close();
         drop(stopping);
@@ -138,7 +138,7 @@ async fn serve(config: Config) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Opens images, network and records, and takes up again what runs.
+/// Opens images, network and records, and recovers the pods that run.
 async fn open(config: &Config) -> Result<(Runtime, HostFeatures), Failure> {
     let images = Images::open(image_config(config)).await?;
     let network = Network::open(config.network.clone(), &config.root).await?;
@@ -173,7 +173,7 @@ fn image_config(config: &Config) -> berth_image::Config {
     images
 }
 
-/// The shim that is configured, or lies beside this binary, or in `PATH`.
+/// Returns the shim's path: the configured one, else beside this binary, else in `PATH`.
 fn shim(configured: Option<&Path>) -> Result<PathBuf, Failure> {
     if let Some(path) = configured {
         return Ok(path.to_owned());
@@ -198,7 +198,7 @@ fn start_log(log: &Log) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Done with the first SIGTERM or SIGINT.
+/// Returns a future that completes at the first SIGTERM or SIGINT.
 fn stop_signal() -> io::Result<impl Future<Output = ()>> {
     let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
     Ok(async move {

@@ -1,4 +1,4 @@
-//! The daemon's inside as one value: what the RPC borders are given.
+//! The parts of the daemon behind its RPC services, as one value.
 
 use std::{
     collections::BTreeMap,
@@ -33,55 +33,55 @@ use crate::{
 use berth_network::Network;
 use berth_work::progress;
 
-/// What the configuration says to the parts behind the RPC border.
+/// The part of the configuration that these use.
 #[derive(Clone, Debug)]
 pub struct Options {
-    /// Survives a reboot.
+    /// Directory that outlives a reboot.
     pub root: PathBuf,
-    /// Gone with a reboot.
+    /// Directory that a reboot clears.
     pub state: PathBuf,
-    /// Where network namespaces are pinned.
+    /// Directory in which network namespaces are pinned.
     pub netns: PathBuf,
-    /// The shim that is started for each pod.
+    /// Path of the shim that is started for each pod.
     pub shim: PathBuf,
-    /// Shims that some pods run in besides.
+    /// Runtime handlers that run pods in other shims.
     pub handlers: BTreeMap<String, handlers::Config>,
-    /// cgroup below which pods without a parent of their own live.
+    /// cgroup of the pods that name no parent.
     pub cgroup_root: String,
-    /// Bytes after which a log line is split.
+    /// Length in bytes at which a log line is split.
     pub max_log_line: usize,
-    /// Where devices are described, later directories winning.
+    /// Directories of CDI specifications, later ones winning.
     pub cdi_dirs: Vec<PathBuf>,
-    /// What the machine can do.
+    /// Features of the host.
     pub host: Host,
-    /// What every container gets.
+    /// Defaults for every container.
     pub defaults: Defaults,
-    /// Plugins.
+    /// NRI plugins.
     pub nri: nri::Config,
 }
 
-/// Pods, containers, images and the network, ready to be asked.
+/// Pods, containers, images and the network, open for calls.
 #[derive(Clone)]
 pub struct Runtime {
     /// The pods.
     pub pods: Pods,
     /// The containers in them.
     pub containers: Containers,
-    /// The images that containers are made of.
+    /// The image store.
     pub images: Images,
-    /// What pods are attached to.
+    /// The network of pods.
     pub network: Network,
-    /// What pods and containers use.
+    /// Statistics of pods and containers.
     pub stats: Stats,
-    /// What happens to pods and containers.
+    /// Events of pods and containers.
     pub events: Events,
-    /// Plugins that are told of it, and have a say.
+    /// NRI plugins, which are notified of changes and may adjust or refuse them.
     pub nri: Nri,
-    /// What pods can run in.
+    /// The runtime handlers.
     pub handlers: Handlers,
 }
 
-/// What the parts share.
+/// State that pods, containers, recovery and the rest share.
 pub(crate) struct Shared {
     pub(crate) options: Options,
     pub(crate) host: Host,
@@ -102,13 +102,13 @@ pub(crate) struct Shared {
     pub(crate) pending: Pending,
 }
 
-/// How long the start waits for what is done at once unless something hangs. That goes on behind.
+/// How long the start waits for steps that are quick unless something hangs. They go on in the background.
 const GRACE: Duration = Duration::from_millis(500);
-/// How long a call waits for its pod to be taken up.
+/// How long a call waits for its pod to be recovered.
 const TAKING_UP: Duration = Duration::from_secs(10);
 
 impl Runtime {
-    /// Opens the state below the configured directories and takes up again whatever runs there.
+    /// Opens the state below the configured directories, and starts to recover the pods that run.
     pub async fn open(options: Options, images: Images, network: Network) -> Result<Self> {
         let layout = Layout::create(&options.root, &options.state, &options.netns)?;
         let (handlers, asked) = Handlers::open(&options.handlers, options.host.features)?;
@@ -163,23 +163,23 @@ impl Shared {
         self.containers.entries().into_iter().filter(|entry| entry.get().pod_id == pod_id).collect()
     }
 
-    /// A connection to the shim of a pod, as soon as the pod is taken up.
+    /// Connects to the shim of a pod, after the pod is recovered.
     pub(crate) async fn shim_of(&self, pod_id: &str) -> Result<Shim> {
         let pod = self.pods.find(pod_id)?.get();
         self.taken_up(&pod.id).await?;
         pod.shim().await
     }
 
-    /// The same for a pod that is just being taken up.
+    /// Connects to the shim of a pod that may not be recovered yet.
     pub(crate) async fn reach(&self, pod_id: &str) -> Result<Shim> {
         self.pods.find(pod_id)?.get().shim().await
     }
 
-    /// Returns when nothing is in the way of changes to a pod that an earlier daemon has left.
+    /// Returns when a pod of an earlier daemon is recovered, so that calls may change it; at once for other pods.
     ///
     /// # Errors
     ///
-    /// `DeadlineExceeded` when its shim does not answer.
+    /// `DeadlineExceeded` when its shim has not answered for 10 s.
     pub(crate) async fn taken_up(&self, pod_id: &str) -> Result<()> {
         if !self.pending.has(pod_id) {
             return Ok(());
@@ -192,7 +192,7 @@ impl Shared {
         timeout(TAKING_UP, self.pending.wait(pod_id)).await.map_err(late)
     }
 
-    /// The host name that a pod's processes see.
+    /// Returns the host name that a pod's processes see.
     pub(crate) fn hostname_of(&self, config: &PodConfig) -> String {
         match config.hostname.as_str() {
             "" => rustix::system::uname().nodename().to_string_lossy().into_owned(),
@@ -201,7 +201,7 @@ impl Shared {
     }
 }
 
-/// Names of the entries of a directory; none when it cannot be read.
+/// Returns the names of a directory's entries; none when it cannot be read.
 pub(crate) fn names_in(directory: &Path) -> Vec<String> {
     let Ok(entries) = std::fs::read_dir(directory) else { return Vec::new() };
     entries.flatten().filter_map(|entry| entry.file_name().into_string().ok()).collect()

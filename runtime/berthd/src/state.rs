@@ -1,11 +1,11 @@
-//! The records of pods and containers, in SQLite, so that a daemon that was killed finds them again.
+//! The records of pods and containers, in SQLite, so that the next daemon finds them again.
 //!
-//! One connection, write-ahead log. A commit does not wait for the disk (`synchronous=NORMAL`): what a power
-//! cut can take back is the last moments of records whose processes the same power cut has ended. The file
-//! itself stays whole. The database is opened by one process only: the daemon holds a lock on its root.
+//! One connection, with a write-ahead log. A commit does not wait for the disk (`synchronous=NORMAL`): a power cut may
+//! lose the last commits, but it has also ended the processes that they describe. The database stays consistent. Only
+//! one process opens it, because the daemon holds a lock on its root.
 //!
-//! What cannot be read any more is set aside, a record into the table `damaged` and a whole database under another name, and
-//! keeps nobody from working with the rest.
+//! Unreadable data is set aside, a record in the table `damaged` and a damaged database under another name; the rest
+//! stays usable.
 
 use std::{
     fs, io,
@@ -24,17 +24,17 @@ use crate::{
     layout::{touch_private, write_private},
 };
 
-/// Raised when a record's form changes in a way that serde's defaults do not cover.
+/// Raised when the format of a record changes in a way that serde's defaults do not cover.
 const SCHEMA_VERSION: u32 = 1;
 
-/// SQLite's other files.
+/// Returns the path of a file that SQLite keeps beside the database.
 fn beside(path: &Path, suffix: &str) -> PathBuf {
     let mut name = path.as_os_str().to_owned();
     name.push(suffix);
     name.into()
 }
 
-/// What is kept in a table of its own, by id.
+/// A type with a table of its own, by id.
 pub trait Record: Serialize + DeserializeOwned + Send + Sync + 'static {
     /// Name of the table.
     const TABLE: &'static str;
@@ -52,18 +52,18 @@ pub struct State {
 /// The records of one table.
 #[derive(Debug)]
 pub struct Loaded<R> {
-    /// Those that can be read.
+    /// The readable records.
     pub records: Vec<R>,
-    /// Ids of those that cannot, set aside now or by a daemon that was killed before it had made them again.
+    /// Ids of unreadable records, set aside now or by an earlier daemon that was killed before it had restored them.
     pub damaged: Vec<String>,
 }
 
 impl State {
-    /// Opens or creates the database at `path`. One that is damaged as a whole is set aside, and a new one begun.
+    /// Opens or creates the database at `path`. A damaged database is set aside, and an empty one created.
     ///
     /// # Errors
     ///
-    /// `FailedPrecondition` when a newer Berth wrote it.
+    /// `FailedPrecondition` when a newer version of Berth wrote it.
     pub fn open(path: &Path) -> Result<Self> {
         let step = || format!("open the state at {}", path.display());
         close_to_others(path)?;
@@ -91,7 +91,7 @@ impl State {
                  CREATE TABLE IF NOT EXISTS damaged (found TEXT NOT NULL DEFAULT CURRENT_TIMESTAMP, what TEXT, id, record);"
             )
             .during(step)?;
-        // Even the same version would be written to a disk that may be full.
+        // Writing even the same version needs space on the disk, which may be full.
         if found < SCHEMA_VERSION {
             connection.pragma_update(None, "user_version", SCHEMA_VERSION).during(step)?;
         }
@@ -101,13 +101,13 @@ impl State {
         Ok(Self { connection: Arc::new(Mutex::new(connection)) })
     }
 
-    /// Writes one record, new or changed. It is visible to a restarted daemon when this returns.
+    /// Writes one record, new or changed. It survives a crash of the daemon once this returns.
     pub async fn put<R: Record>(&self, record: &R) -> Result<()> {
         let (id, text) = (record.id().to_owned(), encode(record)?);
         self.write(move |connection| put::<R>(&lock(connection), &id, &text)).await
     }
 
-    /// Writes a record that is new, and before that a copy of it at `copy`.
+    /// Writes a copy of a new record to the file `copy`, then the record.
     pub async fn put_new<R: Record>(&self, record: &R, copy: PathBuf) -> Result<()> {
         let (id, text) = (record.id().to_owned(), encode(record)?);
         self.write(move |connection| {
@@ -117,7 +117,7 @@ impl State {
         .await
     }
 
-    /// Takes one record out; fine when it is not there.
+    /// Deletes one record; succeeds when it does not exist.
     pub async fn delete<R: Record>(&self, id: &str) -> Result<()> {
         let id = id.to_owned();
         self.write(move |connection| {
@@ -129,7 +129,7 @@ impl State {
         .await
     }
 
-    /// Every record of one table. Those that cannot be read any more are set aside.
+    /// Returns every record of one table. Unreadable ones are set aside.
     pub fn load<R: Record>(&self) -> Result<Loaded<R>> {
         let connection = lock(&self.connection);
         let step = || format!("load the records of {}", R::TABLE);
@@ -155,7 +155,7 @@ impl State {
         Ok(loaded)
     }
 
-    /// Runs `work` where waiting for the disk holds up no other call.
+    /// Runs `work` on a blocking thread.
     async fn write(
         &self,
         work: impl FnOnce(&Mutex<Connection>) -> Result<()> + Send + 'static,
@@ -168,7 +168,7 @@ impl State {
     }
 }
 
-// A connection is as good after a panic as before: each change is one statement, or a transaction that is rolled back.
+// A poisoned lock is usable: each change is a single statement, or a transaction that is rolled back.
 fn lock(connection: &Mutex<Connection>) -> MutexGuard<'_, Connection> {
     connection.lock().unwrap_or_else(PoisonError::into_inner)
 }
@@ -183,13 +183,13 @@ fn put<R: Record>(connection: &Connection, id: &str, text: &str) -> Result<()> {
     written.map(drop).during(|| format!("record {} {id}", R::TABLE))
 }
 
-/// A column as it lies in the file, whatever it should be.
+/// Returns the bytes of a column, whatever its type.
 pub(crate) fn bytes(row: &Row<'_>, column: usize) -> Vec<u8> {
     let value = row.get_ref(column).ok().and_then(|value| value.as_bytes().ok().map(<[u8]>::to_vec));
     value.unwrap_or_default()
 }
 
-/// Moves one row to the table `damaged`, and gives its id.
+/// Moves one row to the table `damaged`. Returns its id as text.
 fn set_record_aside<R: Record>(connection: &Connection, id: Vec<u8>) -> Result<String> {
     let (what, shown) = (R::TABLE, String::from_utf8_lossy(&id).into_owned());
     let moved = connection.unchecked_transaction().and_then(|moving| {
@@ -203,21 +203,21 @@ fn set_record_aside<R: Record>(connection: &Connection, id: Vec<u8>) -> Result<S
     moved.map(|()| shown.clone()).during(|| format!("set the record of {what} {shown} aside"))
 }
 
-/// Ids of the rows of one table that were ever moved.
+/// Returns the ids of the rows of one table that were ever set aside.
 fn set_aside_of<R: Record>(connection: &Connection) -> rusqlite::Result<Vec<String>> {
     let mut select = connection.prepare("SELECT DISTINCT id FROM damaged WHERE what = ?1 ORDER BY id")?;
     let ids = select.query_map([R::TABLE], |row| Ok(String::from_utf8_lossy(&bytes(row, 0)).into_owned()))?;
     ids.collect()
 }
 
-/// Makes the files of the database root's alone. Those that SQLite makes beside it get its mode.
+/// Sets mode 0600 on the database and the files beside it. SQLite gives files that it makes later the database's mode.
 fn close_to_others(path: &Path) -> Result<()> {
     touch_private(path)?;
     let beside = ["-wal", "-shm"].map(|suffix| beside(path, suffix));
     beside.iter().filter(|path| path.exists()).try_for_each(|path| touch_private(path))
 }
 
-/// A connection to a database that is whole.
+/// Opens the database. Fails with SQLITE_CORRUPT unless its quick check passes.
 fn connect(path: &Path) -> rusqlite::Result<Connection> {
     let connection = Connection::open(path)?;
     connection.execute_batch("PRAGMA journal_mode = WAL; PRAGMA synchronous = NORMAL;")?;
@@ -232,7 +232,7 @@ fn is_damage(error: &rusqlite::Error) -> bool {
     matches!(error.sqlite_error_code(), Some(ErrorCode::NotADatabase | ErrorCode::DatabaseCorrupt))
 }
 
-/// Gives the database a name that nobody opens, with the files that belong to it. They are never removed.
+/// Renames the database and the files beside it. They are never deleted.
 fn set_aside(path: &Path) -> io::Result<PathBuf> {
     let aside = beside(path, &format!(".damaged-{}", identity::now()));
     for suffix in ["-wal", "-shm", ""] {

@@ -1,6 +1,6 @@
-//! The pods and containers that exist, as snapshots that readers take without waiting for anyone.
+//! The pods and containers that exist, as immutable snapshots, so that readers never wait.
 //!
-//! A table tells one observer of every snapshot that came, of one that took another's place, and of one that went.
+//! A table reports every snapshot that is added, replaced or removed to one observer.
 
 use std::{
     collections::HashMap,
@@ -16,25 +16,26 @@ use crate::{
     state::{Record, State},
 };
 
-/// One pod or container: its current snapshot, and the turn of whoever may change it.
+/// One pod or container: its current snapshot, and its turn, the lock that serializes operations on it.
 #[derive(Debug)]
 pub struct Entry<T> {
     current: watch::Sender<Arc<T>>,
     turn: Mutex<()>,
-    /// Held while record and snapshot change together.
+    /// Held while record and snapshot change, so that changes are recorded in the order in which they are shown.
     recorded: Mutex<Recorded>,
     observer: Arc<Observer<T>>,
 }
 
-/// Whether changes of an entry are recorded.
+/// Whether changes of an entry are still recorded.
 #[derive(Debug, PartialEq, Eq)]
 enum Recorded {
     Yes,
-    /// It was removed: its record must not come back.
+    /// The entry was removed, and its record must not come back.
     NoMore,
 }
 
-/// Who is told what was and what is, the one or the other being nothing when an entry comes or goes.
+/// Callback with the previous and the new snapshot. The previous one is `None` when an entry is added, the new one when
+/// it is removed.
 struct Observer<T>(OnceLock<Box<Observe<T>>>);
 
 type Observe<T> = dyn Fn(Option<&Arc<T>>, Option<&Arc<T>>) + Send + Sync;
@@ -59,26 +60,26 @@ impl<T> Entry<T> {
         Self { current, turn: Mutex::new(()), recorded: Mutex::new(Recorded::Yes), observer }
     }
 
-    /// The snapshot of this moment.
+    /// Returns the current snapshot.
     pub fn get(&self) -> Arc<T> {
         Arc::clone(&self.current.borrow())
     }
 
-    /// Waits until no other call changes this entry. Operations hold it from first to last step.
+    /// Waits until no other operation holds the entry's turn. An operation holds it from its first to its last step.
     pub async fn turn(&self) -> MutexGuard<'_, ()> {
         self.turn.lock().await
     }
 
-    /// Replaces the snapshot, wakes those who wait for a change, and tells the observer.
+    /// Replaces the snapshot, wakes tasks that wait in [`Entry::when`], and notifies the observer.
     fn set(&self, value: Arc<T>) {
         let was = self.current.send_replace(Arc::clone(&value));
         self.observer.tell(Some(&was), Some(&value));
     }
 
-    /// The first snapshot, from now on, that `wanted` accepts.
+    /// Returns the first snapshot, from the current one on, that `wanted` accepts.
     pub async fn when(&self, wanted: impl Fn(&T) -> bool) -> Arc<T> {
         let mut changes = self.current.subscribe();
-        // The sender lives as long as `self`, so there is always a value to wait for.
+        // The sender lives as long as `self`, so waiting cannot fail.
         match changes.wait_for(|value| wanted(value)).await {
             Ok(value) => Arc::clone(&value),
             Err(_) => self.get(),
@@ -87,12 +88,12 @@ impl<T> Entry<T> {
 }
 
 impl<T: Record> Entry<T> {
-    /// Makes the next snapshot from the present one, records it and shows it. Changes never overtake each other. Of an
-    /// entry that was removed only those see it who still hold the entry.
+    /// Makes the next snapshot from the current one, records it and shows it. Changes are applied one at a time. A
+    /// change of an entry that was removed is not recorded, and only holders of the entry see it.
     ///
     /// # Errors
     ///
-    /// When it could not be recorded. It is shown all the same: what happened has happened.
+    /// When the snapshot could not be recorded. It is shown regardless, because the change has happened.
     pub async fn change(&self, state: &State, next: impl FnOnce(&T) -> T) -> Result<Arc<T>> {
         let recorded = self.recorded.lock().await;
         let next = Arc::new(next(&self.get()));
@@ -115,32 +116,33 @@ pub struct Table<T> {
 }
 
 impl<T> Table<T> {
-    /// An empty table of `what` (for error messages).
+    /// Returns an empty table. `what` names its entries in errors.
     pub fn new(what: &'static str) -> Self {
         Self { what, entries: RwLock::default(), observer: Arc::new(Observer(OnceLock::new())) }
     }
 
-    /// Has `observe` told of every change from now on, those of one entry in the order in which they happen. It is called
-    /// while the entry cannot change, and must not wait for anyone. Only the first observer counts.
+    /// Calls `observe` for every change from now on; changes of one entry come in order. The entry is locked during the
+    /// call, which must not block. Only the first observer is used.
     pub fn observe(&self, observe: impl Fn(Option<&Arc<T>>, Option<&Arc<T>>) + Send + Sync + 'static) {
         let _ = self.observer.0.set(Box::new(observe));
     }
 
-    /// Makes an entry that starts with `value`, and shows it.
+    /// Adds an entry with the snapshot `value`.
     pub fn insert(&self, id: &str, value: T) -> Arc<Entry<T>> {
         let entry = Arc::new(Entry::new(value, Arc::clone(&self.observer)));
-        // Nobody else has it yet, so that this is had at once; no change is told before its coming.
+        // No other task has the entry yet, so the lock is free. It keeps changes from being reported before the
+        // addition.
         let _changing = entry.recorded.try_lock();
         self.write().insert(id.to_owned(), Arc::clone(&entry));
         self.observer.tell(None, Some(&entry.get()));
         Arc::clone(&entry)
     }
 
-    /// The entry whose id is `id` or, when only one does, begins with it.
+    /// Returns the entry with this id, or the only one whose id begins with it.
     ///
     /// # Errors
     ///
-    /// `InvalidArgument` when it is empty or several begin with it, `NotFound` when none does.
+    /// `InvalidArgument` when `id` is empty or the beginning of several, `NotFound` when there is no such entry.
     pub fn find(&self, id: &str) -> Result<Arc<Entry<T>>> {
         let entries = self.read();
         if let Some(entry) = entries.get(id) {
@@ -160,22 +162,22 @@ impl<T> Table<T> {
         }
     }
 
-    /// Whether there is an entry of exactly this id.
+    /// Whether there is an entry with exactly this id.
     pub fn has(&self, id: &str) -> bool {
         self.read().contains_key(id)
     }
 
-    /// All entries, in no order.
+    /// Returns all entries, in no order.
     pub fn entries(&self) -> Vec<Arc<Entry<T>>> {
         self.read().values().cloned().collect()
     }
 
-    /// Snapshots of all entries, in no order.
+    /// Returns the snapshots of all entries, in no order.
     pub fn list(&self) -> Vec<Arc<T>> {
         self.read().values().map(|entry| entry.get()).collect()
     }
 
-    // A poisoned lock still holds a whole map: nothing can panic between its steps.
+    // A poisoned lock still guards a consistent map: nothing can panic between the steps of a change.
     fn read(&self) -> RwLockReadGuard<'_, HashMap<String, Arc<Entry<T>>>> {
         self.entries.read().unwrap_or_else(PoisonError::into_inner)
     }
@@ -186,11 +188,11 @@ impl<T> Table<T> {
 }
 
 impl<T: Record> Table<T> {
-    /// Deletes the record of an entry, then makes the entry invisible. Those who hold it may finish.
+    /// Deletes the record of an entry, then removes the entry from the table. Tasks that hold the entry may finish.
     ///
     /// # Errors
     ///
-    /// When the record could not be deleted; everything is as before then.
+    /// When the record could not be deleted; the table is unchanged then.
     pub async fn remove(&self, id: &str, state: &State) -> Result<()> {
         let Some(entry) = self.read().get(id).cloned() else { return Ok(()) };
         let mut recorded = entry.recorded.lock().await;

@@ -1,4 +1,4 @@
-//! Watching what runs: one waiting call to the shim for each pod and each container, nothing that polls.
+//! Watching pods and containers: one pending call to the shim for each of them, no polling.
 
 use std::{path::Path, sync::Arc, time::Duration};
 
@@ -18,14 +18,14 @@ use crate::{
     table::Entry,
 };
 
-/// What is shown of a container whose end nobody saw.
+/// Exit code of a container whose end no shim reported.
 const UNSEEN_EXIT_CODE: i32 = 255;
-/// Before another attempt to connect to a shim, when what is lacking is the daemon's.
+/// Pause before the next attempt to connect to a shim, after a failure of the daemon's own, such as EMFILE.
 const PAUSE: Duration = Duration::from_secs(1);
-/// How long the ends of containers may take to arrive that came before the end of their pod.
+/// How long the ends of a pod's containers may take to arrive, after the pod's own end.
 const ENDS_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Notices when the pod ends by itself or its shim dies, for as long as the pod is up.
+/// Watches a pod until it is stopped: records when its first process ends or its shim dies.
 pub(crate) fn pod(shared: &Arc<Shared>, entry: Arc<Entry<Pod>>, shim: Shim) {
     let shared = Arc::clone(shared);
     tokio::spawn(async move {
@@ -33,14 +33,14 @@ pub(crate) fn pod(shared: &Arc<Shared>, entry: Arc<Entry<Pod>>, shim: Shim) {
         match end_of_pod(&shared, &id, shim).await {
             Ok(()) => pod_has_ended(&shared, &entry).await,
             Err(error) if error.kind() == Kind::Unavailable => pod_is_lost(&shared, &entry, error).await,
-            // It was stopped or removed meanwhile.
+            // The pod was stopped or removed meanwhile.
             Err(error) if matches!(error.kind(), Kind::FailedPrecondition | Kind::NotFound) => {}
             Err(error) => tracing::error!(pod = id, %error, "cannot be watched"),
         }
     });
 }
 
-/// Waits for the pod's end, over a new connection should one break whose shim still lives.
+/// Waits for the pod's end. Reconnects when the connection breaks while the shim lives.
 async fn end_of_pod(shared: &Shared, id: &str, mut shim: Shim) -> Result<()> {
     loop {
         match shim.wait_sandbox(id).await {
@@ -50,8 +50,8 @@ async fn end_of_pod(shared: &Shared, id: &str, mut shim: Shim) -> Result<()> {
     }
 }
 
-/// Notes that the pod's first process has ended, unless the pod was stopped meanwhile. Its containers ended before, and their
-/// ends are awaited, so that none is on record as running in a pod that is over.
+/// Records that the pod's first process has ended, unless the pod was stopped meanwhile. Its containers ended before;
+/// their ends are awaited, so that no container is on record as running in a pod that has ended.
 async fn pod_has_ended(shared: &Arc<Shared>, entry: &Entry<Pod>) {
     let _turn = entry.turn().await;
     let pod = entry.get();
@@ -67,7 +67,7 @@ async fn pod_has_ended(shared: &Arc<Shared>, entry: &Entry<Pod>) {
     not_ready(shared, entry).await;
 }
 
-/// Notes that the pod's shim died, for which `error` stands, unless the pod was stopped meanwhile.
+/// Records that the pod's shim died, unless the pod was stopped meanwhile. `error` is logged.
 pub(crate) async fn pod_is_lost(shared: &Arc<Shared>, entry: &Entry<Pod>, error: Error) {
     let _turn = entry.turn().await;
     let pod = entry.get();
@@ -77,31 +77,32 @@ pub(crate) async fn pod_is_lost(shared: &Arc<Shared>, entry: &Entry<Pod>, error:
     }
 }
 
-/// Records the container's end when it comes.
+/// Watches a container and records its end.
 pub(crate) fn container(shared: &Arc<Shared>, entry: Arc<Entry<Container>>, shim: Shim) {
     let shared = Arc::clone(shared);
     tokio::spawn(async move {
         let container = entry.get();
         match end_of(&shared, &container, shim).await {
             Ok(exit) => {
-                // The end of one that is just being started is told after its start.
+                // A start in progress holds the turn. Waiting for it keeps the end from being reported before the
+                // start.
                 let starting = matches!(entry.get().state, ContainerState::Created { .. });
                 let turn = if starting { Some(entry.turn().await) } else { None };
                 record_end(&shared, &entry, exit).await;
-                // Plugins are told in a turn of its own.
+                // Plugins are notified in a turn of their own.
                 drop(turn);
                 events::container_stopped(&shared, &entry).await;
             }
-            // Its pod's watch speaks for all containers of a dead shim.
+            // The shim is dead: the pod's watch handles all its containers.
             Err(error) if error.kind() == Kind::Unavailable => {}
-            // Its pod was stopped while it was made, and its shim has left with it.
+            // The pod was stopped while the container was being created, and its shim has exited.
             Err(error) if error.kind() == Kind::FailedPrecondition => abandoned(&shared, &entry).await,
             Err(error) => tracing::error!(container = container.id, %error, "cannot be watched"),
         }
     });
 }
 
-/// Records the end of a container when it comes, of which no pod's watch speaks: its pod is over.
+/// Records the end of a container whose pod has ended, so that no watch of the pod handles a dead shim.
 pub(crate) async fn last_end(shared: Arc<Shared>, entry: Arc<Entry<Container>>, shim: Shim) {
     match end_of(&shared, &entry.get(), shim).await {
         Ok(exit) => {
@@ -112,7 +113,7 @@ pub(crate) async fn last_end(shared: Arc<Shared>, entry: Arc<Entry<Container>>, 
     }
 }
 
-/// Waits for the container's end, over a new connection should one break whose shim still lives.
+/// Waits for the container's end. Reconnects when the connection breaks while the shim lives.
 async fn end_of(shared: &Shared, container: &Container, mut shim: Shim) -> Result<Exit> {
     loop {
         match shim.wait(&container.id).await {
@@ -124,8 +125,8 @@ async fn end_of(shared: &Shared, container: &Container, mut shim: Shim) -> Resul
     }
 }
 
-/// A new connection to a pod's shim after one that broke: that is not yet a dead shim, only a socket that nobody listens on
-/// is. Other reasons for not getting one, as that there are no descriptors left, are waited out.
+/// Reconnects to a pod's shim after a connection broke. A broken connection does not mean a dead shim; only a socket
+/// without a listener does. Failures of the daemon's own, such as EMFILE, are retried until they pass.
 ///
 /// # Errors
 ///
@@ -144,7 +145,7 @@ pub(crate) async fn reconnect(shared: &Shared, pod_id: &str) -> Result<Shim> {
     }
 }
 
-/// Ends what a dead shim has left behind, and records how its containers ended. The caller has the pod's turn.
+/// Cleans up after a dead shim, and records the ends of its containers. The caller holds the pod's turn.
 pub(crate) async fn shim_died(shared: &Arc<Shared>, entry: &Entry<Pod>) {
     let pod = entry.get();
     abandoned_all(shared, &pod.id).await;
@@ -158,18 +159,18 @@ async fn not_ready(shared: &Shared, entry: &Entry<Pod>) {
     }
 }
 
-/// All containers of a pod without a shim that have not ended as far as anyone knows.
+/// Handles all containers of a pod without a shim that have not ended by their records.
 pub(crate) async fn abandoned_all(shared: &Arc<Shared>, pod_id: &str) {
     let mut containers = shared.containers_of(pod_id);
     containers.retain(|entry| !entry.get().state.is_exited());
     join_all(containers.iter().map(|entry| abandoned(shared, entry))).await;
 }
 
-/// A container without a shim: what is left of it is killed, what is known of its end is recorded.
+/// Handles a container without a shim: kills what is left of it, and records its end as far as known.
 pub(crate) async fn abandoned(shared: &Arc<Shared>, entry: &Entry<Container>) {
     let container = entry.get();
     let bundle = shared.layout.bundle(&container.id);
-    // Read before the clean-up, which may write its own.
+    // Read before the clean-up, which may write an exit record of its own.
     let exit = read_exit(&bundle);
     if let Err(error) = shim::cleanup_after(&shared.launcher, &container.id, &bundle).await {
         tracing::error!(container = container.id, %error, "could not clean up after a dead shim");
@@ -185,7 +186,7 @@ async fn record_end(shared: &Shared, entry: &Entry<Container>, exit: Exit) {
     let recorded = entry.change(&shared.state, |container| container.ended(exit)).await;
     killpoint!(END_RECORDED);
     if let Err(error) = recorded {
-        // The shim's exit record is on disk, so a restart will find it.
+        // The shim's exit record is on disk, so the next daemon will find it.
         tracing::error!(container = entry.get().id, %error, "could not record the container's end");
     }
 }
@@ -199,7 +200,7 @@ fn unseen() -> Exit {
     }
 }
 
-/// What a shim wrote beside the container before it told anyone.
+/// Returns the exit record that the shim wrote to the bundle before it reported the end.
 fn read_exit(bundle: &Path) -> Option<Exit> {
     #[derive(Deserialize)]
     struct Record {

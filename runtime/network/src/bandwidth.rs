@@ -1,4 +1,4 @@
-//! Traffic limits as Kubernetes writes them: annotations holding a quantity of bits per second.
+//! Traffic limits from the Kubernetes bandwidth annotations, which are quantities of bits per second.
 
 use std::collections::BTreeMap;
 
@@ -19,7 +19,8 @@ pub struct Bandwidth {
 }
 
 impl Bandwidth {
-    /// Reads `kubernetes.io/ingress-bandwidth` and `kubernetes.io/egress-bandwidth`.
+    /// Reads `kubernetes.io/ingress-bandwidth` and `kubernetes.io/egress-bandwidth`; none when neither is set. Fails on
+    /// anything but a positive quantity.
     pub fn from_annotations(annotations: &BTreeMap<String, String>) -> Result<Option<Bandwidth>, Error> {
         let read = |key: &'static str| match annotations.get(key) {
             None => Ok(None),
@@ -37,7 +38,7 @@ impl Bandwidth {
     }
 }
 
-/// A Kubernetes quantity as a whole number, fractions rounded up; none when it is none or too large.
+/// Parses a Kubernetes quantity into an integer, rounding fractions up; none when it is malformed or too large.
 fn quantity(text: &str) -> Option<u64> {
     let digits = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
     let (number, suffix) = text.split_at(digits);
@@ -51,7 +52,7 @@ fn quantity(text: &str) -> Option<u64> {
     u64::try_from(mantissa.checked_mul(scale)?.div_ceil(divisor)).ok()
 }
 
-/// What a quantity's suffix multiplies by and divides by.
+/// Returns the factor and the divisor of a quantity's suffix.
 fn scale(suffix: &str) -> Option<(u128, u128)> {
     const DECIMAL: [&str; 7] = ["", "k", "M", "G", "T", "P", "E"];
     const BINARY: [&str; 7] = ["", "Ki", "Mi", "Gi", "Ti", "Pi", "Ei"];

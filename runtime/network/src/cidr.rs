@@ -1,4 +1,4 @@
-//! The addresses that a node's pods may have, as whoever runs the node gives them out.
+//! Address ranges of the node's pods, as kubelet announces them.
 
 use std::fmt;
 use std::net::IpAddr;
@@ -12,7 +12,7 @@ pub struct Cidr {
 }
 
 impl Cidr {
-    /// The route that leads everywhere, of the same family.
+    /// Returns the default route of the same address family.
     pub(super) fn default_route(self) -> &'static str {
         if self.address.is_ipv4() { "0.0.0.0/0" } else { "::/0" }
     }

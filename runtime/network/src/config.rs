@@ -8,14 +8,14 @@ use serde::{Deserialize, Serialize};
 
 use super::Subnet;
 
-/// The `[network]` section: who gives pods their addresses, and how.
+/// The `[network]` section: how pods get their addresses.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, DocumentedFields)]
 #[serde(default, deny_unknown_fields)]
 pub struct Config {
-    /// `cni` runs the plugins found in `cni.conf_dir` (what a Kubernetes node needs);
+    /// `cni` runs the plugins configured in `cni.conf_dir` (what a Kubernetes node needs);
     /// `bridge` is the built-in network for one machine without CNI.
     pub provider: Provider,
-    /// Where the network namespaces of pods are pinned.
+    /// Directory in which the network namespaces of pods are pinned.
     pub netns_dir: PathBuf,
     /// Used when `provider = "cni"`.
     pub cni: CniConfig,
@@ -23,7 +23,7 @@ pub struct Config {
     pub bridge: BridgeConfig,
 }
 
-/// Who attaches pods to a network.
+/// The provider that attaches pods to a network.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Provider {
@@ -38,19 +38,21 @@ pub enum Provider {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, DocumentedFields)]
 #[serde(default, deny_unknown_fields)]
 pub struct CniConfig {
-    /// Watched for `*.conflist`, `*.conf` and `*.json`; the first valid ones in order of name count.
+    /// Directory of network configurations (`*.conflist`, `*.conf`, `*.json`), watched for changes. The first
+    /// `max_conf_num` valid files in order of name are used.
     pub conf_dir: PathBuf,
-    /// Searched in this order for the plugins' binaries.
+    /// Directories with the plugins' binaries, searched in this order.
     pub bin_dirs: Vec<PathBuf>,
-    /// Where results are kept so that DEL works after a restart; empty means `<root>/cni`.
+    /// Directory for the plugins' results, so that DEL works after a restart; empty means `<root>/cni`.
     pub cache_dir: PathBuf,
-    /// Filled in with the node's pod addresses when kubelet tells them, and written to `conf_dir` as
-    /// `10-berth-net.conflist` unless there is a network already; in the form of containerd's `conf_template`.
+    /// Template of a network configuration, in the form of containerd's `conf_template`. When kubelet announces the
+    /// node's pod addresses, it is filled in and written to `conf_dir` as `10-berth-net.conflist`, unless there is a
+    /// network already.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub conf_template: Option<PathBuf>,
-    /// A plugin that runs longer is killed with everything it started.
+    /// Time limit of one plugin run. Then the plugin is killed with everything in its process group.
     pub plugin_timeout_seconds: u64,
-    /// To how many networks a pod is attached: the first is `eth0`, the next `eth1`, and so on.
+    /// Number of networks a pod is attached to: the first is `eth0`, the next `eth1`, and so on.
     pub max_conf_num: usize,
 }
 
@@ -60,13 +62,13 @@ pub struct CniConfig {
 pub struct BridgeConfig {
     /// The bridge's interface name, at most 15 bytes; the nftables table is `berth-<name>`.
     pub name: String,
-    /// Addresses of pods; the first one is the bridge's own and the pods' gateway. Without it 10.88.0.0/16 is taken, or
-    /// another one that is free where a network of the host overlaps with that.
+    /// Subnet of the pods; its first address is the bridge's own and the pods' gateway. Unset means 10.88.0.0/16, or
+    /// another free subnet when a network of the host overlaps with that.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub subnet: Option<Subnet>,
     /// MTU of the bridge and of the pods' interfaces; 0 leaves the kernel's default.
     pub mtu: u32,
-    /// Whether pods reach other networks under the host's address.
+    /// Whether packets from pods to other networks are masqueraded: sent with the host's address.
     pub masquerade: bool,
     /// Remove the bridge and its nftables table when the last pod is detached.
     pub remove_when_empty: bool,
@@ -109,7 +111,7 @@ impl Default for BridgeConfig {
 }
 
 impl CniConfig {
-    /// The directory results are kept in, given the daemon's root directory.
+    /// Returns the directory for results, given the daemon's root directory.
     pub fn cache_dir(&self, root: &Path) -> PathBuf {
         match self.cache_dir.as_os_str().is_empty() {
             true => root.join("cni"),
@@ -117,7 +119,7 @@ impl CniConfig {
         }
     }
 
-    /// How long one plugin may run.
+    /// Returns the time limit of one plugin run.
     pub fn plugin_timeout(&self) -> Duration {
         Duration::from_secs(self.plugin_timeout_seconds)
     }

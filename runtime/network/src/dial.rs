@@ -1,7 +1,7 @@
 //! Connections to ports inside a network namespace.
 //!
-//! A socket belongs to the network namespace that it was made in. So only making it happens inside, on a thread that
-//! ends with it; connecting and all that follows is done like with any other socket.
+//! A socket belongs to the network namespace in which it was made. Only socket(2) runs inside, on a thread that ends
+//! afterwards; connect(2) and the rest work as for any other socket.
 
 use std::fs::File;
 use std::io;
@@ -14,16 +14,16 @@ use tokio::time::timeout;
 
 use super::netns::inside;
 
-/// How long a connection may take.
+/// Time limit of a connection.
 const LIMIT: Duration = Duration::from_secs(10);
 const LOOPBACK: [IpAddr; 2] = [IpAddr::V4(Ipv4Addr::LOCALHOST), IpAddr::V6(Ipv6Addr::LOCALHOST)];
 
-/// Connects to what listens on `port` of the loopback addresses, IPv4 first, in the network namespace that is pinned at `netns`, or in
-/// the host's when there is none.
+/// Connects to `port` of the IPv4 loopback, or else of the IPv6 loopback, in the network namespace pinned at `netns`, or in the
+/// host's for `None`.
 ///
 /// # Errors
 ///
-/// The first address's when nothing listens on either; `TimedOut` after 10 s.
+/// When both fail the first error; `TimedOut` after 10 s.
 pub async fn dial(netns: Option<PathBuf>, port: u16) -> io::Result<TcpStream> {
     let late = || io::Error::new(io::ErrorKind::TimedOut, "no answer for 10 s");
     timeout(LIMIT, connect(netns, port)).await.unwrap_or_else(|_| Err(late()))
@@ -45,6 +45,7 @@ async fn connect(netns: Option<PathBuf>, port: u16) -> io::Result<TcpStream> {
     Err(failed.unwrap_or_else(|| io::ErrorKind::AddrNotAvailable.into()))
 }
 
+/// Makes a socket in the namespace pinned at `netns`, or in the host's for `None`.
 async fn socket(netns: Option<PathBuf>, to: SocketAddr) -> io::Result<TcpSocket> {
     let make = move || if to.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() };
     match netns {

@@ -1,4 +1,4 @@
-//! What can go wrong with a pod's network, with enough in it to act on.
+//! Errors of the pod network.
 
 use std::io;
 use std::path::PathBuf;
@@ -8,7 +8,7 @@ use std::time::Duration;
 /// A failed network operation. `kind` says how a caller may react.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// No network is configured yet.
+    /// No usable network is configured yet.
     #[error(transparent)]
     NotReady(#[from] NotReady),
     /// A configuration value cannot be used.
@@ -18,7 +18,7 @@ pub enum Error {
         key: &'static str,
         /// Its value.
         value: String,
-        /// What is wrong with it.
+        /// The reason.
         why: &'static str,
     },
     /// A value of the pod cannot be used.
@@ -28,10 +28,10 @@ pub enum Error {
         field: &'static str,
         /// Its value.
         value: String,
-        /// What is wrong with it.
+        /// The reason.
         why: &'static str,
     },
-    /// A CNI plugin did not do what was asked of it.
+    /// A CNI plugin failed or gave no usable answer.
     #[error("network {network:?}: plugin {plugin:?} {command} for pod {pod}")]
     Plugin {
         /// The network's name.
@@ -42,11 +42,11 @@ pub enum Error {
         command: &'static str,
         /// The pod's id.
         pod: String,
-        /// What it did instead.
+        /// How it failed.
         #[source]
         failure: Box<PluginFailure>,
     },
-    /// A result of one CNI version has no form in another.
+    /// The result of a plugin cannot be used, or not be converted to the version of the chain.
     #[error("network {network:?}: the result of plugin {plugin:?} for pod {pod}: {why}")]
     Result {
         /// The network's name.
@@ -55,7 +55,7 @@ pub enum Error {
         plugin: String,
         /// The pod's id.
         pod: String,
-        /// What is wrong with it.
+        /// The reason.
         why: String,
     },
     /// Attaching failed, and so did undoing it; the record is kept and `detach` tries again.
@@ -64,23 +64,23 @@ pub enum Error {
         /// Why the pod was not attached.
         #[source]
         attach: Box<Error>,
-        /// Why that could not be undone.
+        /// Why the attempt could not be undone.
         undo: Box<Error>,
     },
-    /// The template of a network configuration makes no network.
+    /// The template does not yield a valid network configuration.
     #[error("template {} of a network configuration: {why}", path.display())]
     Template {
-        /// The template.
+        /// Path of the template.
         path: PathBuf,
-        /// What is wrong with it.
+        /// The reason.
         why: String,
     },
-    /// A file or directory of the network's own could not be used.
+    /// A file or directory that the network uses could not be read or written.
     #[error("{step} {path:?}")]
     File {
-        /// What was tried.
+        /// The operation.
         step: &'static str,
-        /// On which path.
+        /// The path.
         path: PathBuf,
         /// The cause.
         #[source]
@@ -89,35 +89,35 @@ pub enum Error {
     /// The kernel refused a step of the built-in network.
     #[error("{step} {object:?}")]
     Kernel {
-        /// What was tried.
+        /// The operation.
         step: &'static str,
-        /// On which interface, namespace or address.
+        /// The interface, namespace or address.
         object: String,
         /// The cause.
         #[source]
         source: io::Error,
     },
-    /// A program of the host's did not do what it was run for.
+    /// A host program such as `nft` could not be run, or failed.
     #[error("{program} ({purpose}): {message}")]
     Program {
         /// The program with its arguments.
         program: String,
-        /// What it was run for.
+        /// Purpose of the run.
         purpose: &'static str,
-        /// What it said.
+        /// Its standard error or status, or why it could not be run.
         message: String,
     },
-    /// A program of the host's hung and was killed.
+    /// A host program hung and was killed.
     #[error("{program} ({purpose}) did not end within {limit:?} and was killed")]
     Hung {
         /// The program with its arguments.
         program: String,
-        /// What it was run for.
+        /// Purpose of the run.
         purpose: &'static str,
-        /// The time it had.
+        /// Its time limit.
         limit: Duration,
     },
-    /// The pods' subnet is somebody else's already.
+    /// The pods' subnet overlaps with another network of the host.
     #[error(
         "network.bridge.subnet {subnet} overlaps with {network} of interface {interface}: \
          configure another one, or none to have a free one chosen"
@@ -127,26 +127,26 @@ pub enum Error {
         subnet: String,
         /// The other network.
         network: String,
-        /// Through which the host reaches the other network.
+        /// The interface through which the host reaches the other network.
         interface: String,
     },
-    /// No subnet is configured and none that may be chosen is free.
+    /// No subnet is configured and no candidate is free.
     #[error("network.bridge.subnet is not configured and none of {tried} is free")]
     NoSubnet {
-        /// The subnets that may be chosen.
+        /// The first and the last candidate.
         tried: String,
     },
-    /// What all pods share could not be made, for another pod that asked first.
+    /// The bridge or its nftables table could not be made. All pods that waited for one attempt share its error.
     #[error(transparent)]
     Shared(Arc<Error>),
     /// A host port is taken.
     #[error("host port {mapping} of pod {pod} is taken by {holder}")]
     PortTaken {
-        /// The pod that asked.
+        /// The pod that asked for it.
         pod: String,
         /// The mapping, as text.
         mapping: String,
-        /// Who has it.
+        /// The pod or process that holds it.
         holder: String,
     },
     /// The subnet has no free address.
@@ -164,75 +164,75 @@ pub enum Error {
     Drift {
         /// The pod's id.
         pod: String,
-        /// What is not as attached.
+        /// The difference.
         what: String,
     },
-    /// A thread or task of the network ended without an answer.
+    /// A thread or task of the network panicked or was cancelled.
     #[error("{step} ended without an answer")]
     Lost {
-        /// What was running.
+        /// The step that was running.
         step: &'static str,
     },
 }
 
-/// What a CNI plugin did instead of answering rightly.
+/// How a run of a CNI plugin failed.
 #[derive(Debug, thiserror::Error)]
 pub enum PluginFailure {
-    /// No such binary.
+    /// The binary was not found.
     #[error("not found in {searched:?}")]
     Missing {
         /// The directories searched.
         searched: Vec<PathBuf>,
     },
-    /// It could not be started.
+    /// The plugin could not be started or waited for.
     #[error("cannot be started")]
     Spawn(#[source] io::Error),
-    /// It said what went wrong, in CNI's way.
+    /// The plugin returned a CNI error object.
     #[error("failed with code {code}: {message}{}{}", separated(details), separated(stderr))]
     Reported {
         /// CNI's error code.
         code: u64,
-        /// What went wrong.
+        /// The error message.
         message: String,
-        /// More of it; may be empty.
+        /// Details of the error; may be empty.
         details: String,
-        /// What it wrote to its standard error; may be empty.
+        /// Its standard error, cut to 16 KiB; may be empty.
         stderr: String,
     },
-    /// It ended badly without saying why.
+    /// The plugin failed without a CNI error object.
     #[error("ended with {status} and no CNI error{}{}", separated(stdout), separated(stderr))]
     Ended {
         /// Its exit status.
         status: String,
         /// The beginning of its standard output; may be empty.
         stdout: String,
-        /// What it wrote to its standard error; may be empty.
+        /// Its standard error, cut to 16 KiB; may be empty.
         stderr: String,
     },
-    /// It ended well but answered with something that is no CNI result.
+    /// The plugin succeeded, but its output is not valid JSON.
     #[error("answered with what is no CNI result ({why}): {stdout:?}{}", separated(stderr))]
     Garbage {
-        /// What is wrong with it.
+        /// The reason.
         why: String,
         /// The beginning of its standard output.
         stdout: String,
-        /// What it wrote to its standard error; may be empty.
+        /// Its standard error, cut to 16 KiB; may be empty.
         stderr: String,
     },
-    /// It did not end in time and was killed.
+    /// The plugin did not end in time and was killed.
     #[error("did not end within {limit:?} and was killed{}", separated(stderr))]
     TimedOut {
-        /// The time it had.
+        /// Its time limit.
         limit: Duration,
-        /// What it wrote to its standard error until then; may be empty.
+        /// Its standard error until then; may be empty.
         stderr: String,
     },
-    /// It did not end in time, nor when it was killed: the kernel holds it.
+    /// The plugin did not end in time, and SIGKILL did not end it either: it sleeps uninterruptibly or is frozen.
     #[error("did not end within {limit:?} and cannot be killed{}", separated(stderr))]
     Stuck {
-        /// The time it had.
+        /// Its time limit.
         limit: Duration,
-        /// What it wrote to its standard error until then; may be empty.
+        /// Its standard error until then; may be empty.
         stderr: String,
     },
 }
@@ -244,7 +244,7 @@ fn separated(text: &str) -> String {
     }
 }
 
-/// Why no pod can be attached now, or what those that are suffer from, for the runtime's status.
+/// Why no pod can be attached now, or what disturbs attached pods, for the runtime's status.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("network is not ready: {message}")]
 pub struct NotReady {
@@ -263,28 +263,28 @@ impl From<berth_failpoint::Injected> for Error {
 /// How a caller may react to an error.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
-    /// What was asked for is wrong; asking again will not help.
+    /// The request is wrong; retrying does not help.
     Invalid,
-    /// Something else holds what was asked for, or something else has to be put right first.
+    /// Something else holds the resource, or something else must be fixed first.
     Conflict,
-    /// Nothing is left to hand out.
+    /// No address is left.
     Exhausted,
     /// The node has no usable network now.
     NotReady,
-    /// Something took too long.
+    /// A plugin or program took too long.
     TimedOut,
     /// A plugin or the kernel failed.
     Internal,
 }
 
 impl Error {
-    /// The error with all its causes, on one line.
+    /// Returns the error with all its causes, on one line.
     pub fn chain(&self) -> String {
         let causes = std::iter::successors(std::error::Error::source(self), |cause| cause.source());
         causes.fold(self.to_string(), |text, cause| format!("{text}: {cause}"))
     }
 
-    /// How a caller may react.
+    /// Returns how a caller may react.
     pub fn kind(&self) -> Kind {
         match self {
             Error::NotReady(_) => Kind::NotReady,
@@ -302,7 +302,7 @@ impl Error {
 }
 
 impl PluginFailure {
-    /// How a caller may react: code 11 is CNI's "try again later".
+    /// Returns how a caller may react. Code 11 is CNI's "try again later".
     fn kind(&self) -> Kind {
         match self {
             PluginFailure::Missing { .. } => Kind::NotReady,

@@ -6,9 +6,9 @@
 //!                     | failing undoes      ^  record on disk until all is undone
 //!                     +---------------------+
 //! ```
-//! A record is on disk before anything is made and until everything is undone, so `detach` works
-//! after any crash. Calls for one pod run one after the other, calls for different pods in parallel;
-//! a call whose future is dropped still runs to its end. What a pod that is gone could not give back is given back later.
+//! The record is on disk before anything is made and until everything is undone, so `detach` works after any crash.
+//! Calls for one pod run one after the other, calls for different pods in parallel; a call whose future is dropped
+//! still runs to its end. Detaching a pod that is gone is retried in the background until it succeeds.
 
 mod bandwidth;
 mod bridge;
@@ -48,7 +48,7 @@ use berth_work::Turns;
 #[cfg(feature = "fuzz")]
 pub use cni::fuzz;
 
-/// The node's pod network. Clones share it; the last one dropped ends its background work.
+/// The node's pod network. Clones share it. Dropping the last one stops retried releases and the CNI watcher.
 #[derive(Debug, Clone)]
 pub struct Network {
     backend: Backend,
@@ -72,9 +72,10 @@ impl Backend {
 }
 
 impl Network {
-    /// Opens the network `config` names; its records live below `root`. Must be called inside tokio.
+    /// Opens the network that `config` selects; its records live below `root`, or in `cni.cache_dir` if that is set.
+    /// Must be called inside a tokio runtime.
     ///
-    /// A CNI directory without a usable file is no error here: `ready` tells, and the directory is watched.
+    /// A CNI directory without a usable file is not an error here: `ready` reports it, and the directory is watched.
     pub async fn open(config: Config, root: &Path) -> Result<Network, Error> {
         let backend = match config.provider {
             Provider::Cni => Backend::Cni(Cni::open(config.cni, root).await?),
@@ -85,7 +86,7 @@ impl Network {
         Ok(Network { backend, turns, releases })
     }
 
-    /// Returns when the plugins have told for the first time whether they can work. Until then the network is not ready.
+    /// Returns once the CNI plugins have answered STATUS for the first time. Until then the network is not ready.
     pub async fn settled(&self) {
         match &self.backend {
             Backend::Cni(cni) => cni.settled().await,
@@ -93,7 +94,7 @@ impl Network {
         }
     }
 
-    /// Whether pods can be attached now. Answers from memory.
+    /// Fails when no pod can be attached now. Answers from memory.
     pub fn ready(&self) -> Result<(), NotReady> {
         match &self.backend {
             Backend::Cni(cni) => cni.ready(),
@@ -101,8 +102,8 @@ impl Network {
         }
     }
 
-    /// What keeps pods that are attached from reaching others, as far as it is known; it is no reason to attach no more.
-    /// Answers from memory.
+    /// Reports what disturbs attached pods, as far as is known: an overlapping network or a blocking firewall. It does
+    /// not keep new pods from being attached. Answers from memory.
     pub fn disturbance(&self) -> Option<NotReady> {
         match &self.backend {
             Backend::Cni(_) => None,
@@ -110,9 +111,10 @@ impl Network {
         }
     }
 
-    /// Gives the pod its interfaces and addresses; what a failing attempt made is undone first.
+    /// Gives the pod its interfaces and addresses. On failure, everything that the attempt made is undone first.
     ///
-    /// Attaching a pod that is attached answers with what it has, unless a check finds that it has lost it.
+    /// For a pod that is attached already, returns the existing attachment, unless a check of it fails: then it is
+    /// attached anew.
     pub async fn attach(&self, pod: &PodNetwork) -> Result<Attachment, Error> {
         pod.validate()?;
         pod.bandwidth()?;
@@ -127,11 +129,11 @@ impl Network {
         .await
     }
 
-    /// Undoes `attach`, also when that failed half-way, happened before a restart, or the network
-    /// namespace is gone. Detaching what is not attached succeeds. After an error, call it again.
-    /// The built-in network deletes the interface after it has answered; the address is free only then.
+    /// Undoes `attach`, also after a partial failure, a restart, or the loss of the network namespace. Detaching a pod
+    /// that is not attached succeeds. After an error, call it again. The built-in network deletes the interface in the
+    /// background after returning; the address stays taken until then.
     ///
-    /// `attachment` is only used when the network's own record was lost.
+    /// `attachment` is used only by CNI, when its own record was lost.
     pub async fn detach(&self, pod: &PodNetwork, attachment: Option<&Attachment>) -> Result<(), Error> {
         pod.validate()?;
         let (network, pod, attachment) = (self.clone(), pod.clone(), attachment.cloned());
@@ -142,8 +144,8 @@ impl Network {
         .await
     }
 
-    /// Detaches a pod that nobody will ask for again. After an error it goes on by itself, with growing pauses, until it is
-    /// done; so does the next daemon.
+    /// Detaches a pod that is removed for good. After an error the release is retried in the background, and by the
+    /// next daemon, with growing pauses until it succeeds.
     pub async fn release(&self, pod: &PodNetwork) -> Result<(), Error> {
         let detached = self.detach(pod, None).await;
         if let Err(error) = &detached {
@@ -152,7 +154,7 @@ impl Network {
         detached
     }
 
-    /// Whether the pod's network still is as `attach` left it.
+    /// Fails when the pod's network differs from what `attach` made.
     pub async fn check(&self, pod: &PodNetwork, attachment: &Attachment) -> Result<(), Error> {
         pod.validate()?;
         let _turn = self.turns.take(&pod.id).await;
@@ -162,7 +164,7 @@ impl Network {
         }
     }
 
-    /// The pods on record, attached or not. For the start of the daemon, before the first `attach`.
+    /// Returns the ids of the pods on record, attached or not. For the start of the daemon, before the first `attach`.
     pub async fn on_record(&self) -> Result<Vec<String>, Error> {
         match &self.backend {
             Backend::Cni(cni) => cni.pods().await,
@@ -170,15 +172,15 @@ impl Network {
         }
     }
 
-    /// Ends the plugins that a daemon before this one has started for `pods`, which are going to be detached, and that still run.
+    /// Kills CNI plugins that an earlier daemon started for `pods`, which are about to be detached, and that still run.
     pub async fn end_plugins_of(&self, pods: HashSet<String>) {
         if let Backend::Cni(_) = &self.backend {
             cni::orphans::end(pods).await;
         }
     }
 
-    /// Detaches pods that are gone, some of them at once and each until it is done, then lets plugins that know GC collect
-    /// what has no record and is none of `attached`. Returns after the first attempt.
+    /// Detaches pods that are gone, a few at a time and each until it succeeds, then has plugins that support GC remove
+    /// every attachment that is neither on record nor in `attached`. Returns after the first attempt for each pod.
     pub async fn give_back(&self, gone: Vec<String>, attached: &[Attachment]) {
         let first = gone.into_iter().map(|pod| self.releases.begin(pod));
         futures::future::join_all(first).await;
@@ -190,17 +192,16 @@ impl Network {
         }
     }
 
-    /// Waits until what detached pods left to be deleted in the background is gone. For the daemon's
-    /// graceful stop; what is still there after a kill is deleted at the next start.
+    /// Waits for the background deletion of detached pods' interfaces, for the daemon's graceful stop. Failed deletions
+    /// are not retried any more; interfaces left over are deleted at the next start.
     pub async fn close(&self) {
         if let Backend::Bridge(bridge) = &self.backend {
             bridge.close().await;
         }
     }
 
-    /// As `close`, then removes what pods share and the daemon made (bridge, nftables table), unless a
-    /// pod still uses it. With CNI there is nothing to do. `bridge.remove_when_empty` has the same done
-    /// after each last detach.
+    /// Does what `close` does, then removes the bridge and its nftables table unless a pod still uses them. Does
+    /// nothing with CNI. `bridge.remove_when_empty` does the same after each last detach.
     pub async fn teardown(&self) -> Result<(), Error> {
         match &self.backend {
             Backend::Cni(_) => Ok(()),
@@ -208,9 +209,9 @@ impl Network {
         }
     }
 
-    /// Takes the ranges of addresses that the node's pods have, the main one first. With CNI they are given to plugins
-    /// that ask for them, from now on and after a restart, and fill in the configured template, unless there is a network
-    /// already; the built-in network keeps the subnet it has.
+    /// Sets the node's pod address ranges, the main one first. CNI plugins that declare `ipRanges` get them from now on
+    /// and after a restart, and they fill in the configured template unless a network is configured already. The
+    /// built-in network ignores them and keeps its subnet.
     pub async fn use_ranges(&self, ranges: &[Cidr]) -> Result<(), Error> {
         match &self.backend {
             Backend::Cni(cni) => cni.use_ranges(ranges).await,
@@ -223,7 +224,7 @@ impl Network {
         }
     }
 
-    /// The network's configuration and state, for the verbose status.
+    /// Returns the network's configuration and state, for the verbose status.
     pub fn describe(&self) -> serde_json::Value {
         let mut described = match &self.backend {
             Backend::Cni(cni) => cni.describe(),

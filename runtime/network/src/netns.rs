@@ -9,15 +9,15 @@ use std::thread;
 use rustix::fs::statfs;
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 
-/// The file system type of namespace files.
+/// Magic number of nsfs, the file system of namespace files.
 const NSFS_MAGIC: u64 = 0x6e73_6673;
 
-/// Whether a namespace is pinned at `path`, and not just a file left of one.
+/// Whether a namespace is pinned at `path`, rather than a plain file left over from a pin.
 pub(super) fn is_pinned(path: &Path) -> bool {
     statfs(path).is_ok_and(|found| found.f_type as u64 == NSFS_MAGIC)
 }
 
-/// Runs `work` inside `netns`, on a thread that ends with it: no other work ever sees the namespace.
+/// Runs `work` inside `netns`, on a thread of its own, so that no other work ever runs in the namespace.
 pub(super) fn inside<T: Send>(netns: &File, work: impl FnOnce() -> io::Result<T> + Send) -> io::Result<T> {
     let entered = || {
         move_into_link_name_space(netns.as_fd(), Some(LinkNameSpaceType::Network))?;

@@ -1,4 +1,4 @@
-//! What the network must know of a pod, and what it answers with.
+//! Input and output of the network: the pod to attach and the resulting attachment.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -21,9 +21,10 @@ pub struct PodNetwork {
     pub namespace: String,
     /// The pod's uid.
     pub uid: String,
-    /// Where its network namespace is pinned.
+    /// Path at which the pod's network namespace is pinned.
     pub netns: PathBuf,
-    /// The pod's annotations, handed to plugins that ask for them; those of Kubernetes that limit its traffic are heeded.
+    /// The pod's annotations, passed to plugins that ask for them. The Kubernetes bandwidth annotations limit its
+    /// traffic.
     pub annotations: BTreeMap<String, String>,
     /// Ports to publish on the host.
     pub port_mappings: Vec<PortMapping>,
@@ -33,7 +34,7 @@ pub struct PodNetwork {
     pub cgroup_parent: String,
 }
 
-/// A port of the pod that the host answers.
+/// A port of the pod that is published on the host.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PortMapping {
     /// The transport protocol.
@@ -42,7 +43,7 @@ pub struct PortMapping {
     pub container_port: u16,
     /// The port on the host; 0 means not published.
     pub host_port: u16,
-    /// The host's address it is published on; none means every one.
+    /// The host address it is published on; none means all addresses.
     pub host_ip: Option<IpAddr>,
 }
 
@@ -73,14 +74,14 @@ pub struct Dns {
     pub options: Vec<String>,
 }
 
-/// What a pod got from the network. Kept with the pod's record and handed back to `detach` and `check`.
+/// Result of attaching a pod. Kept with the pod's record and passed back to `detach` and `check`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Attachment {
     /// The pod's addresses, the primary one first.
     pub ips: Vec<IpAddr>,
     /// The interfaces made for the pod, inside it and on the host.
     pub interfaces: Vec<Interface>,
-    /// The provider's own record, enough to detach without any other.
+    /// The provider's own record. CNI can detach from it when its record on disk was lost.
     pub record: serde_json::Value,
 }
 
@@ -98,7 +99,7 @@ pub struct Interface {
 }
 
 impl PodNetwork {
-    /// Refuses values that would break a record's name, CNI_ARGS or a rule.
+    /// Rejects values that would break a record's file name, CNI_ARGS or a port rule.
     pub(super) fn validate(&self) -> Result<(), Error> {
         let refuse = |field, value: &str, why| Err(Error::InvalidPod { field, value: value.to_owned(), why });
         if !is_plain(&self.id) {
@@ -112,7 +113,7 @@ impl PodNetwork {
         self.port_mappings.iter().try_for_each(PortMapping::validate)
     }
 
-    /// The limits on its traffic.
+    /// Reads the traffic limits from the annotations. Fails on a malformed one.
     pub(super) fn bandwidth(&self) -> Result<Option<Bandwidth>, Error> {
         Bandwidth::from_annotations(&self.annotations)
     }
@@ -136,7 +137,7 @@ impl PortMapping {
         }
     }
 
-    /// Whether both would claim the same packets arriving at the host.
+    /// Whether both mappings would claim the same packets arriving at the host.
     pub(super) fn conflicts(&self, other: &PortMapping) -> bool {
         let any = |mapping: &PortMapping| mapping.host_ip.is_none_or(|ip| ip.is_unspecified());
         self.protocol == other.protocol
@@ -167,7 +168,7 @@ impl fmt::Display for Protocol {
 }
 
 impl Dns {
-    /// Whether it says nothing.
+    /// Whether nothing is configured.
     pub fn is_empty(&self) -> bool {
         self.servers.is_empty() && self.searches.is_empty() && self.options.is_empty()
     }

@@ -1,5 +1,5 @@
-//! Small files that are whole or absent as long as the machine runs: written beside their place and
-//! renamed into it. Who needs one to survive power loss syncs it.
+//! Small files that are replaced atomically: written to a temporary file and renamed into place. They are not synced; a
+//! caller that needs one to survive power loss must sync it.
 
 use std::fs;
 use std::io;
@@ -7,37 +7,37 @@ use std::path::{Path, PathBuf};
 
 use super::error::Error;
 
-/// Puts `content` at `path`; readers see the old or the new content, never a part.
+/// Replaces the file at `path` by rename; readers see the old or the new content, never a part.
 pub(super) fn write(path: &Path, content: &[u8]) -> Result<(), Error> {
     let staged = staged(path);
     let written = fs::write(&staged, content).and_then(|()| fs::rename(&staged, path));
     written.map_err(|source| failed("write", path, source))
 }
 
-/// The name a record has until it is whole; `list` passes over it.
+/// Returns the temporary path of a record until the rename; `list` skips it.
 fn staged(path: &Path) -> PathBuf {
     let mut name = path.as_os_str().to_owned();
     name.push(".tmp");
     PathBuf::from(name)
 }
 
-/// The record at `path`, or none when there is no such file.
+/// Reads the record at `path`; none when the file does not exist.
 pub(super) fn read(path: &Path) -> Result<Option<Vec<u8>>, Error> {
     absent_is_none(fs::read(path)).map_err(|source| failed("read", path, source))
 }
 
-/// Removes the record at `path`; one that is absent counts as removed.
+/// Removes the record at `path`; an absent file is not an error.
 pub(super) fn remove(path: &Path) -> Result<(), Error> {
     absent_is_none(fs::remove_file(path)).map_err(|source| failed("remove", path, source))?;
     Ok(())
 }
 
-/// Makes `directory` with its parents.
+/// Creates `directory` with its parents.
 pub(super) fn make_directory(directory: &Path) -> Result<(), Error> {
     fs::create_dir_all(directory).map_err(|source| failed("create directory", directory, source))
 }
 
-/// The names, without `.json`, of the records in `directory`, in order.
+/// Lists the records in `directory` by name without `.json`, sorted. An absent directory is empty.
 pub(super) fn list(directory: &Path) -> Result<Vec<String>, Error> {
     let unreadable = |source| failed("list", directory, source);
     let mut names = Vec::new();

@@ -1,5 +1,5 @@
-//! Detaching pods that are gone, again and again until it is done. Each has its record until then, so that also a later
-//! daemon goes on with it.
+//! Background retries that detach pods which are gone. Each pod keeps its record until it is detached, so that a later
+//! daemon can continue.
 
 use std::collections::BTreeMap;
 use std::iter;
@@ -15,16 +15,16 @@ use super::Backend;
 use super::error::Error;
 use berth_work::{Turns, pauses};
 
-/// How many pods are detached at once: a node full of them must not start hundreds of plugins together.
+/// Limit of concurrent detaches, so that a full node does not start hundreds of plugins at once.
 const AT_ONCE: usize = 8;
 
-/// The releases under way. The last one that drops it ends them.
+/// The releases under way. Dropping the last reference ends them.
 #[derive(Debug)]
 pub(super) struct Releases {
     backend: Backend,
     turns: Arc<Turns>,
     slots: Semaphore,
-    /// What the last attempt failed with, by pod.
+    /// The last failure, by pod id.
     failed: Mutex<BTreeMap<String, Failed>>,
     tasks: Mutex<JoinSet<()>>,
     own: Weak<Releases>,
@@ -48,15 +48,15 @@ impl Releases {
         })
     }
 
-    /// Releases `pod`; returns after the first attempt.
+    /// Detaches `pod` in the background, with retries; returns after the first attempt.
     pub(super) async fn begin(&self, pod: String) {
         let (attempted, first) = oneshot::channel();
         self.spawn(pod, iter::once(Duration::ZERO).chain(pauses()), Some(attempted));
-        // Closed without a word when the attempt is over.
+        // The sender is dropped, without a value, after the first attempt.
         let _ = first.await;
     }
 
-    /// Goes on with a release whose first attempt has failed with `error`.
+    /// Retries in the background after a first attempt has failed with `error`.
     pub(super) fn try_again(&self, pod: &str, error: &Error) {
         if self.note(pod, error) == 1 {
             self.spawn(pod.to_owned(), pauses(), None);
@@ -102,7 +102,7 @@ impl Releases {
         }
     }
 
-    /// Counts one more attempt that failed.
+    /// Records a failed attempt. Returns the number of failures so far.
     fn note(&self, pod: &str, error: &Error) -> u32 {
         let mut failed = self.failed();
         let failed = failed.entry(pod.to_owned()).or_default();
@@ -115,7 +115,7 @@ impl Releases {
         self.failed.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// For the verbose status.
+    /// Returns the failed releases, for the verbose status.
     pub(super) fn describe(&self) -> Value {
         let failed = self.failed();
         let shown = failed

@@ -15,40 +15,40 @@ pub struct Subnet {
 }
 
 impl Subnet {
-    /// The network of `prefix` bits that `address` is in; the prefix is kept between 8 and 30.
+    /// Returns the network of `prefix` bits that contains `address`; the prefix is clamped to 8..=30.
     pub fn containing(address: Ipv4Addr, prefix: u8) -> Subnet {
         let prefix = prefix.clamp(8, 30);
         Subnet { base: u32::from(address) & mask(prefix), prefix }
     }
 
-    /// How many leading bits all its addresses share.
+    /// Returns the prefix length in bits.
     pub fn prefix(self) -> u8 {
         self.prefix
     }
 
-    /// The first address: the bridge's own.
+    /// Returns the first address, which is the bridge's own.
     pub fn gateway(self) -> Ipv4Addr {
         Ipv4Addr::from(self.base + 1)
     }
 
-    /// How many pods fit: all addresses but the network's, the gateway's and the broadcast one.
+    /// Returns how many pods fit: all addresses but those of the network, the gateway and the broadcast.
     pub fn capacity(self) -> u32 {
         !mask(self.prefix) - 2
     }
 
-    /// The address of pod number `index`, counted from zero and wrapping at the capacity.
+    /// Returns the address of pod number `index`, counted from zero and wrapping at the capacity.
     pub fn pod(self, index: u32) -> Ipv4Addr {
         Ipv4Addr::from(self.base + 2 + index % self.capacity())
     }
 
-    /// Whether any address of it is in the network of `prefix` bits that `address` is in.
+    /// Whether the subnet overlaps with the network `address`/`prefix`.
     pub fn overlaps(self, address: Ipv4Addr, prefix: u8) -> bool {
         let shorter = self.prefix.min(prefix);
-        // A shift by all bits is none: everything overlaps with the whole address space.
+        // Prefix 0 overlaps with everything, and `mask(0)` would overflow its shift.
         shorter == 0 || (self.base ^ u32::from(address)) & mask(shorter) == 0
     }
 
-    /// The number of the pod that has `address`, if it is one a pod can have.
+    /// Returns the number of the pod with `address`; none if no pod can have it.
     pub fn index(self, address: Ipv4Addr) -> Option<u32> {
         let index = u32::from(address).checked_sub(self.base + 2)?;
         (index < self.capacity()).then_some(index)
@@ -97,7 +97,7 @@ impl FromStr for Subnet {
     }
 }
 
-/// A text that is no usable IPv4 subnet, and why.
+/// Text that is not a usable IPv4 subnet, and why.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("subnet {text:?}: {why}")]
 pub struct InvalidSubnet {

@@ -1,12 +1,12 @@
-//! When to try again what has failed.
+//! Pauses between attempts at a step that failed.
 
 use std::time::Duration;
 
 const FIRST: Duration = Duration::from_secs(1);
 const LONGEST: Duration = Duration::from_secs(300);
 
-/// The pauses before the second attempt, the third, and so on for ever: each twice as long as the one before, up to five
-/// minutes.
+/// Returns the pauses before the second attempt, the third and so on, without end: each twice as long as the one
+/// before, up to five minutes.
 pub fn pauses() -> impl Iterator<Item = Duration> + Send {
     std::iter::successors(Some(FIRST), |pause| Some((*pause * 2).min(LONGEST)))
 }

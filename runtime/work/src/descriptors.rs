@@ -1,4 +1,5 @@
-//! How many descriptors the daemon may have open: as many as it is allowed. Containers get what the daemon was given.
+//! The daemon's limit of open files: its soft limit is raised to the hard one, and programs and containers get the
+//! original.
 
 use std::{io, sync::OnceLock};
 
@@ -9,8 +10,8 @@ use tokio::process::Child;
 /// The limit that the daemon was started with.
 static GIVEN: OnceLock<Rlimit> = OnceLock::new();
 
-/// Raises the soft limit to the hard one, and returns the limit of before. A program that waits with select(2), or closes
-/// all descriptors that there may be, wants the low soft limit of old, so that a container is not to inherit the high one.
+/// Raises the soft limit to the hard one. Returns the original limit, for containers: programs that use select(2), or
+/// that close all possible descriptors, need a low soft limit.
 pub fn raise_limit() -> io::Result<PosixRlimit> {
     let given = *GIVEN.get_or_init(|| getrlimit(Resource::Nofile));
     if let Err(error) = setrlimit(Resource::Nofile, Rlimit { current: given.maximum, ..given }) {
@@ -19,12 +20,12 @@ pub fn raise_limit() -> io::Result<PosixRlimit> {
     as_oci(given)
 }
 
-/// Puts the limit back for a program that was just started, and what that starts: nothing can be set between fork and exec
-/// without unsafe code. A shim is none of these, it raises its own.
+/// Sets the original limit on a program that was just started; children that it starts from then on inherit it. It
+/// cannot be set between fork and exec without unsafe code. Not for shims, which raise their own limit.
 pub fn put_back(child: &Child) {
     let pid = child.id().and_then(|id| Pid::from_raw(id as i32));
     if let (Some(given), Some(pid)) = (GIVEN.get(), pid) {
-        // One that has ended already needs no limit.
+        // Fails for a process that has already ended.
         let _ = prlimit(Some(pid), Resource::Nofile, *given);
     }
 }
@@ -43,7 +44,7 @@ mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
 
-    // One test: the limit is the process's, and what was given is kept once.
+    // A single test, because the limit belongs to the whole process and the original is stored once.
     #[tokio::test]
     async fn the_soft_limit_becomes_the_hard_one_and_programs_get_the_former_back() {
         let hard = getrlimit(Resource::Nofile).maximum;

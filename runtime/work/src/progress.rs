@@ -1,8 +1,7 @@
-//! Which step an operation is at, so that a call that is cut off can say what it waited for.
+//! The step that an operation is at, so that a call that times out can say what it waited for.
 //!
-//! A call makes a [`Progress`] and runs its work [`Progress::during`] it; whatever the work does says [`at`] which step it
-//! is. Work that goes on in a task of its own takes the progress along, and a call that joins another's work shows
-//! that work's step.
+//! A call makes a [`Progress`] and runs its work [`Progress::during`] it; the work reports its steps with [`at`]. Work
+//! that is moved to another task takes the progress along, and a call that joins other work shows that work's step.
 
 use std::{
     borrow::Cow,
@@ -13,7 +12,7 @@ tokio::task_local! {
     static CURRENT: Progress;
 }
 
-/// The step that some work is at. Clones show the same.
+/// The current step of some work. Clones share it.
 #[derive(Clone, Debug, Default)]
 pub struct Progress(Arc<Mutex<Step>>);
 
@@ -22,35 +21,35 @@ enum Step {
     #[default]
     Beginning,
     At(Cow<'static, str>),
-    /// The same as other work that this one waits for.
+    /// The step of other work that this one waits for.
     Like(Progress),
 }
 
-/// Says which step the current work is at, as a verb phrase: "attach to the network".
+/// Sets the step of the current work, as a verb phrase: "attach to the network".
 pub fn at(step: impl Into<Cow<'static, str>>) {
-    // Work that nobody watches, such as recovery, has nobody to tell.
+    // Work outside of a call, such as recovery, has no progress to update.
     let _ = CURRENT.try_with(|progress| progress.set(Step::At(step.into())));
 }
 
 impl Progress {
-    /// That of the current work, or a new one that nobody watches.
+    /// Returns the progress of the current work, or a new one outside of a call.
     pub fn current() -> Self {
         CURRENT.try_with(Clone::clone).unwrap_or_default()
     }
 
-    /// Runs `work` as what this shows.
+    /// Runs `work` with this as its current progress.
     pub async fn during<F: Future>(self, work: F) -> F::Output {
         CURRENT.scope(self, work).await
     }
 
-    /// Shows from now on what `other` shows.
+    /// From now on shows the step of `other`.
     pub fn follow(&self, other: &Self) {
         if !Arc::ptr_eq(&self.0, &other.0) {
             self.set(Step::Like(other.clone()));
         }
     }
 
-    /// The step, as a verb phrase; `None` before the first.
+    /// Returns the step, as a verb phrase; `None` before the first.
     pub fn step(&self) -> Option<Cow<'static, str>> {
         let step = self.0.lock().unwrap_or_else(PoisonError::into_inner).clone();
         match step {

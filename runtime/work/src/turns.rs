@@ -1,16 +1,16 @@
-//! Who works for the same key waits for each other; who works for different ones does not.
+//! Locks by key: work for one key is serialized, work for different keys runs concurrently.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use tokio::sync::{Mutex as Turn, OwnedMutexGuard};
 
-/// One queue per key, gone when nobody is in it.
+/// One lock per key that is in use.
 #[derive(Debug, Default)]
 pub struct Turns(Mutex<HashMap<String, Weak<Turn<()>>>>);
 
 impl Turns {
-    /// Waits until nobody else holds the turn of `key`.
+    /// Waits for the turn of `key`, which ends when the guard is dropped.
     pub async fn take(&self, key: &str) -> OwnedMutexGuard<()> {
         self.queue(key).lock_owned().await
     }

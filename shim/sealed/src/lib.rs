@@ -1,10 +1,10 @@
-//! Programs that nobody can change, whoever gets hold of a running one.
+//! Sealed copies of programs: even a process that gets hold of a running one cannot change it.
 //!
-//! Whatever runs in a container may show it the file it was started from: by `/proc/PID/exe`, or as the interpreter
-//! `/proc/self/exe` of a script. Were that the host's file, the container could write to it and would be the host's root with
-//! the next start (CVE-2019-5736), or make it setuid at once. So a program that enters containers is started from a copy on a
-//! file system of its own: a tmpfs that is read-only as a whole, and not only where it is mounted, and that is attached nowhere. What a
-//! process can reach from there is this copy and nothing else; it takes the memory of one file, however often it is started.
+//! A container can reach the file of a process that runs in it: by `/proc/PID/exe`, or through a script with
+//! `/proc/self/exe` as its interpreter. If that were the host's file, the container could overwrite it and be the host's
+//! root at the next start (CVE-2019-5736), or make it setuid at once. So a program that enters containers is started
+//! from a copy on a tmpfs of its own, whose superblock is read-only, not only its mount, and which is attached nowhere.
+//! A process can reach only this copy from there. The copy takes the memory of one file, however often it is started.
 
 #![forbid(unsafe_code)]
 
@@ -26,7 +26,7 @@ use rustix::mount::{
 
 /// Magic number of tmpfs.
 const TMPFS: u64 = 0x0102_1994;
-/// Far longer than a child needs from fork to execve.
+/// Much longer than a child needs from fork to execve.
 const PATIENCE: Duration = Duration::from_secs(1);
 const PAUSE: Duration = Duration::from_millis(1);
 
@@ -39,7 +39,7 @@ pub struct Error {
     source: io::Error,
 }
 
-/// A copy to start a program from, for as long as it is held. What was started from it goes on when it is dropped.
+/// A sealed copy, executable while this value lives. Processes started from it continue when it is dropped.
 #[derive(Debug)]
 pub struct Sealed {
     mount: OwnedFd,
@@ -47,7 +47,7 @@ pub struct Sealed {
     of: Identity,
 }
 
-/// Which bytes a file had, as far as can be told without reading it.
+/// Identity of a file's content, as far as known without reading it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Identity {
     device: u64,
@@ -57,7 +57,7 @@ struct Identity {
 }
 
 impl Sealed {
-    /// Copies `program`, for root alone to execute.
+    /// Copies `program`; only root can execute the copy.
     pub fn copy_of(program: &Path) -> Result<Self, Error> {
         let failed = |step| move |source| Error { step, program: program.to_owned(), source };
         let mut original = File::open(program).map_err(failed("open"))?;
@@ -67,9 +67,9 @@ impl Sealed {
         Ok(Self { mount, name, of })
     }
 
-    /// Where the copy can be executed, by this process and its children.
+    /// Path of the copy, for this process and its children to execute.
     pub fn path(&self) -> PathBuf {
-        // By number and not as `self`: the interpreter of a script opens it after execve.
+        // By pid and not by `self`: the interpreter of a script opens the path after execve.
         let directory = format!("/proc/{}/fd/{}", std::process::id(), self.mount.as_raw_fd());
         Path::new(&directory).join(&self.name)
     }
@@ -80,17 +80,17 @@ impl Sealed {
     }
 }
 
-/// Whether this is the file of a program that was started from such a copy.
+/// Whether this file, a running program's, is on a sealed copy's read-only tmpfs.
 pub fn is_sealed(file: impl AsFd) -> io::Result<bool> {
     let unwritable = fstatvfs(&file)?.f_flag.contains(StatVfsMountFlags::RDONLY);
     Ok(unwritable && fstatfs(&file)?.f_type as u64 == TMPFS)
 }
 
-/// A file system with `original` in it as its only file, read-only.
+/// Makes a read-only tmpfs with a copy of `original` as its only file.
 fn filled(name: &OsStr, original: &mut File) -> io::Result<OwnedFd> {
     let context = fsopen("tmpfs", FsOpenFlags::FSOPEN_CLOEXEC)?;
     fsconfig_set_string(&context, "mode", "0700")?;
-    // Pages of a shim are mapped many at a time, as from a disk. A kernel without large pages in memory does without.
+    // Huge pages, so that many pages are mapped at a time, as from a disk. Optional: not every kernel has them for tmpfs.
     let _ = fsconfig_set_string(&context, "huge", "within_size");
     fsconfig_create(&context)?;
     let attributes = MountAttrFlags::MOUNT_ATTR_NOSUID | MountAttrFlags::MOUNT_ATTR_NODEV;
@@ -100,15 +100,15 @@ fn filled(name: &OsStr, original: &mut File) -> io::Result<OwnedFd> {
     Ok(mount)
 }
 
-/// The file system itself, which no flag of a mount overrules.
+/// Makes the superblock read-only, which no mount flag can override.
 fn make_read_only(mount: BorrowedFd<'_>) -> io::Result<()> {
     let begun = Instant::now();
     loop {
         let context = fspick(mount, "", FsPickFlags::FSPICK_EMPTY_PATH | FsPickFlags::FSPICK_CLOEXEC)?;
         fsconfig_set_flag(&context, "ro")?;
         match fsconfig_reconfigure(&context) {
-            // A child that another thread has just made has the file open for writing until its execve. After a failure a
-            // context is good for nothing more.
+            // EBUSY: a child that another thread has just forked holds the file open for writing until its execve. A
+            // context that failed cannot be used again.
             Err(Errno::BUSY) if begun.elapsed() < PATIENCE => sleep(PAUSE),
             other => return Ok(other?),
         }

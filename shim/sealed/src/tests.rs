@@ -6,7 +6,7 @@ use std::io::{BufRead, BufReader};
 use std::os::unix::fs::PermissionsExt;
 use std::process::{Command, Stdio};
 
-/// A program of the host under another name in a directory of its own, and its copy.
+/// Copies a program of the host to another name in a new directory, and makes a sealed copy of it.
 fn copied(program: &str, name: &str) -> (tempfile::TempDir, PathBuf, Sealed) {
     assert!(rustix::process::geteuid().is_root(), "needs root: sudo -E cargo test -p berth-sealed root_");
     let directory = tempfile::tempdir().unwrap();
@@ -19,7 +19,7 @@ fn copied(program: &str, name: &str) -> (tempfile::TempDir, PathBuf, Sealed) {
 #[test]
 fn root_the_copy_runs_under_the_programs_name_also_when_nobody_holds_it_any_more() {
     let (_directory, _, sealed) = copied("cat", "speaker");
-    // That it speaks shows that its execve is over: spawning it returns before the kernel has set its name.
+    // Its output shows that its execve is over: spawn returns before the kernel has set its name.
     let mut running = Command::new(sealed.path())
         .args(["/proc/self/comm", "-"])
         .stdin(Stdio::piped())
@@ -53,7 +53,7 @@ fn root_who_has_the_file_of_a_running_copy_can_change_nothing_of_it() {
     let file = File::open(format!("/proc/{}/exe", running.id())).unwrap();
     running.kill().unwrap();
     running.wait().unwrap();
-    // Nothing runs from it any more, so what refuses is the file system and not that the text is busy.
+    // No process runs from it any more, so the error is from the file system and not ETXTBSY.
     let again = format!("/proc/self/fd/{}", file.as_raw_fd());
     let read_only = |error: io::Error| Errno::from_io_error(&error) == Some(Errno::ROFS);
     assert!(read_only(File::options().write(true).open(&again).unwrap_err()));

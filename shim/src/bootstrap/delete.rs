@@ -1,4 +1,4 @@
-//! Cleaning up after a shim that died: what is left of the container, or of the pod, whose bundle this is.
+//! Cleanup after a shim that died, for the container or pod of one bundle.
 
 use super::start::bundle;
 use super::{Error, Flags, failed, socket};
@@ -17,11 +17,11 @@ use std::io::{self, Write};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 
-/// Kills what still runs, undoes cgroups and the network namespace's pin, and prints how the container ended: by the
-/// shim's record, or if there is none as killed.
+/// Kills remaining processes, removes cgroups and the pin of the network namespace, and prints the exit on standard
+/// output: from the exit record, or code 137 without one.
 pub fn delete(flags: &Flags) -> Result<(), Error> {
     let bundle = bundle(flags)?;
-    // Told last: a shim that cannot be asked must not keep what is ours.
+    // Its failure is reported last: a foreign shim that does not answer must not prevent our own cleanup.
     let seen = foreign::clean_up(&flags.id, &bundle, &flags.namespace, &flags.address);
     if let Some(path) = cgroup_path(&bundle)? {
         end(&Cgroup::of_container(&path, &flags.id))?;
@@ -43,7 +43,7 @@ pub fn delete(flags: &Flags) -> Result<(), Error> {
     io::stdout().write_all(&bytes).map_err(failed("write to", Path::new("standard output")))
 }
 
-/// Where the container of this bundle runs; a pod's own bundle has no config.json.
+/// The cgroup path in config.json; `None` for a pod's own bundle, which has no config.json.
 fn cgroup_path(bundle: &Path) -> Result<Option<String>, Error> {
     let path = bundle.join("config.json");
     let json = match fs::read(&path) {
@@ -52,7 +52,7 @@ fn cgroup_path(bundle: &Path) -> Result<Option<String>, Error> {
         Err(error) => return Err(failed("read", &path)(error)),
     };
     let spec: Spec = serde_json::from_slice(&json).map_err(|error| failed("parse", &path)(error.into()))?;
-    // The root is nobody's container.
+    // The root cgroup never belongs to a container.
     Ok(Some(spec.linux.cgroups_path).filter(|path| !path.trim_matches('/').is_empty()))
 }
 
@@ -61,7 +61,7 @@ fn end(cgroup: &Cgroup) -> Result<(), Error> {
     Ok(runtime.block_on(cgroup.end(DEATH_PATIENCE))?)
 }
 
-/// By the record; else as it was seen to end just now, or as killed.
+/// The exit record; without one, the exit seen just now, or code 137.
 fn exit(bundle: &Path, seen: Option<Exit>) -> Result<Exit, Error> {
     if let Some(exit) = Exit::read(bundle).map_err(failed("read the exit record in", bundle))? {
         return Ok(exit);
@@ -72,14 +72,14 @@ fn exit(bundle: &Path, seen: Option<Exit>) -> Result<Exit, Error> {
     Ok(exit)
 }
 
-/// A socket nobody listens on any more. That of a container in a pod has the pod's name and is not found here.
+/// Removes a socket without a listener. The socket of a container in a pod is named after the pod and not removed here.
 fn remove_dead_socket(flags: &Flags) {
     if flags.address.is_empty() {
         return;
     }
     let path = socket::path(&socket::directory(&flags.address), &flags.namespace, &flags.id);
     if UnixStream::connect(&path).is_err_and(|error| error.kind() == io::ErrorKind::ConnectionRefused) {
-        // If it cannot be removed, the next start of the same pod replaces it.
+        // If this fails, the next start of the same pod replaces it.
         let _ = fs::remove_file(path);
     }
 }

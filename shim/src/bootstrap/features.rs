@@ -1,14 +1,13 @@
-//! What the shim can do as an OCI runtime, in the form of the OCI specification's features structure. containerd's CRI tells
-//! by it which pods it may ask for.
+//! The features structure of the OCI specification. containerd's CRI reads from it which pods the shim supports.
 
 use crate::init::{capability_names, mount_options};
 use containerd_shim_protos::protobuf::well_known_types::any::Any;
 use serde_json::json;
 
-/// Under which containerd knows the structure.
+/// Type URL of the structure.
 const TYPE_URL: &str = "types.containerd.io/opencontainers/runtime-spec/1/features/Features";
 
-/// What is left out is not said, for instance what the kernel decides.
+/// Members that are left out are unspecified, for instance those that depend on the kernel.
 pub(super) fn features() -> Any {
     let features = json!({
         "ociVersionMin": "1.0.0",

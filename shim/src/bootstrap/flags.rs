@@ -1,41 +1,41 @@
-//! The command line, as Go's flag package would read it: `-name value`, `-name=value`, one dash or two.
+//! The command line, parsed like Go's flag package: `-name value`, `-name=value`, one dash or two.
 
 use super::Error;
 use std::path::PathBuf;
 
-/// What to do.
+/// The action to perform.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[allow(missing_docs)]
 pub enum Action {
     Start,
     Delete,
-    /// Serve in the foreground, on the socket that `start` would use.
+    /// Serves in the foreground, on the socket that `start` would use.
     Serve,
     Version,
     Info,
-    /// Be the first process of a foreign shim's sandbox.
+    /// Runs as the first process of a foreign shim's sandbox.
     Pause,
 }
 
-/// Everything on the command line.
+/// The parsed command line.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Flags {
-    /// What to do.
+    /// The action to perform.
     pub action: Action,
-    /// containerd's namespace.
+    /// The containerd namespace.
     pub namespace: String,
     /// The sandbox's or container's id.
     pub id: String,
-    /// The daemon's own socket; the shim's goes into `s/` beside it.
+    /// The daemon's own socket; the shim's socket is in `s/` beside it.
     pub address: String,
-    /// The bundle; the working directory when absent.
+    /// The bundle; empty means the working directory.
     pub bundle: PathBuf,
-    /// Say more in shim.log.
+    /// Accepted because containerd passes it; without effect.
     pub debug: bool,
 }
 
 impl Flags {
-    /// Reads the arguments after the program's name.
+    /// Parses the arguments after the program's name. Fails for unknown flags and actions, and without an id or a namespace.
     pub fn parse(arguments: impl IntoIterator<Item = String>) -> Result<Self, Error> {
         let mut flags = Self::nothing();
         let (mut version, mut info, mut action) = (false, false, None);
@@ -83,7 +83,7 @@ impl Flags {
             "id" => self.id = value,
             "address" => self.address = value,
             "bundle" => self.bundle = value.into(),
-            // containerd's way of publishing events before ttrpc; and the socket, which `start` finds out itself.
+            // The first publishes events for old containerds; the second is derived by `start` itself.
             "publish-binary" | "socket" => {}
             _ => return Err(Error::Usage(format!("unknown flag -{name}"))),
         }

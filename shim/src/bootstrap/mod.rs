@@ -1,7 +1,8 @@
-//! How a shim comes to life: containerd's command line, and the two forms of its bootstrap protocol.
+//! Startup: containerd's command line, and both forms of its bootstrap protocol.
 //!
-//! `start` makes the socket, forks the server and prints where it listens, then exits; the fork is all, nothing is executed
-//! again, but for a starter that has made no sealed copy of the program. `delete` cleans up after a shim that died. Without an action the server runs in the foreground.
+//! `start` binds the socket, forks the server, prints the address and exits. The fork executes nothing again. Only if
+//! the starter has not made a sealed copy of the program, `start` first executes itself from one. `delete` cleans up
+//! after a shim that died. Without an action the server runs in the foreground.
 
 mod delete;
 mod features;
@@ -19,27 +20,27 @@ use crate::error::error_line;
 use std::io;
 use std::path::{Path, PathBuf};
 
-/// Why a shim could not do what its command line says.
+/// Why the command line could not be carried out.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// The command line makes no sense.
+    /// The command line is invalid.
     #[error("{0}")]
     Usage(String),
-    /// What came on standard input is meant for someone else.
+    /// The parameters on standard input are for another shim.
     #[error("bootstrap parameters are for {got}, the command line is for {expected}")]
     #[allow(missing_docs)]
     WrongShim { got: String, expected: String },
-    /// A call to the kernel failed.
+    /// A system call failed.
     #[error("{doing} {}: {source}", path.display())]
     #[allow(missing_docs)]
     Io { doing: &'static str, path: PathBuf, source: io::Error },
-    /// The cgroup of a dead shim's container could not be cleaned up.
+    /// The cgroup of a dead shim's container could not be removed.
     #[error("clean up: {0}")]
     Cgroup(#[from] crate::cgroup::Error),
 }
 
 impl Error {
-    /// For standard error.
+    /// The error with its causes, for standard error.
     pub fn line(&self) -> String {
         error_line(self)
     }
@@ -55,12 +56,12 @@ impl From<berth_failpoint::Injected> for Error {
     }
 }
 
-/// What the shim says about itself for `-v`.
+/// Output of `-v`.
 pub fn version() -> String {
     format!("containerd-shim-berth-v1 {}", env!("CARGO_PKG_VERSION"))
 }
 
-/// What `-info` prints: containerd's RuntimeInfo.
+/// Output of `-info`: containerd's RuntimeInfo.
 pub fn info() -> Vec<u8> {
     use containerd_shim_protos::protobuf::{Message, MessageField};
     use containerd_shim_protos::types::introspection::RuntimeInfo;

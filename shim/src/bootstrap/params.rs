@@ -1,35 +1,36 @@
-//! What containerd says to a shim that is starting, and the answer.
+//! Parameters that containerd passes to a starting shim, and the shim's answer.
 //!
-//! Since 2.3 both are protobuf messages. Before that the parameters are flags and environment, standard input holds at most
-//! the runtime's options as an `Any`, and the answer is JSON. An `Any` also parses as BootstrapParams: its type URL takes
-//! the place of the instance id. What does not name this very shim, and nothing besides, is therefore the older form.
+//! Since 2.3 both are protobuf messages. Before that the parameters are flags and environment, standard input has at most
+//! the runtime's options as an `Any`, and the answer is JSON. An `Any` also parses as BootstrapParams, with its type URL
+//! as the instance id. So parameters that do not name this shim and have no other fields count as the older form.
 
 use super::{Error, Flags};
 use containerd_shim_protos::bootstrap_api::{BootstrapParams, BootstrapResult};
 use containerd_shim_protos::protobuf::Message;
 
-/// Version of containerd's task service that is served.
+/// Version of containerd's task service that the shim serves.
 const TASK_VERSION: i32 = 3;
 
-/// In which form the answer is expected.
+/// Form of the answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Form {
     Protobuf,
     Json,
 }
 
-/// What a starting shim has to know besides the flags.
+/// Parameters of a starting shim besides the flags.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Params {
     pub(super) form: Form,
-    /// Where events go; empty for nowhere.
+    /// ttrpc socket for events; empty for none.
     pub(super) events: String,
-    /// Where the socket goes; the daemon's directory decides when absent.
+    /// Directory of the shim's socket; derived from the daemon's address when absent.
     pub(super) socket_directory: Option<String>,
 }
 
 impl Params {
-    /// Reads what came on standard input; `environment` is what the older form says where events go.
+    /// Parses standard input. `environment` is the event address of the older form. Fails if the parameters are for
+    /// another shim.
     pub(super) fn parse(input: &[u8], flags: &Flags, environment: String) -> Result<Self, Error> {
         let older = Self { form: Form::Json, events: environment, socket_directory: None };
         let params = match BootstrapParams::parse_from_bytes(input) {
@@ -53,7 +54,7 @@ impl Params {
     }
 }
 
-/// An `Any` has two fields only.
+/// Whether the message could be an `Any`, which has only these two fields.
 fn is_any(params: &BootstrapParams) -> bool {
     let two_fields = BootstrapParams {
         instance_id: params.instance_id.clone(),
@@ -64,7 +65,7 @@ fn is_any(params: &BootstrapParams) -> bool {
 }
 
 impl Form {
-    /// Says where the shim listens.
+    /// Encodes the shim's address.
     pub(super) fn answer(self, address: &str) -> Vec<u8> {
         match self {
             Self::Protobuf => BootstrapResult {

@@ -1,4 +1,4 @@
-//! The file that a shim runs from: never one that a container could change.
+//! The program's file: a shim only runs from a copy that no container can change.
 
 use super::{Error, failed};
 use berth_sealed::{Sealed, is_sealed};
@@ -11,7 +11,7 @@ use std::process::Command;
 
 const RUNNING: &str = "/proc/self/exe";
 
-/// Returns when this process runs from a sealed copy; where the starter has made none, begins again in one of its own.
+/// Returns if this process runs from a sealed copy. Otherwise executes the program again from a copy of its own.
 pub(super) fn ensure_sealed() -> Result<(), Error> {
     let sealed = File::open(RUNNING).and_then(is_sealed);
     if sealed.map_err(failed("look at", Path::new(RUNNING)))? {
@@ -24,7 +24,7 @@ pub(super) fn ensure_sealed() -> Result<(), Error> {
     Err(failed("execute the copy of", &original)(refused))
 }
 
-/// Where the program lies on disk: who starts the copy gives its name.
+/// Path of the program on disk: the starter of a sealed copy passes it as the program's name.
 pub(crate) fn on_disk() -> io::Result<PathBuf> {
     let named = args_os().next().map(PathBuf::from).filter(|name| name.is_absolute());
     named.map_or_else(current_exe, Ok)

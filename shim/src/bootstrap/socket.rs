@@ -1,4 +1,4 @@
-//! The socket a shim listens on: found by everyone who knows the daemon's address, the namespace and the pod's id.
+//! The shim's socket. Its path follows from the daemon's address, the namespace and the pod's id.
 
 use super::{Error, failed};
 use rustix::fs::{FlockOperation, Mode, OFlags, flock, open};
@@ -10,16 +10,17 @@ use std::path::Path;
 
 pub(super) use berth_shim_proto::address::{directory, socket as path};
 
-/// Who serves a pod.
+/// Result of binding the socket.
 #[derive(Debug)]
 pub(super) enum Bound {
-    /// Nobody did; now this process may.
+    /// Bound by this process.
     Mine(UnixListener),
-    /// A living shim.
+    /// A living shim listens on it.
     Others,
 }
 
-/// Listens, unless a living shim does. A socket that a dead one left is replaced. Two that come at once take turns.
+/// Binds the socket unless a living shim listens on it. Replaces the socket of a dead shim. Concurrent starts are
+/// serialised by a lock on the directory.
 pub(super) fn bind(path: &Path) -> Result<Bound, Error> {
     let directory = path.parent().unwrap_or(Path::new("/"));
     fs::create_dir_all(directory).map_err(failed("create", directory))?;

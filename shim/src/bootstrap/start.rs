@@ -1,4 +1,4 @@
-//! From `start` to a server in the background.
+//! The `start` action, up to a server in the background.
 
 use super::params::Params;
 use super::socket::{self, Bound};
@@ -16,12 +16,12 @@ use std::os::fd::{AsFd, IntoRawFd};
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 
-/// More than any parameters, and not enough to hurt.
+/// Maximum size of the parameters in bytes.
 const MAX_INPUT: u64 = 10 << 20;
-/// Whose shim takes a container, by the annotation that containerd's CRI sets.
+/// Annotation by containerd's CRI: the sandbox whose shim runs a container.
 const SANDBOX_ID: &str = "io.kubernetes.cri.sandbox-id";
 
-/// Starts a server for the pod, or finds the one that runs, and prints its address.
+/// Starts a server for the pod unless one runs, and prints its address.
 pub fn start(flags: &Flags) -> Result<(), Error> {
     program::ensure_sealed()?;
     let input = read_input().map_err(failed("read", Path::new("standard input")))?;
@@ -37,7 +37,7 @@ pub fn start(flags: &Flags) -> Result<(), Error> {
     io::stdout().write_all(&answer).map_err(failed("write to", Path::new("standard output")))
 }
 
-/// Serves in the foreground, for a look at a shim under a debugger.
+/// Serves in the foreground, for debugging.
 pub fn serve_here(flags: &Flags) -> Result<(), Error> {
     program::ensure_sealed()?;
     let events = std::env::var("TTRPC_ADDRESS").unwrap_or_default();
@@ -50,10 +50,10 @@ pub fn serve_here(flags: &Flags) -> Result<(), Error> {
     }
 }
 
-/// What is known before anything is done.
+/// Everything that is determined before the socket is bound.
 struct Plan {
     namespace: String,
-    /// The pod's id, or a lone container's.
+    /// Id of the pod, or of a container without one.
     group: String,
     bundle: PathBuf,
     socket: PathBuf,
@@ -79,13 +79,13 @@ impl Plan {
         let socket = self.socket.clone();
         let forked = crate::sys::fork(|| self.background(listener, events));
         if forked.is_err() {
-            // Without a server the socket is worth nothing.
+            // Without a server the socket is useless.
             let _ = fs::remove_file(&socket);
         }
         forked.map(drop).map_err(failed("fork the server of", &socket))
     }
 
-    /// The server's side of the fork.
+    /// The forked server.
     fn background(self, listener: UnixListener, events: String) -> u8 {
         shim_log::open(&self.bundle);
         match detach(listener).and_then(|listener| self.serve(listener, events)) {
@@ -117,7 +117,7 @@ impl Plan {
     }
 }
 
-/// Lets go of the starter's session, terminal, pipes, directory, and of every descriptor but the listener.
+/// Detaches from the starter's session, terminal, pipes and directory, and closes every descriptor but the listener.
 fn detach(listener: UnixListener) -> io::Result<UnixListener> {
     setsid()?;
     {
@@ -128,18 +128,18 @@ fn detach(listener: UnixListener) -> io::Result<UnixListener> {
     }
     std::env::set_current_dir("/")?;
     let kept = crate::sys::keep_only(listener.as_fd())?;
-    // Its descriptor is closed, or is the kept one.
+    // Its descriptor is closed by now, or is the kept one.
     let _ = listener.into_raw_fd();
     Ok(kept.into())
 }
 
-/// The bundle, absolute.
+/// The absolute path of the bundle.
 pub(super) fn bundle(flags: &Flags) -> Result<PathBuf, Error> {
     let given = if flags.bundle.as_os_str().is_empty() { Path::new(".") } else { &flags.bundle };
     given.canonicalize().map_err(failed("find the bundle", given))
 }
 
-/// The sandbox a container's bundle belongs to. A sandbox's own bundle may have no config.json.
+/// The sandbox that a container's bundle belongs to. A sandbox's own bundle may have no config.json.
 fn sandbox_of(bundle: &Path) -> Result<Option<String>, Error> {
     #[derive(Deserialize)]
     struct Annotated {
@@ -157,7 +157,7 @@ fn sandbox_of(bundle: &Path) -> Result<Option<String>, Error> {
     Ok(config.annotations.remove(SANDBOX_ID))
 }
 
-/// Nothing comes from a terminal: somebody is typing the command.
+/// Reads standard input, except from a terminal, where a user is typing the command.
 fn read_input() -> io::Result<Vec<u8>> {
     let mut input = Vec::new();
     let stdin = io::stdin();

@@ -1,7 +1,7 @@
-//! Device rules for cgroup v2, which has no files for them but asks a program in the kernel, bpf(2).
+//! Device rules for cgroup v2, which has no files for them but calls a BPF program, bpf(2).
 //!
-//! For each kind of access the last rule about it counts, so that the program looks at the rules from the last to the first,
-//! crossing off what is allowed. What no rule is about is denied.
+//! For each kind of access the last matching rule decides. So the program checks the rules from last to first and
+//! clears the access bits that are allowed. Access without a matching rule is denied.
 //!
 //! ```text
 //! asked = access; for each rule from the last:  does it match?  deny: any of asked? no.   allow: strike it off; none left? yes.
@@ -19,7 +19,7 @@ const ALL: u32 = MAKE | READ | WRITE;
 const BLOCK: u32 = 1;
 const CHARACTER: u32 = 2;
 
-// Registers: what is returned, `struct bpf_cgroup_dev_ctx`, and what was loaded from it.
+// Registers: the return value, the pointer to `struct bpf_cgroup_dev_ctx`, and values loaded from it.
 const RESULT: u8 = 0;
 const CONTEXT: u8 = 1;
 const ASKED: u8 = 2;
@@ -38,7 +38,7 @@ const IF_EQUAL: u8 = 0x16;
 const IF_NOT_EQUAL: u8 = 0x56;
 const EXIT: u8 = 0x95;
 
-/// What a rule is about; `None` is everything.
+/// A parsed rule; `None` matches everything.
 #[derive(Debug)]
 struct Rule {
     allow: bool,
@@ -48,14 +48,14 @@ struct Rule {
     access: u32,
 }
 
-/// Has these rules decide about the processes of the group of this directory from now on, instead of those before.
+/// Attaches a program with these rules to the cgroup, given by its directory, replacing the previous one atomically.
 pub(super) fn enforce(group: BorrowedFd<'_>, rules: &[DeviceRule]) -> io::Result<()> {
     let program = bpf::load_device_program(&compile(rules)?)?;
     let before = bpf::device_program_of(group)?;
     bpf::attach_device_program(group, &program, before.as_ref())
 }
 
-/// The program of these rules.
+/// Compiles the rules.
 fn compile(rules: &[DeviceRule]) -> io::Result<Vec<Instruction>> {
     let mut program = vec![
         act(LOAD, KIND, CONTEXT, 0, 0),
@@ -111,7 +111,7 @@ impl Rule {
         code
     }
 
-    /// What follows when the rule is about the device.
+    /// Instructions for a device that the rule matches.
     fn decision(&self) -> Vec<Instruction> {
         let decided = answer(self.allow);
         match (self.access, self.allow) {

@@ -1,8 +1,8 @@
-//! Which devices the processes of a group may use.
+//! Device rules of a cgroup.
 
 use crate::spec::DeviceRule;
 
-/// Access that no container works without: kind, numbers (`None` is all), access.
+/// Devices that every container needs: kind, numbers (`None` is all), access.
 const NEEDED: &[(&str, Option<i64>, Option<i64>, &str)] = &[
     ("c", Some(1), Some(3), "rwm"),
     ("c", Some(1), Some(5), "rwm"),
@@ -17,7 +17,7 @@ const NEEDED: &[(&str, Option<i64>, Option<i64>, &str)] = &[
     ("b", None, None, "m"),
 ];
 
-/// The rules in order, then what no container works without unless everything is allowed.
+/// Appends the rules for needed devices to `rules`, if any of those denies something.
 pub(super) fn complete(rules: &[DeviceRule]) -> Vec<DeviceRule> {
     let needed = NEEDED.iter().filter(|_| rules.iter().any(|rule| !rule.allow));
     let needed = needed.map(|(kind, major, minor, access)| DeviceRule {

@@ -6,13 +6,13 @@ use std::io::ErrorKind;
 use std::path::Path;
 use std::time::Duration;
 
-/// How long processes that were killed may take to leave a group.
+/// How many times, a millisecond apart, a removal is tried while killed processes leave.
 const PATIENCE: u32 = 200;
-/// How often a parent may vanish before its child is made.
+/// How many times a parent may vanish before its child is created.
 const ATTEMPTS: u32 = 8;
 
-/// Writes to a control file in one write, as the kernel wants it. One that is interrupted has failed: who is to give up in time
-/// must not begin anew.
+/// Writes to a control file in a single write, as the kernel requires. EINTR is a failure: an alarm must be able to end
+/// a write that blocks.
 pub(super) fn write(directory: &Path, file: &str, value: &str) -> Result<(), Error> {
     let path = directory.join(file);
     let opened = OpenOptions::new().write(true).open(&path);
@@ -20,7 +20,7 @@ pub(super) fn write(directory: &Path, file: &str, value: &str) -> Result<(), Err
     done.map(drop).map_err(|source| Error { action: format!("write {value:?} to"), path, source })
 }
 
-/// Reads a control file, without the newline at its end.
+/// Reads a control file, without the trailing newline.
 pub(super) fn read(directory: &Path, file: &str) -> Result<String, Error> {
     let path = directory.join(file);
     match fs::read_to_string(&path) {
@@ -29,20 +29,20 @@ pub(super) fn read(directory: &Path, file: &str) -> Result<String, Error> {
     }
 }
 
-/// A number from a control file, `max` and what is not there being `None`.
+/// Reads a number from a control file; `None` for `max` or a missing file.
 pub(super) fn number(directory: &Path, file: &str) -> Option<u64> {
     read(directory, file).ok()?.parse().ok()
 }
 
-/// A number from a control file of names and numbers; 0 when it is not there.
+/// A number from the text of a control file of names and numbers; 0 when the name is missing.
 pub(super) fn field(text: &str, name: &str) -> u64 {
     let value = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
     value.and_then(|value| value.trim().parse().ok()).unwrap_or(0)
 }
 
-/// Makes a group and its parents; tells `made` of each new one, the topmost first. One that `made` refuses is gone again.
+/// Creates a cgroup with its parents, and calls `made` for each new one, topmost first. One for which `made` fails is removed.
 pub(super) fn make(directory: &Path, made: &mut dyn FnMut(&Path) -> Result<(), Error>) -> Result<(), Error> {
-    // A parent may go with the last one below it at any moment.
+    // A parent may be removed with its last child at any moment.
     for _ in 0..ATTEMPTS {
         match fs::create_dir(directory) {
             Ok(()) => {
@@ -65,7 +65,7 @@ fn create_failed(directory: &Path, source: std::io::Error) -> Error {
     Error { action: "create".into(), path: directory.into(), source }
 }
 
-/// The groups below one, deepest last.
+/// A cgroup and all below it, deepest last.
 pub(super) fn below(directory: &Path) -> Vec<std::path::PathBuf> {
     let mut found = vec![directory.to_owned()];
     let mut next = 0;
@@ -78,7 +78,7 @@ pub(super) fn below(directory: &Path) -> Vec<std::path::PathBuf> {
     found
 }
 
-/// The processes in a group and in those below it, in the order of their pids.
+/// Pids of the processes in a cgroup and those below it, sorted.
 pub(super) fn procs(directory: &Path) -> Result<Vec<u32>, Error> {
     let mut pids = Vec::new();
     for group in below(directory) {
@@ -93,13 +93,13 @@ pub(super) fn procs(directory: &Path) -> Result<Vec<u32>, Error> {
     Ok(pids)
 }
 
-/// A group that vanishes while it is read, or a threaded one of v2: the group above that is not lists its processes.
+/// Whether the cgroup vanished meanwhile (ENODEV), or is a threaded one of v2 (EOPNOTSUPP), whose processes its parent lists.
 fn lists_none(error: &std::io::Error) -> bool {
     error.kind() == ErrorKind::NotFound
         || matches!(error.raw_os_error(), Some(libc::ENODEV | libc::EOPNOTSUPP))
 }
 
-/// Removes a group and those below it, giving processes on their way out time to leave.
+/// Removes a cgroup and those below it; waits up to 200 ms for ending processes to leave.
 pub(super) fn remove(directory: &Path) -> Result<(), Error> {
     for _ in 1..PATIENCE {
         match remove_now(directory) {
@@ -112,7 +112,7 @@ pub(super) fn remove(directory: &Path) -> Result<(), Error> {
     remove_now(directory)
 }
 
-/// The same for groups that all processes have left.
+/// The same without waiting.
 pub(super) fn remove_now(directory: &Path) -> Result<(), Error> {
     if rmdir(directory).is_ok() {
         return Ok(());
@@ -127,7 +127,7 @@ pub(super) fn remove_now(directory: &Path) -> Result<(), Error> {
     })
 }
 
-/// Removes a group that nobody is in or below; one that somebody is in stays.
+/// Removes a cgroup without processes and children; one that is in use stays.
 pub(super) fn remove_empty(directory: &Path) -> Result<(), Error> {
     match rmdir(directory) {
         Err(error) if matches!(error.kind(), ErrorKind::ResourceBusy | ErrorKind::DirectoryNotEmpty) => {

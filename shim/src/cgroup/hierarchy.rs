@@ -1,9 +1,9 @@
-//! Where control groups are mounted on this machine.
+//! The cgroup mounts of this machine.
 
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
-/// What v1 calls its controllers; other words in the mount options are flags.
+/// Names of v1 controllers; other words in the mount options are flags.
 const CONTROLLERS: &[&str] = &[
     "blkio",
     "cpu",
@@ -21,7 +21,7 @@ const CONTROLLERS: &[&str] = &[
     "rdma",
 ];
 
-/// How the machine is set up.
+/// The machine's cgroup layout.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Layout {
     /// Hierarchies of v1; a v2 one beside them has no controllers and is left alone.
@@ -45,19 +45,19 @@ impl Hierarchy {
         self.controllers.iter().any(|have| have == controller)
     }
 
-    /// The name of its directory.
+    /// Name of its directory.
     pub(super) fn name(&self) -> String {
         self.mount.file_name().unwrap_or_default().to_string_lossy().into_owned()
     }
 
-    /// Names of controllers under which it is known beside that of its directory.
+    /// Controllers by whose names it is known besides its directory's name.
     pub(super) fn aliases(&self) -> Vec<String> {
         let name = self.name();
         self.controllers.iter().filter(|c| **c != name && !c.contains('=')).cloned().collect()
     }
 }
 
-/// Looked at once: a machine does not change its layout while containers run.
+/// Detected once: a machine does not change its layout while containers run.
 pub(super) fn layout() -> &'static Layout {
     static LAYOUT: OnceLock<Layout> = OnceLock::new();
     LAYOUT.get_or_init(|| parse(&std::fs::read_to_string("/proc/self/mountinfo").unwrap_or_default()))

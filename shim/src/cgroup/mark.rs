@@ -1,16 +1,16 @@
-//! The mark on each group that Berth made: an extended attribute, in every hierarchy for itself. The kernel keeps it as long as
-//! the group exists, so that it outlives shim and daemon.
+//! The owner's mark on each cgroup that Berth creates: an extended attribute, set in every hierarchy. The kernel keeps
+//! it as long as the cgroup exists, so it outlives shim and daemon.
 
 use super::Error;
 use rustix::fs::{XattrFlags, getxattr, setxattr};
 use std::path::Path;
 
-/// Only the host's root can set it.
+/// `trusted.*` needs CAP_SYS_ADMIN on the host, xattr(7).
 const NAME: &str = "trusted.berth";
-/// More than any id.
+/// Longer than any id.
 const LENGTH: usize = 256;
 
-/// Marks a group that was just made.
+/// Marks a new cgroup with its owner's id, or as a shared parent (empty).
 pub(super) fn write(directory: &Path, owner: &[u8]) -> Result<(), Error> {
     setxattr(directory, NAME, owner, XattrFlags::empty()).map_err(|error| Error {
         action: "mark as Berth's".into(),
@@ -19,15 +19,15 @@ pub(super) fn write(directory: &Path, owner: &[u8]) -> Result<(), Error> {
     })
 }
 
-/// The mark of a group; `None` when somebody else made it, or it is gone.
+/// The mark of a cgroup; `None` when Berth did not create it, or it is gone.
 pub(super) fn read(directory: &Path) -> Option<Vec<u8>> {
     let mut owner = [0; LENGTH];
     let length = getxattr(directory, NAME, &mut owner[..]).ok()?;
     Some(owner[..length].to_vec())
 }
 
-/// Whether an id is random, as berthd's are, so that only its own container or pod has a group of that name. Foreign shims make
-/// groups without a mark: with such an id the name counts in its place.
+/// Whether an id is random, like berthd's, so that only its own container or pod can have a cgroup of that name.
+/// Foreign runtimes set no mark: for such an id the name serves in its place.
 pub(super) fn is_random(id: &str) -> bool {
     id.len() == 64 && id.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
 }

@@ -1,4 +1,4 @@
-//! A container's or a pod's control group, in cgroup v2 or in all the mounted v1 hierarchies at once.
+//! A container's or a pod's cgroup, in cgroup v2 or in all mounted v1 hierarchies at once.
 
 mod device_program;
 mod devices;
@@ -27,7 +27,7 @@ use std::time::Duration;
 use tokio::time::{Instant, sleep};
 use writes::Writes;
 
-/// How often a group is looked at that processes have to leave: soon at first, then less and less often.
+/// First and longest interval between checks whether processes have left a cgroup or are frozen.
 const LOOKS: [Duration; 2] = [Duration::from_millis(1), Duration::from_secs(1)];
 
 /// Why a cgroup operation failed.
@@ -36,59 +36,59 @@ const LOOKS: [Duration; 2] = [Duration::from_millis(1), Duration::from_secs(1)];
 pub struct Error {
     /// `write "64" to`, `create`, ...
     pub action: String,
-    /// Which file or directory.
+    /// The file or directory.
     pub path: PathBuf,
-    /// The kernel's answer.
+    /// The underlying error.
     pub source: std::io::Error,
 }
 
-/// A group, known by its path below each hierarchy's root. Holds no descriptors; cheap to make and to clone.
+/// A cgroup, known by its path below each hierarchy's root. Holds no descriptors; cheap to make and to clone.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Cgroup {
     path: PathBuf,
     owner: Owner,
 }
 
-/// Which mark a group must have before its processes are killed and it is removed.
+/// The mark that a cgroup's directory must have before its processes are killed and it is removed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Owner {
-    /// None is asked for: the caller has made the group.
+    /// None: the caller has made the cgroup itself.
     Unasked,
-    /// That of the container or pod with this id.
+    /// The id of this container or pod.
     Alone(Arc<str>),
-    /// That of a parent which Berth made for several pods: it is removed when it is empty, and nothing in it is killed.
+    /// The empty mark of a parent that Berth made for several pods: it is removed when empty, and nothing in it is killed.
     All,
 }
 
-/// The way into a group for a process of ours: made for it beforehand, used by the process itself.
+/// The way of a new process into a cgroup: opened beforehand, used by the process itself.
 #[derive(Debug)]
 pub(crate) enum Door {
-    /// To be made in it right away.
+    /// v2: the process is created in this directory, by CLONE_INTO_CGROUP.
     Directory(OwnedFd),
-    /// To be entered in each hierarchy. A thread that moves itself by `tasks` needs no lock of the whole system and no wait
-    /// for RCU, unlike a pid written to `cgroup.procs`.
+    /// The process writes to these files, one per hierarchy. A thread that moves itself by `tasks` needs neither the
+    /// system-wide threadgroup lock nor a wait for RCU, unlike a pid written to `cgroup.procs`.
     Tasks(Vec<OwnedFd>),
 }
 
-/// The group's own directory in a hierarchy, to be mounted in a container.
+/// A cgroup's directory in one hierarchy, to be mounted in a container.
 #[derive(Debug)]
 pub(crate) struct View {
     /// Directory name of the hierarchy; empty on v2.
     pub(crate) name: String,
-    /// Other names for it.
+    /// Other names of the hierarchy.
     pub(crate) aliases: Vec<String>,
-    /// A copy of the mount, attached nowhere.
+    /// A detached copy of the mount.
     pub(crate) tree: OwnedFd,
 }
 
-/// Looks how the machine is set up, unless that is known: before forking, so that it is looked at once.
+/// Detects the machine's cgroup layout once; called before forks so that they need not repeat it.
 pub(crate) fn detect() {
     layout();
 }
 
 impl Cgroup {
-    /// Makes the group for the container `id`, and parents that are missing, and sets the limits. A group that is there already
-    /// is somebody's: it is refused and left as it is. On failure what was made is removed again.
+    /// Creates the cgroup for the container `id`, with missing parents, and sets the limits. Fails if the cgroup
+    /// exists, which then stays untouched. On failure what was created is removed.
     pub fn create(path: &str, id: &str, resources: &Resources) -> Result<Self, Error> {
         let group = Self::made_for(id, Self::to_be_made(path)?.path);
         group.make().and_then(|()| group.apply(resources, &mut Writes::for_good())).inspect_err(|_| {
@@ -97,7 +97,7 @@ impl Cgroup {
         Ok(group)
     }
 
-    /// Makes the group of the pod `id` where it is missing. One that is there already stays its maker's.
+    /// Creates the cgroup of the pod `id` unless it exists. An existing one keeps its mark and thereby its owner.
     pub fn provide(path: &str, id: &str) -> Result<Self, Error> {
         let group = Self::of_pod(path, id);
         if group.is_root() {
@@ -110,7 +110,7 @@ impl Cgroup {
         Ok(group)
     }
 
-    /// Names a group that is to be made, and refuses one that exists. Touches nothing.
+    /// Names a cgroup that is to be created; fails if it exists. Changes nothing.
     pub(crate) fn to_be_made(path: &str) -> Result<Self, Error> {
         let group = Self::named(path)?;
         match group.directories().into_iter().find(|directory| directory.exists()) {
@@ -132,17 +132,17 @@ impl Cgroup {
         Err(Error { action: "use as cgroupsPath".into(), path: path.into(), source })
     }
 
-    /// Names a group that exists, or may exist: nothing is touched.
+    /// Names a cgroup that may exist, without an owner check. Changes nothing.
     pub fn open(path: &str) -> Self {
         Self { path: PathBuf::from(path.trim_start_matches('/')), owner: Owner::Unasked }
     }
 
-    /// The container's group, if it is one: killed in and removed only where it was made for the container `id`.
+    /// Names the cgroup of the container `id`: only one marked with this id is killed in or removed.
     pub fn of_container(path: &str, id: &str) -> Self {
         Self::made_for(id, Self::open(path).path)
     }
 
-    /// The pod's group, which is its own where it has the pod's name, and else all pods' below it.
+    /// Names the pod's cgroup: its own if the last component is the pod's id, otherwise a parent of several pods.
     pub fn of_pod(path: &str, id: &str) -> Self {
         let path = Self::open(path).path;
         if path.file_name().is_some_and(|name| name == id) {
@@ -159,7 +159,7 @@ impl Cgroup {
         self.path.as_os_str().is_empty()
     }
 
-    /// Whether it may be touched there.
+    /// Whether the mark of this directory permits to kill and remove there.
     fn owns(&self, directory: &Path) -> bool {
         match &self.owner {
             Owner::Unasked => true,
@@ -171,7 +171,7 @@ impl Cgroup {
         }
     }
 
-    /// Each new group is marked: a parent for all who come below it.
+    /// Creates and marks the cgroup. Missing parents get the empty mark of a shared parent.
     fn make(&self) -> Result<(), Error> {
         let mark = |made: &Path| match &self.owner {
             Owner::Alone(id) if made.ends_with(&self.path) => mark::write(made, id.as_bytes()),
@@ -191,7 +191,7 @@ impl Cgroup {
         v1::Group { hierarchies, path: &self.path }
     }
 
-    /// Its directory in every hierarchy.
+    /// The cgroup's directory in every hierarchy.
     fn directories(&self) -> Vec<PathBuf> {
         match layout() {
             Layout::V1(all) => all.iter().map(|hierarchy| hierarchy.mount.join(&self.path)).collect(),
@@ -199,7 +199,7 @@ impl Cgroup {
         }
     }
 
-    /// The directory where processes are listed and frozen.
+    /// The directory by which processes are listed and frozen.
     fn main(&self) -> Option<PathBuf> {
         match layout() {
             Layout::V1(_) => ["freezer", "pids", "memory"].iter().find_map(|name| self.v1().directory(name)),
@@ -207,7 +207,7 @@ impl Cgroup {
         }
     }
 
-    /// Changes limits of a live group, all of them or none; what is absent stays. Device rules cannot be taken back.
+    /// Changes limits of a live cgroup, all of them or none; absent ones stay. Device rules are not rolled back.
     pub fn update(&self, resources: &Resources) -> Result<(), Error> {
         let mut writes = Writes::until_put_back();
         let Err(error) = self.apply(resources, &mut writes) else { return Ok(()) };
@@ -224,7 +224,7 @@ impl Cgroup {
         }
     }
 
-    /// Opens the way in.
+    /// Opens the way into the cgroup.
     pub(crate) fn door(&self) -> Result<Door, Error> {
         let open = |path: PathBuf, flags| {
             rustix::fs::open(&path, flags | OFlags::CLOEXEC, Mode::empty()).map_err(|error| Error {
@@ -247,7 +247,7 @@ impl Cgroup {
         }
     }
 
-    /// Copies of its directories, for a container to see.
+    /// Copies the mounts of its directories, for a container to see.
     pub(crate) fn views(&self) -> Result<Vec<View>, rustix::io::Errno> {
         let copy = |path: PathBuf| {
             open_tree(CWD, path, OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC)
@@ -268,8 +268,8 @@ impl Cgroup {
         }
     }
 
-    /// Kills every process in the group and the groups below it, as far as it is ours. Does not wait for their ends, nor
-    /// for those that are just being made where the kernel has no `cgroup.kill`: [`Self::end`] does.
+    /// Kills every process in the cgroup and those below it, if the owner's mark is there. Does not wait for their
+    /// ends. Where the kernel lacks `cgroup.kill`, processes being forked may escape: [`Self::end`] repeats it.
     pub fn kill(&self) -> Result<(), Error> {
         let ours = |directory: &PathBuf| self.owner != Owner::All && self.owns(directory);
         let Some(directory) = self.main().filter(ours) else { return Ok(()) };
@@ -284,7 +284,7 @@ impl Cgroup {
         if files::procs(&directory)?.is_empty() {
             return Ok(());
         }
-        // Those that are told to stand still make no others while the list is walked.
+        // Freeze first, so that processes cannot fork while the list is walked.
         let held = self.tell_frozen(true);
         let killed = signal_in(&directory, KILL, &|_| true);
         match held {
@@ -293,13 +293,14 @@ impl Cgroup {
         }
     }
 
-    /// Signals every process in the group and the groups below it for which `wanted` says so, by number and yet nobody else.
+    /// Signals the processes in the cgroup and those below it that `wanted` selects. Safe against pid reuse, see
+    /// [`signal_listed`].
     pub fn signal(&self, signal: i32, wanted: &dyn Fn(u32) -> bool) -> Result<(), Error> {
         self.main().map_or(Ok(()), |directory| signal_in(&directory, signal, wanted))
     }
 
-    /// Kills what is in the group until nothing is, and removes it. An error after `patience`: who waits for a dead file
-    /// system dies when that is back.
+    /// Kills all processes until the cgroup is empty, and removes it. Fails after `patience`: a process that waits for
+    /// a dead file system dies only when that answers.
     pub async fn end(&self, patience: Duration) -> Result<(), Error> {
         let begun = Instant::now();
         let [mut look, longest] = LOOKS;
@@ -314,17 +315,17 @@ impl Cgroup {
         }
     }
 
-    /// Host pids of the processes in the group and the groups below it; none when the group is gone.
+    /// Host pids of the processes in the cgroup and those below it; none when the cgroup is gone.
     pub fn procs(&self) -> Result<Vec<u32>, Error> {
         self.main().map_or(Ok(Vec::new()), |directory| files::procs(&directory))
     }
 
-    /// Whether there is such a group.
+    /// Whether the cgroup exists.
     pub fn exists(&self) -> bool {
         self.main().is_some_and(|directory| directory.exists())
     }
 
-    /// How many processes of the group the kernel killed for lack of memory so far.
+    /// Number of processes in the cgroup that the OOM killer has killed.
     pub fn oom_kills(&self) -> u64 {
         let text = match layout() {
             Layout::V1(_) => self
@@ -336,7 +337,7 @@ impl Cgroup {
         files::field(&text.unwrap_or_default(), "oom_kill")
     }
 
-    /// Stops all processes; returns once they stand still. Those that cannot within `patience` go on with the others.
+    /// Freezes all processes; returns once they are frozen. If that takes longer than `patience` it thaws them and fails.
     pub async fn freeze(&self, patience: Duration) -> Result<(), Error> {
         let frozen = self.set_frozen(true, patience).await;
         frozen.inspect_err(|_| {
@@ -344,7 +345,7 @@ impl Cgroup {
         })
     }
 
-    /// Lets them go on.
+    /// Thaws all processes.
     pub fn thaw(&self) -> Result<(), Error> {
         self.tell_frozen(false)
     }
@@ -363,7 +364,7 @@ impl Cgroup {
         Ok(())
     }
 
-    /// Says what is wanted, and does not wait for it.
+    /// Requests the state without waiting for it.
     fn tell_frozen(&self, frozen: bool) -> Result<(), Error> {
         let directory = self.freezer()?;
         match layout() {
@@ -394,13 +395,13 @@ impl Cgroup {
         })
     }
 
-    /// Removes the group and the groups below it, as far as it is ours, giving processes on their way out a moment to leave;
-    /// no error when it is gone already. For a process that may wait: the shim itself has [`Self::end`].
+    /// Removes the cgroup and those below it, if the owner's mark is there, and waits a moment for ending processes; no
+    /// error when it is gone already. Blocks: the shim itself uses [`Self::end`].
     pub fn remove(&self) -> Result<(), Error> {
         self.remove_with(&files::remove)
     }
 
-    /// The same where nobody is in it: nothing is waited for.
+    /// The same without waiting: fails if a process is in it.
     pub(crate) fn remove_now(&self) -> Result<(), Error> {
         self.remove_with(&files::remove_now)
     }
@@ -418,7 +419,7 @@ impl Cgroup {
         })
     }
 
-    /// What it has used.
+    /// Resource usage and limits. Fails if the cgroup is gone.
     pub fn stats(&self) -> Result<Stats, Error> {
         if let Some(main) = self.main().filter(|main| !main.exists()) {
             return Err(Error { action: "read".into(), path: main, source: ErrorKind::NotFound.into() });
@@ -440,7 +441,7 @@ fn signal_in(directory: &Path, signal: i32, wanted: &dyn Fn(u32) -> bool) -> Res
 }
 
 impl Door {
-    /// The directory in which a process is to be made, on v2.
+    /// The directory to create a process in, on v2.
     pub(crate) fn directory(&self) -> Option<BorrowedFd<'_>> {
         match self {
             Door::Directory(directory) => Some(directory.as_fd()),
@@ -448,8 +449,8 @@ impl Door {
         }
     }
 
-    /// The same way for a process that is made elsewhere and goes in by itself, without any privilege: it only writes to what is
-    /// open. No limit on processes is asked.
+    /// The same way for a process that is created elsewhere and enters by itself without privileges: it only writes to
+    /// an open file. The pids limit does not apply to such moves.
     pub(crate) fn for_anyone(self) -> Result<Self, Error> {
         let Door::Directory(directory) = self else { return Ok(self) };
         let procs = openat(&directory, "cgroup.procs", OFlags::WRONLY | OFlags::CLOEXEC, Mode::empty());
@@ -460,7 +461,7 @@ impl Door {
         })
     }
 
-    /// All that it is made of.
+    /// Its descriptors.
     pub(crate) fn descriptors(&self) -> Vec<BorrowedFd<'_>> {
         match self {
             Door::Directory(directory) => vec![directory.as_fd()],
@@ -468,7 +469,7 @@ impl Door {
         }
     }
 
-    /// Takes the calling process, which must have one thread, into the group where it was not made in it.
+    /// Moves the calling process, which must have one thread, into the cgroup, unless it was created there.
     pub(crate) fn enter(&self) -> Result<(), Error> {
         let Door::Tasks(tasks) = self else { return Ok(()) };
         for tasks in tasks {

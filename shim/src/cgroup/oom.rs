@@ -1,4 +1,4 @@
-//! Hearing of it when the kernel kills in a group for lack of memory.
+//! Notification of OOM kills in a cgroup.
 
 use super::hierarchy::{Layout, layout};
 use super::{Cgroup, Error};
@@ -13,12 +13,11 @@ use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 use tokio::time::sleep;
 
-/// v1 tells of a lack of memory before it looks for somebody to kill: how often, and how long after each other, it is asked
-/// whether that has happened.
+/// v1 notifies before the OOM killer has chosen a process: how many times, and at which interval, the counter is read then.
 const ASKED: u32 = 20;
 const LOOK: Duration = Duration::from_millis(50);
 
-/// Tells of kills from now on.
+/// Waits for OOM kills in one cgroup.
 #[derive(Debug)]
 pub struct OomWatch {
     group: Cgroup,
@@ -28,14 +27,14 @@ pub struct OomWatch {
 
 #[derive(Debug)]
 enum Bell {
-    /// v1's.
+    /// v1: an eventfd registered with `cgroup.event_control`.
     Eventfd(AsyncFd<OwnedFd>),
-    /// The file of v2 whose readers are told when it changes. A descriptor has no limit of its own, unlike inotify's instances.
+    /// v2: `memory.events`, polled for EPOLLPRI. Descriptors have no limit of their own, unlike inotify instances.
     Events(AsyncFd<OwnedFd>),
 }
 
 impl OomWatch {
-    /// Begins to listen; nothing where the machine does not control memory.
+    /// Starts listening; `None` without a memory controller.
     pub fn of(group: &Cgroup) -> Result<Option<Self>, Error> {
         let bell = match layout() {
             Layout::V1(_) => group.v1().directory("memory").map(|directory| Bell::of_v1(&directory)),
@@ -44,7 +43,7 @@ impl OomWatch {
         Ok(bell.transpose()?.map(|bell| Self { group: group.clone(), seen: 0, bell }))
     }
 
-    /// Waits for the next kill; `false` when there will be none, for the group is gone.
+    /// Waits for the next kill; `false` once the cgroup is gone.
     pub async fn struck(&mut self) -> bool {
         loop {
             for _ in 0..ASKED {
@@ -96,7 +95,7 @@ impl Bell {
     }
 }
 
-/// Waits until the file changes. The kernel tells of changes since it was last read from its beginning.
+/// Waits until the file changes. The kernel notifies of changes since the last read from offset 0.
 async fn changed(file: &AsyncFd<OwnedFd>) -> io::Result<()> {
     let mut ready = file.ready(Interest::PRIORITY).await?;
     rustix::io::pread(file.get_ref(), &mut [0; 512], 0)?;
@@ -113,7 +112,7 @@ mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
 
-    /// `memory.events` needs a controller that a machine with v1 has elsewhere; `cgroup.events` changes in the same way.
+    /// Uses `cgroup.events`, which is notified in the same way: on a machine with v1, v2 has no memory controller.
     #[tokio::test]
     async fn root_a_change_of_a_file_of_v2_is_heard() {
         assert!(rustix::process::geteuid().is_root(), "needs root: sudo -E cargo test -p berth-shim root_");

@@ -1,10 +1,10 @@
-//! What a group has used, from either version's files.
+//! Resource usage of a cgroup, from the files of either version.
 
 use super::files::{field, number, read};
 use super::v1::Group;
 use std::path::Path;
 
-/// What a group has used. Counters that the machine does not have are 0, limits that are not set `u64::MAX`.
+/// Resource usage of one cgroup. Counters the kernel does not provide are 0, unset limits are `u64::MAX`.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 #[allow(missing_docs)]
 pub struct Stats {
@@ -51,7 +51,7 @@ pub struct PidsStats {
     pub limit: u64,
 }
 
-/// v1 shows no limit as the largest number of whole pages.
+/// v1 reports "no limit" as the largest number of whole pages.
 const V1_UNLIMITED: u64 = i64::MAX as u64 & !0xfff;
 
 impl Stats {

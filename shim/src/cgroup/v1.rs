@@ -26,13 +26,13 @@ impl Group<'_> {
         Ok(())
     }
 
-    /// Where a controller's files are.
+    /// The directory by which a controller is set.
     pub(super) fn directory(&self, controller: &str) -> Option<PathBuf> {
         let hierarchy = self.hierarchies.iter().find(|hierarchy| hierarchy.has(controller))?;
         Some(hierarchy.mount.join(self.path))
     }
 
-    /// A limit that was asked for must not get lost because its controller is missing.
+    /// Fails if no hierarchy has the controller: a limit must not be ignored silently.
     fn required(&self, controller: &str) -> Result<PathBuf, Error> {
         self.directory(controller).ok_or_else(|| Error {
             action: format!("limit {controller}, which no hierarchy of this host controls, of"),
@@ -76,7 +76,7 @@ impl Group<'_> {
 
     fn limit_others(&self, resources: &Resources, writes: &mut Writes) -> Result<(), Error> {
         for limit in &resources.hugepage_limits {
-            // Without the controller nobody is given huge pages to count, which a limit of 0 asks for anyway.
+            // Without the controller no huge pages are accounted; a limit of 0 can then be skipped.
             if limit.limit == 0 && self.directory("hugetlb").is_none() {
                 continue;
             }
@@ -99,7 +99,7 @@ impl Group<'_> {
     }
 }
 
-/// A new cpuset group is empty, and nothing may run in it: give it what its parent has.
+/// Copies the parent's values into a new cpuset, which starts empty and cannot hold processes before that.
 fn inherit_cpuset(directory: &Path) -> Result<(), Error> {
     let Some(parent) = directory.parent() else { return Ok(()) };
     for file in ["cpuset.cpus", "cpuset.mems"] {
@@ -113,7 +113,7 @@ fn inherit_cpuset(directory: &Path) -> Result<(), Error> {
     Ok(())
 }
 
-/// Memory alone may never be allowed more than memory and swap together: which of the two goes first depends on the direction.
+/// Memory alone must never exceed memory and swap together, so the order of the two writes depends on the direction.
 fn limit_memory(directory: &Path, memory: &Memory, writes: &mut Writes) -> Result<(), Error> {
     const LIMIT: &str = "memory.limit_in_bytes";
     const TOGETHER: &str = "memory.memsw.limit_in_bytes";
@@ -152,7 +152,7 @@ fn limit_cpu_time(directory: &Path, cpu: &Cpu, writes: &mut Writes) -> Result<()
     }
     let quota = cpu.quota.filter(|quota| *quota != 0);
     let period = cpu.period.filter(|period| *period != 0).map(|period| period as i64);
-    // The ratio of a new period to the old quota may be refused: then the quota goes first.
+    // The kernel may refuse the new period together with the old quota: then set the quota first.
     if set("cpu.cfs_period_us", period).is_err() {
         set("cpu.cfs_quota_us", quota)?;
         set("cpu.cfs_period_us", period)?;

@@ -9,7 +9,7 @@ use std::io::ErrorKind;
 use std::os::fd::AsFd;
 use std::path::Path;
 
-/// Makes the group; its ancestors pass on every controller they have.
+/// Creates the cgroup and enables every available controller in its ancestors.
 pub(super) fn create(
     root: &Path,
     path: &Path,
@@ -26,7 +26,7 @@ fn pass_controllers_on(group: &Path) -> Result<(), Error> {
     let available = read(group, "cgroup.controllers")?;
     let missing = available.split(' ').filter(|have| !passed.split(' ').any(|passed| passed == *have));
     for controller in missing.filter(|name| !name.is_empty()) {
-        // One that cannot be passed on (cpu beside realtime processes) is missed only when its limit is asked for.
+        // A controller that cannot be enabled (cpu beside realtime processes) is an error only when its limit is set.
         let _ = write(group, "cgroup.subtree_control", &format!("+{controller}"));
     }
     Ok(())
@@ -76,7 +76,7 @@ fn limit(value: i64) -> String {
     if value < 0 { "max".into() } else { value.to_string() }
 }
 
-/// A setting that was asked for must not get lost.
+/// Refuses settings that only v1 has: a request must not be ignored silently.
 fn refuse_what_v1_alone_has(memory: &Memory, group: &Path) -> Result<(), Error> {
     let setting = match memory {
         Memory { swappiness: Some(_), .. } => "memory.swappiness",
@@ -92,7 +92,7 @@ fn memory_limits(group: &Path, memory: &Memory, writes: &mut Vec<(String, String
     let hard = memory.limit.filter(|limit| *limit != 0);
     if let Some(swap) = memory.swap.filter(|swap| *swap != 0) {
         let alone = if swap < 0 { -1 } else { (swap - hard.unwrap_or(0).max(0)).max(0) };
-        // Where swap is not counted there is no such file, and only an amount of it is asked for in vain.
+        // Without swap accounting the file is missing; that is an error only if an amount of swap is asked for.
         if alone > 0 || group.join(SWAP).exists() {
             writes.push((SWAP.into(), limit(alone)));
         }
@@ -136,7 +136,7 @@ fn bandwidth(group: &Path, cpu: &Cpu) -> String {
     format!("{quota} {period}")
 }
 
-/// The range 2 to 262144 of v1 onto 1 to 10000, as every runtime does it.
+/// Maps v1's range 2 to 262144 to 1 to 10000, with the formula that runc uses.
 fn weight(shares: u64) -> u64 {
     1 + (shares.clamp(2, 262_144) - 2) * 9999 / 262_142
 }
@@ -182,7 +182,7 @@ mod tests {
         assert_eq!(writes, expected.map(|(file, value)| (file.to_owned(), value.to_owned())));
     }
 
-    /// A directory with these files in it.
+    /// A directory that contains these files.
     fn group(files: &[&str]) -> tempfile::TempDir {
         let group = tempfile::tempdir().unwrap();
         for file in files {
@@ -221,7 +221,7 @@ mod tests {
         assert_eq!(listed.unwrap(), [child.id()]);
     }
 
-    /// v2 is mounted on every machine, if only beside v1 and without controllers.
+    /// The mount of v2, which every machine has, if only beside v1 and without controllers.
     fn mounted() -> std::path::PathBuf {
         let mounts = std::fs::read_to_string("/proc/self/mounts").unwrap();
         let line = mounts.lines().find(|line| line.split(' ').nth(2) == Some("cgroup2")).unwrap();

@@ -1,28 +1,28 @@
-//! Control files that are written one after the other, all of them or none.
+//! Writes to several control files, all of them or none.
 
 use super::Error;
 use super::files::{read, write};
 use std::path::{Path, PathBuf};
 
-/// The files written so far, with what was in them before.
+/// The writes so far, with the previous values.
 #[derive(Debug, Default)]
 pub(super) struct Writes {
-    /// None are kept for a new group: one that cannot be filled is removed.
+    /// `None` for a new cgroup, which is removed if a write fails.
     before: Option<Vec<(PathBuf, String, String)>>,
 }
 
 impl Writes {
-    /// To a new group.
+    /// For a new cgroup: nothing is kept.
     pub(super) fn for_good() -> Self {
         Self { before: None }
     }
 
-    /// To a group that lives on when one of them fails.
+    /// For a live cgroup, which must be restored if a write fails.
     pub(super) fn until_put_back() -> Self {
         Self { before: Some(Vec::new()) }
     }
 
-    /// As [`write`]; what is written to files that cannot be read, the device controller's, stays.
+    /// Like [`write`]. Files that cannot be read, those of the device controller, are not restored.
     pub(super) fn write(&mut self, directory: &Path, file: &str, value: &str) -> Result<(), Error> {
         let before = self.before.is_some().then(|| read(directory, file).ok()).flatten();
         write(directory, file, value)?;
@@ -32,11 +32,11 @@ impl Writes {
         Ok(())
     }
 
-    /// Writes what was there before, the last one first, so that every step is one that was allowed.
+    /// Restores the previous values, last write first, so that every intermediate state is one the kernel accepted before.
     ///
     /// # Errors
     ///
-    /// The first one that cannot be put back; the others are all the same.
+    /// The first file that cannot be restored; the others are restored all the same.
     pub(super) fn put_back(self) -> Result<(), Error> {
         let before = self.before.unwrap_or_default();
         let back = before.iter().rev().map(|(directory, file, value)| write(directory, file, written(value)));
@@ -44,8 +44,8 @@ impl Writes {
     }
 }
 
-/// What to write to have a file say `read`: `memory.oom_control` of v1 tells more than can be set, the setting first. Writing
-/// nothing at all would leave a file as it is.
+/// The value to write so that a file reads `read` again. v1's `memory.oom_control` shows more than can be set, its
+/// setting first. An empty write would not change a file, hence the newline.
 fn written(read: &str) -> &str {
     if read.is_empty() {
         return "\n";

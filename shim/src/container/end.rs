@@ -1,4 +1,4 @@
-//! The way of a container to Stopped.
+//! The transition of a container to Stopped.
 
 use super::{Container, Phase, State};
 use crate::cgroup::{self, OomWatch};
@@ -16,18 +16,18 @@ use tokio::time::timeout;
 /// How long a process outside the cgroup may hold the container's streams open once the container has ended.
 const STREAM_PATIENCE: Duration = Duration::from_secs(1);
 
-/// How long processes that were killed may take to leave the cgroup before the end is told.
+/// Time for killed processes to leave the cgroup before the end is announced.
 const LEAVING: Duration = Duration::from_secs(1);
-/// What is told of a container that was given up.
+/// Exit message of a container that was given up.
 const UNDEAD: &str = "it was killed and does not die: it waits in the kernel, for a file system that does not answer or the like";
 
 impl Container {
-    /// Waits for the end, and sees to all that follows it.
+    /// Waits for the end of the first process, then completes the transition to Stopped and runs the poststop hooks.
     pub(super) async fn watch(self: Arc<Self>) {
         let exit = tokio::select! {
             exit = self.process.ended() => exit,
             () = self.until_given_up() => {
-                // Unreaped it would keep the reaper of orphans from all others.
+                // If it stayed watched, its zombie would later block the reaper of orphans.
                 self.process.let_go();
                 Exit::now(137, UNDEAD)
             }
@@ -55,7 +55,8 @@ impl Container {
         }
     }
 
-    /// Counts it as ended though it was killed in vain: it will never run again, and dies when it gets what it waits for.
+    /// Declares a container ended that SIGKILL could not end. It waits in the kernel, never returns to user mode, and
+    /// dies once that wait is over.
     pub fn give_up(&self) {
         self.given_up.send_replace(true);
     }
@@ -66,7 +67,7 @@ impl Container {
         let _ = self.given_up.subscribe().wait_for(|given_up| *given_up).await;
     }
 
-    /// Tells of it when something in the container is killed for lack of memory. Where that cannot be heard it is told at the end.
+    /// Announces OOM kills as they happen. Where the kernel has no notification, one is announced at the container's end.
     pub(super) fn listen_for_oom(self: &Arc<Self>) {
         match OomWatch::of(&self.cgroup) {
             Ok(Some(watch)) => drop(tokio::spawn(Arc::clone(self).tell_of_oom(watch))),
@@ -93,7 +94,7 @@ impl Container {
         note(format_args!("a process of {} was killed for lack of memory", self.id()));
     }
 
-    /// Everything that must be done before the end is told.
+    /// Kills what is left, drains the streams and writes the exit record: all that must precede the announcement of the end.
     async fn bury(&self, mut exit: Exit) -> Exit {
         if self.phase() == Phase::Paused {
             self.complain("thaw", self.cgroup.thaw());
@@ -123,12 +124,12 @@ impl Container {
         exit
     }
 
-    /// Ends what is in the cgroup and removes it. Who waits for a dead file system is in it until that is back, and keeps nobody
-    /// waiting.
+    /// Kills what is in the cgroup and removes it. If a process hangs in the kernel, a background task removes the
+    /// group later and this call returns.
     pub async fn leave_cgroup(&self) {
         let Err(error) = self.cgroup.end(LEAVING).await else { return };
         self.complain("remove the cgroup of", Err(error));
-        // Once: a second one could go on when the group is gone, and end a later container of the same path.
+        // Only one such task: a second one could outlive the group and kill a later container of the same cgroup path.
         if !self.leaving.swap(true, Ordering::Relaxed) {
             init::end_later(self.cgroup.clone(), format!("container {}", self.id()));
         }

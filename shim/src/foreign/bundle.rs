@@ -1,5 +1,5 @@
-//! The bundles that a foreign shim is given: one for the sandbox, and those of the containers as the daemon wrote them, with
-//! what our own shim would know by itself said in the words of the OCI specification.
+//! Bundles for a foreign shim: the sandbox's own, and those of containers as the daemon wrote them, completed in terms
+//! of the OCI specification with what Berth's own shim would derive itself.
 
 use crate::bootstrap::program;
 use crate::init::{CONTAINER, DEFAULT_SHM};
@@ -15,29 +15,29 @@ use std::io;
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 
-/// Annotations by which containerd's shims tell a pod's sandbox from its containers, and which belong together.
+/// Annotations by which containerd's shims distinguish a pod's sandbox from its containers, and match them.
 const CONTAINER_TYPE: &str = "io.kubernetes.cri.container-type";
 const SANDBOX_ID: &str = "io.kubernetes.cri.sandbox-id";
-/// In a container's bundle: a link to that of its pod.
+/// Symlink in a container's bundle to its pod's bundle.
 const POD: &str = "pod";
-/// Nobody.
+/// Uid and gid of the pause process.
 const NOBODY: u32 = 65535;
 
-/// A pod's bundle, with what its sandbox is to be.
+/// The sandbox of a pod, as its bundle describes it.
 #[derive(Debug)]
 pub(super) struct Sandbox<'a> {
     pub(super) id: &'a str,
     pub(super) bundle: &'a Path,
-    /// Empty on the host's network.
+    /// Path of the network namespace; empty for the host's.
     pub(super) netns: &'a str,
     pub(super) options: &'a SandboxOptions,
 }
 
 impl Sandbox<'_> {
-    /// Writes config.json and makes what else the foreign shim expects of a bundle.
+    /// Writes config.json and creates what else the foreign shim expects in a bundle.
     pub(super) fn write(&self) -> io::Result<()> {
         fs::create_dir_all(self.bundle.join("rootfs"))?;
-        // Shims of containerd's own library open it for writing before anything else.
+        // Shims that use containerd's library open it for writing first of all.
         match mknodat(CWD, log(self.bundle), FileType::Fifo, Mode::from_raw_mode(0o600), 0) {
             Ok(()) | Err(Errno::EXIST) => {}
             Err(error) => return Err(error.into()),
@@ -110,7 +110,7 @@ impl Sandbox<'_> {
     }
 }
 
-/// What a container has of its pod.
+/// What a container takes from its pod.
 #[derive(Debug)]
 pub(super) struct OfPod<'a> {
     pub(super) id: &'a str,
@@ -119,11 +119,11 @@ pub(super) struct OfPod<'a> {
     pub(super) pid: u32,
     pub(super) host_network: bool,
     pub(super) host_ipc: bool,
-    /// The container whose PID namespace may be joined, and its first process.
+    /// The container whose PID namespace is joined, and its first process.
     pub(super) target: Option<(&'a str, u32)>,
 }
 
-/// The container whose PID namespace a container's config.json asks for.
+/// Id of the container whose PID namespace a config.json joins.
 pub(super) fn target_of(bundle: &Path) -> io::Result<Option<String>> {
     let spec: Spec = serde_json::from_slice(&fs::read(bundle.join("config.json"))?)?;
     let named = |namespace: &Namespace| namespace.path.strip_prefix(CONTAINER).map(str::to_owned);
@@ -131,7 +131,7 @@ pub(super) fn target_of(bundle: &Path) -> io::Result<Option<String>> {
 }
 
 impl OfPod<'_> {
-    /// Says in a container's config.json what it shares with its pod, and links its bundle to the pod's.
+    /// Adds the pod's namespaces, memory and annotations to a container's config.json, and links its bundle to the pod's.
     pub(super) fn complete(&self, bundle: &Path) -> io::Result<()> {
         let path = bundle.join("config.json");
         let mut spec: Value = serde_json::from_slice(&fs::read(&path)?)?;
@@ -147,7 +147,7 @@ impl OfPod<'_> {
         }
     }
 
-    /// What only our own shim understands.
+    /// Replaces `container:ID`, which only Berth's own shim understands, by a path.
     fn name_target(&self, listed: &mut Value) {
         let Some((id, pid)) = self.target else { return };
         for namespace in listed.as_array_mut().into_iter().flatten() {
@@ -157,7 +157,7 @@ impl OfPod<'_> {
         }
     }
 
-    /// Those that are not listed are the pod's.
+    /// Namespaces that are not listed are the pod's.
     fn join_namespaces(&self, listed: &mut Value) {
         let Some(listed) = listed.as_array_mut() else { return };
         let of_pod = [
@@ -183,12 +183,12 @@ impl OfPod<'_> {
     }
 }
 
-/// The bundle of the pod that a container's belongs to; nothing for one that no foreign shim was given.
+/// The pod's bundle, by a container's; `None` if it was never given to a foreign shim.
 pub(super) fn pod_of(bundle: &Path) -> Option<PathBuf> {
     fs::read_link(bundle.join(POD)).ok()
 }
 
-/// The FIFO that a foreign shim writes its log to.
+/// The FIFO for a foreign shim's log.
 pub(super) fn log(bundle: &Path) -> PathBuf {
     bundle.join("log")
 }
@@ -197,22 +197,22 @@ fn shm(bundle: &Path) -> PathBuf {
     bundle.join("shm")
 }
 
-/// Unmounts what was mounted in a bundle, by us or by a foreign shim. Fine when nothing is.
+/// Unmounts everything that this process or a foreign shim mounted in a bundle. No error if there is nothing.
 pub(super) fn unmount_all(bundle: &Path) {
     for path in [shm(bundle), bundle.join("rootfs")] {
         while unmount(&path, UnmountFlags::DETACH | UnmountFlags::NOFOLLOW).is_ok() {}
     }
 }
 
-/// Removes the cgroup of the pod `id`, once it is empty, where a foreign runtime made it: in hierarchies that we do not use. One of
-/// another name is the caller's.
+/// Removes the pod's cgroup, if empty, from hierarchies where the foreign runtime made it and Berth did not. A cgroup
+/// not named after the pod belongs to the caller and stays.
 pub(super) fn remove_cgroup(path: &str, id: &str) {
     let path = path.trim_matches('/');
     if !Path::new(path).ends_with(id) {
         return;
     }
     for hierarchy in fs::read_dir("/sys/fs/cgroup").into_iter().flatten().flatten() {
-        // What is in use, and what is no hierarchy, stays.
+        // Fails for cgroups in use and for entries that are no hierarchy; both stay.
         let _ = fs::remove_dir(hierarchy.path().join(path));
     }
 }

@@ -1,4 +1,4 @@
-//! Ending what this process has left behind in a foreign shim when it was killed.
+//! Cleanup in a foreign shim after the process in between was killed.
 
 use super::bundle::{pod_of, remove_cgroup, unmount_all};
 use super::client::Tasks;
@@ -12,8 +12,8 @@ use crate::service::runtime;
 use std::io;
 use std::path::Path;
 
-/// Ends the task `id`, whose bundle this is, and with a pod's sandbox its shim. Tells how it ended where the foreign shim
-/// knew. Nothing happens when the bundle was never a foreign shim's.
+/// Ends the task `id` of this bundle; for a pod's sandbox also its shim. Returns its exit if the foreign shim reported
+/// one. Does nothing for a bundle that was not a foreign shim's.
 pub fn clean_up(id: &str, bundle: &Path, namespace: &str, daemon: &str) -> io::Result<Option<Exit>> {
     let (pod, is_pod) = match pod_of(bundle) {
         Some(pod) => (pod, false),
@@ -39,7 +39,7 @@ pub fn clean_up(id: &str, bundle: &Path, namespace: &str, daemon: &str) -> io::R
     exit
 }
 
-/// By the foreign shim itself, if it lives. It leaves with its pod, also with one that it has not made yet.
+/// Ends the task through the foreign shim, if that lives. With its pod the shim exits, even if the pod's task was never made.
 async fn end(id: &str, is_pod: bool, address: &Address, namespace: &str) -> Result<Exit, Error> {
     let tasks = Tasks::connect(address, namespace).await?;
     let ended = end_task(&tasks, id).await;

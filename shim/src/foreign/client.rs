@@ -1,4 +1,4 @@
-//! Calls to a foreign shim. Versions 2 and 3 of containerd's task service have the same messages under two names.
+//! Client of a foreign shim. Versions 2 and 3 of containerd's task service have the same messages under two names.
 
 use super::handler::Address;
 use crate::error::Error;
@@ -9,16 +9,16 @@ use ttrpc::asynchronous::Client;
 use ttrpc::proto::KeyValue;
 use ttrpc::{Code, Request, get_status};
 
-/// For calls that a shim answers from memory, or with a few system calls.
+/// Time limit of calls that a shim answers from memory, or with a few system calls.
 pub(super) const QUICK: Duration = Duration::from_secs(10);
-/// For calls that start a program, or touch file systems that may be slow.
+/// Time limit of calls that start a program, or touch file systems that may be slow.
 pub(super) const SLOW: Duration = Duration::from_secs(120);
-/// For answers that come when something ends.
+/// No time limit: for calls that wait for an end.
 pub(super) const WAITING: Duration = Duration::ZERO;
 const NAMESPACE: &str = "containerd-namespace-ttrpc";
 const SIGKILL: u32 = 9;
 
-/// A connection. Clones share it.
+/// A connection; clones share it.
 #[derive(Clone)]
 pub(super) struct Tasks {
     client: Client,
@@ -27,7 +27,7 @@ pub(super) struct Tasks {
 }
 
 impl Tasks {
-    /// Connects to the shim at `address`, whose tasks are in `namespace`.
+    /// Connects to the shim at `address`, whose tasks are in `namespace`. Fails for an unknown version.
     pub(super) async fn connect(address: &Address, namespace: &str) -> Result<Self, Error> {
         let service = match address.version {
             2 => "containerd.task.v2.Task",
@@ -41,7 +41,7 @@ impl Tasks {
         Ok(Self { client, service, namespace: namespace.to_owned() })
     }
 
-    /// One call, by the name of its method. A limit of zero is none.
+    /// One call, by method name. A limit of zero means none.
     pub(super) async fn call<A: Message>(
         &self,
         method: &str,
@@ -63,7 +63,7 @@ impl Tasks {
         A::parse_from_bytes(&response.payload).map_err(encode)
     }
 
-    /// Sends SIGKILL to all of a task. One that has ended is as good.
+    /// Sends SIGKILL to all processes of a task. No error if it has ended.
     pub(super) async fn kill(&self, id: &str) -> Result<(), Error> {
         let request = KillRequest { id: id.into(), signal: SIGKILL, all: true, ..Default::default() };
         match self.call::<Empty>("Kill", &request, QUICK).await {
@@ -72,13 +72,13 @@ impl Tasks {
         }
     }
 
-    /// Waits for the end of a task.
+    /// Waits for the end of a task. A limit of zero means none.
     pub(super) async fn wait(&self, id: &str, limit: Duration) -> Result<WaitResponse, Error> {
         let request = WaitRequest { id: id.into(), ..Default::default() };
         self.call("Wait", &request, limit).await.map_err(|source| failed("wait for", id, source))
     }
 
-    /// Makes the shim forget a task that has ended. One it does not know is as good.
+    /// Makes the shim forget an ended task. No error if the shim does not know it.
     pub(super) async fn delete(&self, id: &str) -> Result<(), Error> {
         let request = DeleteRequest { id: id.into(), ..Default::default() };
         match self.call::<DeleteResponse>("Delete", &request, SLOW).await {
@@ -87,19 +87,19 @@ impl Tasks {
         }
     }
 
-    /// Asks the shim to leave. A connection that breaks on the way is the answer hoped for.
+    /// Asks the shim to exit. Errors are ignored: the exit may break the connection before the answer.
     pub(super) async fn shutdown(&self, id: &str) {
         let request = ShutdownRequest { id: id.into(), now: true, ..Default::default() };
         let _ = self.call::<Empty>("Shutdown", &request, QUICK).await;
     }
 }
 
-/// What the shim answered, with what it was asked.
+/// An error that names the failed action.
 pub(super) fn failed(doing: &'static str, id: &str, answer: ttrpc::Error) -> Error {
     Error::Foreign { doing, id: id.to_owned(), answer }
 }
 
-/// The code of an answer; a connection that broke has none of its own.
+/// The code of an answer; UNAVAILABLE for a broken connection.
 pub(crate) fn code(error: &ttrpc::Error) -> Code {
     match error {
         ttrpc::Error::RpcStatus(status) => status.code(),

@@ -1,4 +1,4 @@
-//! A command whose output is the answer, by shim v2's calls and pipes of ours.
+//! Commands whose output is the answer, by shim v2's calls and pipes of this process.
 
 use super::client::{QUICK, SLOW, WAITING, failed};
 use super::guest::{Guest, path_of};
@@ -20,7 +20,7 @@ use std::time::Duration;
 
 const PROCESS: &str = "types.containerd.io/opencontainers/runtime-spec/1/Process";
 
-/// Runs the command that is asked for and streams what it prints.
+/// Runs the requested command and streams its output.
 pub(super) async fn exec_sync(
     shim: &Started,
     guest: &Guest,
@@ -40,7 +40,7 @@ pub(super) async fn exec_sync(
     result
 }
 
-/// The container's own process with another command.
+/// The container's own process, with other arguments.
 fn process_of(bundle: &Path, args: &[String]) -> io::Result<Value> {
     let mut spec: Value = serde_json::from_slice(&std::fs::read(bundle.join("config.json"))?)?;
     let mut process = spec["process"].take();
@@ -95,7 +95,7 @@ impl Exec<'_> {
 }
 
 impl Command for Exec<'_> {
-    /// The foreign shim copies it, and closes the pipes when it is done.
+    /// The foreign shim copies the output and closes the pipes at its end.
     const LINGER: Duration = Duration::from_secs(5);
 
     async fn ended(&self) -> Exit {

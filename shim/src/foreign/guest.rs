@@ -6,8 +6,8 @@
 //!                |  killed                                        ^
 //!                +------------------------------------------------+
 //! ```
-//! The way to Stopped is the watcher's alone: it waits for the end, reads the output to its end, writes the exit record, and
-//! only then tells anyone.
+//! Only the watcher task moves it to Stopped: it waits for the end, drains the output, writes the exit record, and only
+//! then announces the end.
 
 use super::client::{SLOW, WAITING, failed};
 use super::launch::Started;
@@ -29,14 +29,14 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::sync::watch;
 
-/// How long the foreign shim may take for the last bytes.
+/// Time for the foreign shim to deliver the last output.
 const STREAM_PATIENCE: Duration = Duration::from_secs(5);
 
 /// A container that was created and not yet deleted.
 pub(super) struct Guest {
     pub(super) id: String,
     pub(super) bundle: PathBuf,
-    /// As the foreign shim says; of a virtual machine, not the container's own.
+    /// As the foreign shim reports it; with a virtual machine, not the container's own.
     pub(super) pid: u32,
     shim: Arc<Started>,
     cgroup: Cgroup,
@@ -53,11 +53,11 @@ struct Inner {
 }
 
 impl Guest {
-    /// Has the foreign shim make a container of `request`, with streams of ours.
+    /// Has the foreign shim create a container, with streams that lead to this process.
     pub(super) async fn create(shim: Arc<Started>, request: CreateTaskRequest) -> Result<Arc<Self>, Error> {
         let id = request.id.clone();
         let names = names(&request);
-        // The terminal is the foreign shim's: what it prints comes down a pipe.
+        // The foreign shim has the terminal and copies it to a pipe.
         let streams = Streams::parse(&names.stdin, &names.stdout, &names.stderr, false)?;
         let (stdio, outside) =
             connect(&streams).map_err(|source| Error::Streams { id: id.clone(), source })?;
@@ -103,7 +103,7 @@ impl Guest {
         Ok(guest)
     }
 
-    /// The foreign shim keeps the pipe open itself, so that it must be told.
+    /// The foreign shim holds the write end of stdin itself, so it must be told to close it.
     async fn pass_end_of_input(self: Arc<Self>, mut ended: watch::Receiver<bool>) {
         if ended.wait_for(|ended| *ended).await.is_ok() {
             let request = CloseIORequest { id: self.id.clone(), stdin: true, ..Default::default() };
@@ -113,7 +113,7 @@ impl Guest {
         }
     }
 
-    /// Lets it run.
+    /// Starts it. Returns its pid.
     pub(super) async fn start(&self) -> Result<u32, Error> {
         let request = StartRequest { id: self.id.clone(), ..Default::default() };
         let started: ttrpc::Result<StartResponse> = self.shim.tasks.call("Start", &request, SLOW).await;
@@ -126,27 +126,27 @@ impl Guest {
         Ok(started.pid)
     }
 
-    /// Where in its life it is; nobody pauses it.
+    /// The current state; foreign containers are never paused.
     pub(super) fn phase(&self) -> Phase {
         self.inner().phase.clone()
     }
 
-    /// When it was started, in nanoseconds since the Unix epoch; 0 before.
+    /// Time of the start in nanoseconds since the Unix epoch; 0 before.
     pub(super) fn started_at(&self) -> i64 {
         self.inner().started_at
     }
 
-    /// Waits for its end: its output is logged and its exit record written then.
+    /// Waits for the end: the output is logged and the exit record is written.
     pub(super) async fn wait(&self) -> Exit {
         wait_for(&self.ended).await
     }
 
-    /// The foreign shim says that the kernel's OOM killer struck in it.
+    /// Records that the foreign shim has reported an OOM kill.
     pub(super) fn oom_killed(&self) {
         self.oom.store(true, Ordering::Relaxed);
     }
 
-    /// Ends it if it was never started, and makes the foreign shim forget it.
+    /// Deletes it in the foreign shim; kills it first if it was never started. Fails while it runs.
     pub(super) async fn delete(&self) -> Result<Exit, Error> {
         match self.phase() {
             Phase::Running | Phase::Paused => {
@@ -166,7 +166,7 @@ impl Guest {
         Ok(exit)
     }
 
-    /// Opens its log file anew.
+    /// Reopens the log file. Fails for a container without a CRI log.
     pub(super) fn reopen_log(&self) -> Result<(), Error> {
         let Some(log) = self.inner().log.clone() else {
             let (doing, state) = ("reopen the log of", "without one, or stopped");
@@ -175,7 +175,7 @@ impl Guest {
         log.reopen().map_err(|source| Error::Io { doing: "reopen the log of", id: self.id.clone(), source })
     }
 
-    /// Passes on what it prints from now on to FIFOs that have readers; empty for none.
+    /// Copies output from now on to FIFOs, which must have readers; empty for none.
     pub(super) fn attach(&self, stdout: &str, stderr: &str) -> Result<(), Error> {
         let inner = self.inner();
         let Some(pumps) = inner.pumps.as_ref().filter(|_| inner.phase == Phase::Running) else {
@@ -186,7 +186,7 @@ impl Guest {
         attached.map_err(|source| Error::Streams { id: self.id.clone(), source })
     }
 
-    /// Ends its input.
+    /// Closes stdin.
     pub(super) fn close_stdin(&self) {
         if let Some(pumps) = &self.inner().pumps {
             pumps.close_stdin();
@@ -206,7 +206,7 @@ impl Guest {
         self.ended.send_replace(Some(exit));
     }
 
-    /// Everything that must be done before the end is told.
+    /// Drains the streams and writes the exit record: all that must precede the announcement of the end.
     async fn bury(&self, mut exit: Exit) -> Exit {
         let (pumps, log) = {
             let mut inner = self.inner();
@@ -228,13 +228,13 @@ impl Guest {
     }
 }
 
-/// A terminal has no stderr of its own.
+/// A terminal has no separate stderr.
 fn names(request: &CreateTaskRequest) -> Names {
     let stderr = if request.terminal { String::new() } else { request.stderr.clone() };
     Names { stdin: request.stdin.clone(), stdout: request.stdout.clone(), stderr, terminal: request.terminal }
 }
 
-/// A pipe's end as a path that anyone on this host can open like a FIFO, as long as it is open here.
+/// A path by which any process on this host can open a pipe's end like a FIFO, while it is open here.
 pub(super) fn path_of(end: &Option<OwnedFd>) -> String {
     let path = |end: &OwnedFd| format!("/proc/{}/fd/{}", std::process::id(), end.as_raw_fd());
     end.as_ref().map(path).unwrap_or_default()

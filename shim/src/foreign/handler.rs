@@ -1,4 +1,4 @@
-//! Which foreign shim runs a pod, and where it answers: two files in the pod's bundle.
+//! The foreign shim of a pod and its address, in two files of the pod's bundle.
 
 use crate::record;
 use containerd_shim_protos::protobuf::well_known_types::any::Any;
@@ -6,12 +6,12 @@ use serde::{Deserialize, Serialize};
 use std::io;
 use std::path::{Path, PathBuf};
 
-/// What the daemon asks for.
+/// The foreign shim that the daemon requests.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Handler {
-    /// The shim's binary.
+    /// Path of the shim's binary.
     pub shim: PathBuf,
-    /// For the shim; what they mean is between it and whoever configured it.
+    /// Options for the shim, passed through unread.
     #[serde(default)]
     pub options: Option<Options>,
 }
@@ -27,36 +27,36 @@ pub struct Options {
 impl Handler {
     const FILE_NAME: &str = "handler.json";
 
-    /// Of a pod's bundle; nothing when the pod is Berth's own.
+    /// Reads it from a pod's bundle; `None` for Berth's own pods.
     pub fn read(bundle: &Path) -> io::Result<Option<Self>> {
         record::read(&bundle.join(Self::FILE_NAME))
     }
 
-    /// The options as they travel.
+    /// The options as a protobuf `Any`.
     pub(super) fn any(&self) -> Option<Any> {
         let Options { type_url, value } = self.options.clone()?;
         Some(Any { type_url, value, ..Default::default() })
     }
 }
 
-/// Where a foreign shim answers.
+/// The address of a foreign shim.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Address {
     /// As `unix:///path`.
     pub(super) address: String,
-    /// Of containerd's task service: 2 or 3.
+    /// Version of containerd's task service: 2 or 3.
     pub(super) version: i32,
 }
 
 impl Address {
     const FILE_NAME: &str = "foreign.json";
 
-    /// Of a pod's bundle, if its shim was started.
+    /// Reads it from a pod's bundle; `None` if the shim was not started.
     pub(super) fn read(bundle: &Path) -> io::Result<Option<Self>> {
         record::read(&bundle.join(Self::FILE_NAME))
     }
 
-    /// For whoever comes after this process.
+    /// Writes it to the bundle, for the cleanup after this process.
     pub(super) fn write(&self, bundle: &Path) -> io::Result<()> {
         record::write(&bundle.join(Self::FILE_NAME), self)
     }

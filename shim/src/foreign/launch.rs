@@ -1,4 +1,4 @@
-//! The command line of a foreign shim: `start` and `delete`, as containerd calls them.
+//! The command line of a foreign shim: `start` and `delete`, called as containerd does.
 
 use super::client::Tasks;
 use super::handler::{Address, Handler};
@@ -20,7 +20,7 @@ use std::time::Duration;
 use tokio::io::unix::AsyncFd;
 use tokio::time::timeout;
 
-/// Far more than a shim needs to start.
+/// Time limit, much longer than a shim needs to start.
 const PATIENCE: Duration = Duration::from_secs(60);
 const MAX_ANSWER: usize = 64 * 1024;
 
@@ -29,14 +29,14 @@ const MAX_ANSWER: usize = 64 * 1024;
 pub(super) struct Launcher {
     pub(super) handler: Handler,
     pub(super) namespace: String,
-    /// The daemon's socket, from which old shims derive the place of their own.
+    /// The daemon's socket, from which older shims derive the path of their own.
     pub(super) daemon: String,
-    /// Where the shim's events go.
+    /// Socket for the shim's events.
     pub(super) events: PathBuf,
 }
 
 impl Launcher {
-    /// Starts the shim of a pod, whose bundle holds its config.json and a FIFO for its log.
+    /// Starts the shim of a pod, whose bundle must contain config.json and a FIFO for the log.
     pub(super) async fn start(
         &self,
         orphans: &Arc<Orphans>,
@@ -48,12 +48,12 @@ impl Launcher {
         address(&said)
     }
 
-    /// Has the binary clean up after a shim that died.
+    /// Runs the binary's cleanup after a shim that died.
     pub(super) async fn delete(&self, orphans: &Arc<Orphans>, id: &str, bundle: &Path) -> Result<(), Error> {
         self.run(orphans, id, bundle, "delete", &[]).await.map(drop)
     }
 
-    /// The same for a caller without a runtime.
+    /// The same, blocking and without a runtime.
     pub(super) fn delete_now(&self, id: &str, bundle: &Path) -> Result<(), Error> {
         let output = self.command(id, bundle, "delete").stdin(Stdio::null()).output();
         let output = output.map_err(|error| self.failed("delete", &error.to_string()))?;
@@ -114,7 +114,7 @@ impl Launcher {
         }
     }
 
-    /// Everything it says comes down one pipe, which a server that it leaves behind may keep open.
+    /// Standard output and error share one pipe. A server left behind may keep it open, so it is not read to its end.
     fn spawn(
         &self,
         orphans: &Arc<Orphans>,
@@ -129,7 +129,7 @@ impl Launcher {
         command.stdin(Stdio::piped()).stdout(writer.try_clone()?).stderr(writer);
         let mut child = command.spawn()?;
         if let Some(mut stdin) = child.stdin.take() {
-            // Parameters fit into a pipe; who does not read them has its reasons.
+            // The parameters fit into a pipe. A shim that does not read them is no error.
             let _ = stdin.write_all(input);
         }
         let pidfd = pidfd_open(Pid::from_child(&child), PidfdFlags::empty())?;
@@ -141,7 +141,7 @@ impl Launcher {
     }
 }
 
-/// A foreign shim that runs.
+/// A running foreign shim.
 pub(super) struct Started {
     pub(super) tasks: Tasks,
     pub(super) launcher: Launcher,
@@ -149,7 +149,7 @@ pub(super) struct Started {
 }
 
 impl Started {
-    /// Starts the shim of a pod and connects to it. Where it answers is kept in the bundle.
+    /// Starts the shim of a pod and connects to it. Its address is kept in the bundle.
     pub(super) async fn start(
         launcher: Launcher,
         orphans: Arc<Orphans>,
@@ -163,7 +163,7 @@ impl Started {
         Ok(Arc::new(Self { tasks, launcher, orphans }))
     }
 
-    /// The shim has died: what is left of one of its tasks is ended by its binary.
+    /// After the shim has died: runs its binary's cleanup for one of its tasks.
     pub(super) async fn clean_up_after(&self, id: &str, bundle: &Path) {
         if let Err(error) = self.launcher.delete(&self.orphans, id, bundle).await {
             note(format_args!("clean up after {id}: {error}"));
@@ -171,7 +171,8 @@ impl Started {
     }
 }
 
-/// A message since containerd 2.3, JSON since 2.0, before that a bare address of the older task service.
+/// Parses the answer to `start`: protobuf since containerd 2.3, JSON since 2.0, before that the bare address of a
+/// version 2 service.
 fn address(said: &[u8]) -> Result<Address, Error> {
     #[derive(Deserialize)]
     struct Json {

@@ -1,16 +1,16 @@
-//! Pods of another shim: what speaks containerd's shim v2 (runc's own, Kata, gVisor, wasm) and none of what Berth adds.
+//! Pods of a foreign shim: one that speaks containerd's shim v2 (runc's own, Kata, gVisor, wasm) but not Berth's additions.
 //!
 //! ```text
 //! berthd --Berth's calls--> this process --shim v2--> foreign shim --> sandbox task, containers
 //!                              '- log files, exit.json, attached readers, network namespace
 //! ```
-//! The process between them makes of any shim what Berth expects of one: output is logged without the daemon, ends are
-//! on disk before they are told, readers attach, and a daemon that comes back asks here. It is the same binary as for Berth's
-//! own pods; the file `handler.json` in the pod's bundle is what makes it serve this way.
+//! The process in between gives any shim the properties that Berth relies on: output is logged without the daemon,
+//! exits are on disk before they are announced, readers can attach, and a restarted daemon asks here. It is the same
+//! binary as for Berth's own pods; the file `handler.json` in the pod's bundle selects this mode.
 //!
-//! The pod is an ordinary task, made as containerd makes it, so that a shim that knows Kubernetes pods knows this one: a
-//! sandbox that does nothing ([`pause`]) in the pod's network namespace, whose other namespaces are those of all containers.
-//! A foreign shim that dies, or loses its sandbox, takes its containers with it, and this process too.
+//! The pod is an ordinary task, made as containerd makes it, so that a shim that knows Kubernetes pods recognises it: a
+//! sandbox that does nothing ([`pause`]) in the pod's network namespace, whose other namespaces all containers share.
+//! If a foreign shim dies or its sandbox ends, its containers end with it, and this process too.
 
 mod bundle;
 mod cleanup;

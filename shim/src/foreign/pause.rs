@@ -1,8 +1,8 @@
-//! The first process of a sandbox: it only has to be there, and to let orphans vanish.
+//! The first process of a sandbox: it only has to exist, and to ignore SIGCHLD so that orphans are reaped.
 
 use crate::sys;
 
-/// Never returns; ended by a signal that nothing keeps out.
+/// Sleeps until a signal ends the process.
 pub fn pause() -> ! {
     sys::exit_quietly_on_children();
     sys::sleep_without_heap()

@@ -30,28 +30,28 @@ use std::time::Duration;
 use tokio::sync::{Mutex as Turn, Notify, RwLock, watch};
 use tokio::time::timeout;
 
-/// How often a shim without a pod looks whether its bundle is still there.
+/// Interval at which a process without a pod checks whether its bundle still exists.
 const LOOK: Duration = Duration::from_secs(30);
 
-/// The state of a process that serves such a pod.
+/// The state of a process that serves a foreign shim's pod.
 pub(super) struct ForeignPod {
     pub(super) id: String,
     bundle: PathBuf,
     socket: PathBuf,
     launcher: Launcher,
     pub(super) orphans: Arc<Orphans>,
-    /// Held while the pod is made or taken down.
+    /// Held while the pod is created or taken down.
     turn: Turn<Outer>,
     state: Mutex<State>,
     guests: Arc<Slots<Guest>>,
-    /// Creating a container reads, taking the pod down writes: so that waits for those being created.
+    /// Creating a container holds the read lock, taking the pod down takes the write lock: it waits for creations under way.
     creations: RwLock<()>,
     stopped: watch::Sender<bool>,
     changed: Notify,
     closing: watch::Sender<bool>,
 }
 
-/// What is the pod's and not its sandbox task's.
+/// Parts of the pod outside its sandbox task.
 #[derive(Default)]
 struct Outer {
     namespaces: PodNamespaces,
@@ -66,10 +66,10 @@ enum State {
     Stopped,
 }
 
-/// Where containers can live.
+/// The running sandbox that containers join.
 pub(super) struct Home {
     pub(super) shim: Arc<Started>,
-    /// First process of the sandbox.
+    /// First process of the sandbox, as the foreign shim reports it.
     pub(super) pid: u32,
     host_network: bool,
     host_ipc: bool,
@@ -95,7 +95,7 @@ impl ForeignPod {
         })
     }
 
-    /// Makes the pod's network namespace, pinned at `netns` (empty: the host's), and its cgroup.
+    /// Creates the pod's network namespace, pinned at `netns` (empty: the host's), and its cgroup.
     pub(super) async fn create(&self, netns: &str, options: SandboxOptions) -> Result<(), Error> {
         if !options.uid_mappings.is_empty() {
             return Err(Error::Unsupported("a user namespace for a pod of another shim"));
@@ -124,7 +124,7 @@ impl ForeignPod {
         Ok(())
     }
 
-    /// Starts the foreign shim and in it the sandbox. Returns the pid of its first process.
+    /// Starts the foreign shim and the sandbox in it. Returns the pid of the sandbox's first process.
     pub(super) async fn start(self: &Arc<Self>) -> Result<u32, Error> {
         let outer = self.turn.lock().await;
         match &*self.state() {
@@ -180,7 +180,7 @@ impl ForeignPod {
         Ok(made.pid)
     }
 
-    /// A sandbox that ends by itself, or whose shim dies, ends the pod and this process: the daemon sees a dead shim.
+    /// A sandbox that ends by itself, or whose shim dies, ends the pod and this process; the daemon then sees a dead shim.
     async fn watch(self: Arc<Self>, home: Arc<Home>) {
         let end = home.shim.tasks.wait(&self.id, WAITING).await;
         if !matches!(*self.state(), State::Ready(_)) {
@@ -191,11 +191,11 @@ impl ForeignPod {
             home.shim.clean_up_after(&self.id, &self.bundle).await;
         }
         complain("take down", &self.id, self.take_down(DEATH_PATIENCE).await);
-        // Without an answer to who waits: nobody has asked for this.
+        // Does not complete [`Self::wait`]: the daemon gets an error instead, since it did not request this end.
         self.close();
     }
 
-    /// Where containers can live.
+    /// The sandbox. Fails unless it runs.
     pub(super) fn home(&self) -> Result<Arc<Home>, Error> {
         match &*self.state() {
             State::Ready(home) => Ok(Arc::clone(home)),
@@ -204,12 +204,12 @@ impl ForeignPod {
         }
     }
 
-    /// First process of the PID namespace that all containers share, if they do.
+    /// First process of the PID namespace that all containers share, if they share one.
     pub(super) fn init_pid(&self) -> Option<u32> {
         self.home().ok().filter(|home| home.shared_pid).map(|home| home.pid)
     }
 
-    /// Makes a container as the request of our own protocol says.
+    /// Creates a container from a request of Berth's own protocol.
     pub(super) async fn create_guest(&self, request: CreateTaskRequest) -> Result<Arc<Guest>, Error> {
         let _creation = self.creations.read().await;
         let home = self.home()?;
@@ -218,7 +218,7 @@ impl ForeignPod {
         self.prepare(&home, &request, target.as_deref()).await?;
         let options = home.shim.launcher.handler.any().into();
         let guest = Guest::create(Arc::clone(&home.shim), CreateTaskRequest { options, ..request }).await?;
-        // It was joined by number, which was its own if it has one still.
+        // Its PID namespace was joined by pid. If it still runs, the pid was its own; otherwise it may have been reused.
         if target.is_some_and(|target| target.phase() != Phase::Running) {
             guest.delete().await?;
             return Err(self.refuse("join a container that has ended in sandbox"));
@@ -227,14 +227,14 @@ impl ForeignPod {
         Ok(guest)
     }
 
-    /// The container whose PID namespace is asked for.
+    /// The container whose PID namespace the request joins.
     fn target_of(&self, request: &CreateTaskRequest) -> Result<Option<Arc<Guest>>, Error> {
         let named = bundle::target_of(Path::new(&request.bundle));
         let named = named.map_err(|source| self.io("read the bundle of a container of", source))?;
         named.map(|id| self.guest(&id)).transpose()
     }
 
-    /// Makes what the foreign shim expects to be there.
+    /// Completes the bundle as the foreign shim needs it.
     async fn prepare(
         &self,
         home: &Home,
@@ -255,7 +255,7 @@ impl ForeignPod {
         made.map_err(|source| Error::Init { doing: "create", id: id.clone(), source })
     }
 
-    /// The container of that id.
+    /// Returns the container of that id. Fails while it is still being created.
     pub(super) fn guest(&self, id: &str) -> Result<Arc<Guest>, Error> {
         self.guests.get(id)
     }
@@ -270,7 +270,7 @@ impl ForeignPod {
         self.guests.remove(id);
     }
 
-    /// Takes the pod down because somebody asks for it. Repeatable.
+    /// Takes the pod down by request. Repeatable.
     pub(super) async fn stop(&self, patience: Duration) -> Result<(), Error> {
         self.take_down(patience).await?;
         self.stopped.send_replace(true);
@@ -278,7 +278,7 @@ impl ForeignPod {
         Ok(())
     }
 
-    /// Kills every container, waits for their ends to be recorded, undoes the sandbox and all that is the pod's.
+    /// Kills every container, waits for their exit records, undoes the sandbox, the namespaces and the cgroup.
     async fn take_down(&self, patience: Duration) -> Result<(), Error> {
         let mut outer = self.turn.lock().await;
         let state = std::mem::replace(&mut *self.state(), State::Stopped);
@@ -299,7 +299,7 @@ impl ForeignPod {
         Ok(())
     }
 
-    /// As far as they can be ended: what is left is the foreign shim's business, and the daemon's clean-up.
+    /// Ends the containers as far as possible: the rest is left to the foreign shim and the daemon's cleanup.
     async fn end_guests(&self, shim: &Started, patience: Duration) {
         for guest in self.guests() {
             if !matches!(guest.phase(), Phase::Stopped(_)) {
@@ -321,13 +321,13 @@ impl ForeignPod {
         shim.tasks.shutdown(&self.id).await;
     }
 
-    /// Waits until the pod is stopped.
+    /// Waits until the pod is stopped by request.
     pub(super) async fn wait(&self) {
         // The sender lives as long as self.
         let _ = self.stopped.subscribe().wait_for(|stopped| *stopped).await;
     }
 
-    /// Makes this process leave once the requests under way are answered.
+    /// Makes this process exit once requests under way are answered.
     pub(super) fn close(&self) {
         if let Err(error) = std::fs::remove_file(&self.socket) {
             note(format_args!("remove {}: {error}", self.socket.display()));
@@ -341,7 +341,7 @@ impl ForeignPod {
         let _ = self.closing.subscribe().wait_for(|closing| *closing).await;
     }
 
-    /// Closes a process that has no pod and whose bundle is gone: nobody will ever ask for it again.
+    /// Closes a process without a running pod whose bundle is gone: no request can come for it any more.
     pub(super) async fn close_when_forgotten(&self) {
         while matches!(*self.state(), State::Ready(_)) || self.bundle.exists() {
             let _ = timeout(LOOK, self.changed.notified()).await;

@@ -1,4 +1,4 @@
-//! The process that stands between the daemon and a foreign shim.
+//! The process between the daemon and a foreign shim.
 
 use super::handler::Handler;
 use super::launch::Launcher;
@@ -8,7 +8,7 @@ use crate::service::{Serve, attend, patient, runtime};
 use std::io;
 use ttrpc::r#async::Server;
 
-/// Serves until the pod is closed. `daemon` is the address that the foreign shim is told as containerd's own.
+/// Serves until the pod is closed. `daemon` is passed to the foreign shim as containerd's address.
 pub fn serve(handler: Handler, daemon: String, serve: Serve) -> io::Result<()> {
     runtime()?.block_on(async {
         let events = serve.socket.clone();

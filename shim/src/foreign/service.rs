@@ -1,5 +1,5 @@
-//! The calls of Berth's shim, answered with those of another. What has an exec id goes through as it is: its FIFOs are the
-//! daemon's.
+//! The services of Berth's shim, answered through a foreign one. Calls with an exec id are passed through unchanged,
+//! because an exec's FIFOs are the daemon's.
 
 use super::client::{QUICK, SLOW, WAITING};
 use super::exec_sync::exec_sync;
@@ -27,7 +27,7 @@ use ttrpc::r#async::{Service, TtrpcContext};
 
 struct Serving(Arc<ForeignPod>);
 
-/// All services of one pod.
+/// All services of a pod.
 pub(super) fn all(pod: &Arc<ForeignPod>) -> [HashMap<String, Service>; 4] {
     let serving = Arc::new(Serving(Arc::clone(pod)));
     [
@@ -39,7 +39,7 @@ pub(super) fn all(pod: &Arc<ForeignPod>) -> [HashMap<String, Service>; 4] {
 }
 
 impl Serving {
-    /// A call about a container that goes through as it is.
+    /// Passes a call about a container through unchanged.
     async fn pass<A: Message>(
         &self,
         method: &str,
@@ -230,7 +230,7 @@ impl Shim for Serving {
     }
 }
 
-/// What a foreign shim tells of its own accord: only what cannot be asked for is listened to.
+/// Events of the foreign shim. Only OOM kills are used; all else is available by calls.
 #[async_trait]
 impl Events for Serving {
     async fn forward(&self, _: &TtrpcContext, request: ForwardRequest) -> ttrpc::Result<Empty> {

@@ -1,4 +1,4 @@
-//! The five capability sets, each cut to what the shim itself has.
+//! The five capability sets, capabilities(7), each limited to what the shim itself has.
 
 use super::error::At;
 use super::{Error, Step};
@@ -9,7 +9,7 @@ use rustix::thread::{
     configure_capability_in_ambient_set, remove_capability_from_bounding_set, set_capabilities,
 };
 
-/// In the order of their numbers.
+/// Names by capability number.
 const NAMES: &[&str] = &[
     "CHOWN",
     "DAC_OVERRIDE",
@@ -54,12 +54,12 @@ const NAMES: &[&str] = &[
     "CHECKPOINT_RESTORE",
 ];
 
-/// Every capability that may be asked for, as a spec spells it.
+/// All known capabilities, spelled as in a spec.
 pub fn capability_names() -> Vec<String> {
     NAMES.iter().map(|name| format!("CAP_{name}")).collect()
 }
 
-/// What the process is to have, as the kernel counts it.
+/// The capability sets of a process, as bit masks.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Sets {
     bounding: CapabilitySet,
@@ -68,7 +68,7 @@ pub(super) struct Sets {
 }
 
 impl Sets {
-    /// Reads the names; none of them may be unknown.
+    /// Parses the names; fails for an unknown one. `None` means no capabilities.
     pub(super) fn parse(wanted: Option<&spec::Capabilities>) -> Result<Self, Error> {
         let none = spec::Capabilities::default();
         let wanted = wanted.unwrap_or(&none);
@@ -83,7 +83,7 @@ impl Sets {
         })
     }
 
-    /// Leaves out what is in neither the shim's permitted set nor, by that, in its gift.
+    /// Removes what `host`, the shim's permitted set, lacks: the shim cannot grant it.
     pub(super) fn cut_to(mut self, host: CapabilitySet) -> Self {
         self.sets.permitted &= host;
         self.sets.effective &= self.sets.permitted;
@@ -92,14 +92,14 @@ impl Sets {
         self
     }
 
-    /// The same with others that may be raised later.
+    /// The same sets with `others` permitted too, so that they can be raised later.
     pub(super) fn holding(&self, others: CapabilitySet) -> Self {
         let mut sets = self.clone();
         sets.sets.permitted |= others;
         sets
     }
 
-    /// Puts capabilities in force that were held for it.
+    /// Makes capabilities effective that [`Self::holding`] kept permitted.
     pub(super) fn raise(&self, others: CapabilitySet) -> Result<(), Error> {
         if others.is_empty() {
             return Ok(());
@@ -109,7 +109,7 @@ impl Sets {
         set_capabilities(None, sets).at(Step::Capabilities, || format!("raise {others:?}"))
     }
 
-    /// Gives them up, with a single system call.
+    /// Gives those up again, with a single system call.
     pub(super) fn lower(&self, others: CapabilitySet) -> Result<(), Error> {
         if others.is_empty() {
             return Ok(());
@@ -117,7 +117,7 @@ impl Sets {
         set_capabilities(None, self.sets).at(Step::Capabilities, || format!("give up {others:?}"))
     }
 
-    /// Takes from the bounding set what is not wanted. Before the user changes.
+    /// Drops the other capabilities from the bounding set. Call before the user changes.
     pub(super) fn bound(&self) -> Result<(), Error> {
         for (number, name) in NAMES.iter().enumerate() {
             let capability = CapabilitySet::from_bits_retain(1 << number);
@@ -125,7 +125,7 @@ impl Sets {
                 continue;
             }
             match remove_capability_from_bounding_set(capability) {
-                // Unknown to this kernel: nobody has it.
+                // Unknown to this kernel, so no process has it.
                 Err(Errno::INVAL) => {}
                 other => {
                     other.at(Step::Capabilities, || format!("drop CAP_{name} from the bounding set"))?;
@@ -135,7 +135,7 @@ impl Sets {
         Ok(())
     }
 
-    /// Puts the sets in force. After the user has changed.
+    /// Applies the other sets. Call after the user has changed.
     pub(super) fn enforce(&self) -> Result<(), Error> {
         clear_ambient_capability_set().at(Step::Capabilities, || "clear the ambient set".into())?;
         set_capabilities(None, self.sets).at(Step::Capabilities, || format!("set {:?}", self.sets))?;
@@ -150,7 +150,7 @@ impl Sets {
     }
 }
 
-/// What the shim has to give.
+/// The shim's permitted set.
 pub(super) fn of_host() -> Result<CapabilitySet, Error> {
     capabilities(None).map(|sets| sets.permitted).at(Step::Capabilities, || "read the shim's own".into())
 }

@@ -1,7 +1,7 @@
 //! The socket between the shim and the processes that become a container: typed reports up, one byte down.
 //!
-//! It is close-on-exec: end-of-file without a failure means that execve worked. The kernel says who has sent a report, so that
-//! a process that has become the container's cannot speak for the stage.
+//! It is close-on-exec: end-of-file without a failure means that execve worked. Each report carries its sender's pid
+//! from the kernel (SCM_CREDENTIALS), so that a process of the container cannot pass as the stage.
 
 use super::error::At;
 use super::hooks::LaterHooks;
@@ -19,38 +19,38 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
-/// More than any report: paths in it are at most 4 KiB long, errors are shortened.
+/// More than any report: paths in it are at most 4 KiB long, and errors are shortened.
 const REPORT_SIZE: usize = 32 * 1024;
-/// Descriptors in one report: the namespaces of a pod.
+/// Maximum number of descriptors in one report: the namespaces of a pod.
 const MAX_DESCRIPTORS: usize = 6;
 
-/// What the processes on the way to execve tell the shim.
+/// Reports to the shim from the processes on the way to execve.
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) enum Report {
-    /// The stage is going to make this cgroup.
+    /// The stage is about to create this cgroup.
     Group(String),
-    /// The stage has made a process of this host pid that does the rest in its place, and waits for its end.
+    /// The stage has made a helper that finishes the work in its place, and waits for the helper's end.
     Helper {
         /// Host pid.
         pid: u32,
     },
-    /// The stage has made the process of this host pid, and is done.
+    /// The stage has made the container's or exec's process, and is done.
     Spawned {
         /// Host pid.
         pid: u32,
-        /// What is left to be run when the stage is gone.
+        /// Hooks to run after the stage has ended.
         later: LaterHooks,
     },
-    /// Set up; what it has to hand over (a terminal's master, a pod's namespaces) is attached.
+    /// Setup is complete; a terminal's master or a pod's namespaces are attached.
     Ready {
-        /// What the attached descriptors are, in order.
+        /// Kinds of the attached descriptors, in order.
         attached: Vec<Attached>,
     },
-    /// Given up.
+    /// Setup failed.
     Failed(Error),
 }
 
-/// What a descriptor that comes with a report is.
+/// Kind of a descriptor attached to a report.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[allow(missing_docs)]
 pub(super) enum Attached {
@@ -62,16 +62,16 @@ pub(super) enum Attached {
     Shm,
 }
 
-/// Something that was received.
+/// A report as received.
 #[derive(Debug)]
 pub(super) struct Received {
     pub(super) report: Report,
     pub(super) attached: Vec<OwnedFd>,
-    /// Host pid of who has sent it.
+    /// Host pid of the sender.
     pub(super) sender: u32,
 }
 
-/// Both ends; the first is the shim's.
+/// Makes the socket pair; the first end is the shim's.
 pub(super) fn pair() -> Result<(OwnedFd, OwnedFd), Error> {
     let what = || "make a socket pair".to_owned();
     let pair = socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None);
@@ -80,7 +80,7 @@ pub(super) fn pair() -> Result<(OwnedFd, OwnedFd), Error> {
     Ok((ours, theirs))
 }
 
-/// Sends a report; a shim that is gone is no error, for then nobody is left to tell.
+/// Sends a report. Failure is ignored: the shim is gone, so there is no one to report to.
 pub(super) fn send(socket: BorrowedFd<'_>, report: &Report, descriptors: &[BorrowedFd<'_>]) {
     let bytes = serde_json::to_vec(report).unwrap_or_default();
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MAX_DESCRIPTORS))];
@@ -96,7 +96,7 @@ pub(super) fn fail(socket: BorrowedFd<'_>, error: Error) {
     send(socket, &Report::Failed(error.shortened()), &[]);
 }
 
-/// Waits, in a process of ours, for the byte that opens the gate; false when the shim is gone or has given up.
+/// Waits for the byte that opens the gate, in a process on its way to execve. False when the shim is gone or has given up.
 pub(super) fn wait_for_gate(socket: BorrowedFd<'_>) -> bool {
     let mut byte = [0u8; 1];
     loop {
@@ -114,13 +114,13 @@ pub(super) fn shim_lives(socket: BorrowedFd<'_>) -> bool {
     rustix::net::recv(socket, &mut byte, RecvFlags::DONTWAIT) == Err(Errno::AGAIN)
 }
 
-/// Receives a report and what is attached; `None` at end-of-file.
+/// Receives a report with its descriptors; `None` at end-of-file.
 pub(super) fn receive(socket: BorrowedFd<'_>) -> Result<Option<Received>, Errno> {
     let mut bytes = vec![0u8; REPORT_SIZE];
     let mut space =
         [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MAX_DESCRIPTORS), ScmCredentials(1))];
     let mut control = RecvAncillaryBuffer::new(&mut space);
-    // A child that ends meanwhile interrupts it: the shim is told of that by a signal.
+    // SIGCHLD interrupts this call when a child ends meanwhile.
     let got = retry_on_intr(|| {
         recvmsg(socket, &mut [IoSliceMut::new(&mut bytes)], &mut control, RecvFlags::CMSG_CLOEXEC)
     });
@@ -132,7 +132,7 @@ pub(super) fn receive(socket: BorrowedFd<'_>) -> Result<Option<Received>, Errno>
         return Ok(None);
     }
     if got.flags.contains(ReturnFlags::CTRUNC) {
-        // What was sent along has found no room.
+        // The attached descriptors exceed the limit of open descriptors.
         return Err(Errno::MFILE);
     }
     let (mut attached, mut sender) = (Vec::new(), None);
@@ -148,7 +148,7 @@ pub(super) fn receive(socket: BorrowedFd<'_>) -> Result<Option<Received>, Errno>
     Ok(Some(Received { report, attached, sender }))
 }
 
-/// The shim's end.
+/// The shim's end of the socket.
 #[derive(Debug)]
 pub(super) struct Reports(AsyncFd<OwnedFd>);
 
@@ -159,7 +159,7 @@ impl Reports {
         crate::sys::watched(socket).map(Self).at(Step::Process, || "watch a socket".into())
     }
 
-    /// The next report; `None` at end-of-file.
+    /// Waits for the next report; `None` at end-of-file.
     pub(super) async fn next(&self) -> Result<Option<Received>, Error> {
         self.0
             .async_io(Interest::READABLE, |socket| Ok(receive(socket.as_fd())?))
@@ -167,7 +167,7 @@ impl Reports {
             .at(Step::Process, || "receive a report".into())
     }
 
-    /// A report that is there already.
+    /// The next report if it has arrived already.
     pub(super) fn there(&self) -> Result<Option<Received>, Error> {
         match receive(self.0.get_ref().as_fd()) {
             Err(Errno::AGAIN) => Ok(None),
@@ -175,7 +175,7 @@ impl Reports {
         }
     }
 
-    /// Lets the process at the gate go on.
+    /// Lets the process that waits at the gate go on.
     pub(super) fn open_gate(&self) -> Result<(), Error> {
         rustix::net::send(self.0.get_ref(), b"g", SendFlags::NOSIGNAL)
             .map(drop)

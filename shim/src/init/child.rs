@@ -1,4 +1,4 @@
-//! Processes of ours on their way, held by pidfd so that none is left behind whatever is dropped when.
+//! Child processes during setup, held by pidfd so that dropping one never leaves it running or unreaped.
 
 use super::error::At;
 use super::{Error, Step};
@@ -11,7 +11,7 @@ use rustix::process::{
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::Duration;
 
-/// A child of the shim that is not yet anybody else's business. Dropped, it is killed and reaped.
+/// A child of the shim that is still being set up. Dropped, it is killed and reaped.
 #[derive(Debug)]
 pub(super) struct Child {
     pub(super) pid: u32,
@@ -21,15 +21,15 @@ pub(super) struct Child {
 impl Child {
     /// Runs `work` in a fork.
     pub(super) fn fork(work: impl FnOnce() -> u8) -> Result<Self, Error> {
-        // A child for which there is no descriptor would go on unseen: one is had beforehand.
+        // A child without a pidfd could not be killed or reaped: make sure beforehand that a descriptor is free.
         let room = eventfd(0, EventfdFlags::CLOEXEC).at(Step::Process, || "have a descriptor".into())?;
         let pid = sys::fork(work).at(Step::Process, || "fork".into())?;
         drop(room);
         Self::adopt(pid)
     }
 
-    /// Takes on a child that was made as the sibling of another. It is unreaped, so its pid cannot mean anybody else. One that
-    /// cannot be held is killed.
+    /// Takes on a child that the stage made as its sibling. It is unreaped, so its pid cannot have been reused. If no
+    /// pidfd can be opened it is killed.
     pub(super) fn adopt(pid: u32) -> Result<Self, Error> {
         let pidfd = pidfd_of(pid).inspect_err(|_| {
             let _ = Pid::from_raw(pid as i32).map(|pid| kill_process(pid, Signal::KILL));
@@ -42,7 +42,7 @@ impl Child {
         self.pidfd.take()
     }
 
-    /// Waits until it has ended, and leaves it to be reaped.
+    /// Waits for its end without reaping.
     pub(super) async fn ended(&self) {
         let watched = self.pidfd.as_ref().map(|pidfd| pidfd.try_clone().and_then(sys::watched));
         match watched {
@@ -51,14 +51,14 @@ impl Child {
         }
     }
 
-    /// Waits until it has ended by itself.
+    /// Waits for its end and reaps it.
     pub(super) async fn reaped(mut self) {
         if let Some(pidfd) = self.pidfd.take() {
             reap(pidfd).await;
         }
     }
 
-    /// Kills it and waits for its end for so long; it is left to be reaped.
+    /// Kills it and waits at most `patience` for its end, without reaping.
     pub(super) async fn stop(&self, patience: Duration) {
         if let Some(pidfd) = &self.pidfd {
             let _ = pidfd_send_signal(pidfd, Signal::KILL);
@@ -66,7 +66,7 @@ impl Child {
         let _ = tokio::time::timeout(patience, self.ended()).await;
     }
 
-    /// Kills it and waits until it is gone.
+    /// Kills it, waits for its end and reaps it.
     pub(super) async fn kill(mut self) {
         if let Some(pidfd) = self.pidfd.take() {
             let _ = pidfd_send_signal(&pidfd, Signal::KILL);
@@ -87,14 +87,14 @@ impl Drop for Child {
     }
 }
 
-/// The descriptor that stands for an unreaped child.
+/// Opens the pidfd of an unreaped child.
 pub(super) fn pidfd_of(pid: u32) -> Result<OwnedFd, Error> {
     let number =
         Pid::from_raw(pid as i32).ok_or_else(|| Error::invalid(Step::Process, "pid 0 was reported"))?;
     pidfd_open(number, PidfdFlags::empty()).at(Step::Process, || format!("open the pidfd of {pid}"))
 }
 
-/// True when the child is gone, by this call or another.
+/// True when the child is reaped, by this call or another.
 fn try_reap(pidfd: BorrowedFd<'_>) -> bool {
     let options = WaitIdOptions::EXITED | WaitIdOptions::NOHANG;
     !matches!(waitid(WaitId::PidFd(pidfd), options), Ok(None) | Err(Errno::INTR))
@@ -114,14 +114,14 @@ async fn reap(pidfd: OwnedFd) {
     }
 }
 
-/// Kills a child and waits for it at most so long.
+/// Kills a child and waits for it at most `patience`.
 pub(super) async fn end(pidfd: OwnedFd, patience: Duration) {
     let _ = pidfd_send_signal(&pidfd, Signal::KILL);
     let _ = tokio::time::timeout(patience, reap(pidfd)).await;
 }
 
-/// Kills a child and waits for it, without a runtime: for a second at most, since a process that waits in the kernel does not
-/// die before it has what it waits for.
+/// Kills a child and reaps it, without a runtime. Waits for one second at most, since a process that hangs in the
+/// kernel does not die before its wait is over.
 pub(super) fn kill_and_wait(pidfd: BorrowedFd<'_>) {
     let _ = pidfd_send_signal(pidfd, Signal::KILL);
     let moment = Timespec { tv_sec: 1, tv_nsec: 0 };
@@ -131,7 +131,7 @@ pub(super) fn kill_and_wait(pidfd: BorrowedFd<'_>) {
     }
 }
 
-/// Waits for a child, without a runtime.
+/// Waits for a child and reaps it, without a runtime.
 pub(super) fn wait(pidfd: BorrowedFd<'_>) {
     while matches!(waitid(WaitId::PidFd(pidfd), WaitIdOptions::EXITED), Err(Errno::INTR)) {}
 }

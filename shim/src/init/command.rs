@@ -1,4 +1,4 @@
-//! The last step: finding the command as the user who runs it, and execve.
+//! The last step: finding the command as the user it runs as, and execve.
 
 use super::error::At;
 use super::{Error, Step, Unrunnable};
@@ -8,35 +8,35 @@ use std::ffi::CString;
 
 const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
-/// A command line and environment in the kernel's form, checked before anything is made.
+/// A command line and environment as C strings, checked before any process is made.
 #[derive(Debug)]
 pub(super) struct Command {
     name: String,
     args: Vec<CString>,
     env: Vec<CString>,
-    /// Device and inode of the binary that is running now.
+    /// Device and inode of the shim's own binary.
     shim: (u64, u64),
 }
 
-/// Where the command may be.
+/// A path where the command may be.
 #[derive(Debug)]
 pub(super) struct Candidate {
     file: CString,
     seen: Seen,
 }
 
-/// What is there.
+/// File type found at a candidate.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Seen {
     Nothing,
     File,
     Directory,
-    /// The binary that is running now.
+    /// The shim's own binary.
     Shim,
 }
 
 impl Command {
-    /// From the spec's strings, none of which may hold a NUL; the command must not be empty.
+    /// Converts the spec's strings. Fails if one contains a NUL or the command is empty.
     pub(super) fn parse(args: &[String], env: &[String]) -> Result<Self, Error> {
         let name =
             args.first().ok_or_else(|| Error::invalid(Step::Exec, "no command: process.args is empty"))?;
@@ -52,7 +52,7 @@ impl Command {
         })
     }
 
-    /// The last value of a variable; of a repeated name the last one counts.
+    /// The value of a variable; of a repeated name the last one counts.
     fn variable(&self, name: &str) -> Option<&str> {
         let found = |entry: &CString| {
             entry.to_str().ok().and_then(|e| e.split_once('=')).is_some_and(|(n, _)| n == name)
@@ -67,7 +67,7 @@ impl Command {
             .map(|(_, value)| value)
     }
 
-    /// Sets `HOME` from the container's users when the spec left it out.
+    /// Sets `HOME` if the spec left it unset or empty.
     pub(super) fn complete(&mut self, home: impl FnOnce() -> String) {
         if self.variable("HOME").is_none_or(str::is_empty) {
             self.env.retain(|entry| entry.as_bytes() != b"HOME=");
@@ -75,7 +75,7 @@ impl Command {
         }
     }
 
-    /// Looks where the command may be: before a filter is in force, which may forbid to look.
+    /// Looks up the candidates. Done before the seccomp filter is in force, which may forbid stat(2).
     pub(super) fn find(&self) -> Vec<Candidate> {
         if self.name.contains('/') {
             return self.look_at(self.name.clone()).into_iter().collect();
@@ -96,7 +96,7 @@ impl Command {
         Some(Candidate { file, seen })
     }
 
-    /// Becomes the command, which is where it was found first.
+    /// Executes the first candidate that can be. Returns only on failure.
     pub(super) fn execute(&self, candidates: &[Candidate]) -> Result<Infallible, Error> {
         let mut denied = None;
         for candidate in candidates {
@@ -116,7 +116,7 @@ impl Command {
 
     /// Returns only when the file could not be executed; `None` when there is no such file.
     fn attempt(&self, Candidate { file, seen }: &Candidate) -> Option<Error> {
-        // `/proc/self/exe`, which would hand the host's binary to the container (CVE-2019-5736).
+        // `/proc/self/exe` would hand the host's binary to the container (CVE-2019-5736).
         if *seen == Seen::Shim {
             return Some(self.problem(Unrunnable::PermissionDenied));
         }

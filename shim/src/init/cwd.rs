@@ -1,4 +1,4 @@
-//! The working directory: looked up below the container's root, by no link that leads out of a path (CVE-2024-21626).
+//! The working directory: looked up below the container's root, never through magic links (CVE-2024-21626).
 
 use super::error::At;
 use super::inroot::{Create, InRoot};
@@ -8,17 +8,17 @@ use rustix::io::Errno;
 use rustix::process::{fchdir, getcwd};
 use std::path::Path;
 
-/// Makes a missing working directory of a new container; what is there already, whatever it is, is left.
+/// Creates a missing working directory of a new container. An existing file of any type is left.
 pub(super) fn create(root: InRoot<'_>, path: &str) -> Result<(), Error> {
     check_absolute(path)?;
     match root.reach(Path::new(path), Create::Directory) {
-        // The user himself may be allowed what root on another machine's file system is not.
+        // On a network file system the user may be permitted what root is not.
         Ok(_) | Err(Errno::ACCESS) => Ok(()),
         Err(cause) => Err(refused(format!("create {path:?}"), cause)),
     }
 }
 
-/// Enters it; false when only the user himself might be allowed to, who has yet to try.
+/// Enters it. False on EACCES: it must be tried again as the user.
 pub(super) fn enter(root: InRoot<'_>, path: &str) -> Result<bool, Error> {
     check_absolute(path)?;
     let found = root.find(Path::new(path), OFlags::PATH | OFlags::DIRECTORY);
@@ -30,7 +30,7 @@ pub(super) fn enter(root: InRoot<'_>, path: &str) -> Result<bool, Error> {
     Ok(true)
 }
 
-/// Enters it as the user, the last chance.
+/// Enters it as the user; now EACCES is an error.
 pub(super) fn enter_as_user(root: InRoot<'_>, path: &str) -> Result<(), Error> {
     if enter(root, path)? {
         return Ok(());
@@ -42,7 +42,7 @@ fn changing_to(path: &str) -> String {
     format!("chdir to cwd ({path:?}) set in config.json failed")
 }
 
-/// A directory that is none, or not for this user, is the caller's fault; anything else is the host's.
+/// A missing directory, or one not open to this user, is the caller's fault; anything else is the host's.
 fn refused(what: String, cause: Errno) -> Error {
     match cause {
         Errno::NOTDIR | Errno::NOENT | Errno::ACCESS | Errno::LOOP | Errno::NAMETOOLONG => {
@@ -52,7 +52,7 @@ fn refused(what: String, cause: Errno) -> Error {
     }
 }
 
-/// The kernel calls a place unreachable that is not below the root: seen here should the lookup ever be led astray.
+/// getcwd(2) marks a directory outside the root as "(unreachable)". This detects a lookup that was led astray.
 fn verify(path: &str) -> Result<(), Error> {
     let reached = getcwd(Vec::new()).at(Step::Cwd, || format!("{path:?}"))?;
     if reached.as_bytes().starts_with(b"/") {

@@ -1,4 +1,4 @@
-//! `/dev`: the devices every container has, the links beside them, and those of the spec.
+//! `/dev`: the default devices and symlinks, and the devices of the spec.
 
 use super::error::At;
 use super::idmap::IdMappings;
@@ -27,7 +27,7 @@ const LINKS: &[(&str, &str)] = &[
     ("pts/ptmx", "ptmx"),
 ];
 
-/// Makes the default devices, the links and `devices`. The caller's umask must be 0.
+/// Makes the default devices, the symlinks and `devices`. The caller's umask must be 0.
 pub(super) fn make(root: InRoot<'_>, devices: &[Device]) -> Result<(), Error> {
     let dev = root.find_or_create(Path::new("/dev"), Create::Directory)?;
     for device in defaults() {
@@ -50,8 +50,8 @@ fn defaults() -> impl Iterator<Item = Device> {
     })
 }
 
-/// A filesystem for `/dev`, with the nodes in it that nobody may make in a user namespace. Its root, and the nodes unless they name
-/// another owner, belong to the namespace's root.
+/// Makes a tmpfs for `/dev` with the device nodes in it, because mknod(2) fails in a user namespace. Its root, and
+/// nodes without an owner of their own, belong to the namespace's root.
 pub(super) fn filled(
     source: &str,
     mut options: Options,
@@ -103,7 +103,7 @@ fn node(directory: BorrowedFd<'_>, name: &str, device: &Device) -> Result<(), Er
     own(directory, name, device).at(Step::Device, what)
 }
 
-/// By a name that a container which shares the directory may have given to a link by now: it is not followed.
+/// A container that shares the directory may have replaced the name by a symlink: it is not followed.
 fn own(directory: BorrowedFd<'_>, name: &str, device: &Device) -> Result<(), Errno> {
     let (uid, gid) = (device.uid.unwrap_or(0), device.gid.unwrap_or(0));
     if (uid, gid) == (0, 0) {
@@ -113,7 +113,7 @@ fn own(directory: BorrowedFd<'_>, name: &str, device: &Device) -> Result<(), Err
     chownat(directory, name, Some(uid), Some(gid), AtFlags::SYMLINK_NOFOLLOW)
 }
 
-/// Where nodes may not be made: the host's own, bound.
+/// Bind-mounts the host's device where mknod(2) is not permitted.
 fn bind(directory: BorrowedFd<'_>, name: &str, device: &Device) -> Result<(), Error> {
     let what = || format!("bind {}", device.path);
     let host = filesystem::copy(Path::new(&device.path), false).at(Step::Device, what)?;
@@ -123,11 +123,11 @@ fn bind(directory: BorrowedFd<'_>, name: &str, device: &Device) -> Result<(), Er
     filesystem::attach(host.as_fd(), target.as_fd()).at(Step::Device, what)
 }
 
-/// The host's null device for streams nobody wants: one mount for all that the shim makes, for the kernel would wait for a grace
-/// period of RCU at the end of each.
+/// One mount of the host's null device for unused streams, kept for the shim's life: at the end of each mount the
+/// kernel waits for an RCU grace period.
 static NULL: OnceLock<OwnedFd> = OnceLock::new();
 
-/// Takes hold of the host's null device, once, before anything is forked that calls [`null`].
+/// Opens [`NULL`] once, before forking processes that call [`null`].
 pub(super) fn hold_null() -> Result<BorrowedFd<'static>, Error> {
     if let Some(held) = held_null() {
         return Ok(held);
@@ -136,12 +136,12 @@ pub(super) fn hold_null() -> Result<BorrowedFd<'static>, Error> {
     Ok(NULL.get_or_init(|| mount).as_fd())
 }
 
-/// What [`hold_null`] holds.
+/// The mount that [`hold_null`] opened.
 pub(super) fn held_null() -> Option<BorrowedFd<'static>> {
     NULL.get().map(AsFd::as_fd)
 }
 
-/// A descriptor of the host's null device. The host's `/proc` must be in sight.
+/// Opens the host's null device. The host's `/proc` must be in sight.
 pub(super) fn null() -> Result<OwnedFd, Error> {
     let mount = hold_null()?.as_raw_fd();
     let flags = OFlags::RDWR | OFlags::CLOEXEC;
@@ -149,8 +149,8 @@ pub(super) fn null() -> Result<OwnedFd, Error> {
         .at(Step::Device, || "open /dev/null".into())
 }
 
-/// The host's null device as a read-only mount that is attached nowhere: reading and writing are the device's business, its mode
-/// and its owner cannot be changed through it.
+/// A detached read-only mount of the host's null device. Reads and writes go to the device all the same, but its mode
+/// and owner cannot be changed through this mount.
 pub(super) fn null_mount() -> Result<OwnedFd, Error> {
     let what = || "take the host's /dev/null".to_owned();
     let mount = filesystem::copy(Path::new("/dev/null"), false).at(Step::Device, what)?;

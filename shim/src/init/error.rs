@@ -1,9 +1,9 @@
-//! What can fail between a request and the container's execve; travels as a value up a socket.
+//! Errors between a request and the container's execve; serialised to travel up a socket.
 
 use serde::{Deserialize, Serialize};
 use std::fmt;
 
-/// Characters of a text in an error that travels.
+/// Maximum length in characters of a text in an error that travels.
 const LONGEST: usize = 2000;
 
 /// The step that failed.
@@ -65,7 +65,7 @@ impl fmt::Display for Step {
     }
 }
 
-/// An errno that can be sent; displayed as the C library describes it.
+/// An errno that can be serialised; displayed as the C library describes it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Errno(pub i32);
 
@@ -82,11 +82,11 @@ impl std::error::Error for Errno {}
 pub enum Unrunnable {
     /// No such name in any directory of `$PATH`.
     NotInPath,
-    /// No file of that path.
+    /// No file at that path.
     NotFound,
-    /// The file is there, but not the interpreter or loader that it names.
+    /// The file is there, but not the interpreter or loader it names.
     NoInterpreter,
-    /// A file the user may not execute.
+    /// The user may not execute the file.
     PermissionDenied,
     /// A directory.
     IsDirectory,
@@ -116,37 +116,37 @@ impl From<berth_failpoint::Injected> for Error {
 /// Why a container, an exec or a pod could not be made. `source()` is the errno where there is one.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error, Serialize, Deserialize)]
 pub enum Error {
-    /// The caller's fault: a value that can never work.
+    /// A value that can never work: the caller's fault.
     #[error("{step}: {reason}")]
     Invalid {
-        /// Where it was found.
+        /// The step that found it.
         step: Step,
-        /// Field, value and what is wrong with it.
+        /// Field, value and reason.
         reason: String,
     },
-    /// Asked for, but not built; never ignored silently.
+    /// A feature that is not implemented; never ignored silently.
     #[error("{0} not supported yet")]
     Unsupported(String),
-    /// The kernel refused.
+    /// A system call failed.
     #[error("{step}: {what}: {cause}")]
     Os {
-        /// During this step.
+        /// The step it belongs to.
         step: Step,
-        /// What was attempted, with its arguments.
+        /// The attempted action, with its arguments.
         what: String,
-        /// The kernel's answer.
+        /// Its errno.
         #[source]
         cause: Errno,
     },
     /// The command cannot be run.
     #[error("exec: {command:?}: {problem}")]
     Command {
-        /// As given in the first argument.
+        /// The first argument.
         command: String,
         /// Why.
         problem: Unrunnable,
     },
-    /// A program that the bundle wants run has failed, and with it what it was run for.
+    /// A hook failed, and with it the operation it belongs to.
     #[error("{when} hook {path}: {problem}")]
     Hook {
         /// The moment, as the OCI specification calls it.
@@ -156,16 +156,16 @@ pub enum Error {
         /// How it ended and what it printed, or why it could not be run.
         problem: String,
     },
-    /// It was given up, and what was on its way was killed.
+    /// The operation was given up, and its processes were killed.
     #[error("given up while it waited to {what}")]
     Stuck {
-        /// What it was at, a verb phrase with its arguments.
+        /// The step at that time, a verb phrase with its arguments.
         what: String,
     },
-    /// The process that was setting things up was killed before it could say anything.
+    /// The process that was setting things up died without a report.
     #[error("{step}: the init process died without a word")]
     Died {
-        /// What was awaited from it.
+        /// The step it was to do.
         step: Step,
     },
 }
@@ -205,7 +205,7 @@ impl From<crate::seccomp::Error> for Error {
 }
 
 impl Error {
-    /// The same with as much of what it quotes as fits into a report: a bundle may hold values of any length.
+    /// Shortens the quoted values so that the error fits into a report: a bundle may contain values of any length.
     pub(super) fn shortened(mut self) -> Self {
         match &mut self {
             Error::Invalid { reason: text, .. }
@@ -232,9 +232,9 @@ fn shorten(text: &mut String) {
     }
 }
 
-/// Names the step, and what was attempted, of an error of the kernel.
+/// Adds the step and the attempted action to a kernel error.
 pub(super) trait At<T> {
-    /// `what` is only made when there is an error.
+    /// `what` is evaluated only on error.
     fn at(self, step: Step, what: impl FnOnce() -> String) -> Result<T, Error>;
 }
 

@@ -1,4 +1,4 @@
-//! Mounts that are attached nowhere yet, made with the new mount API: of a filesystem, or of a part of what is mounted.
+//! Detached mounts, made with the new mount API: of a new file system, or copied from existing mounts.
 
 use super::error::{At, Errno};
 use super::options::Options;
@@ -26,7 +26,7 @@ pub(super) fn mount(kind: &str, source: &str, options: &Options) -> Result<Owned
     create(context.as_fd(), &options.attributes, what)
 }
 
-/// The last steps from a configured context to a mount.
+/// Turns a configured context into a mount.
 pub(super) fn create(
     context: BorrowedFd<'_>,
     attributes: &MountAttributes,
@@ -37,7 +37,7 @@ pub(super) fn create(
     fsmount(context, FsMountFlags::FSMOUNT_CLOEXEC, flags).at(Step::Mount, what)
 }
 
-/// Sets a parameter of a filesystem to be.
+/// Sets a parameter of a file system context.
 pub(super) fn set(context: BorrowedFd<'_>, name: &str, value: Option<&str>) -> Result<(), Error> {
     let done = match value {
         Some(value) => fsconfig_set_string(context, name, value),
@@ -49,13 +49,13 @@ pub(super) fn set(context: BorrowedFd<'_>, name: &str, value: Option<&str>) -> R
     })
 }
 
-/// Sets a parameter to what a descriptor is open on, which may be in a mount that is attached nowhere.
+/// Sets a parameter to the object behind a descriptor, which may lie in a detached mount.
 pub(super) fn set_to(context: BorrowedFd<'_>, name: &str, mount: BorrowedFd<'_>) -> Result<(), Error> {
     let done = fsconfig_set_fd(context, name, mount);
     done.map_err(|error| explained(context, error, format!("option {name} by descriptor")))
 }
 
-/// The kernel explains itself on the context's descriptor.
+/// Adds the message that the kernel leaves on the context's descriptor, fsopen(2).
 fn explained(context: BorrowedFd<'_>, error: rustix::io::Errno, what: String) -> Error {
     let mut text = [0u8; 256];
     let length = rustix::io::read(context, &mut text).unwrap_or(0);
@@ -65,12 +65,12 @@ fn explained(context: BorrowedFd<'_>, error: rustix::io::Errno, what: String) ->
     Error::Os { step: Step::Mount, what, cause: Errno::from(error) }
 }
 
-/// A copy of what is mounted at, and with `recursive` below, `path`.
+/// Copies the mount at `path`; with `recursive` also the mounts below it.
 pub(super) fn copy(path: &Path, recursive: bool) -> Result<OwnedFd, rustix::io::Errno> {
     open_tree(CWD, path, copy_flags(recursive))
 }
 
-/// A copy of what `fd` is open on.
+/// Copies the mount that `fd` is open on.
 pub(super) fn copy_of(fd: BorrowedFd<'_>, recursive: bool) -> Result<OwnedFd, rustix::io::Errno> {
     open_tree(fd, "", copy_flags(recursive) | OpenTreeFlags::AT_EMPTY_PATH)
 }
@@ -80,13 +80,13 @@ fn copy_flags(recursive: bool) -> OpenTreeFlags {
     if recursive { flags | OpenTreeFlags::AT_RECURSIVE } else { flags }
 }
 
-/// Attaches `mount` at what `target` is open on.
+/// Attaches a detached `mount` at the place that `target` is open on.
 pub(super) fn attach(mount: BorrowedFd<'_>, target: BorrowedFd<'_>) -> Result<(), rustix::io::Errno> {
     let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH | MoveMountFlags::MOVE_MOUNT_T_EMPTY_PATH;
     move_mount(mount, "", target, "", flags)
 }
 
-/// Applies what a bind mount's options say; without a propagation it becomes private.
+/// Applies the options of a bind mount; without a propagation it becomes private.
 pub(super) fn apply(mount: BorrowedFd<'_>, options: &Options) -> std::io::Result<()> {
     let (kind, below) = options.propagation.unwrap_or((libc::MS_PRIVATE, true));
     let mut one = options.attributes;
@@ -101,8 +101,8 @@ pub(super) fn apply(mount: BorrowedFd<'_>, options: &Options) -> std::io::Result
     Ok(())
 }
 
-/// Has a mount that is attached nowhere, with `recursive` all below it too, show its ids as `namespace` maps them. Not every file
-/// system can: `EINVAL`.
+/// Maps the ids of a detached mount, with `recursive` also of those below it, through `namespace`. EINVAL if a file
+/// system does not support it.
 pub(super) fn map_ids(
     mount: BorrowedFd<'_>,
     recursive: bool,
@@ -113,7 +113,7 @@ pub(super) fn map_ids(
     mount_setattr(mount, recursive, &MountAttributes { set, userns, ..MountAttributes::default() })
 }
 
-/// [`apply`] for a mount with nothing below it, in one call.
+/// [`apply`] in one call, for a mount with nothing below it.
 pub(super) fn apply_single(mount: BorrowedFd<'_>, options: &Options) -> std::io::Result<()> {
     let propagation = options.propagation.map_or(libc::MS_PRIVATE, |(kind, _)| kind);
     mount_setattr(mount, false, &MountAttributes { propagation, ..options.attributes })

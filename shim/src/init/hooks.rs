@@ -1,12 +1,12 @@
-//! Programs that the bundle wants run at certain moments (OCI runtime specification, POSIX-platform hooks). A failing one
-//! fails the operation it belongs to; poststop is the exception, for nothing is left to fail.
+//! Hooks: programs that a bundle names to be run at certain moments (OCI runtime specification, POSIX-platform hooks). A
+//! failing one fails its operation, except for poststop, after which there is no operation left to fail.
 //!
 //! ```text
 //! stage --forks--> runner, in the host's namespaces: prestart, createRuntime
 //!   `--clone--> first process: mounts, waits for the runner, createContainer, pivots ... gate ... startContainer, execve
 //! shim ---forks---> poststart when execve has happened, poststop when the container has ended
 //! ```
-//! A hook finds the container's state on its standard input, and what it prints is told when it fails.
+//! A hook gets the container's state on standard input. Its output is reported when it fails.
 
 mod program;
 
@@ -22,7 +22,7 @@ use serde_json::json;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 
-/// Which hooks are to be run when the stage is long gone.
+/// Which hooks remain to be run after the stage has ended.
 #[derive(Debug, Clone, Copy, Default, Serialize, Deserialize)]
 pub struct LaterHooks {
     /// After execve.
@@ -31,7 +31,7 @@ pub struct LaterHooks {
     pub poststop: bool,
 }
 
-/// What hooks are told of the container.
+/// The container as its hooks see it.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Subject<'a> {
     pub(super) id: &'a str,
@@ -40,13 +40,13 @@ pub(super) struct Subject<'a> {
 }
 
 impl Subject<'_> {
-    /// Which hooks come later.
+    /// Which hooks run later.
     pub(super) fn later(&self) -> LaterHooks {
         let hooks = &self.spec.hooks;
         LaterHooks { poststart: !hooks.poststart.is_empty(), poststop: !hooks.poststop.is_empty() }
     }
 
-    /// Runs the hooks of one moment, in order; the first that fails ends it. `pid` is the first process's, 0 without one.
+    /// Runs the hooks of one moment, in order, up to the first that fails. `pid` is the first process's, or 0.
     pub(super) fn run(&self, when: &str, hooks: &[Hook], status: &str, pid: u32) -> Result<(), Error> {
         if hooks.is_empty() {
             return Ok(());
@@ -55,7 +55,7 @@ impl Subject<'_> {
         hooks.iter().try_for_each(|hook| program::run(when, hook, state.as_bytes()))
     }
 
-    /// The state as the specification has it.
+    /// The state in JSON, as the specification defines it.
     fn state(&self, status: &str, pid: u32) -> String {
         let mut state = json!({
             "ociVersion": self.spec.oci_version,
@@ -71,16 +71,15 @@ impl Subject<'_> {
     }
 }
 
-/// The process that runs the hooks which belong into the namespaces of the runtime: a child of the stage, which lives until
-/// it has ended.
+/// The process that runs the hooks that belong into the runtime's namespaces: a child of the stage, which waits for its end.
 pub(super) struct Runner {
     process: OwnedFd,
-    /// The end that the stage and the container's first process share.
+    /// The near end of a socket pair to the runner, shared by the stage and the container's first process.
     turnstile: Option<OwnedFd>,
 }
 
 impl Runner {
-    /// Starts it, if there is anything for it to do. What fails in it is given to `report`.
+    /// Starts it if there are hooks for it. Its result is given to `report`, in the runner.
     pub(super) fn start(
         subject: Subject<'_>,
         report: impl Fn(Result<(), Error>) -> u8,
@@ -93,7 +92,8 @@ impl Runner {
         let (near, far) = pair.at(Step::Hook, || "make a socket pair".into())?;
         let mut turnstile = Some(near);
         let pid = sys::clone_child(0, || {
-            // What others hold of this end, and nothing else, keeps it open.
+            // Drop the inherited copy of the near end: otherwise the runner would never see end-of-file when the other
+            // holders die.
             drop(turnstile.take());
             report(serve(subject, &far))
         });
@@ -101,7 +101,7 @@ impl Runner {
         Ok(Some(Self { process: child::pidfd_of(pid)?, turnstile }))
     }
 
-    /// In the container's first process, once all is mounted: waits until the hooks were run.
+    /// Called in the container's first process once all is mounted: waits until the runner's hooks have run.
     pub(super) fn pass(&self) {
         let Some(turnstile) = &self.turnstile else { return };
         let mut go = [0u8];
@@ -109,15 +109,15 @@ impl Runner {
         let passed =
             told.is_ok() && retry_on_intr(|| recv(turnstile, &mut go, RecvFlags::empty())) == Ok((1, 1));
         if !passed {
-            // The runner has said why.
+            // The runner has reported the failure.
             sys::leave(1);
         }
     }
 
-    /// In the stage: tells which process it is about, and waits for the end of the hooks.
+    /// Called in the stage: sends the first process's pid to the runner and waits for its end.
     pub(super) fn finish(mut self, pid: u32) {
         if let Some(turnstile) = self.turnstile.take() {
-            // One that is gone has failed, and said so.
+            // If the runner is gone, it has failed and reported that.
             let _ = send(&turnstile, &pid.to_ne_bytes(), SendFlags::NOSIGNAL);
         }
         child::wait(self.process.as_fd());
@@ -134,7 +134,7 @@ fn serve(subject: Subject<'_>, turnstile: &OwnedFd) -> Result<(), Error> {
     send(turnstile, b"g", SendFlags::NOSIGNAL).map(drop).at(Step::Hook, || "let the container go on".into())
 }
 
-/// Waits for the pid from the stage and for the first process to be ready; `None` when they have failed.
+/// Waits for the pid from the stage and for the first process to be ready; `None` when both are gone.
 fn arrival(turnstile: &OwnedFd) -> Result<Option<u32>, Error> {
     let (mut pid, mut ready) = (None, false);
     while pid.is_none() || !ready {

@@ -1,9 +1,9 @@
-//! Which ids of the host stand for those inside: of a user namespace, or of a mount whose files show other owners than they have.
+//! Id mappings: host ids that stand for those inside a user namespace, or in an idmapped mount.
 
 use super::{Error, Step};
 use crate::spec::{IdMapping, User};
 
-/// Which ids of the host stand for those of a user namespace, or of a mount.
+/// Mappings of a user namespace, or of an idmapped mount.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct IdMappings {
     /// Of users.
@@ -18,22 +18,22 @@ impl IdMappings {
         self.uids.is_empty() && self.gids.is_empty()
     }
 
-    /// Those of `uidmap=` and `gidmap=`, as containerd writes them: `inside:host:length`, more of them after commas.
+    /// Parses `uidmap=` and `gidmap=` as containerd writes them: `inside:host:length`, comma-separated.
     pub(super) fn parse(uids: &str, gids: &str) -> Result<Self, Error> {
         Ok(Self { uids: parse(uids)?, gids: parse(gids)? })
     }
 
-    /// The user of the host that `uid` is.
+    /// The host uid that `uid` is mapped to.
     pub(super) fn host_uid(&self, uid: u32) -> Result<u32, Error> {
         find(&self.uids, uid).ok_or_else(|| unmapped("uid", uid))
     }
 
-    /// The group of the host that `gid` is.
+    /// The host gid that `gid` is mapped to.
     pub(super) fn host_gid(&self, gid: u32) -> Result<u32, Error> {
         find(&self.gids, gid).ok_or_else(|| unmapped("gid", gid))
     }
 
-    /// Refuses who cannot be in the namespace.
+    /// Fails if the user or one of its groups is not mapped.
     pub(super) fn check(&self, user: &User) -> Result<(), Error> {
         self.host_uid(user.uid)?;
         [user.gid].iter().chain(&user.additional_gids).try_for_each(|gid| self.host_gid(*gid).map(drop))

@@ -1,5 +1,5 @@
-//! Paths inside a root filesystem that nobody vouches for: every lookup is by openat2 with `RESOLVE_IN_ROOT`, so a symlink or
-//! `..` in an image can never lead to the host.
+//! Paths inside an untrusted root filesystem: every lookup uses openat2 with `RESOLVE_IN_ROOT`, so that no symlink or
+//! `..` in an image can lead to the host.
 
 use super::error::At;
 use super::{Error, Step};
@@ -10,29 +10,29 @@ use rustix::io::Errno;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Component, Path, PathBuf};
 
-/// As many links as the kernel follows.
+/// The kernel's own limit of symlinks in one lookup.
 const MAX_LINKS: u32 = 40;
-/// Far more than ever needed, unless somebody renames without end to hold a lookup up.
+/// More tries than a lookup ever needs, unless a process renames all the time to delay it.
 const MAX_TRIES: u32 = 10_000;
 
-/// What a path is to end in when it does not exist.
+/// Type of file to create at the end of a missing path.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Create {
     Directory,
     File,
 }
 
-/// A root filesystem by a descriptor of its topmost directory.
+/// A root filesystem, by a descriptor of its topmost directory.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct InRoot<'a>(pub(super) BorrowedFd<'a>);
 
 impl InRoot<'_> {
-    /// What is there, following links within the root.
+    /// Opens a path, following symlinks within the root.
     pub(super) fn find(&self, path: &Path, flags: OFlags) -> Result<OwnedFd, Errno> {
         self.lookup(path, flags, ResolveFlags::empty())
     }
 
-    /// What is there, provided no link leads to it.
+    /// Opens a path; fails if it contains a symlink.
     pub(super) fn find_without_links(&self, path: &Path) -> Result<OwnedFd, Errno> {
         self.lookup(path, OFlags::PATH, ResolveFlags::NO_SYMLINKS)
     }
@@ -46,7 +46,7 @@ impl InRoot<'_> {
         self.reach(path, create).at(Step::Mount, || format!("create {} in the rootfs", path.display()))
     }
 
-    /// A file that no link leads to; made when missing.
+    /// Opens a file without following symlinks, and creates it when missing.
     pub(super) fn file_without_links(&self, path: &Path) -> Result<OwnedFd, Errno> {
         match self.find_without_links(path) {
             Err(Errno::NOENT) => {}
@@ -56,7 +56,7 @@ impl InRoot<'_> {
         self.find_without_links(path)
     }
 
-    /// What is there; made, with all directories on the way, when missing. Gives an `O_PATH` descriptor.
+    /// Opens a path with `O_PATH`; creates it, with its parent directories, when missing.
     pub(super) fn reach(&self, path: &Path, create: Create) -> Result<OwnedFd, Errno> {
         self.reach_by(path, create, MAX_LINKS)
     }
@@ -79,7 +79,7 @@ impl InRoot<'_> {
         }
     }
 
-    /// `name` is there and yet cannot be reached: a link to something missing, which is made then.
+    /// `name` exists but cannot be opened: a symlink with a missing target, which is created.
     fn follow(
         &self,
         directory: BorrowedFd<'_>,
@@ -95,12 +95,12 @@ impl InRoot<'_> {
     }
 }
 
-/// Opens what is below a directory and on the same mount, whoever may have put links or mounts in the way.
+/// Opens a path below a directory. Fails if a symlink leads outside it, or if a mount covers the way.
 pub(super) fn open_at(directory: BorrowedFd<'_>, path: &Path, flags: OFlags) -> Result<OwnedFd, Errno> {
     resolved(directory, path, flags, ResolveFlags::BENEATH | ResolveFlags::NO_XDEV)
 }
 
-/// A rename or a mount anywhere on the machine may have the kernel ask for another try.
+/// Tries again on EAGAIN: a rename or a mount anywhere on the machine may cause it, openat2(2).
 fn resolved(
     directory: BorrowedFd<'_>,
     path: &Path,
@@ -117,7 +117,7 @@ fn resolved(
     Err(Errno::AGAIN)
 }
 
-/// Relative, so that an empty or absolute path means the root itself or what is below it.
+/// Makes a path relative; an empty path or `/` means the root itself.
 fn below_root(path: &Path) -> &Path {
     let path = path.strip_prefix("/").unwrap_or(path);
     if path.as_os_str().is_empty() { Path::new(".") } else { path }

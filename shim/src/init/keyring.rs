@@ -1,4 +1,4 @@
-//! The session keyring: a container's own, so that no key of the host's or of a neighbour's is found from inside.
+//! The session keyring: each container has its own, so that it finds no key of the host or of other containers.
 
 use super::error::At;
 use super::{Error, Step};
@@ -7,9 +7,9 @@ use rustix::fs::stat;
 use std::ffi::CString;
 use std::path::Path;
 
-/// For who possesses the keyring everything but changing these rights, as the kernel counts them; for its owner to search it, which
-/// an exec needs to join. He must know the name for that: root of another container, who is the owner as well, can neither see
-/// it nor link the keyring to his own by its number, and with it the keys.
+/// The possessor may do everything except change these permissions (setattr); the owner may only search the keyring,
+/// which an exec needs to join it, and for that must know its name. So root of another container, who is the owner too,
+/// can neither see the keyring nor link it by its number, and thereby get its keys.
 const PERMISSIONS: u32 = 0x1f00_0000 | 0x0008_0000;
 
 /// The name of a container's keyring.
@@ -17,20 +17,21 @@ const PERMISSIONS: u32 = 0x1f00_0000 | 0x0008_0000;
 pub(super) struct Keyring(CString);
 
 impl Keyring {
-    /// That of the container with this id and bundle. The directory tells it from others that have, or had, the same id: of two of
-    /// the same name there would be one.
+    /// The name for this container id and bundle. The bundle's inode distinguishes it from other containers that have,
+    /// or had, the same id: with equal names they would share one keyring.
     pub(super) fn of(id: &str, bundle: &Path) -> Result<Self, Error> {
         let directory = stat(bundle).at(Step::Keyring, || format!("look at {}", bundle.display()))?;
         let name = CString::new(format!("{id}:{:x}:{:x}", directory.st_dev, directory.st_ino));
         name.map(Self).map_err(|_| Error::invalid(Step::Keyring, format!("id {id:?} has a NUL byte")))
     }
 
-    /// Makes it, for the calling process and what it becomes.
+    /// Creates it as the session keyring of the calling process and its descendants.
     pub(super) fn make(&self) -> Result<(), Error> {
         let what = || format!("share {:?}", self.0);
         let Some(found) = self.joined()? else { return Ok(()) };
         match sys::set_key_permissions(found, PERMISSIONS) {
-            // The keyring of a container that has just ended, whose permissions are set for good. Revoked, it is not found again.
+            // EACCES: the keyring of a container that has just ended, with its permissions already fixed. A revoked one
+            // is not found again.
             Err(settled) if settled.raw_os_error() == Some(libc::EACCES) => {
                 sys::revoke_key(found).at(Step::Keyring, what)?;
                 let made = self.joined()?.map(|made| sys::set_key_permissions(made, PERMISSIONS));
@@ -40,12 +41,12 @@ impl Keyring {
         }
     }
 
-    /// Takes the calling process, which must be root, into it.
+    /// Joins it in the calling process, which must be root.
     pub(super) fn join(&self) -> Result<(), Error> {
         self.joined().map(drop)
     }
 
-    /// `None` where the kernel has no keys, or a filter that the shim is under forbids them: the container has none either.
+    /// `None` where the kernel has no keyrings, or a seccomp filter on the shim forbids them: the container has none either.
     fn joined(&self) -> Result<Option<i32>, Error> {
         match sys::join_session_keyring(&self.0) {
             Err(error) if matches!(error.raw_os_error(), Some(libc::ENOSYS | libc::EPERM)) => Ok(None),
@@ -60,7 +61,7 @@ mod tests {
     use super::*;
     use std::sync::Barrier;
 
-    /// In threads, each of which begins with the session keyring of the test.
+    /// Runs in threads, each of which starts with the session keyring of the test.
     #[test]
     fn a_keyring_is_made_anew_whoever_had_one_of_its_name() {
         let bundle = tempfile::tempdir().unwrap();

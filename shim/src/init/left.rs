@@ -1,5 +1,5 @@
-//! Processes that were killed and have not ended, because they hang in the kernel: nobody waits for them, and the shim stays
-//! until they are gone, to bury them and to remove their groups.
+//! Killed processes that hang in the kernel. Calls do not wait for them, but the shim stays until they are gone, reaps
+//! them and removes their cgroups.
 
 use super::{Cgroup, Child};
 use crate::shim_log::note;
@@ -7,14 +7,14 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 use tokio::time::sleep;
 
-/// How often a group is looked at that cannot be removed yet.
+/// Interval between attempts to remove a cgroup.
 const LOOK: Duration = Duration::from_millis(500);
-/// What was killed is gone sooner, unless it hangs.
+/// Time for killed processes to be gone unless they hang.
 const MOMENT: Duration = Duration::from_millis(200);
 
 static LEFT: AtomicUsize = AtomicUsize::new(0);
 
-/// As long as it lives, something is left behind.
+/// Guard of something left behind.
 struct Left;
 
 impl Left {
@@ -37,13 +37,14 @@ pub async fn gone() {
     }
 }
 
-/// Kills what a creation had on its way, and removes its group, empty for none. Whoever hangs is not waited for.
+/// Kills the processes of a creation and removes its cgroup (empty: none). Does not wait for processes that hang.
 pub(super) async fn leave(processes: impl IntoIterator<Item = Child>, group: String) {
     for process in processes {
         let (left, group) = (Left::behind(), group.clone());
         tokio::spawn(async move {
             process.kill().await;
-            // It may have made the group with its last call. By now the path may be another creation's: nobody is killed there.
+            // The process may have created the cgroup with its last system call. By now the path may belong to another
+            // creation, so remove it only if empty and kill nothing in it.
             let _ = Cgroup::open(&group).remove_now();
             drop(left);
         });
@@ -58,12 +59,12 @@ pub(super) async fn leave(processes: impl IntoIterator<Item = Child>, group: Str
     });
 }
 
-/// Ends what is in the group, and removes it; false when somebody hangs in it.
+/// Kills all in the cgroup and removes it; false when a process hangs in it.
 async fn remove(group: &str, patience: Duration) -> bool {
     group.is_empty() || Cgroup::open(group).end(patience).await.is_ok()
 }
 
-/// Ends what is in a group and removes it, however long somebody hangs in it. Nobody waits for that.
+/// Kills all in a cgroup and removes it in the background, however long a process hangs in it.
 pub fn end_later(group: Cgroup, of: String) {
     let left = Left::behind();
     tokio::spawn(async move {

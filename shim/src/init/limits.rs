@@ -1,4 +1,4 @@
-//! Resource limits and the OOM score.
+//! Resource limits and the OOM score adjustment.
 
 use super::error::At;
 use super::{Error, Step};
@@ -7,9 +7,9 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use rustix::thread::CapabilitySet;
 use std::io::ErrorKind;
 
-/// Sets the limits; where there is none of descriptors, that which the shim was given.
+/// Sets the limits. Without one for RLIMIT_NOFILE the shim's original limit is restored.
 pub(super) fn set(limits: &[spec::Rlimit]) -> Result<(), Error> {
-    // A ceiling that is put back cannot be raised again by a process that has lost the right to.
+    // Only then: a process without CAP_SYS_RESOURCE could not raise the hard limit again.
     if !limits.iter().any(|limit| limit.kind == "RLIMIT_NOFILE") {
         descriptors::put_back();
     }
@@ -18,7 +18,7 @@ pub(super) fn set(limits: &[spec::Rlimit]) -> Result<(), Error> {
     })
 }
 
-/// Raises the ceilings that are lower than asked for, and nothing else: for a process that is going to lose the right to.
+/// Raises hard limits that are lower than asked for, and nothing else: for a process that will lose CAP_SYS_RESOURCE.
 pub(super) fn raise(limits: &[spec::Rlimit]) -> Result<(), Error> {
     for limit in limits {
         let now = getrlimit(resource_of(limit)?);
@@ -64,8 +64,8 @@ fn resource(name: &str) -> Option<Resource> {
     })
 }
 
-/// Sets the calling process's OOM score; what it makes inherits it. Where the host may not lower a score (no
-/// `CAP_SYS_RESOURCE`), a lower one than the current is left at the current.
+/// Sets the calling process's oom_score_adj, which its children inherit. Without `CAP_SYS_RESOURCE` a score below the
+/// current one cannot be set; the current one then stays.
 pub(super) fn set_oom_score(score: Option<i32>) -> Result<(), Error> {
     let Some(score) = score else { return Ok(()) };
     const FILE: &str = "/proc/self/oom_score_adj";

@@ -1,5 +1,5 @@
-//! Paths hidden from the container and paths it may not write: found below its root, covered by what the host has. Nothing that an
-//! image or a volume can decide is a source here (CVE-2025-31133).
+//! Masked and read-only paths: looked up below the container's root and covered by mounts from the host. No source of
+//! such a mount can be chosen by an image or a volume (CVE-2025-31133).
 
 use super::error::At;
 use super::inroot::{InRoot, is_directory};
@@ -12,7 +12,7 @@ use rustix::mount::MountAttrFlags;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
-/// What hides: the host's null device for files, one empty read-only tmpfs for directories.
+/// Mounts that cover masked paths: the host's null device for files, one empty read-only tmpfs for directories.
 #[derive(Debug)]
 pub(super) struct Covers {
     null: Cover,
@@ -20,7 +20,7 @@ pub(super) struct Covers {
 }
 
 impl Covers {
-    /// Takes the null device from the host, whose root must be the caller's. `None` when nothing is to be hidden.
+    /// Opens the null device of the host, whose root must be the caller's. `None` when nothing is to be masked.
     pub(super) fn prepare(hidden: &[String]) -> Result<Option<Self>, Error> {
         if hidden.is_empty() {
             return Ok(None);
@@ -28,7 +28,7 @@ impl Covers {
         Ok(Some(Self { null: Cover::of(devices::null_mount()?), empty: None }))
     }
 
-    /// Hides `paths`. What is not there needs no hiding.
+    /// Masks `paths`; missing ones are skipped.
     pub(super) fn hide(&mut self, root: InRoot<'_>, paths: &[String]) -> Result<(), Error> {
         paths.iter().try_for_each(|path| self.hide_one(root, path))
     }
@@ -55,17 +55,17 @@ impl Covers {
 }
 
 impl AsFd for Covers {
-    /// What was taken from the host.
+    /// The mount from the host.
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.null.mount.as_fd()
     }
 }
 
-/// A mount that goes over any number of places.
+/// A mount that is put over any number of places.
 #[derive(Debug)]
 struct Cover {
     mount: OwnedFd,
-    /// Kernels before 6.15 copy only what is attached: the first place gets the mount itself.
+    /// Kernels before 6.15 copy only attached mounts: the first place gets the mount itself, the others copies.
     attached: bool,
 }
 
@@ -84,7 +84,7 @@ impl Cover {
     }
 }
 
-/// Makes paths read-only, with what is mounted below. What is not there is left out.
+/// Makes paths read-only, with all mounts below them. Missing ones are skipped.
 pub(super) fn make_read_only(root: InRoot<'_>, paths: &[String]) -> Result<(), Error> {
     let set = u64::from(MountAttrFlags::MOUNT_ATTR_RDONLY.bits());
     let read_only = MountAttributes { set, ..Default::default() };
@@ -98,7 +98,7 @@ pub(super) fn make_read_only(root: InRoot<'_>, paths: &[String]) -> Result<(), E
     Ok(())
 }
 
-/// What a path leads to; `None` when it is not there, which is the only failure that is none.
+/// Looks up a path; `None` when it does not exist. Any other failure is an error.
 fn find(root: InRoot<'_>, path: &str) -> Result<Option<OwnedFd>, Error> {
     match root.find(Path::new(path), OFlags::PATH) {
         Err(Errno::NOENT | Errno::NOTDIR) => Ok(None),

@@ -1,23 +1,24 @@
-//! Between a request and execve: how a container, or another process in it, comes to be.
+//! Everything from a request to execve: how a container, or another process in it, is created.
 //!
 //! ```text
 //! shim --fork--> stage (parses config.json, makes the cgroup, opens mount sources)
 //!                  `--clone3, CLONE_PARENT--> the container's first process, a child of the shim
 //!                                              namespaces, rootfs, mounts, devices, user ... gate ... execve
 //! ```
-//! The shim has one thread, so fork leaves no lock behind and everything parsed after it is gone at execve.
+//! The shim has one thread, so no other thread can hold a lock across fork. Memory that the forks use is freed at execve.
 //!
 //! What the caller must know:
 //! - Call everything from the one thread that lives as long as the shim: its end kills the containers (`PR_SET_PDEATHSIG`).
-//! - Containers and execs are children of the caller. Wait for each by its pidfd, not for "any child": that would steal
+//! - Containers and execs are children of the caller. Wait for each by its pidfd, not for "any child": that would reap
 //!   the stage processes, which are reaped here.
-//! - Namespaces: `network`, `ipc` and `uts` absent from `linux.namespaces` mean the pod's, which are the host's where the
-//!   pod has none; with a path that one; without a path a new one. `pid` absent means the host's. Mount is always new.
-//! - The path of a PID namespace may be `container:ID`, that of a neighbour. A `/proc/PID/ns/pid` of the pod's own processes is joined by
-//!   their descriptors too: the number may be somebody else's by now.
-//! - A user namespace, the pod's or the container's, owns all namespaces made for the container. Its first process is in it from
-//!   birth, so whatever needs the host's privileges is done by the stage: the rootfs, what is bound from the host, `/dev`.
-//! - Dropping the future of [`create`] or [`exec`], or a [`Created`] whose gate was never opened, ends the process that was being set up.
+//! - Namespaces: without an entry in `linux.namespaces`, `network`, `ipc` and `uts` are the pod's, or the host's where
+//!   the pod has none. With a path that namespace is joined; without a path a new one is made. `pid` without an entry
+//!   is the host's. The mount namespace is always new.
+//! - The path of a PID namespace may be `container:ID`, that of a neighbour. A `/proc/PID/ns/pid` of the pod's own
+//!   processes is joined by their pidfd: the pid may have been reused.
+//! - A user namespace, the pod's or the container's, owns all namespaces made for the container. The first process is
+//!   created in it, so the stage does whatever needs the host's privileges: the rootfs, bind mounts from the host, `/dev`.
+//! - Dropping the future of [`create`] or [`exec`], or a [`Created`] with an unopened gate, kills the process being set up.
 
 mod capabilities;
 mod channel;
@@ -75,25 +76,25 @@ use std::path::Path;
 use std::time::Duration;
 use tokio::time::timeout;
 
-/// How long hooks may take that come after the end: nothing else could end them.
+/// Time limit for poststop hooks, which nothing else would end.
 pub(crate) const POSTSTOP_PATIENCE: Duration = Duration::from_secs(30);
-/// What a process that was killed needs to be gone, unless it hangs in the kernel.
+/// Time for a killed process to be gone, unless it hangs in the kernel.
 const LAST_WORD: Duration = Duration::from_millis(50);
 
-/// A mount of the root filesystem, as containerd's Mount message has it.
+/// A mount of the root filesystem, like containerd's Mount message.
 #[derive(Debug, Clone, Default)]
 pub struct RootfsMount {
     /// `overlay`, `bind`, or another filesystem type.
     pub kind: String,
     /// Device or directory.
     pub source: String,
-    /// Path below the root filesystem for all but the first; usually empty.
+    /// Path below the root filesystem; ignored for the first mount, and usually empty.
     pub target: String,
     /// As for mount(8).
     pub options: Vec<String>,
 }
 
-/// The process's ends of its standard streams; `None` is `/dev/null`. With a terminal all of them are ignored.
+/// The process's ends of its standard streams; `None` is `/dev/null`. With a terminal they are ignored.
 #[derive(Debug, Default)]
 #[allow(missing_docs)]
 pub struct Stdio {
@@ -108,38 +109,38 @@ impl Stdio {
     }
 }
 
-/// A container to make.
+/// A container to create.
 #[derive(Debug)]
 pub struct CreateRequest<'a> {
-    /// Names its session keyring, too.
+    /// The container's id; part of the name of its session keyring.
     pub id: &'a str,
     /// Holds `config.json`.
     pub bundle: &'a Path,
-    /// Mounted in the container's own mount namespace only; empty when `root.path` is ready.
+    /// Mounted in the container's own mount namespace only; empty when `root.path` is already mounted.
     pub rootfs: &'a [RootfsMount],
-    /// A terminal is made whatever `process.terminal` says.
+    /// Whether a terminal is made; `process.terminal` is ignored.
     pub terminal: bool,
-    /// Streams without a terminal.
+    /// Streams of a process without a terminal.
     pub stdio: Stdio,
-    /// Whose namespaces it joins.
+    /// The pod whose namespaces it joins.
     pub pod: &'a PodNamespaces,
-    /// Whose PID namespace it may join.
+    /// The containers whose PID namespace it may join.
     pub neighbours: &'a [Neighbour<'a>],
 }
 
-/// Another container of the pod, which may have ended.
+/// Another container of the pod; it may have ended.
 #[derive(Debug, Clone, Copy)]
 pub struct Neighbour<'a> {
-    /// Its id.
+    /// The id.
     pub id: &'a str,
     /// Host pid of its first process.
     pub pid: u32,
-    /// The same process, for sure.
+    /// Its pidfd; unlike the pid, never another process.
     pub process: BorrowedFd<'a>,
 }
 
 impl CreateRequest<'_> {
-    /// All that the stage needs of the shim's.
+    /// The shim's descriptors that the stage keeps.
     fn descriptors<'a>(&'a self, socket: BorrowedFd<'a>) -> Vec<BorrowedFd<'a>> {
         let mut all = self.stdio.descriptors();
         all.extend(self.pod.descriptors());
@@ -149,30 +150,30 @@ impl CreateRequest<'_> {
     }
 }
 
-/// A container set up completely and waiting before execve.
+/// A container that is set up and waits before execve.
 #[derive(Debug)]
 pub struct Created {
     /// Host pid of its first process.
     pub pid: u32,
-    /// The same process, for sure.
+    /// Its pidfd; unlike the pid, never another process.
     pub pidfd: OwnedFd,
     /// Master end of the terminal.
     pub console: Option<OwnedFd>,
-    /// Opens the way to execve.
+    /// Lets execve happen.
     pub gate: StartGate,
-    /// Its cgroup; removing it is the caller's work once the processes are gone.
+    /// The cgroup; the caller removes it once the processes are gone.
     pub cgroup: Cgroup,
-    /// What the caller has to run later; see [`run_hooks`].
+    /// The hooks that the caller runs later, see [`run_hooks`].
     pub later: LaterHooks,
 }
 
-/// Sets a container up to the point just before execve. On failure no process, mount or cgroup is left.
+/// Sets a container up to the point before execve. On failure no process, mount or cgroup is left.
 pub async fn create(request: CreateRequest<'_>) -> Result<Created, Error> {
     create_until(request, &Slate::new()?, pending()).await
 }
 
-/// The same, given up when `stop` is done: then what was on its way is killed, and left to die where it hangs in the kernel.
-/// What it is at is on `slate` all the time.
+/// The same, given up when `stop` completes: its processes are killed, and those that hang in the kernel are not waited
+/// for. `slate` shows the current step.
 pub async fn create_until(
     request: CreateRequest<'_>,
     slate: &Slate,
@@ -200,7 +201,7 @@ pub async fn create_until(
         drop(reports);
         arrival.undo(stage).await;
         if arrival.later.poststop {
-            // What failed first is what is told.
+            // The first failure is reported.
             let _ = timeout(POSTSTOP_PATIENCE, run_hooks(&id, &bundle, Moment::Poststop)).await;
         }
         return Err(error);
@@ -211,34 +212,34 @@ pub async fn create_until(
     Ok(Created { pid, pidfd, console: arrival.console, gate: StartGate { reports }, cgroup, later })
 }
 
-/// When hooks are run that the stage left behind.
+/// Moments of hooks that run after the stage has ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Moment {
-    /// execve has happened in the first process, which has this pid.
+    /// After execve of the first process, which has this host pid.
     Poststart(u32),
-    /// The container has ended.
+    /// After the end of the container.
     Poststop,
 }
 
-/// Runs the hooks of `bundle` for this moment, in a process that ends with them. The first that fails is the error.
+/// Runs the hooks of `bundle` for this moment, in a process of their own. Fails with the first hook that fails.
 pub async fn run_hooks(id: &str, bundle: &Path, moment: Moment) -> Result<(), Error> {
     in_stage(|socket| stage::run_hooks(id, bundle, moment, socket)).await
 }
 
-/// Changes limits of a live group, all of them or none; what is absent stays. In a process that ends with it: the kernel may
-/// first have to take memory from the container, and is told to give up after 10 s.
+/// Changes limits of a live cgroup, all of them or none; absent ones stay. Works in a process of its own: the kernel
+/// may first have to reclaim memory from the container, which is interrupted after 10 s.
 pub async fn update(cgroup: &Cgroup, resources: &Resources) -> Result<(), Error> {
     cgroup::detect();
     in_stage(|socket| stage::update(cgroup, resources, socket)).await
 }
 
-/// Makes a directory in the place of each source of a bind mount that `bundle` names and that is not there, for a container
-/// that another runtime makes. In a process that ends with it: a source may be on a file system that hangs.
+/// Creates a directory for each missing bind mount source in `bundle`, for a container that another runtime will make.
+/// Works in a process of its own: a source may be on a file system that hangs.
 pub async fn make_mount_sources(bundle: &Path) -> Result<(), Error> {
     in_stage(|socket| stage::make_mount_sources(bundle, socket)).await
 }
 
-/// Runs `work` in a stage of its own, to its end.
+/// Runs `work` in a stage and waits for its end.
 async fn in_stage(work: impl FnOnce(BorrowedFd<'_>) -> u8) -> Result<(), Error> {
     let (ours, theirs) = channel::pair()?;
     let stage = Child::fork(|| work(theirs.as_fd()))?;
@@ -251,14 +252,14 @@ async fn in_stage(work: impl FnOnce(BorrowedFd<'_>) -> u8) -> Result<(), Error> 
     }
 }
 
-/// Holds a created container back from execve; dropped unopened, the process ends with code 1.
+/// Holds a container back from execve. Dropped unopened, the process exits with code 1.
 #[derive(Debug)]
 pub struct StartGate {
     reports: Reports,
 }
 
 impl StartGate {
-    /// Lets execve happen and tells whether it worked. After an error the process is gone (reap it by its pidfd).
+    /// Lets execve happen and reports whether it worked. After an error the process is gone (reap it by its pidfd).
     pub async fn start(self) -> Result<(), Error> {
         self.reports.open_gate()?;
         match self.reports.next().await? {
@@ -268,16 +269,16 @@ impl StartGate {
     }
 }
 
-/// What an exec runs.
+/// Command of an exec.
 #[derive(Debug, Clone, Copy)]
 pub enum ExecProcess<'a> {
     /// JSON of an OCI process, as shim v2's Exec carries it.
     Spec(&'a [u8]),
-    /// These arguments, everything else as the process in the bundle's `config.json`.
+    /// These arguments; everything else from the process in the bundle's `config.json`.
     Args(&'a [String]),
 }
 
-/// Another process for a running container.
+/// Another process to start in a running container.
 #[derive(Debug)]
 pub struct ExecRequest<'a> {
     /// The container's id.
@@ -286,20 +287,20 @@ pub struct ExecRequest<'a> {
     pub bundle: &'a Path,
     /// pidfd of the container's first process.
     pub container: BorrowedFd<'a>,
-    /// Its host pid, for messages.
+    /// Host pid of that process, for messages.
     pub container_pid: u32,
-    /// What to run.
+    /// The command.
     pub process: ExecProcess<'a>,
     /// As for [`CreateRequest::terminal`].
     pub terminal: bool,
-    /// Streams without a terminal.
+    /// Streams of a process without a terminal.
     pub stdio: Stdio,
-    /// The container's.
+    /// The container's cgroup.
     pub cgroup: &'a Cgroup,
 }
 
 impl ExecRequest<'_> {
-    /// All that the stage needs of the shim's.
+    /// The shim's descriptors that the stage keeps.
     fn descriptors<'a>(&'a self, socket: BorrowedFd<'a>) -> Vec<BorrowedFd<'a>> {
         let mut all = self.stdio.descriptors();
         all.extend([self.container, socket]);
@@ -307,18 +308,18 @@ impl ExecRequest<'_> {
     }
 }
 
-/// A process that has passed its execve.
+/// An exec after its execve.
 #[derive(Debug)]
 pub struct Execed {
     /// Host pid.
     pub pid: u32,
-    /// The same process, for sure.
+    /// Its pidfd; unlike the pid, never another process.
     pub pidfd: OwnedFd,
     /// Master end of the terminal.
     pub console: Option<OwnedFd>,
 }
 
-/// Starts another process in a container; returns once its execve has worked.
+/// Starts another process in a container; returns after its execve.
 pub async fn exec(request: ExecRequest<'_>) -> Result<Execed, Error> {
     detect()?;
     match enter(&request, Entry::Birth).await {
@@ -349,20 +350,20 @@ async fn enter(request: &ExecRequest<'_>, entry: Entry) -> Result<Execed, Error>
     Ok(Execed { pid, pidfd, console: arrival.console })
 }
 
-/// What is looked at once, before anything is forked.
+/// Detects once, before any fork, what forks would have to detect each time.
 fn detect() -> Result<(), Error> {
     cgroup::detect();
     devices::hold_null().map(drop)
 }
 
-/// How far a process must come.
+/// The point at which a setup is complete.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Until {
     Ready,
     Executed,
 }
 
-/// What has been heard of a process on its way.
+/// The reports received about a process being set up.
 #[derive(Debug)]
 struct Arrival {
     until: Until,
@@ -392,9 +393,9 @@ impl Arrival {
         }
     }
 
-    /// Follows the reports. The stage and the process it makes report in any order; after a failure both end, so that
-    /// listening to the end tells all there is. But where the stage was killed before it could tell of the process, that one waits
-    /// for ever.
+    /// Follows the reports, which the stage and the process it makes send in any order. After a failure both end, so
+    /// end-of-file completes them. But if the stage is killed before it reports the process, that one would wait for
+    /// ever: hence `stage_ended`.
     async fn wait(&mut self, reports: &Reports, stage: &Child) -> Result<(), Error> {
         let (stage_ended, mut stage_lives) = (stage.ended(), true);
         tokio::pin!(stage_ended);
@@ -413,7 +414,7 @@ impl Arrival {
         Ok(())
     }
 
-    /// All that the stage has said is there, now that it has ended.
+    /// Reads the remaining reports of a stage that has ended: all have arrived.
     fn hear_rest(&mut self, reports: &Reports) -> Result<(), Error> {
         while let Some(received) = reports.there()? {
             self.hear(received)?;
@@ -443,7 +444,7 @@ impl Arrival {
         Ok(())
     }
 
-    /// What a process in the container may say of itself: nothing that names what is killed or removed then.
+    /// Whether any process may send this report. Processes of the container may not name what would be killed or removed.
     fn may_say(&self, report: &Report) -> bool {
         match report {
             Report::Failed(_) => true,
@@ -464,23 +465,23 @@ impl Arrival {
         }
     }
 
-    /// Ends all that was made so far. What hangs in the kernel is left behind, and nobody waits for it.
+    /// Kills all processes made so far and removes the cgroup. A process that hangs in the kernel is left behind.
     async fn undo(&mut self, stage: Child) {
         for process in [Some(stage), self.helper.take(), self.child.take()].into_iter().flatten() {
-            // Later the orphans' reaper buries it.
+            // If this times out, the reaper of orphans reaps it later.
             let _ = timeout(DEATH_PATIENCE, process.kill()).await;
         }
         if self.cgroup.is_empty() {
             return;
         }
-        // There may be one in it that nobody has told of.
+        // The cgroup may contain a process that was never reported.
         let group = Cgroup::open(&self.cgroup);
         if group.end(DEATH_PATIENCE).await.is_err() {
             end_later(group, "a creation that failed".into());
         }
     }
 
-    /// Kills all that is on its way, when the stage has had its last word: a process or a group that it made goes unheard else.
+    /// Kills all processes of the setup. The stage goes first, so that the last reports name every process and cgroup it made.
     async fn abandon(mut self, stage: Child, reports: &Reports) {
         stage.stop(LAST_WORD).await;
         let _ = self.hear_rest(reports);

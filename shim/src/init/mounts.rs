@@ -1,5 +1,5 @@
-//! The mounts of the spec. What comes from the host is opened by the stage, before any namespace is entered; the rest is
-//! made in the container's namespaces. Both are attached below the rootfs by descriptor.
+//! The mounts of the spec. Sources on the host are opened by the stage before it enters any namespace; new file systems
+//! are made in the container's namespaces. Both are attached below the rootfs by descriptor.
 
 use super::error::At;
 use super::idmap::IdMappings;
@@ -17,7 +17,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::DirBuilderExt;
 use std::path::Path;
 
-/// A mount that is ready to be attached, or all that is needed to make it.
+/// A mount ready to be attached, or all that is needed to make it.
 #[derive(Debug)]
 pub(super) struct Prepared<'a> {
     mount: &'a spec::Mount,
@@ -27,11 +27,11 @@ pub(super) struct Prepared<'a> {
 
 #[derive(Debug)]
 enum Content {
-    /// Bound from the host or the pod.
+    /// Bind mount from the host or the pod, or a tree made by the stage.
     Tree(OwnedFd),
-    /// A filesystem of the spec's type.
+    /// New file system of the spec's type.
     Filesystem,
-    /// The container's own directories of each v1 hierarchy.
+    /// The container's own cgroup in each v1 hierarchy.
     Hierarchies(Vec<View>),
 }
 
@@ -41,7 +41,7 @@ impl Prepared<'_> {
     }
 }
 
-/// Where mounts come from, besides the host.
+/// Sources of mounts, besides the host.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Sources<'a> {
     pub(super) pod: &'a PodNamespaces,
@@ -51,7 +51,7 @@ pub(super) struct Sources<'a> {
     pub(super) devices: &'a [spec::Device],
 }
 
-/// Opens what the mounts of the spec need from the host.
+/// Opens what the spec's mounts need from the host.
 pub(super) fn prepare<'a>(
     mounts: &'a [spec::Mount],
     sources: Sources<'_>,
@@ -102,7 +102,7 @@ fn bind(mount: &spec::Mount, options: &Options, sources: Sources<'_>) -> Result<
     Ok(tree)
 }
 
-/// Makes the source of a bind mount, if there is none.
+/// Creates the source of a bind mount if it is missing.
 pub(super) fn provide_source(mount: &spec::Mount) -> Result<(), Error> {
     let binds =
         mount.kind == "bind" || mount.options.iter().any(|option| option == "bind" || option == "rbind");
@@ -112,7 +112,7 @@ pub(super) fn provide_source(mount: &spec::Mount) -> Result<(), Error> {
     }
 }
 
-/// A directory with those above it. Here, where a file system that hangs holds up nothing but this container.
+/// Creates a directory and its parents. Called in the stage, where a file system that hangs blocks only this container.
 fn make_source(mount: &spec::Mount) -> Result<(), Error> {
     let made = DirBuilder::new().recursive(true).mode(0o755).create(&mount.source);
     made.map_err(|cause| match Errno::from_io_error(&cause) {
@@ -125,7 +125,7 @@ fn has_mappings(mount: &spec::Mount) -> bool {
     !mount.uid_mappings.is_empty() || !mount.gid_mappings.is_empty()
 }
 
-/// By the mount's own mappings, or those of the container's user namespace.
+/// Maps ids by the mount's own mappings, or by those of the container's user namespace.
 fn map_ids(
     tree: &OwnedFd,
     mount: &spec::Mount,
@@ -152,12 +152,12 @@ fn is_dev(mount: &spec::Mount) -> bool {
     mount.destination.trim_end_matches('/') == "/dev"
 }
 
-/// `/dev` of a container that may not make nodes itself.
+/// A complete `/dev` for a container in a user namespace, which cannot make nodes itself.
 fn dev(mount: &spec::Mount, nodes: &[spec::Device], users: &IdMappings) -> Result<OwnedFd, Error> {
     devices::filled(&mount.source, Options::parse(&mount.options)?, nodes, users)
 }
 
-/// A source that is not there is the caller's fault; anything else is the host's.
+/// A missing source is the caller's fault; anything else is the host's.
 fn no_source(mount: &spec::Mount, cause: Errno) -> Error {
     let what = format!("source {:?} of {:?}", mount.source, mount.destination);
     match cause {
@@ -172,7 +172,7 @@ fn bound(tree: OwnedFd, mount: &spec::Mount, options: &Options) -> Result<OwnedF
     Ok(tree)
 }
 
-/// A copy of the pod's `/dev/shm`, which lives in a mount namespace of its own: enter, copy, return. Without one the host's.
+/// A copy of the pod's `/dev/shm`, which is in a mount namespace of its own: enter, copy, return. Without one, the host's.
 fn pod_shm(mount: &spec::Mount, pod: &PodNamespaces) -> Result<OwnedFd, Error> {
     let what = || format!("the pod's shared memory at {:?}", mount.destination);
     let Some(namespace) = &pod.shm else {
@@ -248,8 +248,8 @@ fn attach_filesystem(prepared: &Prepared<'_>, root: InRoot<'_>) -> Result<(), Er
     filesystem::attach(made.as_fd(), target.as_fd()).at(Step::Mount, || prepared.what())
 }
 
-/// Where a filesystem goes. proc and sysfs must not be led elsewhere by a link of the image: what is masked in them is
-/// masked by path.
+/// The directory to mount a filesystem on. For proc and sysfs no symlink of the image may lead elsewhere: their masks
+/// are applied by path.
 fn target_directory(mount: &spec::Mount, root: InRoot<'_>) -> Result<OwnedFd, Error> {
     let destination = Path::new(&mount.destination);
     let target = root.find_or_create(destination, Create::Directory)?;
@@ -260,7 +260,7 @@ fn target_directory(mount: &spec::Mount, root: InRoot<'_>) -> Result<OwnedFd, Er
         .at(Step::Mount, || format!("{} at {:?}, which a symlink leads to", mount.kind, mount.destination))
 }
 
-/// A tmpfs with a directory for each hierarchy.
+/// A tmpfs with a directory for each v1 hierarchy.
 fn attach_hierarchies(prepared: &Prepared<'_>, views: &[View], root: InRoot<'_>) -> Result<(), Error> {
     let what = || prepared.what();
     let target = root.find_or_create(Path::new(&prepared.mount.destination), Create::Directory)?;
@@ -280,7 +280,7 @@ fn attach_hierarchies(prepared: &Prepared<'_>, views: &[View], root: InRoot<'_>)
     sys::mount_setattr(base.as_fd(), false, &change).at(Step::Mount, what)
 }
 
-/// Whether `/dev` is the host's own: then no device is made in it.
+/// Whether `/dev` is bind-mounted: then no device is made in it.
 pub(super) fn binds_dev(mounts: &[spec::Mount]) -> bool {
     mounts.iter().any(|mount| {
         let bind = mount.kind == "bind" || mount.options.iter().any(|o| o == "bind" || o == "rbind");

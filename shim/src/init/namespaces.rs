@@ -1,4 +1,4 @@
-//! Which namespaces a container joins, gets new, or shares with the host.
+//! Which namespaces a container joins, creates, or shares with the host.
 
 use super::error::At;
 use super::idmap::IdMappings;
@@ -10,25 +10,25 @@ use crate::sys;
 use rustix::fs::{CWD, Mode, OFlags, openat};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
-/// In the place of a path, before the id of a container in the same pod: that one's PID namespace.
+/// Prefix of a container id in the place of a path: the PID namespace of that container in the same pod.
 pub const CONTAINER: &str = "container:";
 
-/// The plan, with everything opened that is to be joined.
+/// The plan, with the namespaces to join already open.
 #[derive(Debug, Default)]
 pub(super) struct Namespaces {
     join: Vec<(OwnedFd, NamespaceKind)>,
-    /// Entered last; new ones belong to it.
+    /// Entered last, so that new namespaces belong to it.
     pub(super) user: Option<UserNamespace>,
     /// `CLONE_NEW*` for the container's first process.
     pub(super) new: libc::c_int,
-    /// A new cgroup namespace, which must wait until the process is in its cgroup.
+    /// Whether to make a cgroup namespace; only after the process has entered its cgroup.
     pub(super) new_cgroup: bool,
-    /// Which are not the host's.
+    /// Which namespaces are not the host's.
     pub(super) owned: Owned,
 }
 
 impl Namespaces {
-    /// From the spec's list, the pod and the containers in it.
+    /// Makes the plan from the spec, the pod and the containers in it.
     pub(super) fn plan(
         linux: &Linux,
         pod: &PodNamespaces,
@@ -101,7 +101,7 @@ impl Namespaces {
         }
     }
 
-    /// Enters those to be joined. What is made afterwards is in all of them.
+    /// Joins the existing namespaces. Processes made afterwards are in all of them.
     pub(super) fn enter(&self) -> Result<(), Error> {
         for (namespace, kind) in &self.join {
             sys::setns(namespace.as_fd(), flag(*kind)).at(Step::Namespace, || format!("join {kind:?}"))?;
@@ -115,8 +115,8 @@ fn opened(path: &str, kind: NamespaceKind) -> Result<OwnedFd, Error> {
         .at(Step::Namespace, || format!("open {kind:?} {path:?}"))
 }
 
-/// The process of the pod that a path names: to be joined by its descriptor, which never stands for a stranger that has got
-/// its number. One that has ended cannot be joined.
+/// The process of the pod that a path names, to be joined by its pidfd: its pid may have been reused. One that has
+/// ended cannot be joined.
 fn process_at(
     path: &str,
     pod: &PodNamespaces,

@@ -1,4 +1,4 @@
-//! Mount options as mount(8) and the OCI specification spell them, sorted by what the kernel wants to be told where.
+//! Mount options as mount(8) and the OCI specification spell them, sorted by the kernel interface that takes them.
 
 use super::{Error, Step};
 use crate::sys::MountAttributes;
@@ -7,17 +7,17 @@ use rustix::mount::MountAttrFlags as Attr;
 /// The options of one mount.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Options {
-    /// `bind` or `rbind` was among them; true inside: with everything mounted below.
+    /// Whether `bind` (false) or `rbind` (true, with all mounts below) was given.
     pub(super) bind: Option<bool>,
-    /// `idmap` or `ridmap` was among them; true inside: with everything mounted below.
+    /// Whether `idmap` (false) or `ridmap` (true, with all mounts below) was given.
     pub(super) idmap: Option<bool>,
-    /// For the mount itself.
+    /// Attributes of the mount itself.
     pub(super) attributes: MountAttributes,
-    /// For it and everything mounted below: the forms with a leading `r`, such as `rro`.
+    /// Attributes of the mount and all mounts below it: the forms with a leading `r`, such as `rro`.
     pub(super) recursive: MountAttributes,
-    /// `MS_*` of the propagation asked for, and whether it holds below too.
+    /// `MS_*` propagation, and whether it applies to all mounts below.
     pub(super) propagation: Option<(u64, bool)>,
-    /// Parameters of the filesystem: name, and value if it has one.
+    /// Parameters of the file system: name, and value if there is one.
     pub(super) parameters: Vec<(String, Option<String>)>,
 }
 
@@ -37,7 +37,7 @@ const FLAGS: &[(&str, Attr, bool)] = &[
     ("symfollow", Attr::MOUNT_ATTR_NOSYMFOLLOW, false),
 ];
 
-/// Access times are one field of which one value holds.
+/// Access times share one field, which has one value at a time.
 const ACCESS_TIMES: &[(&str, Attr)] = &[
     ("relatime", Attr::MOUNT_ATTR_RELATIME),
     ("norelatime", Attr::MOUNT_ATTR_STRICTATIME),
@@ -58,13 +58,13 @@ const PROPAGATIONS: &[(&str, u64, bool)] = &[
     ("runbindable", libc::MS_UNBINDABLE, true),
 ];
 
-/// Known to mount(8), of no meaning to the kernel; or handled by whoever made the spec.
+/// Options of mount(8) without a meaning for the kernel, or handled by the caller.
 const IGNORED: &[&str] = &["", "defaults", "auto", "noauto", "nofail", "async", "user", "nouser", "_netdev"];
 
-/// Extensions of single runtimes: refusing them beats doing something else than was asked.
+/// Extensions of single runtimes: an error is better than a mount that differs from what was asked.
 const UNSUPPORTED: &[&str] = &["tmpcopyup", "copy-symlink"];
 
-/// Every option that means the same for all mounts.
+/// Every option that means the same for all file systems.
 pub fn mount_options() -> Vec<String> {
     let attributes = FLAGS.iter().map(|(name, ..)| *name).chain(ACCESS_TIMES.iter().map(|(name, _)| *name));
     let below = attributes.clone().map(|name| format!("r{name}"));
@@ -73,7 +73,7 @@ pub fn mount_options() -> Vec<String> {
 }
 
 impl Options {
-    /// Sorts `options`; what is nothing else is a parameter of the filesystem.
+    /// Sorts `options`. An unknown option becomes a parameter of the file system.
     pub(super) fn parse<S: AsRef<str>>(options: &[S]) -> Result<Self, Error> {
         let mut parsed = Self::default();
         for option in options {
@@ -93,7 +93,7 @@ impl Options {
             return Err(Error::Unsupported(format!("{}: mount option {option:?} is", Step::Mount)));
         } else if !self.attribute(option) && !IGNORED.contains(&option) {
             self.parameters.push(match option.split_once('=') {
-                // A label of SELinux may hold commas, and be quoted for mount(8).
+                // An SELinux label may contain commas and is then quoted, as for mount(8).
                 Some((name, value)) if name.ends_with("context") => {
                     (name.into(), Some(value.trim_matches('"').into()))
                 }
@@ -104,7 +104,7 @@ impl Options {
         Ok(())
     }
 
-    /// True when `option` is an attribute of mounts, for one or, with a leading `r`, recursively.
+    /// Parses an attribute, with a leading `r` a recursive one. False when `option` is none.
     fn attribute(&mut self, option: &str) -> bool {
         set_attribute(&mut self.attributes, option)
             || option.strip_prefix('r').is_some_and(|option| set_attribute(&mut self.recursive, option))

@@ -1,4 +1,4 @@
-//! An overlay of layers: by the new mount API where the kernel can, layer by layer and by descriptor, else by mount(2).
+//! Overlay mounts: by the new mount API where the kernel supports it, layer by layer and by descriptor, else by mount(2).
 
 use super::error::{At, Errno};
 use super::idmap::IdMappings;
@@ -12,7 +12,7 @@ use rustix::process::chdir;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
-/// An overlay beside the root, attached nowhere, in the view of the container's user namespace.
+/// Makes a detached overlay for a mount other than the root, its ids mapped for the container's user namespace.
 pub(super) fn overlay(options: &[String], user: Option<&UserNamespace>) -> Result<OwnedFd, Error> {
     let overlay = Overlay::parse(options)?;
     let mounted = match user {
@@ -22,17 +22,16 @@ pub(super) fn overlay(options: &[String], user: Option<&UserNamespace>) -> Resul
     mounted.ok_or_else(|| Error::Unsupported("overlays beside the root on this kernel are".into()))
 }
 
-/// An overlay mount's options, taken apart.
+/// The parsed options of an overlay mount.
 #[derive(Debug)]
 pub(super) struct Overlay {
     lower: Vec<String>,
     options: Options,
-    /// How the layers' ids are to be shown. `upperdir` is taken as it is.
+    /// Id mapping of the lower layers. `upperdir` is not mapped.
     ids: IdMappings,
 }
 
 impl Overlay {
-    /// Reads its options.
     pub(super) fn parse(options: &[String]) -> Result<Self, Error> {
         let mut options = Options::parse(options)?;
         let lower = options
@@ -47,7 +46,7 @@ impl Overlay {
         Ok(Self { lower, options, ids })
     }
 
-    /// Refuses mapped layers where nobody could own what they show.
+    /// Refuses mapped layers without a user namespace, in which alone the mapped ids have a meaning.
     pub(super) fn unmapped(self) -> Result<Self, Error> {
         match self.ids.is_empty() {
             true => Ok(self),
@@ -55,7 +54,7 @@ impl Overlay {
         }
     }
 
-    /// Attached nowhere, with the layers' ids mapped if that is asked for.
+    /// Makes a detached overlay for a container in `user`, with the layers' ids mapped if asked for.
     pub(super) fn prepare(&self, bundle: &Path, user: &UserNamespace) -> Result<OwnedFd, Error> {
         let namespace = self.namespace(user)?;
         match self.detached(self.mapped(&namespace)?.as_ref())? {
@@ -64,7 +63,7 @@ impl Overlay {
         }
     }
 
-    /// That maps the layers' ids.
+    /// A user namespace that maps the layers' ids.
     fn namespace(&self, user: &UserNamespace) -> Result<UserNamespace, Error> {
         if self.ids.is_empty() { user.try_clone() } else { UserNamespace::that_maps(&self.ids, Some(user)) }
     }
@@ -80,8 +79,8 @@ impl Overlay {
         Ok(Some(Mapped { layers, _view: view }))
     }
 
-    /// For kernels that take layers by path only: over each lies its mapped view, in a mount namespace of the caller's own. No more
-    /// than the layers is covered, for `upperdir` may be beside them.
+    /// For kernels that take layers by path only: puts a mapped mount over each layer, in a private mount namespace.
+    /// Covers only the layers, because `upperdir` may be beside them.
     fn prepare_by_path(&self, bundle: &Path, namespace: &UserNamespace) -> Result<OwnedFd, Error> {
         let what = || "mount its layers in private".to_owned();
         sys::unshare(libc::CLONE_NEWNS).at(Step::Rootfs, what)?;
@@ -101,8 +100,8 @@ impl Overlay {
         }
     }
 
-    /// Layer by layer with the new mount API, by descriptor where they are mapped, else by path. `None` when the kernel does not
-    /// know `lowerdir+` (before 6.7) or takes no descriptors for it (before 6.15), or a path is too long for it.
+    /// Makes a detached overlay with the new mount API: layers by descriptor if mapped, else by path. `None` when the
+    /// kernel lacks `lowerdir+` (before 6.7) or does not take descriptors for it (before 6.15), or when a path is too long.
     pub(super) fn detached(&self, mapped: Option<&Mapped>) -> Result<Option<OwnedFd>, Error> {
         const LONGEST_VALUE: usize = 255;
         if mapped.is_none() && self.lower.iter().any(|layer| layer.len() > LONGEST_VALUE) {
@@ -110,8 +109,8 @@ impl Overlay {
         }
         let context = fsopen("overlay", FsOpenFlags::FSOPEN_CLOEXEC).at(Step::Rootfs, || "overlay".into())?;
         let context = context.as_fd();
-        // Before 6.5 overlayfs takes whatever it is told and complains when it is mounted: also of what can never be, a layer
-        // without a name.
+        // Before 6.5 overlayfs accepts any option here and fails only when mounted. A layer without a name, which is
+        // always invalid, detects that.
         if filesystem::set(context, "lowerdir+", None).is_ok() {
             return Ok(None);
         }
@@ -134,8 +133,8 @@ impl Overlay {
         filesystem::create(context, &self.options.attributes, || "overlay".into()).map(Some)
     }
 
-    /// With mount(2): all options in one page. Layers are named by their descriptors, relative to the directory that lists
-    /// those, so that as many fit as the kernel takes.
+    /// Mounts with mount(2), whose options must fit into one page. Layers are named by descriptor number, relative to
+    /// `/proc/self/fd`, so that as many fit as the kernel takes.
     pub(super) fn mount_classic(&self, bundle: &Path) -> Result<OwnedFd, Error> {
         let what = || format!("overlay of {} layers with mount(2)", self.lower.len());
         let layers = self.lower.iter().map(|layer| opened(layer)).collect::<Result<Vec<_>, _>>()?;
@@ -164,24 +163,24 @@ impl Overlay {
     }
 }
 
-/// Lists the calling process's own descriptors.
+/// Directory of the calling process's own descriptors.
 const DESCRIPTORS: &str = "/proc/self/fd";
 
-/// A layer, in the caller's mount namespace: overlay takes none of another.
+/// Opens a layer in the caller's mount namespace: overlayfs takes none from another.
 fn opened(layer: &str) -> Result<OwnedFd, Error> {
     let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
     openat(CWD, layer, flags, Mode::empty()).at(Step::Rootfs, || format!("open layer {layer:?}"))
 }
 
-/// Layers seen through one mount of the directory above them all. With a mount for each, the kernel would wait for a grace period
-/// of RCU at the end of each.
+/// Layers seen through one mount of their common directory. With a mount for each layer, the kernel would wait for an
+/// RCU grace period at the end of each.
 pub(super) struct Mapped {
     layers: Vec<OwnedFd>,
-    /// The mount goes with its descriptor, whatever is open below it.
+    /// Keeps the mount: it is detached when this is closed, even if descriptors below it are open.
     _view: OwnedFd,
 }
 
-/// A mount of a directory, attached nowhere, that shows its ids mapped.
+/// A detached mount of a directory with its ids mapped.
 fn mapped_view(directory: &Path, namespace: &UserNamespace) -> Result<OwnedFd, Error> {
     let what =
         || format!("map the ids of the layers in {}, as not every file system can", directory.display());
@@ -190,7 +189,7 @@ fn mapped_view(directory: &Path, namespace: &UserNamespace) -> Result<OwnedFd, E
     Ok(view)
 }
 
-/// A layer as `view`, which is a mount of `base`, shows it.
+/// Opens a layer through `view`, a mapped mount of `base`.
 fn layer_in(view: BorrowedFd<'_>, base: &Path, layer: &str) -> Result<OwnedFd, Error> {
     let what = || format!("find layer {layer:?}");
     let below = Path::new(layer).strip_prefix(base).unwrap_or(Path::new(layer));
@@ -203,7 +202,7 @@ fn layer_in(view: BorrowedFd<'_>, base: &Path, layer: &str) -> Result<OwnedFd, E
     Ok(seen)
 }
 
-/// Layers are divided by colons; a colon within a path stands behind a backslash.
+/// Splits at colons; a backslash escapes the next character.
 fn split_layers(list: &str) -> Vec<String> {
     let mut layers = vec![String::new()];
     let mut rest = list.chars();
@@ -263,7 +262,8 @@ mod tests {
         assert!(rustix::process::geteuid().is_root(), "needs root: sudo -E cargo test -p berth-shim root_");
     }
 
-    /// Directories, mounts and namespaces are a process's own: the exit code of one that does `work`, 255 for an error.
+    /// Runs `work` in a fork, since working directory, mounts and namespaces are per process. Returns the exit code,
+    /// 255 for an error.
     fn in_fork(work: impl FnOnce() -> Result<u8, Error>) -> i32 {
         let child = sys::fork(|| work().unwrap_or(255)).unwrap();
         let child = rustix::process::Pid::from_raw(child as i32);
@@ -272,7 +272,7 @@ mod tests {
         status.exit_status().unwrap()
     }
 
-    /// What kernels get that take layers by path only. The ids are asked of the tree, which is attached nowhere.
+    /// The fallback for kernels that take layers by path only. Ids are read through the tree, which is detached.
     #[test]
     fn root_mapped_layers_may_lie_over_their_paths_in_private() {
         need_root();
@@ -315,7 +315,7 @@ mod tests {
         assert!(!mounted.contains(base.path().to_str().unwrap()), "seen by the host");
     }
 
-    /// Directories with a file each, as an image's layers, and an overlay of them over `bundle`.
+    /// Directories with one file each, as image layers, and an overlay of them for `bundle`.
     fn overlay_of(count: usize, base: &Path) -> (Overlay, PathBuf) {
         let layers: Vec<_> = (0..count).map(|n| base.join(format!("{n:0>60},:\\/fs"))).collect();
         for (number, layer) in layers.iter().enumerate() {
@@ -335,7 +335,7 @@ mod tests {
         (Overlay::parse(&options).unwrap(), base.join("bundle"))
     }
 
-    /// How many entries the overlay shows, mounted by descriptor or path and then by what older kernels have.
+    /// Mounts the overlay by the new API or (`classic`) by mount(2). Returns 1 if it shows all layers.
     fn seen(count: usize, classic: bool) -> i32 {
         need_root();
         let base = tempfile::tempdir().unwrap();

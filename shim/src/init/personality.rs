@@ -1,9 +1,9 @@
-//! What kind of system a process believes itself on.
+//! Execution domains, personality(2): the kind of system a process sees.
 
 use super::{Error, Step};
 use crate::spec::Personality;
 
-/// As the kernel counts it, personality(2).
+/// The kernel's number for a personality.
 pub(super) fn of(asked: &Personality) -> Result<u32, Error> {
     let invalid = |member: &str, value: &str| {
         Err(Error::invalid(Step::Process, format!("linux.personality.{member} {value:?}")))

@@ -1,5 +1,5 @@
-//! The namespaces that the containers of a pod share, made without any process that stays: a fork makes them, hands them
-//! over by descriptor and ends. Only a shared PID namespace needs a first process, which sleeps for ever.
+//! The namespaces that the containers of a pod share. No process stays to hold them: a fork makes them, passes them to
+//! the shim by descriptor and ends. Only a shared PID namespace needs a first process, which sleeps for ever.
 
 use super::channel::{self, Attached, Received, Report};
 use super::child::{self, Child, pidfd_of};
@@ -21,42 +21,44 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-/// How long the kernel may take to make the namespaces: nothing else runs in the pod yet that would have to wait.
+/// Time limit for each report of the fork that makes the namespaces. The shim blocks meanwhile, but nothing else runs
+/// in the pod yet.
 const PATIENCE: Duration = Duration::from_secs(30);
-/// `f_type` of what a namespace is pinned by.
+/// `f_type` of nsfs, the file system of a pinned namespace.
 pub(crate) const NSFS: i64 = 0x6e73_6673;
-/// Size of a pod's `/dev/shm` in bytes unless it says otherwise.
+/// Default size of a pod's `/dev/shm` in bytes.
 pub const DEFAULT_SHM: u64 = 64 * 1024 * 1024;
 
-/// What a pod asks for.
+/// Options of a pod.
 #[derive(Debug, Clone, Default)]
 pub struct PodOptions {
-    /// Empty leaves the host's.
+    /// Host name; empty leaves the host's.
     pub hostname: String,
-    /// Where the network namespace is pinned; joined when that path is a network namespace already. Needed unless `host_network`.
+    /// Path where the network namespace is pinned. If it is a network namespace already, that is joined. Required
+    /// unless `host_network`.
     pub netns_path: Option<PathBuf>,
-    /// No network namespace of its own (nor, with it, a UTS namespace).
+    /// The host's network and UTS namespaces.
     pub host_network: bool,
-    /// No IPC namespace of its own; `/dev/shm` is the host's.
+    /// The host's IPC namespace and `/dev/shm`.
     pub host_ipc: bool,
-    /// One PID namespace for all containers, with a tiny first process from the shim.
+    /// One PID namespace for all containers, whose first process the shim provides.
     pub shared_pid: bool,
-    /// The pod's id; its cgroup is its own alone where that has this name.
+    /// The pod's id. A cgroup of this name belongs to the pod alone.
     pub id: String,
-    /// Kernel parameters, dotted or slashed names.
+    /// Kernel parameters: name, dotted or slashed, and value.
     pub sysctls: Vec<(String, String)>,
-    /// Bytes; 0 means 64 MiB.
+    /// Size of `/dev/shm` in bytes; 0 means 64 MiB.
     pub shm_size: u64,
-    /// The pod's cgroup below each hierarchy's root: made when it is missing, and removed with the pod only where Berth made it
-    /// and nobody else is below it. Empty: none is made.
+    /// The pod's cgroup below each hierarchy's root. Created when missing; removed with the pod only if Berth created
+    /// it and nothing else is below it. Empty: no cgroup.
     pub cgroup_path: String,
-    /// A user namespace of its own, to which its other namespaces belong; `None`: the host's.
+    /// A user namespace that owns the pod's other namespaces; `None`: the host's.
     pub users: Option<IdMappings>,
-    /// Whether a directory is made where the source of a bind mount is missing on the host.
+    /// Whether missing sources of bind mounts are created as directories.
     pub create_mount_sources: bool,
 }
 
-/// A pod's namespaces, kept alive by open descriptors. Dropping it does not undo the pin: call [`PodNamespaces::destroy`].
+/// A pod's namespaces, held by descriptors. Dropping it leaves the pin: call [`PodNamespaces::destroy`].
 #[derive(Debug, Default)]
 pub struct PodNamespaces {
     pub(super) net: Option<OwnedFd>,
@@ -67,7 +69,7 @@ pub struct PodNamespaces {
     pub(super) shm: Option<OwnedFd>,
     init: Option<PodInit>,
     pub(super) creates_mount_sources: bool,
-    /// Only where this pod made the namespace.
+    /// The pin's path, if this pod made the namespace.
     pinned: Option<PathBuf>,
     cgroup: Option<Cgroup>,
 }
@@ -80,8 +82,8 @@ struct PodInit {
 }
 
 impl PodNamespaces {
-    /// Makes them, pins the network namespace, brings `lo` up, sets host name and sysctls, makes the pod's cgroup.
-    /// On failure nothing is left behind.
+    /// Creates the namespaces, pins the network namespace, brings `lo` up, sets host name and sysctls, creates the
+    /// pod's cgroup. On failure nothing is left behind. Blocks.
     pub fn create(options: &PodOptions) -> Result<Self, Error> {
         let mut pod = Self::default();
         match pod.fill(options) {
@@ -98,18 +100,18 @@ impl PodNamespaces {
         Self::default()
     }
 
-    /// Host pid of the first process of the shared PID namespace, if there is one. It is a child of the caller; who waits for
-    /// "any child" must expect it.
+    /// Host pid of the first process of a shared PID namespace. It is a child of the caller, and a wait for "any child"
+    /// may return it.
     pub fn init_pid(&self) -> Option<u32> {
         self.init.as_ref().map(|init| init.pid)
     }
 
-    /// The first process of the shared PID namespace, by number and for sure.
+    /// Pid and pidfd of the first process of a shared PID namespace.
     pub(super) fn init(&self) -> Option<(u32, BorrowedFd<'_>)> {
         self.init.as_ref().map(|init| (init.pid, init.pidfd.as_fd()))
     }
 
-    /// All that they are kept by.
+    /// Descriptors of all namespaces.
     pub(super) fn descriptors(&self) -> Vec<BorrowedFd<'_>> {
         let user = self.user.as_ref().map(|user| &user.file);
         let init = self.init.as_ref().map(|init| &init.pidfd);
@@ -178,15 +180,15 @@ impl PodNamespaces {
         }
     }
 
-    /// Kills the pod's first process and waits for its end, for so long: it ends after all others of its namespace, one of which
-    /// may hang in the kernel. Later the orphans' reaper buries it.
+    /// Kills the pod's first process and waits at most `patience` for its end: it ends after all others of its
+    /// namespace, one of which may hang in the kernel. Afterwards the reaper of orphans reaps it.
     pub async fn end_init(&mut self, patience: Duration) {
         if let Some(init) = self.init.take() {
             child::end(init.pidfd, patience).await;
         }
     }
 
-    /// Leaves the pod's cgroup to the caller.
+    /// Leaves the removal of the pod's cgroup to the caller.
     pub fn leave_cgroup(&mut self) {
         self.cgroup = None;
     }
@@ -210,12 +212,12 @@ impl PodNamespaces {
     }
 }
 
-/// Where the network namespace comes from.
+/// Source of the network namespace.
 #[derive(Debug)]
 enum NetworkPlan {
-    /// Made and pinned at this path.
+    /// To be created and pinned at this path.
     New(PathBuf),
-    /// There already, made by somebody else, who also unpins it.
+    /// An existing one; whoever created it also unpins it.
     Join(OwnedFd),
 }
 
@@ -281,7 +283,7 @@ impl Maker<'_> {
             user::become_root()?;
             made.push((Attached::User, user.file));
         }
-        // From inside: parameters of the IPC namespace are its own root's.
+        // After entering the user namespace: parameters of the IPC namespace belong to that one's root.
         let parameters = self.options.sysctls.iter().map(|(name, value)| (name.as_str(), value.as_str()));
         sysctl::write(parameters, own)?;
         for (kind, wanted) in [(Attached::Net, own.net), (Attached::Ipc, own.ipc), (Attached::Uts, own.uts)] {
@@ -292,7 +294,7 @@ impl Maker<'_> {
         if own.ipc {
             made.push((Attached::Shm, self.shared_memory()?));
         } else if self.options.shared_pid {
-            // Nobody's memory, but a place from which the host's files are not to be seen.
+            // No memory to share here, but pivoting hides the host's files from the first process.
             self.shared_memory()?;
         }
         if self.options.shared_pid {
@@ -304,7 +306,7 @@ impl Maker<'_> {
         Ok(())
     }
 
-    /// Leaves the host's namespaces for new ones, or the one to be joined. The user namespace is made but not entered.
+    /// Creates the new namespaces and joins the existing one. The user namespace is created but not entered.
     fn enter_new(&self, own: Owned) -> Result<Option<UserNamespace>, Error> {
         let mut kinds = 0;
         if let Some(NetworkPlan::New(_)) = self.netns {
@@ -350,8 +352,8 @@ impl Maker<'_> {
         Ok(())
     }
 
-    /// A mount namespace with nothing in it but a tmpfs: containers enter it to copy that mount. The host's mount table
-    /// never has it. The process has lost the host's files when this returns.
+    /// A mount namespace that contains only a tmpfs; containers enter it to copy that mount. It never appears in the
+    /// host's mount table. Afterwards the process cannot reach the host's files.
     fn shared_memory(&self) -> Result<OwnedFd, Error> {
         let what = || "make the pod's /dev/shm".to_owned();
         let size = if self.options.shm_size == 0 { DEFAULT_SHM } else { self.options.shm_size };
@@ -368,8 +370,9 @@ impl Maker<'_> {
         Ok(namespace)
     }
 
-    /// The first process of the shared PID namespace: it only has to be there and to let orphans vanish. It has no privileges
-    /// and no sight of the host's files, which the caller has lost: a container with CAP_SYS_PTRACE may take it over.
+    /// The first process of a shared PID namespace only has to exist and to ignore SIGCHLD, so that orphans are reaped.
+    /// A container with CAP_SYS_PTRACE may take it over, so it has no privileges and, like its creator by now, no
+    /// access to the host's files.
     fn spawn_init(&self) -> Result<(), Error> {
         let pid = sys::clone_sibling(libc::CLONE_NEWPID, None, || {
             let _ = user::die_with_shim();

@@ -1,18 +1,18 @@
-//! A process's place among others that run, read and write.
+//! Scheduling policy and I/O priority of a process.
 
 use super::error::At;
 use super::{Error, Step};
 use crate::spec::{self, IoPriority, Scheduler};
 use crate::sys::{self, SchedAttr};
 
-/// Bits of an I/O priority below its class.
+/// Number of bits below the class in an I/O priority.
 const CLASS_SHIFT: i32 = 13;
-/// `SCHED_DEADLINE`, which is never inherited, nor changed without privileges.
+/// `SCHED_DEADLINE`: never inherited, and cannot be set without privileges.
 const DEADLINE: u32 = 6;
 /// `SCHED_FLAG_RESET_ON_FORK`.
 const RESET: u64 = 0x01;
 
-/// Sets what the spec asks for; the privileges of the shim may be needed. What is made then has it too, see [`keep_to_itself`].
+/// Sets what the spec asks for; may need the shim's privileges. Children inherit it unless [`keep_to_itself`] is called.
 pub(super) fn set(process: &spec::Process) -> Result<(), Error> {
     if let Some(priority) = &process.io_priority {
         let value = io_priority(priority)?;
@@ -26,7 +26,7 @@ pub(super) fn set(process: &spec::Process) -> Result<(), Error> {
     Ok(())
 }
 
-/// Has those that the process is going to make begin without its place, if the spec says so.
+/// Sets SCHED_RESET_ON_FORK if the spec asks for it: children then start with the default policy.
 pub(super) fn keep_to_itself(process: &spec::Process) -> Result<(), Error> {
     let Some(scheduler) = &process.scheduler else { return Ok(()) };
     let wanted = attributes(scheduler)?;
@@ -36,7 +36,7 @@ pub(super) fn keep_to_itself(process: &spec::Process) -> Result<(), Error> {
     }
 }
 
-/// Refuses what a process cannot be given by another that is like it.
+/// Refuses policies that the process of an exec could not inherit from its stage.
 pub(super) fn must_be_inherited(process: &spec::Process) -> Result<(), Error> {
     match &process.scheduler {
         Some(scheduler) if scheduler.policy == "SCHED_DEADLINE" => {

@@ -1,5 +1,5 @@
-//! The host's `/proc`, known to be one: what is written to it changes kernel parameters and labels, and would do nothing, or
-//! something else, where a mount or a link has come in between (CVE-2019-16884, CVE-2025-52881).
+//! The host's `/proc`, verified to be procfs. Writes to it set kernel parameters and labels. If a mount or a symlink
+//! had come in between, they would do nothing, or something else (CVE-2019-16884, CVE-2025-52881).
 
 use super::error::At;
 use super::inroot::open_at;
@@ -15,12 +15,12 @@ const PROC: i64 = 0x9fa0;
 /// `PROC_ROOT_INO`.
 const ROOT: u64 = 1;
 
-/// The topmost directory of a procfs.
+/// The root directory of a procfs.
 #[derive(Debug)]
 pub(super) struct Proc(OwnedFd);
 
 impl Proc {
-    /// That of the root which the calling process has, for `step`.
+    /// Opens `/proc` of the calling process's root, on behalf of `step`.
     pub(super) fn open(step: Step) -> Result<Self, Error> {
         Self::at(Path::new("/proc"), step)
     }

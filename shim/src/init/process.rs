@@ -1,4 +1,4 @@
-//! What the container's first process and every exec have in common: from being in the right namespaces to execve.
+//! Setup shared by a container's first process and every exec: from the right namespaces to execve.
 
 use super::capabilities::{self, Sets};
 use super::command::Command;
@@ -13,7 +13,7 @@ use rustix::thread::CapabilitySet;
 use std::convert::Infallible;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
-/// A process that is known to be well-formed, prepared before it is made.
+/// A process whose spec is checked, prepared before it is created.
 #[derive(Debug)]
 pub(super) struct Process<'a> {
     spec: &'a spec::Process,
@@ -27,8 +27,8 @@ pub(super) struct Process<'a> {
     entered: bool,
 }
 
-/// First thing in a fork of the shim: no handler or blocked signal of the shim's, no life without the shim, no descriptor of
-/// the shim's but those that are `kept`, and no way in for a process of the container that comes to see this one.
+/// First step in a fork of the shim: resets signals, ties its life to the shim's, closes all descriptors but those in
+/// `kept`, and makes it undumpable, so that container processes cannot inspect it.
 pub(super) fn begin(kept: &[BorrowedFd<'_>]) -> Result<(), Error> {
     sys::reset_signals();
     user::die_with_shim()?;
@@ -38,14 +38,14 @@ pub(super) fn begin(kept: &[BorrowedFd<'_>]) -> Result<(), Error> {
     hide()
 }
 
-/// Keeps processes of the container, unless they have CAP_SYS_PTRACE, from looking into this one.
+/// Keeps processes of the container, unless they have CAP_SYS_PTRACE, from inspecting this one, prctl(2).
 fn hide() -> Result<(), Error> {
     rustix::process::set_dumpable_behavior(rustix::process::DumpableBehavior::NotDumpable)
         .at(Step::Process, || "hide from the container".into())
 }
 
 impl<'a> Process<'a> {
-    /// Checks the spec and does what needs the host's privileges. `users` maps the ids, if the process will be in a user namespace.
+    /// Checks the spec and does what needs the host's privileges. `users` are the mappings of its user namespace, if any.
     pub(super) fn prepare(
         spec: &'a spec::Process,
         terminal: bool,
@@ -75,15 +75,14 @@ impl<'a> Process<'a> {
         })
     }
 
-    /// Takes over what holds for all processes of the container: its personality, and its filter, which [`Self::execute`] is to
-    /// put in force.
+    /// Adds the settings for all processes of the container: personality, and the seccomp filter, which [`Self::execute`] loads.
     pub(super) fn on(mut self, linux: &spec::Linux) -> Result<Self, Error> {
         self.personality = linux.personality.as_ref().map(personality::of).transpose()?;
         self.filter = linux.seccomp.as_deref().map(Filter::prepare).transpose()?;
         Ok(self)
     }
 
-    /// Opens a terminal of the container if one is wanted.
+    /// Opens a terminal in the container if one is wanted.
     pub(super) fn terminal(&self, root: InRoot<'_>) -> Result<Option<Terminal>, Error> {
         if !self.terminal {
             return Ok(None);
@@ -91,14 +90,14 @@ impl<'a> Process<'a> {
         terminal::open_new(root, self.spec.console_size).map(Some)
     }
 
-    /// Streams and directory, as far as root may enter it.
+    /// Sets up the streams, and enters the working directory as far as root may.
     pub(super) fn arrange(&mut self, root: InRoot<'_>, terminal: Option<&Terminal>) -> Result<(), Error> {
         self.streams(terminal)?;
         self.entered = cwd::enter(root, &self.spec.cwd)?;
         Ok(())
     }
 
-    /// Gives up what the process is not to have; what is left to do needs no more.
+    /// Gives up all privileges the process is not to have; later steps need none.
     pub(super) fn surrender(&mut self, root: InRoot<'_>) -> Result<(), Error> {
         priority::set(self.spec)?;
         if let Some(personality) = self.personality {
@@ -106,7 +105,7 @@ impl<'a> Process<'a> {
                 .at(Step::Process, || format!("set the personality to {personality:#x}"))?;
         }
         user::become_user(self.spec, &self.capabilities.holding(self.needed_later()))?;
-        // The change of credentials may have undone it.
+        // A change of credentials may make the process dumpable again.
         hide()?;
         if !self.entered {
             cwd::enter_as_user(root, &self.spec.cwd)?;
@@ -115,7 +114,7 @@ impl<'a> Process<'a> {
         Ok(())
     }
 
-    /// Sets the resource limits, which must be within the ceilings by now where the host's privileges are gone.
+    /// Sets the resource limits. Hard limits must have been raised before, where the privilege for it is gone.
     pub(super) fn limit(&self) -> Result<(), Error> {
         limits::set(&self.spec.rlimits)
     }
@@ -125,19 +124,19 @@ impl<'a> Process<'a> {
         priority::keep_to_itself(self.spec)
     }
 
-    /// Makes the terminal, if there is one, that of the session which the process leads.
+    /// Makes the terminal, if any, the controlling one of the session which the process leads.
     pub(super) fn control_terminal(&self) -> Result<(), Error> {
         if self.terminal { terminal::control(rustix::stdio::stdin()) } else { Ok(()) }
     }
 
-    /// What belongs to it alone.
+    /// The descriptors that belong to this process.
     pub(super) fn descriptors(&self) -> Vec<BorrowedFd<'_>> {
         let mut all = self.stdio.descriptors();
         all.push(self.null.as_fd());
         all
     }
 
-    /// What the process must keep until its filter is in force.
+    /// Capabilities to keep until the filter is loaded.
     fn needed_later(&self) -> CapabilitySet {
         match self.filter {
             Some(_) if !self.spec.no_new_privileges => CapabilitySet::SYS_ADMIN,
@@ -145,8 +144,8 @@ impl<'a> Process<'a> {
         }
     }
 
-    /// Puts the filter in force now if loading it needs a privilege, so that the process which is made next has none. A filter
-    /// that forbids one of the [`REST`] of the steps is left to [`Self::execute`].
+    /// Loads the filter now if that needs a privilege, so that the process made next starts without it. A filter that
+    /// forbids one of the [`REST`] of the steps is left to [`Self::execute`].
     pub(super) fn confine(&mut self) -> Result<(), Error> {
         let privileged = !self.needed_later().is_empty();
         if privileged && self.filter.as_ref().is_some_and(|filter| filter.allows(REST)) {
@@ -156,8 +155,8 @@ impl<'a> Process<'a> {
         Ok(())
     }
 
-    /// The filter, and then execve: as little as can be is done under it, for it may forbid anything. Returns on failure
-    /// only.
+    /// Loads the filter, then calls execve: as little as possible happens under the filter, which may forbid anything.
+    /// Returns on failure only.
     pub(super) fn execute(&self) -> Result<Infallible, Error> {
         let candidates = self.command.find();
         self.load_filter()?;
@@ -187,7 +186,7 @@ impl<'a> Process<'a> {
     }
 }
 
-/// The system calls from the making of an exec's process to its execve, with those of their arguments that filters ask for.
+/// System calls from the clone of an exec's process to its execve, with those arguments that filters may check.
 const REST: &[(libc::c_long, &[u64])] = &[
     (sys::CLONE_ALIKE.0, &[sys::CLONE_ALIKE.1]),
     (libc::SYS_capset, &[]),
@@ -205,7 +204,7 @@ const REST: &[(libc::c_long, &[u64])] = &[
     (libc::SYS_exit_group, &[]),
 ];
 
-/// Lets the user open his streams again by `/dev/stdout` and the like.
+/// Changes the owner of a pipe, so that the user can reopen it by `/dev/stdout` and the like.
 fn own_pipe(stream: BorrowedFd<'_>, uid: u32) -> Result<(), Error> {
     let mode = fstat(stream).at(Step::Process, || "stat a stream".into())?.st_mode;
     if FileType::from_raw_mode(mode) == FileType::Fifo { own(stream, uid) } else { Ok(()) }

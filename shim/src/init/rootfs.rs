@@ -1,4 +1,4 @@
-//! The root filesystem: mounted in the container's own mount namespace, never seen by the host, then made `/`.
+//! The root filesystem: mounted in the container's own mount namespace, invisible to the host, then made `/`.
 
 use super::error::At;
 use super::inroot::{Create, InRoot};
@@ -18,12 +18,12 @@ use std::path::Path;
 pub(super) struct Rootfs<'a> {
     pub(super) mounts: &'a [RootfsMount],
     pub(super) bundle: &'a Path,
-    /// Where it is when there are no mounts.
+    /// Path used when there are no mounts.
     pub(super) path: &'a str,
 }
 
 impl Rootfs<'_> {
-    /// Mounts it with the host's privileges for a container that will not have them, attached nowhere.
+    /// Mounts it detached, with the host's privileges, for a container in a user namespace.
     pub(super) fn prepare(&self, user: &UserNamespace) -> Result<OwnedFd, Error> {
         match self.mounts {
             [] => copy_ready(self.bundle, self.path),
@@ -34,8 +34,7 @@ impl Rootfs<'_> {
     }
 }
 
-/// Puts the root filesystem over the bundle directory, which nothing needs any longer in this namespace: what was prepared, or
-/// what is mounted now.
+/// Mounts the root filesystem, prepared or not, over the bundle directory, which is not needed any more in this namespace.
 pub(super) fn mount(rootfs: Rootfs<'_>, prepared: Option<OwnedFd>) -> Result<OwnedFd, Error> {
     let rslave = MountPropagationFlags::DOWNSTREAM | MountPropagationFlags::REC;
     mount_change("/", rslave).at(Step::Rootfs, || "detach from the host's mounts".into())?;
@@ -85,7 +84,7 @@ fn over(tree: OwnedFd, bundle: &Path) -> Result<OwnedFd, Error> {
     Ok(tree)
 }
 
-/// A mount that is attached nowhere.
+/// Makes a detached mount.
 fn detached(mount: &RootfsMount) -> Result<OwnedFd, Error> {
     let options = Options::parse(&mount.options)?;
     if mount.kind == "overlay" {
@@ -101,7 +100,7 @@ fn detached(mount: &RootfsMount) -> Result<OwnedFd, Error> {
     Ok(tree)
 }
 
-/// Makes `root` the root directory and lets go of the host's.
+/// Makes `root` the root directory and unmounts the host's.
 pub(super) fn pivot(root: BorrowedFd<'_>) -> Result<(), Error> {
     fchdir(root).at(Step::Rootfs, || "enter".into())?;
     pivot_root(".", ".").at(Step::Rootfs, || "pivot_root".into())?;
@@ -109,7 +108,7 @@ pub(super) fn pivot(root: BorrowedFd<'_>) -> Result<(), Error> {
     chdir("/").at(Step::Rootfs, || "enter /".into())
 }
 
-/// Gives `/` the propagation that the spec asks for; it is private as made.
+/// Sets the propagation of `/` that the spec asks for; it is private by default.
 pub(super) fn propagate(root: BorrowedFd<'_>, name: &str) -> Result<(), Error> {
     if name.is_empty() {
         return Ok(());
@@ -120,7 +119,7 @@ pub(super) fn propagate(root: BorrowedFd<'_>, name: &str) -> Result<(), Error> {
     sys::mount_setattr(root, recursive, &change).at(Step::Rootfs, || format!("rootfsPropagation {name:?}"))
 }
 
-/// Read-only, last of all.
+/// Makes the root read-only, as the last step.
 pub(super) fn seal(root: BorrowedFd<'_>) -> Result<(), Error> {
     let set = u64::from(rustix::mount::MountAttrFlags::MOUNT_ATTR_RDONLY.bits());
     let change = MountAttributes { set, ..Default::default() };

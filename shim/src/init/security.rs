@@ -1,4 +1,4 @@
-//! AppArmor and SELinux: labels that take effect at execve.
+//! AppArmor profiles and SELinux labels, which take effect at execve.
 
 use super::error::At;
 use super::proc::Proc;
@@ -9,10 +9,10 @@ use std::fs::File;
 use std::io::Write;
 use std::path::Path;
 
-/// File systems that are the container's own and take a label as a whole.
+/// File systems that belong to the container alone and take one label for all files.
 const LABELLED: &[&str] = &["tmpfs", "devpts", "ramfs"];
 
-/// Has the file systems that the container gets made with its SELinux label. The root's comes with its mount's options.
+/// Adds the SELinux label to the container's own file systems. The root's label is in the options of its mount.
 pub(super) fn label_mounts(spec: &mut Spec) {
     if spec.linux.mount_label.is_empty() {
         return;
@@ -22,15 +22,15 @@ pub(super) fn label_mounts(spec: &mut Spec) {
     }
 }
 
-/// Has the label of the process, which its children inherit, take effect at execve. The host's `/proc` must be in sight: a
-/// container's could be covered by something else.
+/// Sets the label that the process takes on at execve; its children inherit it. The host's `/proc` must be in sight:
+/// the container's could be covered by another mount.
 pub(super) fn label_self(process: &Process) -> Result<(), Error> {
     let (apparmor, selinux) = (process.apparmor_profile.as_str(), process.selinux_label.as_str());
     match (apparmor, selinux) {
         ("" | "unconfined", "") => Ok(()),
         ("" | "unconfined", label) => {
             let proc = Proc::open(Step::Security)?;
-            // The keyring is the container's own, too.
+            // The container's session keyring gets the label, too.
             write(&proc, &["keycreate"], label)?;
             write(&proc, &["exec"], label)
         }
@@ -40,7 +40,7 @@ pub(super) fn label_self(process: &Process) -> Result<(), Error> {
     }
 }
 
-/// Writes to the first of `files` that there is.
+/// Writes to the first of `files` that exists.
 fn write(proc: &Proc, files: &[&str], label: &str) -> Result<(), Error> {
     let open = |file: &&str| proc.write_to(&Path::new("self/attr").join(file));
     let absent = |opened: &Result<File, Errno>| matches!(opened, Err(Errno::NOENT));

@@ -1,6 +1,6 @@
-//! What a stage, or the process it makes, is at: written down where the shim can read it while the writer hangs in the kernel.
+//! The current step of a stage, or of the process it makes, readable for the shim even while the writer hangs in the kernel.
 //!
-//! A file in memory rather than a report: it is written with every mount, and read only when somebody asks.
+//! A memfd rather than a report: it is written with every mount, but read only on request.
 
 use super::error::At;
 use super::{Error, Step};
@@ -9,33 +9,33 @@ use rustix::io::{pread, pwrite};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::OnceLock;
 
-/// More than any path.
+/// Maximum length in bytes; longer than any path.
 const LONGEST: usize = 8192;
-/// Bytes of the length before the text.
+/// Size of the length field before the text.
 const HEAD: usize = 4;
 
-/// Where this process writes, if it is a stage or was made by one. Only until it closes all but its socket.
+/// The slate of this process, if it is a stage or was made by one. Only until it closes all descriptors but its socket.
 static OWN: OnceLock<OwnedFd> = OnceLock::new();
 
-/// What one creation is at.
+/// The current step of one creation.
 #[derive(Debug)]
 pub struct Slate(OwnedFd);
 
 impl Slate {
-    /// With nothing on it.
+    /// An empty slate. Fails if no memfd can be made.
     pub fn new() -> Result<Self, Error> {
         let file = memfd_create("berth-slate", MemfdFlags::CLOEXEC);
         Ok(Self(file.at(Step::Process, || "make a file in memory".into())?))
     }
 
-    /// In the fork: what it is at is written here from now on. Without a slate it goes on all the same.
+    /// Called in the fork: later steps are written here. If it fails, the creation continues without a slate.
     pub(super) fn take_up(&self) {
         if let Ok(own) = self.0.try_clone() {
             let _ = OWN.set(own);
         }
     }
 
-    /// What was written last, a verb phrase; empty before the first.
+    /// The last step written, a verb phrase; empty before the first.
     pub fn read(&self) -> String {
         let mut bytes = vec![0; HEAD + LONGEST];
         let read = pread(&self.0, &mut bytes, 0).unwrap_or(0);
@@ -49,18 +49,18 @@ fn text(bytes: &[u8]) -> Option<String> {
     Some(String::from_utf8_lossy(text.get(..length)?).into_owned())
 }
 
-/// What is to be kept open for it: a file in memory, which leads nowhere.
+/// The descriptor to keep open: a memfd, which gives access to nothing else.
 pub(super) fn descriptor() -> Option<BorrowedFd<'static>> {
     OWN.get().map(AsFd::as_fd)
 }
 
-/// Says what this process is at, as a verb phrase. Nothing happens in one that has no slate.
+/// Writes the current step, a verb phrase. Does nothing in a process without a slate.
 pub(super) fn at(what: impl FnOnce() -> String) {
     let Some(own) = OWN.get() else { return };
     let what = what();
     let text = &what.as_bytes()[..what.len().min(LONGEST)];
     let head = u32::try_from(text.len()).unwrap_or(0).to_ne_bytes();
-    // What cannot be written is not told, and nothing else depends on it.
+    // Errors are ignored: only the display depends on it.
     let _ = pwrite(own, &[&head, text].concat(), 0);
 }
 

@@ -1,5 +1,5 @@
-//! The stage process: reads the spec, makes the cgroup, opens what comes from the host, makes the process that becomes the
-//! container, and is gone.
+//! The stage: a short-lived process that reads the spec, makes the cgroup, opens sources on the host and makes the
+//! process that becomes the container.
 
 mod enter;
 
@@ -29,20 +29,20 @@ use std::convert::Infallible;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
-/// Seconds that the kernel may take to find as much memory as a new limit wants back.
+/// Seconds that the kernel may take to reclaim memory for a lower limit.
 const LIMITS_PATIENCE: u32 = 10;
 
-/// The stage of a new container; gives the exit code.
+/// Stage of a new container; returns the exit code.
 pub(super) fn create(request: &CreateRequest<'_>, socket: BorrowedFd<'_>) -> u8 {
     reporting(socket, || stage_create(request, socket))
 }
 
-/// The stage of an exec; gives the exit code.
+/// Stage of an exec; returns the exit code.
 pub(super) fn exec(request: &ExecRequest<'_>, entry: Entry, socket: BorrowedFd<'_>) -> u8 {
     reporting(socket, || enter::stage(request, entry, socket))
 }
 
-/// The stage of hooks that are run later; gives the exit code.
+/// Stage that runs poststart or poststop hooks; returns the exit code.
 pub(super) fn run_hooks(id: &str, bundle: &Path, moment: Moment, socket: BorrowedFd<'_>) -> u8 {
     reporting(socket, || {
         process::begin(&[socket])?;
@@ -55,7 +55,7 @@ pub(super) fn run_hooks(id: &str, bundle: &Path, moment: Moment, socket: Borrowe
     })
 }
 
-/// The stage of a change of limits; gives the exit code.
+/// Stage of a change of limits; returns the exit code.
 pub(super) fn update(cgroup: &Cgroup, resources: &Resources, socket: BorrowedFd<'_>) -> u8 {
     reporting(socket, || {
         process::begin(&[socket])?;
@@ -64,7 +64,7 @@ pub(super) fn update(cgroup: &Cgroup, resources: &Resources, socket: BorrowedFd<
     })
 }
 
-/// The stage that makes what another runtime is to bind; gives the exit code.
+/// Stage that creates bind mount sources for another runtime; returns the exit code.
 pub(super) fn make_mount_sources(bundle: &Path, socket: BorrowedFd<'_>) -> u8 {
     reporting(socket, || {
         process::begin(&[socket])?;
@@ -72,7 +72,7 @@ pub(super) fn make_mount_sources(bundle: &Path, socket: BorrowedFd<'_>) -> u8 {
     })
 }
 
-/// Runs a part of the way and reports its failure.
+/// Runs `work` and reports its failure. Returns the exit code.
 fn reporting(socket: BorrowedFd<'_>, work: impl FnOnce() -> Result<(), Error>) -> u8 {
     match work() {
         Ok(()) => 0,
@@ -125,7 +125,7 @@ struct Container<'a> {
     keyring: Keyring,
 }
 
-/// What the stage gives the container's first process on its way.
+/// Resources that the stage prepared for the container's first process.
 struct Brought<'a> {
     mounts: Vec<Prepared<'a>>,
     root: Option<OwnedFd>,
@@ -185,7 +185,7 @@ impl Container<'_> {
         code
     }
 
-    /// Runs the hooks that come last, as the user that the container's command will run as.
+    /// Runs the startContainer hooks, as the user that the container's command will run as.
     fn may_start(&self, socket: BorrowedFd<'_>) -> bool {
         let hooks = &self.spec.hooks.start_container;
         reporting(socket, || self.subject().run("startContainer", hooks, "created", own_pid())) == 0
@@ -203,7 +203,7 @@ impl Container<'_> {
         Ok(())
     }
 
-    /// In a user namespace only the host's root finds the way to the bundle, and only its own root may do the rest.
+    /// The host's root is needed to reach the bundle; all further steps need the root of the user namespace, if there is one.
     fn mount_root(&self, prepared: Option<OwnedFd>) -> Result<OwnedFd, Error> {
         let root = rootfs::mount(self.rootfs(), prepared)?;
         if self.namespaces.user.is_some() {
@@ -240,7 +240,7 @@ impl Container<'_> {
         Ok(())
     }
 
-    /// All that is mounted and made in the root filesystem while the host's is still in sight.
+    /// Mounts and creates all that needs the host's file systems in sight.
     fn fill_root(
         &self,
         root: InRoot<'_>,
@@ -259,7 +259,7 @@ impl Container<'_> {
         self.subject().run("createContainer", &self.spec.hooks.create_container, "creating", own_pid())
     }
 
-    /// From here on no descriptor leads to the host. None that is closed here is owned by anything that is dropped later.
+    /// Closes all descriptors that lead to the host. No value dropped later owns one of them.
     fn let_go_of_the_host(
         &self,
         process: &Process<'_>,
@@ -274,7 +274,7 @@ impl Container<'_> {
         sys::close_others(&kept).at(Step::Process, || "close descriptors".into())
     }
 
-    /// What is made, hidden and closed in the root filesystem at last: by paths that the image or a volume may have prepared.
+    /// The last changes to the root filesystem, by paths that the image or a volume may have prepared.
     fn finish_root(
         &self,
         process: &Process<'_>,
@@ -299,14 +299,14 @@ impl Container<'_> {
     }
 }
 
-/// Reports that all is set up, and hands over the terminal.
+/// Reports that setup is complete, and passes the terminal's master.
 fn ready(socket: BorrowedFd<'_>, terminal: Option<&Terminal>) {
     let attached = terminal.iter().map(|_| Attached::Console).collect();
     let masters: Vec<_> = terminal.iter().map(|terminal| terminal.master.as_fd()).collect();
     channel::send(socket, &Report::Ready { attached }, &masters);
 }
 
-/// As the process itself sees it.
+/// The process's own pid, in its PID namespace.
 fn own_pid() -> u32 {
     rustix::process::getpid().as_raw_nonzero().get().cast_unsigned()
 }
@@ -321,8 +321,8 @@ fn name_host(host: &str, domain: &str) -> Result<(), Error> {
     Ok(())
 }
 
-/// Closes all but the socket, waits until `go` says so, and executes, or ends the process: what it holds descriptors for is
-/// never dropped.
+/// Closes all but the socket, waits for `go` and executes the command, or exits. Nothing is dropped: values may own
+/// descriptors that are closed by now.
 fn last_steps(socket: BorrowedFd<'_>, process: &Process<'_>, go: impl FnOnce(BorrowedFd<'_>) -> bool) -> ! {
     let socket = match sys::keep_only(socket).at(Step::Process, || "close descriptors".into()) {
         Ok(socket) => socket,

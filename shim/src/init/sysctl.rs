@@ -1,5 +1,5 @@
-//! Kernel parameters of the namespaces the process is in, written through the host's `/proc`: before the container's own,
-//! which its mounts may have covered.
+//! Kernel parameters of the namespaces the process is in. They are written through the host's `/proc`, because mounts
+//! may have covered the container's own.
 
 use super::error::At;
 use super::proc::Proc;
@@ -16,7 +16,7 @@ pub(super) struct Owned {
 }
 
 impl Owned {
-    /// Whether a parameter belongs to one of them; all others are the whole host's.
+    /// Whether a parameter belongs to one of these namespaces; all others affect the whole host.
     fn covers(self, name: &str) -> bool {
         const IPC: &[&str] = &["fs/mqueue/", "kernel/shm", "kernel/msg", "kernel/sem"];
         const UTS: &[&str] = &["kernel/hostname", "kernel/domainname"];
@@ -26,7 +26,7 @@ impl Owned {
     }
 }
 
-/// Writes the parameters; names with dots or slashes.
+/// Writes the parameters; names use dots or slashes. Refuses those that would change the host.
 pub(super) fn write<'a>(
     parameters: impl Iterator<Item = (&'a str, &'a str)>,
     owned: Owned,
@@ -44,7 +44,7 @@ pub(super) fn write<'a>(
     Ok(())
 }
 
-/// Where in `/proc` a parameter is; refused when it would be the host's.
+/// The path of a parameter in `/proc`. Fails if it would be the host's.
 fn path_of(name: &str, owned: Owned) -> Result<PathBuf, Error> {
     let refused = |why: &str| Err(Error::invalid(Step::Sysctl, format!("{name:?} {why}")));
     let slashed = slashed(name);
@@ -57,7 +57,7 @@ fn path_of(name: &str, owned: Owned) -> Result<PathBuf, Error> {
     Ok(Path::new("sys").join(slashed))
 }
 
-/// As sysctl(8): whichever of dot and slash comes first divides, the other is part of a name.
+/// Converts a name as sysctl(8) does: the first separator, dot or slash, divides; the other one is part of a name.
 fn slashed(name: &str) -> String {
     match name.find(['.', '/']) {
         Some(at) if name.as_bytes()[at] == b'.' => name

@@ -1,4 +1,4 @@
-//! A terminal from the container's own devpts.
+//! Terminals from the container's own devpts.
 
 use super::error::At;
 use super::inroot::{InRoot, open_at};
@@ -13,15 +13,15 @@ use std::path::Path;
 
 const DEVPTS: i64 = 0x1cd1;
 
-/// Both ends of a terminal.
+/// Both ends of a pseudoterminal, pty(7).
 #[derive(Debug)]
 pub(super) struct Terminal {
     pub(super) master: OwnedFd,
     pub(super) slave: OwnedFd,
 }
 
-/// Opens a new terminal of the container with this root. Its end is asked for by descriptor, not by a name that the container
-/// could have given to something else.
+/// Opens a new terminal of the container with this root. The slave is opened through the master (TIOCGPTPEER), not by
+/// name: the container could have put something else there.
 pub(super) fn open_new(root: InRoot<'_>, size: Option<ConsoleSize>) -> Result<Terminal, Error> {
     let what = || "open /dev/pts/ptmx".to_owned();
     let master = open_multiplexer(root)?;
@@ -36,7 +36,7 @@ pub(super) fn open_new(root: InRoot<'_>, size: Option<ConsoleSize>) -> Result<Te
     Ok(Terminal { master, slave })
 }
 
-/// Opening is an act of its own with some devices: only what is in a devpts, and not covered by anything, is opened.
+/// Opens ptmx only in a devpts and not covered by a mount: opening some other device may already have side effects.
 fn open_multiplexer(root: InRoot<'_>) -> Result<OwnedFd, Error> {
     let what = || "open /dev/pts/ptmx".to_owned();
     let none =
@@ -56,7 +56,7 @@ fn open_multiplexer(root: InRoot<'_>) -> Result<OwnedFd, Error> {
 }
 
 impl Terminal {
-    /// Makes it `/dev/console` of a container in the making, unless a link is there (CVE-2025-52565).
+    /// Bind-mounts the slave to `/dev/console` of a new container. Fails if a symlink is there (CVE-2025-52565).
     pub(super) fn bind_console(&self, root: InRoot<'_>) -> Result<(), Error> {
         let what = || "bind to /dev/console".to_owned();
         let console = root.file_without_links(Path::new("/dev/console")).at(Step::Terminal, what)?;

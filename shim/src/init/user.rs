@@ -1,4 +1,4 @@
-//! Who the process runs as: ids, groups, capabilities, in the one order in which the kernel allows it.
+//! Credentials of the process: ids, groups and capabilities, changed in the order that the kernel requires.
 
 use super::capabilities::Sets;
 use super::error::At;
@@ -13,10 +13,10 @@ use rustix::thread::{
 use std::io::Read;
 use std::path::Path;
 
-/// How much of `/etc/passwd` is read.
+/// Maximum bytes read from `/etc/passwd`.
 const LONGEST_PASSWD: u64 = 1024 * 1024;
 
-/// Gives up the shim's privileges for those of the spec.
+/// Changes from the shim's credentials to those of the spec.
 pub(super) fn become_user(process: &spec::Process, capabilities: &Sets) -> Result<(), Error> {
     let user = &process.user;
     if process.no_new_privileges {
@@ -32,7 +32,8 @@ pub(super) fn become_user(process: &spec::Process, capabilities: &Sets) -> Resul
     die_with_shim()
 }
 
-/// Becomes root of the user namespace that the process has entered: until now it is nobody there, and yet root to the host's files.
+/// Becomes root of the user namespace just entered. Until then the process has no mapped ids there, but is the host's
+/// root to files.
 pub(super) fn become_root() -> Result<(), Error> {
     change_ids(&spec::User::default()).at(Step::User, || "become root of the user namespace".into())?;
     die_with_shim()
@@ -46,18 +47,18 @@ fn change_ids(user: &spec::User) -> Result<(), rustix::io::Errno> {
     set_thread_res_uid(uid, uid, uid)
 }
 
-/// Has the kernel kill this process when the shim is gone. Changing credentials undoes it.
+/// Has the kernel kill this process when the shim dies. Repeat after each change of credentials, which clears it, prctl(2).
 pub(super) fn die_with_shim() -> Result<(), Error> {
     set_parent_process_death_signal(Some(Signal::KILL)).at(Step::Process, || "tie life to the shim's".into())
 }
 
-/// Leaves the calling process nothing it could do.
+/// Gives up all capabilities.
 pub(super) fn give_up_capabilities() -> Result<(), Error> {
     Sets::parse(None)?.enforce()?;
     die_with_shim()
 }
 
-/// The home directory that the container's `/etc/passwd` gives `uid`, `/` when it knows none.
+/// The home directory of `uid` in the container's `/etc/passwd`, or `/`.
 pub(super) fn home_of(root: InRoot<'_>, uid: u32) -> String {
     let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY;
     let mut text = Vec::new();

@@ -1,5 +1,4 @@
-//! User namespaces. One is made by a process that does nothing but be in it; once a descriptor holds the namespace, that process
-//! ends.
+//! User namespaces. A child process makes one by being created in it, and ends as soon as a descriptor holds the namespace.
 
 use super::channel;
 use super::child::{kill_and_wait, pidfd_of};
@@ -12,7 +11,7 @@ use rustix::fs::{Mode, OFlags, open};
 use std::fs;
 use std::os::fd::{AsFd, OwnedFd};
 
-/// A user namespace, kept by a descriptor.
+/// A user namespace, held by a descriptor.
 #[derive(Debug)]
 pub(super) struct UserNamespace {
     pub(super) file: OwnedFd,
@@ -20,25 +19,24 @@ pub(super) struct UserNamespace {
 }
 
 impl UserNamespace {
-    /// Makes one.
+    /// Creates one.
     pub(super) fn create(mappings: &IdMappings) -> Result<Self, Error> {
         Anchor::create(mappings, 0)?.user_namespace()
     }
 
-    /// One that is there; `mappings` must be its own.
+    /// Opens an existing one; `mappings` must be its own.
     pub(super) fn open(path: &str, mappings: &IdMappings) -> Result<Self, Error> {
         let file = open(path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())
             .at(Step::Namespace, || format!("open User {path:?}"))?;
         Ok(Self { file, mappings: mappings.clone() })
     }
 
-    /// The same one.
     pub(super) fn try_clone(&self) -> Result<Self, Error> {
         let file = self.file.try_clone().at(Step::Namespace, || "the pod's User".into())?;
         Ok(Self { file, mappings: self.mappings.clone() })
     }
 
-    /// One that maps ids so: `own` if it does, otherwise one made for the purpose.
+    /// One with these mappings: `own` if it has them, otherwise a new one.
     pub(super) fn that_maps(mappings: &IdMappings, own: Option<&Self>) -> Result<Self, Error> {
         match own.filter(|own| own.mappings == *mappings) {
             Some(own) => own.try_clone(),
@@ -46,14 +44,14 @@ impl UserNamespace {
         }
     }
 
-    /// Takes the calling process into it: it loses the host's privileges and gets all of the namespace's, but stays the
-    /// host's root to files until [`super::user::become_root`].
+    /// Moves the calling process into it. The process loses its privileges on the host and gets all in the namespace,
+    /// but accesses files as the host's root until [`super::user::become_root`].
     pub(super) fn enter(&self) -> Result<(), Error> {
         sys::setns(self.file.as_fd(), libc::CLONE_NEWUSER).at(Step::Namespace, || "join User".into())
     }
 }
 
-/// A process that only keeps namespaces until descriptors do. It ends when dropped, and with the process that made it.
+/// A process that holds new namespaces until descriptors do. It ends when dropped, and with the process that made it.
 pub(super) struct Anchor<'a> {
     pid: u32,
     pidfd: OwnedFd,
@@ -62,7 +60,7 @@ pub(super) struct Anchor<'a> {
 }
 
 impl<'a> Anchor<'a> {
-    /// Makes a user namespace and, owned by it, those of `others` (`CLONE_NEW*`).
+    /// Creates a user namespace and, owned by it, those of `others` (`CLONE_NEW*`).
     pub(super) fn create(mappings: &'a IdMappings, others: libc::c_int) -> Result<Self, Error> {
         if mappings.uids.is_empty() || mappings.gids.is_empty() {
             return Err(Error::invalid(
@@ -90,12 +88,12 @@ impl<'a> Anchor<'a> {
             .at(Step::Namespace, || format!("write {file} {:?}", text.trim_end()))
     }
 
-    /// The user namespace.
+    /// Opens the user namespace.
     pub(super) fn user_namespace(&self) -> Result<UserNamespace, Error> {
         UserNamespace::open(&format!("/proc/{}/ns/user", self.pid), self.mappings)
     }
 
-    /// Takes the calling process into namespaces of the kinds `kinds`, which were among the others.
+    /// Moves the calling process into those of the other namespaces.
     pub(super) fn join(&self, kinds: libc::c_int) -> Result<(), Error> {
         if kinds == 0 {
             return Ok(());
@@ -110,13 +108,13 @@ impl Drop for Anchor<'_> {
     }
 }
 
-/// Whether a process is in the caller's own namespace of this kind, as it is called in `/proc/PID/ns`.
+/// Whether a process is in the caller's own namespace of this kind, as named in `/proc/PID/ns`.
 pub(super) fn is_own(pid: u32, kind: &str) -> std::io::Result<bool> {
     let of = |process: &str| fs::read_link(format!("/proc/{process}/ns/{kind}"));
     Ok(of("self")? == of(&pid.to_string())?)
 }
 
-/// What the user namespace of a process maps; `None` when it is the caller's own.
+/// The mappings of a process's user namespace; `None` when it is the caller's own.
 pub(super) fn mappings_of(pid: u32) -> std::io::Result<Option<IdMappings>> {
     if is_own(pid, "user")? {
         return Ok(None);
@@ -125,7 +123,7 @@ pub(super) fn mappings_of(pid: u32) -> std::io::Result<Option<IdMappings>> {
     Ok(Some(IdMappings { uids: read("uid_map")?, gids: read("gid_map")? }))
 }
 
-/// The lines of a map, as user_namespaces(7) has them.
+/// Parses a map, user_namespaces(7).
 fn ranges(text: &str) -> Vec<IdMapping> {
     let range = |line: &str| {
         let mut numbers = line.split_whitespace().map_while(|number| number.parse().ok());
@@ -146,7 +144,7 @@ mod tests {
         assert_eq!(read, expected);
     }
 
-    /// As when a stage is killed: nothing of it is dropped.
+    /// As when a stage is killed: its anchor is not dropped.
     #[test]
     fn root_an_anchor_ends_with_the_process_that_made_it() {
         assert!(rustix::process::geteuid().is_root(), "needs root: sudo -E cargo test -p berth-shim root_");

@@ -1,12 +1,12 @@
-//! Which system calls there are, and by what numbers, on each kind of program that the machine runs.
+//! System calls and their numbers for each architecture whose programs the machine can run.
 
 use syscalls::{aarch64, arm, x86, x86_64};
 
-/// Set in the numbers of x32, which otherwise looks like x86_64.
+/// Set in the numbers of x32, whose architecture token is that of x86_64.
 pub(super) const X32_BIT: u32 = 0x4000_0000;
 
-/// What the specification knows beside those of [`Architecture`]. Their programs cannot run on a machine of ours, so there
-/// is nothing to filter.
+/// Architectures of the specification besides [`Architecture`]. Their programs cannot run on supported machines, so
+/// there is nothing to filter.
 const FOREIGN: &[&str] = &[
     "LOONGARCH64",
     "M68K",
@@ -28,7 +28,7 @@ const FOREIGN: &[&str] = &[
     "SHEB",
 ];
 
-/// From 512 on x32 has calls of its own in place of those with structures that differ, linux/arch/x86/entry/syscalls.
+/// From 512 on x32 has its own calls in place of those whose structures differ, linux/arch/x86/entry/syscalls.
 const X32_OWN: &[&str] = &[
     "rt_sigaction",
     "rt_sigreturn",
@@ -69,11 +69,11 @@ const X32_OWN: &[&str] = &[
 ];
 const X32_FIRST_OWN: u32 = 512;
 
-/// Calls of arm that its table leaves out: a second name, and those private to it.
+/// Calls of arm that the library's table lacks: a second name, and private ones.
 const ARM_OWN: &[(u32, &str)] =
     &[(341, "sync_file_range2"), (0xf0001, "breakpoint"), (0xf0002, "cacheflush"), (0xf0005, "set_tls")];
 
-/// What goes through socketcall(2) and ipc(2) on x86, by the value of their first argument.
+/// Calls multiplexed by socketcall(2) and ipc(2) on x86, by their first argument.
 const SOCKETCALL: &[(u32, &str)] = &[
     (1, "socket"),
     (2, "bind"),
@@ -111,7 +111,7 @@ const IPC: &[(u32, &str)] = &[
     (24, "shmctl"),
 ];
 
-/// A kind of program.
+/// An architecture; its programs can run on this machine or a like one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Architecture {
     X86_64,
@@ -124,21 +124,21 @@ pub(super) enum Architecture {
     Arm,
 }
 
-/// What a profile names.
+/// Result of looking up a name from a profile.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Named {
-    /// May run here.
+    /// Its programs may run here.
     Known(Architecture),
-    /// Runs on other machines only.
+    /// Its programs run on other machines only.
     Foreign,
 }
 
 impl Architecture {
-    /// That of this program.
+    /// The architecture of this binary.
     pub(super) const NATIVE: Self =
         if cfg!(target_arch = "aarch64") { Architecture::Aarch64 } else { Architecture::X86_64 };
 
-    /// By the name that the specification gives it, such as `SCMP_ARCH_X86`.
+    /// Looks up the specification's name, such as `SCMP_ARCH_X86`.
     pub(super) fn named(name: &str) -> Option<Named> {
         Some(Named::Known(match name.strip_prefix("SCMP_ARCH_")? {
             "NATIVE" => Self::NATIVE,
@@ -152,7 +152,7 @@ impl Architecture {
         }))
     }
 
-    /// What the kernel calls it at a system call, `AUDIT_ARCH_*`.
+    /// The kernel's token for it, `AUDIT_ARCH_*`.
     pub(super) fn token(self) -> u32 {
         match self {
             Self::X86_64 | Self::X32 => 0xc000_003e,
@@ -162,12 +162,12 @@ impl Architecture {
         }
     }
 
-    /// Whether arguments have 64 bits; else the upper ones mean nothing.
+    /// Whether arguments have 64 bits; otherwise the upper halves have no meaning.
     pub(super) fn is_wide(self) -> bool {
         matches!(self, Self::X86_64 | Self::Aarch64)
     }
 
-    /// All its calls in the order of their numbers, x32's without their bit.
+    /// All its calls by number; those of x32 without their bit.
     pub(super) fn calls(self) -> Vec<(u32, &'static str)> {
         match self {
             Self::X86_64 => named(x86_64::Sysno::table_size(), |n| Some(x86_64::Sysno::new(n)?.name())),
@@ -184,7 +184,7 @@ impl Architecture {
         }
     }
 
-    /// The calls that go through the call `name` too, each with its first argument.
+    /// The calls multiplexed by the call `name`, each with its first argument.
     pub(super) fn behind(self, name: &str) -> &'static [(u32, &'static str)] {
         match (self, name) {
             (Self::X86, "socketcall") => SOCKETCALL,

@@ -1,8 +1,7 @@
-//! Compiled filters on disk, so that of all containers with the same profile only the first one has it compiled.
+//! Compiled filters on disk, so that a profile is compiled for its first container only.
 //!
-//! A file is named by a hash of what it was made from: the section, and the binary of the shim that compiled it. Both are
-//! in the file as well and compared, so that another section with the same hash costs time but is never mistaken. What is
-//! damaged is not found, and compiled anew.
+//! The file name is a hash of the section and of the identity of the shim's binary. Both are also in the file and
+//! compared, so a hash collision only costs time. A damaged file counts as missing and is compiled anew.
 //!
 //! ```text
 //! "berth-seccomp-1\n"  length of the key  instructions  flags  hash of the flags and the program  key  program      (numbers: 4, 4, 4, 8 bytes)
@@ -22,21 +21,21 @@ use std::path::Path;
 const MAGIC: &[u8; 16] = b"berth-seccomp-1\n";
 const HEADER: usize = 16 + 4 + 4 + 4 + 8;
 const INSTRUCTION: usize = size_of::<Instruction>();
-/// Anything larger is not ours: a section of many times the size of the usual profile, and 4096 instructions.
+/// Maximum file size: many times a usual profile, and 4096 instructions.
 const LARGEST: u64 = 1 << 20;
-/// More profiles than this are no use in memory: all are dropped and those in use come back.
+/// Maximum number of files, which take up memory. When it is reached all are removed; those in use are compiled again.
 const MOST: usize = 128;
 
-/// The directory, known to be root's alone.
+/// The directory, verified to be accessible to root only.
 #[derive(Debug)]
 pub(super) struct Cache {
     directory: OwnedFd,
-    /// Which binary compiles.
+    /// Identity of the compiling binary.
     compiler: String,
 }
 
 impl Cache {
-    /// Makes the directory if it is not there. `None` where it cannot be used: filters are compiled each time then.
+    /// Opens the directory, creating it if missing. `None` when it cannot be used: then every filter is compiled.
     pub(super) fn open(path: &Path) -> Option<Self> {
         let flags = OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let open = || openat(CWD, path, flags, Mode::empty());
@@ -49,13 +48,13 @@ impl Cache {
         let status = fstat(&directory).ok()?;
         let binary = std::fs::metadata("/proc/self/exe").ok()?;
         let alone = status.st_uid == geteuid().as_raw() && status.st_mode & 0o077 == 0;
-        // The file itself is a copy, of which each daemon makes its own.
+        // Device and inode are left out: the binary runs from a sealed copy, of which each daemon makes its own.
         let built = (binary.mtime(), binary.mtime_nsec());
         let compiler = format!("{}:{}:{}:{}", env!("CARGO_PKG_VERSION"), binary.size(), built.0, built.1);
         alone.then_some(Self { directory, compiler })
     }
 
-    /// The filter that was made from this section.
+    /// The filter compiled from this section.
     pub(super) fn find(&self, section: &str) -> Option<Filter> {
         let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let key = self.key(section);
@@ -65,7 +64,7 @@ impl Cache {
         decode(&bytes, key.as_bytes())
     }
 
-    /// Keeps a filter. That it cannot be kept is no failure of the container.
+    /// Stores a filter. Errors are ignored: the container works without the cache.
     pub(super) fn keep(&self, section: &str, filter: &Filter) {
         let key = self.key(section);
         let temporary = format!("tmp-{}", std::process::id());
@@ -126,7 +125,7 @@ fn encode(filter: &Filter, key: &[u8]) -> Vec<u8> {
     bytes
 }
 
-/// `None` for anything but what [`encode`] made for this key.
+/// `None` for anything but the output of [`encode`] for this key.
 fn decode(bytes: &[u8], key: &[u8]) -> Option<Filter> {
     let (header, body) = bytes.split_at_checked(HEADER)?;
     let number = |at: usize| Some(u32::from_ne_bytes(header.get(at..at + 4)?.try_into().ok()?));

@@ -1,11 +1,11 @@
-//! The system call filter of a container: from the `linux.seccomp` section of `config.json` to a program that the kernel
-//! runs at every system call, seccomp(2).
+//! The seccomp filter of a container: compiles the `linux.seccomp` section of `config.json` to the BPF program that the
+//! kernel runs at every system call, seccomp(2).
 //!
 //! ```text
 //! section --cache--> program --load--> in force
 //!     `--profile, program--> program, kept for the next container
 //! ```
-//! All of it happens in processes on their way to execve; the shim itself never holds a filter.
+//! Compiled and loaded only in processes on their way to execve; the shim itself never runs under a filter.
 
 mod architecture;
 mod cache;
@@ -20,31 +20,31 @@ use serde_json::value::RawValue;
 use std::io;
 use std::path::Path;
 
-/// Compiled filters are kept here, for all shims of the machine: root's alone, gone with a reboot.
+/// Directory of compiled filters, shared by all shims of the machine: accessible to root only, and gone with a reboot.
 const CACHE: &str = "/run/berth-shim/seccomp";
 
-/// Why a section makes no filter.
+/// Why a section cannot be compiled.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum Error {
-    /// No JSON, or not of the shape that the specification gives it.
+    /// Not JSON, or not of the shape that the specification defines.
     #[error("linux.seccomp: {0}")]
     Malformed(String),
-    /// A value that is unknown or cannot be.
+    /// An unknown or impossible value.
     #[error("linux.seccomp.{field} {value:?}: {reason}")]
     Invalid {
-        /// Where it stands, as `syscalls[3].action`.
+        /// Path of the member, as `syscalls[3].action`.
         field: String,
-        /// What it held.
+        /// Its value.
         value: String,
         /// What is wrong with it.
         reason: &'static str,
     },
-    /// More than the kernel takes.
+    /// The program exceeds the kernel's limit.
     #[error("linux.seccomp: {0} instructions, of which the kernel takes 4096 at most")]
     TooLarge(usize),
 }
 
-/// A filter that is ready to be loaded.
+/// A compiled filter.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Filter {
     /// `SECCOMP_FILTER_FLAG_*`.
@@ -53,7 +53,7 @@ pub(crate) struct Filter {
 }
 
 impl Filter {
-    /// Takes the filter of this section from the cache, or compiles it and keeps it there.
+    /// Returns the filter of this section from the cache, or compiles and caches it.
     pub(crate) fn prepare(section: &RawValue) -> Result<Self, Error> {
         let cache = Cache::open(Path::new(CACHE));
         let section = section.get();
@@ -72,7 +72,7 @@ impl Filter {
         Ok(Self { flags: profile.flags, program: program::compile(&profile)? })
     }
 
-    /// Whether it lets a program of this machine make all these calls, each with its number and first arguments.
+    /// Whether a native program may make all these calls, each given by its number and first arguments.
     pub(crate) fn allows(&self, calls: &[(libc::c_long, &[u64])]) -> bool {
         calls.iter().all(|(number, arguments)| {
             let call = Call::native(*number as u32, arguments);
@@ -80,7 +80,7 @@ impl Filter {
         })
     }
 
-    /// Puts it in force for the calling process and all that it becomes. Needs CAP_SYS_ADMIN or no_new_privs.
+    /// Loads the filter for the calling process and its descendants. Needs CAP_SYS_ADMIN or no_new_privs.
     pub(crate) fn load(&self) -> io::Result<()> {
         kernel::set_filter(&self.program, self.flags)
     }

@@ -1,21 +1,21 @@
-//! The section as it is written, checked: field by field, with an error that names the one that is wrong.
+//! Parsing of the section; an error names the member that is wrong.
 
 use super::Error;
 use super::architecture::{Architecture, Named};
 use serde::Deserialize;
 
-/// The kernel knows no greater error number.
+/// The kernel's largest error number.
 const MAX_ERRNO: u32 = 4095;
-/// System calls have this many arguments.
+/// Number of arguments of a system call.
 const ARGUMENTS: usize = 6;
 const EPERM: u32 = libc::EPERM as u32;
 
-/// What is to happen at which system call.
+/// A parsed section.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Profile {
-    /// When no rule says otherwise.
+    /// Action without a matching rule.
     pub(super) default: Action,
-    /// Kinds of programs that may run, the native one first. All others are killed at their first system call.
+    /// Architectures whose programs may run, the native one first. Programs of others are killed at their first system call.
     pub(super) architectures: Vec<Architecture>,
     /// `SECCOMP_FILTER_FLAG_*`.
     pub(super) flags: u32,
@@ -23,7 +23,7 @@ pub(super) struct Profile {
     pub(super) rules: Vec<Rule>,
 }
 
-/// What the kernel is told to do, `SECCOMP_RET_*` with the error number in its lower half.
+/// Action of the kernel: `SECCOMP_RET_*`, with the error number in its lower half.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Action(pub(super) u32);
 
@@ -31,12 +31,12 @@ impl Action {
     pub(super) const KILL_PROCESS: Self = Self(0x8000_0000);
     pub(super) const ENOSYS: Self = Self(0x0005_0000 | libc::ENOSYS as u32);
 
-    /// Whether the call goes on as if there were no filter.
+    /// Whether the call is executed.
     pub(super) fn passes(self) -> bool {
         matches!(self.0 & 0xffff_0000, 0x7fff_0000 | 0x7ffc_0000)
     }
 
-    /// Whether the call goes on, or is somebody else's to decide.
+    /// Whether the call is executed, or decided by a tracer.
     pub(super) fn is_permissive(self) -> bool {
         self.0 & 0xffff_0000 >= 0x7ff0_0000 && self != Self::KILL_PROCESS
     }
@@ -45,14 +45,14 @@ impl Action {
 /// An action for some system calls.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Rule {
-    /// Unknown names are those of newer kernels or other architectures, and no error.
+    /// Unknown names are no error: they belong to newer kernels or other architectures.
     pub(super) names: Vec<String>,
     pub(super) action: Action,
-    /// Sets of conditions, any of which must hold entirely; none at all is always.
+    /// Alternatives, each a set of conditions that must all hold; empty means always.
     pub(super) conditions: Vec<Vec<Condition>>,
 }
 
-/// What one argument must be.
+/// A condition on one argument.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Condition {
     /// 0 to 5.
@@ -70,7 +70,7 @@ pub(super) enum Comparison {
     LessOrEqual,
     Greater,
     GreaterOrEqual,
-    /// After these bits have been cut out of it.
+    /// Equal after masking the argument with these bits.
     MaskedEqual(u64),
 }
 
@@ -132,7 +132,7 @@ fn rule(at: &str, syscall: Syscall) -> Result<Rule, Error> {
     Ok(Rule {
         names: syscall.names,
         action: action(at, "", &syscall.action, syscall.errno_ret)?,
-        // Two conditions on one argument are two rules, as all runtimes have read profiles from the beginning.
+        // Two conditions on one argument are alternatives: all runtimes have always read profiles in this way.
         conditions: match conditions.as_slice() {
             [] => Vec::new(),
             all if all.iter().any(repeated) => conditions.iter().map(|one| vec![*one]).collect(),
@@ -141,7 +141,7 @@ fn rule(at: &str, syscall: Syscall) -> Result<Rule, Error> {
     })
 }
 
-/// `prefix` is `default` where the fields are `defaultAction` and `defaultErrnoRet`.
+/// `prefix` is `default` if the members are `defaultAction` and `defaultErrnoRet`.
 fn action(at: &str, prefix: &str, name: &str, errno: Option<u32>) -> Result<Action, Error> {
     let field =
         |plain: &str, prefixed: &str| format!("{at}{}", if prefix.is_empty() { plain } else { prefixed });
@@ -192,7 +192,8 @@ fn flags(names: &[String]) -> Result<u32, Error> {
         flags |= match name.as_str() {
             "SECCOMP_FILTER_FLAG_LOG" => libc::SECCOMP_FILTER_FLAG_LOG as u32,
             "SECCOMP_FILTER_FLAG_SPEC_ALLOW" => libc::SECCOMP_FILTER_FLAG_SPEC_ALLOW as u32,
-            // About other threads, of which there are none, and about an agent that is asked, which is refused.
+            // Without effect: the one is about other threads, of which there are none, the other about SCMP_ACT_NOTIFY,
+            // which is refused.
             "SECCOMP_FILTER_FLAG_TSYNC" | "SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV" => 0,
             _ => return Err(invalid(format!("flags[{at}]"), name, "is no flag")),
         };

@@ -1,11 +1,10 @@
-//! From a profile to instructions, seccomp(2) and the kernel's documentation of classic BPF.
+//! Compilation of a profile to classic BPF, seccomp(2).
 //!
 //! ```text
 //! architecture --> number, by binary search among ranges that are answered alike --> arguments, where a rule asks for them
 //! ```
-//! Which rule counts: of those for the same call, one without conditions before all others, else the first whose conditions
-//! hold. A rule that says what the default says anyway is no rule. So do the runtimes that use libseccomp, but that they
-//! take conditions in an order of their own.
+//! Of the rules for one call, one without conditions wins, otherwise the first whose conditions hold. Rules with the
+//! default action are ignored. Runtimes that use libseccomp do the same, except that they order conditions differently.
 
 mod interpreter;
 
@@ -19,13 +18,13 @@ use std::collections::HashMap;
 
 /// `BPF_MAXINSNS`.
 const MAX_INSTRUCTIONS: usize = 4096;
-/// A tracer makes this of a number to have the call passed over.
+/// A tracer sets this number to have a call skipped.
 const NO_CALL: u32 = u32::MAX;
 
-/// Here the numbers begin that are one architecture's own and tell nothing about newer calls.
+/// First of the numbers that are private to one architecture and say nothing about newer calls.
 const PRIVATE: u32 = 0xf0000;
 
-// The operations of classic BPF that are needed here, on the one register there is.
+// Opcodes of classic BPF, which has one register.
 const LOAD: u16 = 0x20;
 const AND: u16 = 0x54;
 const JUMP: u16 = 0x05;
@@ -39,11 +38,11 @@ const NUMBER: u32 = 0;
 const ARCHITECTURE: u32 = 4;
 const ARGUMENTS: u32 = 16;
 
-/// Makes the program. The answer to a call of a kind of program that the profile does not name is death.
+/// Compiles the program. Calls of architectures that the profile does not list kill the process.
 pub(super) fn compile(profile: &Profile) -> Result<Vec<Instruction>, Error> {
     let rules = Rules::new(profile);
     let mut program = vec![answer(Action::KILL_PROCESS)];
-    // From the last to the first: each is tested before what is there already.
+    // From last to first: each test is put before those already there.
     for architecture in profile.architectures.iter().rev().filter(|one| **one != Architecture::X32) {
         let own = numbers(&rules, *architecture, profile);
         program = [skip_if(IF_EQUAL, architecture.token(), program.len()), program, own].concat();
@@ -55,7 +54,7 @@ pub(super) fn compile(profile: &Profile) -> Result<Vec<Instruction>, Error> {
     }
 }
 
-/// The answers to all numbers of one kind of program.
+/// Code for all system calls of one architecture.
 fn numbers(rules: &Rules<'_>, architecture: Architecture, profile: &Profile) -> Vec<Instruction> {
     let own = search(&rules.ranges(architecture, 0));
     let own = match architecture {
@@ -73,13 +72,13 @@ fn numbers(rules: &Rules<'_>, architecture: Architecture, profile: &Profile) -> 
     [vec![load(NUMBER)], own].concat()
 }
 
-/// From a number to the next range's: one code for all.
+/// The system call numbers from `from` to the next range, with the same code.
 struct Range {
     from: u32,
     code: Vec<Instruction>,
 }
 
-/// Binary search among ranges in ascending order, the first of which begins below every number asked for.
+/// Binary search. Ranges are in ascending order, and the first begins below every number.
 fn search(ranges: &[Range]) -> Vec<Instruction> {
     match ranges {
         [] => Vec::new(),
@@ -92,19 +91,19 @@ fn search(ranges: &[Range]) -> Vec<Instruction> {
     }
 }
 
-/// What a profile says of each call by name.
+/// The rules of a profile by system call name.
 struct Rules<'a> {
     default: Action,
     by_name: HashMap<&'a str, Vec<Case<'a>>>,
 }
 
-/// An action, and when.
+/// An action and its conditions.
 #[derive(Clone, Copy, PartialEq, Eq)]
 struct Case<'a> {
-    /// Of one of these sets all conditions hold; none at all is always.
+    /// Alternative sets of conditions; empty means always.
     conditions: &'a [Vec<Condition>],
     action: Action,
-    /// Of calls that share a number: this is the first argument.
+    /// First argument, for calls multiplexed by one number.
     selector: Option<u32>,
 }
 
@@ -122,10 +121,10 @@ impl<'a> Rules<'a> {
         Self { default: profile.default, by_name }
     }
 
-    /// The answers to all numbers, each increased by `offset`.
+    /// Code for all system call numbers, each increased by `offset`.
     ///
-    /// Beyond the last call that the profile knows there are those that came after it was written. Programs know what to do
-    /// without them when they are told that there is no such call, but not when it is forbidden.
+    /// Numbers beyond the last call that the profile knows are calls newer than the profile. They get ENOSYS, for which
+    /// programs have fallbacks, unlike for EPERM.
     fn ranges(&self, architecture: Architecture, offset: u32) -> Vec<Range> {
         let mut answers = Answers {
             default: self.default,
@@ -157,7 +156,7 @@ impl<'a> Rules<'a> {
         if cases.last().is_some_and(Case::is_unconditional) {
             return cases;
         }
-        // What their arguments are is out of sight: only rules without conditions can be applied.
+        // The filter cannot see the arguments of multiplexed calls: only rules without conditions apply.
         for (selector, behind) in architecture.behind(name) {
             let always = self
                 .by_name
@@ -170,7 +169,7 @@ impl<'a> Rules<'a> {
     }
 }
 
-/// A case that always holds leaves no room for others.
+/// Adds a case. An unconditional one replaces those before it and excludes later ones.
 fn add<'a>(cases: &mut Vec<Case<'a>>, rule: &'a Rule) {
     let case = Case { conditions: &rule.conditions, action: rule.action, selector: None };
     if cases.last().is_some_and(Case::is_unconditional) {
@@ -199,7 +198,7 @@ impl Case<'_> {
     }
 }
 
-/// Ranges as they are found, neighbours that are answered alike made one.
+/// Builds ranges, merging neighbours with the same code.
 struct Answers<'a> {
     default: Action,
     offset: u32,
@@ -221,7 +220,7 @@ impl<'a> Answers<'a> {
         self.last = cases;
     }
 
-    /// From this number on there are no calls but private ones.
+    /// Replaces the ranges from this number up to the private ones by ENOSYS.
     fn end(&mut self, number: u32) {
         let place = |number| self.ranges.partition_point(|range| range.from < number);
         let from = self.offset + number;
@@ -230,7 +229,7 @@ impl<'a> Answers<'a> {
     }
 }
 
-/// Returns the action if all conditions hold, and goes on behind itself if not.
+/// Returns the action if all conditions hold; otherwise continues after this code.
 fn guarded(conditions: &[Condition], action: Action, wide: bool) -> Vec<Instruction> {
     let mut code = vec![answer(action)];
     for condition in conditions.iter().rev() {
@@ -239,7 +238,7 @@ fn guarded(conditions: &[Condition], action: Action, wide: bool) -> Vec<Instruct
     code
 }
 
-/// Goes on behind itself if the condition holds, and passes over the `rest` that follows if not.
+/// Continues after this code if the condition holds; otherwise skips the next `rest` instructions.
 fn check(condition: &Condition, wide: bool, rest: u8) -> Vec<Instruction> {
     use Comparison::*;
     let place = ARGUMENTS + 8 * condition.argument;
@@ -280,11 +279,11 @@ fn masked(condition: &Condition, mask: u64, wide: bool, rest: u8) -> Vec<Instruc
     }
 }
 
-/// Passes over that many instructions if the register compares so with the value.
+/// Skips that many instructions if the comparison of the register with the value holds.
 fn skip_if(test: u16, value: u32, skipped: usize) -> Vec<Instruction> {
     match u8::try_from(skipped) {
         Ok(near) => vec![jump(test, value, near, 0)],
-        // Offsets of conditional jumps have eight bits.
+        // Conditional jumps have 8-bit offsets.
         Err(_) => vec![jump(test, value, 0, 1), jump(JUMP, skipped as u32, 0, 0)],
     }
 }

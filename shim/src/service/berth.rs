@@ -1,4 +1,4 @@
-//! `berth.shim.v1.Shim`: what shim v2 lacks.
+//! `berth.shim.v1.Shim`: calls that shim v2 lacks.
 
 use super::{to_end, unless_closed};
 use crate::container::{Container, Phase};
@@ -73,7 +73,7 @@ fn creation(container_id: String, step: String) -> Creation {
     Creation { container_id, step, ..Default::default() }
 }
 
-/// A container as it travels; `started_at` in nanoseconds since the Unix epoch.
+/// A container as a message; `started_at` in nanoseconds since the Unix epoch.
 pub(crate) fn described(id: &str, pid: u32, started_at: i64, phase: Phase) -> berth_shim::Container {
     let (state, pid, exit) = match phase {
         Phase::Created => (State::CREATED, pid, None),
@@ -91,7 +91,7 @@ pub(crate) fn described(id: &str, pid: u32, started_at: i64, phase: Phase) -> be
     }
 }
 
-/// An end as it travels.
+/// An exit as a message.
 pub(crate) fn message(exit: &exit::Exit) -> Exit {
     Exit {
         code: exit.code,

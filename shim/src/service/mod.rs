@@ -1,7 +1,7 @@
-//! The ttrpc services. Each method reads its request, calls the pod or a container, and words the answer; nothing else.
+//! The ttrpc services. A method only reads its request, calls the pod or a container, and builds the answer.
 //!
-//! ttrpc drops the handler of a call whose connection ends. What changes something must not stop half way, so it runs
-//! in a task of its own ([`to_end`]) and only its answer is lost.
+//! ttrpc drops the handler of a call whose connection ends. An operation that changes state must not stop half way, so
+//! it runs in a task of its own ([`to_end`]), and only its answer is lost.
 
 mod berth;
 mod sandbox;
@@ -31,15 +31,15 @@ use tokio::time::sleep;
 use ttrpc::r#async::transport::Listener;
 use ttrpc::r#async::{Server, TtrpcContext};
 
-/// What an answer may take on its way.
+/// Time for an error to reach the caller before its own time limit.
 const MARGIN: Duration = Duration::from_secs(2);
-/// For callers that set no limit.
+/// Limit for callers that set none.
 const FOREVER: Duration = Duration::from_secs(365 * 24 * 3600);
 
-/// After a connection that could not be taken.
+/// Pause after a failed accept(2).
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
-/// What a shim serves, and where.
+/// Parameters of a server.
 #[derive(Debug)]
 #[allow(missing_docs)]
 pub struct Serve {
@@ -48,22 +48,22 @@ pub struct Serve {
     pub bundle: PathBuf,
     pub listener: UnixListener,
     pub socket: PathBuf,
-    /// Where events go; empty for nowhere.
+    /// ttrpc socket for events; empty for none.
     pub events: String,
 }
 
-/// Serves until the pod is closed. Runs on the calling thread, which becomes the parent of
-/// all containers, and starts no other.
+/// Serves until the pod is closed. Runs on the calling thread, which becomes the parent of all containers, and starts
+/// no other thread. Blocks.
 pub fn serve(serve: Serve) -> io::Result<()> {
     runtime()?.block_on(run(serve))
 }
 
-/// What everything in a shim runs on: the calling thread.
+/// The shim's runtime: it uses the calling thread only.
 pub(crate) fn runtime() -> io::Result<Runtime> {
     tokio::runtime::Builder::new_current_thread()
         .enable_io()
         .enable_time()
-        // Streams that are always ready must not keep requests waiting for long.
+        // Poll for I/O events often: streams that are always ready would delay requests.
         .event_interval(8)
         .build()
 }
@@ -79,7 +79,7 @@ async fn run(serve: Serve) -> io::Result<()> {
     Ok(())
 }
 
-/// Adopts and buries orphans until the shim is `closed`; `forgotten` closes it.
+/// Becomes a subreaper and reaps orphans until the shim is `closed`. Also runs `forgotten`, which closes it.
 pub(crate) async fn attend(
     orphans: &Orphans,
     forgotten: impl Future<Output = ()>,
@@ -93,7 +93,7 @@ pub(crate) async fn attend(
     loop {
         tokio::select! {
             _ = children.recv() => orphans.reap(),
-            // Whoever wants the containers to end has calls for that.
+            // Ignored: there are calls to end the containers.
             _ = terminations.recv() => note("a termination signal was ignored"),
             () = &mut forgotten, if waiting => waiting = false,
             () = &mut closed => return Ok(()),
@@ -111,8 +111,8 @@ async fn start(pod: &Arc<Pod>, listener: UnixListener) -> io::Result<Server> {
     Ok(server)
 }
 
-/// Connections as they come. Without a free descriptor one cannot be taken and goes on waiting: it is tried again after a pause,
-/// for at once it would fail again, without end.
+/// Wraps a listener so that accept errors do not end it. Without a free descriptor (EMFILE) the connection stays
+/// queued, and accept would fail again at once, so it is repeated after a pause.
 pub(crate) fn patient(listener: UnixListener) -> io::Result<Listener> {
     listener.set_nonblocking(true)?;
     let listener = tokio::net::UnixListener::from_std(listener)?;
@@ -126,7 +126,7 @@ pub(crate) fn patient(listener: UnixListener) -> io::Result<Listener> {
     })))
 }
 
-/// How long work may take whose caller waits so long: a little less, so that the caller hears why it failed.
+/// Time limit of work for a caller: a little less than its own, so that it gets the reason of a failure.
 fn limit(context: &TtrpcContext) -> Duration {
     match u64::try_from(context.timeout_nano).map(Duration::from_nanos) {
         Ok(limit) if !limit.is_zero() => limit - (limit / 10).min(MARGIN),
@@ -134,7 +134,7 @@ fn limit(context: &TtrpcContext) -> Duration {
     }
 }
 
-/// Runs to the end whatever becomes of the caller.
+/// Runs `work` to its end even if the caller disconnects.
 pub(crate) async fn to_end<T: Send + 'static>(
     work: impl Future<Output = Result<T, Error>> + Send + 'static,
 ) -> ttrpc::Result<T> {
@@ -144,7 +144,7 @@ pub(crate) async fn to_end<T: Send + 'static>(
     }
 }
 
-/// Waits for something that may never come; gives up when the shim is `closed`.
+/// Waits for `waiting`; fails when the shim is `closed` first.
 pub(crate) async fn unless_closed<T>(
     closed: impl Future<Output = ()>,
     waiting: impl Future<Output = T>,

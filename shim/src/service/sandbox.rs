@@ -1,4 +1,4 @@
-//! `containerd.runtime.sandbox.v1.Sandbox`: the pod.
+//! `containerd.runtime.sandbox.v1.Sandbox`: the sandbox's calls.
 
 use super::{to_end, unless_closed};
 use crate::error::Error;
@@ -22,7 +22,7 @@ pub(super) fn service(pod: &Arc<Pod>) -> HashMap<String, Service> {
 }
 
 impl SandboxService {
-    /// A shim has one sandbox; a request for another is lost.
+    /// The pod, whose shim has this one sandbox. Fails for any other id.
     fn mine(&self, id: &str) -> Result<Arc<Pod>, Error> {
         if id != self.0.id() {
             return Err(Error::NotFound { what: "sandbox", id: id.to_owned() });
@@ -35,7 +35,7 @@ impl SandboxService {
     }
 }
 
-/// How long a stop may take: as long as it says, if it does.
+/// Time limit of a stop: that of the request, or a default.
 pub(crate) fn patience(request: &StopSandboxRequest) -> Duration {
     match request.timeout_secs {
         0 => DEATH_PATIENCE,

@@ -1,11 +1,11 @@
-//! Measurements as containerd's clients read them.
+//! Resource usage in containerd's format.
 
 use crate::cgroup::Stats;
 use crate::events;
 use containerd_shim_protos::cgroups_v2::metrics::Metrics;
 use containerd_shim_protos::protobuf::well_known_types::any::Any;
 
-/// Always the newer of containerd's two messages: its clients take either, and it has a place for everything measured.
+/// Always the v2 message, even on cgroup v1: containerd's clients take either, and this one has a field for everything.
 pub(super) fn pack(stats: &Stats) -> Any {
     let mut metrics = Metrics::default();
     let cpu = metrics.cpu.mut_or_insert_default();

@@ -24,7 +24,7 @@ pub(super) fn service(pod: &Arc<Pod>) -> HashMap<String, Service> {
     create_task(Arc::new(TaskService(Arc::clone(pod))))
 }
 
-/// What a request is about: a container's first process, or an exec in it.
+/// Target of a request: a container's first process, or an exec.
 enum Target {
     Container(Arc<Container>),
     Exec(Arc<Container>, Arc<Exec>),
@@ -100,7 +100,7 @@ impl Task for TaskService {
                     pod.surroundings().events.deleted(container.id(), container.pid(), &exit);
                     Ok((container.pid(), exit))
                 }
-                // The event of a deletion is that of a whole container.
+                // There is a delete event for containers only.
                 Target::Exec(container, exec) => delete_exec(&container, &exec),
             }
         })
@@ -223,7 +223,7 @@ impl Task for TaskService {
     }
 
     async fn shutdown(&self, _: &TtrpcContext, _: ShutdownRequest) -> ttrpc::Result<Empty> {
-        // containerd asks after each container; the last one counts. With a sandbox up, only the sandbox's own call does.
+        // containerd calls this after each container; only the last call counts. A sandbox is shut down by its own call.
         if self.0.is_empty() {
             self.0.close();
         }
@@ -305,7 +305,7 @@ fn state(names: &Names, pid: u32, status: Status, exit: Option<Exit>) -> StateRe
     response
 }
 
-/// 1 to 64, as the kernel has them.
+/// Checks that a signal is 1 to 64.
 fn signal_number(signal: u32) -> Result<i32, Error> {
     match i32::try_from(signal) {
         Ok(signal @ 1..=64) => Ok(signal),

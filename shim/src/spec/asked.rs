@@ -1,11 +1,11 @@
-//! Members of a config.json that nobody here acts on. One that asks for something is refused by its name, for a limit that gets lost
-//! in silence is worse than none.
+//! Members of a config.json that the shim does not implement. A request for one is refused by its name, because a limit
+//! that is silently ignored is worse than an error.
 
 use super::{BlockIo, Cpu, Linux, Memory, Process, Resources, Spec};
 use serde::{Deserialize, Deserializer};
 use serde_json::Value;
 
-/// Whether something is asked for: a number that is not 0, `true`, or anything with something in it.
+/// Whether a member asks for something: a number other than 0, `true`, or anything non-empty.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Asked(pub bool);
 
@@ -31,7 +31,7 @@ fn first(members: &[(Asked, &'static str)]) -> Option<&'static str> {
 }
 
 impl Spec {
-    /// The first member that asks for what is not built, by its path.
+    /// Path of the first member that asks for something not implemented.
     pub fn unsupported(&self) -> Option<&'static str> {
         self.process.unsupported().or_else(|| self.linux.unsupported())
     }
@@ -105,7 +105,7 @@ mod tests {
     use super::*;
     use serde_json::json;
 
-    /// A config.json in which `value` stands at this path.
+    /// A config.json with `value` at this path.
     fn with(path: &str, value: Value) -> Spec {
         let nest = |inner: Value, name: &str| json!({ name: inner });
         let whole = path.rsplit('.').fold(value, nest);

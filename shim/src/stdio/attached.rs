@@ -1,7 +1,7 @@
-//! Those who read a stream beside its log, for as long as they like.
+//! Additional readers of a stream beside its log.
 //!
-//! Each has a FIFO and gets what is printed from now on, as it is printed. What does not fit into a FIFO at that moment is
-//! lost to its reader alone: neither the process nor the other readers wait, and the log has everything.
+//! Each reader has a FIFO and gets output as it is printed. Output that does not fit into the FIFO at that moment is
+//! lost to this reader only: neither the process nor other readers wait, and the log is complete.
 
 use crate::sys::watched_for_errors;
 use std::io;
@@ -22,12 +22,12 @@ struct Reader {
 }
 
 impl Attached {
-    /// To a stream that begins.
+    /// No readers yet.
     pub(super) fn nobody() -> Arc<Self> {
         Arc::new(Self(Mutex::new(Some(Vec::new()))))
     }
 
-    /// One more, at the other end of `fifo`. To a stream that has ended it comes too late: its FIFO is closed.
+    /// Adds a reader, at the other end of `fifo`. If the stream has ended the FIFO is closed.
     pub(super) fn join(self: &Arc<Self>, fifo: OwnedFd) -> io::Result<()> {
         if let Some(readers) = &mut *self.readers() {
             let fifo = Arc::new(watched_for_errors(fifo)?);
@@ -37,15 +37,15 @@ impl Attached {
         Ok(())
     }
 
-    /// Gives each as much as it has room for.
+    /// Writes to each FIFO as much as fits.
     pub(super) fn pass(&self, bytes: &[u8]) {
         for reader in self.readers().iter().flatten() {
-            // Full, or left: it is told of the latter elsewhere.
+            // EAGAIN or EPIPE: full, or the reader has left, which `until_it_leaves` handles.
             let _ = rustix::io::write(&reader.fifo, bytes);
         }
     }
 
-    /// Closes the FIFOs: the stream has ended.
+    /// Closes the FIFOs at the end of the stream.
     pub(super) fn end(&self) {
         self.readers().take();
     }
@@ -61,7 +61,7 @@ impl Drop for Reader {
     }
 }
 
-/// The kernel reports a pipe without readers as an error of the writing end.
+/// Removes the reader once it leaves: poll(2) then reports POLLERR on the write end.
 async fn until_it_leaves(attached: Weak<Attached>, fifo: Arc<AsyncFd<OwnedFd>>) {
     while let Ok(mut ready) = fifo.ready(Interest::ERROR).await {
         if ready.ready().is_error() {

@@ -1,12 +1,12 @@
-//! A container's log file in CRI's format: `<RFC3339Nano> stdout|stderr F|P <bytes>`, one record a line.
+//! A container's log file in CRI's format: `<RFC3339Nano> stdout|stderr F|P <bytes>`, one record per line.
 //!
-//! Both streams of a container share one file. Every write holds whole records only, so records of the two streams never mix
-//! and rotation never splits one. A line is written when its end is seen: until then its bytes are kept, at most
-//! `max_line` of them, then they become a partial record (`P`). What has no end when the stream ends is a partial record too:
-//! to readers a full one (`F`) has a newline, and this had none.
+//! Both streams of a container share one file. Every write contains complete records only, so records of the two
+//! streams never mix and rotation never splits one. A line is written when its newline arrives. Until then up to
+//! `max_line` bytes are kept; more become a partial record (`P`). A last line without newline is a partial record, too,
+//! because readers add a newline to a full one (`F`).
 //!
-//! A disk that is full must not stop the container: records that cannot be written are counted and dropped, and the
-//! next ones are tried again. The count goes to shim.log when writing works again.
+//! A full disk must not block the container: records that cannot be written are counted and dropped, and later ones are
+//! tried again. The count goes to shim.log when writing works again.
 
 use super::timestamp::{LENGTH, Timestamp};
 use crate::shim_log::note;
@@ -18,17 +18,17 @@ use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-/// Records are gathered up to here before they are written.
+/// Records are batched up to this size before they are written.
 const BATCH_SIZE: usize = 64 * 1024;
-/// ` stdout F `, after the timestamp.
+/// Length of ` stdout F `, after the timestamp.
 const TAG: usize = 10;
 
 thread_local! {
-    /// Shared by all logs: it is empty again after each call.
+    /// Buffer shared by all logs: empty after each call.
     static BATCH: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
 }
 
-/// Which of a container's two streams.
+/// One of a container's two output streams.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[allow(missing_docs)]
 pub enum Stream {
@@ -36,7 +36,7 @@ pub enum Stream {
     Stderr,
 }
 
-/// An open log. Appending blocks for as long as the file's disk does, never on readers.
+/// An open log. Appending may block on the disk, never on readers.
 #[derive(Debug)]
 pub struct CriLog {
     path: PathBuf,
@@ -53,31 +53,31 @@ struct State {
 }
 
 impl CriLog {
-    /// Opens the file for appending, making it when it is missing; its directory must be there, and no symlink lead to it.
+    /// Opens the file for appending and creates it if missing. Fails if its directory is missing or the path has a symlink.
     pub fn open(path: &Path, max_line: usize) -> io::Result<Self> {
         let state =
             State { file: open(path)?, clock: Timestamp::default(), unended: Default::default(), dropped: 0 };
         Ok(Self { path: path.to_owned(), max_line, state: Mutex::new(state) })
     }
 
-    /// Opens the path anew, for a file that was renamed away. On failure nothing has changed.
+    /// Opens the path again, after a rotation. On failure the old file stays in use.
     pub fn reopen(&self) -> io::Result<()> {
         let file = open(&self.path)?;
         self.state().file = file;
         Ok(())
     }
 
-    /// Takes what a stream printed, in pieces of any size.
+    /// Appends output of a stream, in pieces of any size.
     pub fn append(&self, stream: Stream, bytes: &[u8]) {
         BATCH.with_borrow_mut(|batch| self.state().append(batch, self, stream, bytes));
     }
 
-    /// The stream has ended: what is left of its last line is written.
+    /// Writes the rest of the stream's last line.
     pub fn end(&self, stream: Stream) {
         BATCH.with_borrow_mut(|batch| self.state().end(batch, self, stream));
     }
 
-    /// Where it is, or was before it was renamed.
+    /// The path it was opened by; rotation may have renamed the file.
     pub fn path(&self) -> &Path {
         &self.path
     }
@@ -121,7 +121,7 @@ impl State {
         }
     }
 
-    /// Writes the batch, or drops what cannot be written of it.
+    /// Writes the batch; records that cannot be written are dropped.
     fn write(&mut self, batch: &mut Vec<u8>, log: &CriLog) {
         if batch.is_empty() {
             return;
@@ -157,18 +157,18 @@ impl State {
     }
 }
 
-/// Frees the buffer that all logs share; it comes back with the next line.
+/// Frees the shared buffer; the next line allocates it again.
 pub(super) fn release() {
     BATCH.take();
 }
 
-/// What comes first in some output.
+/// The first piece of some output.
 enum Piece<'a> {
-    /// A line without its newline, and what follows.
+    /// A line without its newline, and the rest.
     Line(&'a [u8], &'a [u8]),
-    /// As much as fits into a record of a line that goes on, and what follows.
+    /// A full record of a line that goes on, and the rest.
     Part(&'a [u8], &'a [u8]),
-    /// The beginning of a line that fits so far.
+    /// The beginning of a line, which fits so far.
     Unended,
 }
 
@@ -201,7 +201,7 @@ fn record(batch: &mut Vec<u8>, prefix: &[u8], unended: &mut Vec<u8>, line: &[u8]
     }
 }
 
-/// Writes as much as possible; tells how much that was, and what stopped it.
+/// Writes as much as possible; returns the number of bytes, and the error that stopped it.
 fn write_some(file: &mut File, mut bytes: &[u8]) -> (usize, Option<io::Error>) {
     let all = bytes.len();
     while !bytes.is_empty() {
@@ -215,7 +215,7 @@ fn write_some(file: &mut File, mut bytes: &[u8]) -> (usize, Option<io::Error>) {
     (all, None)
 }
 
-/// Takes the last bytes off a file.
+/// Truncates the last bytes of a file.
 fn shorten(file: &File, by: u64) -> io::Result<()> {
     if by == 0 {
         return Ok(());
@@ -223,8 +223,8 @@ fn shorten(file: &File, by: u64) -> io::Result<()> {
     file.set_len(file.metadata()?.len().saturating_sub(by))
 }
 
-/// Without waiting: what somebody has put in the file's place, such as a FIFO, holds nobody up. And without a symlink anywhere: a
-/// container that sees its logs in a volume would have what it prints appended to any file of the host.
+/// Opens with O_NONBLOCK: a FIFO in the file's place must not block. And without symlinks: a container that sees its
+/// logs in a volume could otherwise have its output appended to any file of the host.
 fn open(path: &Path) -> io::Result<File> {
     let flags = OFlags::WRONLY | OFlags::APPEND | OFlags::CREATE | OFlags::NONBLOCK | OFlags::CLOEXEC;
     Ok(openat2(CWD, path, flags, Mode::from_raw_mode(0o640), ResolveFlags::NO_SYMLINKS)?.into())

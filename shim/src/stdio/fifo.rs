@@ -1,4 +1,4 @@
-//! Named pipes that someone else made. Nothing here ever waits for the other side to come.
+//! Named pipes created by others. Opening one never waits for the other end.
 
 use super::asynchronous;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -10,27 +10,27 @@ use std::time::Duration;
 use tokio::io::unix::AsyncFd;
 use tokio::time::{Instant, sleep};
 
-/// How long a reader that has not come yet is waited for at the end.
+/// Time to wait at the end for a reader that has not come yet.
 const ARRIVAL: Duration = Duration::from_secs(1);
-/// The kernel tells nobody that a reader has come.
+/// Polling interval: the kernel has no event for a new reader.
 const LOOK: Duration = Duration::from_millis(5);
 
-/// For writing. The reading side is held open too, so a reader may come late, leave and come back.
+/// Opens for writing. The read end is held open too (O_RDWR), so that a reader may come late, leave and come back.
 pub(super) fn open_writer(path: &Path) -> io::Result<AsyncFd<OwnedFd>> {
     asynchronous(open_fifo(path, OFlags::RDWR)?)
 }
 
-/// For writing to a reader that is there, and only as long as it is: ENXIO when there is none.
+/// Opens for writing to a reader that is there: ENXIO when there is none, EPIPE when it leaves.
 pub(super) fn open_for_reader(path: &Path) -> io::Result<OwnedFd> {
     open_fifo(path, OFlags::WRONLY)
 }
 
-/// Closes the writing side, once somebody reads: a pipe that is closed before its reader has opened it takes what it holds
-/// with it, and leaves the reader waiting for a writer for ever.
+/// Closes the write end once there is a reader, or after [`ARRIVAL`]. If it were closed before the reader opens the
+/// FIFO, its contents would be lost, and the reader would wait for a writer for ever.
 pub(super) async fn close_writer(fifo: AsyncFd<OwnedFd>) -> io::Result<()> {
     let itself = format!("/proc/self/fd/{}", fifo.as_raw_fd());
     let writer = open(itself, OFlags::WRONLY | OFlags::NONBLOCK | OFlags::CLOEXEC, Mode::empty())?;
-    // What counts as a reader too.
+    // This descriptor, opened O_RDWR, counts as a reader, too.
     drop(fifo);
     let deadline = Instant::now() + ARRIVAL;
     while !has_reader(&writer)? && Instant::now() < deadline {
@@ -45,7 +45,7 @@ fn has_reader(writer: &OwnedFd) -> io::Result<bool> {
     Ok(!asked[0].revents().contains(PollFlags::ERR))
 }
 
-/// For reading: ends whenever the last writer leaves.
+/// Opens for reading: end-of-file whenever the last writer leaves.
 pub(super) fn open_reader(path: &Path) -> io::Result<AsyncFd<OwnedFd>> {
     asynchronous(open_fifo(path, OFlags::RDONLY)?)
 }

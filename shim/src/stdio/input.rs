@@ -1,4 +1,4 @@
-//! From a FIFO to a process's input.
+//! Input of a process from a FIFO.
 
 use super::fifo;
 use super::output::{Read, read, write_all};
@@ -11,7 +11,7 @@ use tokio::task::JoinHandle;
 
 const BUFFER: usize = 4096;
 
-/// The task that feeds a process.
+/// The task that copies from the FIFO.
 #[derive(Debug)]
 pub(super) struct StdinPump {
     task: JoinHandle<()>,
@@ -30,12 +30,12 @@ impl StdinPump {
         Self { task, closing, ended }
     }
 
-    /// Becomes true once the process's input is closed.
+    /// Becomes true once the process's stdin is closed.
     pub(super) fn ended(&self) -> watch::Receiver<bool> {
         self.ended.clone()
     }
 
-    /// Passes on what is there, then closes.
+    /// Passes on what is in the FIFO, then closes.
     pub(super) fn close(&self) {
         self.closing.send_replace(true);
     }
@@ -47,7 +47,7 @@ impl Drop for StdinPump {
     }
 }
 
-/// Ends when the process reads no more, on [`StdinPump::close`], and with the last writer of an input that is given once.
+/// Ends when the process closes its stdin, on [`StdinPump::close`], and with `once` when the last writer leaves.
 async fn feed(
     input: Input,
     mut fifo: AsyncFd<OwnedFd>,
@@ -64,7 +64,7 @@ async fn feed(
                 }
             }
             Read::Nothing if !closed => {}
-            // The writer has left. Opening the FIFO anew before closing it keeps what the next one writes.
+            // The last writer has left. Open the FIFO again before closing it, or bytes of the next writer could be lost.
             Read::End if !closed && !input.once => match fifo::open_reader(&input.fifo) {
                 Ok(again) => fifo = again,
                 Err(_) => return,

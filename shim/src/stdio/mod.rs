@@ -1,8 +1,8 @@
-//! What a process prints and reads: pipes or a terminal on its side, log files and FIFOs on the other.
+//! The standard streams: pipes or a terminal on the process's side, log files and FIFOs on the other.
 //!
-//! Opening comes before the process exists ([`connect`]), pumping after ([`Outside::start`]). The process only ever holds
-//! pipes or a terminal of the shim's own (or a file that is appended to as is): a reader that goes away or was never there
-//! cannot break it.
+//! Streams are opened before the process exists ([`connect`]) and pumped afterwards ([`Outside::start`]). The process
+//! only holds the shim's own pipes or terminal (or a file that is appended to directly), so a reader that disconnects
+//! or was never there cannot break it.
 
 pub mod cri_log;
 pub mod timestamp;
@@ -33,15 +33,15 @@ use uri::{Input, Output};
 
 pub use output::{Read, held, read};
 
-/// How long a FIFO's reader may take for the last bytes.
+/// Time for a FIFO's reader to take the last bytes.
 pub const READER_PATIENCE: Duration = Duration::from_millis(if cfg!(test) { 20 } else { 5_000 });
 
-/// What [`copy`] takes at once.
+/// Maximum bytes that [`copy`] reads at once.
 const COPIED: usize = 4096;
-/// How long [`copy`] lets a file become.
+/// Maximum size of a file that [`copy`] appends to.
 const LONGEST_COPY: u64 = if cfg!(test) { 100_000 } else { 16 << 20 };
 
-/// Where the streams of one process lead.
+/// Destinations of one process's streams.
 #[derive(Debug, Clone)]
 pub struct Streams {
     stdin: Option<Input>,
@@ -51,16 +51,17 @@ pub struct Streams {
     readers: Readers,
 }
 
-/// What becomes of a process when the reader of a FIFO that it prints to leaves.
+/// Effect on a process of the reader of its output FIFO leaving.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Readers {
-    /// It waits for one to come back, and for the first one to come.
+    /// The process blocks until a reader comes back; likewise before the first one comes.
     Return,
-    /// Its pipe breaks, if a reader was there when it started. Until then the last bytes wait as long as they must.
+    /// The process gets EPIPE, if a reader was there when it started. While the reader stays, it may take any time for
+    /// the last bytes.
     Stay,
 }
 
-/// A stream that could not be opened.
+/// Failure to open a stream.
 #[derive(Debug, thiserror::Error)]
 #[error("open {}: {source}", path.display())]
 pub struct OpenError {
@@ -69,27 +70,27 @@ pub struct OpenError {
 }
 
 impl OpenError {
-    /// What kind of failure it was.
+    /// The kind of failure.
     pub fn kind(&self) -> io::ErrorKind {
         self.source.kind()
     }
 }
 
 impl Streams {
-    /// Reads what a request says; a terminal has no stderr of its own.
+    /// Parses the URIs of a request. A terminal has no separate stderr, so that one is ignored.
     pub fn parse(stdin: &str, stdout: &str, stderr: &str, terminal: bool) -> Result<Self, uri::Invalid> {
         let stderr = if terminal { Output::Null } else { Output::parse(stderr)? };
         let (stdin, stdout) = (Input::parse(stdin)?, Output::parse(stdout)?);
         Ok(Self { stdin, stdout, stderr, terminal, readers: Readers::Return })
     }
 
-    /// The same for other readers than those that may come back.
+    /// Changes the effect of readers that leave.
     pub fn read_by(self, readers: Readers) -> Self {
         Self { readers, ..self }
     }
 }
 
-/// The shim's side of a process that does not exist yet.
+/// The shim's ends of the streams of a process that does not exist yet.
 #[derive(Debug)]
 pub struct Outside {
     stdin: Option<(Input, AsyncFd<OwnedFd>, Option<OwnedFd>)>,
@@ -98,7 +99,7 @@ pub struct Outside {
     log: Option<Arc<CriLog>>,
 }
 
-/// Opens everything: gives the process's side and the shim's.
+/// Opens everything; returns the process's ends and the shim's.
 pub fn connect(streams: &Streams) -> Result<(Stdio, Outside), OpenError> {
     let mut stdio = Stdio::default();
     let mut outside = Outside { stdin: None, outputs: Vec::new(), readers: streams.readers, log: None };
@@ -115,7 +116,7 @@ pub fn connect(streams: &Streams) -> Result<(Stdio, Outside), OpenError> {
 }
 
 impl Outside {
-    /// Opens one output; gives the process's end of it.
+    /// Opens one output; returns the process's end.
     fn add_output(
         &mut self,
         output: &Output,
@@ -141,7 +142,7 @@ impl Outside {
         Ok(Some(writer))
     }
 
-    /// Both streams share one log.
+    /// Opens the log, or shares the one that the other stream has opened.
     fn log(&mut self, path: &Path, max_line: usize) -> Result<Arc<CriLog>, OpenError> {
         if let Some(log) = self.log.as_ref().filter(|log| log.path() == path) {
             return Ok(Arc::clone(log));
@@ -151,7 +152,7 @@ impl Outside {
         Ok(log)
     }
 
-    /// Begins to pump. `console` is the terminal's master, for a process that has one.
+    /// Starts pumping. `console` is the master of the process's terminal, if it has one.
     pub fn start(self, console: Option<OwnedFd>) -> io::Result<Pumps> {
         let console = console.map(asynchronous).transpose()?.map(Arc::new);
         let mut outputs = Vec::new();
@@ -177,7 +178,7 @@ impl Outside {
     }
 }
 
-/// Everything that flows into and out of one process.
+/// The running pumps of one process.
 #[derive(Debug, Default)]
 pub struct Pumps {
     stdin: Option<StdinPump>,
@@ -187,25 +188,25 @@ pub struct Pumps {
 }
 
 impl Pumps {
-    /// The log file, when output goes to one.
+    /// The log, when output goes to one.
     pub fn log(&self) -> Option<Arc<CriLog>> {
         self.log.clone()
     }
 
-    /// Ends the process's input once everything that was written so far has been passed on.
+    /// Closes the process's stdin once everything written so far has been passed on.
     pub fn close_stdin(&self) {
         if let Some(stdin) = &self.stdin {
             stdin.close();
         }
     }
 
-    /// Becomes true when everything there was to read has been passed on; nothing for a process without input.
+    /// Becomes true when all input has been passed on; `None` for a process without input.
     pub fn input_ended(&self) -> Option<watch::Receiver<bool>> {
         self.stdin.as_ref().map(StdinPump::ended)
     }
 
-    /// Passes on to the FIFOs at these paths (empty: none), which have readers, what is printed from now on, and closes each when
-    /// its stream ends, or if it has ended. What a FIFO has no room for is lost to its reader.
+    /// Copies output from now on to the FIFOs at these paths (empty: none), which must have readers. Each FIFO is closed
+    /// when its stream ends, or at once if it has ended. Output that does not fit into a FIFO is lost to its reader.
     pub fn attach(&self, stdout: &str, stderr: &str) -> Result<(), OpenError> {
         let asked = [(Stream::Stdout, stdout), (Stream::Stderr, stderr)];
         let mut asked = asked.into_iter().filter(|(_, path)| !path.is_empty());
@@ -220,7 +221,7 @@ impl Pumps {
         }
     }
 
-    /// Tells the terminal its size; nothing happens without a terminal.
+    /// Sets the size of the terminal in characters; does nothing without a terminal.
     pub fn resize(&self, width: u16, height: u16) -> io::Result<()> {
         let Some(console) = &self.console else {
             return Ok(());
@@ -229,9 +230,9 @@ impl Pumps {
         Ok(rustix::termios::tcsetwinsize(console.get_ref(), size)?)
     }
 
-    /// The process has ended: passes on what it printed and closes everything. Who still holds the other end of a pipe
-    /// (a process that left the container's cgroup, a child that an exec leaves behind) gets `patience`, then only what is
-    /// there already is read. A FIFO that nobody reads is given up after [`READER_PATIENCE`].
+    /// Called after the process's end: passes on the rest of its output and closes everything. Other holders of a pipe
+    /// (a process that left the cgroup, a child that an exec left behind) get `patience`, then only what is in the pipe
+    /// is read. A FIFO without reader is given up after [`READER_PATIENCE`].
     pub async fn finish(mut self, patience: Duration) {
         drop(self.stdin.take());
         for (_, output) in &mut self.outputs {
@@ -240,8 +241,8 @@ impl Pumps {
     }
 }
 
-/// Appends what comes down the FIFO at `from` to the file `to`, for as long as this process lives. What would make the file longer
-/// than 16 MiB, or cannot be written, is read and lost: whoever writes is never stopped.
+/// Appends what is written to the FIFO `from` to the file `to`, for the life of this process. Bytes beyond 16 MiB, or
+/// that cannot be written, are read and dropped, so that the writer never blocks.
 pub fn copy(from: &Path, to: &Path) -> io::Result<()> {
     let (source, mut file) = (fifo::open_writer(from)?, File::from(append_to(to)?));
     let mut room = LONGEST_COPY.saturating_sub(file.metadata()?.len());
@@ -265,7 +266,7 @@ fn stdin_pipe(stdio: &mut Stdio) -> io::Result<OwnedFd> {
     Ok(writer)
 }
 
-/// A pipe: the reader for the shim, the writer for the process.
+/// Makes a pipe: the read end for the shim, the write end for the process.
 pub fn pipe() -> io::Result<(OwnedFd, OwnedFd)> {
     Ok(pipe_with(PipeFlags::CLOEXEC)?)
 }
@@ -279,14 +280,14 @@ fn open_sink(path: &Path, readers: Readers) -> io::Result<Sink> {
     Ok(Sink::Fifo(fifo::open_writer(path)?, Readers::Return))
 }
 
-/// Opened without waiting, for a FIFO in the file's place has nobody to wait for; written to as files are.
+/// Opens with O_NONBLOCK, because a FIFO in the file's place would block until it has a reader; then clears the flag.
 fn append_to(path: &Path) -> io::Result<OwnedFd> {
     let file = OpenOptions::new().append(true).create(true).custom_flags(libc::O_NONBLOCK).open(path)?;
     fcntl_setfl(&file, fcntl_getfl(&file)? - OFlags::NONBLOCK)?;
     Ok(file.into())
 }
 
-/// Registers a descriptor with the runtime. Only the shim's end becomes non-blocking, never the process's.
+/// Registers the shim's end with the runtime and makes it non-blocking; the process's end stays blocking.
 pub fn asynchronous(fd: OwnedFd) -> io::Result<AsyncFd<OwnedFd>> {
     fcntl_setfl(&fd, fcntl_getfl(&fd)? | OFlags::NONBLOCK)?;
     watched(fd)

@@ -1,4 +1,4 @@
-//! From a process to a log, a FIFO or a file: one task per stream.
+//! Output of a process to a log, a FIFO or a file: one task per stream.
 
 use super::attached::Attached;
 use super::cri_log::{self, CriLog, Stream};
@@ -18,23 +18,23 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
-/// As much as a pipe holds by default.
+/// Default capacity of a pipe.
 const BUFFER: usize = 64 * 1024;
-/// For each stream that leads into a FIFO.
+/// Size of the buffer of each stream that goes to a FIFO.
 const FIFO_BUFFER: usize = 16 * 1024;
 
-/// No less than what a pipe or a terminal can hold when its process ends.
+/// At least as much as a pipe or a terminal can hold when its process ends.
 const HELD: usize = 2 * BUFFER;
 
 thread_local! {
-    /// Shared by all streams: it is filled and emptied again without waiting in between.
+    /// Read buffer shared by all streams: filled and emptied without an await in between.
     static SCRATCH: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
 }
 
-/// Where output goes.
+/// Destination of output.
 #[derive(Debug)]
 pub(super) enum Sink {
-    /// Read, because a terminal would block otherwise, and forgotten.
+    /// Read and dropped; a full terminal would block the process.
     Discard,
     Log(Arc<CriLog>, Stream),
     File(OwnedFd),
@@ -46,7 +46,7 @@ pub(super) enum Sink {
 pub(super) struct OutputPump {
     task: JoinHandle<()>,
     ending: watch::Sender<bool>,
-    /// How long the last bytes may take.
+    /// Time for the reader to take the last bytes.
     reader_patience: Duration,
     attached: Arc<Attached>,
 }
@@ -56,7 +56,7 @@ impl OutputPump {
         let (ending, ended) = watch::channel(false);
         let attached = Attached::nobody();
         let reader_patience = match sink {
-            // It reads on, or leaves, which is noticed.
+            // No limit: such a reader reads on or leaves, and leaving is an error that is noticed.
             Sink::Fifo(_, Readers::Stay) => Duration::MAX,
             _ => READER_PATIENCE,
         };
@@ -64,12 +64,12 @@ impl OutputPump {
         Self { task, ending, reader_patience, attached }
     }
 
-    /// One more reader, at the other end of `fifo`.
+    /// Adds a reader, at the other end of `fifo`.
     pub(super) fn attach(&self, fifo: OwnedFd) -> io::Result<()> {
         self.attached.join(fifo)
     }
 
-    /// Waits for the stream's end for so long; then only for what is there already.
+    /// Waits at most `patience` for the stream's end; then reads only what is in it.
     pub(super) async fn finish(&mut self, patience: Duration) {
         if timeout(patience, &mut self.task).await.is_err() {
             self.ending.send_replace(true);
@@ -96,7 +96,7 @@ async fn pump(
         Sink::Fifo(fifo, readers) => {
             into_fifo(&source, &fifo, ending, &attached).await;
             if readers == Readers::Return {
-                // What cannot be closed in order is closed all the same.
+                // An error changes nothing: the FIFO is closed in any case.
                 let _ = fifo::close_writer(fifo).await;
             }
         }
@@ -104,7 +104,7 @@ async fn pump(
         Sink::File(file) => {
             let mut file = File::from(file);
             let take = |bytes: &[u8]| {
-                // A full disk must not stop the process; a plain file has no other way to say that something is missing.
+                // A full disk must not block the process. Missing output cannot be marked in a plain file.
                 drop(file.write_all(bytes));
                 attached.pass(bytes);
             };
@@ -124,13 +124,13 @@ async fn pump(
     cri_log::release();
 }
 
-/// Hands on everything until the end of the stream, or, once `ending` is set, until nothing more is there.
+/// Passes everything to `take` until the stream ends or, once `ending` is set, until it is empty.
 async fn take_all(
     source: &AsyncFd<OwnedFd>,
     mut ending: watch::Receiver<bool>,
     mut take: impl FnMut(&[u8]) + Send,
 ) {
-    // A pipe that gave less than was asked for is empty; a terminal may have more.
+    // A short read means that a pipe is empty; a terminal may hold more.
     let is_pipe = fstat(source).is_ok_and(|stat| FileType::from_raw_mode(stat.st_mode) == FileType::Fifo);
     while let Some(waited) = ready(source, &mut ending).await {
         let read = SCRATCH.with_borrow_mut(|scratch| {
@@ -164,7 +164,7 @@ async fn into_fifo(
     let mut rest = HELD;
     while let Some(waited) = ready(source, &mut ending).await {
         match read(source, &mut buffer) {
-            // Someone else goes on printing as fast as it is read.
+            // Another process that holds the pipe prints as fast as it is read.
             Read::Some if rest == 0 => return,
             Read::Some => {
                 if waited == Ready::Ending {
@@ -200,18 +200,18 @@ async fn ready(source: &AsyncFd<OwnedFd>, ending: &mut watch::Receiver<bool>) ->
     }
 }
 
-/// What a non-blocking read gave.
+/// Result of a non-blocking read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Read {
-    /// The buffer holds it.
+    /// Bytes, now in the buffer.
     Some,
-    /// Nothing now.
+    /// No bytes at the moment.
     Nothing,
-    /// The other side is closed, or broken.
+    /// The other end is closed, or an error.
     End,
 }
 
-/// Fills an empty buffer, as far as its capacity goes, with what is there, whether or not the runtime has heard of it yet.
+/// Reads up to the capacity of the buffer, which is emptied first. Does not wait for a readiness event.
 pub fn read(source: &AsyncFd<OwnedFd>, buffer: &mut Vec<u8>) -> Read {
     buffer.clear();
     loop {
@@ -223,26 +223,26 @@ pub fn read(source: &AsyncFd<OwnedFd>, buffer: &mut Vec<u8>) -> Read {
                 await_next_event(source);
                 return Read::Nothing;
             }
-            // A terminal whose other side is closed says EIO.
+            // EIO: the other end of a terminal is closed.
             Err(_) => return Read::End,
         }
     }
 }
 
-/// How many bytes a pipe holds now.
+/// Bytes in a pipe.
 pub fn held(source: &AsyncFd<OwnedFd>) -> usize {
     rustix::io::ioctl_fionread(source).map_or(0, |bytes| bytes as usize)
 }
 
-/// Nothing is there, so the next `readable()` has to wait. Nothing can be missed: the runtime has one thread, so no new event
-/// was taken from the kernel since the read.
+/// Clears readiness, so that the next `readable()` waits. No event is missed: the runtime has one thread, so it has not
+/// polled since the read.
 fn await_next_event(source: &AsyncFd<OwnedFd>) {
     let nothing: io::Result<()> =
         source.try_io(Interest::READABLE, |_| Err(io::ErrorKind::WouldBlock.into()));
     drop(nothing);
 }
 
-/// Writes everything, waiting for room.
+/// Writes everything, waiting while there is no room.
 pub(super) async fn write_all(sink: &AsyncFd<OwnedFd>, mut bytes: &[u8]) -> io::Result<()> {
     while !bytes.is_empty() {
         let write = |fd: &OwnedFd| Ok(rustix::io::write(fd, bytes)?);

@@ -21,7 +21,7 @@ fn start(stdin: &str, stdout: &str) -> (Stdio, Pumps) {
     (stdio, outside.start(None).unwrap())
 }
 
-/// Reads a pipe to its end without stopping the runtime.
+/// Reads a pipe to its end without blocking the runtime.
 async fn read_to_end(fd: OwnedFd) -> Vec<u8> {
     let read = move || {
         let mut bytes = Vec::new();
@@ -75,7 +75,7 @@ async fn a_fifo_reader_may_come_after_the_process_has_printed() {
     assert_eq!(read_to_end(reader.into()).await, b"hello");
 }
 
-/// As a client that is still opening its FIFOs when an exec of its own has ended already.
+/// Like a client that is still opening its FIFOs when its exec has already ended.
 #[tokio::test]
 async fn a_fifo_reader_may_even_come_after_the_process_has_ended() {
     let directory = tempfile::tempdir().unwrap();

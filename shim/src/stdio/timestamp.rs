@@ -1,11 +1,11 @@
-//! RFC 3339 timestamps with nine digits, formatted again only where they changed.
+//! RFC 3339 timestamps with nine digits; the seconds are formatted only when they change.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 /// Length of `2016-10-06T00:17:09.669794202Z`.
 pub const LENGTH: usize = 30;
 
-/// The last timestamp written; its second is formatted once and then kept.
+/// The last timestamp. Its seconds are formatted once and kept.
 #[derive(Debug)]
 pub struct Timestamp {
     second: Option<u64>,
@@ -19,7 +19,7 @@ impl Default for Timestamp {
 }
 
 impl Timestamp {
-    /// The present, in UTC.
+    /// The current time, in UTC.
     pub fn now(&mut self) -> &[u8; LENGTH] {
         self.at(SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default())
     }
@@ -61,7 +61,7 @@ fn digits(place: &mut [u8], mut value: u64) {
 
 /// Year, month and day of a day counted from the Unix epoch, in the Gregorian calendar.
 ///
-/// Years are taken to start in March, so that the leap day is the last one and month lengths follow a line.
+/// Years are counted from March, so that the leap day is the last and month lengths follow a linear formula.
 fn civil_date(days: u64) -> (u64, u64, u64) {
     const DAYS_PER_ERA: u64 = 146_097;
     let day = days + 719_468;

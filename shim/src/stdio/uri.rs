@@ -1,11 +1,11 @@
-//! Where a container's streams lead, as the caller names it.
+//! URIs of a container's streams.
 
 use std::path::{Path, PathBuf};
 
-/// Longest line that is written in one piece unless the caller says otherwise.
+/// Default maximum length in bytes of a line before it is split.
 pub const DEFAULT_MAX_LINE: usize = 16 * 1024;
 
-/// Why the name of a stream is not understood.
+/// Why a stream's URI is malformed.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{uri:?}: {reason}")]
 pub struct Invalid {
@@ -13,28 +13,28 @@ pub struct Invalid {
     reason: &'static str,
 }
 
-/// Where output goes.
+/// Destination of output.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Output {
-    /// Nowhere, and nobody can attach to it: empty.
+    /// Empty: none, and no reader can attach.
     Null,
-    /// Nowhere: `discard://`.
+    /// `discard://`: none, but readers can attach.
     Discard,
-    /// A named pipe that someone else reads: a plain path, containerd's way.
+    /// A plain path, as containerd gives it, or `fifo:///path`: a named pipe that the caller reads.
     Fifo(PathBuf),
-    /// A file that is appended to as is: `file:///path`.
+    /// `file:///path`: a file that is appended to as is.
     File(PathBuf),
-    /// A file in CRI's log format: `cri-log:///path?max-line=16384`.
+    /// `cri-log:///path?max-line=16384`: a file in CRI's log format.
     CriLog {
-        /// The file.
+        /// Absolute path of the file.
         path: PathBuf,
-        /// Longer lines are split into partial ones.
+        /// Longer lines are split into partial ones; bytes.
         max_line: usize,
     },
 }
 
 impl Output {
-    /// Reads what a `stdout` or `stderr` field holds.
+    /// Parses a `stdout` or `stderr` field.
     pub fn parse(uri: &str) -> Result<Self, Invalid> {
         let invalid = |reason| Invalid { uri: uri.to_owned(), reason };
         if uri.is_empty() {
@@ -53,17 +53,17 @@ impl Output {
     }
 }
 
-/// Where input comes from.
+/// Source of input.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Input {
-    /// A named pipe that someone else writes.
+    /// A named pipe that the caller writes.
     pub fifo: PathBuf,
-    /// The container's input ends when the last writer closes the pipe (`?once=1`); else a later writer may go on.
+    /// Whether stdin ends when the last writer closes the pipe (`?once=1`); otherwise a later writer may continue.
     pub once: bool,
 }
 
 impl Input {
-    /// Reads what a `stdin` field holds; nothing when there is no input.
+    /// Parses a `stdin` field; `None` for an empty one.
     pub fn parse(uri: &str) -> Result<Option<Self>, Invalid> {
         let invalid = |reason| Invalid { uri: uri.to_owned(), reason };
         if uri.is_empty() {
@@ -81,7 +81,7 @@ impl Input {
 }
 
 fn cri_log(rest: &str) -> Result<Output, &'static str> {
-    // From behind: the file's own name may hold a question mark.
+    // From the end: the file's name may contain a question mark.
     let (path, max_line) = match rest.rsplit_once("?max-line=") {
         None => (rest, DEFAULT_MAX_LINE),
         Some((path, bytes)) => (path, max_line(bytes)?),

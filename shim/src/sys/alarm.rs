@@ -1,7 +1,7 @@
-//! An end for calls that the kernel would finish in its own time.
+//! A time limit for system calls that may block in the kernel.
 
-/// Interrupts whatever the calling process waits for in the kernel after so many seconds, as far as that can be interrupted. For
-/// a process that is forked for one piece of work and has no other use for the alarm.
+/// Arms SIGALRM to interrupt whatever system call the calling process waits in after `seconds`, as far as the kernel
+/// lets it be interrupted. For a process forked for one task, with no other use for the alarm.
 pub(crate) fn interrupt_after(seconds: u32) {
     extern "C" fn nothing(_: libc::c_int) {}
     // SAFETY: a sigaction is plain data for which all zeroes is a value: no flags, so that calls are not begun anew.

@@ -1,4 +1,4 @@
-//! bpf(2), as far as programs of control groups need it.
+//! bpf(2), as far as device programs of cgroups need it.
 
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
@@ -16,17 +16,17 @@ const REPLACE: u32 = 4;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(C)]
 pub(crate) struct Instruction {
-    /// What to do.
+    /// Opcode.
     pub(crate) operation: u8,
-    /// The register that is changed in the lower half, the one that is read in the upper half.
+    /// Destination register in the lower half, source register in the upper half.
     pub(crate) registers: u8,
-    /// How far to jump, or where to load from.
+    /// Jump distance, or offset of the load.
     pub(crate) offset: i16,
-    /// With what.
+    /// Immediate operand.
     pub(crate) value: u32,
 }
 
-/// The part of `union bpf_attr` for loading.
+/// The part of `union bpf_attr` for BPF_PROG_LOAD.
 #[repr(C)]
 struct Load {
     kind: u32,
@@ -41,7 +41,7 @@ struct Load {
     name: [u8; 16],
 }
 
-/// The part for attaching.
+/// The part for BPF_PROG_ATTACH.
 #[repr(C)]
 struct Attach {
     group: u32,
@@ -51,7 +51,7 @@ struct Attach {
     replaced: u32,
 }
 
-/// The part for asking what is attached.
+/// The part for BPF_PROG_QUERY.
 #[repr(C)]
 struct Query {
     group: u32,
@@ -60,11 +60,11 @@ struct Query {
     attached_flags: u32,
     ids: u64,
     count: u32,
-    /// The kernel insists on it.
+    /// The kernel demands zero.
     zero: u32,
 }
 
-/// The part for opening a program by its number.
+/// The part for BPF_PROG_GET_FD_BY_ID.
 #[repr(C)]
 struct Open {
     id: u32,
@@ -72,7 +72,7 @@ struct Open {
     flags: u32,
 }
 
-/// Has the kernel check a program that decides about access to devices.
+/// Loads a program that decides about access to devices; the kernel's verifier checks it.
 pub(crate) fn load_device_program(program: &[Instruction]) -> io::Result<OwnedFd> {
     let mut load = Load {
         kind: PROG_TYPE_CGROUP_DEVICE,
@@ -92,7 +92,7 @@ pub(crate) fn load_device_program(program: &[Instruction]) -> io::Result<OwnedFd
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }
 
-/// The first program about devices that is attached to the group of this directory itself.
+/// Returns the first device program attached to this cgroup itself, given by its directory.
 pub(crate) fn device_program_of(group: BorrowedFd<'_>) -> io::Result<Option<OwnedFd>> {
     let mut ids = [0u32; 64];
     let mut query = Query {
@@ -115,7 +115,7 @@ pub(crate) fn device_program_of(group: BorrowedFd<'_>) -> io::Result<Option<Owne
     Ok(Some(unsafe { OwnedFd::from_raw_fd(fd) }))
 }
 
-/// Attaches a program to the group of this directory, in the place of another if one is given, without a moment between.
+/// Attaches a program to a cgroup, given by its directory. If `replaced` is given, replaces that program atomically.
 pub(crate) fn attach_device_program(
     group: BorrowedFd<'_>,
     program: &OwnedFd,
@@ -134,10 +134,11 @@ pub(crate) fn attach_device_program(
 
 /// # Safety
 ///
-/// `attributes` must be the kernel's part of `union bpf_attr` for `command`, and every pointer in it be valid for what the
-/// kernel does with it in this command.
+/// `attributes` must be the kernel's part of `union bpf_attr` for `command`, and every pointer in it must be valid for
+/// what the kernel does with it in this command.
 unsafe fn bpf<T>(command: libc::c_int, attributes: &mut T) -> io::Result<libc::c_int> {
-    // SAFETY: by this function's contract; the size is that of the structure, and the kernel takes what lies beyond for zero.
+    // SAFETY: by this function's contract; the size passed is that of the structure, and the kernel takes the rest of
+    // its union for zero.
     match unsafe { libc::syscall(libc::SYS_bpf, command, attributes as *mut T, size_of::<T>()) } {
         -1 => Err(io::Error::last_os_error()),
         fd => Ok(fd as libc::c_int),

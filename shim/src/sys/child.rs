@@ -1,10 +1,10 @@
-//! Children and signals beyond what the safe libraries cover: peeking at an ended child, and real-time signals.
+//! Child processes and signals where the safe libraries fall short: waitid with WNOWAIT, and real-time signals.
 
 use std::io;
 use std::mem::MaybeUninit;
 use std::os::fd::{AsRawFd, BorrowedFd};
 
-/// Pid of a child that has ended and waits to be reaped; it stays so. `None` when there is none.
+/// Pid of a child that has ended and is not reaped; it stays a zombie. `None` when there is none.
 pub(crate) fn ended_child() -> io::Result<Option<u32>> {
     let mut info = MaybeUninit::<libc::siginfo_t>::zeroed();
     let options = libc::WEXITED | libc::WNOHANG | libc::WNOWAIT;
@@ -20,7 +20,7 @@ pub(crate) fn ended_child() -> io::Result<Option<u32>> {
     Ok(u32::try_from(pid).ok().filter(|&pid| pid != 0))
 }
 
-/// Sends a signal, a real-time one too, to exactly the process the pidfd stands for.
+/// Sends a signal, also a real-time one, to exactly the process behind the pidfd.
 pub(crate) fn pidfd_signal(process: BorrowedFd<'_>, signal: i32) -> io::Result<()> {
     let no_info = std::ptr::null::<libc::siginfo_t>();
     // SAFETY: the descriptor is open for the time of the call; without a siginfo the kernel reads no memory.

@@ -1,14 +1,14 @@
-//! Giving memory back to the kernel.
+//! Returning heap memory to the kernel.
 
 use rustix::mm::{Advice, madvise};
 
 unsafe extern "C" {
-    /// The end of the program's data, end(3): the heap begins somewhere behind it.
+    /// End of the program's data, end(3); the heap begins somewhere behind it.
     #[link_name = "end"]
     static DATA_END: u8;
 }
 
-/// Returns what the allocator holds but nobody uses. Worth it after a burst in a process that then idles for days.
+/// Returns free memory that the allocator holds. Worth calling after a burst in a process that then idles for days.
 pub(crate) fn trim() {
     // SAFETY: malloc_trim takes a plain number, may be called at any time and keeps every allocation in place.
     unsafe {
@@ -16,18 +16,18 @@ pub(crate) fn trim() {
     }
 }
 
-/// Never returns; the process goes by a signal. For a fork that only has to be there: its copy of the heap, a third of what it
-/// would weigh, goes back to the kernel with everything that is written there.
+/// Sleeps until a signal ends the process. For a fork that only has to exist: its copy of the heap, a third of its
+/// memory, is returned to the kernel, with everything written there.
 pub(crate) fn sleep_without_heap() -> ! {
     let page = rustix::param::page_size();
     let begin = (&raw const DATA_END).cast_mut();
     let begin = begin.wrapping_add(begin.align_offset(page));
-    // SAFETY: of a step of 0 bytes sbrk only tells where the heap ends.
+    // SAFETY: with an increment of 0, sbrk only returns the end of the heap.
     let end = unsafe { libc::sbrk(0) };
     let length = end.addr().saturating_sub(begin.addr());
-    // SAFETY: between the program's data and the break is the heap and nothing else, brk(2). Nothing there is used from here
-    // on, nor the thread's own data that a static program has there: the system calls that are left are made without the C
-    // library, and no signal has a handler.
+    // SAFETY: between the program's data and the break is the heap and nothing else, brk(2). Nothing in it is used from
+    // here on, nor the thread-local data that a static program keeps there: the remaining system calls are made without
+    // the C library, and no signal has a handler.
     let _ = unsafe { madvise(begin.cast(), length, Advice::LinuxDontNeed) };
     loop {
         rustix::event::pause();
@@ -46,7 +46,7 @@ mod tests {
 
     const PATIENCE: Duration = Duration::from_secs(30);
 
-    /// KiB in memory; proc_pid_smaps(5).
+    /// Resident size of the heap in KiB; proc_pid_smaps(5).
     fn heap_of(pid: u32) -> u64 {
         let maps = fs::read_to_string(format!("/proc/{pid}/smaps")).unwrap();
         let heaps = maps.split("VmFlags:").filter(|map| map.contains("[heap]"));

@@ -1,9 +1,9 @@
-//! Network links by ioctl: enough for `lo`, without a netlink library.
+//! Network links by ioctl, netdevice(7): enough for `lo`, without a netlink library.
 
 use rustix::fd::AsRawFd;
 use std::io;
 
-/// Brings the link of the calling thread's network namespace up.
+/// Brings up a link in the calling thread's network namespace.
 pub(crate) fn bring_up(name: &str) -> io::Result<()> {
     let socket = rustix::net::socket_with(
         rustix::net::AddressFamily::INET,

@@ -1,4 +1,4 @@
-//! The system calls that no safe library offers. The only unsafe code of the project is here.
+//! System calls that no safe library offers. The only unsafe code of the project.
 
 mod alarm;
 pub(crate) mod bpf;

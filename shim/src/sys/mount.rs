@@ -3,7 +3,7 @@
 use rustix::fd::{AsRawFd, BorrowedFd};
 use std::io;
 
-/// What mount_setattr changes, as the kernel lays it out.
+/// `struct mount_attr` of the kernel.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 #[repr(C)]
 pub(crate) struct MountAttributes {
@@ -17,7 +17,7 @@ pub(crate) struct MountAttributes {
     pub(crate) userns: u64,
 }
 
-/// Changes the mount that `mount` is open on, with `recursive` all mounts below it too.
+/// Changes the mount behind `mount`; with `recursive` also all mounts below it.
 pub(crate) fn mount_setattr(
     mount: BorrowedFd<'_>,
     recursive: bool,

@@ -1,4 +1,4 @@
-//! The calling process's place among others that run, read and write, and what it believes itself on.
+//! Scheduling, I/O priority and personality of the calling process.
 
 use std::io;
 
@@ -38,7 +38,7 @@ pub(crate) fn ioprio_set(value: i32) -> io::Result<()> {
 
 /// Sets the personality, personality(2).
 pub(crate) fn set_personality(value: u32) -> io::Result<()> {
-    // SAFETY: the call takes a number; what it changes of this process takes effect at execve or concerns what the kernel tells it.
+    // SAFETY: the call takes a number; a personality takes effect at execve or only changes what the kernel reports, uname(2).
     match unsafe { libc::personality(value.into()) } {
         -1 => Err(io::Error::last_os_error()),
         _ => Ok(()),

@@ -1,10 +1,10 @@
-//! Making processes and what must be done in them before anything else runs.
+//! Creating processes, and what must be done in them before anything else runs.
 
 use rustix::fd::{AsRawFd, BorrowedFd};
 use std::io;
 use std::os::fd::{FromRawFd, OwnedFd, RawFd};
 
-/// The kernel's constant; the C library's binding has 0 for it.
+/// The kernel's constant; the C library's binding has 0.
 const CLONE_INTO_CGROUP: u64 = 0x2_0000_0000;
 
 /// `struct clone_args` of the kernel, version 2.
@@ -24,10 +24,10 @@ struct CloneArgs {
     cgroup: u64,
 }
 
-/// Runs `child` in a fork of the calling process, which ends with the code it returns; gives the child's pid.
+/// Runs `child` in a fork, which exits with the code it returns. Returns the child's pid.
 ///
-/// `child` must not wait for anything another thread of the caller would have to do. The allocator may be used: the C
-/// library puts it in order for the child.
+/// `child` must not wait for another thread of the caller: a fork has only one. It may allocate, since the C library
+/// resets the allocator's locks in the child.
 pub(crate) fn fork(child: impl FnOnce() -> u8) -> io::Result<u32> {
     // SAFETY: the child runs nothing of the caller's but `child` and leaves by _exit, without unwinding or returning into
     // frames it shares a copy of; see `finish`.
@@ -38,8 +38,8 @@ pub(crate) fn fork(child: impl FnOnce() -> u8) -> io::Result<u32> {
     }
 }
 
-/// Runs `child` in a new process that is a child of the caller's parent, made with the `CLONE_NEW*` of `namespaces`, in the
-/// cgroup (v2) given by a descriptor of its directory. The caller must have one thread only, as a fork of [`fork`] has.
+/// Runs `child` in a new process that is a sibling of the caller (CLONE_PARENT), made with the `CLONE_NEW*` of `namespaces`,
+/// in the v2 cgroup given by a descriptor of its directory. The caller must have one thread only, as a fork of [`fork`] has.
 pub(crate) fn clone_sibling(
     namespaces: libc::c_int,
     cgroup: Option<BorrowedFd<'_>>,
@@ -53,21 +53,21 @@ pub(crate) fn clone_sibling(
     clone(&args, child)
 }
 
-/// Runs `child` in a child of the caller's own, made with the `CLONE_NEW*` of `namespaces`. The caller must have one thread only.
+/// Runs `child` in a child of the caller, made with the `CLONE_NEW*` of `namespaces`. The caller must have one thread only.
 pub(crate) fn clone_child(namespaces: libc::c_int, child: impl FnOnce() -> u8) -> io::Result<u32> {
     let args =
         CloneArgs { flags: namespaces as u64, exit_signal: libc::SIGCHLD as u64, ..CloneArgs::default() };
     clone(&args, child)
 }
 
-/// What [`clone_alike`] asks of the kernel: number and arguments of the call, for filters to be asked about.
+/// System call number and flags that [`clone_alike`] uses, to test seccomp filters with.
 pub(crate) const CLONE_ALIKE: (libc::c_long, u64) = (libc::SYS_clone, libc::CLONE_PARENT as u64);
 
-/// Runs `child` in a new process like the calling one, a child of its parent's, by the older call that filters let pass: they
-/// cannot look into the arguments of the newer. The caller must have one thread only, as a fork of [`fork`] has.
+/// Runs `child` in a new sibling without new namespaces, by clone(2): seccomp filters can allow it by its flags, but
+/// cannot look into the struct that clone3 takes. The caller must have one thread only, as a fork of [`fork`] has.
 pub(crate) fn clone_alike(child: impl FnOnce() -> u8) -> io::Result<u32> {
     let (call, flags) = CLONE_ALIKE;
-    // SAFETY: as in `clone`; the flags are the first argument on the architectures that are built for, the others are not used.
+    // SAFETY: as in `clone`; the flags are the first argument on all supported architectures, the others are unused.
     match unsafe { libc::syscall(call, flags, 0, 0, 0, 0) } {
         -1 => Err(io::Error::last_os_error()),
         0 => finish(child),
@@ -76,8 +76,8 @@ pub(crate) fn clone_alike(child: impl FnOnce() -> u8) -> io::Result<u32> {
 }
 
 fn clone(args: &CloneArgs, child: impl FnOnce() -> u8) -> io::Result<u32> {
-    // SAFETY: without CLONE_VM and without a stack of its own the new process runs on a copy of this one's memory, as after
-    // fork; with one thread in the caller no lock can be held by somebody who is missing in the copy.
+    // SAFETY: without CLONE_VM and without a stack of its own the new process runs on a copy of this one's memory, as
+    // after fork; with one thread in the caller no lock can be held by a thread that is missing in the copy.
     let pid = unsafe { libc::syscall(libc::SYS_clone3, args as *const CloneArgs, size_of::<CloneArgs>()) };
     match pid {
         -1 => Err(io::Error::last_os_error()),
@@ -86,8 +86,7 @@ fn clone(args: &CloneArgs, child: impl FnOnce() -> u8) -> io::Result<u32> {
     }
 }
 
-/// Ends the process with the code of `child`, or by abort should it panic: a forked process must never unwind into a copy
-/// of its parent's stack.
+/// Exits with the code of `child`, or aborts if it panics: a forked process must never unwind into a copy of its parent's stack.
 fn finish(child: impl FnOnce() -> u8) -> ! {
     struct Abort;
     impl Drop for Abort {
@@ -101,17 +100,17 @@ fn finish(child: impl FnOnce() -> u8) -> ! {
     leave(code)
 }
 
-/// Ends a forked process at once: nothing is dropped, no exit handler of its parent's is run.
+/// Exits a forked process at once: nothing is dropped, no exit handler of its parent runs.
 pub(crate) fn leave(code: u8) -> ! {
     // SAFETY: _exit takes a number and does not return.
     unsafe { libc::_exit(i32::from(code)) }
 }
 
-/// Gives every signal its default action and blocks none, so that neither the shim's handlers nor what the language runtime
-/// ignores reach the container.
+/// Sets every signal to its default action and blocks none, so that neither the shim's handlers nor the signals that
+/// Rust's runtime ignores are passed on to the container.
 pub(crate) fn reset_signals() {
-    // The kernel's own struct sigaction on any architecture, all zeroes: the default action. The C library's call would leave
-    // out the signals it keeps for itself.
+    // The kernel's own struct sigaction on any architecture, all zeroes: the default action. The C library's call would
+    // leave out the signals it reserves.
     let default = [0u64; 8];
     let no_old = std::ptr::null_mut::<u64>();
     for signal in 1..=64 {
@@ -124,42 +123,42 @@ pub(crate) fn reset_signals() {
     unsafe { libc::sigprocmask(libc::SIG_SETMASK, &raw const none, std::ptr::null_mut()) };
 }
 
-/// Lets children, own and inherited ones, vanish without being waited for.
+/// Ignores SIGCHLD, so that the kernel reaps children, own and inherited ones, by itself.
 pub(crate) fn exit_quietly_on_children() {
     // SAFETY: ignoring a signal involves no code of ours.
     unsafe { libc::signal(libc::SIGCHLD, libc::SIG_IGN) };
 }
 
-/// Makes `fd` also the descriptor `number`, open across execve, closing what was there.
+/// Duplicates `fd` as descriptor `number`, not close-on-exec, closing what was there.
 ///
-/// For the standard streams of a process that is about to execve; Rust's own handles on them own nothing.
+/// For the standard streams of a process about to execve; Rust's own handles to them own nothing.
 pub(crate) fn place(fd: BorrowedFd<'_>, number: RawFd) -> io::Result<()> {
-    // SAFETY: dup2 touches descriptors only, and by this function's contract nobody owns `number`.
+    // SAFETY: dup2 touches descriptors only, and by this function's contract no value owns `number`.
     match unsafe { libc::dup2(fd.as_raw_fd(), number) } {
         -1 => Err(io::Error::last_os_error()),
         _ => Ok(()),
     }
 }
 
-/// Closes every descriptor but the standard streams and `kept`, which comes back under a number of its own, close-on-exec.
+/// Closes every descriptor but the standard streams and `kept`, which is returned as a new descriptor, close-on-exec.
 ///
-/// For a process whose only way on is execve or [`leave`]: nothing in it may use, or drop, any other descriptor afterwards.
+/// For a process that will only execve or [`leave`]: nothing in it may use, or drop, any other descriptor afterwards.
 pub(crate) fn keep_only(kept: BorrowedFd<'_>) -> io::Result<OwnedFd> {
     const FIRST: RawFd = 3;
     if kept.as_raw_fd() != FIRST {
-        // SAFETY: dup3 touches descriptors only, and by this function's contract nobody owns number 3.
+        // SAFETY: dup3 touches descriptors only, and by this function's contract no value owns number 3.
         if unsafe { libc::dup3(kept.as_raw_fd(), FIRST, libc::O_CLOEXEC) } == -1 {
             return Err(io::Error::last_os_error());
         }
     }
     close_range(FIRST + 1, RawFd::MAX)?;
-    // SAFETY: number 3 is open, and by this function's contract whoever owned it before never touches it again.
+    // SAFETY: number 3 is open, and by this function's contract its previous owner never touches it again.
     Ok(unsafe { OwnedFd::from_raw_fd(FIRST) })
 }
 
-/// Closes every descriptor but the standard streams and those that are `kept` under the numbers they have.
+/// Closes every descriptor but the standard streams and those in `kept`, which keep their numbers.
 ///
-/// For a fork, of whose memory nothing is dropped: whoever owned a descriptor that is closed must never touch it again.
+/// For a fork that drops nothing: the owner of a descriptor closed here must never touch it again.
 pub(crate) fn close_others(kept: &[BorrowedFd<'_>]) -> io::Result<()> {
     let mut numbers: Vec<RawFd> = kept.iter().map(AsRawFd::as_raw_fd).collect();
     numbers.sort_unstable();
@@ -174,14 +173,14 @@ pub(crate) fn close_others(kept: &[BorrowedFd<'_>]) -> io::Result<()> {
 }
 
 fn close_range(first: RawFd, last: RawFd) -> io::Result<()> {
-    // SAFETY: close_range touches descriptors only; by the contracts of its callers nobody owns these any longer.
+    // SAFETY: close_range touches descriptors only; by the contracts of its callers nothing owns these any longer.
     match unsafe { libc::syscall(libc::SYS_close_range, first, last, 0) } {
         0 => Ok(()),
         _ => Err(io::Error::last_os_error()),
     }
 }
 
-/// Moves the calling process into the namespaces of the kinds `kinds` that `fd`, a namespace or a pidfd, stands for.
+/// Moves the calling process into namespaces of the kinds `kinds`. `fd` is a namespace, or a pidfd of a process in them.
 pub(crate) fn setns(fd: BorrowedFd<'_>, kinds: libc::c_int) -> io::Result<()> {
     // SAFETY: setns takes two numbers. It changes what paths and names mean to the process, not its memory.
     match unsafe { libc::setns(fd.as_raw_fd(), kinds) } {
@@ -199,7 +198,7 @@ pub(crate) fn unshare(kinds: libc::c_int) -> io::Result<()> {
     }
 }
 
-/// Closes every descriptor of a process that needs none.
+/// Closes every descriptor, including the standard streams.
 pub(crate) fn close_all() {
     // SAFETY: close_range touches descriptors only; the caller, which never returns, uses none of them.
     unsafe { libc::syscall(libc::SYS_close_range, 0, u32::MAX, 0) };

@@ -1,4 +1,4 @@
-//! Descriptors that the runtime watches.
+//! Descriptors registered with the tokio runtime.
 
 use std::io;
 use std::os::fd::OwnedFd;
@@ -11,13 +11,13 @@ pub(crate) fn watched(fd: OwnedFd) -> io::Result<AsyncFd<OwnedFd>> {
     Ok(unsafe { AsyncFd::register(fd) }?)
 }
 
-/// The same for what is only ever told of errors, so that nothing else wakes anyone up.
+/// The same for error events only: no others wake the task.
 pub(crate) fn watched_for_errors(fd: OwnedFd) -> io::Result<AsyncFd<OwnedFd>> {
     // SAFETY: as above.
     Ok(unsafe { AsyncFd::register_with_interest(fd, Interest::ERROR) }?)
 }
 
-/// The same for a file of the kernel's that tells its readers of changes.
+/// The same for priority events (EPOLLPRI), by which the kernel announces changes of its own files.
 pub(crate) fn watched_for_priority(fd: OwnedFd) -> io::Result<AsyncFd<OwnedFd>> {
     // SAFETY: as above.
     Ok(unsafe { AsyncFd::register_with_interest(fd, Interest::PRIORITY) }?)

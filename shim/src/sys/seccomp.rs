@@ -6,19 +6,20 @@ use std::io;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(C)]
 pub(crate) struct Instruction {
-    /// What to do.
+    /// Opcode.
     pub(crate) operation: u16,
-    /// How many instructions to pass over when a comparison holds.
+    /// Instructions to skip when a comparison holds.
     pub(crate) if_true: u8,
-    /// And when it does not.
+    /// Instructions to skip when it does not.
     pub(crate) if_false: u8,
-    /// With what.
+    /// Operand.
     pub(crate) value: u32,
 }
 
 const _: () = assert!(size_of::<Instruction>() == size_of::<libc::sock_filter>());
 
-/// Filters the system calls of the calling thread, for good. `flags` are `SECCOMP_FILTER_FLAG_*` that concern this thread only.
+/// Installs a filter for the calling thread; it cannot be removed. `flags` are `SECCOMP_FILTER_FLAG_*` that concern
+/// this thread only.
 pub(crate) fn set_filter(program: &[Instruction], flags: u32) -> io::Result<()> {
     let length = u16::try_from(program.len()).map_err(|_| io::ErrorKind::InvalidInput)?;
     let program = libc::sock_fprog { len: length, filter: program.as_ptr() as *mut libc::sock_filter };

@@ -1,4 +1,4 @@
-//! What cannot work: each with an error that names the step, and with nothing left behind (which `fail` checks).
+//! Requests that cannot work: each fails with an error that names the step and leaves nothing behind (which `fail` checks).
 
 use super::support::Place;
 use berth_shim::init::{Error, Step, Unrunnable};
@@ -38,7 +38,7 @@ fn root_commands_that_cannot_be_run_are_told_apart() {
     assert_eq!(error.to_string(), r#"exec: "plain": permission denied"#);
 }
 
-/// As when a whole script is given for the command.
+/// Like a whole script given as the command.
 #[test]
 fn root_a_command_of_any_length_is_told_in_short() {
     let place = Place::new();

@@ -1,4 +1,4 @@
-//! Images and volumes that were made to lead the shim astray.
+//! Images and volumes prepared to lead the shim astray.
 
 use super::support::{Place, block_on};
 use berth_shim::init::{self, Stdio};
@@ -9,14 +9,14 @@ use std::path::Path;
 
 const SHOW_HIDDEN: &str = "cat /proc/timer_list | wc -c; cat /proc/keys | wc -c; ls /sys/firmware | wc -l";
 
-/// A volume in the place of `/dev`, as an emptyDir or an image's `VOLUME` is.
+/// Puts a volume in the place of `/dev`, as an emptyDir or an image's `VOLUME` can be.
 fn dev_is(spec: &mut Value, volume: &Path) {
     let mounts = spec["mounts"].as_array_mut().unwrap();
     mounts.retain(|mount| !mount["destination"].as_str().unwrap().starts_with("/dev"));
     mounts.push(json!({ "destination": "/dev", "type": "bind", "source": volume, "options": ["rbind"] }));
 }
 
-/// Whichever number a descriptor of the host has while the directory is made.
+/// Tries all low numbers that a descriptor of the host may have while the directory is created.
 #[test]
 fn root_a_working_directory_is_not_made_through_a_descriptor_of_the_host() {
     let place = Place::new();
@@ -67,7 +67,7 @@ fn root_what_is_masked_stays_so_with_a_null_device_that_is_none() {
     assert_eq!(output, "0\n0\n0\n");
 }
 
-/// Restores what a failing test would leave behind for everyone.
+/// Restores the mode of the host's `/dev/null`, which a failing test would leave changed.
 struct HostsNull(Permissions);
 
 impl HostsNull {
@@ -92,7 +92,7 @@ fn root_the_hosts_null_device_is_not_the_containers_to_change() {
     assert!(output.matches("Read-only file system").count() == 2 && output.ends_with("ok\n"), "{output}");
 }
 
-/// The console goes to a path that the container may have made a link of (CVE-2025-52565).
+/// The console goes to a path where a container may have put a symlink (CVE-2025-52565).
 #[test]
 fn root_the_console_does_not_follow_a_link() {
     let place = Place::new();
@@ -112,7 +112,7 @@ fn root_the_console_does_not_follow_a_link() {
     );
 }
 
-/// A multiplexer of its own behind the name of the container's (by a bind mount that only a running container could make).
+/// The container puts a multiplexer of its own over the devpts one (by a bind mount, which only a running container can make).
 #[test]
 fn root_a_terminal_is_not_taken_from_what_covers_the_multiplexer() {
     let place = Place::new();

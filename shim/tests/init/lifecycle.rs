@@ -1,4 +1,4 @@
-//! From create to the end, and that nothing is left then.
+//! From create to the end, after which nothing is left.
 
 use super::support::{Place, block_on, wait};
 use berth_shim::init::{Error, ExecProcess, Unrunnable};
@@ -88,7 +88,7 @@ fn root_a_create_that_is_given_up_leaves_nothing() {
         };
         let given_up = timeout(Duration::ZERO, berth_shim::init::create(request)).await;
         assert!(given_up.is_err());
-        // It is killed at once, and ends in its own time.
+        // It is killed at once, but ends asynchronously.
         let empty = async {
             while !place.cgroup_of("c1").is_empty() {
                 sleep(Duration::from_millis(1)).await;

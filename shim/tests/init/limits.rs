@@ -1,4 +1,4 @@
-//! Limits read back from the cgroup's files, as the kernel understood them.
+//! Limits read back from the cgroup's files as the kernel has taken them.
 
 use super::support::{Place, Running, block_on};
 use berth_shim::cgroup::Cgroup;
@@ -11,7 +11,7 @@ async fn sleeping(place: &Place, resources: Value) -> Running {
     container.await.unwrap().start().await
 }
 
-/// From whichever version's file is there.
+/// Reads the file of the version that is mounted.
 fn read(place: &Place, files: [(&str, &str); 2]) -> String {
     let path = place.cgroup_path("c1");
     let [(hierarchy, v1), (_, v2)] = files;
@@ -54,7 +54,7 @@ fn root_limits_are_in_force_before_the_process_runs_and_can_be_changed() {
     });
 }
 
-/// Memory and shares are changed before the set of CPUs is refused.
+/// Memory and shares are changed before the cpuset is refused.
 #[test]
 fn root_limits_change_all_or_none() {
     let place = Place::new();
@@ -180,7 +180,7 @@ fn root_a_group_that_is_there_is_refused_and_stays_as_it_is() {
     assert!(!place.has_cgroup("c1"));
 }
 
-/// A foreign runtime leaves no mark.
+/// A foreign runtime sets no mark.
 #[test]
 fn root_a_group_without_a_mark_is_its_who_has_its_name_if_nobody_else_can() {
     let place = Place::new();
@@ -195,7 +195,7 @@ fn root_a_group_without_a_mark_is_its_who_has_its_name_if_nobody_else_can() {
     }
 }
 
-/// As a container's processes are killed whose shim has died, by somebody who has its path only.
+/// Like the cleanup after a dead shim, by a caller that has only the path.
 #[test]
 fn root_only_for_whom_a_group_was_made_can_kill_in_it() {
     let place = Place::new();
@@ -205,7 +205,7 @@ fn root_only_for_whom_a_group_was_made_can_kill_in_it() {
         Cgroup::of_container(&path, "c2").end(std::time::Duration::ZERO).await.unwrap();
         Cgroup::of_pod(&format!("/{}", place.name), "pod").end(std::time::Duration::ZERO).await.unwrap();
         assert_eq!(running.sh("exit 7").await.0, 7);
-        // Its processes are this test's children, and stay in the group until they are reaped.
+        // The processes are this test's children, and stay in the cgroup until they are reaped.
         let ended = Cgroup::of_container(&path, "c1").end(std::time::Duration::ZERO).await;
         assert_eq!(super::support::wait(std::os::fd::AsFd::as_fd(&running.pidfd)), 128 + 9, "{ended:?}");
         Cgroup::of_container(&path, "c1").end(std::time::Duration::from_secs(10)).await.unwrap();

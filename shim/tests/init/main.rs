@@ -1,5 +1,5 @@
-//! Containers made, started, entered and ended through the shim's init, on this machine's own kernel. As root; needs busybox
-//! (`apt-get install busybox-static`).
+//! Containers created, started, entered and ended through the shim's init, on this machine's kernel. Needs root and
+//! busybox (`apt-get install busybox-static`).
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod bad_input;

@@ -1,4 +1,4 @@
-//! How long the steps take here: `cargo test -p berth-shim --test init -- --ignored --nocapture measure`.
+//! Duration of single steps: `cargo test -p berth-shim --test init -- --ignored --nocapture measure`.
 
 use super::support::{HOST, Place, block_on, ids, mapped_overlay, wait};
 use berth_shim::init::{self, CreateRequest, ExecProcess, PodNamespaces, PodOptions, Stdio};
@@ -20,7 +20,7 @@ fn root_measure_create_start_and_exec() {
     measure_create_and_start(|_, _| {});
 }
 
-/// A list of what is allowed of the usual size, in the cache and, by another word in it each time, not.
+/// An allow list of the usual size: cached, and uncached because it has a different name in it each time.
 #[test]
 #[ignore = "a measurement, not a test"]
 fn root_measure_create_and_start_under_a_filter() {
@@ -121,7 +121,7 @@ fn root_measure_pod() {
     report("pod destroy", destroy);
 }
 
-/// A pod with a container from nothing to running: with the host's users and with its own, on few and on many layers, in turns.
+/// A pod with a container from nothing to running: with the host's users and with its own, on few and on many layers, in turn.
 #[test]
 #[ignore = "a measurement, not a test"]
 fn root_measure_users() {

@@ -158,7 +158,7 @@ fn root_an_overlay_of_sixty_layers() {
     let place = Place::new();
     let mut layers = vec![];
     for number in 0..60 {
-        // Longer than one page together.
+        // Together longer than one page.
         let layer = place.path(&format!("{:0>64}", number));
         fs::create_dir_all(layer.join("layers")).unwrap();
         fs::write(layer.join(format!("layers/{number}")), "").unwrap();

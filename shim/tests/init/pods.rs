@@ -1,4 +1,4 @@
-//! Pods: what their containers share, and that it goes with them.
+//! Pods: what their containers share, and that it is removed with them.
 
 use super::support::{Place, block_on, need_root, wait};
 use berth_shim::init::{PodNamespaces, PodOptions};
@@ -98,7 +98,7 @@ fn root_the_pid_namespace_of_a_neighbour_is_joined_by_name_or_number() {
     });
 }
 
-/// The number that a container had may be anybody's once it has ended, here that of the test itself.
+/// The pid of an ended container may have been reused, here by the test itself.
 #[test]
 fn root_the_pid_namespace_of_who_has_got_a_neighbours_number_is_not_joined() {
     let place = Place::new();
@@ -167,7 +167,7 @@ fn root_a_pod_that_cannot_be_made_leaves_nothing() {
     }
 }
 
-/// As kubelet makes a pod's group before the pod, and two pods that somebody puts below one parent.
+/// Two pods below one parent, which either the caller has made before them, as kubelet does, or Berth.
 #[test]
 fn root_a_callers_group_stays_and_a_neighbour_in_it_lives_on() {
     let options = |id: &str, cgroup_path: String| PodOptions {
@@ -201,7 +201,7 @@ fn root_a_callers_group_stays_and_a_neighbour_in_it_lives_on() {
     }
 }
 
-/// Of a group, in every hierarchy.
+/// The directories of a cgroup in every hierarchy.
 pub fn directories(path: &str) -> Vec<std::path::PathBuf> {
     let mounts = fs::read_to_string("/proc/self/mounts").unwrap();
     let fields = mounts.lines().map(|line| line.split(' ').collect::<Vec<_>>());

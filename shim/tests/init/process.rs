@@ -169,7 +169,7 @@ fn root_a_personality_holds_for_execs_too() {
     });
 }
 
-/// Fields 19 and 41 of its line are the niceness and the policy of a process.
+/// Fields 19 and 41 of /proc/PID/stat are nice value and policy.
 #[test]
 fn root_an_exec_has_the_scheduler_that_it_asks_for_to_itself() {
     let place = Place::new();

@@ -5,12 +5,12 @@ use berth_shim::init::{Error, ExecProcess, Step, Unrunnable};
 use serde_json::{Value, json};
 use std::io::Read;
 
-/// All is allowed but `names`.
+/// A filter that allows all calls but `names`.
 fn except(names: &[&str], action: &str) -> Value {
     json!({ "defaultAction": "SCMP_ACT_ALLOW", "syscalls": [{ "names": names, "action": action }] })
 }
 
-/// Runs a script under a filter, as root with no_new_privs or as a user without.
+/// Runs a script under a filter, as root with no_new_privs or as a user without it.
 fn run(filter: &Value, new_privileges: bool, script: &str) -> (i32, String) {
     Place::new().run(script, |spec| {
         spec["linux"]["seccomp"] = filter.clone();
@@ -77,7 +77,7 @@ fn root_each_action_does_what_it_says() {
 
 #[test]
 fn root_a_list_of_what_is_allowed_need_not_name_what_the_shim_does() {
-    // What busybox itself calls to say a word, and execve.
+    // The calls of busybox to print a word, and execve.
     let own = json!([
         "execve",
         "brk",

@@ -1,4 +1,4 @@
-//! A place with a small root filesystem, and containers in it.
+//! A directory with a small root filesystem, and containers on it.
 
 use berth_shim::cgroup::Cgroup;
 use berth_shim::init::{
@@ -21,7 +21,7 @@ const APPLETS: &[&str] = &[
     "umount", "ip", "dd",
 ];
 
-/// A runtime as the shim has it.
+/// Runs a future on a runtime like the shim's.
 pub fn block_on<F: Future>(future: F) -> F::Output {
     tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(future)
 }
@@ -33,7 +33,7 @@ pub fn need_root() {
     );
 }
 
-/// A directory of its own, a pod, and its cgroup; all of it goes when dropped.
+/// A directory, a pod and its cgroup; all removed when dropped.
 pub struct Place {
     pub dir: tempfile::TempDir,
     pub pod: PodNamespaces,
@@ -74,7 +74,7 @@ impl Place {
         format!("/{}/{id}", self.name)
     }
 
-    /// An overlay over the image with an upper directory of the container's own.
+    /// An overlay on the image, with the container's own upper directory.
     pub fn overlay(&self, id: &str, lower: &[PathBuf]) -> Vec<RootfsMount> {
         let (upper, work) = (self.path(&format!("{id}-upper")), self.path(&format!("{id}-work")));
         fs::create_dir_all(&upper).unwrap();
@@ -92,7 +92,7 @@ impl Place {
         }]
     }
 
-    /// The usual config.json; `change` may do anything to it.
+    /// Writes the usual config.json, as `change` alters it.
     pub fn bundle(&self, id: &str, args: &[&str], change: impl FnOnce(&mut Value)) -> PathBuf {
         let bundle = self.path(id);
         fs::create_dir_all(&bundle).unwrap();
@@ -111,7 +111,7 @@ impl Place {
         self.create_beside(&[], id, args, change).await
     }
 
-    /// In a pod with other containers.
+    /// Creates a container in a pod with other containers.
     pub async fn create_beside(
         &self,
         neighbours: &[&Running],
@@ -151,7 +151,7 @@ impl Place {
         Ok(Container { created, output, bundle, id: id.to_owned() })
     }
 
-    /// With a terminal in the place of its streams.
+    /// Creates a container with a terminal in the place of its streams.
     pub async fn create_on_terminal(
         &self,
         rootfs: &[RootfsMount],
@@ -164,7 +164,7 @@ impl Place {
         init::create(request).await
     }
 
-    /// Runs a shell script to its end: exit code and output.
+    /// Runs a shell script to its end; returns exit code and output.
     pub fn run(&self, script: &str, change: impl FnOnce(&mut Value)) -> (i32, String) {
         block_on(async {
             let container = self.create("c1", &["/bin/sh", "-c", script], change).await.unwrap();
@@ -172,7 +172,7 @@ impl Place {
         })
     }
 
-    /// As for a request that must fail.
+    /// Returns the error of a request that must fail, and checks that nothing is left.
     pub fn fail(&self, args: &[&str], change: impl FnOnce(&mut Value)) -> Error {
         block_on(async {
             let error = match self.create("c1", args, change).await {
@@ -198,7 +198,7 @@ impl Place {
 
 impl Drop for Place {
     fn drop(&mut self) {
-        // Only after a failed test is anything in it.
+        // Contains processes only after a failed test.
         let _ = Cgroup::open(&format!("/{}", self.name)).kill();
         let left = self.pod.destroy();
         if !std::thread::panicking() {
@@ -231,7 +231,7 @@ impl Container {
         started.map(|()| (code, text))
     }
 
-    /// Starts it and gives what is needed to live with it.
+    /// Starts it and returns the running container.
     pub async fn start(self) -> Running {
         let Created { pid, pidfd, gate, cgroup, .. } = self.created;
         gate.start().await.unwrap();
@@ -273,7 +273,7 @@ impl Running {
         }
     }
 
-    /// Runs a shell script in it.
+    /// Runs a shell script in it; returns exit code and output.
     pub async fn sh(&self, script: &str) -> (i32, String) {
         let args: Vec<String> = ["/bin/sh", "-c", script].map(String::from).to_vec();
         let (execed, output) = self.exec(ExecProcess::Args(&args)).await.unwrap();
@@ -282,7 +282,7 @@ impl Running {
         (wait(execed.pidfd.as_fd()), text)
     }
 
-    /// Runs a script of the host's among its mounts, for what it may not do to them itself.
+    /// Runs a script on the host in its mount namespace, for changes that the container itself may not make.
     pub fn change_mounts(&self, script: &str) {
         let mut enter = std::process::Command::new("nsenter");
         let status = enter.args(["-m", "-t", &self.pid.to_string(), "/bin/sh", "-c", script]).status();
@@ -297,8 +297,7 @@ impl Running {
     }
 }
 
-/// Waits for a child: its exit code, or 128 and the signal.
-/// Everything the terminal shows until its last process is gone, which is an error to the reader.
+/// Reads the terminal until its last process is gone, which the reader sees as an error.
 pub fn shown(console: Option<OwnedFd>) -> String {
     let mut text = Vec::new();
     let _ = fs::File::from(console.unwrap()).read_to_end(&mut text);
@@ -369,9 +368,9 @@ const CAPABILITIES: &[&str] = &[
     "CAP_AUDIT_WRITE",
 ];
 
-/// Where the ids of a test's user namespace begin on the host.
+/// First host id of a test's user namespace.
 pub const HOST: u32 = 200_000;
-/// How many there are.
+/// Number of ids.
 pub const LENGTH: u32 = 65_536;
 
 pub fn ids(host: u32) -> IdMappings {
@@ -379,7 +378,7 @@ pub fn ids(host: u32) -> IdMappings {
     IdMappings { uids: range.clone(), gids: range }
 }
 
-/// Layers as they are, shown to the pod as its own, with an upper directory that belongs to the pod's root.
+/// Unchanged layers, idmapped for the pod, with an upper directory that belongs to the pod's root.
 pub fn mapped_overlay(place: &Place, id: &str, layers: &[PathBuf]) -> Vec<RootfsMount> {
     let mut rootfs = place.overlay(id, layers);
     let ids = format!("0:{HOST}:{LENGTH}");

@@ -1,4 +1,4 @@
-//! User namespaces: who is who inside and outside, and whose files are whose.
+//! User namespaces: ids inside and outside, and owners of files.
 
 use super::support::{HOST, LENGTH, Place, Running, block_on, ids, mapped_overlay, shown, wait};
 use berth_shim::init::{self, Error, IdMappings, PodOptions};

@@ -1,4 +1,4 @@
-//! What the processes of a container can see, and could take over with CAP_SYS_PTRACE, of the making of another one among them.
+//! Processes that a container can see, and could take over with CAP_SYS_PTRACE, while another process is made among them.
 
 use super::support::{Place, Running, block_on, wait};
 use berth_shim::init::ExecProcess;
@@ -9,7 +9,7 @@ use std::fs;
 use std::os::fd::AsFd;
 use std::time::{Duration, Instant};
 
-/// Of an exec at the moment of its birth.
+/// State of an exec's process right after it is created.
 #[derive(Debug)]
 struct Newborn {
     descriptors: Vec<String>,
@@ -27,7 +27,7 @@ fn pid_namespace(pid: u32) -> Option<std::path::PathBuf> {
     fs::read_link(format!("/proc/{pid}/ns/pid")).ok()
 }
 
-/// Waits for the test's own sake: of what is awaited nobody tells.
+/// Polls a condition for which there is no notification.
 async fn until<T>(what: &str, mut there: impl FnMut() -> Option<T>) -> T {
     let deadline = Instant::now() + Duration::from_secs(60);
     loop {
@@ -39,7 +39,7 @@ async fn until<T>(what: &str, mut there: impl FnMut() -> Option<T>) -> T {
     }
 }
 
-/// Nothing frozen is left behind by a test that fails.
+/// Thaws the container even if the test fails.
 struct Frozen<'a>(&'a Running);
 
 impl Drop for Frozen<'_> {
@@ -48,8 +48,8 @@ impl Drop for Frozen<'_> {
     }
 }
 
-/// The container is frozen while the exec is under way, so that it stands still as soon as it is in the container's cgroup; then
-/// whoever makes the process is traced, and the kernel stops that one before its first instruction.
+/// Freezes the container, so that the maker of the exec's process (the helper, or on v1 the stage) stops as soon as it is
+/// in the container's cgroup. Then traces the maker, and the kernel stops the new process before its first instruction.
 async fn newborn(running: &Running) -> Newborn {
     running.cgroup.freeze(Duration::from_secs(10)).await.unwrap();
     let frozen = Frozen(running);
@@ -117,8 +117,7 @@ fn root_an_exec_keeps_no_privilege_for_its_filter() {
     assert_eq!(seen.filter, "2", "the filter is in force already");
 }
 
-/// A filter that lets nobody be made, nor what comes before execve be done: it is put in force by the process itself, as late as can
-/// be.
+/// A filter that forbids clone and other calls before execve: then the exec's process itself loads it, as late as possible.
 #[test]
 fn root_an_exec_under_a_filter_without_clone_works_all_the_same() {
     let place = Place::new();
@@ -145,7 +144,7 @@ fn root_a_container_has_a_session_keyring_of_its_own_and_execs_share_it() {
     });
     assert!(keys.contains(" c1:"), "{keys}");
     block_on(async {
-        // Others' keys are not shown to a user without capabilities, so what he sees of root's he possesses.
+        // A user without capabilities sees only keys that it possesses or owns; so root's keys it sees, it possesses.
         let user = |spec: &mut Value| {
             spec["linux"]["maskedPaths"] = json!([]);
             spec["process"]["user"] = json!({ "uid": 4321, "gid": 4321 });
@@ -159,7 +158,7 @@ fn root_a_container_has_a_session_keyring_of_its_own_and_execs_share_it() {
             let (_, again) = running.sh("cat /proc/keys").await;
             assert!(again.contains(number), "each exec made one of its own: {keys}{again}");
         }
-        // As the root of another container would see it.
+        // As root of another container would see it.
         let keys = fs::read_to_string("/proc/keys").unwrap();
         assert!(!keys.contains(" ring-1:"), "{keys}");
         first.end();

@@ -1,4 +1,4 @@
-//! Readers of a container's output beside its log, and writers of its input.
+//! Additional readers of a container's output, and writers of its input.
 
 use crate::fifos::*;
 use crate::fixture::*;
@@ -14,14 +14,14 @@ async fn try_attach(shim: &Shim, id: &str, stdout: &str, stderr: &str) -> ttrpc:
     shim.berth.attach(soon(), &request).await.map(drop)
 }
 
-/// Attaches to stdout, in a FIFO of that name.
+/// Attaches to stdout with a new FIFO of that name.
 async fn attach(shim: &Shim, id: &str, name: &str) -> File {
     let (reader, path) = fifo(shim, name);
     try_attach(shim, id, &path, "").await.unwrap();
     reader
 }
 
-/// Runs a script that reads its input, given once, and is logged.
+/// Runs a script with input (`once=1`) and a log.
 async fn reading(shim: &mut Shim, script: &str, change: impl FnOnce(&mut CreateTaskRequest)) -> String {
     let input = shim.path("in");
     rustix::fs::mknodat(rustix::fs::CWD, &input, rustix::fs::FileType::Fifo, 0o600.into(), 0).unwrap();
@@ -65,7 +65,7 @@ async fn root_each_reader_gets_what_is_printed_from_then_on_until_the_end() {
 #[tokio::test]
 async fn root_a_reader_that_does_not_read_costs_nobody_anything() {
     let mut shim = Shim::start().await;
-    // Ten times what its pipe holds, at a pace that the other reader keeps.
+    // Ten times the capacity of the pipe, at a pace that the other reader keeps up with.
     let script = "read go; for n in $(seq 50); do seq 3000; sleep 0.01; done";
     let input = reading(&mut shim, script, |_| {}).await;
     let stuck = attach(&shim, "c", "stuck").await;

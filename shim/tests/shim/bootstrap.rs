@@ -1,4 +1,4 @@
-//! Starting, finding and leaving.
+//! Starting a shim, finding it, and its exit.
 
 use crate::fixture::*;
 use containerd_shim_protos::api::*;
@@ -89,7 +89,7 @@ async fn root_those_who_wait_are_told_when_the_shim_leaves() {
     let shim = Shim::with_sandbox(|options| options.host_network = true).await;
     let request = WaitSandboxRequest { sandbox_id: shim.id.clone(), ..Default::default() };
     let (waited, ()) = tokio::join!(shim.sandbox.wait_sandbox(soon(), &request), shim.shutdown());
-    // The pod ended, or the shim went first: both are an answer.
+    // The pod ended, or the shim exited first: either answer is right.
     assert!(waited.is_ok() || code(waited.unwrap_err()) == Code::UNAVAILABLE);
 }
 

@@ -242,7 +242,7 @@ async fn root_many_containers_at_once_do_not_disturb_each_other() {
     }
 }
 
-/// Drives all at once.
+/// Polls all futures concurrently.
 async fn futures_join<T>(mut futures: Vec<std::pin::Pin<Box<impl Future<Output = T>>>>) -> Vec<T> {
     let mut results: Vec<Option<T>> = futures.iter().map(|_| None).collect();
     std::future::poll_fn(|context| {

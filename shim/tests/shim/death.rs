@@ -1,4 +1,4 @@
-//! What is left when a shim is killed, and what becomes of those it was taking care of.
+//! What a killed shim leaves behind, and what happens to its containers.
 
 use crate::fixture::*;
 use containerd_shim_protos::sandbox_api::*;
@@ -74,7 +74,7 @@ async fn root_leftovers_of_a_container_in_the_hosts_pid_namespace_die_with_it() 
     shim.shutdown().await;
 }
 
-/// As an exec that is still on its way when its container ends.
+/// Like an exec that is still being started when its container ends.
 #[tokio::test]
 async fn root_who_comes_into_the_cgroup_after_the_end_dies_with_the_deletion() {
     let mut shim = Shim::start().await;
@@ -83,7 +83,7 @@ async fn root_who_comes_into_the_cgroup_after_the_end_dies_with_the_deletion() {
     let mut late = std::process::Command::new("sleep").arg("1000").spawn().unwrap();
     for group in shim.cgroups().iter().map(|group| group.join("c")) {
         fs::create_dir(&group).unwrap();
-        // Not into a new cpuset, which has no processors.
+        // Fails for a new cpuset, which has no processors.
         let _ = fs::write(group.join("cgroup.procs"), late.id().to_string());
     }
     shim.delete("c").await.unwrap();
@@ -116,7 +116,7 @@ async fn root_asking_for_a_pod_again_does_not_change_what_is_undone_after_a_deat
     assert!(!shim.netns().exists() && shim.cgroups().is_empty());
 }
 
-/// Whatever has killed it: the OOM killer, or somebody who knows what he does.
+/// Killed by the OOM killer, or by an administrator.
 #[tokio::test]
 async fn root_a_stage_that_is_killed_at_any_moment_leaves_neither_a_group_nor_a_call_without_an_answer() {
     let mut shim = Shim::start().await;
@@ -139,7 +139,7 @@ async fn root_a_stage_that_is_killed_at_any_moment_leaves_neither_a_group_nor_a_
     shim.shutdown().await;
 }
 
-/// As `ip netns add` pins one, or another daemon.
+/// Like a namespace that `ip netns add` or another daemon has pinned.
 #[tokio::test]
 async fn root_the_clean_up_after_a_dead_shim_leaves_a_namespace_that_it_joined() {
     let mut maker = Shim::with_sandbox(|_| {}).await;
@@ -159,7 +159,7 @@ async fn root_the_clean_up_after_a_dead_shim_leaves_a_namespace_that_it_joined()
     maker.stop_sandbox().await;
 }
 
-/// Two pods below one parent, as somebody without kubelet may put them, and as all pods of a class are below one of kubelet's.
+/// Two pods below one parent, as a caller other than kubelet may put them, and like all pods of one QoS class.
 #[tokio::test]
 async fn root_the_clean_up_after_a_dead_shim_leaves_its_neighbours_alone() {
     let parent = format!("/berth-test-parent-{}", std::process::id());
@@ -181,7 +181,7 @@ async fn root_the_clean_up_after_a_dead_shim_leaves_its_neighbours_alone() {
         hierarchies.chain(["/sys/fs/cgroup".into()]).any(|root| root.join(&parent[1..]).join(name).exists())
     };
     assert!(is_there("n") && !is_there("d"));
-    // A bundle that names the group of another, whose creation would have been refused.
+    // A bundle that names another container's cgroup; creating it would have been refused.
     dying.bundle("e", "true", |config| config["linux"]["cgroupsPath"] = json!(format!("{parent}/n")));
     dying.clean_up("e");
     assert_eq!(neighbour.exec("n", "exit 7", Duration::from_secs(60)).await.2, 7);

@@ -1,4 +1,4 @@
-//! What containerd is told without asking.
+//! Events that containerd receives.
 
 use crate::fixture::*;
 use async_trait::async_trait;
@@ -100,7 +100,7 @@ async fn root_an_exec_has_events_of_its_own_but_the_deletion_is_the_containers()
     );
 }
 
-/// Its first process goes on.
+/// The container's first process survives the OOM kill.
 #[tokio::test]
 async fn root_a_lack_of_memory_is_told_when_it_happens() {
     let directory = tempfile::tempdir().unwrap();

@@ -1,4 +1,4 @@
-//! More processes in a running container.
+//! Execs in a running container.
 
 use crate::fixture::*;
 use berth_shim_proto::berth_shim::ExecSyncRequest;
@@ -87,7 +87,7 @@ async fn root_a_child_left_behind_does_not_keep_the_caller_waiting() {
     until(|| processes_with("sleep 5678901").is_empty()).await;
 }
 
-/// A frozen process dies when it is let go on, which is long after the shim has given up on it.
+/// A frozen process dies only when it is thawed, long after the shim has given up on it.
 #[tokio::test]
 async fn root_a_command_that_dies_late_is_reaped_all_the_same() {
     let shim = running().await;

@@ -1,4 +1,4 @@
-//! Commands in a container whose streams somebody holds, by shim v2's calls.
+//! Execs by shim v2's calls, with streams that the caller holds.
 
 use crate::fifos::*;
 use crate::fixture::*;
@@ -63,7 +63,7 @@ async fn root_a_reader_that_takes_its_time_gets_the_last_byte_too() {
     let (reader, stdout) = fifo(&shim, "out");
     add(&shim, &format!("head -c {BYTES} /dev/zero"), |request| request.stdout = stdout).await;
     start(&shim).await;
-    // Longer than any reader of a container's FIFO is waited for.
+    // Longer than the shim waits for a reader of a container's FIFO.
     tokio::time::sleep(std::time::Duration::from_secs(6)).await;
     assert_eq!(all_of(reader).await.unwrap().len(), BYTES);
     assert_eq!(wait(&shim).await, 0);
@@ -153,7 +153,7 @@ async fn delete(shim: &Shim) {
     shim.task.delete(soon(), &request).await.unwrap();
 }
 
-/// For the binary that is shipped, as the others in `measure.rs`.
+/// For the release binary, like those in `measure.rs`.
 #[tokio::test]
 #[ignore = "prints figures"]
 async fn root_measure_exec_streams() {

@@ -6,7 +6,7 @@ use std::io::Read;
 use std::os::unix::fs::OpenOptionsExt;
 use tokio::task::{JoinHandle, spawn_blocking};
 
-/// The reading end of a new FIFO, open, and its path.
+/// Makes a FIFO; returns its read end, non-blocking, and its path.
 pub fn fifo(shim: &Shim, name: &str) -> (File, String) {
     let path = shim.path(name);
     rustix::fs::mknodat(rustix::fs::CWD, &path, rustix::fs::FileType::Fifo, 0o600.into(), 0).unwrap();
@@ -14,14 +14,14 @@ pub fn fifo(shim: &Shim, name: &str) -> (File, String) {
     (nonblocking, path.display().to_string())
 }
 
-/// Reads of it wait.
+/// Makes reads block.
 pub fn blocking(reader: File) -> File {
     let flags = rustix::fs::fcntl_getfl(&reader).unwrap();
     rustix::fs::fcntl_setfl(&reader, flags - rustix::fs::OFlags::NONBLOCK).unwrap();
     reader
 }
 
-/// Everything until the other side, which must be open, closes it.
+/// Reads to the end. The other end must be open already.
 pub fn all_of(reader: File) -> JoinHandle<String> {
     let reader = blocking(reader);
     spawn_blocking(move || {

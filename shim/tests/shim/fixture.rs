@@ -1,4 +1,4 @@
-//! A real shim with a directory of its own, and bundles with busybox in them.
+//! A real shim in a directory of its own, and bundles with busybox.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, dead_code, unreachable_pub)]
 
@@ -24,7 +24,7 @@ use ttrpc::context::{Context, with_duration};
 
 const NAMESPACE: &str = "berth-test";
 
-/// Long enough for a machine under load, short enough to notice a hang.
+/// A deadline long enough for a machine under load, short enough to notice a hang.
 pub fn soon() -> Context {
     with_duration(Duration::from_secs(60))
 }
@@ -34,7 +34,7 @@ pub fn must_be_root() {
     assert!(root, "needs root: sudo -E $(which cargo) test -p berth-shim root_");
 }
 
-/// A shim and everything the test gave it.
+/// A shim, its clients and its directory.
 pub struct Shim {
     pub directory: TempDir,
     pub id: String,
@@ -48,12 +48,12 @@ pub struct Shim {
 }
 
 impl Shim {
-    /// Starts one for a pod that has nothing yet.
+    /// Starts a shim without a sandbox.
     pub async fn start() -> Self {
         Self::start_with_events("").await
     }
 
-    /// Starts one that may have so many descriptors, and raise that to as many.
+    /// Starts a shim with these limits of open descriptors.
     pub async fn start_limited(soft: u64, hard: u64) -> Self {
         let limit = format!("--nofile={soft}:{hard}");
         Self::start_by(|shim| {
@@ -65,7 +65,7 @@ impl Shim {
         .await
     }
 
-    /// Starts one that forwards events to a ttrpc socket.
+    /// Starts a shim that forwards events to a ttrpc socket.
     pub async fn start_with_events(events: &str) -> Self {
         let events = events.to_owned();
         Self::start_by(|mut shim| {
@@ -91,7 +91,7 @@ impl Shim {
         Self { directory, id, address, task, sandbox, berth, pid, pidfd, containers: Vec::new() }
     }
 
-    /// Starts one with a sandbox that has a network namespace of its own.
+    /// Starts a shim with a sandbox that has its own network namespace.
     pub async fn with_sandbox(change: impl FnOnce(&mut SandboxOptions)) -> Self {
         let shim = Self::start().await;
         let mut options =
@@ -122,12 +122,12 @@ impl Shim {
         self.path("netns")
     }
 
-    /// Below each hierarchy's root.
+    /// Cgroup path of the pod, below each hierarchy's root.
     pub fn cgroup(&self) -> String {
         format!("/berth-test-{}", self.id)
     }
 
-    /// Directories of this shim's cgroups that are there.
+    /// Existing directories of the pod's cgroup.
     pub fn cgroups(&self) -> Vec<PathBuf> {
         let below = |root: &Path| root.join(self.cgroup().trim_start_matches('/'));
         let mut roots = vec![PathBuf::from("/sys/fs/cgroup")];
@@ -204,7 +204,7 @@ impl Shim {
         Ok(self.task.start(soon(), &request).await?.pid)
     }
 
-    /// Creates and starts.
+    /// Creates and starts a container. Returns its pid.
     pub async fn run(&mut self, id: &str, script: &str) -> u32 {
         self.create(id, script).await;
         self.start_task(id).await.unwrap()
@@ -234,14 +234,14 @@ impl Shim {
         self.sandbox.stop_sandbox(soon(), &request).await.unwrap();
     }
 
-    /// Asks the shim to leave and waits until it has.
+    /// Shuts the shim down and waits for its exit.
     pub async fn shutdown(&self) {
         let request = ShutdownSandboxRequest { sandbox_id: self.id.clone(), ..Default::default() };
         self.sandbox.shutdown_sandbox(soon(), &request).await.unwrap();
         gone(&self.pidfd).await;
     }
 
-    /// Kills the shim without a warning.
+    /// Kills the shim with SIGKILL and waits for its exit.
     pub async fn murder(&self) {
         pidfd_send_signal(&self.pidfd, Signal::KILL).unwrap();
         gone(&self.pidfd).await;
@@ -252,7 +252,7 @@ impl Shim {
         DeleteResponse::parse_from_bytes(&self.try_clean_up(id).unwrap()).unwrap()
     }
 
-    /// What the `delete` action prints, or says when it fails.
+    /// Standard output of the `delete` action; on failure its standard error.
     pub fn try_clean_up(&self, id: &str) -> Result<Vec<u8>, String> {
         let output = command(self.directory.path(), &self.path(id), id).arg("delete").output().unwrap();
         if output.status.success() {
@@ -261,7 +261,7 @@ impl Shim {
         Err(String::from_utf8_lossy(&output.stderr).into_owned())
     }
 
-    /// Pids of its children, zombies among them.
+    /// Pids of its children, including zombies.
     pub fn children(&self) -> Vec<u32> {
         let children = fs::read_to_string(format!("/proc/{0}/task/{0}/children", self.pid)).unwrap();
         children.split_whitespace().map(|pid| pid.parse().unwrap()).collect()
@@ -275,17 +275,17 @@ impl Shim {
         self.path(&format!("{id}.log"))
     }
 
-    /// The records of a container's log without their timestamps.
+    /// Records of a container's log, without timestamps.
     pub fn log(&self, id: &str) -> Vec<String> {
         records(&self.log_path(id))
     }
 
-    /// Waits until the log holds a record that ends so.
+    /// Waits until the log has a record with this end.
     pub async fn logged(&self, id: &str, end: &str) {
         until(|| records(&self.log_path(id)).iter().any(|record| record.ends_with(end))).await;
     }
 
-    /// Runs a command in a container, on a connection of its own: stdout, stderr, code, whether it timed out.
+    /// Runs a shell script by ExecSync: stdout, stderr, code, whether it timed out.
     pub async fn exec(&self, id: &str, script: &str, timeout: Duration) -> (String, String, u32, bool) {
         self.exec_args(id, &["/bin/sh", "-c", script], timeout).await.unwrap()
     }
@@ -322,7 +322,7 @@ impl Shim {
 
 impl Drop for Shim {
     fn drop(&mut self) {
-        // What a failed test leaves behind.
+        // Leftovers of a failed test.
         let _ = pidfd_send_signal(&self.pidfd, Signal::KILL);
         for id in self.containers.iter().chain([&self.id]) {
             if self.path(id).exists() {
@@ -339,7 +339,7 @@ impl Drop for Shim {
 }
 
 pub fn command(directory: &Path, bundle: &Path, id: &str) -> Command {
-    // Measurements want the binary that is shipped.
+    // Measurements set BERTH_SHIM to the release binary.
     let binary = std::env::var("BERTH_SHIM").unwrap_or(env!("CARGO_BIN_EXE_containerd-shim-berth-v1").into());
     let mut command = Command::new(binary);
     let address = directory.join("daemon.sock").display().to_string();
@@ -348,7 +348,7 @@ pub fn command(directory: &Path, bundle: &Path, id: &str) -> Command {
     command
 }
 
-/// Runs the `start` action; gives the address it prints.
+/// Runs the `start` action; returns the address it prints.
 pub fn start(directory: &Path, bundle: &Path, id: &str) -> String {
     answer(&mut command(directory, bundle, id))
 }
@@ -397,7 +397,7 @@ pub async fn gone(pidfd: &OwnedFd) {
     until(ended).await;
 }
 
-/// Looks again and again; the test runner's own limit ends it.
+/// Polls until the condition holds; fails after 60 s.
 pub async fn until(condition: impl Fn() -> bool) {
     let deadline = std::time::Instant::now() + Duration::from_secs(60);
     while !condition() {
@@ -406,7 +406,7 @@ pub async fn until(condition: impl Fn() -> bool) {
     }
 }
 
-/// Living processes with this command line.
+/// Command lines of living processes that equal `command`.
 pub fn processes_with(command: &str) -> Vec<String> {
     let entries = fs::read_dir("/proc").unwrap().flatten();
     let lines = entries.filter_map(|entry| fs::read(entry.path().join("cmdline")).ok());

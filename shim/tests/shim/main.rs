@@ -5,7 +5,7 @@
 mod attach;
 mod bootstrap;
 mod containers;
-// The same as that of the integration tests.
+// Shared with the integration tests.
 #[path = "../../../tests/src/dead_fs.rs"]
 #[allow(dead_code, unreachable_pub)]
 mod dead_fs;

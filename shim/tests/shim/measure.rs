@@ -1,4 +1,4 @@
-//! Figures, for the binary that is shipped:
+//! Measurements of the release binary:
 //! `BERTH_SHIM=... cargo test -p berth-shim --test shim measure -- --ignored --nocapture --test-threads 1`.
 
 use crate::fixture::*;

@@ -1,4 +1,4 @@
-//! The pod: what its containers share, and that nothing of it stays.
+//! The sandbox: what its containers share, and that nothing of it stays.
 
 use crate::fixture::*;
 use containerd_shim_protos::sandbox_api::*;

@@ -1,4 +1,4 @@
-//! What becomes of containers when the host runs out of something.
+//! Behaviour when the host runs out of a resource.
 
 use crate::fixture::*;
 use containerd_shim_protos::api::*;
@@ -10,7 +10,7 @@ use std::os::unix::net::UnixStream;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
-/// Lets the shim have so many descriptors.
+/// Sets the shim's limit of open descriptors.
 fn allow_descriptors(shim: &Shim, count: u64) {
     let limit = Rlimit { current: Some(count), maximum: Some(20_000) };
     prlimit(Pid::from_raw(shim.pid as i32), Resource::Nofile, limit).unwrap();
@@ -20,7 +20,7 @@ fn descriptors(shim: &Shim) -> u64 {
     fs::read_dir(format!("/proc/{}/fd", shim.pid)).unwrap().count() as u64
 }
 
-/// Clock ticks that the shim has had of the processor.
+/// User and system time of the shim in clock ticks.
 fn processor_time(shim: &Shim) -> u64 {
     let stat = fs::read_to_string(format!("/proc/{}/stat", shim.pid)).unwrap();
     let fields: Vec<&str> = stat.rsplit_once(')').unwrap().1.split_whitespace().collect();
@@ -42,7 +42,7 @@ async fn root_without_descriptors_connections_wait_and_nothing_spins() {
     assert_eq!(task.connect(soon(), &ConnectRequest::default()).await.unwrap().shim_pid, shim.pid);
 }
 
-/// Wherever it runs out, from the first descriptor that a creation needs to the last.
+/// Runs out at every point, from the first descriptor that a creation needs to the last.
 #[tokio::test]
 async fn root_a_creation_that_runs_out_of_descriptors_leaves_nothing() {
     let mut shim = Shim::start().await;
@@ -74,7 +74,7 @@ async fn root_a_creation_that_runs_out_of_descriptors_leaves_nothing() {
 async fn root_an_exec_that_runs_out_of_descriptors_leaves_nothing() {
     let mut shim = Shim::start().await;
     shim.run("c", "exec sleep 1000").await;
-    // The connection of each exec is one of them.
+    // Each exec also needs one for its connection.
     let idle = descriptors(&shim);
     let (mut done, args) = (0, ["/bin/sh", "-c", "exit 7"]);
     for spare in 1..25 {
@@ -107,7 +107,7 @@ async fn root_the_shim_may_have_all_descriptors_and_its_containers_what_it_was_g
     assert_eq!(shim.log("asked"), ["stdout F 2000"]);
 }
 
-/// A hook without a timeout ends with the container that it was run for.
+/// A hook without a timeout ends with its container.
 #[tokio::test]
 async fn root_a_hook_without_end_does_not_keep_its_container() {
     let mut shim = Shim::start().await;
@@ -126,7 +126,7 @@ async fn root_a_hook_without_end_does_not_keep_its_container() {
     shim.delete("c").await.unwrap();
 }
 
-/// A process that no signal reaches, in a frozen group of somebody else's, stands for one that waits for a dead file system.
+/// A process in a frozen cgroup, which no signal ends, stands for one that waits for a dead file system.
 #[tokio::test]
 async fn root_who_cannot_die_in_a_shared_pid_namespace_keeps_nobody_waiting() {
     let Some(frozen) = Frozen::new() else { return };
@@ -151,7 +151,7 @@ async fn root_who_cannot_die_in_a_shared_pid_namespace_keeps_nobody_waiting() {
         tokio::spawn(async move { sandbox.stop_sandbox(soon(), &request).await })
     };
     tokio::time::sleep(Duration::from_millis(200)).await;
-    // It answers others meanwhile.
+    // The shim answers other calls meanwhile.
     shim.task
         .connect(ttrpc::context::with_duration(Duration::from_secs(5)), &ConnectRequest::default())
         .await
@@ -162,7 +162,7 @@ async fn root_who_cannot_die_in_a_shared_pid_namespace_keeps_nobody_waiting() {
     until(|| shim.children().is_empty()).await;
 }
 
-/// A container that does not die is no reason for its pod to stay.
+/// A container that does not die must not keep its pod.
 #[tokio::test]
 async fn root_a_pod_is_stopped_whose_container_cannot_die() {
     let Some(frozen) = Frozen::new() else { return };
@@ -184,7 +184,7 @@ async fn root_a_pod_is_stopped_whose_container_cannot_die() {
     until(|| shim.cgroups().iter().all(|group| !group.join("c").exists())).await;
 }
 
-/// Nor is one whose command is never executed, because the file system that it is on does not answer.
+/// Nor may one whose execve hangs in a file system that does not answer.
 #[tokio::test]
 async fn root_a_pod_is_stopped_whose_container_hangs_in_its_start() {
     let Some(frozen) = Frozen::new() else { return };
@@ -204,12 +204,12 @@ async fn root_a_pod_is_stopped_whose_container_hangs_in_its_start() {
     assert!(error.contains("given up while it waited to execute its command"), "{error}");
     assert_eq!(shim.wait("c").await, 137);
     drop(frozen);
-    // Also before its container is deleted.
+    // Even before its container is deleted.
     until(|| shim.children().is_empty()).await;
     shim.delete("c").await.unwrap();
 }
 
-/// A file system in memory, mounted where it is dropped.
+/// A tmpfs, unmounted when dropped.
 struct Disk(std::path::PathBuf);
 
 impl Disk {
@@ -270,7 +270,7 @@ async fn root_a_creation_on_a_full_disk_says_so_and_leaves_nothing() {
     shim.delete("c").await.unwrap();
 }
 
-/// As on a host, or in a group of the daemon's, that has as many processes as it may.
+/// As on a host, or in a cgroup of the daemon, at its limit of processes.
 #[tokio::test]
 async fn root_without_room_for_a_process_a_call_fails_and_leaves_nothing() {
     let mut shim = Shim::start().await;
@@ -296,7 +296,7 @@ async fn root_without_room_for_a_process_a_call_fails_and_leaves_nothing() {
     until(|| fs::remove_dir(&group).is_ok()).await;
 }
 
-/// A frozen group of v1, which holds even the dead, each test's own.
+/// A frozen v1 cgroup, in which even killed processes do not die; one per test.
 struct Frozen(std::path::PathBuf);
 
 impl Frozen {
@@ -313,7 +313,7 @@ impl Frozen {
         Some(Self(group))
     }
 
-    /// With its children.
+    /// Moves the process and its children into the cgroup and freezes it.
     fn take(&self, pid: u32) {
         let children = fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap();
         for pid in children.split_whitespace().chain([pid.to_string().as_str()]) {

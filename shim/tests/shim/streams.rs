@@ -1,4 +1,4 @@
-//! Where output goes and input comes from.
+//! Destinations of output and sources of input.
 
 use crate::fixture::*;
 use berth_shim_proto::berth_shim::ReopenLogRequest;

@@ -1,4 +1,4 @@
-//! Creations that hang because a volume does: they are given up, and nothing of them comes back to life.
+//! Creations that hang because a volume does: they are given up, and leave no process that continues later.
 
 use crate::dead_fs::DeadFs;
 use crate::fixture::*;
@@ -10,7 +10,7 @@ use tokio::task::JoinHandle;
 use ttrpc::Code;
 use ttrpc::context::with_duration;
 
-/// A bundle with this directory as a volume.
+/// A bundle that mounts this directory as a volume.
 fn bundle_on(shim: &mut Shim, id: &str, volume: &Path) -> std::path::PathBuf {
     let volume = volume.join("data").display().to_string();
     shim.bundle(id, "true", |config| {
@@ -49,7 +49,7 @@ async fn root_a_creation_that_hangs_is_given_up_in_time_and_says_where_it_hung()
     shim.shutdown().await;
 }
 
-/// Of a container with a volume on `volume`.
+/// Starts the creation of a container with a volume on `volume`.
 fn begin_creation(shim: &mut Shim, volume: &Path) -> JoinHandle<ttrpc::Result<CreateTaskResponse>> {
     let bundle = bundle_on(shim, "hangs", volume).display().to_string();
     let task = shim.task.clone();

@@ -1,4 +1,4 @@
-//! What happens at a point.
+//! Counts the passes of a failpoint and acts when it is armed.
 
 use std::{
     fs,
@@ -11,11 +11,11 @@ use rustix::process::{Signal, getpid, kill_process};
 
 use crate::{Injected, Point, VARIABLE};
 
-/// Counts the pass, and does what the point is armed for.
+/// Counts one pass of `point`. If it is armed and this pass is due, returns the error or kills the process.
 ///
 /// # Errors
 ///
-/// The one it is armed for.
+/// [`Injected`], if the point is armed with `error`.
 pub fn pass(point: &Point) -> Result<(), Injected> {
     static DIRECTORY: OnceLock<Option<PathBuf>> = OnceLock::new();
     match DIRECTORY.get_or_init(|| std::env::var_os(VARIABLE).map(PathBuf::from)) {
@@ -28,7 +28,7 @@ fn pass_in(directory: &Path, point: &Point) -> Result<(), Injected> {
     let passes = count(&directory.join("passed").join(point.name));
     let armed = directory.join("armed").join(point.name);
     let Some((action, number)) = read(&armed) else { return Ok(()) };
-    // Of two that come at once, one may move the file.
+    // Of two processes that pass at once, only one succeeds in renaming the file, so the point acts once.
     if passes < number || fs::rename(&armed, directory.join("fired").join(point.name)).is_err() {
         return Ok(());
     }
@@ -54,7 +54,7 @@ fn read(armed: &Path) -> Option<(String, u64)> {
 
 fn die() -> ! {
     let _ = kill_process(getpid(), Signal::KILL);
-    // The first process of a PID namespace cannot be killed from inside.
+    // SIGKILL from inside its own PID namespace does not reach the namespace's first process: pid_namespaces(7).
     std::process::abort()
 }
 

@@ -1,14 +1,14 @@
-//! Named places behind each step that changes the world, where a build for tests can be killed, or made to fail.
+//! Failpoints: named places after each step that changes the host, where a test build can be killed or made to fail.
 //!
 //! ```text
-//! $BERTH_FAILPOINTS/armed/<point>   what is to happen there and at which pass: "kill 1", "error 3"
-//! $BERTH_FAILPOINTS/fired/<point>   it happened: the file above, moved here first
+//! $BERTH_FAILPOINTS/armed/<point>   action and number of the pass it is due at: "kill 1", "error 3"
+//! $BERTH_FAILPOINTS/fired/<point>   the file above, moved here just before the point acts
 //! $BERTH_FAILPOINTS/passed/<point>  one byte for each pass
 //! ```
-//! Files reach the daemon, its shims and the stages they fork alike, and outlive whoever is killed. A point acts once. One
-//! that a process passes in a container's root directory would not find them: there are none.
+//! The state is in files because the daemon, its shims and the stages they fork all need it, and because it must outlive
+//! a killed process. A point acts once. There is no point behind pivot_root: inside a container these paths are not found.
 //!
-//! Without the feature `on` the macros expand to nothing, and neither the names nor this text are in the program.
+//! Without the feature `on` the macros do nothing, and the names of the points are not in the binary.
 
 #![forbid(unsafe_code)]
 
@@ -22,10 +22,10 @@ pub use points::{POINTS, Point, Process};
 
 use std::{fmt, io};
 
-/// Directory of the files that say what is to happen; unset, nothing does.
+/// Environment variable with the directory of these files. While it is unset, no point acts.
 pub const VARIABLE: &str = "BERTH_FAILPOINTS";
 
-/// The failure of a step that worked.
+/// Injected error of a step that itself succeeded.
 #[derive(Debug)]
 pub struct Injected(&'static str);
 
@@ -43,7 +43,7 @@ impl From<Injected> for io::Error {
     }
 }
 
-/// A point of [`points`] where a step may also fail: `failpoint!(POD_RECORDED)?`.
+/// Passes a point of [`points`] where an error can be returned: `failpoint!(POD_RECORDED)?`.
 #[cfg(feature = "on")]
 #[macro_export]
 macro_rules! failpoint {
@@ -52,7 +52,7 @@ macro_rules! failpoint {
     };
 }
 
-/// A point of [`points`] where a step may also fail: `failpoint!(POD_RECORDED)?`.
+/// Passes a point of [`points`] where an error can be returned: `failpoint!(POD_RECORDED)?`.
 #[cfg(not(feature = "on"))]
 #[macro_export]
 macro_rules! failpoint {
@@ -61,7 +61,7 @@ macro_rules! failpoint {
     };
 }
 
-/// A point of [`points`] where no step can fail: the process is killed, or goes on.
+/// Passes a point of [`points`] where no error can be returned: the process is killed or goes on.
 #[cfg(feature = "on")]
 #[macro_export]
 macro_rules! killpoint {
@@ -70,7 +70,7 @@ macro_rules! killpoint {
     }};
 }
 
-/// A point of [`points`] where no step can fail: the process is killed, or goes on.
+/// Passes a point of [`points`] where no error can be returned: the process is killed or goes on.
 #[cfg(not(feature = "on"))]
 #[macro_export]
 macro_rules! killpoint {

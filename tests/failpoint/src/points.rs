@@ -1,17 +1,17 @@
-//! Every point, in the order in which a pod's life passes them.
+//! Every failpoint, in the order in which a pod's life passes them.
 
-/// A place in the program.
+/// One failpoint.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Point {
-    /// What tests know it by: whose step, and which has just been done.
+    /// Name in files and reports: the thing, a dot, and the step just done to it.
     pub name: &'static str,
-    /// Who passes it.
+    /// Process that passes the point.
     pub process: Process,
-    /// Whether a failure can be told there, or only a kill makes sense.
+    /// Whether an error can be returned there. If not, only a kill can be armed.
     pub fails: bool,
 }
 
-/// The processes that change the world.
+/// The processes that change the host.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Process {
     /// `berthd`.
@@ -27,7 +27,7 @@ macro_rules! points {
         $($(#[$doc])* pub const $constant: Point =
             Point { name: $name, process: Process::$process, fails: points!(@fails $($kill)?) };)*
 
-        /// All of them.
+        /// All points.
         pub const POINTS: &[Point] = &[$($constant),*];
     };
     (@fails) => { true };
@@ -40,199 +40,199 @@ points! {
     LAYER_STAGED = "layer.staged", Daemon;
     /// A layer's files were written.
     LAYER_UNPACKED = "layer.unpacked", Daemon;
-    /// They are on the disk.
+    /// A layer's files were synced to the disk.
     LAYER_SYNCED = "layer.synced", Daemon;
-    /// Their directory has its last name.
+    /// A layer's directory was renamed to its final name.
     LAYER_RENAMED = "layer.renamed", Daemon;
-    /// The index knows the layer.
+    /// The layer is in the index.
     LAYER_RECORDED = "layer.recorded", Daemon, kill;
-    /// The index knows the image.
+    /// The image is in the index.
     IMAGE_RECORDED = "image.recorded", Daemon;
-    /// The index does not know the image any more.
+    /// The image was removed from the index.
     IMAGE_FORGOTTEN = "image.forgotten", Daemon;
-    /// The index does not know layers any more.
+    /// A layer was removed from the index; its directory is still in place.
     LAYERS_FORGOTTEN = "layers.forgotten", Daemon;
-    /// A layer lies in the trash.
+    /// A layer was moved to the trash.
     LAYER_TRASHED = "layer.trashed", Daemon;
-    /// Layers are held for a container.
+    /// An image's layers are leased for a container.
     IMAGE_LEASED = "image.leased", Daemon;
-    /// They are not any more.
+    /// The lease was released.
     IMAGE_RELEASED = "image.released", Daemon;
 
     // Any record of a pod or a container.
-    /// It is about to be written or deleted.
+    /// A record is about to be written or deleted.
     RECORD_WRITING = "record.writing", Daemon;
-    /// It was.
+    /// The record was written or deleted.
     RECORD_WRITTEN = "record.written", Daemon, kill;
 
     // A pod is run.
-    /// The record of a pod that is being run was written.
+    /// The record of a pod in state `Starting` was written.
     POD_RECORDED = "pod.recorded", Daemon;
-    /// Its bundle was made.
+    /// The pod's bundle was made.
     POD_BUNDLE_MADE = "pod.bundle-made", Daemon;
-    /// The socket of its shim is bound, and nobody serves it yet.
+    /// The socket of the pod's shim is bound, but not served yet.
     SHIM_BOUND = "shim.bound", Command;
-    /// Its shim serves, and the daemon was not told.
+    /// The shim serves its socket; the daemon has no answer yet.
     SHIM_FORKED = "shim.forked", Command;
-    /// The daemon knows the shim's socket.
+    /// The daemon has the address of the shim's socket.
     SHIM_STARTED = "shim.started", Daemon;
-    /// The shim wrote down what it is going to make.
+    /// The shim wrote its record of the sandbox that it is going to make.
     SANDBOX_RECORDED = "sandbox.recorded", Shim;
     /// The pod's cgroup was made.
     SANDBOX_CGROUP_MADE = "sandbox.cgroup-made", Shim;
-    /// New namespaces were entered by the process that makes them.
+    /// The process that makes the namespaces has entered them.
     SANDBOX_UNSHARED = "sandbox.unshared", Shim;
-    /// The network namespace was pinned.
+    /// The new network namespace was pinned, or the given one joined.
     SANDBOX_PINNED = "sandbox.pinned", Shim;
-    /// The shim has the namespaces.
+    /// The shim holds descriptors of the namespaces.
     SANDBOX_MADE = "sandbox.made", Shim;
-    /// The daemon was told so.
+    /// The shim has answered the daemon's request to create the sandbox.
     SANDBOX_CREATED = "sandbox.created", Daemon;
-    /// The bridge and its rules were laid.
+    /// The bridge and its rules were made.
     BRIDGE_LAID = "bridge.laid", Daemon;
-    /// The pod's address was written down.
+    /// The lease of the pod's address was written.
     LEASE_WRITTEN = "lease.written", Daemon;
-    /// Its pair of interfaces was made.
+    /// The pod's veth pair was made.
     PAIR_MADE = "pair.made", Daemon;
-    /// The pod's end has its address.
+    /// The pod's end of the pair has its address.
     PAIR_ADDRESSED = "pair.addressed", Daemon;
-    /// Its ports were published.
+    /// The pod's ports were published.
     PORTS_PUBLISHED = "ports.published", Daemon;
-    /// The pod has its network.
+    /// The pod is attached to its network.
     POD_ATTACHED = "pod.attached", Daemon;
-    /// Its sandbox was started.
+    /// The sandbox was started.
     SANDBOX_STARTED = "sandbox.started", Daemon;
-    /// Its files for /etc were written.
+    /// The pod's files for /etc were written.
     POD_FILES_WRITTEN = "pod.files-written", Daemon;
-    /// Its record says that it is ready.
+    /// The pod is recorded as ready.
     POD_READY_RECORDED = "pod.ready-recorded", Daemon, kill;
 
     // A pod that could not be run is undone.
-    /// Its network was given back.
+    /// The pod was detached from its network, or this has failed and is left for later.
     UNDO_DETACHED = "undo.detached", Daemon, kill;
-    /// Its shim has ended.
+    /// The pod's shim has ended.
     UNDO_SHIM_ENDED = "undo.shim-ended", Daemon;
-    /// Its directory was removed.
+    /// The pod's directory was removed.
     UNDO_DIRECTORY_REMOVED = "undo.directory-removed", Daemon;
 
     // A container is created.
-    /// Its config.json was written.
+    /// The container's config.json was written.
     BUNDLE_WRITTEN = "bundle.written", Daemon;
-    /// The directories of its root file system were made.
+    /// The directories of the container's rootfs were made.
     ROOTFS_MADE = "rootfs.made", Daemon;
-    /// Its streams and its log are open.
+    /// The container's streams and log are open.
     STREAMS_OPENED = "streams.opened", Shim;
-    /// Its cgroup was made.
+    /// The container's cgroup was made.
     CGROUP_MADE = "cgroup.made", Shim;
-    /// Its mounts were prepared.
+    /// The container's mounts were prepared.
     MOUNTS_PREPARED = "mounts.prepared", Shim;
-    /// Its first process was made, and the shim was not told.
+    /// The container's first process was forked; the shim does not know its pid yet.
     CONTAINER_FORKED = "container.forked", Shim, kill;
     /// The first process is in the container's namespaces.
     CONTAINER_ENTERED = "container.entered", Shim;
-    /// The shim watches it.
+    /// The shim watches the first process.
     CONTAINER_ADOPTED = "container.adopted", Shim, kill;
-    /// The daemon was told.
+    /// The shim has answered the daemon's request to create the container.
     CONTAINER_CREATED = "container.created", Daemon, kill;
-    /// It is on record.
+    /// The container's record was written.
     CONTAINER_RECORDED = "container.recorded", Daemon, kill;
 
-    // It is started, used, and ends.
-    /// execve happened, and nobody was told.
+    // A container is started, used, and ends.
+    /// execve has succeeded; the shim has not answered yet.
     CONTAINER_EXECUTED = "container.executed", Shim, kill;
-    /// The daemon was told, and nothing is on record.
+    /// The shim has answered that the container runs; its record does not say so yet.
     CONTAINER_STARTED = "container.started", Daemon, kill;
-    /// Its start is on record.
+    /// The container's record says that it runs.
     START_RECORDED = "start.recorded", Daemon, kill;
-    /// The limits were changed in its cgroup.
+    /// The shim has changed the limits of the container's cgroup.
     LIMITS_SET = "limits.set", Daemon;
-    /// The named pipes of a command were made.
+    /// The named pipes of an exec were made.
     EXEC_PIPES_MADE = "exec.pipes-made", Daemon;
-    /// The shim knows the command.
+    /// The exec was added in the shim.
     EXEC_ADDED = "exec.added", Daemon;
-    /// The process of a command was made, and nobody watches it.
+    /// The process of an exec was made, but is not watched yet.
     EXEC_SPAWNED = "exec.spawned", Shim;
-    /// The daemon was told that the command runs.
+    /// The shim has answered that the exec runs.
     EXEC_STARTED = "exec.started", Daemon;
-    /// All that was in a container that ended is dead.
+    /// SIGKILL was sent to all that is left in the cgroup of an ended container.
     END_KILLED = "end.killed", Shim, kill;
-    /// Its log is closed.
+    /// The container's log is closed.
     END_LOGGED = "end.logged", Shim, kill;
-    /// How it ended is on the disk.
+    /// The exit record was written; it is synced later, in the background.
     END_WRITTEN = "end.written", Shim, kill;
-    /// Its cgroup was removed.
+    /// The container's cgroup was removed, if its processes have ended.
     END_CGROUP_REMOVED = "end.cgroup-removed", Shim, kill;
-    /// Its end was told to who waits.
+    /// The shim has published the exit to waiting calls and as an event.
     END_TOLD = "end.told", Shim, kill;
-    /// The daemon knows of the end.
+    /// The daemon has learned of the exit.
     END_HEARD = "end.heard", Daemon, kill;
-    /// It is on record.
+    /// The daemon has recorded the exit.
     END_RECORDED = "end.recorded", Daemon, kill;
-    /// A container was killed by a call, and its end was not awaited.
+    /// A stop call has sent SIGKILL and does not wait for the end yet.
     CONTAINER_KILLED = "container.killed", Daemon;
 
-    // It is removed.
-    /// The shim removed what the kernel has of it.
+    // A container is removed.
+    /// The shim has removed the container's cgroup, but still has the container in its table.
     TASK_CLEARED = "task.cleared", Shim;
-    /// The shim forgot it.
+    /// The shim has deleted the container.
     TASK_DELETED = "task.deleted", Daemon;
-    /// Its bundle was removed.
+    /// The container's bundle was removed.
     BUNDLE_REMOVED = "bundle.removed", Daemon;
-    /// What it wrote was removed.
+    /// The container's writable layer was removed.
     WRITABLE_REMOVED = "writable.removed", Daemon;
-    /// Everything of it but the record was removed.
+    /// Everything of the container but its record was removed.
     TRACES_REMOVED = "traces.removed", Daemon;
     /// The record of a pod or a container was deleted.
     ROW_DELETED = "row.deleted", Daemon, kill;
 
     // A pod is stopped and removed.
-    /// The containers of a pod that is being stopped are dead.
+    /// The containers of a pod that is being stopped were killed.
     POD_EMPTIED = "pod.emptied", Daemon;
-    /// Its ports were withdrawn.
+    /// The pod's published ports were withdrawn.
     PORTS_WITHDRAWN = "ports.withdrawn", Daemon;
-    /// Its address waits for its interfaces to go.
+    /// The lease is retired: the address stays taken until the veth pair is deleted.
     LEASE_RETIRED = "lease.retired", Daemon, kill;
-    /// Its interfaces are gone.
+    /// The veth pair was deleted.
     PAIR_DELETED = "pair.deleted", Daemon;
-    /// Its address is free.
+    /// The pod's address is free.
     LEASE_FREED = "lease.freed", Daemon, kill;
-    /// Its network was given back.
+    /// The pod was detached from its network.
     POD_DETACHED = "pod.detached", Daemon;
-    /// The shim has ended what runs in the pod.
+    /// The shim has ended the pod's containers.
     SANDBOX_EMPTIED = "sandbox.emptied", Shim;
-    /// The pin of its network namespace was removed.
+    /// The pin of the network namespace was removed.
     SANDBOX_UNPINNED = "sandbox.unpinned", Shim;
-    /// Its namespaces and its cgroup are gone.
+    /// The sandbox's namespaces and cgroup are gone.
     SANDBOX_DESTROYED = "sandbox.destroyed", Shim;
-    /// The daemon was told so.
+    /// The shim has answered the daemon's request to stop the sandbox.
     SANDBOX_STOPPED = "sandbox.stopped", Daemon;
-    /// The socket of the shim was removed; it is about to leave.
+    /// The shim has removed its socket and is about to exit.
     SOCKET_REMOVED = "socket.removed", Shim, kill;
-    /// The shim has left.
+    /// The shim has exited.
     SHIM_LEFT = "shim.left", Daemon;
-    /// The record says that the pod is stopped.
+    /// The pod is recorded as stopped.
     STOP_RECORDED = "stop.recorded", Daemon;
     /// The containers of a pod that is being removed are gone.
     POD_CLEARED = "pod.cleared", Daemon;
-    /// Its directory was removed.
+    /// The pod's directory was removed.
     POD_DIRECTORY_REMOVED = "pod.directory-removed", Daemon;
 
-    // A daemon starts after another.
+    // A daemon starts on the state of an earlier one.
     /// The records were read.
     RECOVERY_LOADED = "recovery.loaded", Daemon, kill;
-    /// The pods were taken up.
+    /// Network plugins of pods to be undone were ended. Other pods may still be being taken up.
     RECOVERY_TAKEN_UP = "recovery.taken-up", Daemon, kill;
-    /// What has no record was swept.
+    /// Half-started pods were undone, and resources without a record removed.
     RECOVERY_SWEPT = "recovery.swept", Daemon, kill;
-    /// What an earlier daemon left of images was swept.
+    /// Unused layers and staging directories of the earlier daemon were removed.
     IMAGES_SWEPT = "images.swept", Daemon, kill;
 
-    // What a dead shim left is cleaned up.
-    /// Its processes are dead and its cgroup was removed.
+    // `delete` cleans up after a dead shim.
+    /// The container's processes were killed and its cgroup was removed.
     DEAD_CGROUP_REMOVED = "dead.cgroup-removed", Command;
     /// The pin of the network namespace was removed.
     DEAD_UNPINNED = "dead.unpinned", Command;
-    /// How the container ended was written down.
+    /// The container's exit record was written.
     DEAD_WRITTEN = "dead.written", Command;
 }
 

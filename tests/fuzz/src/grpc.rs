@@ -23,8 +23,8 @@ impl World {
     }
 }
 
-/// Takes the first byte for the method, by its place in the contract, and the rest for the message. A container that can
-/// be asked for is one that the shim can read.
+/// Calls the method that the first byte selects (by its index in the contract) with the rest as the message. A spec that
+/// the daemon makes of a CreateContainer request must be one that the shim can parse.
 pub fn grpc(data: &[u8]) {
     let Some((&method, message)) = data.split_first() else { return };
     WORLD.with(|world| {

@@ -1,5 +1,5 @@
-//! Every parser of bytes that come from outside, fed with any bytes: one function for each target of cargo-fuzz. Each
-//! panics when something does not hold that must. What must hold stands beside the parser, in its `fuzz.rs`.
+//! Fuzz targets: one function for each parser of bytes from outside. Each panics when an invariant does not hold; the
+//! invariants are beside the parser, in its `fuzz.rs`.
 
 #![forbid(unsafe_code)]
 #![allow(clippy::unwrap_used)]
@@ -15,13 +15,13 @@ pub use berth_network::fuzz::cni_result;
 pub use grpc::{grpc, methods};
 
 thread_local! {
-    /// For timers, which nobody waits for here.
+    /// Tokio's timers panic outside a runtime, even when they are never awaited.
     static TOKIO: Runtime = Builder::new_current_thread().enable_all().build().unwrap();
-    /// Below `TMPDIR`, for what layers hold.
+    /// Directory below `TMPDIR` that layers are unpacked in.
     static PLACE: TempDir = tempfile::tempdir().unwrap();
 }
 
-/// Frames of SPDY, and the streams that they make.
+/// SPDY frames, and the streams they make.
 pub fn spdy(data: &[u8]) {
     TOKIO.with(|tokio| {
         let _entered = tokio.enter();
@@ -29,7 +29,7 @@ pub fn spdy(data: &[u8]) {
     });
 }
 
-/// Messages of WebSocket: channels of a command, and SPDY inside.
+/// WebSocket messages: the channels of a command, and tunnelled SPDY.
 pub fn websocket(data: &[u8]) {
     TOKIO.with(|tokio| {
         let _entered = tokio.enter();
@@ -37,8 +37,8 @@ pub fn websocket(data: &[u8]) {
     });
 }
 
-/// A profile as a file has it, and as the shim is told of it. The shim takes whatever the daemon makes of a file, but for
-/// what only it can know.
+/// A seccomp profile, as a file and as the daemon passes it to the shim. The shim must take every section that the daemon
+/// makes of a file, except where it refuses for one of two reasons that only the shim checks.
 pub fn seccomp(data: &[u8]) {
     let Ok(text) = std::str::from_utf8(data) else { return };
     let _ = berth_shim::fuzz::seccomp(text);
@@ -50,12 +50,12 @@ pub fn seccomp(data: &[u8]) {
     }
 }
 
-/// A layer of an image. Needs root.
+/// An image layer. Needs root.
 pub fn tar_layer(data: &[u8]) {
     PLACE.with(|place| berth_image::fuzz::tar_layer(data, place.path()));
 }
 
-/// A reference: what is printed of it can be read again, and means the same.
+/// An image reference: its printed forms must parse to the same reference.
 pub fn image_reference(data: &[u8]) {
     let Ok(text) = std::str::from_utf8(data) else { return };
     let Ok(reference) = text.parse::<Reference>() else { return };

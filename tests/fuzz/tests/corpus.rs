@@ -1,9 +1,9 @@
-//! What the targets of cargo-fuzz keep in tests/fuzz/corpus still does no harm.
+//! Replays tests/fuzz/corpus against every fuzz target.
 #![allow(clippy::unwrap_used)]
 
 use std::{fs, path::Path};
 
-/// Feeds a target with all that is kept for it. The last file named is the one that it does not bear.
+/// Feeds every file of a target's corpus to the target. Names are printed first, so a failure is in the last one printed.
 fn replay(name: &str, target: fn(&[u8])) {
     let corpus = Path::new(env!("CARGO_MANIFEST_DIR")).join("corpus").join(name);
     let mut files: Vec<_> = fs::read_dir(corpus).unwrap().map(|entry| entry.unwrap().path()).collect();
@@ -60,7 +60,7 @@ fn grpc() {
     replay("grpc", berth_fuzz::grpc);
 }
 
-/// Else nothing would be known of what the daemon makes of containers.
+/// The grpc target checks only specs of requests that the daemon accepts, so the corpus must have such requests.
 #[test]
 fn a_container_of_the_corpus_is_one_that_can_be_made() {
     let corpus = Path::new(env!("CARGO_MANIFEST_DIR")).join("corpus/grpc");

@@ -1,4 +1,4 @@
-// Adjuster changes containers as it is configured to.
+// Adjuster is a plugin that adjusts and updates containers as configured.
 package main
 
 import (
@@ -28,7 +28,7 @@ func (a *adjuster) UpdateContainer(_ context.Context, _ *api.PodSandbox, contain
 	return []*api.ContainerUpdate{{ContainerId: container.GetId(), Linux: linux}}, nil
 }
 
-// ask waits for the file with what is to be asked for, and writes what failed beside it.
+// ask waits for the file Unsolicited, asks the runtime for the updates in it, and writes those that failed beside it.
 func (a *adjuster) ask() {
 	for path := a.Config.Unsolicited; path != ""; time.Sleep(5 * time.Millisecond) {
 		text, err := os.ReadFile(path)
@@ -50,7 +50,7 @@ func (a *adjuster) ask() {
 	}
 }
 
-// validator has a say in what others adjust, too.
+// validator is an adjuster that also rejects adjustments of environment variables.
 type validator struct {
 	adjuster
 }

@@ -1,4 +1,4 @@
-// Misfit does what no plugin should: it hangs, dies in the middle, or talks nonsense.
+// Misfit is a plugin that hangs, dies during a request, or sends garbage, as configured.
 package main
 
 import (

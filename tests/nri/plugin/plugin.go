@@ -1,4 +1,4 @@
-// Package plugin is what the test plugins have in common: how they are configured, and how they connect.
+// Package plugin has the common parts of the test plugins: their configuration and their connection.
 package plugin
 
 import (
@@ -14,30 +14,30 @@ import (
 	"github.com/containerd/ttrpc"
 )
 
-// Config is given by the flag -config, or by the runtime to a plugin that it has started.
+// Config is read from the flag -config, or comes from the runtime if it has started the plugin.
 type Config struct {
 	// Events are appended to this file, one JSON object a line.
 	Record string `json:"record"`
-	// An event that is named here is answered once the file exists.
+	// Paths by event: the event is answered once the file exists.
 	Hold map[string]string `json:"hold"`
-	// An event that is named here is refused with these words, as long as the file Refusing exists or none is named.
+	// Messages by event: the event is refused while the file Refusing exists, or always if Refusing is empty.
 	Refuse   map[string]string `json:"refuse"`
 	Refusing string            `json:"refusing"`
 	// Adjustments by container name.
 	Adjust map[string]*api.ContainerAdjustment `json:"adjust"`
-	// Updates asked for in answer to the creation of the container of that name.
+	// Updates of other containers in the answer to CreateContainer, by container name.
 	Update map[string][]*api.ContainerUpdate `json:"update"`
-	// Evictions asked for likewise.
+	// Evictions in the answer to CreateContainer, by container name.
 	Evict map[string][]*api.ContainerEviction `json:"evict"`
-	// Limits that every update of a container gets.
+	// Limits in the answer to every UpdateContainer.
 	OnUpdate *api.LinuxResources `json:"on_update"`
-	// Answer to the first synchronization, and what is asked for unsolicited when the file Unsolicited exists.
+	// Path of a file with updates to ask for unsolicited, once it exists.
 	Unsolicited string `json:"unsolicited"`
-	// hang, die or garbage, by event.
+	// Misbehaviour by event: hang, die or garbage.
 	Misbehave map[string]string `json:"misbehave"`
-	// Refuses every adjustment that others make, for this reason.
+	// Reason for which adjustments of environment variables are rejected. If empty, none are.
 	Reject string `json:"reject"`
-	// What becomes of requests that are not answered.
+	// Failure policy for requests that are not answered.
 	FailRequest   bool `json:"fail_request"`
 	KeepConnected bool `json:"keep_connected"`
 }
@@ -46,7 +46,7 @@ type Config struct {
 type Base struct {
 	Config Config
 	Stub   stub.Stub
-	// Trunk is the connection below everything.
+	// Trunk is the connection to the runtime, or nil if the runtime has started the plugin.
 	Trunk net.Conn
 	name  string
 	index string
@@ -63,14 +63,14 @@ func (b *Base) Flags() {
 	b.Read(*config)
 }
 
-// Read takes over a configuration.
+// Read parses a configuration into Config.
 func (b *Base) Read(config string) {
 	if err := json.Unmarshal([]byte(config), &b.Config); err != nil {
 		Fail(err)
 	}
 }
 
-// Run serves impl, which embeds this, until the connection ends.
+// Run serves impl, which embeds this Base, until the connection ends.
 func (b *Base) Run(impl any) {
 	policy := &api.FailurePolicy{FailRequest: b.Config.FailRequest, KeepConnected: b.Config.KeepConnected}
 	evict := ttrpc.WithUnaryServerInterceptor(b.addEvictions)
@@ -92,7 +92,7 @@ func (b *Base) Run(impl any) {
 	}
 }
 
-// addEvictions puts evictions into the answers: the stub has no way to ask for them.
+// addEvictions puts evictions into the answers to CreateContainer, since the stub has no way to ask for them.
 func (b *Base) addEvictions(ctx context.Context, unmarshal ttrpc.Unmarshaler, _ *ttrpc.UnaryServerInfo, method ttrpc.Method) (any, error) {
 	var container string
 	answer, err := method(ctx, func(request any) error {
@@ -108,7 +108,7 @@ func (b *Base) addEvictions(ctx context.Context, unmarshal ttrpc.Unmarshaler, _ 
 	return answer, err
 }
 
-// Fail ends the plugin.
+// Fail prints the error and ends the plugin.
 func Fail(err error) {
 	fmt.Fprintln(os.Stderr, err)
 	os.Exit(1)

@@ -1,4 +1,4 @@
-// Recorder writes down every event that it is told of, in the order in which it is.
+// Recorder is a plugin that writes every event to a file, in the order of arrival.
 package main
 
 import (
@@ -30,7 +30,7 @@ type event struct {
 	Resources  *api.LinuxResources      `json:"resources,omitempty"`
 }
 
-// record writes the event down, then waits or refuses as configured.
+// record appends the event to the file, then waits or refuses as configured.
 func (r *recorder) record(e event) error {
 	r.lock.Lock()
 	if path := r.Config.Record; path != "" {

@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use tar::EntryType;
 use tonic::{Code, Status};
 
-/// The error has the code, and its text names every one of these.
+/// Asserts that the error has the code, and its message all the words.
 #[track_caller]
 pub fn assert_says(error: &Status, code: Code, words: &[&str]) {
     assert_eq!(error.code(), code, "{}", error.message());
@@ -20,7 +20,7 @@ pub fn assert_says(error: &Status, code: Code, words: &[&str]) {
     }
 }
 
-/// After an error the next call works.
+/// Asserts that a pod with a container can still be run.
 async fn assert_usable(berth: &mut Berth, image: &str) {
     let name = format!(
         "after{}",
@@ -198,7 +198,7 @@ async fn root_containers_that_cannot_be_made_or_started_say_why() {
     let error = create_and_start(&mut berth, &pod, &sandbox, config).await.unwrap_err();
     assert_says(&error, Code::InvalidArgument, &["/bin/busybox", "directory"]);
 
-    // What could not be started may be removed, and the same name made again.
+    // After containers that could not be started, another one in the same pod can.
     let id = berth.create(&pod, &sandbox, shell("good", &image, "exec sleep 1000")).await.unwrap();
     berth.start_container(&id).await.unwrap();
     assert_eq!(berth.shell(&id, "echo fine").await, "fine\n");

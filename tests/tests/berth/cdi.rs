@@ -11,7 +11,7 @@ use tonic::{Code, Status};
 
 use crate::bad_input::assert_says;
 
-/// A daemon that looks into two directories of its own.
+/// Starts a daemon with two CDI directories of its own, `first` and `second`.
 async fn start() -> (Berth, TempDir) {
     let directory = tempfile::tempdir().unwrap();
     let dirs = ["first", "second"].map(|name| directory.path().join(name));
@@ -38,7 +38,7 @@ impl<'a> Making<'a> {
         Self { berth, sandbox, pod, image }
     }
 
-    /// A running container that was asked to have these devices.
+    /// Creates and starts a container with these CDI devices.
     async fn container(&mut self, name: &str, devices: &[&str]) -> Result<String, Status> {
         let mut config = shell(name, &self.image, "exec sleep 1000");
         config.cdi_devices = devices.iter().map(|name| v1::CdiDevice { name: (*name).into() }).collect();
@@ -52,7 +52,7 @@ impl<'a> Making<'a> {
     }
 }
 
-/// A misc device that no container may open by itself.
+/// CDI spec of /dev/net/tun, a device that a container may not open by default.
 const TUN: &str = r#"
 cdiVersion: "0.7.0"
 kind: vendor.com/net
@@ -97,7 +97,7 @@ async fn root_a_device_is_seen_in_the_container_as_its_vendor_describes_it() {
     assert!(said.contains("4444\n") && said.ends_with("everyone tun\n1.2.3\n"), "{said}");
     assert!(berth.shell(&id, "touch /opt/vendor/new").await.contains("Read-only"));
 
-    // The device controller lets it be read and no more, and the other node not even that.
+    // The device cgroup lets `tun` only be read, and `shut` not even that.
     let open = "for node in tun shut; do true < /dev/vendor/$node && echo $node read; \
                 true > /dev/vendor/$node && echo $node written; done 2>/dev/null";
     assert_eq!(berth.shell(&id, open).await, "tun read\n");
@@ -117,7 +117,7 @@ async fn root_devices_may_be_named_by_annotations_too_and_files_are_read_anew() 
     let open = "true < /dev/described && true > /dev/described && ls /dev/vendor/tun";
     assert_eq!(making.berth.shell(&id, open).await, "/dev/vendor/tun\n");
 
-    // The later directory wins, for this device alone.
+    // The later directory wins, for each device by itself.
     describe(directory.path(), "second/net.yaml", &TUN.replace("DEVICE=tun", "DEVICE=other"));
     let id = making.container("later", &["vendor.com/net=tun"]).await.unwrap();
     assert_eq!(making.berth.shell(&id, "echo $DEVICE").await, "other\n");
@@ -150,7 +150,7 @@ async fn root_a_device_that_cannot_be_given_is_named_with_where_it_was_looked_fo
             &[&[device], words].concat(),
         );
     }
-    // Nothing is left of them, and a broken file is nothing to the devices of others.
+    // Nothing is left of the refused containers, and a broken file does not affect devices of other files.
     making.container("wrong", &["vendor.com/net=tun"]).await.unwrap();
 }
 
@@ -165,7 +165,7 @@ async fn root_a_file_that_never_opens_does_not_hold_up_the_end_of_the_daemon() {
     let (ended, ending) = mpsc::channel();
     let let_go = std::thread::spawn(move || {
         let late = ending.recv_timeout(Duration::from_secs(12)).is_err();
-        // Whoever opens the other end lets the daemon go on.
+        // Opening the other end of the FIFO lets the daemon's open return.
         drop(fs::File::options().read(true).write(true).open(fifo));
         late
     });

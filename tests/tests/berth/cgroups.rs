@@ -1,4 +1,4 @@
-//! Where pods' control groups are, and whose they stay.
+//! Where the cgroups of pods are made, and which ones Berth must not remove.
 
 use std::{fs, path::PathBuf};
 
@@ -12,7 +12,7 @@ use nix::sys::signal::{Signal, kill};
 
 use crate::restart::shim_of;
 
-/// A group as kubelet makes one for a pod before it asks for the pod; removed with all of the test's that is empty.
+/// A cgroup made for a pod by the caller, as kubelet does. Dropping it removes it if it is empty.
 struct Parent(String);
 
 impl Parent {
@@ -22,7 +22,7 @@ impl Parent {
         parent
     }
 
-    /// In each hierarchy with controllers.
+    /// Directories of the cgroup, in each hierarchy with controllers.
     fn directories(&self) -> Vec<PathBuf> {
         let mounts = fs::read_to_string("/proc/self/mounts").unwrap();
         let of_kind = |kind: &str| -> Vec<String> {
@@ -34,12 +34,12 @@ impl Parent {
         roots.iter().map(|root| PathBuf::from(format!("{root}{}", self.0))).collect()
     }
 
-    /// In how many hierarchies a container has its group right below.
+    /// Number of hierarchies in which a container's cgroup is directly below this one.
     fn groups_of(&self, container: &str) -> usize {
         self.directories().iter().filter(|directory| directory.join(container).exists()).count()
     }
 
-    /// A pod below it, with a container that runs.
+    /// Runs a pod below this cgroup, with a running container. Returns the ids of both.
     async fn pod(&self, berth: &mut Berth, name: &str, image: &str) -> (String, String) {
         let mut sandbox = pod(berth, name);
         sandbox.linux =

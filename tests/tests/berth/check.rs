@@ -1,4 +1,4 @@
-//! `berthd check` against a daemon's real directories, mounts, groups and leases.
+//! `berthd check` against a daemon's real directories, mounts, cgroups and leases.
 
 use std::{
     fs,
@@ -11,7 +11,7 @@ use nix::mount::{MsFlags, mount};
 /// An id that no pod has.
 const NOBODY: &str = "ffffffffffffffffffffffffffffffffffffffffffffffffffffffffffffffff";
 
-/// Something that was moved away.
+/// A file or directory that was moved away.
 struct Moved {
     from: PathBuf,
     to: PathBuf,
@@ -34,7 +34,7 @@ fn only_entry(directory: &Path) -> PathBuf {
     only.clone()
 }
 
-/// The daemon's own group, in a hierarchy where it has one.
+/// The daemon's cgroup, in a hierarchy where it has one.
 fn group_of(berth: &Berth) -> PathBuf {
     let name = berth.path().file_name().unwrap();
     let hierarchies = fs::read_dir("/sys/fs/cgroup").unwrap().map(|entry| entry.unwrap().path());

@@ -10,7 +10,7 @@ use tonic::{Code, Request};
 
 use crate::restart::shim_of;
 
-/// With a directory of the host's, below the daemon's own, at /data.
+/// Adds a directory below the daemon's own as a volume at /data.
 fn with_volume(berth: &Berth, volume: &str, mut config: v1::ContainerConfig) -> v1::ContainerConfig {
     config.mounts.push(v1::Mount {
         host_path: berth.path().join(volume).display().to_string(),
@@ -20,7 +20,7 @@ fn with_volume(berth: &Berth, volume: &str, mut config: v1::ContainerConfig) -> 
     config
 }
 
-/// A request to create a container with a volume on a file system that hangs, of a caller that waits this long.
+/// Request to create a container with a volume below `volume`, with `limit` as the caller's deadline.
 fn hanging(
     berth: &Berth,
     pod: &str,

@@ -1,5 +1,5 @@
-//! The ways out of containers that are known from other runtimes, each gone as it was gone there, to the end. What decides is the host:
-//! a container may be refused, or run in a world of its own making, but nothing of the host's is read or changed.
+//! Container escapes known from other runtimes, each attempted in full. A container may be refused, or run and see only its
+//! own files; the tests fail only if something of the host was read or changed.
 
 use std::{
     collections::BTreeMap,
@@ -22,33 +22,33 @@ use berth_tests::{
 use rustix::fs::{CWD, RenameFlags, renameat_with};
 use tonic::Status;
 
-/// Working directories and commands that lead through descriptors.
+/// Working directories and commands that lead through the runtime's descriptors.
 mod descriptors;
-/// The shim's own program.
+/// The shim's own binary.
 mod executable;
-/// Symlinks in images and volumes, and those that are swapped while a container is made.
+/// Symlinks in images and volumes, also swapped while a container is made.
 mod links;
-/// Logs that lead elsewhere.
+/// Log paths that lead out of the log directory.
 mod logs;
-/// What is hidden in /proc and /sys, and who writes there.
+/// Masked paths in /proc and /sys, and the runtime's own writes to procfs.
 mod masks;
-/// What local users and the container's own users may do.
+/// Limits of local users of the host and of users in the container.
 mod privileges;
 
-/// What the host's file holds that an attack tries to read.
+/// Content of the host's file that an attack tries to read.
 const SECRET: &str = "only the host knows this";
-/// What an attack prints that has got through.
+/// Word that an attack prints when it has worked.
 const ESCAPED: &str = "ESCAPED";
-/// How often a container is made while somebody swaps what it is made of.
+/// Containers made while a neighbour swaps their files.
 const ROUNDS: u32 = 20;
 
-/// A directory of the host that no container is given: what an attack that works would read, or leave something in.
+/// A directory of the host that no container is given. An attack that works would read or change it.
 struct Host {
     directory: PathBuf,
     before: BTreeMap<PathBuf, Entry>,
 }
 
-/// A file or directory as it is.
+/// Metadata and content of a file or directory.
 #[derive(Debug, PartialEq, Eq)]
 struct Entry {
     mode: u32,
@@ -68,12 +68,12 @@ impl Host {
         Self { directory, before }
     }
 
-    /// The absolute path of one of its files, or of one that is not there.
+    /// Absolute path of a file in the directory, which need not exist.
     fn path(&self, name: &str) -> String {
         self.directory.join(name).display().to_string()
     }
 
-    /// Fails when anything about it is not as it was.
+    /// Fails if anything in the directory has changed.
     fn assert_untouched(&self) {
         assert_eq!(entries(&self.directory), self.before, "the host's files were changed");
     }
@@ -96,7 +96,7 @@ impl Entry {
     }
 }
 
-/// The neighbour that shares a volume: exchanges two names in it as fast as can be, until dropped.
+/// A neighbour that shares a volume: exchanges two names in it (RENAME_EXCHANGE) in a loop, until dropped.
 struct Swapping {
     over: Arc<AtomicBool>,
     thread: Option<JoinHandle<u64>>,
@@ -126,7 +126,7 @@ impl Drop for Swapping {
     }
 }
 
-/// A directory that stands for a pod's emptyDir.
+/// Makes a directory that stands for a pod's emptyDir.
 fn empty_dir(berth: &Berth, name: &str) -> PathBuf {
     let path = berth.path().join(name);
     fs::create_dir(&path).unwrap();
@@ -153,7 +153,7 @@ async fn pushed(berth: &mut Berth, name: &str, image: &Image) -> String {
     berth.pull(&reference).await.unwrap()
 }
 
-/// A container as the kubelet asks for it: with the paths hidden and read-only that Kubernetes has by default.
+/// Config of a container with the masked and read-only paths that kubelet asks for by default.
 fn ordinary(name: &str, image: &str, script: &str) -> v1::ContainerConfig {
     let paths = |words: &str| words.split_whitespace().map(str::to_owned).collect();
     let mut config = shell(name, image, script);
@@ -168,7 +168,7 @@ fn ordinary(name: &str, image: &str, script: &str) -> v1::ContainerConfig {
     config
 }
 
-/// Runs a container to its end and returns what it printed, or why there was none. It is removed again.
+/// Runs a container to its end, removes it, and returns its output, or why it was refused.
 async fn attempt(
     berth: &mut Berth,
     sandbox: &v1::PodSandboxConfig,
@@ -186,7 +186,7 @@ async fn attempt(
     started.map(|()| lines.into_iter().map(|(_, line)| line + "\n").collect())
 }
 
-/// Fails when an attack has got through, or has read the host's file. One that was refused has not.
+/// Fails if an attack has worked or has read the host's file. A refused container has not.
 fn assert_held(attack: &str, outcome: &Result<String, Status>) {
     if let Ok(said) = outcome {
         assert!(!said.contains(ESCAPED) && !said.contains(SECRET), "{attack}: {said}");

@@ -16,7 +16,7 @@ pub async fn listen(berth: &mut Berth) -> Streaming<ContainerEventResponse> {
     berth.runtime.get_container_events(v1::GetEventsRequest {}).await.unwrap().into_inner()
 }
 
-/// Every event up to the one that says that this one was deleted.
+/// Events up to the deletion of the pod or container with the id `last`.
 async fn heard(events: &mut Streaming<ContainerEventResponse>, last: &str) -> Vec<ContainerEventResponse> {
     let mut heard = Vec::new();
     loop {
@@ -77,7 +77,7 @@ async fn root_a_life_is_told_step_by_step_with_the_state_of_the_pod_at_each() {
     }
 }
 
-/// Many lives at once, each as short as can be: every listener hears all of every one, and in order.
+/// Many short lives at once: every listener gets all events of each, in order.
 #[tokio::test(flavor = "multi_thread")]
 async fn root_no_event_of_many_lives_at_once_is_lost_or_out_of_order() {
     const LIVES: usize = 40;
@@ -114,7 +114,7 @@ async fn root_no_event_of_many_lives_at_once_is_lost_or_out_of_order() {
 
 type Client = v1::runtime_service_client::RuntimeServiceClient<tonic::transport::Channel>;
 
-/// Ids of a pod and of a container in it that were made, ran and are gone.
+/// Runs a container in a pod and removes both. Returns the ids of pod and container.
 async fn live(
     mut runtime: Client,
     sandbox: v1::PodSandboxConfig,

@@ -15,7 +15,7 @@ use rustix::{
 };
 use tonic::{Code, Status};
 
-/// A pod with a container that runs and answers: every step a call can fail at.
+/// Makes every kind of call that can run out of something: a pod, a container, an exec, and their removal.
 async fn whole_life(berth: &mut Berth, image: &str, name: &str) -> Result<(), Status> {
     let sandbox = pod(berth, name);
     let id = berth.run(&sandbox).await?;
@@ -28,7 +28,7 @@ async fn whole_life(berth: &mut Berth, image: &str, name: &str) -> Result<(), St
     berth.remove_pod(&id).await
 }
 
-/// What is on disk of pods and containers.
+/// Directories of pods and containers on disk.
 fn left(berth: &Berth) -> Vec<PathBuf> {
     let inside = |directory: &str| {
         let entries = fs::read_dir(berth.path().join(directory)).unwrap();
@@ -44,7 +44,7 @@ async fn nothing_is_left(berth: &mut Berth) {
     berth.remove_all_pods().await;
     let listed = berth.runtime.list_containers(v1::ListContainersRequest::default()).await.unwrap();
     assert!(listed.into_inner().containers.is_empty());
-    // What could not be undone at once is tried again.
+    // The daemon tries again what it could not undo at once.
     eventually(async || left(berth), Vec::is_empty).await;
 }
 
@@ -75,7 +75,7 @@ async fn root_without_descriptors_calls_fail_with_the_cause_and_leave_nothing() 
     whole_life(&mut berth, &image, "after").await.unwrap();
 }
 
-/// A file system of one page, with that in use; gone when dropped.
+/// A full file system: a tmpfs of one page, which is in use. Dropping it unmounts it.
 struct Full(PathBuf);
 
 impl Full {

@@ -1,4 +1,4 @@
-//! The shim here is containerd's for runc, as it comes from its module.
+//! Pods of another handler, with containerd's unmodified shim for runc.
 
 use std::{
     fs,
@@ -28,7 +28,7 @@ use crate::{
     streaming::{ECHO, comes_back, forward},
 };
 
-/// A pod of the handler `runc` with one container that runs `script`.
+/// Runs a pod of the handler `runc` with one container that runs `script`. Returns the ids of both.
 async fn run(berth: &mut Berth, name: &str, image: &str, script: &str) -> (String, String) {
     let sandbox = pod(berth, name);
     let id = berth.run_in("runc", &sandbox).await.unwrap();
@@ -37,7 +37,7 @@ async fn run(berth: &mut Berth, name: &str, image: &str, script: &str) -> (Strin
     (id, container)
 }
 
-/// What must be gone with a pod, wherever it was made.
+/// Asserts that mounts, processes, cgroups and runc's state of a removed pod are gone.
 fn nothing_is_left_of(berth: &Berth, pod: &str) {
     let directory = berth.path().display().to_string();
     let mounts = fs::read_to_string("/proc/mounts").unwrap();
@@ -48,7 +48,7 @@ fn nothing_is_left_of(berth: &Berth, pod: &str) {
     assert!(!fs::exists(format!("/run/containerd/runc/berth/{pod}")).unwrap());
 }
 
-/// Processes whose command line has both in it.
+/// Pids whose command line has `binary` and, after it, `pod`.
 fn shims(binary: &str, pod: &str) -> Vec<Pid> {
     let found = Command::new("pgrep").args(["-f", &format!("{binary}.*{pod}")]).output().unwrap();
     let text = String::from_utf8(found.stdout).unwrap();
@@ -263,7 +263,7 @@ async fn root_a_foreign_pod_that_is_removed_while_a_container_is_made_leaves_not
             tokio::time::sleep(Duration::from_millis(delay)).await;
             other.stop_pod_sandbox(request).await.unwrap();
         };
-        // It is made and ended, or refused.
+        // The container is created and then ended with its pod, or refused.
         let creating = berth.create(&id, &sandbox, shell("hurried", &image, "exec sleep 1000"));
         let (_, ()) = tokio::join!(creating, stopping);
         berth.remove_pod(&id).await.unwrap();

@@ -80,7 +80,7 @@ async fn root_layers_of_every_compression_show_whiteouts_links_modes_and_owners(
         berth.shell(&container, "stat -c '%a %u' /data/setuid; stat -c %h /data/hard").await,
         "4755 0\n2\n"
     );
-    // What a container writes is its own: the next one does not see it.
+    // Writes go to the container's own layer: the next container does not see them.
     berth.shell(&container, "echo mine > /data/mine").await;
     let (_, other) = berth.run_alone("other", &id, "exec sleep 1000").await;
     assert!(!berth.shell(&other, "ls /data").await.contains("mine"));
@@ -129,7 +129,7 @@ async fn root_a_container_of_an_image_without_layers_has_what_is_mounted_into_it
     assert_eq!(berth.ended(&id).await.exit_code, 0);
 }
 
-/// Busybox below so many layers of a file each that there are `count`.
+/// An image of `count` layers: busybox, and above it layers of one file each.
 fn tall(count: usize) -> Image {
     let file = |number: usize| layer(&format!("data/{number}"), number.to_string().as_bytes());
     let mut image = Image::busybox();
@@ -152,7 +152,7 @@ async fn root_an_image_may_have_as_many_layers_as_builders_make() {
     shows_all_layers(&mut berth, "tall").await;
 }
 
-/// A path too long for the new mount API makes the shim do what it does on kernels without it.
+/// A path too long for fsconfig(2) makes the shim mount by mount(2), as on kernels without the new mount API.
 #[tokio::test(flavor = "multi_thread")]
 async fn root_an_image_may_have_as_many_layers_where_the_kernel_takes_only_a_page_of_options() {
     let mut berth = Berth::start().await;
@@ -203,7 +203,7 @@ async fn root_a_layer_does_not_depend_on_what_was_pulled_before() {
     assert_eq!(berth.shell(&id, "readlink /lib; cat /lib/base /lib/app").await, "usr/lib\nbaseapp");
 }
 
-/// A layer with a directory and a file in it.
+/// A layer with a directory `data` and a file.
 fn layer(path: &str, content: &[u8]) -> Layer {
     Layer::gzip(Tar::default().directory("data", 0o755).file(path, 0o644, content))
 }
@@ -231,7 +231,7 @@ async fn root_an_image_is_a_volume_whole_or_in_part_that_nobody_writes_to() {
     let places = [("/all", ""), ("/part", "data"), ("/file", "data/above")];
     config.mounts = places.map(|(place, part)| image_mount(&reference, place, part)).into();
     let container = berth.create(&pod_id, &sandbox, config).await.unwrap();
-    // Its layers stay as long as it is mounted.
+    // The image's layers stay as long as a container mounts them.
     remove(&mut berth, &reference).await;
     berth.start_container(&container).await.unwrap();
     let read = "cat /all/data/below /all/data/above /part/below /part/above /file";
@@ -265,7 +265,7 @@ async fn root_an_image_volume_that_cannot_be_is_refused_and_holds_nothing() {
     ];
     for (mount, code) in cases {
         let mut config = shell("refused", &busybox, "true");
-        // The first of the two is held before the second fails.
+        // The first image mount has its layers leased before the second one fails.
         config.mounts = vec![image_mount(&reference, "/good", ""), mount];
         assert_eq!(berth.create(&pod_id, &sandbox, config).await.unwrap_err().code(), code);
     }

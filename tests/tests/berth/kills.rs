@@ -18,7 +18,7 @@ use nix::{
 
 use crate::restart::{processes_with, shim_of};
 
-/// What a daemon that was killed while it ran a pod may have left: nothing once the next one is through with it.
+/// Leftovers of a daemon that was killed while it ran a pod. The next daemon must remove them all.
 #[derive(Debug, Default, PartialEq, Eq)]
 struct Left {
     shims: usize,
@@ -44,7 +44,7 @@ fn names(directory: &Path) -> Vec<String> {
     entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect()
 }
 
-/// Namespaces that are pinned in the daemon's own directory, and files of former ones.
+/// Files in the daemon's netns directory: pinned network namespaces, and the files of unmounted ones.
 fn pins(directory: &Path) -> Vec<String> {
     names(&directory.join("netns"))
 }
@@ -65,7 +65,7 @@ async fn root_a_daemon_killed_at_any_instant_of_running_a_pod_leaves_nothing_of_
             v1::RunPodSandboxRequest { config: Some(sandbox.clone()), runtime_handler: String::new() };
         let mut client = berth.runtime.clone();
         let running = tokio::spawn(async move { client.run_pod_sandbox(request).await });
-        // The instants are spread over what a run takes.
+        // The instants are spread over the duration of RunPodSandbox.
         tokio::time::sleep(Duration::from_micros(1500 * round)).await;
         berth.kill();
         let answered = running.await.unwrap().is_ok();
@@ -82,8 +82,8 @@ async fn root_a_daemon_killed_at_any_instant_of_running_a_pod_leaves_nothing_of_
     nothing_is_left(&berth).await;
 }
 
-/// A shim that stops at a gate, before it is started or when it serves and has not said so. Whoever waits at the gate makes a
-/// file `waits`, and goes on when there is a file `go`.
+/// Writes a shim script that waits at a gate: before the real shim is started, or when it serves but has not answered.
+/// At the gate it makes a file `waits`, and it goes on when there is a file `go`.
 fn gated_shim(directory: &Path, before: bool) -> PathBuf {
     let real = berth_tests::program("BERTH_TEST_BIN").join("containerd-shim-berth-v1");
     let gate = format!("touch {0}/waits; while [ ! -e {0}/go ]; do sleep 0.01; done", directory.display());
@@ -168,7 +168,7 @@ async fn root_a_daemon_that_lost_its_whole_state_finds_its_pods_again() {
     let (pod, id) = berth.run_alone("found", &image, "exec sleep 1000").await;
     berth.kill();
     let state = berth.path().join("root/state.db");
-    // Its write-ahead log would make it whole again.
+    // The write-ahead log would restore the database.
     fs::remove_file(state.with_extension("db-wal")).unwrap();
     fs::write(state, "this is not a database, and longer than its header".repeat(4)).unwrap();
     berth.restart().await;
@@ -177,11 +177,11 @@ async fn root_a_daemon_that_lost_its_whole_state_finds_its_pods_again() {
     nothing_is_left(&berth).await;
 }
 
-/// Ends what a test has stopped, also when the test fails.
+/// A process stopped by SIGSTOP. Dropping it continues the process, also when the test fails.
 pub(super) struct Frozen(Pid);
 
 impl Frozen {
-    /// Stops the process, so that it answers nobody.
+    /// Stops the process, so that it answers no call.
     pub(super) fn freeze(pid: Pid) -> Self {
         kill(pid, Signal::SIGSTOP).unwrap();
         Self(pid)

@@ -245,7 +245,7 @@ async fn root_a_container_that_nested_directories_deeply_is_removed_and_the_daem
     assert!(!writable.exists());
 }
 
-/// As the container could have done it, which its shell is too slow for.
+/// Makes `depth` nested directories from the host, since a shell in the container would be too slow.
 fn nest(top: &std::path::Path, depth: usize) {
     use nix::{fcntl, sys::stat};
     let mut here: std::os::fd::OwnedFd = std::fs::File::open(top).unwrap().into();

@@ -9,7 +9,7 @@ use berth_tests::{
 use tokio::task::JoinSet;
 use tonic::{Code, Status};
 
-/// What kubelet and crictl accept.
+/// Largest message that kubelet and crictl accept, in bytes.
 const LARGEST_MESSAGE: usize = 16 << 20;
 const PODS: usize = 4;
 
@@ -30,7 +30,7 @@ async fn root_two_thousand_containers_are_listed_alike_whole_and_in_parts() {
     assert_eq!(whole.len(), 500);
     assert_eq!(stream(&mut berth, Some(filter)).await.0, whole);
 
-    // With some more of them, the whole list is over what a message may hold.
+    // With 400 more containers, the list is larger than a message may be.
     pods.extend(fill(&mut berth, "more", 400, 10_000).await);
     let error = list(&mut berth, None).await.unwrap_err();
     assert_eq!(error.code(), Code::ResourceExhausted);
@@ -76,7 +76,7 @@ async fn root_pods_and_images_are_streamed_as_they_are_listed_and_nothing_is_the
     assert_eq!(error.code(), Code::InvalidArgument);
 }
 
-/// A client that reads the first part and no more holds up nobody, and its call ends with it.
+/// A client that reads only the first part of a stream holds up no other call, and its own call ends when it leaves.
 #[tokio::test(flavor = "multi_thread")]
 async fn root_a_client_that_stops_reading_a_list_costs_nobody_anything() {
     let mut berth = Berth::start().await;
@@ -91,7 +91,7 @@ async fn root_a_client_that_stops_reading_a_list_costs_nobody_anything() {
     until("the log says so", || berth.log().contains("cut off")).await;
 }
 
-/// Four pods with so many created containers together, each with an annotation of that many bytes.
+/// Makes four pods with `containers` containers in all, each with an annotation of `bytes` bytes. Returns the pods' ids.
 async fn fill(berth: &mut Berth, name: &str, containers: usize, bytes: usize) -> Vec<String> {
     let image = berth.busybox().await;
     let begun = Instant::now();
@@ -150,7 +150,7 @@ async fn list(berth: &mut Berth, filter: Option<v1::ContainerFilter>) -> Result<
     Ok(listed.into_inner().containers)
 }
 
-/// Everything that is streamed, and in how many parts it came.
+/// Streams the containers. Returns them and the number of parts.
 async fn stream(berth: &mut Berth, filter: Option<v1::ContainerFilter>) -> (Vec<v1::Container>, usize) {
     let begun = Instant::now();
     let request = v1::StreamContainersRequest { filter };
@@ -165,7 +165,7 @@ async fn stream(berth: &mut Berth, filter: Option<v1::ContainerFilter>) -> (Vec<
     (containers, parts)
 }
 
-/// What changes between two looks is left out; that the same things are told is what counts.
+/// Compares only attributes, names and labels, because the values change between two calls.
 #[tokio::test(flavor = "multi_thread")]
 async fn root_statistics_and_metrics_are_streamed_as_they_are_listed() {
     let mut berth = Berth::start().await;

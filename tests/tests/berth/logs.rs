@@ -13,7 +13,7 @@ async fn root_both_streams_and_a_last_line_without_an_end_are_logged() {
     log.sort();
     let expected = [("stderr", "err"), ("stdout", "out"), ("stdout", "unfinished")];
     assert_eq!(log, expected.map(|(stream, text)| (stream.to_owned(), text.to_owned())));
-    // Readers add a newline to a full record, and this line had none.
+    // Readers add a newline after an `F` record, and this line has none.
     let text = fs::read_to_string(berth.path().join("logs/streams/streams.log")).unwrap();
     assert!(text.contains(" stdout P unfinished\n"), "{text}");
 }

@@ -1,57 +1,57 @@
-//! Berth as its users see it: every test has a daemon, a registry and a bridge of its own. Run by hack/test as root.
+//! Integration tests. Every test has a daemon, a registry and a bridge of its own. Run by hack/test as root.
 
 #![forbid(unsafe_code)]
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
 
-/// Requests that are wrong, and what must still work after them.
+/// Wrong requests, and the calls after them.
 mod bad_input;
-/// Devices that their vendors describe.
+/// CDI devices.
 mod cdi;
-/// Where control groups are, and whose.
+/// Where cgroups are, and which ones belong to the caller.
 mod cgroups;
 mod check;
 /// Volumes on file systems that never answer.
 mod dead_volumes;
-/// The known ways out of a container, taken.
+/// Known container escapes.
 mod escapes;
-/// What happens, told to whoever listens.
+/// Container events, streamed to clients.
 mod events;
-/// A daemon that has run out of something.
+/// A daemon that has run out of descriptors or disk space.
 mod exhausted;
-/// Pods that other shims than Berth's own run.
+/// Pods of other handlers, run by another shim than Berth's.
 mod handlers;
-/// Pulling, naming, removing.
+/// Pull, names and removal of images, and their layers in containers.
 mod images;
-/// Daemons that are killed at any instant, and what they lose.
+/// Daemons that are killed while they run a pod, or that lose their records.
 mod kills;
-/// A pod and a container from beginning to end.
+/// The life of a pod and a container.
 mod life;
-/// Lists that are answered in parts.
+/// Lists, whole and streamed in parts.
 mod lists;
-/// What containers print.
+/// Container logs.
 mod logs;
-/// Addresses, ports, host network.
+/// Addresses, ports, traffic limits, host network.
 mod network;
 /// Plugins of the Node Resource Interface.
 mod nri;
-/// Daemons and shims that are killed.
+/// Killed daemons, shims and first processes.
 mod restart;
-/// What a container's processes may do and see.
+/// Rights of a container's processes, and what they see.
 mod security;
-/// Those at the streams of a process, and what becomes of them when something dies.
+/// Exec and attach sessions when a client, the daemon or the container dies.
 mod sessions;
-/// What is told to the daemon about the node and its pods, and what is not built.
+/// Settings of the node and of pods, changed limits, and checkpoints, which Berth refuses.
 mod settings;
-/// What hangs when a daemon starts.
+/// Start of a daemon while plugins and shims hang.
 mod startup;
-/// What containers and pods use.
+/// Statistics and metrics of containers and pods.
 mod stats;
 /// exec, attach and port-forward by crictl.
 mod streaming;
-/// Requests that no client should send, to every call.
 mod stuck;
+/// Ids, filters and labels that no client should send, to every call.
 mod surface;
-/// Pods whose root is nobody on the host.
+/// Pods with a user namespace.
 mod userns;
-/// Bytes that no client should send, to every call.
+/// Messages that no client should send, to every call.
 mod wire;

@@ -71,7 +71,7 @@ async fn root_annotations_limit_a_pods_traffic_where_a_plugin_can() {
     let error = berth.run(&sandbox).await.unwrap_err();
     assert_eq!(error.code(), tonic::Code::InvalidArgument, "{error:?}");
     assert!(error.message().contains("kubernetes.io/egress-bandwidth"), "{error:?}");
-    // The plugin leaves its bridge to the host.
+    // The CNI plugin does not remove its bridge.
     command("ip", &["link", "del", &bridge]);
 }
 

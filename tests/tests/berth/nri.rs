@@ -1,12 +1,12 @@
-//! At least as strict as critest's specs for NRI, which the version that we build does not have yet.
+//! NRI plugins. At least as strict as critest's specs for NRI, which the version built by hack/tools does not have yet.
 
-/// What plugins change of containers.
+/// Adjustments and updates of containers by plugins.
 mod adjust;
-/// Which events come, in which order, and what holds while they are told.
+/// Events, their order, and the state of pods and containers during an event.
 mod events;
-/// Programs that plugins want run.
+/// OCI hooks that plugins add.
 mod hooks;
-/// Plugins that hang, die or talk nonsense.
+/// Plugins that hang, die or send garbage.
 mod misfits;
-/// Plugins that come late, are started by the daemon, or come back.
+/// Plugins that connect late, are started by the daemon, or reconnect.
 mod plugins;

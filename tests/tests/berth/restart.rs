@@ -51,7 +51,7 @@ async fn root_a_daemon_killed_with_twenty_containers_finds_them_and_the_exits_it
     for (_, id) in &running {
         berth.stop_container(id, 0).await.unwrap();
     }
-    // An end that comes after the restart is noticed too.
+    // An exit after the restart is recorded too.
     assert_eq!(berth.status(&running[19].1).await.unwrap().exit_code, 137);
     berth.remove_all_pods().await;
 }
@@ -193,7 +193,7 @@ async fn root_a_daemon_without_descriptors_takes_no_shim_for_dead() {
     berth.remove_all_pods().await;
 }
 
-/// How many files a process may open from now on, but for those that it has.
+/// Sets the soft limit of a process's open files. Those already open stay.
 fn limit_descriptors(pid: u32, limit: usize) {
     let limit = format!("--nofile={limit}:");
     let limited = std::process::Command::new("prlimit").args(["--pid", &pid.to_string(), &limit]).status();
@@ -236,7 +236,7 @@ async fn wait_for_exit_record(directory: &Path, id: &str) {
     until("the exit is written down", || record.exists()).await;
 }
 
-/// The process whose command line has the pod's id in it. Its child is the first process of the pod.
+/// Pid of the pod's shim: the process with the pod's id in its command line whose parent has no such command line.
 pub fn shim_of(pod: &str) -> Pid {
     let found: Vec<i32> = pids().filter(|pid| command_line(*pid).contains(pod)).collect();
     let shims: Vec<i32> = found.iter().copied().filter(|pid| !found.contains(&parent(*pid))).collect();
@@ -244,12 +244,12 @@ pub fn shim_of(pod: &str) -> Pid {
     Pid::from_raw(shims[0])
 }
 
-/// Children of the pod's shim, ended ones too.
+/// Pids of the shim's children, zombies included.
 fn children_of(shim: Pid) -> Vec<i32> {
     pids().filter(|pid| parent(*pid) == shim.as_raw()).collect()
 }
 
-/// The process that all containers of the pod see as the first.
+/// Pid of the pod's first process, which is a child of the shim with the pod's id in its command line.
 fn first_process_of(pod: &str) -> Pid {
     let of_pod = |pid: &i32| command_line(*pid).contains(pod);
     let found: Vec<_> = children_of(shim_of(pod)).into_iter().filter(of_pod).collect();

@@ -5,7 +5,7 @@ use berth_tests::{
     waiting::eventually,
 };
 
-/// Runs a container with this security context and returns what `script` prints in it.
+/// Runs a container with this security context, and returns the output of an exec of `script` in it.
 async fn seen(
     berth: &mut Berth,
     image: &str,

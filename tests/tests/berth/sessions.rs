@@ -84,7 +84,7 @@ async fn root_input_that_is_given_once_ends_with_whoever_gave_it() {
     let pod = berth.run(&sandbox).await.unwrap();
     let mut config = berth_tests::pod::shell("once", &image, "cat; echo over; exit 5");
     (config.stdin, config.stdin_once) = (true, true);
-    // What is logged nowhere can be attached to all the same.
+    // Attach must work for a container without a log, too.
     config.log_path = String::new();
     let id = berth.create(&pod, &sandbox, config).await.unwrap();
     berth.start_container(&id).await.unwrap();
@@ -119,27 +119,27 @@ fn say(client: &mut Child, text: &str) {
     client.stdin.as_mut().unwrap().write_all(text.as_bytes()).unwrap();
 }
 
-/// Reads no further than the line goes.
+/// Reads exactly as many bytes as the line has, and compares them.
 fn read_line(client: &mut Child, line: &str) {
     let mut read = vec![0; line.len()];
     client.stdout.as_mut().unwrap().read_exact(&mut read).unwrap();
     assert_eq!(String::from_utf8(read).unwrap(), line);
 }
 
-/// Directories of pipes that a container has.
+/// Number of a container's session directories, which hold the named pipes.
 fn sessions(berth: &Berth, id: &str) -> usize {
     let directory = berth.path().join("run/containers").join(id).join("sessions");
     fs::read_dir(directory).map_or(0, Iterator::count)
 }
 
-/// How many pipes of those attached a shim has open.
+/// Number of session pipes that a shim has open.
 fn attached(shim: i32) -> usize {
     let descriptors = fs::read_dir(format!("/proc/{shim}/fd")).unwrap().flatten();
     let paths = descriptors.filter_map(|one| fs::read_link(one.path()).ok());
     paths.filter(|path| path.to_string_lossy().contains("/sessions/")).count()
 }
 
-/// How many processes sleep for so long.
+/// Number of processes on the host that run `sleep SECONDS`.
 fn sleeping(seconds: &str) -> usize {
     let command = format!("sleep\0{seconds}\0");
     let processes = fs::read_dir("/proc").unwrap().flatten();

@@ -18,7 +18,7 @@ async fn tell_ranges(berth: &mut Berth, pod_cidr: &str) -> Result<(), Status> {
     berth.runtime.update_runtime_config(v1::UpdateRuntimeConfigRequest { runtime_config }).await.map(drop)
 }
 
-/// A bridge of its own, with its records in `data`.
+/// A CNI template with its own bridge, and host-local's records in `data`.
 fn template(bridge: &str, data: &Path) -> String {
     r#"{"cniVersion": "1.0.0", "name": "told", "plugins": [{"type": "bridge", "bridge": "BRIDGE", "ipam": {
         "type": "host-local", "dataDir": DATA,
@@ -62,17 +62,17 @@ async fn root_the_nodes_addresses_make_a_network_of_the_template() {
     assert!(network.ip.starts_with("10.213.7."), "{network:?}");
     assert!(network.additional_ips[0].ip.starts_with("fd00:213::"), "{network:?}");
     berth.remove_pod(&id).await.unwrap();
-    // The plugin leaves its bridge to the host.
+    // The CNI plugin does not remove its bridge.
     assert!(Command::new("ip").args(["link", "del", &bridge]).status().unwrap().success());
 
-    // Told again, the file follows.
+    // A new range is written to the file.
     tell_ranges(&mut berth, "10.213.8.0/24").await.unwrap();
     let file = path.join("net.d/10-berth-net.conflist");
     let list: Value = serde_json::from_slice(&fs::read(&file).unwrap()).unwrap();
     assert_eq!(list["plugins"][0]["ipam"]["ranges"].to_string(), r#"[[{"subnet":"10.213.8.0/24"}]]"#);
     assert_eq!(list["plugins"][0]["ipam"]["routes"].to_string(), r#"[{"dst":"0.0.0.0/0"}]"#);
 
-    // Someone else's network is left alone.
+    // No file is written while there is another network.
     fs::rename(&file, path.join("net.d/50-other.conflist")).unwrap();
     tell_ranges(&mut berth, "10.213.9.0/24").await.unwrap();
     assert_eq!(fs::read_dir(path.join("net.d")).unwrap().count(), 1);
@@ -264,7 +264,7 @@ async fn root_a_directory_is_made_where_the_source_of_a_mount_is_missing() {
     config.mounts.push(mount(&source));
     let id = berth.create(&pod, &sandbox, config).await.unwrap();
     berth.start_container(&id).await.unwrap();
-    // A shell makes the file before it writes to it.
+    // The shell creates the file before it writes to it.
     until("the file is written", || {
         fs::read_to_string(source.join("file")).is_ok_and(|text| text == "written\n")
     })

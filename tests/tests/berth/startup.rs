@@ -19,10 +19,11 @@ use crate::{
     restart::{command_line, pids, processes_with, shim_of},
 };
 
-/// A start that waits for nothing is much shorter, one that waits for anything here much longer, on a busy machine too.
+/// Limit of a start that waits for nothing. Even on a busy machine it is much shorter; one that waits is much longer.
 const LONG: Duration = Duration::from_secs(5);
 
-/// A network whose plugin answers at once, and hangs for each command that a file is named after.
+/// A network whose CNI plugin answers at once, but hangs on a command if a file has its name, and fails on it if a file has
+/// its name after `fail-`.
 struct Plugin(tempfile::TempDir);
 
 impl Plugin {
@@ -42,7 +43,7 @@ impl Plugin {
         Self(directory)
     }
 
-    /// It may take its time.
+    /// Network configuration with a plugin timeout of 10 minutes.
     fn patient(&self) -> String {
         self.configuration(600)
     }
@@ -68,7 +69,7 @@ impl Plugin {
         log.lines().filter(|line| line.starts_with(command)).count()
     }
 
-    /// Processes that hang and work for a pod of this network.
+    /// Number of hanging plugin processes of this network, by CNI command.
     fn hanging(&self, command: &str) -> usize {
         let own = format!("CNI_PATH={}", self.0.path().display());
         let environment = |pid: i32| fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
@@ -87,7 +88,7 @@ fn executable(path: &Path, script: &str) {
     fs::set_permissions(path, fs::Permissions::from_mode(0o755)).unwrap();
 }
 
-/// All processes of the daemon's shims but those of pods in `known`.
+/// Shim processes of the daemon, except those of pods in `known`.
 fn unknown_shims(berth: &Berth, known: &[String]) -> Vec<Pid> {
     let bundles = berth.path().join("run/sandboxes").display().to_string();
     let of_unknown = |pid: &i32| {
@@ -113,7 +114,7 @@ fn run_later(berth: &Berth, name: &str) -> tokio::task::JoinHandle<bool> {
     tokio::spawn(async move { client.run_pod_sandbox(request).await.is_ok() })
 }
 
-/// A pod on the host's network.
+/// Config of a pod on the host's network.
 fn on_host(berth: &Berth, name: &str) -> v1::PodSandboxConfig {
     let mut sandbox = pod(berth, name);
     let options = v1::NamespaceOption { network: v1::NamespaceMode::Node.into(), ..Default::default() };
@@ -138,7 +139,7 @@ async fn root_a_start_is_held_up_by_nothing_that_hangs_and_what_hung_is_made_up_
     for run in half {
         assert!(!run.await.unwrap());
     }
-    // A shim that is to be taken up, and those of pods that are to be undone.
+    // The shims of pods that are to be undone, and one shim that is to be taken up.
     let mut frozen: Vec<_> = unknown_shims(&berth, &known).into_iter().map(Frozen::freeze).collect();
     assert!(frozen.len() >= 6);
     let silent = Frozen::freeze(shim_of(&known[0]));
@@ -164,7 +165,7 @@ async fn root_a_start_is_held_up_by_nothing_that_hangs_and_what_hung_is_made_up_
     assert!(error.message().contains("has not answered since the daemon was started"), "{}", error.message());
     assert_eq!(plugin.hanging("ADD"), 0, "nobody adds what is taken back");
 
-    // Everything goes on again.
+    // Nothing hangs any more.
     plugin.unsay("DEL");
     plugin.unsay("STATUS");
     end_hanging(&plugin);
@@ -179,7 +180,7 @@ async fn root_a_start_is_held_up_by_nothing_that_hangs_and_what_hung_is_made_up_
     assert_eq!(processes_with(&berth.path().join("run/sandboxes").display().to_string()), 0);
 }
 
-/// As an administrator does with what hangs.
+/// Kills the plugin's hanging processes, as an administrator would.
 fn end_hanging(plugin: &Plugin) {
     let own = format!("CNI_PATH={}", plugin.0.path().display());
     for pid in pids() {
@@ -190,7 +191,7 @@ fn end_hanging(plugin: &Plugin) {
     }
 }
 
-/// Files that say what is attached, two for each pod that is.
+/// Number of files that record attachments: two for each attached pod.
 fn network_records(berth: &Berth) -> usize {
     fs::read_dir(berth.path().join("root/cni")).unwrap().count()
 }

@@ -82,7 +82,7 @@ async fn root_what_a_container_writes_is_counted_also_after_its_end() {
     let (images, containers) = (&info.image_filesystems[0], &info.container_filesystems[0]);
     assert_eq!(value(containers.used_bytes), used);
     assert!(value(images.used_bytes) > 0);
-    // One file system, so one name.
+    // Images and containers are on one file system here.
     assert_eq!((&images.fs_id, &containers.fs_id), (&layer.fs_id, &layer.fs_id));
     berth.stop_container(&id, 0).await.unwrap();
     let after = stats(&mut berth, &id).await.unwrap();
@@ -335,14 +335,14 @@ async fn list_pods(
     Ok(berth.runtime.list_pod_sandbox_stats(request).await?.into_inner().stats)
 }
 
-/// The default interface of a pod, which is its only one.
+/// Traffic of a pod's default interface, which is its only one.
 async fn traffic(berth: &mut Berth, pod: &str) -> v1::NetworkInterfaceUsage {
     let network = pod_stats(berth, pod).await.unwrap().linux.unwrap().network.unwrap();
     assert_eq!(network.interfaces.len(), 1);
     network.default_interface.unwrap()
 }
 
-/// The metrics of a pod and of its containers, by name.
+/// Metrics of a pod and of its containers, by name.
 async fn metrics_of(berth: &mut Berth, pod: &str) -> HashMap<String, Vec<v1::Metric>> {
     let all = berth.runtime.list_pod_sandbox_metrics(v1::ListPodSandboxMetricsRequest {}).await.unwrap();
     let mut all = all.into_inner().pod_metrics.into_iter();
@@ -355,8 +355,8 @@ async fn metrics_of(berth: &mut Berth, pod: &str) -> HashMap<String, Vec<v1::Met
     metrics
 }
 
-/// Only cgroup v2 tells of pressure, and only v1 remembers the most huge pages; newer kernels count the disk's traffic on
-/// v1 only while it is limited.
+/// Whether this host's kernel cannot provide a metric. Only cgroup v2 has pressure, and only v1 the highest use of huge
+/// pages; newer kernels count disk traffic on v1 only while it is limited.
 fn cannot_be_told(name: &str) -> bool {
     let mounts = std::fs::read_to_string("/proc/self/mounts").unwrap();
     let is_v1 = |controller: &str| {
@@ -381,7 +381,7 @@ async fn labelled(berth: &mut Berth, name: &str, image: &str, pairs: &[(&str, &s
     (pod, id)
 }
 
-/// A container with limits on processor and memory.
+/// Runs a container with limits of processor and memory. Returns the ids of pod and container.
 async fn limited(berth: &mut Berth, name: &str, image: &str, script: &str) -> (String, String) {
     let sandbox = pod(berth, name);
     let pod = berth.run(&sandbox).await.unwrap();

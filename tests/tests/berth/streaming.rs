@@ -20,7 +20,7 @@ use berth_tests::{
 };
 use tokio::task::JoinSet;
 
-/// What a container that serves connections runs: everything that comes is sent back.
+/// Script of a container that echoes every connection on port 8080.
 pub const ECHO: &str = "exec busybox tcpsvd -c 200 -b 200 0 8080 cat";
 
 #[tokio::test(flavor = "multi_thread")]
@@ -128,7 +128,7 @@ async fn root_a_client_that_is_attached_is_told_of_the_end() {
     }
 }
 
-/// Starts crictl's port-forward and returns it with the port at its end.
+/// Starts `crictl port-forward` and returns it with its local port.
 pub fn forward(berth: &Berth, transport: &str, pod: &str, port: u16) -> (Running, u16) {
     let mut forward =
         Running::start(&mut crictl(berth, "port-forward", transport, &[pod, &format!("0:{port}")]));
@@ -137,7 +137,7 @@ pub fn forward(berth: &Berth, transport: &str, pod: &str, port: u16) -> (Running
     (forward, local.unwrap())
 }
 
-/// 10 MB that no other connection sends.
+/// 10 MB of data that differ for each `number`.
 fn payload(number: usize) -> Vec<u8> {
     let mut state = number as u64 + 1;
     let mut bytes = Vec::with_capacity(10_000_000);
@@ -148,7 +148,7 @@ fn payload(number: usize) -> Vec<u8> {
     bytes
 }
 
-/// Sends 10 MB through an echo and says whether they came back.
+/// Sends 10 MB to an echo server. Returns whether the same bytes came back.
 pub async fn comes_back(port: u16, number: usize) -> bool {
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
     let sent = payload(number);
@@ -195,7 +195,7 @@ async fn root_a_connection_that_nobody_reads_does_not_stop_the_others() {
         let lively = said.rsplit("127.0.0.1:").next().unwrap().split(' ').next().unwrap().parse().unwrap();
         let mut full = TcpStream::connect(("127.0.0.1", stalled)).unwrap();
         full.set_write_timeout(Some(Duration::from_secs(1))).unwrap();
-        // More than the pod's socket holds, less than what a connection may leave waiting.
+        // More than the socket buffer in the pod, less than a connection's limit of unread data in the daemon.
         let _ = full.write_all(&payload(0));
         assert!(comes_back(lively, 1).await, "{transport}");
         assert!(comes_back(port, 2).await, "{transport}");
@@ -238,7 +238,7 @@ async fn root_a_port_of_a_pod_on_the_hosts_network_is_one_of_the_host() {
     assert_eq!(client.join().unwrap(), "host");
 }
 
-/// What the daemon has open.
+/// Targets of the daemon's open descriptors.
 fn open_files(berth: &Berth) -> BTreeSet<String> {
     let directory = std::fs::read_dir(format!("/proc/{}/fd", berth.pid())).unwrap();
     let targets = directory.flatten().filter_map(|entry| std::fs::read_link(entry.path()).ok());
@@ -250,7 +250,7 @@ async fn root_a_client_that_vanishes_leaves_nothing_behind() {
     let mut berth = Berth::start().await;
     let image = berth.busybox().await;
     let (pod, id) = berth.run_alone("vanish", &image, ECHO).await;
-    // Whatever is opened once and kept is open now.
+    // A first session, so that descriptors which the daemon opens once and keeps are open before the count.
     run(&mut crictl(&berth, "exec", "spdy", &[&id, "true"]), b"");
     let (processes, files) = (berth.shell(&id, "ps").await.lines().count(), open_files(&berth));
     for transport in TRANSPORTS {

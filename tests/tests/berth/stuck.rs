@@ -1,5 +1,5 @@
-//! What hangs, refuses or floods costs its own pod time at most: calls end with a true error, everything else goes on, and
-//! when the cause is gone nobody has to clean up.
+//! Containers, shims, registries and disks that hang, refuse or flood. They may delay their own pod only: its calls fail
+//! with the true cause, everything else goes on, and once the cause is gone nothing has to be cleaned up by hand.
 
 use std::{fs, path::Path};
 
@@ -18,10 +18,10 @@ use tonic::Code;
 
 use crate::restart::shim_of;
 
-/// More than the longest line of a log has, in bytes.
+/// Longer than the longest record of a log, in bytes.
 const LINE: u64 = 17 << 10;
 
-/// Another pod from nothing to nothing: the node goes on.
+/// Asserts that another pod can be run, logs, and can be removed.
 async fn the_node_goes_on(berth: &mut Berth, image: &str, name: &str) {
     let (pod, id) = berth.run_alone(name, image, "echo fine").await;
     assert_eq!(berth.ended(&id).await.exit_code, 0);
@@ -48,7 +48,7 @@ async fn root_a_container_that_stands_still_is_stopped_all_the_same() {
     let image = berth.busybox().await;
     let (pod, id) =
         berth.run_alone("still", &image, "sleep 1000 & kill -STOP $!; kill -STOP $$; sleep 1000").await;
-    // A shell that does not stand still yet ends by SIGTERM, as it should.
+    // A shell that is not stopped yet would end by SIGTERM, as it should.
     eventually(async || states_of(&id), |states| states == "TT").await;
     berth.stop_container(&id, 1).await.unwrap();
     assert_eq!(berth.status(&id).await.unwrap().exit_code, 137);
@@ -62,13 +62,13 @@ async fn root_a_container_that_has_used_up_its_processes_is_stopped_with_all_of_
     let image = berth.busybox().await;
     let sandbox = pod(&berth, "forks");
     let pod = berth.run(&sandbox).await.unwrap();
-    // A shell that cannot fork ends. The first process forks no more.
+    // A shell that cannot fork exits. The first process does not fork, so the container runs on.
     let endless = "(sleep 1; while :; do sleep 7654399 & done 2>/dev/null) & exec sleep 7654399";
     let id = berth.create(&pod, &sandbox, shell("forks", &image, endless)).await.unwrap();
     berth.start_container(&id).await.unwrap();
     limit_processes(&id, 32);
     let full = async || processes_of(&id);
-    // The one that could not fork has ended, and left room for another.
+    // The shell that could not fork has exited, which leaves room for one more process.
     eventually(full, |running| *running == 31).await;
     limit_processes(&id, 31);
     let refused = berth.exec(&id, &["sh", "-c", "true & wait"]).await;
@@ -130,9 +130,9 @@ async fn root_a_container_whose_log_has_no_room_left_goes_on_and_is_logged_again
     let script = "head -c 4000000 /dev/zero | tr '\\0' x; echo; touch /done; while [ ! -e /go ]; do sleep 0.05; done; echo again";
     let id = berth.create(&pod, &sandbox, shell("full", &image, script)).await.unwrap();
     berth.start_container(&id).await.unwrap();
-    // A line that fits in part is not there in part.
+    // A line is written whole or not at all, so less than one line stays free.
     eventually(async || small.free(), |free| *free < LINE).await;
-    // What a container writes is read whether or not there is room for it: it reaches its next line.
+    // The shim reads the container's output even without room in the log: the script goes on.
     let mut client = berth.runtime.clone();
     let done = async || {
         let cmd = ["test", "-e", "/done"].map(str::to_owned).to_vec();
@@ -151,7 +151,7 @@ async fn root_a_container_whose_log_has_no_room_left_goes_on_and_is_logged_again
 
 #[tokio::test(flavor = "multi_thread")]
 async fn root_a_container_that_fills_the_daemons_disk_is_removed_and_the_disk_is_free_again() {
-    // Declared first, it goes last: after the daemon.
+    // Declared before `berth`, so that it is unmounted after the daemon has ended.
     let disk;
     let mut berth = Berth::start().await;
     berth.kill();
@@ -173,7 +173,7 @@ async fn root_a_container_that_fills_the_daemons_disk_is_removed_and_the_disk_is
         let error = berth.create(&more, &sandbox, shell("more", &image, "true")).await.unwrap_err();
         assert_eq!(error.code(), Code::ResourceExhausted, "{error}");
     }
-    // Those that run go on, and a daemon starts.
+    // Running containers go on, and a daemon can start.
     assert_eq!(berth.shell(&id, "echo here").await, "here\n");
     berth.kill();
     berth.restart().await;
@@ -186,7 +186,7 @@ async fn root_a_container_that_fills_the_daemons_disk_is_removed_and_the_disk_is
     berth.remove_all_pods().await;
 }
 
-/// A file system of its own, with little room.
+/// A small tmpfs. Dropping it unmounts it.
 struct SmallDisk(std::path::PathBuf);
 
 impl SmallDisk {
@@ -197,7 +197,7 @@ impl SmallDisk {
         Self(at.into())
     }
 
-    /// Bytes.
+    /// Free space in bytes.
     fn free(&self) -> u64 {
         let found = nix::sys::statvfs::statvfs(&self.0).unwrap();
         found.blocks_available() * found.block_size()
@@ -210,7 +210,7 @@ impl Drop for SmallDisk {
     }
 }
 
-/// As a kubelet's pod limit would.
+/// Sets pids.max of a container's cgroup, as kubelet's pod limit would.
 fn limit_processes(id: &str, most: u32) {
     let group = cgroup_of(id, "pids");
     fs::write(group.join("pids.max"), most.to_string()).unwrap();
@@ -226,7 +226,7 @@ fn pids_of(id: &str) -> Vec<String> {
     listed.unwrap_or_default().lines().map(Into::into).collect()
 }
 
-/// A letter for each process, proc_pid_stat(5).
+/// State letters of a container's processes: proc_pid_stat(5).
 fn states_of(id: &str) -> String {
     let stats =
         pids_of(id).into_iter().filter_map(|pid| fs::read_to_string(format!("/proc/{pid}/stat")).ok());

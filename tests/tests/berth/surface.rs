@@ -9,15 +9,15 @@ use tonic::{Code, Status, transport::Channel};
 
 use crate::bad_input::assert_says;
 
-/// What crictl and kubelet accept.
+/// Largest message that crictl and kubelet accept, in bytes.
 const LARGEST_MESSAGE: usize = 16 << 20;
 
 type Client = RuntimeServiceClient<Channel>;
 
-/// A call's name, the field with the id, whether an id that nothing has is fine, and the answer.
+/// Name of a call, its field with the id, whether an unknown id is no error, and the answer.
 type Answer = (&'static str, &'static str, bool, Result<(), Status>);
 
-/// Asks each of these calls about one id.
+/// Makes each of these calls with one id.
 macro_rules! ask {
     ($client:expr, $id:expr, [$($call:ident($request:ident { $field:ident $(, $more:ident: $value:expr)* }) $unknown_is_fine:literal),+ $(,)?]) => {
         vec![$((
@@ -29,7 +29,7 @@ macro_rules! ask {
     };
 }
 
-/// Every call about a pod.
+/// Makes every call about a pod.
 #[allow(clippy::needless_update)] // Some requests have no other field.
 async fn ask_about_pod(client: &Client, id: &str) -> Vec<Answer> {
     let resources = || Some(v1::LinuxContainerResources::default());
@@ -45,7 +45,7 @@ async fn ask_about_pod(client: &Client, id: &str) -> Vec<Answer> {
     ])
 }
 
-/// Every call about a container.
+/// Makes every call about a container.
 #[allow(clippy::needless_update)] // Some requests have no other field.
 async fn ask_about_container(client: &Client, id: &str) -> Vec<Answer> {
     let command = || vec!["true".to_owned()];
@@ -115,7 +115,7 @@ async fn root_the_beginning_of_an_id_is_enough_for_every_call_unless_several_beg
         assert_eq!(berth.status(container).await.unwrap().state(), v1::ContainerState::ContainerRunning);
     }
 
-    // What is wrong with some of these calls is something else; the last of each kind removes what they are about.
+    // Some of these calls fail for another reason. The last of each kind removes the container or pod.
     let mut found = ask_about_container(&berth.runtime, &containers[0][..20]).await;
     assert_eq!(berth.status(&containers[0]).await.unwrap_err().code(), Code::NotFound);
     found.extend(ask_about_pod(&berth.runtime, &pods[0][..20]).await);
@@ -127,7 +127,7 @@ async fn root_the_beginning_of_an_id_is_enough_for_every_call_unless_several_beg
     }
 }
 
-/// Of seventeen ids, two have the same first digit of sixteen.
+/// A first hex digit that at least two ids have: of seventeen ids, two must share one of sixteen digits.
 fn shared_beginning(ids: &[String]) -> &str {
     let shared = |id: &&String| ids.iter().filter(|other| other[..1] == id[..1]).count() > 1;
     &ids.iter().find(shared).unwrap()[..1]
@@ -223,7 +223,7 @@ async fn root_ten_thousand_labels_are_kept_shown_and_found_by() {
     assert_eq!(berth.runtime.list_containers(request).await.unwrap().into_inner().containers.len(), 1);
 }
 
-/// A container that has nothing to do with it runs on, and nothing in the daemon has panicked.
+/// Asserts that an unrelated container still runs, and that the daemon's log has no panic.
 pub async fn assert_unharmed(berth: &mut Berth, bystander: &str) {
     assert_eq!(berth.shell(bystander, "echo fine").await, "fine\n");
     let log = berth.log();

@@ -13,7 +13,7 @@ use crate::surface::assert_unharmed;
 
 const LARGEST_MESSAGE: usize = 16 << 20;
 
-/// What an empty message is refused for, by call. The other calls need nothing.
+/// Calls that refuse an empty message, and the field that they name. The other calls accept it.
 const NEEDED: [(&str, &str); 24] = [
     ("Attach", "container_id"),
     ("CheckpointContainer", "location"),
@@ -41,7 +41,7 @@ const NEEDED: [(&str, &str); 24] = [
     ("UpdatePodSandboxResources", "pod_sandbox_id"),
 ];
 
-/// Bytes as they are, whatever the call.
+/// Codec that passes bytes through, so that any message can be sent to any call.
 #[derive(Default)]
 struct Bytes;
 
@@ -79,7 +79,7 @@ impl Decoder for Bytes {
     }
 }
 
-/// Every call there is, as `service/call`.
+/// Every call of the contract, as `service/call`.
 fn calls() -> Vec<String> {
     let mut service = "";
     let mut calls = Vec::new();
@@ -95,7 +95,7 @@ fn calls() -> Vec<String> {
     calls
 }
 
-/// Sends `message` as the request of a call; its answers are left.
+/// Sends `message` as the request of a call. Does not read a stream of answers.
 async fn send(channel: &Channel, call: &str, message: Vec<u8>) -> Result<(), Status> {
     let mut client = Grpc::new(channel.clone());
     client.ready().await.unwrap();
@@ -103,7 +103,7 @@ async fn send(channel: &Channel, call: &str, message: Vec<u8>) -> Result<(), Sta
     client.server_streaming(Request::new(message), path, Bytes).await.map(drop)
 }
 
-/// What each call says to `message`.
+/// Sends `message` to every call. Returns the answers by name of the call.
 async fn send_to_all(berth: &Berth, message: &[u8]) -> BTreeMap<String, Result<(), Status>> {
     let channel = berth.connect().await;
     let mut answers = BTreeMap::new();
@@ -114,7 +114,7 @@ async fn send_to_all(berth: &Berth, message: &[u8]) -> BTreeMap<String, Result<(
     answers
 }
 
-/// A message of this size that says nothing: a field that no message has.
+/// A message of `size` bytes with nothing but a field that no message of the contract has.
 fn padded(size: usize) -> Vec<u8> {
     // Field 1000, length-delimited; the length in four groups of seven bits.
     let length = size - 6;
@@ -150,13 +150,13 @@ async fn root_bytes_that_are_no_message_are_refused_by_every_call() {
     let mut berth = Berth::start().await;
     let image = berth.busybox().await;
     let (_, bystander) = berth.run_alone("bystander", &image, "exec sleep 1000").await;
-    // A field's number without an end, a text that is shorter than it says, and a group that nothing opened.
+    // A field number that does not end, a string shorter than its length, and the end of a group that was not begun.
     for message in [[0xff; 11].as_slice(), &[0x0a, 0x7f], &[0x0c]] {
         for (call, answer) in send_to_all(&berth, message).await {
             assert_eq!(answer.unwrap_err().code(), Code::Internal, "{call} {message:?}");
         }
     }
-    // A text that is none, where the first field is one.
+    // A string that is no UTF-8, where the first field is a string.
     for (call, answer) in send_to_all(&berth, &[0x0a, 0x01, 0xff]).await {
         let code = answer.map_or_else(|error| error.code(), |()| Code::Ok);
         assert!(matches!(code, Code::Ok | Code::Internal), "{call}: {code:?}");
@@ -183,7 +183,7 @@ async fn root_a_message_over_the_limit_is_refused_by_every_call_before_it_takes_
     assert_unharmed(&mut berth, &bystander).await;
 }
 
-/// Bytes of the daemon's own memory that are in use.
+/// Resident anonymous memory of the daemon, in bytes.
 fn memory(berth: &Berth) -> u64 {
     let status = fs::read_to_string(format!("/proc/{}/status", berth.pid())).unwrap();
     let line = status.lines().find_map(|line| line.strip_prefix("RssAnon:")).unwrap();

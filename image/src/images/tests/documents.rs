@@ -1,4 +1,4 @@
-//! Which documents are fetched, and what they are taken for.
+//! Which documents are fetched, and which form they are taken for.
 
 use super::scripted::{OCI_INDEX, OCI_MANIFEST, blob_path};
 use super::*;

@@ -1,4 +1,4 @@
-//! Wrong content, a full disk, and ends in the middle of things.
+//! Wrong content, a full disk, and crashes in the middle of a pull.
 
 use std::process::{Child, Command, Stdio};
 
@@ -265,7 +265,7 @@ async fn root_an_index_of_another_version_is_refused_not_overwritten() {
     assert!(matches!(error, Error::IndexVersion { found: 99, known: 2 }), "{error}");
 }
 
-/// Runs one of the tests below, which only do something when told where, in a process of its own.
+/// Runs one of the `root_alone_` tests, which do nothing without BERTH_TEST_ROOT, in a process of its own.
 fn run_alone(prepare: &[&str], test: &str, root: &Path, name: &str) -> Command {
     let mut words = prepare.iter().map(std::ffi::OsString::from).collect::<Vec<_>>();
     words.push(std::env::current_exe().unwrap().into());
@@ -331,7 +331,7 @@ async fn root_alone_pull_into_a_full_disk() {
     let fixture = Fixture { root: tempfile::tempdir().unwrap(), images };
     let error = fixture.pull(&name).await.unwrap_err();
     assert_eq!(error.kind(), Kind::NoSpace, "{}", whole_chain(&error));
-    // The threads of the layers may still be on their way out.
+    // The threads that unpack the layers may not have ended yet.
     while std::fs::read_dir(Path::new(&root).join("store/staging")).unwrap().count() > 0 {
         tokio::task::yield_now().await;
     }
@@ -359,7 +359,8 @@ fn root_a_full_disk_is_told_as_such_and_leaves_nothing_half_made() {
     let mut alone =
         run_alone(&prepare, "root_alone_pull_into_a_full_disk", root.path(), &registry.name("app:1"));
     let alone = alone.spawn().unwrap();
-    // As its own mount namespace shows it: the small layer is finished when the big one fails.
+    // The directory as the child's mount namespace shows it: wait until the small layer is in it before the big one
+    // fails.
     let layers = Path::new("/proc").join(alone.id().to_string()).join("root");
     let layers = layers.join(root.path().strip_prefix("/").unwrap()).join("store/layers");
     while std::fs::read_dir(&layers).map_or(0, Iterator::count) == 0 && alone_runs(alone.id()) {

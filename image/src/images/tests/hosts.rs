@@ -1,4 +1,4 @@
-//! Several registries, and several hosts of one.
+//! Several registries, and several hosts of one registry.
 
 use super::*;
 
@@ -17,7 +17,7 @@ async fn root_a_registry_that_stalls_holds_up_no_other() {
     let fixture = Fixture::new().await;
     let (images, name) = (fixture.images.clone(), stalled.name("app:1"));
     let waiting = tokio::spawn(async move { images.pull(&name.parse().unwrap(), None).await });
-    // Every place that there is for this registry is taken, by whichever layers.
+    // All slots for this registry are taken, by any of its layers.
     tokio::task::block_in_place(|| stalled.wait_for_some(&layers, 3));
     soon(fixture.pull(&working.name("app:1"))).await.unwrap();
     assert!(!waiting.is_finished());

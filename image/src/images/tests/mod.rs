@@ -43,7 +43,7 @@ impl Fixture {
         Fixture { root, images }
     }
 
-    /// One whose registries are reached as `hosts` says: pairs of a registry and its hosts.toml.
+    /// Like `new`, with registries reached as in `hosts`: pairs of a registry and its hosts.toml.
     async fn with_hosts(hosts: &[(&str, String)]) -> Self {
         must_be_root();
         let root = tempfile::tempdir().unwrap();
@@ -58,7 +58,7 @@ impl Fixture {
         Fixture { root, images }
     }
 
-    /// As after the process was killed and started anew.
+    /// Opens the store again, as after the process was killed and restarted.
     async fn reopened(self) -> Self {
         drop(self.images);
         let images = Images::open(config(self.root.path())).await.unwrap();
@@ -73,7 +73,7 @@ impl Fixture {
         std::fs::read_dir(self.root.path().join(directory)).unwrap().count()
     }
 
-    /// The directories hold what the index says, and nothing half-made.
+    /// Asserts that the directories are those in the index, and that nothing is staged.
     fn assert_tidy(&self) {
         let layers: std::collections::HashSet<_> =
             self.images.list().iter().flat_map(|image| image.layers.clone()).collect();

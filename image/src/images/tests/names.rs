@@ -1,4 +1,4 @@
-//! Which names lead to which image.
+//! Names, and the image they lead to.
 
 use super::*;
 

@@ -1,8 +1,8 @@
-//! Stores as an earlier version left them.
+//! Stores of an earlier version.
 
 use super::*;
 
-/// What only implies its directories, what stands alone, and a base on which the two differ.
+/// A layer that only implies its directories, one that stands alone, and a base on which the first comes out otherwise.
 struct Parts {
     implying: Vec<u8>,
     alone: Vec<u8>,
@@ -17,7 +17,7 @@ fn parts() -> Parts {
     }
 }
 
-/// Makes the store one of version 1, in which `image` has at `position` the directory of the bottom layer `diff_id`.
+/// Turns the store into one of version 1, where `image` has the bottom layer `diff_id` at `position`.
 fn age(root: &Path, image: &Digest, position: u32, diff_id: &Digest) {
     let db = rusqlite::Connection::open(root.join("index.db")).unwrap();
     let sql = "UPDATE image_layers SET layer = ?1 WHERE image = ?2 AND position = ?3";

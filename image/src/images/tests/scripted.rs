@@ -1,4 +1,4 @@
-//! A registry on loopback that answers as a test tells it to: also wrongly, partly, or late.
+//! A registry on loopback that answers as a test demands: also wrongly, partly, or late.
 
 use std::collections::{HashMap, HashSet};
 use std::io::{BufRead, BufReader, Write};
@@ -21,7 +21,7 @@ pub(super) const PLAIN: &str = "application/vnd.oci.image.layer.v1.tar";
 struct Answer {
     media_type: String,
     bytes: Vec<u8>,
-    /// Only so many of them are sent, though all are promised.
+    /// Bytes that are really sent; the headers promise all.
     sent: usize,
 }
 
@@ -29,11 +29,11 @@ struct Answer {
 struct State {
     answers: HashMap<String, Answer>,
     asked: HashMap<String, usize>,
-    /// Of those, requests for more than the headers.
+    /// Requests other than HEAD.
     fetched: HashMap<String, usize>,
-    /// Paths whose answers stop half way, until they are let go.
+    /// Paths whose answers stop half way until [`Scripted::let_go`].
     held: HashSet<String>,
-    /// It answers no HEAD.
+    /// HEAD is answered with 404.
     has_no_head: bool,
     closed: bool,
 }
@@ -60,7 +60,7 @@ impl Scripted {
         Scripted { address, shared, serving: Some(serving) }
     }
 
-    /// A reference into this registry.
+    /// Returns a reference into this registry.
     pub(super) fn name(&self, rest: &str) -> String {
         format!("{}/{rest}", self.address)
     }
@@ -94,7 +94,7 @@ impl Scripted {
         self.shared.state.lock().unwrap().asked.get(path).copied().unwrap_or(0)
     }
 
-    /// How often `path` was asked for with GET: these are what registries count.
+    /// Returns how often `path` was asked for with GET, which registries count as pulls.
     pub(super) fn fetched(&self, path: &str) -> usize {
         self.shared.state.lock().unwrap().fetched.get(path).copied().unwrap_or(0)
     }
@@ -116,7 +116,7 @@ impl Scripted {
         self.shared.changed.notify_all();
     }
 
-    /// Waits until `count` of the paths were asked for, whichever.
+    /// Waits until `count` of the paths, in any order, were asked for.
     pub(super) fn wait_for_some(&self, paths: &[String], count: usize) {
         let state = self.shared.state.lock().unwrap();
         let lacking =
@@ -155,7 +155,7 @@ fn serve(listener: &TcpListener, shared: &Arc<Shared>) {
     }
 }
 
-/// One request, one answer, and the connection is closed. A client that hangs up is no error of ours.
+/// Answers one request and closes the connection. A client that hangs up is no error.
 fn answer(mut stream: &TcpStream, shared: &Shared) -> std::io::Result<()> {
     let mut lines = BufReader::new(stream).lines();
     let request = lines.next().unwrap_or_else(|| Ok(String::new()))?;
@@ -205,7 +205,7 @@ fn range_start(headers: &[String]) -> usize {
     range.and_then(|range| range.split('-').next()?.parse().ok()).unwrap_or(0)
 }
 
-/// An image to be published, all of whose parts can be wrong.
+/// An image to publish; a test may make any part of it wrong.
 #[derive(Clone)]
 pub(super) struct Published {
     /// Media type, blob and diff id of each layer.
@@ -216,7 +216,7 @@ pub(super) struct Published {
 }
 
 impl Published {
-    /// An image of these uncompressed layers, sent with gzip.
+    /// Makes an image of these uncompressed layers, served with gzip.
     pub(super) fn of(layers: &[Vec<u8>]) -> Self {
         let layers = layers.iter().map(|tar| (GZIP.to_owned(), gzip(tar), Digest::sha256(tar)));
         Published {
@@ -248,7 +248,7 @@ impl Published {
         })
     }
 
-    /// Makes it available; the manifest's digest.
+    /// Puts the image into a registry; returns the digest of its manifest.
     pub(super) fn publish(&self, at: &Scripted, repository: &str, tag: &str) -> Digest {
         for (_, blob, _) in &self.layers {
             at.blob(repository, blob);

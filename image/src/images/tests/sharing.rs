@@ -1,4 +1,4 @@
-//! What is fetched once, kept once, and for how long.
+//! Content that is fetched once and kept once, and how long it is kept.
 
 use super::*;
 

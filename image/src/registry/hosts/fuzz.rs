@@ -1,9 +1,9 @@
-//! What must hold of any hosts.toml.
+//! Invariants for any hosts.toml.
 #![allow(clippy::unwrap_used)]
 
 use super::*;
 
-/// Reads `data` as the hosts.toml of a registry, and makes of every host in it where it would be asked.
+/// Parses `data` as the hosts.toml of a registry, and checks the URL of every host in it.
 pub fn hosts_toml(data: &[u8]) {
     let Ok(text) = std::str::from_utf8(data) else { return };
     let dir = Path::new("/etc/berth/certs.d/example.com");

@@ -26,7 +26,7 @@ fn pair(name: &str, value: &str) -> (String, String) {
     (name.to_owned(), value.to_owned())
 }
 
-/// A registry whose own `/token` gives out token-1, token-2 …; only the newest is good, and `lifetime` many uses long.
+/// A registry whose own `/token` issues token-1, token-2, and so on. Only the newest is valid, for `lifetime` uses.
 async fn bearer_registry(
     lifetime: usize,
     token_answer: impl Fn(&Request) -> Option<Answer> + Send + Sync + 'static,

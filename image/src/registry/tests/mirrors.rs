@@ -10,7 +10,7 @@ use super::{basic, config, content};
 use crate::digest::Digest;
 use crate::reference::Reference;
 
-/// A configuration that sends pulls of `registry` to `text`'s hosts.
+/// Configuration that sends pulls of one registry to the hosts in a hosts.toml.
 struct Hosts(TempDir);
 
 impl Hosts {
@@ -21,7 +21,7 @@ impl Hosts {
         Self(dir)
     }
 
-    /// `mirrors` in order, then `server`, for images of upstream.example.
+    /// Configures `mirrors` in order, then `server`, for images of upstream.example.
     fn mirrored(mirrors: &[&Server], server: &Server) -> Self {
         let mut text = format!("server = {:?}\n", server.url());
         for mirror in mirrors {
@@ -157,7 +157,7 @@ async fn a_mirrors_token_service_is_asked_anonymously() {
     );
 }
 
-/// Tokens only for ann, and content only for tokens.
+/// A server that gives a token only for ann's password, and content only for that token.
 async fn guarded() -> Server {
     Server::start(|request| {
         let authorization = request.header("authorization").unwrap_or_default();

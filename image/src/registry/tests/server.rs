@@ -1,4 +1,4 @@
-//! An HTTP/1.1 server that does what a real registry cannot be told to do: break off, stall, lie.
+//! An HTTP/1.1 server for faults that a real registry cannot be told to show: breaks, stalls, false headers.
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
@@ -10,7 +10,7 @@ use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 use tokio_rustls::TlsAcceptor;
 
-/// A request as it came.
+/// A request as received.
 #[derive(Clone, Debug)]
 pub(super) struct Request {
     pub(super) method: String,
@@ -25,20 +25,20 @@ impl Request {
         self.headers.get(name).map(String::as_str)
     }
 
-    /// The first byte asked for by a Range header.
+    /// Returns the first byte asked for by a Range header.
     pub(super) fn offset(&self) -> usize {
         let range = self.header("range").and_then(|range| range.strip_prefix("bytes=")?.strip_suffix('-'));
         range.map_or(0, |first| first.parse().unwrap())
     }
 }
 
-/// What to answer.
+/// An answer to send.
 #[derive(Clone, Debug)]
 pub(super) struct Answer {
     status: u16,
     headers: Vec<(String, String)>,
     body: Vec<u8>,
-    /// How much of the body is really sent.
+    /// Bytes of the body that are really sent, if not all.
     sent: Option<usize>,
     ending: Ending,
     states_length: bool,
@@ -47,9 +47,9 @@ pub(super) struct Answer {
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Ending {
     Close,
-    /// Nothing more comes, but the connection stays.
+    /// Nothing more is sent, but the connection stays open.
     Stall,
-    /// The body comes byte by byte, with such a pause after each.
+    /// The body is sent byte by byte, with this pause after each.
     Trickle(Duration),
 }
 
@@ -63,7 +63,7 @@ impl Answer {
         Self { body: body.into(), ..Self::status(200) }
     }
 
-    /// The rest of `whole` that `request` asks for.
+    /// Answers with the rest of `whole` that `request` asks for.
     pub(super) fn range(whole: &[u8], request: &Request) -> Self {
         let first = request.offset();
         if first == 0 {
@@ -91,25 +91,25 @@ impl Answer {
         self
     }
 
-    /// Breaks the connection after so many bytes of the body.
+    /// Breaks the connection after this many bytes of the body.
     pub(super) fn cut_after(mut self, bytes: usize) -> Self {
         self.sent = Some(bytes);
         self
     }
 
-    /// Sends so many bytes of the body, then nothing for ever.
+    /// Sends this many bytes of the body, then nothing for ever.
     pub(super) fn stall_after(mut self, bytes: usize) -> Self {
         self.ending = Ending::Stall;
         self.cut_after(bytes)
     }
 
-    /// Sends byte after byte, with a pause after each.
+    /// Sends byte after byte, with this pause after each.
     pub(super) fn trickled(mut self, pause: Duration) -> Self {
         self.ending = Ending::Trickle(pause);
         self
     }
 
-    /// Does not say how long the body is: it ends with the connection.
+    /// States no length: the body ends with the connection.
     pub(super) fn of_unstated_length(mut self) -> Self {
         self.states_length = false;
         self
@@ -129,7 +129,7 @@ impl Answer {
 
 type Script = Arc<dyn Fn(&Request) -> Answer + Send + Sync>;
 
-/// Listens until dropped.
+/// The running server; it stops when dropped.
 pub(super) struct Server {
     address: SocketAddr,
     scheme: &'static str,
@@ -177,12 +177,12 @@ impl Server {
         format!("{}://{}", self.scheme, self.address)
     }
 
-    /// Every request so far.
+    /// Returns every request so far.
     pub(super) fn seen(&self) -> Vec<Request> {
         self.seen.lock().unwrap().clone()
     }
 
-    /// The targets of all requests so far.
+    /// Returns the targets of all requests so far.
     pub(super) fn targets(&self) -> Vec<String> {
         self.seen().into_iter().map(|request| request.target).collect()
     }
@@ -209,7 +209,7 @@ async fn accept(
     }
 }
 
-/// One request, one answer. `None` when the client goes away.
+/// Answers one request. `None` if the client goes away.
 async fn serve<S: AsyncRead + AsyncWrite + Unpin>(
     stream: S,
     script: Script,

@@ -12,7 +12,7 @@ use super::server::{Answer, Server};
 use super::{app_at, basic, config, registry};
 use crate::reference::Reference;
 
-/// A certificate authority of our own.
+/// A certificate authority of the test.
 struct Authority(CertifiedIssuer<'static, KeyPair>);
 
 impl Authority {
@@ -22,14 +22,14 @@ impl Authority {
         Self(CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap())
     }
 
-    /// A certificate for 127.0.0.1 and its key.
+    /// Issues a certificate for 127.0.0.1, with its key.
     fn issue(&self) -> (rcgen::Certificate, KeyPair) {
         let key = KeyPair::generate().unwrap();
         let params = CertificateParams::new(["127.0.0.1".to_owned()]).unwrap();
         (params.signed_by(&key, &self.0).unwrap(), key)
     }
 
-    /// Accepts TLS with a certificate of this authority; asks for one of `clients` if given.
+    /// Accepts TLS with a certificate of this authority; demands one of `clients` from the client if given.
     fn acceptor(&self, clients: Option<&Authority>) -> TlsAcceptor {
         let (certificate, key) = self.issue();
         let builder = match clients {
@@ -47,7 +47,7 @@ impl Authority {
     }
 }
 
-/// Images of upstream.example come from `server`, reached as `settings` say.
+/// Configures a registry client that fetches images of upstream.example from `server` with these `settings`.
 fn configured(server: &Server, settings: &str) -> (TempDir, Registry) {
     let dir = tempfile::tempdir().unwrap();
     fs::create_dir(dir.path().join("upstream.example")).unwrap();

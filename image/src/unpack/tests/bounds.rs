@@ -1,8 +1,8 @@
-//! What an archive can make its reader remember or do.
+//! Bounds on the memory and work that an archive can cost its reader.
 
 use super::*;
 
-/// As many names as `of` makes entries of, each as long as the kernel takes.
+/// Makes an archive of `count` entries by `of`, each with a name nearly as long as the kernel allows.
 fn many(count: usize, of: impl Fn(Tarball, &str) -> Tarball) -> Tarball {
     let long = format!("{}/", "d".repeat(255)).repeat(15);
     (0..count).fold(Tarball::new(), |tarball, number| of(tarball, &format!("{long}{number}")))
@@ -55,7 +55,7 @@ fn root_extension_headers_and_what_follows_the_archive_count_as_bytes() {
     assert!(matches!(unpacked_within(90_000, &followed), Err(Error::Limit { what: "bytes", .. })));
 }
 
-/// Links to a file of a lower layer that the layer itself removes.
+/// Hard links to a file of a lower layer that the layer itself removes.
 fn links_to_removed(count: usize) -> Tarball {
     let whiteout = Tarball::new().file(".wh.big", b"");
     (0..count).fold(whiteout, |tarball, number| tarball.hard_link(&format!("link{number}"), "big"))
@@ -82,7 +82,7 @@ fn root_what_is_copied_up_counts_as_bytes() {
     assert!(matches!(error, Error::Limit { what: "bytes", .. }), "{error:?}");
 }
 
-/// Many symlinks below, each of which the layer goes through: renaming one must not cost as much as there are names.
+/// The upper layer uses many symlinks of the lower one: the cost of a rename must not grow with the number of names.
 #[test]
 fn root_what_lies_behind_many_symlinks_of_a_lower_layer_is_moved_to_where_they_lead() {
     const LINKS: usize = 3000;

@@ -1,4 +1,4 @@
-//! Whether our api.proto is the contract that kubelet is built against.
+//! Checks that our api.proto is the contract that kubelet is built against.
 
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
@@ -35,7 +35,7 @@ fn values_of_variables_are_bytes() {
     );
 }
 
-/// The message of this name, to be spoilt.
+/// The message of this name, for the test to alter.
 fn message<'a>(set: &'a mut FileDescriptorSet, name: &str) -> &'a mut DescriptorProto {
     set.file[0].message_type.iter_mut().find(|message| message.name() == name).unwrap()
 }

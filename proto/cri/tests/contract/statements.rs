@@ -1,4 +1,4 @@
-//! What a protobuf contract says, as a set of statements that can be compared with another's.
+//! A protobuf contract as a set of statements that can be compared with another's.
 
 use std::{collections::BTreeSet, env, path::Path};
 
@@ -7,8 +7,7 @@ use prost_types::{
     ServiceDescriptorProto,
 };
 
-/// Everything that either side of a connection can tell, one statement each. Comments, order and options of files are
-/// not among it.
+/// All properties that are visible on a connection, one statement each. Comments, order and file options are left out.
 pub fn statements(set: &FileDescriptorSet) -> BTreeSet<String> {
     set.file.iter().flat_map(of_file).collect()
 }
@@ -68,7 +67,7 @@ fn of_enum(parent: &str, values: &EnumDescriptorProto) -> Vec<String> {
     values.value.iter().map(|value| format!("{name}.{} = {}", value.name(), value.number())).collect()
 }
 
-/// What one set says and the other does not, each with the side that says it.
+/// The statements that only one of the sets contains, each with its side.
 pub fn differences(ours: &FileDescriptorSet, theirs: &FileDescriptorSet) -> Vec<String> {
     let (ours, theirs) = (statements(ours), statements(theirs));
     let only_ours = ours.difference(&theirs).map(|statement| format!("only here:     {statement}"));
@@ -76,7 +75,7 @@ pub fn differences(ours: &FileDescriptorSet, theirs: &FileDescriptorSet) -> Vec<
     only_ours.chain(only_theirs).collect()
 }
 
-/// Fails unless `ours` says what the file says that the environment variable names.
+/// Fails unless `ours` has the statements of the file that the environment variable names.
 pub fn must_agree_with_upstream(ours: &FileDescriptorSet, variable: &str) {
     let upstream = env::var_os(variable).expect("set by hack/contract");
     let upstream = Path::new(&upstream);
@@ -86,7 +85,7 @@ pub fn must_agree_with_upstream(ours: &FileDescriptorSet, variable: &str) {
     println!("{} statements agree", statements(&theirs).len());
 }
 
-/// How many calls a service has, its name being with its package's.
+/// Number of calls of a service, given by its full name.
 pub fn calls(set: &FileDescriptorSet, service: &str) -> usize {
     let prefix = format!("rpc {service}/");
     statements(set).iter().filter(|statement| statement.starts_with(&prefix)).count()

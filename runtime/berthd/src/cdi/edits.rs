@@ -9,7 +9,7 @@ use oci_spec::runtime::{
 
 use super::file;
 
-/// Everything that some devices change, with nothing left to be looked up.
+/// The changes of all requested devices, with nothing left to look up.
 #[derive(Debug, Default)]
 pub struct Edits {
     pub(super) env: Vec<String>,
@@ -19,7 +19,7 @@ pub struct Edits {
     pub(super) additional_gids: Vec<u32>,
 }
 
-/// A device node to make, and what may be done with it: some of `r`, `w` and `m`.
+/// A device node to create, and the access to it: some of `r`, `w` and `m`.
 #[derive(Debug)]
 pub(super) struct Node {
     pub(super) node: LinuxDevice,
@@ -27,7 +27,7 @@ pub(super) struct Node {
 }
 
 impl Edits {
-    /// Makes the changes. What they add takes the place of what has the same name or path.
+    /// Applies the changes. An added variable, node or mount replaces one of the same name or path.
     pub fn apply(self, spec: &mut Spec) {
         let (mut process, mut linux) =
             (spec.process().clone().unwrap_or_default(), spec.linux().clone().unwrap_or_default());
@@ -42,7 +42,7 @@ impl Edits {
             mounts.retain(|one| one.destination() != Path::new(&mount.container_path));
             mounts.push(mount.into_oci(maps_users));
         }
-        // Outer places before inner ones, so that none is hidden by one that comes later.
+        // Outer destinations before inner ones, so that no mount hides another.
         mounts.sort_by_key(|mount| mount.destination().components().count());
         spec.set_process(Some(process)).set_linux(Some(linux)).set_mounts(Some(mounts));
         if !self.hooks.is_empty() {
@@ -58,13 +58,13 @@ fn maps_users(linux: &Linux) -> bool {
     namespaces.into_iter().any(|namespace| namespace.typ() == LinuxNamespaceType::User)
 }
 
-/// A node without an owner is the container's user's.
+/// Adds a node, with a rule that allows its use. Without an owner it belongs to the container's user.
 fn add_node(Node { mut node, access }: Node, process: &Process, linux: &mut Linux) {
     let user = process.user();
     let (uid, gid) = (Some(user.uid()), Some(user.gid()));
     node.set_uid(node.uid().or(uid.filter(|uid| *uid != 0)));
     node.set_gid(node.gid().or(gid.filter(|gid| *gid != 0)));
-    // A rule without access would be one with all of it.
+    // A rule without access would allow all access.
     if matches!(node.typ(), LinuxDeviceType::B | LinuxDeviceType::C) && !access.is_empty() {
         let mut rule = LinuxDeviceCgroup::default();
         rule.set_allow(true)
@@ -93,7 +93,7 @@ fn add_variables(variables: Vec<String>, process: &mut Process) {
     process.set_env(Some(env));
 }
 
-/// 0 is left out: root's group is for the container to ask for itself.
+/// Adds supplementary groups, except 0: membership in root's group is for the container itself to ask for.
 fn add_groups(gids: &[u32], process: &mut Process) {
     let mut user = process.user().clone();
     let mut groups = user.additional_gids().clone().unwrap_or_default();

@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 use super::*;
 use crate::cdi::file::{Format, SpecFile};
 
-/// The specification after the edits of one device without nodes, which need a host.
+/// Returns the specification after the edits of one device, which must have no nodes: those need a host.
 fn edited(before: Value, edits: Value) -> Value {
     let file =
         json!({"cdiVersion": "1.1.0", "kind": "v/c", "devices": [{"name": "d", "containerEdits": edits}]});

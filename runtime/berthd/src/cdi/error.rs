@@ -4,20 +4,20 @@ use std::path::PathBuf;
 
 use super::DeviceName;
 
-/// Every variant names the device and the file that it is about.
+/// Every variant names the device, and the files if there are any that describe it.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// No file describes it.
+    /// No file describes the device.
     #[error("CDI device {name} is not described by any file in {directories:?}{}", also(broken))]
     Unknown {
         /// The device.
         name: DeviceName,
-        /// Where it was looked for.
+        /// The directories searched.
         directories: Vec<PathBuf>,
-        /// Files that may describe it and cannot be used, and why.
+        /// Files that cannot be used and may describe the device, and why.
         broken: Vec<String>,
     },
-    /// Two files of one directory describe it.
+    /// Two files of one directory describe the device.
     #[error("CDI device {name} is described by both {} and {}", one.display(), other.display())]
     Conflict {
         /// The device.
@@ -27,7 +27,7 @@ pub enum Error {
         /// The other.
         other: PathBuf,
     },
-    /// It needs something that containers cannot be given.
+    /// The device needs something that Berth does not support.
     #[error("CDI device {name} of {} needs {what}, which is not supported", path.display())]
     Unsupported {
         /// The device.
@@ -37,16 +37,16 @@ pub enum Error {
         /// The field of the file.
         what: &'static str,
     },
-    /// What it refers to is not on this host as described.
+    /// A node or mount source of the device is missing on this host, or not as described.
     #[error("CDI device {name} of {}: {what}: {why}", path.display())]
     Host {
         /// The device.
         name: DeviceName,
         /// The file.
         path: PathBuf,
-        /// What it refers to.
+        /// The node or the mount source.
         what: String,
-        /// What is wrong with it.
+        /// The reason.
         why: String,
     },
 }

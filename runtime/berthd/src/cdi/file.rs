@@ -1,5 +1,4 @@
-//! The files that vendors write, in JSON or YAML. Everything that can be known to be wrong from the file alone is refused
-//! here.
+//! The files that vendors write, in JSON or YAML. Everything that is wrong in the file itself is refused here.
 
 use std::{
     collections::{BTreeMap, HashSet},
@@ -10,13 +9,13 @@ use serde::{Deserialize, Deserializer};
 
 use super::name::{check_device, check_kind};
 
-/// The versions there are. What a newer one adds could be left out unnoticed.
+/// The supported versions. A newer file is refused, as its additions could be left out unnoticed.
 const VERSIONS: [&str; 9] = ["0.1.0", "0.2.0", "0.3.0", "0.4.0", "0.5.0", "0.6.0", "0.7.0", "0.8.0", "1.0.0"];
 const LATEST: &str = "1.1.0";
 const HOOKS: [&str; 6] =
     ["prestart", "createRuntime", "createContainer", "startContainer", "poststart", "poststop"];
 
-/// How a file is written.
+/// Format of a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Format {
     /// `*.json`.
@@ -26,7 +25,7 @@ pub enum Format {
 }
 
 impl Format {
-    /// By the file's extension; `None` when it is none of ours.
+    /// Returns the format by the file's extension; `None` for any other file.
     pub(super) fn of(path: &Path) -> Option<Self> {
         match path.extension()?.to_str()? {
             "json" => Some(Self::Json),
@@ -36,7 +35,7 @@ impl Format {
     }
 }
 
-/// One file.
+/// One CDI file.
 #[derive(Clone, Debug, PartialEq, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct SpecFile {
@@ -46,7 +45,7 @@ pub struct SpecFile {
     #[serde(default, rename = "annotations", deserialize_with = "absent")]
     _annotations: BTreeMap<String, String>,
     pub(super) devices: Vec<Device>,
-    /// For every container that is given any of the devices.
+    /// Edits for every container that is given any of the devices.
     #[serde(default, deserialize_with = "absent")]
     pub(super) container_edits: ContainerEdits,
 }
@@ -60,7 +59,7 @@ pub(super) struct Device {
     pub(super) container_edits: ContainerEdits,
 }
 
-/// How a container's specification changes.
+/// Changes to a container's specification.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub(super) struct ContainerEdits {
@@ -83,16 +82,16 @@ pub(super) struct ContainerEdits {
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub(super) struct DeviceNode {
     pub(super) path: String,
-    /// Empty: the same as `path`.
+    /// Empty means `path`.
     pub(super) host_path: String,
-    /// `b`, `c`, `u` or `p`; empty: that of the host's node.
+    /// `b`, `c`, `u` or `p`; empty means the type of the host's node.
     #[serde(rename = "type")]
     pub(super) kind: String,
-    /// 0, with `minor`: those of the host's node.
+    /// 0 means that major and minor are those of the host's node.
     pub(super) major: i64,
     pub(super) minor: i64,
     pub(super) file_mode: Option<u32>,
-    /// Some of `r`, `w` and `m`, `none`, or empty for all.
+    /// Some of `r`, `w` and `m`, or `none`; empty means all.
     pub(super) permissions: String,
     pub(super) uid: Option<u32>,
     pub(super) gid: Option<u32>,
@@ -122,17 +121,17 @@ pub(super) struct Hook {
     pub(super) timeout: Option<i64>,
 }
 
-/// Programs also write `null` where they have nothing.
+/// Reads `null` as the default: programs write it where they have nothing.
 fn absent<'de, D: Deserializer<'de>, T: Default + Deserialize<'de>>(from: D) -> Result<T, D::Error> {
     Ok(Option::deserialize(from)?.unwrap_or_default())
 }
 
 impl SpecFile {
-    /// Reads a file's content.
+    /// Parses and checks a file's content.
     ///
     /// # Errors
     ///
-    /// What is wrong and in which field, in one line.
+    /// The problem and its field, in one line.
     pub fn parse(content: &[u8], format: Format) -> Result<Self, String> {
         let one_line = |text: String| text.split_whitespace().collect::<Vec<_>>().join(" ");
         let file: Self = match format {

@@ -1,4 +1,4 @@
-//! From names to what has to be changed, by way of the directories and of the host's device nodes.
+//! Resolves device names to edits, from the files in the directories and the host's device nodes.
 
 use std::{
     fs::{self, File},
@@ -15,13 +15,13 @@ use super::{
     file::{ContainerEdits, Device, DeviceNode},
 };
 
-/// Longest file that is read.
+/// Largest file that is read, in bytes.
 const LONGEST: u64 = 16 << 20;
 
-/// Everything that has to be done to a container that is given the devices, in the order of their names.
+/// Resolves the devices `names` to edits, in that order. Fails on the first that cannot be given, see [`Error`].
 ///
-/// Directories that come later win over earlier ones; one that is not there is empty. Touches files and device nodes:
-/// not for a thread that others wait for.
+/// Later directories win over earlier ones; a missing directory is empty. Reads files and device nodes: not for a
+/// thread that others wait for.
 pub fn find(directories: &[PathBuf], names: &[DeviceName]) -> Result<Edits, Error> {
     let catalog = Catalog::read(directories);
     let mut edits = Edits::default();
@@ -38,14 +38,14 @@ pub fn find(directories: &[PathBuf], names: &[DeviceName]) -> Result<Edits, Erro
     Ok(edits)
 }
 
-/// What all the directories hold.
+/// The files of all directories.
 struct Catalog<'a> {
     directories: &'a [PathBuf],
     files: Vec<Found>,
     broken: Vec<String>,
 }
 
-/// A file that can be used.
+/// A valid file.
 struct Found {
     path: PathBuf,
     /// Index of its directory: the higher one wins.
@@ -114,7 +114,7 @@ fn read(path: &Path) -> io::Result<Vec<u8>> {
 }
 
 impl Edits {
-    /// Adds one part of a file, for the sake of a device.
+    /// Adds one part of a file, on behalf of the device `name`.
     fn add(&mut self, name: &DeviceName, found: &Found, part: &ContainerEdits) -> Result<(), Error> {
         let unsupported = |what| Error::Unsupported { name: name.clone(), path: found.path.clone(), what };
         if part.intel_rdt.is_some() {
@@ -158,7 +158,7 @@ impl DeviceNode {
     }
 }
 
-/// The node with what the file leaves out taken from the host's. One that is described completely need not be there.
+/// Completes a node from the host's. One with a type and a major number, or a FIFO, need not exist on the host.
 fn look_up(described: &DeviceNode) -> io::Result<Node> {
     let complete = described.kind().filter(|kind| described.major != 0 || *kind == LinuxDeviceType::P);
     let on_host = HostNode::at(Path::new(described.host_path()));

@@ -1,7 +1,7 @@
 //! Devices that their vendors describe in files: the Container Device Interface, version 1.1.
 //!
-//! A file says which devices there are, and for each how a container's OCI specification changes when it is given the
-//! device. Files are read anew with each container that asks for one, so that nothing has to be told of a change.
+//! A file names devices, and for each the changes to the OCI specification of a container that is given it. Files are
+//! read for each container that asks for a device, so that changes take effect without notification.
 
 mod edits;
 mod error;
@@ -25,12 +25,12 @@ use crate::{
     error::{Error as CallError, Kind, Result},
 };
 
-/// Gives the container of `spec` the devices, looked for where a file system that hangs holds up no other call.
+/// Gives the container of `spec` the devices. Where a file system hangs, the lookup holds up no other call.
 ///
 /// # Errors
 ///
-/// `NotFound` when there is no such device, `FailedPrecondition` when it is described in a way that cannot be followed
-/// here. The specification is untouched then.
+/// `NotFound` for an unknown device, `FailedPrecondition` for one whose description conflicts, is unsupported or does
+/// not fit this host, `DeadlineExceeded` when a file system hangs. The specification is unchanged then.
 pub(crate) async fn inject(directories: &[PathBuf], names: &[DeviceName], spec: &mut Spec) -> Result<()> {
     const STEP: &str = "look CDI devices up";
     if names.is_empty() {

@@ -45,7 +45,7 @@ impl fmt::Display for DeviceName {
     }
 }
 
-/// `vendor/class`: both begin with a letter, end with a letter or digit, and have `_`, `-` and `.` in between.
+/// Checks `vendor/class`: each begins with a letter, ends with a letter or digit, and has `_`, `-` and `.` in between.
 pub(super) fn check_kind(kind: &str) -> Result<(), &'static str> {
     let letter = |byte: u8| byte.is_ascii_alphabetic();
     match kind.split_once('/') {
@@ -54,7 +54,7 @@ pub(super) fn check_kind(kind: &str) -> Result<(), &'static str> {
     }
 }
 
-/// Begins and ends with a letter or digit, with `_`, `-`, `.` and `:` in between.
+/// Checks that a name begins and ends with a letter or digit, with `_`, `-`, `.` and `:` in between.
 pub(super) fn check_device(name: &str) -> Result<(), &'static str> {
     match plain(name, |byte| byte.is_ascii_alphanumeric(), b"_-.:") {
         true => Ok(()),

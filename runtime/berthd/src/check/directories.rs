@@ -5,7 +5,7 @@ use std::{fs, path::Path};
 use super::{Finding, Scene, entries, remedy::Remedy};
 use crate::{container::Container, pod::PodState};
 
-/// Directories that nobody has, and pods and containers that lack theirs.
+/// Finds directories without a record, and pods and containers without their directories.
 pub(super) fn disagreements(scene: &Scene) -> Vec<Finding> {
     let (layout, records) = (&scene.layout, &scene.records);
     let has_pod = |id: &str| records.has_pod(id) || scene.shims.has(id);
@@ -24,8 +24,8 @@ pub(super) fn disagreements(scene: &Scene) -> Vec<Finding> {
     findings
 }
 
-/// Whether a shim runs that the container was made in, by the copy of its record: the next daemon makes that again, or has the
-/// shim forget the container.
+/// Whether the shim of the container's pod runs; the pod's id comes from the copy of the record in the bundle. The next
+/// daemon restores that record, or has the shim discard the container.
 fn has_shim(scene: &Scene, container: &str) -> bool {
     let copy = fs::read(scene.layout.container_copy(container)).unwrap_or_default();
     serde_json::from_slice::<Container>(&copy).is_ok_and(|container| scene.shims.has(&container.pod_id))

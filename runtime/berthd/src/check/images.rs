@@ -1,4 +1,4 @@
-//! The image store, in itself and against the containers that hold layers.
+//! The image store: its own consistency, and the layers that containers hold.
 
 use super::{Finding, Scene, remedy::Remedy};
 use crate::{
@@ -6,7 +6,7 @@ use crate::{
     error::{Result, of_image},
 };
 
-/// Directories that the index does not know, layers that are missing, holders that do not exist.
+/// Finds directories that the index does not know, missing layers, and leases whose container does not exist.
 pub(super) fn disagreements(scene: &Scene) -> Result<Vec<Finding>> {
     let root = scene.config.image_root();
     let found = berth_image::inspect(&root).map_err(|error| of_image("inspect the images", error))?;

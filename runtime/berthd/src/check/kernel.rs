@@ -1,4 +1,4 @@
-//! What the kernel has: mounts, pinned network namespaces, control groups.
+//! Kernel objects: mounts, pinned network namespaces, cgroups.
 
 use std::{
     fs,
@@ -8,8 +8,8 @@ use std::{
 use super::{Finding, Scene, entries, remedy::Remedy};
 use crate::{handlers, identity, pod::PodState};
 
-/// Those that no pod has. Names tell whose a thing is: other daemons may share directories and groups with ours, and what
-/// belongs to a shim that lives is left to it.
+/// Finds kernel objects that belong to no pod. The owner is told by name, because other daemons may share the
+/// directories and cgroups. Objects of a shim that still runs are left to it.
 pub(super) fn disagreements(scene: &Scene) -> Vec<Finding> {
     let mut findings = mounts(scene);
     findings.extend(pins(scene));
@@ -17,8 +17,9 @@ pub(super) fn disagreements(scene: &Scene) -> Vec<Finding> {
     findings
 }
 
-/// Berth's own shim mounts inside of containers only. The shims of other handlers mount on the host, for pods that run. What
-/// is mounted over a whole directory of ours is the administrator's.
+/// Finds mounts in the directories of pods and containers. Berth's own shim mounts only inside of containers' mount
+/// namespaces; shims of other handlers mount on the host, for pods that run. A mount over one of the parent directories
+/// themselves is the administrator's.
 fn mounts(scene: &Scene) -> Vec<Finding> {
     let layout = &scene.layout;
     let ours = [layout.sandboxes(), layout.bundles(), layout.writables()];
@@ -27,7 +28,7 @@ fn mounts(scene: &Scene) -> Vec<Finding> {
     points.filter_map(|point| mount(scene, &owner(&ours, &point)?, point)).collect()
 }
 
-/// The id of the pod or container in whose directory a path is.
+/// Returns the id of the pod or container whose directory holds `path`.
 fn owner(directories: &[PathBuf], path: &Path) -> Option<String> {
     let below = directories.iter().find_map(|directory| path.strip_prefix(directory).ok())?;
     Some(below.components().next()?.as_os_str().to_string_lossy().into_owned())
@@ -38,7 +39,7 @@ fn mount(scene: &Scene, id: &str, point: PathBuf) -> Option<Finding> {
     let pod = records.containers.get(id).map_or(id, |container| container.pod_id.as_str());
     match records.pods.get(pod) {
         Some(pod) if !handlers::is_own(&pod.config.handler) => None,
-        // Whose shim has mounted it is not known.
+        // It is not known which shim has mounted it.
         None if scene.shims.has(pod) || records.has_pod(pod) || records.has_container(id) => {
             Some(Finding::new(what))
         }

@@ -1,7 +1,7 @@
-//! `berthd check`: whether records, directories, processes, mounts, control groups, the network and images agree.
+//! `berthd check`: compares records, directories, processes, mounts, cgroups, the network and images.
 //!
-//! Nothing is asked of a daemon or a shim: what is on the disk and in the kernel is compared. On the root of a daemon that runs
-//! nothing is mended, and what it is just doing may be found half done. No daemon starts while one is being mended.
+//! It reads the disk and the kernel and calls neither daemon nor shims. A repair is refused while a daemon runs on the
+//! root, and no daemon starts during a repair. Beside a running daemon, operations in progress may show up as findings.
 
 mod directories;
 mod images;
@@ -24,15 +24,15 @@ use crate::{
 use records::Records;
 use remedy::Remedy;
 
-/// One mending may bring the next to light: directories lose their owner when a record goes.
+/// One repair may expose the next: directories lose their owner when a record is removed.
 const ROUNDS: usize = 3;
 
-/// What does not agree with the rest.
+/// A disagreement between two of the things compared.
 #[derive(Debug)]
 pub struct Finding {
     /// A sentence that names both sides.
     what: String,
-    /// What sets it right without harm to anything that is on record or runs.
+    /// A repair that harms nothing that is on record or runs; `None` when there is none.
     remedy: Option<Remedy>,
 }
 
@@ -46,16 +46,16 @@ impl Finding {
     }
 }
 
-/// What a check came to: a line for each finding, and whether any is still there.
+/// The result of a check.
 #[derive(Debug, Default)]
 pub struct Outcome {
-    /// In the order in which things were looked at.
+    /// One line per finding, in the order of the checks.
     pub lines: Vec<String>,
-    /// Something does not agree, also after repairing.
+    /// Whether findings remain, after the repair if one was asked for.
     pub wrong: bool,
 }
 
-/// Everything that is compared.
+/// Everything that the checks compare.
 struct Scene {
     layout: Layout,
     config: Config,
@@ -82,16 +82,17 @@ impl Scene {
     }
 }
 
-/// Looks at the daemon's directories that the configuration names, and with `repair` sets right what is safe.
+/// Checks the daemon's directories that the configuration names, and with `repair` makes the safe repairs.
 ///
 /// # Errors
 ///
-/// `FailedPrecondition` when a repair is asked for while a daemon runs; what keeps the records from being read at all.
+/// `NotFound` when the root directory does not exist, `FailedPrecondition` when a repair is asked for while a daemon
+/// runs; also when the database or the image index cannot be read at all.
 pub async fn check(config: &Config, repair: bool) -> Result<Outcome> {
     if !config.root.is_dir() {
         return Err(Error::not_found("root directory", &config.root.display().to_string()));
     }
-    // Whoever only looks keeps no daemon from starting.
+    // A check without repair takes no lock, so it keeps no daemon from starting.
     let _lock = match repair {
         true => {
             Some(Lock::take(&config.root, Duration::ZERO).await.map_err(|error| not_alone(config, error))?)
@@ -120,7 +121,7 @@ fn not_alone(config: &Config, error: LockError) -> Error {
 }
 
 impl Outcome {
-    /// Takes the findings of one round; whether any was mended, so that there may be others now.
+    /// Takes the findings of one round. Returns whether any was repaired, which may expose others.
     fn report(&mut self, scene: &Scene, findings: Vec<Finding>, repair: bool) -> bool {
         let mut mended = false;
         self.wrong = false;
@@ -142,7 +143,7 @@ impl Outcome {
     }
 }
 
-/// The entries of a directory, by name; none when it is not there.
+/// Returns names and paths of a directory's entries, sorted; none when it cannot be read.
 fn entries(directory: &std::path::Path) -> Vec<(String, PathBuf)> {
     let names = crate::runtime::names_in(directory).into_iter();
     let mut entries: Vec<_> = names.map(|name| (name.clone(), directory.join(name))).collect();

@@ -7,8 +7,8 @@ use berth_network::Provider;
 
 use crate::{config::Config, pod::PodState};
 
-/// Leases of pods that are not on record, pods without theirs, interfaces without a lease. The next start of the daemon gives
-/// such leases back, with all that hangs on them.
+/// Finds leases of pods without a record, ready pods without a lease, and interfaces without a lease. The daemon
+/// releases such leases, with their interfaces and rules, at its next start.
 pub(super) fn disagreements(scene: &Scene) -> Vec<Finding> {
     let leases = leases(&records(&scene.config));
     let unknown = leases.iter().filter(|pod| !scene.records.has_pod(pod));
@@ -25,7 +25,7 @@ pub(super) fn disagreements(scene: &Scene) -> Vec<Finding> {
     findings
 }
 
-/// Where the records of what pods have of the network lie.
+/// Returns the directory of the network's own records, one file per pod.
 fn records(config: &Config) -> PathBuf {
     let network = &config.network;
     match network.provider {
@@ -40,7 +40,7 @@ fn leases(directory: &Path) -> Vec<String> {
     names.filter(|name| !name.starts_with('.')).collect()
 }
 
-/// Ports of the bridge that bear our names: each is in a lease, of a pod or of one that leaves.
+/// Finds ports of the bridge that have a name of ours but no lease, be it of a pod or of one that is being detached.
 fn interfaces(config: &Config) -> Vec<Finding> {
     let directory = records(config);
     let known: String = entries(&directory)
@@ -58,7 +58,7 @@ fn interfaces(config: &Config) -> Vec<Finding> {
         .collect()
 }
 
-/// `b`, the beginning of a pod's id, and a number.
+/// Whether a name has the form of ours: `b`, eight hex digits of the pod's id, `-` and four hex digits.
 fn is_ours(name: &str) -> bool {
     let hex = |text: &str| text.bytes().all(|b| b.is_ascii_hexdigit());
     let parts = name.strip_prefix('b').and_then(|rest| rest.split_once('-'));

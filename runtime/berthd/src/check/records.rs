@@ -12,17 +12,17 @@ use crate::{
     state::{Record, bytes},
 };
 
-/// Those that can be read, by id.
+/// The records that can be read, by id.
 #[derive(Debug, Default)]
 pub(super) struct Records {
     pub(super) pods: BTreeMap<String, Pod>,
     pub(super) containers: BTreeMap<String, Container>,
-    /// Ids of those that cannot be read, or were set aside as such: what they own is not nobody's.
+    /// Ids of records that cannot be read, or that were set aside. Their directories and processes still have an owner.
     unreadable: Vec<String>,
 }
 
 impl Records {
-    /// Reads them beside a daemon, if one runs. A root without a database has none.
+    /// Reads the database, beside a daemon if one runs. A missing database has no records.
     pub(super) fn read(database: &Path) -> Result<(Self, Vec<Finding>)> {
         let (mut records, mut findings) = (Self::default(), Vec::new());
         if !database.exists() {
@@ -67,12 +67,12 @@ impl Records {
         Ok(read)
     }
 
-    /// Whether a pod of this id is on record, readable or not.
+    /// Whether a pod with this id is on record, readable or not.
     pub(super) fn has_pod(&self, id: &str) -> bool {
         self.pods.contains_key(id) || self.is_unreadable(id)
     }
 
-    /// Whether a container of this id is on record, readable or not.
+    /// Whether a container with this id is on record, readable or not.
     pub(super) fn has_container(&self, id: &str) -> bool {
         self.containers.contains_key(id) || self.is_unreadable(id)
     }
@@ -81,7 +81,7 @@ impl Records {
         self.unreadable.iter().any(|other| other == id)
     }
 
-    /// Containers whose pod is not on record: no call reaches their pod, and none ends them with it.
+    /// Finds containers whose pod is not on record: no call reaches that pod, so removing it can never remove them.
     pub(super) fn disagreements(&self) -> Vec<Finding> {
         let alone = self.containers.values().filter(|container| !self.has_pod(&container.pod_id));
         alone
@@ -99,7 +99,7 @@ impl Records {
     }
 }
 
-/// A daemon before this version has set nothing aside.
+/// Ids in the table `damaged`, which databases of earlier versions do not have.
 fn set_aside(connection: &Connection) -> rusqlite::Result<Vec<String>> {
     if !connection.table_exists(None::<&str>, "damaged")? {
         return Ok(Vec::new());

@@ -1,4 +1,4 @@
-//! Setting right what is safe: nothing that is on record, and nothing that a living process is in.
+//! Repairs that are safe: they touch nothing that is on record and nothing that a live process uses.
 
 use std::{
     fs, io,
@@ -14,18 +14,18 @@ use crate::{
     layout::{Layout, remove_directory},
 };
 
-/// How a finding is mended.
+/// The repair of a finding.
 #[derive(Debug)]
 pub(super) enum Remedy {
-    /// With everything in it.
+    /// Removes the directory recursively.
     RemoveDirectory(PathBuf),
     RemoveFile(PathBuf),
-    /// With the groups below it, all of them without processes.
+    /// Removes a cgroup and the ones below it, all of them without processes.
     RemoveGroup(PathBuf),
-    /// A pinned namespace: the mount and the file below it.
+    /// Removes a pinned namespace: the mount, and the file under it.
     Unpin(PathBuf),
     Unmount(PathBuf),
-    /// The record of one that has ended.
+    /// Deletes the record of a container that has ended.
     ForgetContainer(String),
 }
 

@@ -10,7 +10,7 @@ use rustix::{
 use super::{Finding, Scene, entries, remedy::Remedy};
 use crate::{pod::PodState, runtime::names_in};
 
-/// The shims that run on this machine, whosever, as their command lines tell: a process of each, by its id.
+/// The shims that run on this machine, of any daemon, by the `-id` of their command lines.
 #[derive(Debug, Default)]
 pub(super) struct Shims {
     processes: BTreeMap<String, Shim>,
@@ -23,7 +23,7 @@ struct Shim {
 }
 
 impl Shims {
-    /// Those that run now.
+    /// Finds the shims that run now.
     pub(super) fn running() -> Self {
         let pids =
             names_in(Path::new("/proc")).into_iter().filter(|name| name.bytes().all(|b| b.is_ascii_digit()));
@@ -39,18 +39,18 @@ impl Shims {
         Self { processes: pids.filter_map(read).collect() }
     }
 
-    /// Whether one of exactly this id runs.
+    /// Whether a shim with exactly this id runs.
     pub(super) fn has(&self, id: &str) -> bool {
         self.processes.contains_key(id)
     }
 
-    /// Whether one runs whose id begins like this.
+    /// Whether a shim runs whose id begins with `beginning`.
     pub(super) fn any_begins(&self, beginning: &str) -> bool {
         self.processes.keys().any(|id| id.starts_with(beginning))
     }
 }
 
-/// Shims that no pod has, pods without theirs, and sockets without listeners.
+/// Finds shims without a pod, ready pods whose shim is dead, and sockets that have no listener.
 pub(super) fn disagreements(scene: &Scene) -> Vec<Finding> {
     let sandboxes = scene.layout.sandboxes();
     let ours = |shim: &&Shim| Path::new(&shim.bundle).starts_with(&sandboxes);
@@ -76,7 +76,8 @@ pub(super) fn disagreements(scene: &Scene) -> Vec<Finding> {
     findings
 }
 
-/// Whether nobody listens there. A shim that is stuck has no room for one more who waits, and is not waited for.
+/// Whether the socket has no listener. The connect does not block: a stuck shim whose backlog is full gives EAGAIN, and
+/// that is not a dead one.
 fn is_deserted(socket: &Path) -> bool {
     let connected = || {
         let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;

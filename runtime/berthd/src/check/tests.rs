@@ -19,7 +19,7 @@ struct Root {
 }
 
 impl Root {
-    /// Of a daemon that has run and has nothing any more.
+    /// Returns the directories of a daemon that has run and has no pods left.
     fn new() -> Self {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path();
@@ -86,7 +86,7 @@ async fn a_record_that_cannot_be_read_is_named_and_what_it_owns_stays() {
     let outcome = root.check(true).await;
     assert!(outcome.wrong && outcome.lines.len() == 1 && outcome.lines[0].contains(ID), "{outcome:?}");
     assert!(writable.exists());
-    // A daemon that was killed before it had made the record again.
+    // The next daemon was killed after setting the record aside and before restoring it.
     State::open(&root.config.root.join("state.db")).unwrap().load::<Container>().unwrap();
     assert!(!root.check(true).await.wrong);
     assert!(writable.exists());

@@ -1,4 +1,4 @@
-//! The daemon's configuration: one TOML file. Every key has a default, and its comment here is what
+//! The daemon's configuration: one TOML file. Every key has a default, and the doc comment of its field is what
 //! `berthd config default` prints.
 
 mod mode;
@@ -27,13 +27,13 @@ use crate::{handlers, nri};
 /// Read when no file is named; it need not exist.
 pub const DEFAULT_PATH: &str = "/etc/berth/config.toml";
 
-/// Everything that can be configured.
+/// The whole configuration.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, DocumentedFields)]
 #[serde(default, deny_unknown_fields)]
 pub struct Config {
-    /// What outlives a reboot: images, writable layers, records. A second daemon on it is refused.
+    /// Directory that outlives a reboot: images, writable layers, records. Only one daemon can use it at a time.
     pub root: PathBuf,
-    /// What a reboot ends: sockets, bundles, exit records. On a tmpfs.
+    /// Directory that a reboot clears: sockets, bundles, exit records. On a tmpfs.
     pub state: PathBuf,
     /// The socket that kubelet and crictl connect to.
     pub socket: Socket,
@@ -45,7 +45,7 @@ pub struct Config {
     pub pods: Pods,
     /// Devices that their vendors describe in files (Container Device Interface 1.1).
     pub cdi: Cdi,
-    /// Who gives pods their addresses, and how.
+    /// How pods get their addresses.
     pub network: berth_network::Config,
     /// The server that clients of exec, attach and port-forward are sent to.
     pub streaming: Streaming,
@@ -60,8 +60,8 @@ pub struct Config {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, DocumentedFields)]
 #[serde(default, deny_unknown_fields)]
 pub struct Cdi {
-    /// Directories with `*.json` and `*.yaml`, later ones winning over earlier ones; read again with every container that
-    /// asks for a device. None: there are no such devices.
+    /// Directories with `*.json` and `*.yaml`, later ones winning over earlier ones; read again for every container
+    /// that asks for a device. An empty list switches CDI off.
     pub dirs: Vec<PathBuf>,
 }
 
@@ -72,7 +72,7 @@ pub struct Socket {
     /// Unset: `berth.sock` in the state directory.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub path: Option<PathBuf>,
-    /// File mode in octal. Whoever may write to the socket is as good as root.
+    /// File mode in octal. Write permission on the socket amounts to root.
     pub mode: Mode,
     /// Owner of the socket.
     pub uid: u32,
@@ -90,7 +90,7 @@ pub struct Log {
     pub format: LogFormat,
 }
 
-/// Form of a line of the log.
+/// Format of log lines.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum LogFormat {
@@ -105,8 +105,8 @@ pub enum LogFormat {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, DocumentedFields)]
 #[serde(default, deny_unknown_fields)]
 pub struct Images {
-    /// Directories with one `<host>/hosts.toml` per registry, as containerd has them: mirrors, certificates. The
-    /// first directory that knows a host counts; the files are read again with every pull.
+    /// Directories with one `<host>/hosts.toml` per registry, in containerd's format: mirrors, certificates. The first
+    /// directory that knows a host counts; the files are read again for every pull.
     pub hosts_dirs: Vec<PathBuf>,
     /// How many layers are fetched and unpacked from one registry at the same time.
     pub max_parallel_layers: usize,
@@ -124,71 +124,71 @@ pub struct Pods {
     /// cgroup of the pods that name no parent.
     pub cgroup_root: String,
     /// Whether a container's oom_score_adj is raised to the daemon's own where it asks for less: `always`, `never`, or
-    /// `auto`, which is when the daemon has no CAP_SYS_RESOURCE and could not lower it.
+    /// `auto`, which does so when the daemon has no CAP_SYS_RESOURCE and so could not lower it.
     pub restrict_oom_score_adj: Restrict,
     /// How many processes and threads one container may have; 0 is no limit. kubelet limits whole pods by itself.
     pub pids_limit: u32,
-    /// Longest line of a container's log in bytes; what is longer is split, as the CRI format has it.
+    /// Longest line of a container's log in bytes; longer ones are split as the CRI log format defines.
     pub max_log_line: usize,
 }
 
-/// When to keep within what the host allows instead of failing.
+/// When to raise a value to what the host allows instead of failing.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Restrict {
-    /// When the host needs it.
+    /// When the daemon lacks CAP_SYS_RESOURCE.
     #[default]
     Auto,
-    /// In any case.
+    /// Always.
     Always,
-    /// In no case.
+    /// Never.
     Never,
 }
 
-/// Why there is no configuration.
+/// Why the configuration could not be used.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The file cannot be read.
     #[error("read configuration {}", path.display())]
     Read {
-        /// Which file.
+        /// The file's path.
         path: PathBuf,
-        /// Why.
+        /// The cause.
         #[source]
         source: io::Error,
     },
-    /// The file is no TOML, has an unknown key, or a value of the wrong type. The cause names line and key.
+    /// The file is not TOML, has an unknown key, or a value of the wrong type. The cause names line and key.
     #[error("configuration {}", path.display())]
     Parse {
-        /// Which file.
+        /// The file's path.
         path: PathBuf,
-        /// What and where.
+        /// The cause, with line and key.
         #[source]
         source: toml::de::Error,
     },
     /// A value that cannot work.
     #[error("configuration key {key} = {value:?}: {why}")]
     Value {
-        /// The key with its section.
+        /// The key, with its section.
         key: &'static str,
-        /// Its value.
+        /// The value.
         value: String,
-        /// What is wrong with it.
+        /// The rule that the value breaks.
         why: &'static str,
     },
-    /// A runtime handler that cannot work.
+    /// A runtime handler that cannot be used.
     #[error("configuration section [handlers.{name}]")]
     Handler {
-        /// Which one.
+        /// The handler's name.
         name: String,
-        /// What is wrong with it.
+        /// The cause.
         #[source]
         source: handlers::Invalid,
     },
 }
 
 impl Config {
-    /// Reads a file.
+    /// Reads and checks a file.
     pub fn load(path: &Path) -> Result<Self, Error> {
         let text =
             std::fs::read_to_string(path).map_err(|source| Error::Read { path: path.into(), source })?;
@@ -207,7 +207,11 @@ impl Config {
         }
     }
 
-    /// The same configuration, once every value is known to make sense.
+    /// Checks every value.
+    ///
+    /// # Errors
+    ///
+    /// `Value` or `Handler` for the first value that cannot work.
     pub fn checked(self) -> Result<Self, Error> {
         for (key, path) in self.paths() {
             require(path.is_absolute(), key, path.display(), "must be an absolute path")?;
@@ -272,12 +276,12 @@ impl Config {
             .map(|(key, path)| (key, path.as_path()))
     }
 
-    /// Where images are kept.
+    /// Returns the directory of the image store.
     pub fn image_root(&self) -> PathBuf {
         self.root.join("images")
     }
 
-    /// Where the CRI is served.
+    /// Returns the path of the CRI socket.
     pub fn socket_path(&self) -> PathBuf {
         self.socket.path.clone().unwrap_or_else(|| self.state.join("berth.sock"))
     }
@@ -318,7 +322,7 @@ impl Default for Images {
 }
 
 impl Images {
-    /// The pinned images by the names they are listed under.
+    /// Returns the pinned images by the full names under which images are listed.
     pub fn pinned_names(&self) -> Vec<String> {
         self.pinned
             .iter()

@@ -1,18 +1,18 @@
-//! File modes as people write them.
+//! File modes in octal notation.
 
 use std::fmt;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
-/// Permission bits, written in octal between quotes: TOML's plain `0660` would be an error, `660` another number.
+/// Permission bits, written in octal between quotes: TOML rejects a plain `0660`, and `660` would be decimal.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct Mode(u32);
 
 impl Mode {
-    /// For the owner alone.
+    /// Read and write for the owner only.
     pub const PRIVATE: Self = Self(0o600);
 
-    /// As chmod(2) takes them.
+    /// Returns the bits as chmod(2) takes them.
     pub fn bits(self) -> u32 {
         self.0
     }

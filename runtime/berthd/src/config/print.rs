@@ -10,7 +10,7 @@ use crate::handlers;
 const INTRO: &str =
     "Berth's configuration. Every key is shown with its default; leave out what shall stay so.";
 
-/// The defaults, each key below the comment that explains it. Reading it back gives [`Config::default`].
+/// Returns the defaults, each key below the comment that explains it. Parsing the text gives [`Config::default`].
 pub fn default_text() -> String {
     let config = Config::default();
     let mut text = comment(INTRO) + "\n";
@@ -28,7 +28,7 @@ pub fn default_text() -> String {
     text + &handler()
 }
 
-/// There is none by default: one as it could be, with every line a comment.
+/// Returns a `[handlers.NAME]` section with every line commented out, since no handler is configured by default.
 fn handler() -> String {
     let about = Config::get_field_docs("handlers").map(comment).unwrap_or_default();
     let keys = handlers::Config::FIELD_NAMES.iter().zip(handlers::Config::FIELD_DOCS);
@@ -36,7 +36,8 @@ fn handler() -> String {
     format!("\n{about}# [handlers.NAME]\n{keys}")
 }
 
-/// One `[path]` with its keys; `Parent` is the struct whose field it is, and knows its comment.
+/// Returns one `[path]` section with its keys. `Parent` is the struct that has the section as a field, and so its
+/// comment.
 fn section<Parent: DocumentedFields, T: DocumentedFields + Serialize>(path: &str, value: &T) -> String {
     let field = path.rsplit('.').next().unwrap_or(path);
     let about = Parent::get_field_docs(field).map(comment).unwrap_or_default();

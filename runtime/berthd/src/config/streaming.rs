@@ -13,20 +13,20 @@ use serde::{Deserialize, Serialize};
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, DocumentedFields)]
 #[serde(default, deny_unknown_fields)]
 pub struct Streaming {
-    /// Where it listens. Port 0 is any that is free; clients are told which. kubelet comes from this machine.
+    /// Address to listen on. Port 0 takes any free one; clients are told which. kubelet connects from this machine.
     pub address: SocketAddr,
-    /// Certificate chain in PEM, with which TLS is spoken. Unset, with `tls_key`: no TLS.
+    /// Certificate chain in PEM for TLS. Unset, together with `tls_key`: no TLS.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub tls_certificate: Option<PathBuf>,
     /// Its private key in PEM.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub tls_key: Option<PathBuf>,
-    /// Seconds after which a connection is closed on which nothing is sent either way.
+    /// Seconds without traffic in either direction after which a connection is closed.
     pub idle_timeout_seconds: u64,
 }
 
 impl Streaming {
-    /// After how much silence a connection is closed.
+    /// Returns the time without traffic after which a connection is closed.
     pub fn idle_timeout(&self) -> Duration {
         Duration::from_secs(self.idle_timeout_seconds)
     }

@@ -10,7 +10,7 @@ fn load(text: &str) -> Result<Config, Error> {
     Config::load(file.path())
 }
 
-/// The error with its causes, as the daemon prints it.
+/// Returns the error with its causes, as the daemon prints it.
 fn refusal(text: &str) -> String {
     let error = load(text).expect_err(text);
     let source = std::error::Error::source(&error).map(ToString::to_string).unwrap_or_default();

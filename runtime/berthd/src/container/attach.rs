@@ -1,4 +1,5 @@
-//! Attaching to a container that runs: its shim copies what it prints, and reads what is written to its input.
+//! Attaching to a running container: the shim copies its output, and the container reads the input that the client
+//! writes.
 
 use std::sync::Arc;
 
@@ -18,7 +19,7 @@ use crate::{
     table::Entry,
 };
 
-/// Puts the caller at the container's streams. One that goes away half-way leaves nothing.
+/// Connects the caller to the container's streams. A caller that disconnects half-way leaves no FIFOs behind.
 pub(super) async fn attach(
     shared: &Arc<Shared>,
     entry: Arc<Entry<Container>>,
@@ -31,7 +32,7 @@ pub(super) async fn attach(
         return Err(Error::new(Kind::FailedPrecondition, text));
     }
     let (stdout, stderr) = outputs(shared, &container, wanted).await?;
-    // Last, because leaving an input that is given once would end it.
+    // Opened last: with `stdin_once`, closing the pipe after a failure would end the container's input.
     let stdin = wanted.stdin.then(|| input_of(shared, &container.id)).transpose()?;
     let control = Control(Process::Container { shared: Arc::clone(shared), entry });
     Ok(Session { stdin, stdout, stderr, control })
@@ -46,7 +47,7 @@ async fn outputs(shared: &Arc<Shared>, container: &Arc<Container>, wanted: Wante
         let directory = fifos::directory(&shared, &container.id).join(identity::generate()?);
         let fifos = Fifos::make(directory, outputs)?;
         let joined = join(&shared, &container, &fifos).await;
-        // Both sides have them open.
+        // The shim and the reader both have the FIFOs open.
         fifos.remove();
         joined
     })

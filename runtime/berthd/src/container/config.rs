@@ -1,4 +1,4 @@
-//! What a container is asked to be: parsed once at the border, never changed afterwards (resources apart).
+//! A container's configuration: parsed once at the border, never changed afterwards except for resources.
 
 use std::{collections::BTreeMap, path::PathBuf};
 
@@ -9,7 +9,7 @@ use crate::{
     pod::config::{PidMode, Users},
 };
 
-/// Who the container is to its caller, within its pod.
+/// The caller's identity for a container, unique within its pod.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct ContainerMetadata {
     /// Name of the container within its pod.
@@ -18,14 +18,14 @@ pub struct ContainerMetadata {
     pub attempt: u32,
 }
 
-/// Everything that is known of a container before it is created.
+/// A container's configuration as the caller asked for it.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct ContainerConfig {
-    /// Who the container is.
+    /// The container's identity within its pod.
     pub metadata: ContainerMetadata,
-    /// The image as the caller names it now: an id, or any of its names.
+    /// The image as the caller names it: an id, or any of its names.
     pub image: String,
-    /// The image as the user of the caller once wrote it; empty when unknown.
+    /// The image name as the user wrote it; empty when unknown.
     pub user_specified_image: String,
     /// Replaces the image's entrypoint, and its arguments too; empty keeps the entrypoint.
     pub command: Vec<String>,
@@ -33,35 +33,35 @@ pub struct ContainerConfig {
     pub args: Vec<String>,
     /// Replaces the image's working directory; empty keeps it.
     pub working_dir: String,
-    /// Added to the image's environment, later ones winning.
+    /// Added to the image's environment, later entries winning. Values are bytes.
     pub env: Vec<(String, Vec<u8>)>,
-    /// What is mounted besides the defaults.
+    /// Mounts besides the defaults.
     pub mounts: Vec<Mount>,
-    /// Images that are mounted as volumes.
+    /// Images mounted as volumes.
     #[serde(default)]
     pub image_mounts: Vec<ImageMount>,
     /// Devices of the host.
     pub devices: Vec<Device>,
-    /// Devices that their vendors describe; each once.
+    /// CDI devices, without duplicates.
     #[serde(default)]
     pub cdi_devices: Vec<DeviceName>,
-    /// For filters.
+    /// Matched by filters.
     pub labels: BTreeMap<String, String>,
-    /// For whoever reads them.
+    /// Stored and returned as they are; the CDI devices that they name are in `cdi_devices` too.
     pub annotations: BTreeMap<String, String>,
     /// Log file, relative to the pod's log directory; empty writes no log.
     pub log_path: String,
-    /// A pipe is kept open for attach.
+    /// The input pipe is kept open for attach.
     pub stdin: bool,
-    /// The pipe closes with the first client that leaves.
+    /// The input ends when the first attached client disconnects.
     pub stdin_once: bool,
     /// The process gets a terminal.
     pub tty: bool,
-    /// Signal that asks it to stop, by name or number; `None` takes the image's, then SIGTERM.
+    /// Signal that asks the container to stop, by name or number; `None` takes the image's, then SIGTERM.
     pub stop_signal: Option<String>,
-    /// Limits; the only part that may change later.
+    /// Limits; the only part that may change after creation.
     pub resources: Resources,
-    /// What the process may do.
+    /// Privileges and confinement of the processes.
     pub security: Security,
 }
 
@@ -72,21 +72,21 @@ pub struct Mount {
     pub container_path: String,
     /// Absolute path on the host.
     pub host_path: String,
-    /// No writes.
+    /// The mount is read-only.
     pub readonly: bool,
-    /// No writes in mounts below it either.
+    /// Mounts below it are read-only too.
     pub recursive_readonly: bool,
-    /// How mounts made on one side show on the other.
+    /// Mount propagation between host and container.
     pub propagation: Propagation,
-    /// No program of it may be executed.
+    /// Mounted noexec.
     pub noexec: bool,
-    /// No device node of it may be opened.
+    /// Mounted nodev.
     pub nodev: bool,
-    /// Set-uid bits of it are without effect.
+    /// Mounted nosuid.
     pub nosuid: bool,
-    /// Who the owners of its files are shown as: those on disk, counted from 0, are these of the host. `None` shows them as they are.
+    /// Id mapping of the mount: owners stored on disk as ids from 0 on appear as these host ids. `None` maps nothing.
     pub owners: Option<Users>,
-    /// All that is in it gets the container's label of SELinux.
+    /// All files in it are relabelled with the container's SELinux label.
     #[serde(default)]
     pub selinux_relabel: bool,
 }
@@ -98,21 +98,21 @@ pub struct ImageMount {
     pub container_path: String,
     /// The image as the caller names it.
     pub image: String,
-    /// The image as the user of the caller once wrote it; empty when unknown.
+    /// The image name as the user wrote it; empty when unknown.
     pub user_specified_image: String,
-    /// Which image that was when the container was created; empty before.
+    /// Id that the name stood for when the container was created; empty before.
     pub image_id: String,
     /// Path within the image; empty is all of it.
     pub sub_path: String,
-    /// No program of it may be executed.
+    /// Mounted noexec.
     pub noexec: bool,
 }
 
-/// How mounts made on one side show on the other, mount_namespaces(7).
+/// Mount propagation, mount_namespaces(7).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Propagation {
-    /// Not at all.
+    /// Mounts propagate neither way (rprivate).
     #[default]
     Private,
     /// From the host to the container (rslave).
@@ -132,7 +132,7 @@ pub struct Device {
     pub permissions: String,
 }
 
-/// Limits of a container. `None` means not asked for: on an update it stays as it is.
+/// Limits of a container. `None` means not asked for; an update leaves such a limit as it is.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Resources {
     /// Length of a CPU period in microseconds.
@@ -145,30 +145,30 @@ pub struct Resources {
     pub cpuset_cpus: Option<String>,
     /// Memory nodes it may use.
     pub cpuset_mems: Option<String>,
-    /// Bytes.
+    /// Memory in bytes; -1 is no limit.
     pub memory_limit: Option<i64>,
-    /// Bytes of memory and swap together.
+    /// Memory and swap together in bytes; -1 is no limit.
     pub memory_swap_limit: Option<i64>,
     /// Bytes that the container keeps when memory is short.
     pub memory_reservation: Option<i64>,
-    /// How readily the kernel swaps its memory out, 0 to 100; cgroup v1 alone has it.
+    /// How readily the kernel swaps its memory out, 0 to 100; cgroup v1 only.
     pub memory_swappiness: Option<u64>,
-    /// Whether processes that want more memory than there is wait instead of being killed; cgroup v1 alone has it.
+    /// Whether processes wait instead of being killed when the memory limit is reached; cgroup v1 only.
     pub disable_oom_killer: Option<bool>,
     /// Processes and threads; 0 or less is no limit.
     pub pids_limit: Option<i64>,
-    /// -1000 to 1000.
+    /// Adjustment of the OOM score, -1000 to 1000.
     pub oom_score_adj: Option<i64>,
-    /// Page size as `2MB`, and bytes.
+    /// Page sizes such as `2MB`, each with its limit in bytes.
     pub hugepages: Vec<(String, u64)>,
-    /// Files of cgroup v2 and what is written to them.
+    /// Files of cgroup v2 and the values to write to them.
     pub unified: BTreeMap<String, String>,
 }
 
-/// What a container's processes may do.
+/// Privileges and confinement of a container's processes.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Security {
-    /// Everything the daemon may: all capabilities, all devices, nothing masked.
+    /// All capabilities of the daemon, all devices, nothing masked.
     pub privileged: bool,
     /// Where the PID namespace comes from.
     pub pid: PidMode,
@@ -182,51 +182,51 @@ pub struct Security {
     pub user: Option<UserName>,
     /// Group of the first process; only with `user`.
     pub group: Option<u32>,
-    /// Groups besides.
+    /// Additional groups.
     pub supplemental_groups: Vec<u32>,
-    /// Whether the image's /etc/group adds to them.
+    /// Whether the groups that the image's /etc/group lists for the user are left out.
     pub strict_groups: bool,
-    /// The root file system refuses writes.
+    /// The root file system is read-only.
     pub readonly_rootfs: bool,
-    /// No gain of privileges through execve.
+    /// Sets no_new_privs, so that execve(2) grants no privileges.
     pub no_new_privs: bool,
-    /// Paths that show nothing.
+    /// Paths that are masked.
     pub masked_paths: Vec<String>,
-    /// Paths that refuse writes.
+    /// Paths that are read-only.
     pub readonly_paths: Vec<String>,
     /// System call filter.
     pub seccomp: Seccomp,
-    /// Profile of AppArmor.
+    /// AppArmor profile.
     #[serde(default)]
     pub apparmor: Apparmor,
-    /// Label of SELinux, if one is asked for.
+    /// SELinux label, if one is asked for.
     #[serde(default)]
     pub selinux: Option<Selinux>,
 }
 
-/// Where the profile of AppArmor comes from.
+/// Source of the AppArmor profile.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Apparmor {
-    /// Berth's own, where the host has AppArmor.
+    /// Berth's own profile, where the host has AppArmor.
     #[default]
     RuntimeDefault,
     /// None.
     Unconfined,
-    /// One of this name that the host has loaded.
+    /// A profile of this name that the host has loaded.
     Localhost(String),
 }
 
-/// The parts of a label of SELinux.
+/// The parts of an SELinux label.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Selinux {
-    /// As `system_u`.
+    /// SELinux user, such as `system_u`.
     pub user: String,
-    /// As `system_r`.
+    /// Role, such as `system_r`.
     pub role: String,
-    /// As `container_t`.
+    /// Type, such as `container_t`.
     pub kind: String,
-    /// As `s0:c1,c2`.
+    /// Level, such as `s0:c1,c2`.
     pub level: String,
 }
 
@@ -236,11 +236,11 @@ pub struct Selinux {
 pub enum UserName {
     /// By number.
     Id(u32),
-    /// By name in the image's /etc/passwd.
+    /// By name, looked up in the image's /etc/passwd.
     Name(String),
 }
 
-/// Where the system call filter comes from.
+/// Source of the system call filter.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Seccomp {

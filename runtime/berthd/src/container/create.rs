@@ -1,8 +1,9 @@
-//! Creating a container, in phases: each is a value that the next one consumes.
+//! Creating a container, in phases. Until the record is written, a failure in any phase removes everything that was
+//! made.
 //!
 //! ```text
-//! Planned --image held, directories made--> Prepared --shim--> Created (shown and watched)
-//!     \________________________________________\_____ failed: undone, from whatever phase
+//! Plan --image leased, bundle written--> Prepared --shim--> recorded, then shown and watched
+//!     \____________________________________\_____ failed: traces removed
 //! ```
 
 use std::{
@@ -48,14 +49,14 @@ use crate::{
 };
 use berth_work::progress;
 
-/// The step in which whatever the container mounts is touched.
+/// The step in which the shim touches the paths that the container mounts.
 const SET_UP: &str = "set it up in its pod's shim, mounts included";
-/// A creation that takes longer is asked what it is at.
+/// Time after which the shim is asked which step a creation is at.
 const LONG: Duration = Duration::from_millis(500);
-/// Longest /etc/passwd or /etc/group of an image that is read.
+/// Largest /etc/passwd or /etc/group of an image that is read, in bytes.
 const MAX_ACCOUNTS: usize = 4 << 20;
 
-/// Creates the container, or answers with the one that exists already.
+/// Creates the container, or returns the id of the existing one with the same metadata.
 pub(super) async fn create(
     shared: Arc<Shared>,
     pod: Arc<Entry<Pod>>,
@@ -100,7 +101,7 @@ pub(super) fn find_image(shared: &Shared, name: &str) -> Result<Arc<Image>> {
     shared.images.get(name).ok_or_else(|| Error::not_found("image", name))
 }
 
-/// A container that nothing was made of yet.
+/// A container of which nothing has been made yet.
 struct Plan {
     id: String,
     pod: Arc<Pod>,
@@ -108,7 +109,7 @@ struct Plan {
     config: ContainerConfig,
 }
 
-/// What the shim needs to make it, on disk and held.
+/// A container that is ready for the shim: its directories are on disk and its image layers are leased.
 struct Prepared {
     task: ContainerTask,
     container: Container,
@@ -121,7 +122,7 @@ impl Plan {
         let prepared = self.prepare(shared, &shim).await?;
         let made = set_up(&shim, &prepared.task).await;
         if made.as_ref().is_err_and(|error| error.kind() == Kind::DeadlineExceeded) {
-            // A shim that was too slow to answer may go on with it.
+            // The shim answered too slowly and may still complete the creation.
             forget(&shim, &prepared.task.id).await;
         }
         let pid = made?;
@@ -167,12 +168,12 @@ impl Plan {
         Ok(Prepared { task, container, announced })
     }
 
-    /// What the same container would hang on again, however often it is tried.
+    /// Returns the key under which lookups for this container share a queue: every retry would hang on the same paths.
     fn cause(&self) -> String {
         format!("container {} of pod {}", self.config.metadata.name, self.pod.id)
     }
 
-    /// Gives the container the CDI devices that plugins ask for besides.
+    /// Adds the CDI devices that plugins ask for.
     async fn add_devices(&self, shared: &Shared, names: &[String], spec: &mut Arc<Spec>) -> Result<()> {
         if names.is_empty() {
             return Ok(());
@@ -186,7 +187,7 @@ impl Plan {
         cdi::inject(&shared.options.cdi_dirs, &devices, Arc::make_mut(spec)).await
     }
 
-    /// The container as it will be recorded, but for its first process.
+    /// Returns the container as it will be recorded, with pid 0.
     fn container(
         &self,
         user: ResolvedUser,
@@ -219,7 +220,7 @@ impl Plan {
         }
     }
 
-    /// The PID namespace that the container asks for; one of a target is that of a running container of this pod.
+    /// Returns the PID namespace that the container asks for. A target must be a running container of the same pod.
     async fn pid_namespace(&self, shared: &Shared, shim: &Shim) -> Result<PidNamespace> {
         let path = |pid: u32| PidNamespace::Path(format!("/proc/{pid}/ns/pid").into());
         match &self.config.security.pid {
@@ -229,7 +230,7 @@ impl Plan {
             PidMode::Target(id) => {
                 let target = shared.containers.find(id)?.get();
                 match target.state.pid().filter(|_| target.pod_id == self.pod.id) {
-                    // The pid may be somebody else's when the shim looks at it: it holds the process itself.
+                    // The pid may have been reused when the shim opens it. The shim holds a pidfd of the target.
                     Some(_) => Ok(PidNamespace::Path(format!("container:{}", target.id).into())),
                     None => Err(Error::new(
                         Kind::FailedPrecondition,
@@ -276,7 +277,8 @@ impl Plan {
         log::uri_of(&self.pod, &self.cause(), log, shared.options.max_log_line).await
     }
 
-    /// A named pipe for whoever attaches. The shim keeps it open, so a container that reads waits for someone to come.
+    /// Makes the FIFO for attach and returns its path as the shim takes it; empty without stdin. The shim keeps it
+    /// open, so a container that reads blocks until a client attaches.
     fn stdin(&self, bundle: &Path) -> Result<String> {
         if !self.config.stdin {
             return Ok(String::new());
@@ -291,7 +293,7 @@ impl Plan {
         let writable = shared.layout.writable(&self.id);
         let (upper, work) = (writable.join("upper"), writable.join("work"));
         make_private(&writable)?;
-        // An image may have no layers, but overlayfs wants one.
+        // overlayfs needs at least one lower layer, and an image may have none.
         let none = lower.is_empty().then(|| writable.join("empty"));
         for directory in [&upper, &work].into_iter().chain(&none) {
             fs::create_dir_all(directory).during(|| format!("create {}", directory.display()))?;
@@ -308,8 +310,8 @@ impl Plan {
         })
     }
 
-    /// Records the container, then shows it: in the pod's turn, because a pod that is stopped or removed meanwhile
-    /// takes along only what it has by then. A shim that holds a container without a record is told to forget it.
+    /// Records the container, then shows it. Both happen in the pod's turn, because a stop or removal of the pod covers
+    /// only the containers that are shown by then. On failure the shim is told to discard its container.
     async fn publish(
         shared: &Arc<Shared>,
         pod: &Entry<Pod>,
@@ -339,7 +341,7 @@ impl Plan {
     }
 }
 
-/// Has the shim set it up, and says what that waits for as soon as it takes long.
+/// Has the shim set the container up. After [`LONG`], reports the shim's own steps as progress.
 async fn set_up(shim: &Shim, task: &ContainerTask) -> Result<u32> {
     progress::at(SET_UP);
     let mut creation = pin!(shim.create(task.clone()));
@@ -356,7 +358,8 @@ async fn set_up(shim: &Shim, task: &ContainerTask) -> Result<u32> {
     }
 }
 
-/// What failed first is what is told; a shim that has left, or is about to, took the container with it.
+/// Discards a container in the shim. Only logs a failure, because the caller returns its own error. A shim that has
+/// exited took the container with it.
 async fn forget(shim: &Shim, id: &str) {
     if let Err(error) = shim.discard(id).await
         && !matches!(error.kind(), Kind::NotFound | Kind::Unavailable | Kind::FailedPrecondition)
@@ -365,7 +368,7 @@ async fn forget(shim: &Shim, id: &str) {
     }
 }
 
-/// What the paths in the container's description lead to on the host.
+/// Results of looking up on the host the paths that the container names.
 struct Found {
     devices: Devices,
     seccomp: Option<seccomp::Profile>,
@@ -381,7 +384,7 @@ async fn look_up(cause: &str, config: &ContainerConfig, host: &Host) -> Result<F
     found.await?.map_err(spec_error)
 }
 
-/// The users and groups of the image.
+/// Reads the users and groups of the image.
 fn accounts_of(layers: &Layers) -> Result<Accounts> {
     let read = |path| {
         let found = layers.read(path, MAX_ACCOUNTS);
@@ -391,7 +394,7 @@ fn accounts_of(layers: &Layers) -> Result<Accounts> {
     Ok(Accounts::parse(&passwd.unwrap_or_default(), &group.unwrap_or_default()))
 }
 
-/// The directory that the shim reads: config.json in the OCI runtime spec's form.
+/// Writes the bundle that the shim reads: config.json as the OCI runtime specification defines it, and an empty rootfs.
 fn write_bundle(bundle: &Path, spec: &Spec) -> Result<()> {
     make_private(bundle)?;
     make_private(&bundle.join("rootfs"))?;

@@ -1,8 +1,8 @@
-//! Running a command in a container: with its output as the answer, or with someone at its streams.
+//! Running a command in a container: ExecSync, which returns the output, and Exec, which streams it.
 //!
-//! A command with streams works by plain shim v2, so with any shim. Its directory of named pipes is also the record that
-//! it runs: it goes when the command is over and the shim has forgotten it. A daemon that finds one has come after one that
-//! was killed, and ends the command, whose output nobody reads any more.
+//! A streamed command uses only calls of plain shim v2, so it works with any shim. Its directory of FIFOs is also the
+//! record that it runs: it is removed when the command has ended and the shim has deleted it. A daemon that finds such
+//! a directory at its start kills the command, since the client's connection was lost with the earlier daemon.
 
 use std::{path::Path, sync::Arc, time::Duration};
 
@@ -34,12 +34,12 @@ use crate::{
     watch,
 };
 
-/// What an answer holds of both streams together: the rest of the largest message is for its fields.
+/// Most bytes of both streams together in one answer. The rest of the largest message is for its other fields.
 const MOST_OUTPUT: usize = (16 << 20) - 1024;
-/// What is read of the input at once.
+/// Size of the buffer for input, in bytes.
 const INPUT: usize = 64 << 10;
 
-/// Runs `args` and gathers what they print.
+/// Runs `args` and returns their output.
 pub(super) async fn exec_sync(
     shared: &Shared,
     entry: &Entry<Container>,
@@ -48,7 +48,7 @@ pub(super) async fn exec_sync(
 ) -> Result<ExecOutput> {
     let container = entry.get();
     check(&container, &args)?;
-    // A connection of its own: when the caller goes away it breaks, and by that the shim knows to end the command.
+    // A connection of its own: when the caller disconnects, it closes, and the shim then kills the command.
     let shim = shared.shim_of(&container.pod_id).await?;
     match shim.exec_sync(&container.id, args.clone(), limit).await? {
         ExecEnd::Exited(output) => Ok(cut(output)),
@@ -63,7 +63,8 @@ pub(super) async fn exec_sync(
     }
 }
 
-/// Cuts what was printed to what one answer carries. Neither stream takes from the other's half what that has use for.
+/// Truncates the output to fit one answer. Each stream may use the part of the other's half that the other does not
+/// need.
 fn cut(mut output: ExecOutput) -> ExecOutput {
     let half = MOST_OUTPUT / 2;
     let for_stdout = MOST_OUTPUT - output.stderr.len().min(half);
@@ -80,7 +81,7 @@ fn check(container: &Container, args: &[String]) -> Result<()> {
     }
 }
 
-/// Runs `args` for someone at their streams. A caller that goes away half-way leaves nothing: the session ends unseen.
+/// Runs `args` with streams. If the caller disconnects half-way, the session is dropped, which kills the command.
 pub(super) async fn exec(
     shared: &Arc<Shared>,
     entry: &Entry<Container>,
@@ -107,7 +108,8 @@ pub(super) async fn exec(
     .await
 }
 
-/// The container's own process with another command: user, environment, directory, limits are the same.
+/// Returns the container's own process with other arguments: user, environment, working directory and limits are the
+/// same.
 fn process_of(bundle: &Path, args: Vec<String>, tty: bool) -> Result<Vec<u8>> {
     #[derive(Deserialize)]
     struct Spec {
@@ -125,7 +127,7 @@ fn process_of(bundle: &Path, args: Vec<String>, tty: bool) -> Result<Vec<u8>> {
     serde_json::to_vec(&process).during(|| "encode the process of a command")
 }
 
-/// A command on its way from nothing to its end.
+/// A streamed command, from the making of its FIFOs to its deletion.
 struct Command {
     shared: Arc<Shared>,
     /// Id of the pod whose shim runs it.
@@ -134,7 +136,7 @@ struct Command {
     fifos: Fifos,
 }
 
-/// Its pipes, with the ends that a session has on its side.
+/// The daemon's ends of the FIFOs.
 #[derive(Default)]
 struct Streams {
     stdin: Option<Input>,
@@ -142,7 +144,8 @@ struct Streams {
     stderr: Option<pipe::Receiver>,
 }
 
-/// What is written goes through a pipe of ours, so that its end is noticed: a shim may hold the named one open itself.
+/// The session writes to a pipe of the daemon's, whose end of file is noticed and passed on. A shim may hold the FIFO
+/// open itself, so closing the FIFO would not end the input.
 struct Input {
     session: pipe::Sender,
     ours: pipe::Receiver,
@@ -168,7 +171,7 @@ impl Command {
         Ok(streams)
     }
 
-    /// From here on it sees to its end by itself.
+    /// Hands the streams to a session. A task waits for the command's end, then deletes it.
     fn into_session(mut self, streams: Streams) -> Session {
         let abandoned = CancellationToken::new();
         let wanted = abandoned.clone().drop_guard();
@@ -184,8 +187,8 @@ impl Command {
         Session { stdin, stdout: streams.stdout, stderr: streams.stderr, control }
     }
 
-    /// Waits for its end, which comes soon once nobody wants it any more: over a new connection should one break whose shim
-    /// still lives, for so does the command.
+    /// Waits for the command's end. When the session is dropped, kills it. When the connection breaks while the shim
+    /// still lives, reconnects, because the command lives too.
     async fn end(&mut self, abandoned: &CancellationToken) -> Result<i32> {
         loop {
             let end = tokio::select! {
@@ -202,7 +205,7 @@ impl Command {
         }
     }
 
-    /// One that did not start, or is over, leaves nothing.
+    /// Deletes the command in the shim and removes its FIFOs; also for a command that did not start.
     async fn forget(&self) {
         match self.exec.delete().await {
             Err(error) if !matches!(error.kind(), Kind::NotFound | Kind::Unavailable) => {
@@ -219,11 +222,11 @@ impl Input {
         Ok(Self { session, ours, fifo: writer(fifo)? })
     }
 
-    /// Passes on what the session writes; its end ends the command's input.
+    /// Copies what the session writes to the FIFO. End of file ends the command's input.
     fn feed(self, exec: Exec) -> (pipe::Sender, JoinHandle<()>) {
         let (mut from, mut fifo) = (BufReader::with_capacity(INPUT, self.ours), self.fifo);
         let feeding = async move {
-            // A command that reads no more breaks the pipe, which the session notices by its own.
+            // A command that closed its input breaks the pipe (EPIPE); the session notices that through its own pipe.
             let _ = copy_buf(&mut from, &mut fifo).await;
             drop((from, fifo));
             match exec.close_stdin().await {
@@ -246,7 +249,7 @@ async fn kill(exec: &Exec) -> Result<i32> {
     timeout(KILL_TIMEOUT, exec.wait()).await.map_err(late)?
 }
 
-/// Ends the commands of a daemon that was killed: nobody is at their streams any more.
+/// Kills the commands of an earlier daemon, whose clients are disconnected.
 pub(crate) fn end_forsaken(shared: &Arc<Shared>, container: &Container, shim: &Shim) {
     let directory = fifos::directory(shared, &container.id);
     for id in names_in(&directory) {
@@ -255,7 +258,7 @@ pub(crate) fn end_forsaken(shared: &Arc<Shared>, container: &Container, shim: &S
         let command = Command { shared, pod, exec, fifos: Fifos::left(directory.join(id)) };
         tokio::spawn(async move {
             match kill(&command.exec).await {
-                // Never started, over, or attached to the container.
+                // Never started, already ended, or a directory of an attach session.
                 Err(error) if !matches!(error.kind(), Kind::FailedPrecondition | Kind::NotFound) => {
                     tracing::warn!(%error, "could not end a command of an earlier daemon");
                 }

@@ -1,7 +1,7 @@
-//! The named pipes between a session and a shim: one directory per session, a pipe per stream.
+//! The FIFOs between a session and a shim: one directory per session, one FIFO per stream.
 //!
-//! Nothing here waits for the other side: pipes are opened non-blocking, and reading ends are open before the shim is
-//! asked to open its own.
+//! Nothing here blocks on the other side: FIFOs are opened non-blocking, and the reading ends are open before the shim
+//! is asked to open its own.
 
 use std::{
     fs::{self, File, OpenOptions},
@@ -23,13 +23,13 @@ use crate::{
     runtime::Shared,
 };
 
-/// What each pipe that is read is to hold, where the system allows it: fewer turns for whoever prints a lot.
+/// Requested buffer size of FIFOs that are read, in bytes: fewer wake-ups for processes that print much.
 const CAPACITY: usize = 1 << 20;
 
-/// What the pipe that a container reads is called in its bundle.
+/// Name of the FIFO for the container's input in its bundle.
 pub(super) const STDIN: &str = "stdin";
 
-/// A session's pipes.
+/// The FIFOs of a session.
 #[derive(Debug)]
 pub(super) struct Fifos {
     directory: PathBuf,
@@ -37,7 +37,7 @@ pub(super) struct Fifos {
 }
 
 impl Fifos {
-    /// Makes those that are wanted, in a directory of their own; none when one cannot be made.
+    /// Makes the wanted FIFOs in a new directory; on failure removes it again.
     pub(super) fn make(directory: PathBuf, wanted: Wanted) -> Result<Self> {
         fs::create_dir_all(&directory).during(|| format!("create {}", directory.display()))?;
         let fifos = Self { directory, wanted };
@@ -58,27 +58,27 @@ impl Fifos {
         Ok(())
     }
 
-    /// Those that a daemon before this one has left in `directory`.
+    /// The FIFOs that an earlier daemon left in `directory`.
     pub(super) fn left(directory: PathBuf) -> Self {
         Self { directory, wanted: Wanted::default() }
     }
 
-    /// Path of the one that the process reads, if wanted.
+    /// Path of the FIFO for the process's input, if wanted.
     pub(super) fn stdin(&self) -> Option<PathBuf> {
         self.wanted.stdin.then(|| self.directory.join("stdin"))
     }
 
-    /// Path of the one that it prints to, if wanted.
+    /// Path of the FIFO for the process's output, if wanted.
     pub(super) fn stdout(&self) -> Option<PathBuf> {
         self.wanted.stdout.then(|| self.directory.join("stdout"))
     }
 
-    /// Path of the one that it prints errors to, if wanted and different.
+    /// Path of the FIFO for the process's errors, if wanted and not merged into `stdout` by a terminal.
     pub(super) fn stderr(&self) -> Option<PathBuf> {
         (self.wanted.stderr && !self.wanted.tty).then(|| self.directory.join("stderr"))
     }
 
-    /// Removes them; who has them open keeps them.
+    /// Removes the directory with the FIFOs. Descriptors that are open stay usable.
     pub(super) fn remove(&self) {
         if let Err(error) = remove_directory(&self.directory) {
             tracing::warn!(%error, "could not remove the pipes of a session");
@@ -86,12 +86,12 @@ impl Fifos {
     }
 }
 
-/// Where the sessions of a container have their directories, each named by the session's id.
+/// Returns the directory of a container's session directories, each named by the session's id.
 pub(super) fn directory(shared: &Shared, container: &str) -> PathBuf {
     shared.layout.bundle(container).join("sessions")
 }
 
-/// A path as a shim is told it; empty for none.
+/// Returns a path in the form that shims take; empty for none.
 pub(super) fn name_of(path: Option<PathBuf>) -> String {
     path.map(|path| path.display().to_string()).unwrap_or_default()
 }
@@ -100,22 +100,22 @@ pub(super) fn name_of(path: Option<PathBuf>) -> String {
 pub(super) fn reader(path: &Path) -> Result<pipe::Receiver> {
     let opened = pipe::OpenOptions::new().open_receiver(path);
     let reader = opened.during(|| format!("open the pipe {}", path.display()))?;
-    // Beyond what a user may have in pipes, the usual size has to do.
+    // Fails beyond the user's limit for pipe buffers (pipe(7)); then the default size stays.
     let _ = fcntl_setpipe_size(&reader, CAPACITY);
     Ok(reader)
 }
 
-/// Opens the writing end; somebody must have the reading end open.
+/// Opens the writing end. The reading end must already be open, or open(2) fails with ENXIO.
 pub(super) fn writer(path: &Path) -> Result<pipe::Sender> {
     let opened = pipe::OpenOptions::new().open_sender(path);
     opened.during(|| format!("open the pipe {}", path.display()))
 }
 
-/// Opens the writing end of the pipe that a container has read since its creation.
+/// Opens the writing end of the FIFO that is the container's input.
 ///
 /// # Errors
 ///
-/// `FailedPrecondition` when it reads no more.
+/// `FailedPrecondition` when no process reads it any more.
 pub(super) fn input_of(shared: &Shared, container: &str) -> Result<pipe::Sender> {
     let path = shared.layout.bundle(container).join(STDIN);
     match pipe::OpenOptions::new().open_sender(&path) {
@@ -127,7 +127,7 @@ pub(super) fn input_of(shared: &Shared, container: &str) -> Result<pipe::Sender>
     }
 }
 
-/// Opens both ends, so that either can be opened by others without the one who is to have the opposite end.
+/// Opens the FIFO for reading and writing, so that others can open either end without waiting for the opposite one.
 pub(super) fn both_ends(path: &Path) -> Result<File> {
     let mut options = OpenOptions::new();
     let flags = OFlags::NONBLOCK.bits().cast_signed();

@@ -1,4 +1,4 @@
-//! Images as volumes: directories or files of an image that a container sees and cannot write to.
+//! Image volumes: directories or files of an image, mounted read-only into a container.
 
 use std::{fs, path::Path, sync::Arc};
 
@@ -16,11 +16,11 @@ use crate::{
 };
 use berth_work::progress;
 
-/// Notes in each image mount which image its name stands for now.
+/// Sets in each image mount the id of the image that its name stands for now.
 ///
 /// # Errors
 ///
-/// `NotFound` when it is not here.
+/// `NotFound` when the image is not present.
 pub(super) fn resolve(shared: &Shared, config: &mut ContainerConfig) -> Result<()> {
     for mount in &mut config.image_mounts {
         mount.image_id = find_image(shared, &mount.image)?.id.to_string();
@@ -28,11 +28,11 @@ pub(super) fn resolve(shared: &Shared, config: &mut ContainerConfig) -> Result<(
     Ok(())
 }
 
-/// Holds the images that the container has as volumes, and finds what of them it is to see.
+/// Leases the images of the container's volumes, and looks up the part of each that is mounted.
 ///
 /// # Errors
 ///
-/// `InvalidArgument` when an image does not have the path that is asked for.
+/// `InvalidArgument` when an image does not have the requested path.
 pub(super) async fn hold(
     shared: &Shared,
     container: &str,
@@ -63,7 +63,7 @@ async fn hold_one(shared: &Shared, holder: &str, image: &Arc<Image>, mount: &Ima
     })
 }
 
-/// overlayfs wants two layers where nothing is written: the second of a single one is empty.
+/// An overlay without an upper layer needs two lower ones: adds an empty one to a single layer.
 fn with_two_layers(part: Part, empty: &Path) -> Result<Part> {
     match part {
         Part::Directory(mut layers) if layers.len() < 2 => {
@@ -75,7 +75,7 @@ fn with_two_layers(part: Part, empty: &Path) -> Result<Part> {
     }
 }
 
-/// Lets the images go, also those that a daemon before this one had no time for.
+/// Releases the images of the container's volumes, including leases that an earlier daemon left.
 pub(super) async fn release(shared: &Shared, container: &str) -> Result<()> {
     for holder in volumes_of(shared.images.leases(), container) {
         let released = shared.images.release(&holder).await;
@@ -84,18 +84,18 @@ pub(super) async fn release(shared: &Shared, container: &str) -> Result<()> {
     Ok(())
 }
 
-/// Those of the holders that are volumes of the container.
+/// Returns the holders that are volumes of the container.
 fn volumes_of(mut holders: Vec<String>, container: &str) -> Vec<String> {
     holders.retain(|holder| holder != container && container_of(holder) == container);
     holders
 }
 
-/// The name under which a volume's image is held; [`container_of`] is the way back.
+/// Returns the name of the lease of a volume; [`container_of`] is the inverse.
 fn holder(container: &str, index: usize) -> String {
     format!("{container}.{index}")
 }
 
-/// The container on whose behalf an image is held, be it as its root or as a volume.
+/// Returns the container that a lease belongs to, be it for its root file system or for a volume.
 pub(crate) fn container_of(holder: &str) -> &str {
     holder.split_once('.').map_or(holder, |(container, _)| container)
 }

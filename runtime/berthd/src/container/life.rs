@@ -1,4 +1,4 @@
-//! A container's way from created to gone. Operations on one container run one after the other.
+//! A container's life from created to removed. Start, update and removal of one container run one after the other.
 
 use std::{sync::Arc, time::Duration};
 
@@ -21,10 +21,10 @@ use crate::{
 };
 use berth_work::progress;
 
-/// What a container that could not be started is said to have exited with, as by its peers.
+/// Exit code of a container that could not be started; containerd reports the same.
 const START_ERROR_CODE: i32 = 128;
 
-/// Starts the container, unless an earlier call did whose answer may not have reached its caller.
+/// Starts the container. Succeeds if it already runs: the answer to an earlier call may have been lost.
 pub(super) async fn start(shared: Arc<Shared>, entry: Arc<Entry<Container>>) -> Result<()> {
     let _turn = entry.turn().await;
     let container = entry.get();
@@ -59,8 +59,8 @@ async fn start_created(shared: &Arc<Shared>, entry: &Entry<Container>, container
     }
 }
 
-/// A container that a plugin kept from being started has ended, and so has one whose start failed: a shim that was too
-/// slow to answer may start it yet.
+/// Records a container whose start failed or was refused by a plugin as ended, and kills it: a shim that was too slow
+/// to answer may still start it.
 async fn refuse_start(shared: &Shared, entry: &Entry<Container>, shim: &Shim, refused: Error) -> Error {
     events::container_ends(shared, &entry.get().id);
     let refused = could_not_start(shared, entry, refused).await;
@@ -70,7 +70,7 @@ async fn refuse_start(shared: &Shared, entry: &Entry<Container>, shim: &Shim, re
     }
 }
 
-/// A container that cannot be started has ended; its status says why as the call does.
+/// Records that the container ended with a start error, whose message is also the error of the call.
 async fn could_not_start(shared: &Shared, entry: &Entry<Container>, error: Error) -> Error {
     let message = error.to_string();
     let ended = |container: &Container| {
@@ -82,7 +82,7 @@ async fn could_not_start(shared: &Shared, entry: &Entry<Container>, error: Error
     }
 }
 
-/// Ends the container at once.
+/// Kills the container and waits for its end.
 pub(crate) async fn kill(shared: &Arc<Shared>, entry: Arc<Entry<Container>>) -> Result<()> {
     stop(shared, entry, Duration::ZERO).await
 }
@@ -92,7 +92,7 @@ pub(super) async fn stop(shared: &Arc<Shared>, entry: Arc<Entry<Container>>, gra
     to_its_end(async move { end(&shared, &entry, grace).await }).await
 }
 
-/// Asks with the stop signal, waits, then kills. Takes no turn: a stop must get through while another waits.
+/// Sends the stop signal, waits for `grace`, then kills. Takes no turn: a stop must not wait for another operation.
 async fn end(shared: &Arc<Shared>, entry: &Entry<Container>, grace: Duration) -> Result<()> {
     let container = entry.get();
     if container.state.is_exited() {
@@ -123,6 +123,10 @@ async fn end(shared: &Arc<Shared>, entry: &Entry<Container>, grace: Duration) ->
 }
 
 /// Waits for the end of a container that was just killed.
+///
+/// # Errors
+///
+/// `DeadlineExceeded` when it has not ended after 10 s.
 pub(crate) async fn killed(entry: &Entry<Container>) -> Result<()> {
     if ended_within(entry, KILL_TIMEOUT).await {
         return Ok(());
@@ -141,7 +145,7 @@ async fn ended_within(entry: &Entry<Container>, limit: Duration) -> bool {
     timeout(limit, entry.when(|container| container.state.is_exited())).await.is_ok()
 }
 
-/// Ends the container, then removes every trace of it.
+/// Kills the container, then removes it with its record and files.
 pub(crate) async fn remove_entry(shared: &Arc<Shared>, entry: &Arc<Entry<Container>>) -> Result<()> {
     let (shared, entry) = (Arc::clone(shared), Arc::clone(entry));
     to_its_end(async move {
@@ -161,11 +165,11 @@ pub(crate) async fn remove_entry(shared: &Arc<Shared>, entry: &Arc<Entry<Contain
     .await
 }
 
-/// The shim's part of a removal. A shim that is gone took its part with it.
+/// Deletes the container in its shim. A dead shim is cleaned up after instead.
 async fn delete_task(shared: &Shared, container: &Container) -> Result<()> {
     let deleted = match shared.shim_of(&container.pod_id).await {
         Ok(shim) => match shim.delete(&container.id).await {
-            // It has ended by our record and not by the shim's: its start was answered too late.
+            // Ended by our record but not in the shim: its start was answered too late.
             Err(error) if error.kind() == Kind::FailedPrecondition => shim.discard(&container.id).await,
             deleted => deleted,
         },
@@ -180,7 +184,7 @@ async fn delete_task(shared: &Shared, container: &Container) -> Result<()> {
     }
 }
 
-/// Removes what is on disk of a container without a task: bundle, writable layer, hold on its image.
+/// Removes what is on disk for a container without a task: bundle, writable layer, leases of its images.
 pub(crate) async fn remove_traces(shared: &Shared, id: &str) -> Result<()> {
     let (bundle, writable) = (shared.layout.bundle(id), shared.layout.writable(id));
     let removed = blocking::run("remove directories", move || {
@@ -220,7 +224,7 @@ fn must_not_have_ended(container: &Container) -> Result<()> {
     Ok(())
 }
 
-/// Changes the limits without asking any plugin.
+/// Changes the limits without asking plugins.
 pub(crate) async fn set_limits(
     shared: &Arc<Shared>,
     entry: Arc<Entry<Container>>,

@@ -1,4 +1,4 @@
-//! Where a container's output goes.
+//! Destination of a container's output.
 
 use std::{
     fs,
@@ -19,14 +19,14 @@ use crate::{
     table::Entry,
 };
 
-/// Output that nobody keeps, but that can be attached to.
+/// URI for output that is not logged but can be attached to.
 const DISCARD: &str = "discard://";
 
-/// Where the output is logged, if at all: the container's path in the pod's directory.
+/// Returns the path of the log file in the pod's log directory; `None` when nothing is logged.
 ///
 /// # Errors
 ///
-/// `InvalidArgument` when the path would lead out of the directory.
+/// `InvalidArgument` when the path would leave the directory.
 pub(super) fn path_of(pod: &Pod, config: &ContainerConfig) -> Result<Option<PathBuf>> {
     let Some(directory) = &pod.config.log_directory else { return Ok(None) };
     if config.log_path.is_empty() {
@@ -40,12 +40,13 @@ pub(super) fn path_of(pod: &Pod, config: &ContainerConfig) -> Result<Option<Path
     Ok(Some(directory.join(&config.log_path)))
 }
 
-/// The output's URI, as the shim knows it: `path`, which is in the pod's log directory, without symlinks. Makes the directory that
-/// the file will be in.
+/// Returns the output's URI for the shim, with symlinks of the pod's log directory resolved. Makes the directory of the
+/// log file.
 ///
 /// # Errors
 ///
-/// `InvalidArgument` when a symlink leads to it from the pod's log directory, which a container may see as a volume.
+/// `InvalidArgument` when a symlink lies between the pod's log directory and the file: a container may have the
+/// directory as a volume and plant one.
 pub(super) async fn uri_of(pod: &Pod, cause: &str, path: Option<PathBuf>, max_line: usize) -> Result<String> {
     let (Some(path), Some(base)) = (path, pod.config.log_directory.clone()) else {
         return Ok(DISCARD.into());
@@ -60,7 +61,7 @@ pub(super) async fn uri_of(pod: &Pod, cause: &str, path: Option<PathBuf>, max_li
     Ok(format!("cri-log://{}?max-line={max_line}", real.await??.display()))
 }
 
-/// The directories between `base` and the file `below`, one by one: a link is none.
+/// Makes the directories between `base` and the file `below`, one by one with O_NOFOLLOW, so that symlinks are refused.
 fn make_parents(base: &Path, below: &Path) -> Result<()> {
     let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let make = || {
@@ -87,7 +88,7 @@ fn make_parents(base: &Path, below: &Path) -> Result<()> {
     })
 }
 
-/// Goes on in a new file of the same name, after someone has moved the old one.
+/// Continues the log in a new file of the same name, after the old one was renamed.
 pub(super) async fn reopen(shared: &Shared, entry: &Entry<Container>) -> Result<()> {
     let container = entry.get();
     must_run(&container)?;

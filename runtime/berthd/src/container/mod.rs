@@ -39,14 +39,14 @@ pub(crate) use image_volume::container_of;
 pub(crate) use life::{kill, killed, remove_entry, remove_traces, set_limits};
 pub(crate) use settle::settle_stopped;
 
-/// What is known of a container at one moment. Never changed: the next moment has a snapshot of its own.
+/// State and configuration of a container at one moment. Immutable: every change makes a new snapshot.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Container {
     /// 64 hex digits.
     pub id: String,
-    /// The pod it belongs to.
+    /// Id of its pod.
     pub pod_id: String,
-    /// What it was asked to be, with its resources as they are now.
+    /// The requested configuration, with the current resources.
     pub config: ContainerConfig,
     /// Digest of the image's configuration, `sha256:` and 64 hex digits.
     pub image_id: String,
@@ -54,11 +54,11 @@ pub struct Container {
     pub image_ref: String,
     /// Nanoseconds since the epoch.
     pub created_at: i64,
-    /// Where in its life it is.
+    /// Where in its life the container is.
     pub state: ContainerState,
-    /// Where its output is logged.
+    /// Path of its log file; `None` when nothing is logged.
     pub log_path: Option<PathBuf>,
-    /// Who its first process runs as.
+    /// User and groups of its first process.
     pub user: ResolvedUser,
     /// Signal that asks it to stop.
     pub stop_signal: i32,
@@ -71,12 +71,12 @@ pub struct Container {
 pub enum ContainerState {
     /// Set up, not started.
     Created {
-        /// First process, waiting to be started, as the host sees it.
+        /// Pid of its first process, which waits to be started, in the host's PID namespace.
         pid: u32,
     },
     /// Its first process runs.
     Running {
-        /// First process, as the host sees it.
+        /// Pid of its first process in the host's PID namespace.
         pid: u32,
         /// When it was started.
         started_at: i64,
@@ -91,18 +91,18 @@ pub enum ContainerState {
         code: i32,
         /// One word: Completed, Error, OOMKilled, StartError, Unknown.
         reason: String,
-        /// More than the word says; mostly empty.
+        /// Details; mostly empty.
         message: String,
     },
 }
 
 impl ContainerState {
-    /// It has ended.
+    /// Whether it has ended.
     pub fn is_exited(&self) -> bool {
         matches!(self, Self::Exited { .. })
     }
 
-    /// When it was started; 0 if it never was.
+    /// Returns when it was started; 0 if it never was.
     pub fn started_at(&self) -> i64 {
         match self {
             Self::Created { .. } => 0,
@@ -110,7 +110,7 @@ impl ContainerState {
         }
     }
 
-    /// Its first process, unless it has ended.
+    /// Returns the pid of its first process, unless it has ended.
     pub fn pid(&self) -> Option<u32> {
         match self {
             Self::Created { pid } | Self::Running { pid, .. } => Some(*pid),
@@ -128,7 +128,7 @@ impl Record for Container {
 }
 
 impl Container {
-    /// The same container, started. One that was so quick that its end came first stays ended.
+    /// Returns the container as started. If its end was recorded first, it stays ended.
     pub(crate) fn started(&self, pid: u32, at: i64) -> Self {
         let state = match self.state.clone() {
             ContainerState::Created { .. } | ContainerState::Running { .. } => {
@@ -141,7 +141,7 @@ impl Container {
         Self { state, ..self.clone() }
     }
 
-    /// The same container, ended by `exit`, unless it had ended before.
+    /// Returns the container as ended with `exit`, unless it had ended before.
     pub(crate) fn ended(&self, exit: Exit) -> Self {
         let reason = match (&exit.message, exit.oom_killed, exit.code) {
             (message, ..) if !message.is_empty() => "Unknown",
@@ -152,7 +152,7 @@ impl Container {
         self.exited(exit.code, exit.finished_at, reason, exit.message)
     }
 
-    /// The same container, ended as described, unless it had ended before.
+    /// Returns the container as ended with these values, unless it had ended before.
     pub(crate) fn exited(&self, code: i32, finished_at: i64, reason: &str, message: String) -> Self {
         if self.state.is_exited() {
             return self.clone();
@@ -163,7 +163,7 @@ impl Container {
     }
 }
 
-/// Every container of this daemon, and what can be done to them. Clones share them.
+/// All containers of this daemon, and the operations on them. Clones share them.
 #[derive(Clone, Debug)]
 pub struct Containers {
     pub(crate) shared: Arc<Shared>,
@@ -174,13 +174,13 @@ impl Containers {
         Self { shared }
     }
 
-    /// Sets a container up in a pod and returns its id. The same metadata in the same pod asked for again, at
-    /// once or later, gives the same container.
+    /// Sets a container up in a pod and returns its id. A call with the same metadata for the same pod, concurrent or
+    /// later, returns the same container.
     ///
     /// # Errors
     ///
-    /// `NotFound` when there is no such pod or image, `FailedPrecondition` when the pod is not ready. What
-    /// failed is undone before the error is returned.
+    /// `NotFound` when there is no such pod or image, `FailedPrecondition` when the pod is not ready. Before an error
+    /// is returned, what was made is removed as far as possible.
     pub async fn create(&self, pod_id: &str, config: ContainerConfig) -> Result<String> {
         let pod = self.shared.pods.find(pod_id)?;
         let shared = Arc::clone(&self.shared);
@@ -188,19 +188,19 @@ impl Containers {
         self.shared.creating.join(key, || create::create(shared, pod, config)).await
     }
 
-    /// Lets a created container run. Asked again at once or later, while it runs, this is the same start.
+    /// Starts a created container. A concurrent call joins the first, and one for a running container succeeds.
     ///
     /// # Errors
     ///
-    /// `FailedPrecondition` when it has ended.
+    /// `FailedPrecondition` when the container has ended.
     pub async fn start(&self, id: &str) -> Result<()> {
         let (shared, entry) = (Arc::clone(&self.shared), self.shared.containers.find(id)?);
         let id = entry.get().id.clone();
         self.shared.starting.join(id, || life::start(shared, entry)).await
     }
 
-    /// Asks the container to end, and ends it when it has not after `grace`; at once when that is zero. Fine when
-    /// it has ended, or when there is no such container.
+    /// Sends the stop signal and kills the container if it has not ended after `grace`; a `grace` of zero kills at
+    /// once. Succeeds when it has ended or does not exist.
     pub async fn stop(&self, id: &str, grace: Duration) -> Result<()> {
         match self.shared.containers.find(id) {
             Ok(entry) => life::stop(&self.shared, entry, grace).await,
@@ -209,7 +209,7 @@ impl Containers {
         }
     }
 
-    /// Removes the container, ending it first if need be. Fine when there is no such container.
+    /// Removes the container, killing it first if need be. Succeeds when it does not exist.
     pub async fn remove(&self, id: &str) -> Result<()> {
         match self.shared.containers.find(id) {
             Ok(entry) => life::remove_entry(&self.shared, &entry).await,
@@ -218,12 +218,13 @@ impl Containers {
         }
     }
 
-    /// Runs a command in a running container and gathers what it prints, almost 16 MiB of both streams together: what one answer
-    /// carries.
+    /// Runs a command in a running container and returns its output: of both streams together at most what fits one
+    /// answer, almost 16 MiB.
     ///
     /// # Errors
     ///
-    /// `DeadlineExceeded` when it was killed after `limit`.
+    /// `FailedPrecondition` when the container does not run, `DeadlineExceeded` when the command was killed after
+    /// `limit`.
     pub async fn exec_sync(
         &self,
         id: &str,
@@ -233,7 +234,7 @@ impl Containers {
         exec::exec_sync(&self.shared, &*self.shared.containers.find(id)?, args, limit).await
     }
 
-    /// Runs a command in a running container, with the caller at its streams.
+    /// Runs a command in a running container, with its streams connected to the caller.
     ///
     /// # Errors
     ///
@@ -242,51 +243,52 @@ impl Containers {
         exec::exec(&self.shared, &*self.shared.containers.find(id)?, args, wanted).await
     }
 
-    /// Whether [`Containers::exec`] could run a command in the container now.
+    /// Checks that a command could be run in the container now.
     ///
     /// # Errors
     ///
-    /// Those of `exec`.
+    /// `NotFound` when there is no such container, `FailedPrecondition` when it does not run.
     pub fn check_exec(&self, id: &str) -> Result<()> {
         must_run(&*self.get(id)?)
     }
 
-    /// Puts the caller at the streams of a running container, beside whoever else is there. What it prints from now on
-    /// comes as it is printed; a caller that does not keep up misses some of it, which is in the log all the same.
+    /// Connects the caller to the streams of a running container, beside other clients. Output arrives as it is
+    /// printed; a caller that reads too slowly misses some of it, which is still in the log.
     ///
     /// # Errors
     ///
-    /// `FailedPrecondition` when the container does not run, or when its input is wanted and it has none or no more.
+    /// `FailedPrecondition` when the container does not run, or when its input is wanted and it has none or has closed
+    /// it.
     pub async fn attach(&self, id: &str, wanted: Wanted) -> Result<Session> {
         attach::attach(&self.shared, self.shared.containers.find(id)?, wanted).await
     }
 
-    /// Goes on with the container's log in a new file of the same name.
+    /// Continues the container's log in a new file of the same name.
     pub async fn reopen_log(&self, id: &str) -> Result<()> {
         log::reopen(&self.shared, &*self.shared.containers.find(id)?).await
     }
 
-    /// Changes the container's limits, all of them or none; what `resources` leaves out stays as it is.
+    /// Changes the container's limits, all of them or none. Limits that `resources` leaves out stay as they are.
     pub async fn update(&self, id: &str, resources: Resources) -> Result<()> {
         life::update(&self.shared, self.shared.containers.find(id)?, resources).await
     }
 
-    /// Where the description lies that the shim of the container with this whole id was given.
+    /// Returns the path of the container's bundle. `id` must be complete.
     pub fn bundle(&self, id: &str) -> PathBuf {
         self.shared.layout.bundle(id)
     }
 
-    /// The container with this id, or the only one whose id begins with it.
+    /// Returns the container with this id, or the only one whose id begins with it.
     pub fn get(&self, id: &str) -> Result<Arc<Container>> {
         self.shared.containers.find(id).map(|entry| entry.get())
     }
 
-    /// The containers of one pod, in no order.
+    /// Returns the containers of one pod, in no order.
     pub fn of_pod(&self, pod_id: &str) -> Vec<Arc<Container>> {
         self.shared.containers_of(pod_id).iter().map(|entry| entry.get()).collect()
     }
 
-    /// All containers, the newest first.
+    /// Returns all containers, the newest first.
     pub fn list(&self) -> Vec<Arc<Container>> {
         let mut containers = self.shared.containers.list();
         containers.sort_by_key(|one| std::cmp::Reverse(one.created_at));
@@ -294,7 +296,7 @@ impl Containers {
     }
 }
 
-/// Refuses what needs a running process.
+/// Fails with `FailedPrecondition` unless the container runs.
 pub(crate) fn must_run(container: &Container) -> Result<()> {
     match container.state {
         ContainerState::Running { .. } => Ok(()),

@@ -1,4 +1,4 @@
-//! Someone at the streams of a process: of a command run for them, or of a container that runs anyway.
+//! A client's session with a process: with a command that was run for it, or with a container.
 
 use std::sync::Arc;
 
@@ -13,53 +13,53 @@ use crate::{
     table::Entry,
 };
 
-/// Which streams someone wants to be at.
+/// The streams that a client asks for.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Wanted {
-    /// What they write is what the process reads.
+    /// The client writes the process's input.
     pub stdin: bool,
-    /// They read what it prints.
+    /// The client reads the process's output.
     pub stdout: bool,
-    /// They read its errors. A process with a terminal has none: all it prints is `stdout`.
+    /// The client reads the process's errors. With a terminal there are none: all output is `stdout`.
     pub stderr: bool,
     /// A command gets a terminal. Whether a container has one was decided when it was created.
     pub tty: bool,
 }
 
-/// The streams that were wanted and that there are, and a hand on the process behind them.
+/// The streams that were asked for and exist, and the control of their process.
 #[derive(Debug)]
 pub struct Session {
-    /// Dropping it ends a command's input once everything that was written has been passed on, unless it has a
-    /// terminal: that goes on, and ends input by a character (^D). A write fails when the process reads no more.
+    /// Input of the process. Dropping it ends a command's input once everything written has been passed on, except with
+    /// a terminal, where ^D ends input. A write fails when the process has closed its input.
     pub stdin: Option<pipe::Sender>,
-    /// Ends when the process has printed its last byte. A command waits for whoever does not read.
+    /// Ends when the process has printed its last byte. A command blocks while the client does not read.
     pub stdout: Option<pipe::Receiver>,
-    /// The same for errors.
+    /// Errors of the process, likewise.
     pub stderr: Option<pipe::Receiver>,
-    /// The process.
+    /// Control of the process.
     pub control: Control,
 }
 
-/// A hand on the process of a session. Dropped, it ends a command that still runs; a container goes on.
+/// Control of the process of a session. Dropping it kills a command that still runs; a container runs on.
 #[derive(Debug)]
 pub struct Control(pub(super) Process);
 
-/// Whose streams they are.
+/// The process that a session is connected to.
 pub(super) enum Process {
-    /// A command's, which ends with the session.
+    /// A command, which ends with the session.
     Command {
         exec: Exec,
-        /// How it ended, once it has.
+        /// Result of the command, once it has ended.
         end: watch::Receiver<Option<Result<i32>>>,
-        /// Dropped, it ends the command.
+        /// Kills the command when dropped.
         _wanted: DropGuard,
     },
-    /// A container's.
+    /// A container.
     Container { shared: Arc<Shared>, entry: Arc<Entry<Container>> },
 }
 
 impl Control {
-    /// Sets the size of the terminal in characters. One that is about to go has no size any more, which is fine.
+    /// Sets the size of the terminal in characters. Succeeds when the process has just ended.
     pub async fn resize(&self, width: u16, height: u16) -> Result<()> {
         let resized = match &self.0 {
             Process::Command { exec, .. } => exec.resize(width, height).await,
@@ -74,12 +74,12 @@ impl Control {
         }
     }
 
-    /// Waits for the process's end and returns its exit code. What it printed is in the streams by then; whoever
-    /// wants all of it reads them to their end first.
+    /// Waits for the process's end and returns its exit code. All its output is in the streams by then; a caller that
+    /// needs all of it reads them to their end first.
     ///
     /// # Errors
     ///
-    /// `Unavailable` when the shim died, so that nobody knows.
+    /// For a command: `Unavailable` when the shim died, so that its end is unknown.
     pub async fn ended(&self) -> Result<i32> {
         match &self.0 {
             Process::Command { end, .. } => {

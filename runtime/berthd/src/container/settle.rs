@@ -1,17 +1,18 @@
-//! Containers whose pod was over when the daemon came back: nobody watches them, so that they are brought to their end here.
+//! Containers whose pod was stopped or over before this daemon started. No pod watch covers them, so their ends are
+//! recorded here.
 
 use std::sync::Arc;
 
 use crate::{runtime::Shared, watch};
 
-/// Records the ends of those containers of a pod that is not ready which a daemon before this one had no time for.
+/// Records the ends of the containers of a pod that is not ready, as far as an earlier daemon did not.
 pub(crate) async fn settle_stopped(shared: &Arc<Shared>, pod_id: &str) {
     let mut left = shared.containers_of(pod_id);
     left.retain(|entry| !entry.get().state.is_exited());
     for entry in left {
         match watch::reconnect(shared, pod_id).await {
             Err(_) => watch::abandoned(shared, &entry).await,
-            // The first process of the pod has ended, and its shim knows how the others did.
+            // The pod's first process has ended, and its shim still knows how the containers did.
             Ok(shim) => drop(tokio::spawn(watch::last_end(Arc::clone(shared), entry, shim))),
         }
     }

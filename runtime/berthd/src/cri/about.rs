@@ -1,19 +1,19 @@
-//! What the log says a call is about: ids and names, never a secret.
+//! The subject of a call in the log: ids and names, never a secret.
 
 use berth_cri::v1::*;
 
-/// A request or an answer.
+/// A request or an answer that the log can name.
 pub(super) trait About {
-    /// Whether a call that went well is told at the usual level of the log.
+    /// Whether a successful call is logged at the usual level (info).
     const LOUD: bool = false;
 
-    /// What tells it from others of its kind.
+    /// Identifies the object of the call; may be empty.
     fn about(&self) -> String {
         String::new()
     }
 }
 
-/// Requests that change something, and the field that says of what.
+/// Requests and answers that are logged at info level, each with the field that names the object.
 macro_rules! about {
     ($($message:ident . $field:ident),+ $(,)?) => {
         $(impl About for $message {
@@ -47,7 +47,7 @@ about! {
     RestorePodResponse.pod_sandbox_id,
 }
 
-/// Requests that only look, and come often, and the field that says at what.
+/// Frequent read-only requests, and answers, logged at debug level; with the field that names the object.
 macro_rules! quiet {
     ($($message:ident $(. $field:ident)?),+ $(,)?) => {
         $(impl About for $message {

@@ -1,4 +1,4 @@
-//! What happens to every call alike: its deadline, what becomes of it when its caller leaves, and its line in the log.
+//! Common to every call: its deadline, cancellation when the caller disconnects, and its line in the log.
 
 use std::{
     future::Future,
@@ -16,10 +16,11 @@ use super::{
 use crate::error::{Error, Kind, Result};
 use berth_work::progress::Progress;
 
-/// The most that the log says a call is about. An id or a name is shorter; what is sent in its place may be anything.
+/// Longest subject of a call in the log, in bytes. Ids and names are shorter, but a caller may send anything in their
+/// place.
 const LONGEST_ABOUT: usize = 512;
 
-/// Answers a call that is given up when its caller leaves or its deadline passes.
+/// Answers a call that is cancelled when its caller disconnects or its deadline passes.
 pub(super) async fn answer<Q: About, A: About, F>(
     method: &'static str,
     request: Request<Q>,
@@ -34,8 +35,8 @@ where
     call.end(result.unwrap_or_else(|limit| Err(late(method, limit, "it was given up"))))
 }
 
-/// Answers a call that changes something. It goes on to its end when its caller leaves or its deadline passes, so
-/// that nothing stays half done; the same call made again joins it or finds it done.
+/// Answers a call that changes something. It runs to its end even when its caller disconnects or its deadline passes,
+/// so that nothing stays half done; the same call made again joins it or finds it done.
 pub(super) async fn complete<Q: About, A: About + Send + 'static, F>(
     method: &'static str,
     request: Request<Q>,
@@ -60,8 +61,8 @@ where
     }
 }
 
-/// Answers a call with many messages, each made when the caller takes it. It ends at its deadline or when its caller
-/// leaves; only then it has its line in the log.
+/// Answers a call with a stream of messages, each made when the caller takes it. The stream ends at the deadline or
+/// when the caller disconnects, and the call is logged only then.
 pub(super) async fn answer_stream<Q: About, A: Send + 'static, F, S>(
     method: &'static str,
     request: Request<Q>,
@@ -83,7 +84,7 @@ where
     }
 }
 
-/// A call with many messages, between two of them.
+/// The state of a stream between two messages.
 struct Streamed<A> {
     call: Call,
     messages: BoxStream<'static, Result<A>>,
@@ -91,7 +92,7 @@ struct Streamed<A> {
 }
 
 impl<A> Streamed<A> {
-    /// The next message, and what is left after it; nothing is after an error.
+    /// Returns the next message and the rest of the stream; there is no rest after an error.
     async fn next(streamed: Option<Self>) -> Option<(Result<A, Status>, Option<Self>)> {
         let mut streamed = streamed?;
         let left = streamed.limit.map(|limit| limit.saturating_sub(streamed.call.started.elapsed()));
@@ -108,7 +109,7 @@ impl<A> Streamed<A> {
     }
 }
 
-/// `future`, or the limit once that has passed.
+/// Awaits `future`, or returns the limit as an error once it has passed.
 async fn within<T>(limit: Option<Duration>, future: impl Future<Output = T>) -> Result<T, Duration> {
     match limit {
         Some(limit) => tokio::time::timeout(limit, future).await.map_err(|_| limit),
@@ -120,13 +121,13 @@ fn late(method: &str, limit: Duration, then: &str) -> Error {
     Error::new(Kind::DeadlineExceeded, format!("{method} is not done after {limit:?}; {then}"))
 }
 
-/// How long the caller waits, less a little, so that it gets our answer and not only its own time-out.
+/// Returns the caller's deadline less a little, so that our answer arrives before the caller's own time-out.
 fn deadline(metadata: &MetadataMap) -> Option<Duration> {
     let limit = parse_timeout(metadata.get("grpc-timeout")?.to_str().ok()?)?;
     Some(limit - (limit / 10).min(Duration::from_millis(500)))
 }
 
-/// At most eight digits and a unit, as gRPC over HTTP/2 has it.
+/// Parses `grpc-timeout`: at most eight digits and a unit, as the gRPC over HTTP/2 protocol defines it.
 fn parse_timeout(text: &str) -> Option<Duration> {
     let (digits, unit) = text.split_at_checked(text.len().checked_sub(1)?)?;
     let value: u64 = digits.parse().ok().filter(|_| digits.len() <= 8)?;
@@ -141,7 +142,7 @@ fn parse_timeout(text: &str) -> Option<Duration> {
     })
 }
 
-/// One call, from its first to its only line in the log.
+/// A call from its beginning to its one line in the log.
 struct Call {
     method: &'static str,
     about: String,
@@ -182,7 +183,7 @@ impl Call {
     }
 }
 
-/// A caller that left before the answer is worth a line too.
+/// Logs a call whose caller disconnected before the answer.
 impl Drop for Call {
     fn drop(&mut self) {
         if !self.ended {

@@ -1,5 +1,5 @@
-//! Checkpoints of containers and pods. Nothing here can make or read one yet: a request is checked as it will be then,
-//! and refused for what is missing. No file is touched.
+//! Checkpoints of containers and pods. None can be made or restored yet: requests are validated in full, then refused
+//! for the lack of CRIU. No file is touched.
 
 use berth_cri::v1::{
     CheckpointContainerRequest, CheckpointContainerResponse, CheckpointPodRequest, CheckpointPodResponse,

@@ -1,5 +1,5 @@
-//! Lists that are answered in parts, for those that would not fit one message. A part is made when the client takes
-//! it: one that stops reading holds the snapshots it was begun with and nothing else.
+//! Lists that are answered as a stream of parts, for lists that would not fit into one message. A part is made when the
+//! client takes it: a client that stops reading holds the snapshots of the start and nothing else.
 
 use std::iter;
 
@@ -16,7 +16,7 @@ use tonic::{Request, Response, Status, codegen::BoxStream};
 use super::{Cri, call::answer_stream, metrics, stats};
 use crate::error::Result;
 
-/// Encoded bytes of items after which a part is full. A single item may be longer.
+/// Encoded size of the items, in bytes, from which on a part is full. A single item may be longer.
 const FULL: usize = 1 << 20;
 
 pub(super) async fn stream_pod_sandboxes(
@@ -84,7 +84,7 @@ pub(super) async fn stream_pod_sandbox_metrics(
     .await
 }
 
-/// Messages that hold each of `items` once and in order, at least one each; none when there are no items.
+/// Returns messages that hold each of `items` once and in order, at least one item each; none when there are no items.
 fn parts<T: Message, M>(
     mut items: impl Iterator<Item = T>,
     message: impl Fn(Vec<T>) -> M,

@@ -1,4 +1,4 @@
-//! What happens to pods and containers, told as it happens.
+//! GetContainerEvents: events of pods and containers as they happen.
 
 use berth_cri::v1::{ContainerEventResponse, ContainerEventType, GetEventsRequest};
 use futures::stream::{self, StreamExt};
@@ -7,7 +7,7 @@ use tonic::{Request, Response, Status, codegen::BoxStream};
 use super::{Cri, call::answer_stream, reply};
 use crate::events::{Event, Happening, Listener};
 
-/// The caller hears everything that happens after it has got the answer's beginning.
+/// The stream carries every event after the response headers were sent.
 pub(super) async fn get_container_events(
     cri: &Cri,
     request: Request<GetEventsRequest>,

@@ -7,7 +7,7 @@ use berth_cri::v1;
 use super::{reply, request::known};
 use crate::{container::Container, error::Result, pod::Pod};
 
-/// Whether a pod is wanted.
+/// Filter for pods.
 pub(super) struct PodFilter {
     id: String,
     state: Option<v1::PodSandboxState>,
@@ -15,20 +15,20 @@ pub(super) struct PodFilter {
 }
 
 impl PodFilter {
-    /// No filter wants all.
+    /// A missing filter matches all.
     pub(super) fn new(filter: Option<v1::PodSandboxFilter>) -> Result<Self> {
         let filter = filter.unwrap_or_default();
         let state = filter.state.map(|state| known("filter.state", state.state)).transpose()?;
         Ok(Self { id: filter.id, state, labels: filter.label_selector })
     }
 
-    /// The filter of statistics, which knows no state.
+    /// The filter of statistics, which has no state.
     pub(super) fn of_stats(filter: Option<v1::PodSandboxStatsFilter>) -> Self {
         let filter = filter.unwrap_or_default();
         Self { id: filter.id, state: None, labels: filter.label_selector }
     }
 
-    /// Whether it wants this one.
+    /// Whether the filter matches the pod.
     pub(super) fn wants(&self, pod: &Pod) -> bool {
         pod.id.starts_with(&self.id)
             && self.state.is_none_or(|state| state == reply::pod_state(pod.state))
@@ -36,7 +36,7 @@ impl PodFilter {
     }
 }
 
-/// Whether a container is wanted.
+/// Filter for containers.
 pub(super) struct ContainerFilter {
     id: String,
     pod_id: String,
@@ -45,20 +45,20 @@ pub(super) struct ContainerFilter {
 }
 
 impl ContainerFilter {
-    /// No filter wants all.
+    /// A missing filter matches all.
     pub(super) fn new(filter: Option<v1::ContainerFilter>) -> Result<Self> {
         let filter = filter.unwrap_or_default();
         let state = filter.state.map(|state| known("filter.state", state.state)).transpose()?;
         Ok(Self { id: filter.id, pod_id: filter.pod_sandbox_id, state, labels: filter.label_selector })
     }
 
-    /// The filter of statistics, which knows no state.
+    /// The filter of statistics, which has no state.
     pub(super) fn of_stats(filter: Option<v1::ContainerStatsFilter>) -> Self {
         let filter = filter.unwrap_or_default();
         Self { id: filter.id, pod_id: filter.pod_sandbox_id, state: None, labels: filter.label_selector }
     }
 
-    /// Whether it wants this one.
+    /// Whether the filter matches the container.
     pub(super) fn wants(&self, container: &Container) -> bool {
         container.id.starts_with(&self.id)
             && container.pod_id.starts_with(&self.pod_id)

@@ -1,4 +1,4 @@
-//! What must hold of any call, with any bytes as its message.
+//! Invariants of every call, with arbitrary bytes as its message.
 #![allow(clippy::unwrap_used, clippy::missing_panics_doc)]
 
 use std::{fs::Permissions, os::unix::fs::PermissionsExt};
@@ -22,13 +22,13 @@ use crate::{
     spec::{self, Accounts, Defaults, Host, HostFeatures, ImageDefaults, Inputs, PidNamespace, PodFiles},
 };
 
-/// The ids of the pod and the container that are there before every call.
+/// Ids of the pod and the container that exist before every call.
 const POD: &str = "a1b2";
 const CONTAINER: &str = "c3d4";
 /// A shim that cannot be started, and has nothing to clean up.
 const SHIM: &str = "#!/bin/sh\nfor action; do :; done; [ $action = delete ]";
 
-/// Both services of a daemon in a directory of its own. There is a pod without a shim and a container that has ended, but
+/// Both services of a daemon in a temporary directory. It has a pod without a shim and a container that has ended, but
 /// no image, no network, and no shim that starts.
 pub struct Daemon {
     cri: Cri,
@@ -36,7 +36,7 @@ pub struct Daemon {
 }
 
 impl Daemon {
-    /// Opens it in a directory below `TMPDIR`.
+    /// Opens the daemon in a directory below `TMPDIR`.
     pub async fn open() -> Self {
         let (cri, directory) = samples::cri().await;
         let shim = directory.path().join("no-shim");
@@ -45,8 +45,8 @@ impl Daemon {
         Self { cri, directory }
     }
 
-    /// Calls the method of this path, as `/runtime.v1.RuntimeService/Version`, with `message` as it comes over the wire.
-    /// The answer must be one that the caller can act on, and nothing may be left behind.
+    /// Calls the method with this path, such as `/runtime.v1.RuntimeService/Version`. `message` is the encoded request.
+    /// The status must be one that the caller can act on, and the call must leave nothing behind.
     pub async fn call(&self, path: &str, message: &[u8]) {
         self.restore();
         let status = self.status(path, message).await;
@@ -105,8 +105,7 @@ impl Daemon {
     }
 }
 
-/// What the shim would be told of the container that this message of CreateContainer asks for, `config.json`, or why
-/// it is refused.
+/// Returns the `config.json` of the container in a CreateContainer request, or why the request is refused.
 pub fn container_spec(message: &[u8]) -> Result<Vec<u8>, String> {
     let mut wanted = v1::CreateContainerRequest::decode(message).map_err(|error| error.to_string())?;
     let config = wanted.sandbox_config.take();
@@ -136,7 +135,7 @@ pub fn container_spec(message: &[u8]) -> Result<Vec<u8>, String> {
     Ok(serde_json::to_vec(&spec).unwrap())
 }
 
-/// A later daemon reads the same from the record as is asked for now.
+/// The record of a configuration must parse to the same configuration.
 fn check_record(pod: &PodConfig, container: &ContainerConfig) {
     let record = serde_json::to_string(pod).unwrap();
     assert_eq!(&serde_json::from_str::<PodConfig>(&record).unwrap(), pod);

@@ -40,7 +40,7 @@ impl ImageService for Cri {
         .await
     }
 
-    /// A pull whose caller leaves is given up; what it fetched is found by the next one.
+    /// A pull is cancelled when its caller disconnects; the next pull reuses what was fetched.
     async fn pull_image(
         &self,
         request: Request<PullImageRequest>,

@@ -1,4 +1,4 @@
-//! What verbose calls add: JSON for people and tools, under the names containerd's users know.
+//! The `info` maps of verbose calls: JSON, under the names that containerd uses.
 
 use std::{collections::HashMap, path::Path};
 
@@ -10,12 +10,12 @@ use crate::{
     pod::Pod,
 };
 
-/// The map of a verbose answer with its one usual entry.
+/// Returns the map of a verbose answer, with `info` as its only entry.
 fn info(value: &Value) -> HashMap<String, String> {
     HashMap::from([("info".to_owned(), value.to_string())])
 }
 
-/// About a pod: its shim, network namespace and configuration.
+/// Returns a pod's process, network namespace and configuration.
 pub(super) fn pod(pod: &Pod) -> HashMap<String, String> {
     info(&json!({
         "pid": pod.shim.as_ref().map_or(0, |shim| shim.pid),
@@ -28,7 +28,7 @@ pub(super) fn pod(pod: &Pod) -> HashMap<String, String> {
     }))
 }
 
-/// About a container: its process, configuration, and the OCI specification in its bundle.
+/// Returns a container's process, configuration, and the OCI runtime specification from its bundle.
 pub(super) async fn container(container: &Container, bundle: &Path) -> HashMap<String, String> {
     let spec = tokio::fs::read(bundle.join("config.json")).await.unwrap_or_default();
     info(&json!({
@@ -41,7 +41,7 @@ pub(super) async fn container(container: &Container, bundle: &Path) -> HashMap<S
     }))
 }
 
-/// The configuration with its environment as people write it.
+/// Returns the configuration with the environment as text: its values are bytes.
 fn config(config: &ContainerConfig) -> Value {
     let mut shown = json!(config);
     let variable = |(name, value): &(String, Vec<u8>)| format!("{name}={}", String::from_utf8_lossy(value));
@@ -49,7 +49,7 @@ fn config(config: &ContainerConfig) -> Value {
     shown
 }
 
-/// About an image: its configuration as the OCI image specification spells it.
+/// Returns an image's layers, and its configuration as the OCI image specification spells it.
 pub(super) fn image(image: &Image) -> HashMap<String, String> {
     let config = &image.config;
     info(&json!({
@@ -75,7 +75,8 @@ pub(super) fn image(image: &Image) -> HashMap<String, String> {
     }))
 }
 
-/// About the daemon: its configuration, the network's state, and the pods of an earlier daemon that are not taken up yet.
+/// Returns the daemon's configuration, the state of the network, and the pods of an earlier daemon that are not
+/// recovered yet.
 pub(super) fn daemon(
     config: &crate::config::Config,
     network: &Value,

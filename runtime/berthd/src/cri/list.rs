@@ -1,4 +1,4 @@
-//! What lists are made of, whether they are answered in one message or in several. Each item is made when it is taken.
+//! The items of lists, for answers in one message or in several. Each item is made when it is taken.
 
 use std::{cmp::Reverse, sync::Arc};
 
@@ -11,11 +11,12 @@ use crate::{
     error::{Error, Kind, Result},
 };
 
-/// What kubelet and crictl send and accept at most; a list of many containers is longer than gRPC's usual 4 MiB.
+/// Largest message that kubelet and crictl send and accept, in bytes; a list of many containers exceeds gRPC's default
+/// of 4 MiB.
 pub(crate) const LARGEST_MESSAGE: usize = 16 << 20;
 
 impl Cri {
-    /// The pods that are wanted, the newest first.
+    /// Returns the pods that match, the newest first.
     pub(super) fn pods(
         &self,
         wanted: Option<PodSandboxFilter>,
@@ -25,7 +26,7 @@ impl Cri {
         Ok(pods.filter(move |pod| filter.wants(pod)).map(|pod| reply::pod_sandbox(&pod)))
     }
 
-    /// The containers that are wanted, the newest first.
+    /// Returns the containers that match, the newest first.
     pub(super) fn containers(
         &self,
         wanted: Option<ContainerFilter>,
@@ -35,7 +36,7 @@ impl Cri {
         Ok(containers.filter(move |one| filter.wants(one)).map(|one| reply::container(&one)))
     }
 
-    /// The statuses of some containers, the newest first.
+    /// Returns the statuses of these containers, the newest first.
     pub(super) fn statuses(&self, containers: &[Arc<Container>]) -> Vec<v1::ContainerStatus> {
         let status = |one: &Arc<Container>| {
             let image = self.runtime.images.get(&one.image_id);
@@ -46,7 +47,7 @@ impl Cri {
         statuses
     }
 
-    /// All images, or the one that is asked for.
+    /// Returns all images, or the one that the filter names.
     pub(super) fn images(
         &self,
         wanted: Option<ImageFilter>,
@@ -60,11 +61,11 @@ impl Cri {
     }
 }
 
-/// `list`, unless no client would take a message of its size.
+/// Returns `list` unless it exceeds [`LARGEST_MESSAGE`].
 ///
 /// # Errors
 ///
-/// `ResourceExhausted`, naming the call that answers in parts.
+/// `ResourceExhausted`, naming the call that answers as a stream.
 pub(super) fn in_one_message<M: Message>(list: M, in_parts: &str) -> Result<M> {
     let size = list.encoded_len();
     if size <= LARGEST_MESSAGE {

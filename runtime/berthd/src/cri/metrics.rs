@@ -1,4 +1,4 @@
-//! What containers and pods use, as metrics with the names that cAdvisor gave them: dashboards know these.
+//! Metrics of containers and pods, under cAdvisor's names, which dashboards know.
 
 mod family;
 mod of_container;
@@ -44,14 +44,14 @@ pub(super) async fn list_pod_sandbox_metrics(
     .await
 }
 
-/// Of all pods that are ready, with their containers that have not ended.
+/// Returns the metrics of all ready pods, with their containers that have not ended.
 pub(super) async fn of_pods(cri: &Cri) -> Result<Vec<PodSandboxMetrics>> {
     let file_system = cri.runtime.stats.file_system().await?;
     let pods = cri.runtime.stats.details().await?;
     Ok(pods.iter().map(|pod| of_pod(pod, &file_system)).collect())
 }
 
-/// Interfaces belong to the pod, everything else to its containers.
+/// Returns the metrics of one pod: interfaces belong to the pod, everything else to its containers.
 fn of_pod(details: &PodDetails, file_system: &FileSystem) -> PodSandboxMetrics {
     let pod = &details.pod;
     let labels = labels(pod, &pod.id, "", "");
@@ -77,7 +77,7 @@ fn of_container(pod: &Pod, details: &ContainerDetails, file_system: &FileSystem)
     }
 }
 
-/// The values of [`family::LABELS`].
+/// Returns the values of [`family::LABELS`].
 fn labels(pod: &Pod, id: &str, container: &str, image: &str) -> [String; family::LABELS.len()] {
     let metadata = &pod.config.metadata;
     [id, image, &metadata.namespace, &metadata.name, container].map(str::to_owned)

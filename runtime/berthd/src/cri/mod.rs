@@ -1,5 +1,5 @@
-//! The Container Runtime Interface v1: the only part that knows its types. Each call is converted, handed on, and its
-//! answer converted back; nothing is decided here.
+//! The Container Runtime Interface v1. This is the only part that knows its types: each call is converted, handed on,
+//! and its answer converted back.
 
 mod about;
 mod call;
@@ -40,15 +40,15 @@ pub struct Cri {
     tokens: Tokens,
 }
 
-/// What the services tell of the daemon itself.
+/// Configuration and host features, reported by the services.
 struct Daemon {
     config: Config,
     host: HostFeatures,
 }
 
 impl Cri {
-    /// `config` is what verbose calls show; `host` is what clients are told that pods can have; `tokens` let clients of
-    /// streams in.
+    /// `config` is shown by verbose calls, `host` is reported to clients as features, `tokens` admit clients to
+    /// streams.
     pub fn new(runtime: Runtime, config: Config, host: HostFeatures, tokens: Tokens) -> Self {
         Self { runtime, daemon: Arc::new(Daemon { config, host }), tokens }
     }

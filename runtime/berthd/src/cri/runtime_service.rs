@@ -224,7 +224,7 @@ impl RuntimeService for Cri {
         request: Request<ExecSyncRequest>,
     ) -> Result<Response<ExecSyncResponse>, Status> {
         let containers = self.runtime.containers.clone();
-        // Given up when its caller leaves: the command ends with it.
+        // Cancelled when its caller disconnects, which kills the command.
         answer("ExecSync", request, async move |request| {
             let (id, command, limit) = request::exec_sync(request)?;
             let end = containers.exec_sync(&id, command, limit).await?;

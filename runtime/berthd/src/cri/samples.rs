@@ -1,4 +1,4 @@
-//! What tests start from.
+//! Fixtures for tests.
 #![allow(clippy::unwrap_used)]
 
 use std::path::Path;
@@ -21,13 +21,13 @@ use crate::{
 };
 use berth_network::{Attachment, Network};
 
-/// A daemon's inside, with the directory that it works in.
+/// Returns the CRI services over a runtime in a temporary directory.
 pub(crate) async fn cri() -> (Cri, TempDir) {
     let (runtime, config, directory) = open().await;
     (Cri::new(runtime, config, HostFeatures::default(), Tokens::new("http://127.0.0.1:1")), directory)
 }
 
-/// The same without the RPC border.
+/// Returns a runtime in a temporary directory.
 pub(crate) async fn runtime() -> (Runtime, TempDir) {
     let (runtime, _, directory) = open().await;
     (runtime, directory)
@@ -58,7 +58,7 @@ async fn open() -> (Runtime, Config, TempDir) {
     (runtime, config, directory)
 }
 
-/// Every registry is one that does not answer.
+/// Returns a configuration in which no registry answers.
 fn images_in(config: &Config, hosts: &Path) -> berth_image::Config {
     std::fs::create_dir_all(hosts.join("_default")).unwrap();
     std::fs::write(hosts.join("_default/hosts.toml"), "server = 'http://127.0.0.1:1'").unwrap();

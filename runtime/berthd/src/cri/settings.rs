@@ -1,4 +1,4 @@
-//! What the kubelet tells the runtime of the node and of its pods.
+//! Settings of the node and of pods that kubelet sends.
 
 use berth_cri::v1::{
     UpdatePodSandboxResourcesRequest, UpdatePodSandboxResourcesResponse, UpdateRuntimeConfigRequest,
@@ -9,7 +9,7 @@ use tonic::{Request, Response, Status};
 use super::{Cri, call::complete, request};
 use crate::error::of_network;
 
-/// Fine when no addresses are told.
+/// Succeeds without effect when no address ranges are sent.
 pub(super) async fn update_runtime_config(
     cri: &Cri,
     request: Request<UpdateRuntimeConfigRequest>,
@@ -26,7 +26,7 @@ pub(super) async fn update_runtime_config(
     .await
 }
 
-/// Kubelet has changed the pod's cgroup before it tells; what is left is to remember it.
+/// Kubelet has already changed the pod's cgroup; the values are only recorded, and plugins are notified.
 pub(super) async fn update_pod_sandbox_resources(
     cri: &Cri,
     request: Request<UpdatePodSandboxResourcesRequest>,

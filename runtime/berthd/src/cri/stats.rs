@@ -1,4 +1,4 @@
-//! What containers and pods use, as numbers.
+//! Statistics of containers and pods.
 
 use berth_cri::v1::{
     ContainerStats, ContainerStatsFilter, ContainerStatsRequest, ContainerStatsResponse,
@@ -63,7 +63,7 @@ pub(super) async fn list_pod_sandbox_stats(
     .await
 }
 
-/// Those of the wanted containers that have not ended, the newest first.
+/// Returns the statistics of the matching containers that have not ended, the newest first.
 pub(super) async fn of_containers(
     cri: &Cri,
     filter: Option<ContainerStatsFilter>,
@@ -76,7 +76,7 @@ pub(super) async fn of_containers(
     Ok(all.iter().map(|stats| reply::container_stats(stats, &mountpoint)).collect())
 }
 
-/// Those of the wanted pods that are ready, the newest first.
+/// Returns the statistics of the matching pods that are ready, the newest first.
 pub(super) async fn of_pods(
     cri: &Cri,
     filter: Option<PodSandboxStatsFilter>,
@@ -90,8 +90,8 @@ pub(super) async fn of_pods(
 }
 
 impl Cri {
-    /// How the file system of the writable layers is named. kubelet takes two names for two file systems, so it has
-    /// the name of that of the images when it is the same.
+    /// Returns the name of the file system of writable layers. When it is the image store's file system, it gets that
+    /// one's name, because kubelet takes two names for two file systems.
     pub(super) fn container_fs(&self) -> String {
         let (images, writables) = (self.daemon.config.image_root(), self.runtime.stats.writables());
         let device = |path| rustix::fs::stat(path).map(|stat| stat.st_dev).ok();

@@ -1,18 +1,18 @@
-//! Errors on their way out: which gRPC code each kind gets, and what of it is told.
+//! Conversion of errors to gRPC status.
 
 use tonic::{Code, Status};
 
 use crate::error::{Error, Kind};
 
-/// The longest message sent; trailers of a call are limited, and what a plugin printed may be long.
+/// Longest message in bytes: gRPC sends it in the trailers, whose size is limited, and output of plugins may be long.
 const LONGEST_MESSAGE: usize = 4096;
 
-/// The error as the caller gets it.
+/// Returns the error as a gRPC status.
 pub(super) fn status(error: &Error) -> Status {
     Status::new(code(error.kind()), shortened(error.to_string(), LONGEST_MESSAGE))
 }
 
-/// At most the first `longest` bytes of a text.
+/// Returns a text cut to at most `longest` bytes, with an ellipsis when it was longer.
 pub(super) fn shortened(mut text: String, longest: usize) -> String {
     if text.len() > longest {
         text.truncate(text.floor_char_boundary(longest));
@@ -21,7 +21,7 @@ pub(super) fn shortened(mut text: String, longest: usize) -> String {
     text
 }
 
-/// The gRPC code of a kind of error.
+/// Returns the gRPC code of a kind of error.
 pub(super) fn code(kind: Kind) -> Code {
     match kind {
         Kind::InvalidArgument => Code::InvalidArgument,

@@ -1,4 +1,4 @@
-//! Exec, Attach and PortForward: each answers with the address of a stream, once what it is about is known to run.
+//! Exec, Attach and PortForward. Each answers with the URL of a stream, after checking that the container or pod runs.
 
 use berth_cri::v1::{
     AttachRequest, AttachResponse, ExecRequest, ExecResponse, PortForwardRequest, PortForwardResponse,

@@ -1,4 +1,4 @@
-//! The services over a real runtime in directories of its own, without any pod: those need root and a shim.
+//! The services over a real runtime in a temporary directory, without pods: those need root and a shim.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 use berth_cri::v1::{image_service_server::ImageService, runtime_service_server::RuntimeService, *};

@@ -12,35 +12,35 @@ use super::{OWN, options};
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, DocumentedFields)]
 #[serde(deny_unknown_fields)]
 pub struct Config {
-    /// The shim: its path, or its name as containerd has them. `io.containerd.runc.v2` is `containerd-shim-runc-v2` in
-    /// `PATH`.
+    /// The shim: its absolute path, or its name as in containerd. `io.containerd.runc.v2` is `containerd-shim-runc-v2`
+    /// in `PATH`.
     pub shim: String,
-    /// For the shim. Those of runc's are `BinaryName`, `Root`, `SystemdCgroup`, `NoPivotRoot`, `NoNewKeyring`, `ShimCgroup`,
-    /// `IoUid` and `IoGid`, those of all others `TypeUrl`, `ConfigPath` and `ConfigBody`.
+    /// Options for the shim. That of runc has `BinaryName`, `Root`, `SystemdCgroup`, `NoPivotRoot`, `NoNewKeyring`,
+    /// `ShimCgroup`, `IoUid` and `IoGid`, all others have `TypeUrl`, `ConfigPath` and `ConfigBody`.
     #[serde(default)]
     pub options: Table,
-    /// Annotations of a pod that its sandbox is given, by their names or by the beginning of names and a `*`. A shim may
-    /// take orders from them that a user must not give.
+    /// Annotations of a pod that its sandbox gets: names, or prefixes followed by `*`. A shim may act on annotations,
+    /// so list only those that users may set.
     #[serde(default)]
     pub pod_annotations: Vec<String>,
 }
 
-/// What is wrong with a handler's configuration.
+/// Why a handler's configuration is invalid.
 #[derive(Debug, thiserror::Error)]
 pub enum Invalid {
-    /// The name is taken, or cannot be one.
+    /// The name is taken or has invalid characters.
     #[error("must be a name of letters, digits, '-', '_' and '.', and is none of Berth's own shim's")]
     Name,
-    /// Not to be found under any circumstances.
+    /// The shim is neither an absolute path nor a name as in containerd.
     #[error("shim = {0:?}: neither an absolute path nor of the form io.containerd.NAME.VERSION")]
     Shim(String),
-    /// Unknown to the shim, or of the wrong type.
+    /// An option is unknown to the shim, or of the wrong type.
     #[error("options")]
     Options(#[from] toml::de::Error),
 }
 
 impl Config {
-    /// Refuses what cannot work, whatever is on this machine.
+    /// Fails on a configuration that cannot work on any machine.
     pub fn check(&self, name: &str) -> Result<(), Invalid> {
         let letter = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
         if OWN.contains(&name) || !name.chars().all(letter) {
@@ -52,7 +52,7 @@ impl Config {
         self.options().map(drop)
     }
 
-    /// Whether the shim is given a pod's annotation of this name.
+    /// Whether the shim gets a pod's annotation of this name.
     pub(super) fn passes(&self, annotation: &str) -> bool {
         self.pod_annotations.iter().any(|pattern| match pattern.strip_suffix('*') {
             Some(beginning) => annotation.starts_with(beginning),
@@ -60,14 +60,14 @@ impl Config {
         })
     }
 
-    /// The options in the form that the shim understands.
+    /// Encodes the options for the shim; `None` when there are none.
     pub(super) fn options(&self) -> Result<Option<options::Options>, Invalid> {
         let is_runc = file_name(&self.shim).as_deref() == Some("containerd-shim-runc-v2");
         Ok(options::encode(is_runc, &self.options)?)
     }
 }
 
-/// The binary, if it is on this machine.
+/// Finds the binary; `None` if it is not on this machine.
 pub(super) fn find(shim: &str) -> Option<PathBuf> {
     if Path::new(shim).is_absolute() {
         return Some(PathBuf::from(shim)).filter(|path| path.is_file());
@@ -77,7 +77,7 @@ pub(super) fn find(shim: &str) -> Option<PathBuf> {
     std::env::split_paths(&path).map(|directory| directory.join(&name)).find(|path| path.is_file())
 }
 
-/// What the binary of a shim is called.
+/// Returns the file name of a shim's binary; `None` if `shim` is neither a path nor a name as in containerd.
 fn file_name(shim: &str) -> Option<String> {
     let path = Path::new(shim);
     if path.is_absolute() {

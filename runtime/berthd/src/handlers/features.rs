@@ -1,4 +1,4 @@
-//! Asking a shim what it can do: `-info`, as containerd does.
+//! Asks a shim for its features: `-info`, as containerd does.
 
 use std::{
     path::Path,
@@ -15,17 +15,17 @@ use super::Options;
 use crate::error::{During, Error, Kind, Result};
 use berth_work::descriptors;
 
-/// A shim looks into itself and perhaps at one binary.
+/// Time limit for the answer. A shim inspects itself and perhaps one binary.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// The part of the OCI features structure that is of interest here.
+/// The part of the OCI features structure that is used here.
 #[derive(Default, Deserialize)]
 #[serde(default, rename_all = "camelCase")]
 struct Features {
     mount_options: Vec<String>,
 }
 
-/// Whether mounts can be read-only with all that is mounted below them.
+/// Whether the shim can make mounts recursively read-only (`rro`). Fails when it fails, or does not answer in time.
 pub(super) async fn recursive_readonly(shim: &Path, options: Option<&Options>) -> Result<bool> {
     let step = || format!("ask {} what it can do", shim.display());
     let asked = timeout(PATIENCE, ask(shim, options)).await;

@@ -1,7 +1,7 @@
 //! Runtime handlers: which shim a pod gets. Berth's own has no name, or `berth`; others are configured.
 //!
-//! A handler's shim can be any that speaks containerd's shim v2. Berth's own shim stands between it and the daemon: what
-//! it needs to know is in a file of the pod's bundle, and everything else is as with a pod of Berth's own.
+//! A handler's shim can be any that speaks containerd's shim v2. Berth's own shim stands between it and the daemon, and
+//! reads the choice from a file in the pod's bundle; everything else is as with a pod of Berth's own.
 
 mod config;
 mod features;
@@ -25,9 +25,9 @@ use crate::{
     spec::HostFeatures,
 };
 
-/// Names of Berth's own shim.
+/// Handler names that stand for Berth's own shim.
 const OWN: [&str; 2] = ["", "berth"];
-/// By which Berth's shim knows that a pod is another's.
+/// Name of the file in the bundle from which Berth's shim learns that another shim runs the pod.
 const FILE_NAME: &str = "handler.json";
 
 /// Whether pods of the handler of this name run in Berth's own shim.
@@ -35,30 +35,29 @@ pub(crate) fn is_own(name: &str) -> bool {
     OWN.contains(&name)
 }
 
-/// All handlers there are.
+/// All handlers.
 #[derive(Clone, Debug, Default)]
 pub struct Handlers {
     own: HostFeatures,
     others: BTreeMap<String, Handler>,
 }
 
-/// A shim that is not Berth's own.
+/// A handler whose shim is not Berth's own.
 #[derive(Clone, Debug)]
 struct Handler {
     config: Config,
     options: Option<Options>,
-    /// Known once the shim has answered.
+    /// Set once the shim has answered.
     features: Arc<OnceLock<HostFeatures>>,
 }
 
 impl Handlers {
-    /// Takes the configured handlers and begins to ask each shim what it can do; done when all have answered. `own` is what
-    /// pods can have in Berth's.
+    /// Takes the configured handlers and begins to ask each shim for its features; the future is done when all have
+    /// answered. `own` is the features of Berth's own shim.
     ///
     /// # Errors
     ///
-    /// `InvalidArgument` when the options of one make no sense. A shim that is not there is no error until a pod is to
-    /// run in it.
+    /// `InvalidArgument` for invalid options. A missing shim is an error only when a pod is to run in it.
     pub(crate) fn open(
         configured: &BTreeMap<String, Config>,
         own: HostFeatures,
@@ -71,17 +70,17 @@ impl Handlers {
         Ok((Self { own, others }, async move { drop(join_all(asked).await) }))
     }
 
-    /// Every handler by its name, with what pods can have in it.
+    /// Lists every handler by name, with its features.
     pub fn list(&self) -> impl Iterator<Item = (&str, HostFeatures)> {
         let others = self.others.iter().map(|(name, handler)| (name.as_str(), handler.features()));
         OWN.into_iter().map(|name| (name, self.own)).chain(others)
     }
 
-    /// What pods can have in the handler of this name.
+    /// Returns the features of the handler `name`.
     ///
     /// # Errors
     ///
-    /// `InvalidArgument` when there is none.
+    /// `InvalidArgument` when there is no such handler.
     pub(crate) fn features(&self, name: &str) -> Result<HostFeatures> {
         let found = self.list().find(|(known, _)| *known == name);
         found.map(|(_, features)| features).ok_or_else(|| {
@@ -89,7 +88,7 @@ impl Handlers {
         })
     }
 
-    /// Those of a pod's annotations that the handler's sandbox is given.
+    /// Returns the pod's annotations that the handler's sandbox gets.
     pub(crate) fn passed(
         &self,
         name: &str,
@@ -100,7 +99,7 @@ impl Handlers {
         passed.map(|(name, value)| (name.clone(), value.clone())).collect()
     }
 
-    /// Puts down in a pod's bundle which shim is to run it.
+    /// Writes to a pod's bundle which shim is to run it; nothing for Berth's own.
     ///
     /// # Errors
     ///
@@ -140,7 +139,7 @@ impl Handler {
         match asked.await {
             Ok(can) => {
                 let recursive_readonly = can && own.recursive_readonly;
-                // Nobody else asks.
+                // Never fails: each handler is asked once.
                 let _ = self.features.set(HostFeatures { recursive_readonly, ..HostFeatures::default() });
             }
             Err(error) => tracing::warn!(handler = name, %error, "what the shim can do is not known"),

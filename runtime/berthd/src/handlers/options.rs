@@ -6,14 +6,14 @@ use protobuf::Message;
 use serde::{Deserialize, Serialize};
 use toml::{Table, de::Error};
 
-/// A message and its name.
+/// A protobuf message and the name of its type.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub(super) struct Options {
     pub(super) type_url: &'static str,
     pub(super) value: Vec<u8>,
 }
 
-/// Those of runc's shim.
+/// Options of runc's shim.
 #[derive(Deserialize)]
 #[serde(default, deny_unknown_fields, rename_all = "PascalCase")]
 #[derive(Default)]
@@ -28,7 +28,7 @@ struct Runc {
     io_gid: u32,
 }
 
-/// Those of any other shim, of which only it knows what they mean.
+/// Options of any other shim; only the shim knows what they mean.
 #[derive(Deserialize)]
 #[serde(default, deny_unknown_fields, rename_all = "PascalCase")]
 #[derive(Default)]
@@ -38,7 +38,7 @@ struct Other {
     config_body: String,
 }
 
-/// Nothing when nothing is configured.
+/// Encodes the options; `None` for an empty table. Fails on an unknown key or a wrong type.
 pub(super) fn encode(is_runc: bool, table: &Table) -> Result<Option<Options>, Error> {
     match (table.is_empty(), is_runc) {
         (true, _) => Ok(None),

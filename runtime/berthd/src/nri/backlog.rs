@@ -1,7 +1,7 @@
-//! What happens while a plugin that takes its time learns the state: kept for it, and told once it is done.
+//! Events that happen while a slow plugin takes in the state: queued, and delivered once it has.
 //!
-//! Nobody waits for it then, so its say comes late: limits that it wants are set after the fact, like those of any update;
-//! what can only be done to a container that is being created, or refused, is told in the log.
+//! Calls do not wait for such a plugin, so its answers come late. Limits that it wants are set afterwards, like those
+//! of any update; adjustments that only a new container can get, and refusals, are logged.
 
 use std::{
     collections::VecDeque,
@@ -17,10 +17,10 @@ use berth_nri::nri::{
 use super::plugin::Plugin;
 use crate::error::{Error, Kind, Result};
 
-/// How many events may wait for one plugin; some kilobytes each.
+/// Limit of queued events for one plugin; each takes some kilobytes.
 const LIMIT: usize = 4096;
 
-/// An event that a plugin is told later.
+/// A queued event.
 #[derive(Clone)]
 pub(super) enum Missed {
     Told(Event, Box<PodSandbox>, Option<Box<Container>>),
@@ -30,29 +30,29 @@ pub(super) enum Missed {
     Stopped(StopContainerRequest),
 }
 
-/// What a plugin wants done in answer to what it was told late.
+/// Requests of a plugin in answer to queued events.
 #[derive(Default)]
 pub(super) struct Wanted {
     pub updates: Vec<ContainerUpdate>,
     pub evictions: Vec<ContainerEviction>,
 }
 
-/// Events that wait for one plugin; `None` when it is told everything as it happens.
+/// Events queued for one plugin; `None` when it gets events as they happen.
 #[derive(Default)]
 pub(super) struct Backlog(Mutex<Option<VecDeque<Missed>>>);
 
 impl Backlog {
-    /// From now on events wait.
+    /// Starts queueing.
     pub fn open(&self) {
         self.with(|events| *events = Some(VecDeque::new()));
     }
 
-    /// Whether events wait.
+    /// Whether events are queued.
     pub fn is_open(&self) -> bool {
         self.with(|events| events.is_some())
     }
 
-    /// Ends the waiting if nothing waits; whether it did.
+    /// Ends the queueing if the queue is empty; returns whether it was.
     pub fn close_if_empty(&self) -> bool {
         self.with(|events| {
             let is_empty = events.as_ref().is_none_or(VecDeque::is_empty);
@@ -63,7 +63,7 @@ impl Backlog {
         })
     }
 
-    /// Whether there was room.
+    /// Queues an event if queueing is on; returns false when the queue is full.
     fn push(&self, event: impl FnOnce() -> Missed) -> bool {
         self.with(|events| match events {
             Some(events) if events.len() < LIMIT => {
@@ -85,7 +85,7 @@ impl Backlog {
 }
 
 impl Plugin {
-    /// Keeps an event for a plugin that is still being told the state. One that falls too far behind is let go.
+    /// Queues an event for a plugin that is still taking in the state. A plugin whose queue is full is disconnected.
     pub fn defer(&self, event: impl FnOnce() -> Missed) {
         if !self.backlog.push(event) {
             tracing::warn!(plugin = %self.identity, "{LIMIT} events wait for an NRI plugin: it is let go");
@@ -93,11 +93,11 @@ impl Plugin {
         }
     }
 
-    /// Tells what has been waiting, until nothing does. Returns what the plugin wants.
+    /// Delivers the queued events until there are none. Returns what the plugin requests in answer.
     ///
     /// # Errors
     ///
-    /// That the plugin is gone.
+    /// `Unavailable` when the plugin has disconnected.
     pub async fn catch_up(&self) -> Result<Wanted> {
         let mut wanted = Wanted::default();
         while let Some(missed) = self.backlog.next() {
@@ -157,7 +157,7 @@ impl Plugin {
     }
 }
 
-/// The part of an adjustment that a container can be given later, and whether that is all of it.
+/// Splits off the limits, all that an existing container can be given, and tells whether that is all of the adjustment.
 fn limits_of(container: &str, mut adjustment: ContainerAdjustment) -> (Option<ContainerUpdate>, bool) {
     let mut linux = adjustment.linux.take().unwrap_or_default();
     let resources = linux.resources.take();

@@ -11,23 +11,24 @@ use crate::config;
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, DocumentedFields)]
 #[serde(default, deny_unknown_fields)]
 pub struct Config {
-    /// Whether there are plugins at all.
+    /// Whether NRI plugins are used at all.
     pub enabled: bool,
     /// Whether plugins may connect to the socket; those in `plugin_dir` are started in any case.
     pub external_plugins: bool,
-    /// Where plugins connect, root only. When another daemon answers there, this one goes on without.
+    /// Socket that plugins connect to, for root only. When another daemon serves it, this one goes on without one.
     pub socket: PathBuf,
-    /// Plugins that the daemon starts: executables named `NN-name`, called in the order of their two digits.
+    /// Directory of plugins that the daemon starts: executables named `NN-name`, called in the order of their two
+    /// digits.
     pub plugin_dir: PathBuf,
-    /// What a plugin of `plugin_dir` is configured with: `NN-name.conf`, or else `name.conf`.
+    /// Directory of configurations for the plugins of `plugin_dir`: `NN-name.conf`, or else `name.conf`.
     pub plugin_config_dir: PathBuf,
-    /// A plugin that has connected and not registered by then is disconnected.
+    /// Time limit for a plugin that has connected to register; then it is disconnected.
     pub registration_timeout_seconds: u64,
-    /// A plugin that has not answered a request by then is disconnected, unless it asks to be kept, and the request goes on
-    /// without it, unless it asks that it fail.
+    /// Time limit for a plugin to answer a request. Then it is disconnected, unless it asked to be kept, and the
+    /// request goes on without it, unless it asked for the request to fail.
     pub request_timeout_seconds: u64,
-    /// A plugin that has not taken in the pods and containers there are by then is disconnected. Nobody waits for it
-    /// longer than for a request: what happens meanwhile is told to it afterwards.
+    /// Time limit for a new plugin to take in the existing pods and containers; then it is disconnected. Requests wait
+    /// for it no longer than for any request: events that follow are queued for it.
     pub synchronization_timeout_seconds: u64,
 }
 
@@ -47,7 +48,7 @@ impl Default for Config {
 }
 
 impl Config {
-    /// Whether every value makes sense.
+    /// Fails on a value out of range.
     pub(crate) fn check(&self) -> Result<(), config::Error> {
         for (key, seconds) in [
             ("nri.registration_timeout_seconds", self.registration_timeout_seconds),
@@ -69,7 +70,7 @@ impl Config {
         Duration::from_secs(self.request_timeout_seconds)
     }
 
-    /// How long a plugin may take to learn what exists.
+    /// How long a plugin may take to take in the state.
     pub fn synchronization_timeout(&self) -> Duration {
         Duration::from_secs(self.synchronization_timeout_seconds)
     }

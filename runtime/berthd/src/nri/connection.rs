@@ -1,4 +1,4 @@
-//! From a connected socket to a plugin that takes part.
+//! Brings a plugin from a connected socket to the list of plugins.
 //!
 //! ```text
 //! Connected --RegisterPlugin--> Registered --Configure--> Configured --Synchronize--> (called, in the order of its index)
@@ -45,29 +45,30 @@ use crate::{
     runtime::Shared,
 };
 
-/// What runtimes call themselves to plugins.
+/// The runtime's name, as plugins are told.
 const RUNTIME_NAME: &str = "berth";
 /// The version of the protocol, as upstream numbers it.
 const NRI_VERSION: &str = "v0.12.5";
 
 /// A plugin that the daemon has started itself.
 pub(super) struct Launched {
-    /// Known before it registers.
+    /// From its file name: known before it registers.
     pub identity: Identity,
-    /// What its configuration file holds.
+    /// Content of its configuration file; empty without one.
     pub config: String,
     /// Killed when the connection ends.
     pub _child: Child,
 }
 
-/// Serves `trunk` in the background until it ends. Returns when the plugin takes part.
+/// Serves the plugin on `trunk` in the background until that ends. Returns once the plugin takes part, or has failed
+/// to.
 pub(super) async fn serve(shared: &Arc<Shared>, trunk: UnixStream, launched: Option<Launched>) -> Result<()> {
     let due = Instant::now() + shared.nri.config().registration_timeout();
     let plugin = connect(shared, trunk, launched, due).await?;
     joining::join(shared, plugin).await
 }
 
-/// Everything up to Configured.
+/// Registers and configures the plugin.
 async fn connect(
     shared: &Arc<Shared>,
     trunk: UnixStream,
@@ -91,7 +92,7 @@ async fn connect(
     configured.await.inspect_err(|_| link.cut())
 }
 
-/// Carries the connection's bytes in the background, and holds `kept` as long.
+/// Carries the connection's bytes in the background, and drops `kept` when it ends.
 fn keep<T: Send + 'static>(
     nri: Nri,
     carrying: impl Future<Output = std::io::Error> + Send + 'static,
@@ -145,11 +146,11 @@ fn milliseconds(duration: Duration) -> i64 {
     i64::try_from(duration.as_millis()).unwrap_or(i64::MAX)
 }
 
-/// What a plugin can ask of us, on its connection.
+/// The service that a plugin can call on its connection.
 struct Service {
     shared: Arc<Shared>,
     registered: Mutex<Option<oneshot::Sender<Result<Identity>>>>,
-    /// Of a plugin that the daemon has started: it is who it was started as.
+    /// Identity of a plugin that the daemon has started, which overrides the one it registers with.
     identity: Option<Identity>,
 }
 

@@ -1,4 +1,4 @@
-//! Pods and containers that are being made: not shown yet, but possibly known to plugins.
+//! Pods and containers that are being created: not in their tables yet, but possibly known to plugins.
 //!
 //! ```text
 //! announced ---- shown in its table: kept, and forgotten here
@@ -15,12 +15,12 @@ use oci_spec::runtime::Spec;
 use super::{Nri, convert};
 use crate::{container::Container, pod::Pod};
 
-/// Something that is being made.
+/// A pod or container that is being created.
 #[derive(Clone)]
 pub(super) enum Draft {
     /// A pod with its addresses.
     Pod(Arc<Pod>),
-    /// A container and its description, as adjusted.
+    /// A container and its OCI spec, as adjusted.
     Container(Arc<Container>, Arc<Spec>),
 }
 
@@ -33,8 +33,8 @@ impl Draft {
     }
 }
 
-/// Everything that is being made, and whether any plugin is there to be told: both under one lock, so that a new plugin
-/// finds what was announced to nobody.
+/// All drafts, and whether there is any plugin. Both are under one lock, so that a new plugin finds the drafts that
+/// were announced while there was none.
 #[derive(Default)]
 pub(super) struct Drafts(Mutex<Known>);
 
@@ -46,12 +46,12 @@ pub(super) struct Known {
 
 impl Drafts {
     pub fn lock(&self) -> MutexGuard<'_, Known> {
-        // Nothing can panic while it is held.
+        // Nothing can panic while the lock is held, so a poisoned one is consistent.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// Holds a draft among the known ones; to be [`kept`](Announced::kept) once it is shown.
+/// A draft among the known ones: [`kept`](Announced::kept) once it is in its table, reported as gone when dropped.
 #[must_use]
 pub(crate) struct Announced {
     held: Option<(Nri, Draft)>,
@@ -62,13 +62,13 @@ impl Announced {
         Self { held: None }
     }
 
-    /// Makes it known to plugins to come.
+    /// Adds the draft to those that new plugins are shown.
     pub(super) fn new(nri: &Nri, known: &mut Known, draft: Draft) -> Self {
         known.by_id.insert(draft.id().to_owned(), draft.clone());
         Self { held: Some((nri.clone(), draft)) }
     }
 
-    /// It is shown from now on.
+    /// Forgets the draft, which is in its table from now on.
     pub(crate) fn kept(mut self) {
         if let Some((nri, draft)) = self.held.take() {
             nri.known().by_id.remove(draft.id());
@@ -86,7 +86,7 @@ impl Drop for Announced {
     }
 }
 
-/// Tells those who may know of it that it is gone.
+/// Tells plugins that may know of the draft that it is gone.
 async fn take_back(nri: &Nri, draft: &Draft) {
     let Some(turn) = nri.turn().await else { return };
     match draft {

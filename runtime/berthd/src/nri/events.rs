@@ -1,5 +1,5 @@
-//! What happens to pods and containers, as the parts that do it tell it here. Every function returns at once when no plugin
-//! is connected.
+//! Events of pods and containers, reported here by the code that causes them. When no plugin is connected every
+//! function returns at once, except that creation waits for the plugins that are being started.
 
 use std::sync::Arc;
 
@@ -23,17 +23,17 @@ use crate::{
 
 /// A container as plugins have adjusted it.
 pub(crate) struct Adjusted {
-    /// With the limits and the cgroup that they want.
+    /// The container with the limits and the cgroup that plugins want.
     pub container: Container,
-    /// Its description.
+    /// Its OCI spec.
     pub spec: Arc<Spec>,
-    /// CDI devices that it shall have besides.
+    /// CDI devices that plugins add.
     pub cdi_devices: Vec<String>,
-    /// To be kept when the container is shown.
+    /// To be kept once the container is in its table.
     pub announced: Announced,
 }
 
-/// The pod is about to be shown. An error fails it.
+/// Reports that a pod is about to be shown. An error fails the pod.
 pub(crate) async fn run_pod(shared: &Shared, pod: &Pod) -> Result<Announced> {
     if !shared.nri.config().enabled {
         return Ok(Announced::nothing());
@@ -52,7 +52,7 @@ pub(crate) async fn run_pod(shared: &Shared, pod: &Pod) -> Result<Announced> {
     Ok(Announced::new(&shared.nri, &mut shared.nri.known(), draft))
 }
 
-/// Nothing runs in the pod any more, and it still has its network.
+/// Reports, once, that a pod has stopped. It still has its network.
 pub(crate) async fn pod_stopped(shared: &Shared, pod: &Pod) {
     let Some(turn) = shared.nri.turn().await else { return };
     if shared.nri.told().is_first(&pod.id, End::Stopped) {
@@ -60,7 +60,7 @@ pub(crate) async fn pod_stopped(shared: &Shared, pod: &Pod) {
     }
 }
 
-/// The pod is about to disappear.
+/// Reports, once, that a pod is about to be removed.
 pub(crate) async fn pod_removed(shared: &Shared, pod: &Pod) {
     if let Some(turn) = shared.nri.turn().await
         && shared.nri.told().is_first(&pod.id, End::Removed)
@@ -69,7 +69,7 @@ pub(crate) async fn pod_removed(shared: &Shared, pod: &Pod) {
     }
 }
 
-/// The limits of the pod have changed, or are about to. An error is a plugin's refusal.
+/// Asks for approval of new limits of a pod, which may be in effect already. An error is a plugin's refusal.
 pub(crate) async fn update_pod(
     shared: &Shared,
     pod: &Pod,
@@ -81,14 +81,14 @@ pub(crate) async fn update_pod(
     turn.update_pod(&convert::pod(pod), &overhead, &resources).await
 }
 
-/// The limits of the pod have changed.
+/// Reports that the limits of a pod have changed.
 pub(crate) async fn pod_updated(shared: &Shared, pod: &Pod) {
     if let Some(turn) = shared.nri.turn().await {
         turn.tell(Event::POST_UPDATE_POD_SANDBOX, &convert::pod(pod), None).await;
     }
 }
 
-/// Lets plugins adjust a container that nothing was made of yet. An error fails it.
+/// Lets plugins adjust a container before anything of it is made. An error fails the container.
 pub(crate) async fn create_container(
     shared: &Arc<Shared>,
     pod: &Pod,
@@ -138,24 +138,24 @@ async fn adjust(shared: &Arc<Shared>, turn: Turn, pod: &Pod, adjusted: &mut Adju
     Ok(())
 }
 
-/// The container is created and shown.
+/// Reports that a container is created and shown.
 pub(crate) async fn container_created(shared: &Shared, container: &Container) {
     tell(shared, Event::POST_CREATE_CONTAINER, container).await;
 }
 
-/// The container is about to be started. An error keeps it from that.
+/// Reports that a container is about to be started. An error prevents the start.
 pub(crate) async fn start_container(shared: &Shared, container: &Container) -> Result<()> {
     let Some(turn) = shared.nri.turn().await else { return Ok(()) };
     let seen = convert::stored_container(shared, container);
     turn.ask(Event::START_CONTAINER, &pod_of(shared, container), Some(&seen)).await
 }
 
-/// The container runs.
+/// Reports that a container runs.
 pub(crate) async fn container_started(shared: &Shared, container: &Container) {
     tell(shared, Event::POST_START_CONTAINER, container).await;
 }
 
-/// Lets plugins change what a container is updated to. An error fails the update.
+/// Lets plugins change the update of a container. An error fails the update.
 pub(crate) async fn update_container(
     shared: &Arc<Shared>,
     container: &Container,
@@ -170,27 +170,27 @@ pub(crate) async fn update_container(
     convert::changed_limits(update.request.linux_resources.get_or_default())
 }
 
-/// The container was updated.
+/// Reports that a container was updated.
 pub(crate) async fn container_updated(shared: &Shared, container: &Container) {
     tell(shared, Event::POST_UPDATE_CONTAINER, container).await;
 }
 
-/// The container is about to be shown as ended, which is then told.
+/// Notes that a container is about to be shown as exited, so that its end is reported.
 pub(crate) fn container_ends(shared: &Shared, id: &str) {
-    // What is noticed of one that was removed is told nobody, and nothing is kept of it.
+    // The end of a removed container is not reported, and an entry for it would never be forgotten.
     if shared.nri.has_listeners() && shared.containers.has(id) {
         shared.nri.told().is_first(id, End::Due);
     }
 }
 
-/// Whoever goes on with a container that is shown as ended lets this be told first.
+/// Reports the end of a container that is shown as exited, if that is still due, before anything else is done with it.
 pub(crate) async fn settle_end(shared: &Arc<Shared>, entry: &Entry<Container>) {
     if shared.nri.has_listeners() && shared.nri.told().is_due(&entry.get().id) {
         container_stopped(shared, entry).await;
     }
 }
 
-/// The container has ended; told once, and after everything else that is being done with it. Returns when it is told.
+/// Reports, once, that a container has exited, after all other operations on it. Returns when that is reported.
 pub(crate) async fn container_stopped(shared: &Arc<Shared>, entry: &Entry<Container>) {
     if !shared.nri.has_listeners() {
         return;
@@ -198,7 +198,7 @@ pub(crate) async fn container_stopped(shared: &Arc<Shared>, entry: &Entry<Contai
     let in_turn = entry.turn().await;
     let Some(turn) = shared.nri.turn().await else { return };
     let container = entry.get();
-    // Whoever removed it meanwhile has told of its end, and had that forgotten.
+    // A removal meanwhile has reported the end, and its entry is forgotten.
     let exists = shared.containers.has(&container.id);
     if !exists || !shared.nri.told().is_first(&container.id, End::Stopped) {
         return;
@@ -209,7 +209,7 @@ pub(crate) async fn container_stopped(shared: &Arc<Shared>, entry: &Entry<Contai
     updates::apply(shared, changes).await;
 }
 
-/// The container is about to disappear.
+/// Reports, once, that a container is about to be removed.
 pub(crate) async fn container_removed(shared: &Shared, container: &Container) {
     let Some(turn) = shared.nri.turn().await else { return };
     if shared.nri.told().is_first(&container.id, End::Removed) {
@@ -218,12 +218,12 @@ pub(crate) async fn container_removed(shared: &Shared, container: &Container) {
     }
 }
 
-/// Nothing is left of the pod or container.
+/// Forgets the reported ends of a pod or container that is gone.
 pub(crate) fn forget(shared: &Shared, id: &str) {
     shared.nri.told().forget(id);
 }
 
-/// Announces to nobody when nobody listens; otherwise gives the turn to tell of it.
+/// Without plugins, adds the draft to the known ones; otherwise returns the turn in which to report it.
 async fn announce(shared: &Shared, draft: &Draft) -> Result<Announced, Turn> {
     let nri = &shared.nri;
     {
@@ -241,7 +241,7 @@ async fn tell(shared: &Shared, event: Event, container: &Container) {
     turn.tell(event, &pod_of(shared, container), Some(&seen)).await;
 }
 
-/// The pod of a container, or its id alone when it is gone.
+/// Returns the pod of a container, or only its id when the pod is gone.
 fn pod_of(shared: &Shared, container: &Container) -> PodSandbox {
     match shared.pods.find(&container.pod_id) {
         Ok(entry) => convert::pod(&entry.get()),

@@ -1,12 +1,12 @@
-//! How a new plugin learns what exists, so that it hears of everything exactly once: it is told the state and enters the
-//! list of plugins in one turn, in which no event goes out.
+//! How a new plugin learns the state and then hears of everything exactly once: it gets the state and enters the list
+//! of plugins in one turn, in which no event is delivered.
 //!
 //! ```text
 //! shown in the tables, or announced before its event could reach the plugin  ->  Synchronize
 //! everything after that                                                      ->  its own event
 //! ```
-//! A plugin that takes longer than a request may does not hold up the node: the turn ends, and events wait for the plugin
-//! until it has learnt the state (`backlog`).
+//! A plugin that takes longer than the time limit of a request does not hold up the node: the turn ends, and events are
+//! queued for it until it has taken in the state (`backlog`).
 
 use std::{pin::pin, sync::Arc};
 
@@ -22,13 +22,13 @@ use crate::{
     runtime::Shared,
 };
 
-/// How long a message of the state may become; ttrpc carries 4 MiB.
+/// Largest message of the state in bytes; ttrpc carries 4 MiB.
 const MESSAGE: u64 = 3 << 20;
 
-/// How often what waits for a plugin is told while new events may come, before those are held up for the rest.
+/// How often queued events are delivered while new ones may come, before a turn holds those up for the rest.
 const ROUNDS: usize = 8;
 
-/// Brings a configured plugin in.
+/// Gives a configured plugin the state and lets it take part.
 pub(super) async fn join(shared: &Arc<Shared>, plugin: Plugin) -> Result<()> {
     let plugin = Arc::new(plugin);
     let joined = learn(shared, &plugin).await;
@@ -43,7 +43,7 @@ pub(super) async fn join(shared: &Arc<Shared>, plugin: Plugin) -> Result<()> {
     Ok(())
 }
 
-/// Has the plugin learn the state and take part. Returns what it wants changed.
+/// Gives the plugin the state and adds it to the list. Returns the updates that it wants.
 async fn learn(shared: &Arc<Shared>, plugin: &Arc<Plugin>) -> Result<Vec<ContainerUpdate>> {
     let mut turn = shared.nri.turn_of_newcomer().await;
     let state = state_of(shared).await?;
@@ -69,7 +69,7 @@ async fn learn(shared: &Arc<Shared>, plugin: &Arc<Plugin>) -> Result<Vec<Contain
     Ok(Vec::new())
 }
 
-/// Tells the plugin what happened meanwhile, until nothing waits and it can be told as things happen.
+/// Delivers the queued events until none is left and the plugin gets events as they happen.
 async fn catch_up(shared: &Arc<Shared>, plugin: &Plugin) -> Result<()> {
     for _ in 0..ROUNDS {
         make(shared, plugin.catch_up().await?).await;
@@ -94,12 +94,12 @@ async fn make(shared: &Arc<Shared>, wanted: Wanted) {
 /// Pods and containers.
 type State = (Vec<nri::PodSandbox>, Vec<nri::Container>);
 
-/// What the plugin is told of: all pods, and the containers that have not ended.
+/// Gathers the state: all pods, and the containers that have not exited.
 async fn state_of(shared: &Arc<Shared>) -> Result<State> {
     let shared = Arc::clone(shared);
-    // The descriptions of the containers are read from disk.
+    // Blocks: the OCI specs of the containers are read from disk.
     blocking::run("gather the state", move || {
-        // In this order: what is shown in between is then in both, not in none.
+        // Drafts first: one that enters its table in between is then found in both, not in neither.
         let drafts = shared.nri.drafts();
         let mut state = (Vec::new(), Vec::new());
         for draft in drafts {
@@ -124,7 +124,7 @@ fn is_shown<T>(found: &Result<T>) -> bool {
     found.is_ok()
 }
 
-/// Tells the plugin the state and returns what it wants changed.
+/// Sends the state to the plugin and returns the updates that it wants.
 async fn synchronize(plugin: &Plugin, state: State, config: &Config) -> Result<Vec<ContainerUpdate>> {
     let limit = config.synchronization_timeout();
     let mut messages = split(state).into_iter().peekable();
@@ -142,7 +142,7 @@ async fn synchronize(plugin: &Plugin, state: State, config: &Config) -> Result<V
     Ok(updates)
 }
 
-/// The state in messages that can be sent: at least one.
+/// Splits the state into messages that can be sent; at least one.
 fn split((pods, containers): State) -> Vec<SynchronizeRequest> {
     let mut messages = vec![SynchronizeRequest::new()];
     let mut length = 0;
@@ -155,13 +155,13 @@ fn split((pods, containers): State) -> Vec<SynchronizeRequest> {
     messages
 }
 
-/// The last message, or a new one when it has no room for `more` bytes.
+/// Returns the last message, or a new one when that has no room for `more` bytes.
 fn room<'a>(
     messages: &'a mut Vec<SynchronizeRequest>,
     length: &mut u64,
     more: u64,
 ) -> &'a mut SynchronizeRequest {
-    // Tag and length of an item take some bytes too.
+    // Tag and length of an item take some bytes, too.
     *length += more + 8;
     if *length > MESSAGE {
         *length = more + 8;

@@ -26,10 +26,10 @@ use crate::{
 };
 use berth_work::descriptors;
 
-/// The descriptor that a started plugin finds its connection at.
+/// Number of the descriptor that a started plugin finds its connection at.
 const PLUGIN_FD: i32 = 3;
 
-/// Starts all of them, and returns when each takes part or has failed to: that is told in the log and holds up nobody.
+/// Starts all plugins. Returns when each takes part or has failed to, which is logged.
 pub(super) async fn launch_all(shared: &Arc<Shared>, programs: Vec<(Identity, PathBuf)>) {
     let started = programs.into_iter().map(|(identity, program)| async move {
         let name = identity.to_string();
@@ -40,7 +40,7 @@ pub(super) async fn launch_all(shared: &Arc<Shared>, programs: Vec<(Identity, Pa
     join_all(started).await;
 }
 
-/// The plugins in `directory`, which need not exist.
+/// Lists the plugins in `directory`, which need not exist.
 pub(super) fn find(directory: &Path) -> Result<Vec<(Identity, PathBuf)>> {
     let entries = match fs::read_dir(directory) {
         Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
@@ -68,7 +68,7 @@ async fn launch(shared: &Arc<Shared>, identity: Identity, program: &Path) -> Res
     connection::serve(shared, trunk, Some(Launched { identity, config, _child: child })).await
 }
 
-/// Its environment holds nothing of the daemon's.
+/// Starts a plugin, with an environment that holds nothing of the daemon's.
 fn start(identity: &Identity, program: &Path, connection: OwnedFd) -> Result<Child> {
     let step = || format!("start {}", program.display());
     let mut command = Command::new(program);
@@ -84,7 +84,7 @@ fn start(identity: &Identity, program: &Path, connection: OwnedFd) -> Result<Chi
     command.spawn().inspect(descriptors::put_back).during(step)
 }
 
-/// What is configured for a plugin by its whole name, or else by its name without the index; empty when nothing is.
+/// Reads the configuration of a plugin: `NN-name.conf`, or else `name.conf`; empty when there is neither.
 fn configuration(directory: &Path, identity: &Identity) -> Result<String> {
     for name in [identity.to_string(), identity.name.clone()] {
         let path = directory.join(format!("{name}.conf"));

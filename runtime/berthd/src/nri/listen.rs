@@ -12,10 +12,10 @@ use crate::{
     server::{self, BindError},
 };
 
-/// After an accept that failed, for instance because no descriptor was free.
+/// Pause after a failed accept, for instance because no descriptor was free (EMFILE).
 const PAUSE: Duration = Duration::from_millis(100);
 
-/// Takes plugins in for as long as the daemon lives. A socket that another daemon serves is left to it.
+/// Accepts plugins for as long as the daemon lives. A socket that another daemon serves is left to it.
 pub(super) fn listen(shared: &Arc<Shared>) -> Result<()> {
     let path = &shared.nri.config().socket;
     let listener = match bind(path) {

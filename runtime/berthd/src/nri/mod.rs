@@ -1,12 +1,12 @@
-//! The Node Resource Interface: plugins that are told of pods and containers, and adjust containers as they are created.
+//! The Node Resource Interface: plugins that watch pods and containers, and adjust containers as they are created.
 //!
 //! ```text
 //! pod/, container/ --events--> a turn --one plugin after the other--> plugins
 //!                                 '- adjust/: what they want, together   '- mux: two ttrpc connections on one socket
-//!                                 '- apply/: into the container's OCI description
+//!                                 '- apply/: into the container's OCI spec
 //! ```
-//! One event is told at a time, to all plugins in the order of their index: plugins count on it. While no plugin is
-//! connected an event costs one atomic load and nothing is converted.
+//! One event is delivered at a time, to all plugins in the order of their index: plugins rely on that. While no plugin
+//! is connected, nothing is converted, and an event costs an atomic load (creation: a draft under a lock).
 
 mod adjust;
 mod apply;
@@ -50,27 +50,27 @@ pub struct Nri(Arc<Inner>);
 
 struct Inner {
     config: Config,
-    /// The same as in `drafts`, for those who need no more than a hint.
+    /// Copy of `listeners` in `drafts`, readable without its lock; only a hint.
     listeners: AtomicBool,
     drafts: Drafts,
-    /// The socket is this daemon's.
+    /// Whether the socket is this daemon's.
     listening: AtomicBool,
-    /// In the order in which they are called. Locked while an event is told.
+    /// In the order in which they are called. Locked while an event is delivered.
     plugins: Arc<Mutex<Vec<Arc<Plugin>>>>,
     told: Once,
-    /// Held for writing while plugins are started.
+    /// Held for writing while plugins are being started.
     launching: Arc<RwLock<()>>,
 }
 
-/// Begins to start the plugins there are, and lets others come; done when those that were started take part or have failed to.
-/// Until then nothing is made that they would not be asked about. Pods and containers of before must be known by then.
+/// Listens for plugins and starts those of `plugin_dir`; done when these take part or have failed to. Until then
+/// creation waits, so that they are asked. Pods and containers of before must be in their tables when this is called.
 pub(crate) fn open(shared: &Arc<Shared>) -> Result<impl Future<Output = ()> + use<>> {
     let config = shared.nri.config();
     if config.enabled && config.external_plugins {
         listen::listen(shared)?;
     }
     let programs = if config.enabled { launch::find(&config.plugin_dir)? } else { Vec::new() };
-    // Nobody else has it yet.
+    // Never fails: nothing else holds the lock yet.
     let launching = Arc::clone(&shared.nri.0.launching).try_write_owned();
     let shared = Arc::clone(shared);
     let launched = tokio::spawn(async move {
@@ -81,7 +81,7 @@ pub(crate) fn open(shared: &Arc<Shared>) -> Result<impl Future<Output = ()> + us
 }
 
 impl Nri {
-    /// No plugins yet.
+    /// Creates the interface, without plugins.
     pub(crate) fn new(config: Config) -> Self {
         Self(Arc::new(Inner {
             config,
@@ -98,7 +98,7 @@ impl Nri {
         &self.0.config
     }
 
-    /// Tells the plugins that the daemon leaves, and lets no more come.
+    /// Sends all plugins a shutdown, disconnects them, and removes the socket.
     pub async fn close(&self) {
         if let Some(mut turn) = self.turn().await {
             turn.dismiss().await;
@@ -110,17 +110,17 @@ impl Nri {
         }
     }
 
-    /// Returns when the plugins that the daemon starts take part, or have failed to.
+    /// Returns once the plugins that the daemon starts take part, or have failed to.
     pub(crate) async fn launched(&self) {
         drop(self.0.launching.read().await);
     }
 
-    /// Whether there may be anyone to tell.
+    /// Whether there may be a plugin.
     pub(crate) fn has_listeners(&self) -> bool {
         self.0.listeners.load(Ordering::Acquire)
     }
 
-    /// Waits for the turn to tell plugins something; `None` when there are none.
+    /// Waits for the turn to deliver an event; `None` when there are no plugins.
     async fn turn(&self) -> Option<Turn> {
         if !self.has_listeners() {
             return None;
@@ -132,7 +132,7 @@ impl Nri {
         Turn::new(self, Arc::clone(&self.0.plugins).lock_owned().await)
     }
 
-    /// The same for a plugin that is about to come: from here on, whoever makes something waits for its end.
+    /// Waits for a turn in which a plugin is admitted. From here on, creation waits for the end of that turn.
     async fn turn_of_newcomer(&self) -> Turn {
         let turn = self.turn_anyway().await;
         self.set_listeners(true);

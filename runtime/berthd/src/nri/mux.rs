@@ -1,10 +1,10 @@
-//! Two connections over one socket, as NRI has it: each frame says which connection its bytes belong to.
+//! Two connections multiplexed over one socket, as in NRI: each frame names the connection that its bytes belong to.
 //!
 //! ```text
 //! | connection, 4 bytes | length, 4 bytes | payload |      both numbers big-endian
 //! ```
-//! What a plugin sends is passed on as it comes and never kept: a connection that nobody reads holds the socket up, and
-//! with it only this plugin. Towards the plugin a ttrpc message becomes one frame, or two when it is longer than
+//! Bytes from a plugin are passed on as they come and never stored: a connection that is not read blocks the socket,
+//! and with it only this plugin. Towards the plugin a ttrpc message becomes one frame, or two when it is longer than
 //! [`FIRST_FRAME`]: the official stub reads through a buffer of that size, and loses what does not fit.
 
 use std::io::{self, Error, ErrorKind};
@@ -22,23 +22,22 @@ use tokio::{
 const PLUGIN: u32 = 1;
 /// The connection that the runtime serves.
 const RUNTIME: u32 = 2;
-/// Of a ttrpc message: length (4 bytes), stream, type and flags.
+/// Bytes of a ttrpc header: length (4), stream (4), type and flags.
 const MESSAGE_HEADER: usize = 10;
 const LARGEST_MESSAGE: usize = MESSAGE_HEADER + (4 << 20);
 const FIRST_FRAME: usize = 4096;
-/// Bytes on their way in each direction of a connection.
+/// Bytes buffered in each direction of a connection.
 const IN_FLIGHT: usize = 64 << 10;
 
 /// Our ends of the two connections.
 pub(super) struct Connections {
-    /// What the plugin serves.
+    /// The connection that the plugin serves.
     pub plugin: DuplexStream,
-    /// What the runtime serves.
+    /// The connection that the runtime serves.
     pub runtime: DuplexStream,
 }
 
-/// Splits `trunk`. The future carries the bytes: both connections end with it, and it ends with the trunk, giving the
-/// reason.
+/// Splits `trunk`. The future carries the bytes: it ends with the trunk, returns the reason, and ends both connections.
 pub(super) fn split_trunk(trunk: UnixStream) -> (Connections, impl Future<Output = Error>) {
     let (plugin, far_plugin) = duplex(IN_FLIGHT);
     let (runtime, far_runtime) = duplex(IN_FLIGHT);
@@ -85,7 +84,7 @@ async fn receive(
     }
 }
 
-/// Sends the messages of one connection, each as a whole.
+/// Sends the messages of one connection, each without others in between.
 async fn send(
     connection: u32,
     mut messages: ReadHalf<DuplexStream>,

@@ -1,4 +1,4 @@
-//! Telling a plugin what happened, where it has no say beyond an error.
+//! Events to which a plugin can answer only with an error.
 
 use berth_nri::nri::{self, Container, Event, PodSandbox, StateChangeEvent};
 use ttrpc::{Code, Error};
@@ -7,7 +7,7 @@ use super::plugin::Plugin;
 use crate::error::Result;
 
 impl Plugin {
-    /// Tells the plugin of `event`; a plugin that has no call for it gets the older form.
+    /// Delivers `event`; a plugin without a method for it gets the older StateChange.
     pub(super) async fn notify(
         &self,
         event: Event,
@@ -72,7 +72,7 @@ impl Plugin {
     }
 }
 
-/// As upstream calls it.
+/// Returns the name of the event's method, as upstream has it.
 fn name(event: Event) -> &'static str {
     match event {
         Event::RUN_POD_SANDBOX => "RunPodSandbox",

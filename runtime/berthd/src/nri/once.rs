@@ -1,27 +1,27 @@
-//! What plugins are told once in the life of a pod or container, however often it is stopped or its removal is tried.
+//! Makes sure that plugins are told of the end of a pod or container once, however often its stop or removal is tried.
 
 use std::{
     collections::HashMap,
     sync::{Mutex, PoisonError},
 };
 
-/// How far a life has come, as plugins know it.
+/// Stage of the end of a pod or container, as reported to plugins.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum End {
-    /// It has stopped, and nobody was told yet.
+    /// Stopped, not reported yet.
     Due,
-    /// It has stopped.
+    /// Stopped.
     Stopped,
-    /// It is removed.
+    /// Removed.
     Removed,
 }
 
-/// The ends that were told, by the id of the pod or container. Those of what is removed are to be forgotten.
+/// The ends by the id of the pod or container. Entries must be forgotten once that is removed.
 #[derive(Default)]
 pub(super) struct Once(Mutex<HashMap<String, End>>);
 
 impl Once {
-    /// Whether this is the first time for `id` and `end`, or a later one.
+    /// Records `end` for `id`. Returns false if it, or a later end, was recorded before.
     pub fn is_first(&self, id: &str, end: End) -> bool {
         let mut told = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if told.get(id).is_some_and(|last| *last >= end) {
@@ -31,12 +31,12 @@ impl Once {
         true
     }
 
-    /// Whether `id` has stopped and that is still to be told.
+    /// Whether `id` has stopped and that is not reported yet.
     pub fn is_due(&self, id: &str) -> bool {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).get(id) == Some(&End::Due)
     }
 
-    /// Nothing is kept of `id`.
+    /// Removes the entry of `id`.
     pub fn forget(&self, id: &str) {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).remove(id);
     }

@@ -1,4 +1,4 @@
-//! One plugin that is connected, registered and configured: what it wants to be told, and how it is asked.
+//! One plugin that is connected, registered and configured: which events it wants, and how it is called.
 
 use std::{
     fmt,
@@ -19,7 +19,7 @@ use ttrpc::{Code, context, context::Context};
 use super::backlog::Backlog;
 use crate::error::{Error, Kind, Result};
 
-/// Where a plugin comes in the order of calls, and what it is called.
+/// Index, which orders the calls, and name of a plugin.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Identity {
     /// Two digits.
@@ -37,32 +37,32 @@ pub(super) struct Plugin {
     policy: FailurePolicy,
     timeout: Duration,
     link: Link,
-    /// What it is to be told when it has learnt the state.
+    /// Events queued until it has taken in the state.
     pub backlog: Backlog,
 }
 
-/// What carries a plugin's bytes, and ends its process when it is dropped.
+/// Handle to the task that carries a plugin's bytes and owns its process. [`Link::cut`] ends both; a drop does not.
 #[derive(Clone)]
 pub(super) struct Link {
-    /// The task that carries them.
+    /// The carrying task.
     pub task: AbortHandle,
-    /// Set before anyone is told that the connection has ended.
+    /// Set when the connection has ended, before closed plugins are dropped.
     pub ended: Arc<AtomicBool>,
 }
 
 impl Link {
-    /// Cuts the connection.
+    /// Cuts the connection, and kills the plugin if the daemon started it.
     pub fn cut(&self) {
         self.ended.store(true, Ordering::Relaxed);
         self.task.abort();
     }
 }
 
-/// Every event there is.
+/// Bit mask of all events.
 const ALL_EVENTS: i32 = (1 << (Event::LAST as i32 - 1)) - 1;
 
 impl Identity {
-    /// Refuses what could not be told apart from other plugins or does not sort.
+    /// Fails unless `index` is two digits and `name` is made of letters, digits and `-_.+`.
     pub fn new(index: &str, name: &str) -> Result<Self> {
         let known = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.+".contains(&byte);
         let digits = index.len() == 2 && index.bytes().all(|byte| byte.is_ascii_digit());
@@ -73,7 +73,7 @@ impl Identity {
         Err(Error::new(Kind::InvalidArgument, text))
     }
 
-    /// From the name of a file in the directory of plugins.
+    /// Parses the name of a file in the directory of plugins.
     pub fn of_file(name: &str) -> Result<Self> {
         let (index, name) = name.split_once('-').unwrap_or((name, ""));
         Self::new(index, name)
@@ -87,7 +87,7 @@ impl fmt::Display for Identity {
 }
 
 impl Plugin {
-    /// A plugin that answered its configuration with `wishes`.
+    /// Creates a plugin from its answer to Configure. Fails on events that do not exist.
     pub fn new(
         identity: Identity,
         client: PluginClient,
@@ -104,31 +104,31 @@ impl Plugin {
         Ok(Self { identity, client, events, policy, timeout, link, backlog: Backlog::default() })
     }
 
-    /// Whether it wants to be told of this.
+    /// Whether the plugin wants `event`.
     pub fn wants(&self, event: Event) -> bool {
         self.events & (1 << (event as i32 - 1)) != 0
     }
 
-    /// Whether it was disconnected.
+    /// Whether the plugin was disconnected.
     pub fn is_closed(&self) -> bool {
         self.link.ended.load(Ordering::Relaxed)
     }
 
-    /// Disconnects it, and ends it if the daemon started it.
+    /// Disconnects the plugin, and kills it if the daemon started it.
     pub fn close(&self) {
         self.link.cut();
     }
 
-    /// What one request may take.
+    /// Returns the time limit of one request.
     pub fn deadline(&self) -> Context {
         context::with_duration(self.timeout)
     }
 
-    /// What the plugin answered; `None` when it did not and the request shall go on without it.
+    /// Evaluates the answer of the plugin; `None` when there is none and the request goes on without it.
     ///
     /// # Errors
     ///
-    /// What the plugin refused, or that it did not answer a request that shall not go on without it.
+    /// The plugin's refusal, or a missing answer if the plugin asked for the request to fail then.
     pub fn answer<T>(&self, request: &'static str, answer: ttrpc::Result<T>) -> Result<Option<T>> {
         let error = match answer {
             Ok(answer) => return Ok(Some(answer)),
@@ -145,7 +145,7 @@ impl Plugin {
         Ok(None)
     }
 
-    /// It was too slow, is gone, or does not speak the protocol.
+    /// Handles a missing answer: disconnects the plugin, unless it was only slow and asked to be kept.
     fn unanswered(&self, request: &'static str, error: ttrpc::Error) -> Error {
         let late = is_late(&error);
         if !(late && self.policy.keep_connected) {
@@ -168,7 +168,7 @@ impl fmt::Debug for Plugin {
     }
 }
 
-/// ttrpc has no error of its own for a deadline that is over; a plugin may notice it first and say so.
+/// Whether the deadline has passed. ttrpc says so only as text; a plugin may notice it first and return a status.
 fn is_late(error: &ttrpc::Error) -> bool {
     match error {
         ttrpc::Error::RpcStatus(status) => status.code() == Code::DEADLINE_EXCEEDED,

@@ -1,4 +1,4 @@
-//! One event, told to all plugins that want it, one after the other.
+//! Delivers one event to all plugins that want it, one after the other.
 
 use std::sync::Arc;
 
@@ -19,7 +19,7 @@ use super::{
 };
 use crate::error::{Error, Kind, Result};
 
-/// The right to tell plugins something. No other event is told meanwhile.
+/// The right to deliver an event. No other event is delivered meanwhile.
 pub(super) struct Turn {
     nri: Nri,
     plugins: OwnedMutexGuard<Vec<Arc<Plugin>>>,
@@ -36,10 +36,10 @@ impl Turn {
         self.plugins.insert(place, plugin);
     }
 
-    /// Says good-bye to all plugins, which are then disconnected.
+    /// Sends all plugins a shutdown and disconnects them.
     pub async fn dismiss(&mut self) {
         let goodbyes = self.plugins.iter().map(|plugin| async {
-            // One that does not listen any more needs no good-bye.
+            // A plugin that does not answer is disconnected anyway.
             let _ = plugin.client.shutdown(plugin.deadline(), &Empty::new()).await;
             plugin.close();
         });
@@ -55,7 +55,7 @@ impl Turn {
         self.plugins.iter().filter(move |plugin| plugin.wants(event) && !plugin.is_closed())
     }
 
-    /// Keeps what is told now for those that learn the state.
+    /// Queues the event for plugins that are still taking in the state.
     fn defer(&self, event: Event, missed: impl Fn() -> Missed) {
         self.interested(event).for_each(|plugin| plugin.defer(&missed));
     }
@@ -66,7 +66,7 @@ impl Turn {
         });
     }
 
-    /// Asks for leave: the first plugin that refuses ends it.
+    /// Delivers an event that plugins may refuse; the first refusal ends it.
     pub async fn ask(&self, event: Event, pod: &PodSandbox, container: Option<&Container>) -> Result<()> {
         self.defer_telling(event, pod, container);
         for plugin in self.listeners(event) {
@@ -75,7 +75,7 @@ impl Turn {
         Ok(())
     }
 
-    /// Tells what happened anyway: an error is logged, and the other plugins are told all the same.
+    /// Delivers an event that has happened: an error is logged, and the other plugins get the event all the same.
     pub async fn tell(&self, event: Event, pod: &PodSandbox, container: Option<&Container>) {
         self.defer_telling(event, pod, container);
         for plugin in self.listeners(event) {
@@ -85,13 +85,13 @@ impl Turn {
         }
     }
 
-    /// Tells of a pod that was announced and never came to be.
+    /// Reports stop and removal of a pod that was announced and never came to be.
     pub async fn pod_is_gone(&self, pod: PodSandbox) {
         self.tell(Event::STOP_POD_SANDBOX, &pod, None).await;
         self.tell(Event::REMOVE_POD_SANDBOX, &pod, None).await;
     }
 
-    /// Tells of a container that was announced and never came to be. What plugins want changed then is left.
+    /// Reports stop and removal of a container that was announced and never came to be. Updates in answer are dropped.
     pub async fn container_is_gone(&self, container: Container) {
         let pod = PodSandbox { id: container.pod_sandbox_id.clone(), ..Default::default() };
         let request = request_to_stop(&pod, &container);
@@ -105,7 +105,7 @@ impl Turn {
         self.tell(Event::REMOVE_CONTAINER, &pod, Some(&container)).await;
     }
 
-    /// Asks for leave to change the limits of a pod.
+    /// Asks plugins to approve new limits of a pod; the first refusal ends it.
     pub async fn update_pod(
         &self,
         pod: &PodSandbox,
@@ -126,7 +126,7 @@ impl Turn {
         Ok(())
     }
 
-    /// Lets the plugins adjust a container, each what the ones before have left, and validators approve of it.
+    /// Lets plugins adjust a container, each seeing the result of the ones before, and validators approve of it.
     pub async fn create(&self, pod: PodSandbox, container: Container) -> Result<Creation> {
         let request = CreateContainerRequest {
             pod: Some(pod).into(),
@@ -165,7 +165,7 @@ impl Turn {
         Ok(())
     }
 
-    /// Lets the plugins change what a container is updated to.
+    /// Lets plugins change the update of a container.
     pub async fn update(
         &self,
         pod: PodSandbox,
@@ -189,7 +189,7 @@ impl Turn {
         Ok(update)
     }
 
-    /// Tells that a container has ended, and returns what plugins want changed of others. An error is logged.
+    /// Reports that a container has exited. Returns the updates of others that plugins want; errors are logged.
     pub async fn stop(&self, pod: &PodSandbox, container: &Container) -> Vec<ContainerUpdate> {
         let request = request_to_stop(pod, container);
         self.defer(Event::STOP_CONTAINER, || Missed::Stopped(request.clone()));
@@ -208,7 +208,7 @@ impl Turn {
     }
 }
 
-/// Plugins that were disconnected meanwhile are called no more.
+/// Removes plugins that were disconnected meanwhile.
 impl Drop for Turn {
     fn drop(&mut self) {
         self.plugins.retain(|plugin| !plugin.is_closed());
@@ -232,7 +232,7 @@ fn instance(plugin: &Plugin) -> PluginInstance {
     }
 }
 
-/// A validator that does not answer has not approved.
+/// Fails unless the validator approves. One without the method approves, one that does not answer does not.
 fn approved(
     plugin: &Plugin,
     answer: ttrpc::Result<berth_nri::nri::ValidateContainerAdjustmentResponse>,

@@ -1,4 +1,4 @@
-//! Changes of running containers that plugins ask for.
+//! Updates and evictions of containers that plugins ask for.
 
 use std::sync::Arc;
 
@@ -7,7 +7,7 @@ use berth_nri::nri::{ContainerEviction, ContainerUpdate};
 use super::convert;
 use crate::{container, error::Result, runtime::Shared};
 
-/// Makes the changes one after the other, and returns those that could not be made and should have been.
+/// Makes the updates one after the other, and returns those that failed without `ignore_failure`.
 pub(super) async fn apply(shared: &Arc<Shared>, updates: Vec<ContainerUpdate>) -> Vec<ContainerUpdate> {
     let mut failed = Vec::new();
     for update in updates {
@@ -30,7 +30,7 @@ async fn make(shared: &Arc<Shared>, update: &ContainerUpdate) -> Result<()> {
     container::set_limits(shared, entry, limits).await
 }
 
-/// Ends the containers at once. What is gone already is as good.
+/// Kills the containers. Those that do not exist are skipped; failures are logged.
 pub(super) async fn evict(shared: &Arc<Shared>, evictions: Vec<ContainerEviction>) {
     for eviction in evictions {
         let Ok(entry) = shared.containers.find(&eviction.container_id) else { continue };

@@ -13,11 +13,11 @@ use crate::{
 };
 
 const HOST_RESOLV_CONF: &str = "/etc/resolv.conf";
-/// Whom systemd-resolved asks, for whom the host's own file names nobody but it.
+/// Lists the servers that systemd-resolved asks, for hosts whose own file names only its loopback stub.
 const UPSTREAM_RESOLV_CONF: &str = "/run/systemd/resolve/resolv.conf";
 const HOST_HOSTS: &str = "/etc/hosts";
 
-/// Where a pod's files lie on the host.
+/// Paths of a pod's files on the host.
 #[derive(Clone, Debug)]
 pub struct Files {
     /// Mounted at /etc/resolv.conf.
@@ -37,7 +37,7 @@ impl Files {
         }
     }
 
-    /// Writes them for `pod`, whose bundle exists and whose addresses are known.
+    /// Writes the files for `pod`. Its bundle must exist, and its addresses must be known.
     pub(super) fn write(&self, pod: &Pod, hostname: &str) -> Result<()> {
         let resolv_conf =
             resolv::resolv_conf(pod.config.dns.as_ref(), &hosts_resolv_conf(pod)).map_err(spec_error)?;
@@ -56,7 +56,7 @@ fn read(path: &str) -> String {
     fs::read_to_string(path).unwrap_or_default()
 }
 
-/// The host's resolver as the pod can use it.
+/// Returns the host's resolv.conf without servers that the pod cannot reach.
 fn hosts_resolv_conf(pod: &Pod) -> String {
     let host = read(HOST_RESOLV_CONF);
     if pod.netns.is_none() || pod.config.dns.is_some() {
@@ -72,13 +72,13 @@ fn hosts_resolv_conf(pod: &Pod) -> String {
     text
 }
 
-/// For the pod's own root to change, as the files of an image are.
+/// Writes a file, not atomically, owned by the pod's root, whose processes may change it.
 fn write(path: &Path, text: &str, users: Option<Users>) -> Result<()> {
     let written = fs::write(path, text).and_then(|()| own(path, users));
     written.during(|| format!("write {}", path.display()))
 }
 
-/// Gives a file or directory to the root of the pod.
+/// Makes the pod's root the owner of a file or directory.
 pub(crate) fn own(path: &Path, users: Option<Users>) -> io::Result<()> {
     let Some(Users { uids, gids }) = users else { return Ok(()) };
     chown(path, Some(uids.host()), Some(gids.host()))

@@ -6,8 +6,8 @@
 //!     |  failed       |                                            |
 //!     +--> (gone)     +-- remove (stops first) --> (gone) <--------+
 //! ```
-//! A pod is on record from its first step on, so that a daemon that was killed half-way can undo what it had
-//! begun; only Ready and NotReady pods are shown.
+//! A pod is on record from its first step on, so that the next daemon can undo a pod whose making was interrupted. Only
+//! Ready and NotReady pods are shown.
 
 pub mod config;
 mod dial;
@@ -36,22 +36,22 @@ use berth_network::{Attachment, PodNetwork};
 
 pub(crate) use {files::own, stop::undo};
 
-/// What is known of a pod at one moment. Never changed: the next moment has a snapshot of its own.
+/// State and configuration of a pod at one moment. Immutable: every change makes a new snapshot.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Pod {
     /// 64 hex digits.
     pub id: String,
-    /// What it was asked to be.
+    /// The requested configuration, with resources and overhead as last sent.
     pub config: PodConfig,
     /// Nanoseconds since the epoch.
     pub created_at: i64,
-    /// Where in its life it is.
+    /// Where in its life the pod is.
     pub state: PodState,
-    /// Its network, once attached; `None` on the host's.
+    /// Result of attaching it to the network; `None` before, and on the host's network.
     pub attachment: Option<Attachment>,
-    /// Where its network namespace is pinned; `None` on the host's.
+    /// Path at which its network namespace is pinned; `None` on the host's network.
     pub netns: Option<PathBuf>,
-    /// Its shim, as long as it is wanted; on record before it is started.
+    /// Address of its shim; recorded before the shim is started, `None` after the pod was stopped.
     pub shim: Option<ShimAddress>,
     /// Path of its cgroup below each hierarchy's root.
     pub cgroup: String,
@@ -60,7 +60,7 @@ pub struct Pod {
 /// Where in its life a pod is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum PodState {
-    /// Being made; not shown to anyone.
+    /// Being made; not shown to callers.
     Starting,
     /// Containers can run in it.
     Ready,
@@ -77,16 +77,16 @@ impl Record for Pod {
 }
 
 impl Pod {
-    /// Its addresses, the primary one first.
+    /// Returns its addresses, the primary one first.
     pub fn ips(&self) -> &[IpAddr] {
         self.attachment.as_ref().map_or(&[], |attachment| &attachment.ips)
     }
 
-    /// A connection to its shim.
+    /// Connects to its shim.
     ///
     /// # Errors
     ///
-    /// `FailedPrecondition` when it has none any more, `Unavailable` when the shim is dead.
+    /// `FailedPrecondition` when the pod was stopped, `Unavailable` when the shim is dead.
     pub(crate) async fn shim(&self) -> Result<Shim> {
         match &self.shim {
             Some(address) => Shim::connect(&address.socket).await,
@@ -94,7 +94,7 @@ impl Pod {
         }
     }
 
-    /// How the network knows it; `None` on the host's network.
+    /// Returns the pod as the network knows it; `None` on the host's network.
     pub(crate) fn network(&self) -> Option<PodNetwork> {
         let config = &self.config;
         Some(PodNetwork {
@@ -111,7 +111,7 @@ impl Pod {
     }
 }
 
-/// Every pod of this daemon, and what can be done to them. Clones share them.
+/// All pods of this daemon, and the operations on them. Clones share them.
 #[derive(Clone, Debug)]
 pub struct Pods {
     pub(crate) shared: Arc<Shared>,
@@ -122,20 +122,22 @@ impl Pods {
         Self { shared }
     }
 
-    /// Makes the pod and returns its id once containers can run in it. The same metadata asked for again,
-    /// at once or later, gives the same pod.
+    /// Makes the pod and returns its id once containers can run in it. A call with the same metadata, concurrent or
+    /// later, returns the same pod.
     ///
     /// # Errors
     ///
-    /// What failed is undone before the error is returned.
+    /// `AlreadyExists` when a pod of the same metadata was stopped, `Unavailable` when the network is not ready. A pod
+    /// that failed is undone: the error is returned after the first attempt, or after 10 s, and the rest goes on in the
+    /// background.
     pub async fn run(&self, config: PodConfig) -> Result<String> {
         let shared = Arc::clone(&self.shared);
         let key = config.metadata.clone();
         self.shared.running.join(key, || run::run(shared, config)).await
     }
 
-    /// Ends everything that runs in the pod and gives its network back. Fine when that was done before, or
-    /// when there is no such pod.
+    /// Ends all processes of the pod and detaches it from its network. Succeeds when the pod was stopped before or does
+    /// not exist.
     pub async fn stop(&self, id: &str) -> Result<()> {
         match self.shared.pods.find(id) {
             Ok(entry) => stop::stop(&self.shared, &entry).await,
@@ -144,7 +146,7 @@ impl Pods {
         }
     }
 
-    /// Stops the pod and removes it with all its containers. Fine when there is no such pod.
+    /// Stops the pod and removes it with all its containers. Succeeds when it does not exist.
     pub async fn remove(&self, id: &str) -> Result<()> {
         match self.shared.pods.find(id) {
             Ok(entry) => stop::remove(&self.shared, &entry).await,
@@ -153,7 +155,7 @@ impl Pods {
         }
     }
 
-    /// A connection to a TCP port that something in the pod listens on, at 127.0.0.1 or else ::1.
+    /// Connects to a TCP port inside the pod, at 127.0.0.1 or else ::1.
     ///
     /// # Errors
     ///
@@ -163,17 +165,17 @@ impl Pods {
         dial::dial(&*self.get(id)?, port).await
     }
 
-    /// Refuses a runtime handler that no pod could be run with.
+    /// Fails for a runtime handler that does not exist or cannot be used.
     pub fn check_handler(&self, handler: &str) -> Result<()> {
         self.shared.handlers.features(handler).map(drop)
     }
 
-    /// Remembers what the pod may take together, and what it takes besides its containers, where told, and tells
-    /// plugins of it. Its cgroup is the caller's, who has changed it already.
+    /// Records the pod's resources and its overhead, as far as given, and notifies plugins. The caller has already
+    /// changed the pod's cgroup.
     ///
     /// # Errors
     ///
-    /// What a plugin has against it; nothing is remembered then.
+    /// The error of a plugin that refuses the change; nothing is recorded then.
     pub async fn update(
         &self,
         id: &str,
@@ -184,7 +186,7 @@ impl Pods {
         to_its_end(async move {
             let _turn = entry.turn().await;
             let pod = entry.get();
-            // It may have been removed while another had the turn.
+            // The pod may have been removed while this call waited for its turn.
             shared.pods.find(&pod.id)?;
             let overhead = overhead.unwrap_or_else(|| pod.config.overhead.clone());
             let resources = resources.unwrap_or_else(|| pod.config.resources.clone());
@@ -200,17 +202,18 @@ impl Pods {
         .await
     }
 
-    /// The pod with this id, or the only one whose id begins with it.
+    /// Returns the pod with this id, or the only one whose id begins with it.
     pub fn get(&self, id: &str) -> Result<Arc<Pod>> {
         self.shared.pods.find(id).map(|entry| entry.get())
     }
 
-    /// Ids of pods of an earlier daemon whose shims have not answered yet. What is shown of them is what was recorded.
+    /// Returns the ids of pods of an earlier daemon whose shims have not answered yet. What is shown of them is as it
+    /// was recorded.
     pub fn not_taken_up(&self) -> Vec<String> {
         self.shared.pending.list()
     }
 
-    /// All pods, the newest first.
+    /// Returns all pods, the newest first.
     pub fn list(&self) -> Vec<Arc<Pod>> {
         let mut pods = self.shared.pods.list();
         pods.sort_by_key(|one| std::cmp::Reverse(one.created_at));
@@ -218,13 +221,13 @@ impl Pods {
     }
 }
 
-/// The pod of this metadata that exists already.
+/// Returns the existing pod with this metadata.
 fn existing(shared: &Shared, metadata: &PodMetadata) -> Option<Arc<Entry<Pod>>> {
     shared.pods.entries().into_iter().find(|entry| entry.get().config.metadata == *metadata)
 }
 
-/// The cgroup of a pod: the caller's, or one of its own below Berth's. Empty for the hierarchies' roots, which kubelet names when
-/// it is to make no groups: the containers' groups are right below it then.
+/// Returns the pod's cgroup: the caller's, or one below Berth's. Empty for the root of the hierarchies, which kubelet
+/// names when it makes no cgroups itself: the containers' cgroups are then directly below the root.
 fn cgroup_of(config: &PodConfig, own_root: &str, id: &str) -> String {
     match config.cgroup_parent.as_deref() {
         Some("") | None => format!("/{}/{id}", own_root.trim_matches('/')),
@@ -235,18 +238,18 @@ fn cgroup_of(config: &PodConfig, own_root: &str, id: &str) -> String {
     }
 }
 
-/// Names in the error which pod a step was for.
+/// Returns a step's description with the pod's name, for errors.
 fn step(pod: &Pod, what: &str) -> String {
     let PodMetadata { name, namespace, .. } = &pod.config.metadata;
     format!("{what} pod {namespace}/{name}")
 }
 
-/// Paths of the files that every container of the pod sees in /etc.
+/// Returns the paths of the files that every container of the pod sees in /etc.
 pub(crate) fn files_of(layout: &Layout, id: &str) -> files::Files {
     files::Files::of(&layout.sandbox(id))
 }
 
-/// Sysctls as the shim takes them.
+/// Returns the sysctls as the shim takes them.
 fn sysctls(config: &PodConfig) -> std::collections::HashMap<String, String> {
     let sysctls: &BTreeMap<_, _> = &config.sysctls;
     sysctls.clone().into_iter().collect()

@@ -1,8 +1,9 @@
-//! Running a pod, in phases: each is a value that the next one consumes, so none can be left out or repeated.
+//! Running a pod, in phases. The record of a pod that is being made is `Starting`, so that this daemon or the next can
+//! undo it.
 //!
 //! ```text
-//! Reserved --shim--> Sandboxed --network--> Attached --start, record--> (the pod is Ready)
-//!     \__________________\_____________________\______ failed: stop::undo, from whatever phase
+//! reserve --> sandbox --> network --> start, files, plugins --> publish (the pod is Ready)
+//!     \_________\____________\____________\_______________ failed: stop::undo
 //! ```
 
 use std::{collections::HashMap, path::Path, sync::Arc};
@@ -26,7 +27,7 @@ use crate::{
 };
 use berth_work::progress;
 
-/// Runs the pod, or answers with the one that exists already.
+/// Runs the pod, or returns the id of the existing one.
 pub(super) async fn run(shared: Arc<Shared>, config: PodConfig) -> Result<String> {
     if let Some(entry) = existing(&shared, &config.metadata) {
         return resume(&entry.get());
@@ -44,7 +45,7 @@ pub(super) async fn run(shared: Arc<Shared>, config: PodConfig) -> Result<String
     }
 }
 
-/// A repeated call gets the pod it made before; a stopped one cannot be run again.
+/// A repeated call returns the existing pod. A stopped pod cannot be run again.
 fn resume(pod: &Pod) -> Result<String> {
     match pod.state {
         PodState::Ready => Ok(pod.id.clone()),
@@ -72,7 +73,8 @@ fn check(shared: &Shared, config: &PodConfig) -> Result<()> {
         .map_err(|reason| Error::new(Kind::Unavailable, format!("the network is not ready: {reason}")))
 }
 
-/// First phase: an id, and a record that lets a later daemon undo what follows: it names all that is going to be made.
+/// Makes the pod's id and first record. It names everything that later phases make, so that a later daemon can undo
+/// them.
 fn reserve(shared: &Shared, config: PodConfig) -> Result<Pod> {
     let id = identity::generate()?;
     let netns = (!config.namespaces.host_network).then(|| shared.layout.netns(&id));
@@ -88,7 +90,7 @@ fn reserve(shared: &Shared, config: PodConfig) -> Result<Pod> {
     })
 }
 
-/// The phases that make things. What they made is in `pod` also when one fails.
+/// Runs the phases that make the pod. What they made is in `pod` even when one fails.
 async fn start(shared: &Shared, pod: &mut Pod) -> Result<(Shim, Announced)> {
     failpoint!(POD_RECORDED)?;
     let bundle = shared.layout.sandbox(&pod.id);
@@ -106,7 +108,7 @@ async fn start(shared: &Shared, pod: &mut Pod) -> Result<(Shim, Announced)> {
     Ok((shim, announced))
 }
 
-/// Second phase: the shim, and in it the namespaces and the cgroup.
+/// Starts the shim, which makes the namespaces and the cgroup.
 async fn make_sandbox(shared: &Shared, pod: &Pod, bundle: &Path) -> Result<Shim> {
     progress::at("start its shim");
     shared.handlers.prepare(&pod.config.handler, bundle)?;
@@ -141,7 +143,7 @@ fn request(shared: &Shared, pod: &Pod, bundle: &Path) -> SandboxRequest {
     }
 }
 
-/// By which the sandbox of another shim knows the pod.
+/// Returns the annotations by which shims of other runtimes know the pod.
 fn annotations(shared: &Shared, pod: &Pod) -> HashMap<String, String> {
     let passed = shared.handlers.passed(&pod.config.handler, &pod.config.annotations);
     passed.into_iter().chain(spec::annotations::of_pod(&pod.config.metadata)).collect()
@@ -151,7 +153,7 @@ fn mapping(range: IdRange) -> IdMapping {
     IdMapping { host_id: range.host(), length: range.length(), ..IdMapping::default() }
 }
 
-/// Third phase: addresses.
+/// Attaches the pod to the network, which gives it addresses.
 async fn attach(shared: &Shared, pod: &mut Pod) -> Result<()> {
     let Some(network) = pod.network() else { return Ok(()) };
     progress::at("attach to the network");
@@ -160,7 +162,8 @@ async fn attach(shared: &Shared, pod: &mut Pod) -> Result<()> {
     Ok(())
 }
 
-/// Fourth phase: what can only be made once there are addresses, which are all that a virtual machine takes over.
+/// Starts the sandbox. Comes after the network, because the shim of a virtual machine takes over the interfaces that
+/// exist by then.
 async fn start_sandbox(pod: &mut Pod, shim: &Shim) -> Result<()> {
     progress::at("start its sandbox");
     let pid = shim.start_sandbox(&pod.id).await?;
@@ -170,7 +173,7 @@ async fn start_sandbox(pod: &mut Pod, shim: &Shim) -> Result<()> {
     Ok(())
 }
 
-/// Last phase: the record says Ready, then everyone sees the pod.
+/// Records the pod as Ready, then shows it.
 async fn publish(shared: &Arc<Shared>, mut pod: Pod, shim: Shim, announced: Announced) -> Result<String> {
     progress::at("record it");
     pod.state = PodState::Ready;

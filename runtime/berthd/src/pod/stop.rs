@@ -1,4 +1,4 @@
-//! Stopping and removing a pod, and undoing one that could not be run. Every step is fine to do again.
+//! Stopping and removing a pod, and undoing one that could not be run. Every step can be repeated.
 
 use std::{path::Path, sync::Arc, time::Duration};
 
@@ -23,10 +23,10 @@ use crate::{
 use berth_work::pauses;
 use berth_work::progress;
 
-/// How long the caller of a run that failed waits for its undoing.
+/// How long a failed run waits for the first attempt at undoing it.
 const UNDO_PATIENCE: Duration = Duration::from_secs(10);
 
-/// Stops the pod: processes, then network, then namespaces, so that nothing runs in a network that is gone.
+/// Stops the pod: processes first, then the network, then the namespaces, so that no process runs in a detached pod.
 pub(super) async fn stop(shared: &Arc<Shared>, entry: &Arc<Entry<Pod>>) -> Result<()> {
     let (shared, entry) = (Arc::clone(shared), Arc::clone(entry));
     to_its_end(async move {
@@ -36,7 +36,7 @@ pub(super) async fn stop(shared: &Arc<Shared>, entry: &Arc<Entry<Pod>>) -> Resul
     .await
 }
 
-/// Stops the pod, removes its containers and then every trace of it.
+/// Stops the pod and removes it with its containers, record and files.
 pub(super) async fn remove(shared: &Arc<Shared>, entry: &Arc<Entry<Pod>>) -> Result<()> {
     let (shared, entry) = (Arc::clone(shared), Arc::clone(entry));
     to_its_end(async move {
@@ -68,7 +68,7 @@ async fn stop_in_turn(shared: &Arc<Shared>, entry: &Entry<Pod>) -> Result<()> {
     let stopped = |pod: &Pod| Pod { state: PodState::NotReady, shim: None, attachment: None, ..pod.clone() };
     entry.change(&shared.state, stopped).await?;
     failpoint!(STOP_RECORDED)?;
-    // Those that were just being made.
+    // Containers that were being created while the pod was stopped.
     watch::abandoned_all(shared, &pod.id).await;
     Ok(())
 }
@@ -102,7 +102,8 @@ async fn tear_down(shared: &Arc<Shared>, pod: &Pod) -> Result<()> {
     }
 }
 
-/// Returns those that do not die, because they wait in the kernel: the shim gives them up with the namespaces.
+/// Kills the containers and returns those that do not end, because they are stuck in the kernel. They are given up: the
+/// shim takes down the namespaces regardless.
 async fn kill_containers(shared: &Arc<Shared>, pod: &Pod, shim: &Shim) -> Result<Vec<Arc<Entry<Container>>>> {
     let running: Vec<_> =
         shared.containers_of(&pod.id).into_iter().filter(|entry| !entry.get().state.is_exited()).collect();
@@ -118,7 +119,7 @@ async fn kill_containers(shared: &Arc<Shared>, pod: &Pod, shim: &Shim) -> Result
         .collect())
 }
 
-/// Waits for the ends of containers that were killed. Returns those that have none, each with the error that says so.
+/// Waits for the ends of killed containers. Returns those that have not ended, each with its error.
 async fn without_end(
     shared: &Arc<Shared>,
     killed: Vec<Arc<Entry<Container>>>,
@@ -141,9 +142,9 @@ async fn detach(shared: &Shared, pod: &Pod) -> Result<()> {
     detached.map_err(|error| of_network("detach from the network", error))
 }
 
-/// Takes back whatever was made of a pod that did not become ready. Returns after the first attempt, or when that takes long:
-/// it goes on in the background, again and again until nothing is left. The record goes last, so that a later daemon goes on
-/// with it.
+/// Removes everything that was made of a pod that did not become ready. Returns after the first attempt or after 10 s;
+/// further attempts go on in the background until one succeeds. The record is deleted last, so that a later daemon can
+/// continue.
 pub(crate) async fn undo(shared: &Arc<Shared>, pod: Pod) {
     let shared = Arc::clone(shared);
     let (attempted, first) = oneshot::channel::<()>();
@@ -161,12 +162,12 @@ pub(crate) async fn undo(shared: &Arc<Shared>, pod: Pod) {
             sleep(pause).await;
         }
     });
-    // Whether it was done, failed or takes too long, the caller has its own error to tell.
+    // The result is not needed: the caller has its own error to return.
     let _ = timeout(UNDO_PATIENCE, first).await;
 }
 
-/// Nobody adds to the pod while this runs: whoever was starting its shim has ended. What is left of its network has a record
-/// of its own, by which that goes on.
+/// Makes one attempt. Waits first for the process that starts the shim, so that nothing is added to the pod meanwhile.
+/// If its network cannot be released now, the network's own record causes later attempts.
 async fn undo_once(shared: &Arc<Shared>, pod: &Pod) -> Result<()> {
     let bundle = shared.layout.sandbox(&pod.id);
     shim::settled(&bundle).await?;
@@ -199,7 +200,7 @@ async fn end_shim(shared: &Shared, pod: &Pod, bundle: &Path) -> Result<()> {
     }
 }
 
-/// A sandbox that was never made is as good as stopped.
+/// A sandbox that was never made counts as stopped.
 fn unless_gone(error: Error) -> Result<()> {
     match error.kind() {
         Kind::NotFound => Ok(()),

@@ -1,4 +1,4 @@
-//! Records that are lost, be it one that cannot be read or all of them: made again from the copies in the bundles.
+//! Lost records, be it a single unreadable one or the whole database: restored from the copies in the bundles.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -16,8 +16,8 @@ use crate::{
     state::{Loaded, Record},
 };
 
-/// Adds to what was loaded the pods and containers whose records are lost. What their shims know is not taken into account
-/// yet, as with any other record. A pod without a copy is one that nobody was told of, or is ended as if it were.
+/// Adds the pods and containers whose records are lost. They are reconciled with their shims afterwards, like any other
+/// record. A pod without a copy never became ready, or is undone as if it had not.
 pub(super) async fn make_again(
     shared: &Arc<Shared>,
     pods: &mut Loaded<Pod>,
@@ -33,12 +33,13 @@ pub(super) async fn make_again(
     let known: HashSet<String> = containers.records.iter().map(|one| one.id.clone()).collect();
     for id in names_in(&shared.layout.bundles()).into_iter().filter(|id| !known.contains(id)) {
         let Some(container) = copy::<Container>(&shared.layout.container_copy(&id), &id) else { continue };
-        // One whose record was never written is one that nobody was told of.
+        // A container whose record was never written was not reported to any caller.
         if containers.damaged.contains(&id) || lost.contains_key(&container.pod_id) {
             containers.records.push(made_again(shared, container).await?);
         }
     }
-    // After their containers: by a pod on record the next daemon would take it that those are, too.
+    // Pods are recorded after their containers: once a pod is on record, the next daemon assumes that its containers
+    // are, too.
     for (id, copy) in lost {
         pods.records.push(match copy {
             Some(pod) => made_again(shared, pod).await?,
@@ -59,7 +60,7 @@ async fn made_again<R: Record>(shared: &Shared, record: R) -> Result<R> {
     Ok(record)
 }
 
-/// A pod of which only the directory is left: enough to undo it.
+/// Makes a record for a pod of which only the directory is left: enough to undo it.
 fn unknown(shared: &Shared, id: String) -> Pod {
     tracing::error!(pod = id, "nothing but a directory is known of it: what is left of it is removed");
     Pod {

@@ -1,17 +1,17 @@
-//! Taking up again, at start, what a daemon before this one has left: records, shims and directories.
+//! Recovery at start: reconciles the records, shims and directories that an earlier daemon left.
 //!
 //! ```text
 //! record of a pod   its shim       then
-//! Starting          any            undone: nobody was told of it
-//! Ready             answers        its containers are compared with what the shim knows, and watched
-//! Ready             dead           NotReady; its containers ended, what is left of them is killed
-//! Ready             is silent      as recorded, until its shim answers or is dead
-//! NotReady          any            as it is, until someone stops or removes it
-//! lost              any            made again from the copy in its bundle, then as above
-//! none, no copy     any            undone; directories and holds without a record are removed
+//! Starting          any            undone: it was never reported to a caller
+//! Ready             answers        its containers are reconciled with what the shim knows, and watched
+//! Ready             dead           NotReady; its containers are ended, remaining processes killed
+//! Ready             is silent      as recorded, until its shim answers or dies
+//! NotReady          any            unchanged, until a call stops or removes it
+//! lost              any            restored from the copy in its bundle, then as above
+//! none, no copy     any            undone; directories and leases without a record are removed
 //! ```
-//! What is on record is shown at once. Everything else goes on side by side and behind, so that what hangs holds up nothing
-//! but itself: a call that needs the shim of a pod waits until that pod is taken up.
+//! Recorded pods and containers are shown at once. The rest runs concurrently in the background, so that a hanging shim
+//! delays only its own pod: a call that needs the shim waits until the pod is recovered.
 
 mod lost;
 mod pending;
@@ -39,12 +39,12 @@ use sweep::Left;
 
 pub(crate) use pending::Pending;
 
-/// A shim answers from memory; one that takes longer is stuck.
+/// Time after which a shim counts as stuck: it answers from memory.
 const PATIENCE: Duration = Duration::from_secs(10);
-/// Before the next connection to a shim that ended one.
+/// Pause before the next connection when a shim closed one.
 const PAUSE: Duration = Duration::from_millis(100);
 
-/// Shows what is on record, and begins to bring it in line with what is there. Done when that is.
+/// Shows what is on record and starts to reconcile it. The returned future completes when that is done.
 pub(crate) async fn recover(shared: &Arc<Shared>) -> Result<impl Future<Output = ()> + use<>> {
     let mut containers = shared.state.load::<Container>()?;
     let mut pods = shared.state.load::<Pod>()?;
@@ -56,7 +56,7 @@ pub(crate) async fn recover(shared: &Arc<Shared>) -> Result<impl Future<Output =
         pods.records.into_iter().partition(|pod| pod.state == PodState::Starting);
     let entries: Vec<_> = pods.into_iter().map(|pod| shared.pods.insert(&pod.id.clone(), pod)).collect();
     killpoint!(RECOVERY_LOADED);
-    // Looked for before anyone can make new ones.
+    // Must run before calls can make new containers or pods, which it would mistake for leftovers.
     let left = Left::look(shared, &starting).await;
     let under_way = begin(shared, starting, entries, left);
     Ok(async move { drop(join_all(under_way).await) })
@@ -92,7 +92,7 @@ async fn take_up(shared: Arc<Shared>, entry: Arc<Entry<Pod>>) {
     }
 }
 
-/// What the shim says, however long it takes.
+/// Returns the shim and its tasks. Logs an error after [`PATIENCE`], then keeps waiting.
 async fn answer(shared: &Shared, pod_id: &str) -> Result<(Shim, Vec<Task>)> {
     let mut answer = pin!(ask(shared, pod_id));
     if let Ok(answer) = timeout(PATIENCE, &mut answer).await {
@@ -105,19 +105,19 @@ async fn answer(shared: &Shared, pod_id: &str) -> Result<(Shim, Vec<Task>)> {
     answer.await
 }
 
-/// One question on one connection: a shim that is stuck finds no heap of them when it goes on.
+/// Keeps a single request on a single connection, so that a stuck shim has no backlog to work off when it continues.
 async fn ask(shared: &Shared, pod_id: &str) -> Result<(Shim, Vec<Task>)> {
     loop {
         let shim = watch::reconnect(shared, pod_id).await?;
         match shim.tasks().await {
-            // The connection broke: whether the shim is dead is what the next one says.
+            // The connection broke. Reconnecting tells whether the shim is dead.
             Err(error) if error.kind() == Kind::Unavailable => sleep(PAUSE).await,
             tasks => return Ok((shim, tasks?)),
         }
     }
 }
 
-/// The shim is the truth of what runs: records follow it.
+/// Reconciles a pod's records with its shim, which knows what runs.
 async fn compare(shared: &Arc<Shared>, entry: Arc<Entry<Pod>>, shim: Shim, tasks: Vec<Task>) {
     let pod_id = entry.get().id.clone();
     let mut tasks: HashMap<_, _> = tasks.into_iter().map(|task| (task.id.clone(), task)).collect();
@@ -133,7 +133,7 @@ async fn compare(shared: &Arc<Shared>, entry: Arc<Entry<Pod>>, shim: Shim, tasks
     watch::pod(shared, entry, shim);
 }
 
-/// Brings one container in line with what its shim knows of it, if anything.
+/// Reconciles one container with what its shim knows of it.
 async fn settle(
     shared: &Arc<Shared>,
     container: Arc<Entry<Container>>,
@@ -174,7 +174,7 @@ fn report(recorded: Result<Arc<Container>>) {
     }
 }
 
-/// A container that was being created when the daemon was killed: nobody was told of it.
+/// Discards a container whose creation was interrupted: it has no record, and no caller knows of it.
 async fn forget(shim: &Shim, id: &str) {
     if let Err(error) = shim.discard(id).await {
         tracing::warn!(container = id, %error, "could not remove a container that was never recorded");

@@ -1,42 +1,43 @@
-//! Pods of an earlier daemon that are not taken up yet: what is on record of them may be old.
+//! Pods of an earlier daemon that are not recovered yet. Their records may be out of date.
 
 use std::collections::BTreeSet;
 
 use tokio::sync::watch;
 
-/// The ids of these pods. Empty soon after the start, but for those whose shims are silent.
+/// Ids of these pods. Empty soon after the start, except for pods whose shims do not answer.
 #[derive(Debug, Default)]
 pub(crate) struct Pending(watch::Sender<BTreeSet<String>>);
 
 impl Pending {
-    /// These pods are going to be taken up.
+    /// Adds pods that are going to be recovered.
     pub(super) fn begin(&self, pods: impl Iterator<Item = String>) {
         self.0.send_modify(|pending| pending.extend(pods));
     }
 
-    /// Whoever waits for this pod may go on when the guard is dropped, be it by a panic.
+    /// Returns a guard that removes the pod when it is dropped, also by a panic; calls that wait for the pod then
+    /// continue.
     pub(super) fn taken_up(&self, pod: &str) -> TakenUp<'_> {
         TakenUp { pending: self, pod: pod.to_owned() }
     }
 
-    /// Whether the pod is one of these.
+    /// Whether the pod is not recovered yet.
     pub(crate) fn has(&self, pod: &str) -> bool {
         self.0.borrow().contains(pod)
     }
 
-    /// Returns when the pod was taken up, at once when it is none of these.
+    /// Returns when the pod is recovered; at once if it is not in the set.
     pub(crate) async fn wait(&self, pod: &str) {
-        // The sender lives as long as self.
+        // The sender lives as long as self, so waiting cannot fail.
         let _ = self.0.subscribe().wait_for(|pending| !pending.contains(pod)).await;
     }
 
-    /// All of them.
+    /// Returns all ids.
     pub(crate) fn list(&self) -> Vec<String> {
         self.0.borrow().iter().cloned().collect()
     }
 }
 
-/// A pod that is being taken up.
+/// Guard of a pod that is being recovered.
 #[derive(Debug)]
 pub(super) struct TakenUp<'a> {
     pending: &'a Pending,

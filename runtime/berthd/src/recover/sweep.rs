@@ -1,4 +1,4 @@
-//! Removing what has no record, or belongs to a pod that nobody was told of: nobody will ever ask for it.
+//! Removal of leftovers without a record, and of pods that were never reported to a caller.
 
 use std::{collections::HashSet, fs, sync::Arc};
 
@@ -15,16 +15,16 @@ use crate::{
     watch,
 };
 
-/// What was there before anyone could make more of its kind.
+/// Leftovers that existed before calls could make new objects.
 pub(super) struct Left {
-    /// Containers of which there is something and no record.
+    /// Ids of containers that have files or leases but no record.
     containers: Vec<String>,
-    /// Pods that only the network has a record of.
+    /// Ids of pods that only the network has a record of.
     attached: Vec<String>,
 }
 
 impl Left {
-    /// Looks for it; `starting` have a record, though nobody sees it.
+    /// Looks for leftovers. Pods in `starting` have a record but are not in the table.
     pub(super) async fn look(shared: &Shared, starting: &[Pod]) -> Self {
         let mut attached = shared.network.on_record().await.unwrap_or_else(|error| {
             let error = error.chain();
@@ -46,9 +46,9 @@ fn containers(shared: &Shared) -> Vec<String> {
     held.into_iter().collect()
 }
 
-/// Removes what is left, and undoes the pods that were `starting`.
+/// Removes the leftovers, and undoes the pods that were `starting`.
 pub(super) async fn sweep(shared: Arc<Shared>, starting: Vec<Pod>, left: Left) {
-    // A plugin that still runs would add what is taken back here.
+    // A CNI plugin that still runs could add what is removed here.
     let undone = starting.iter().map(|pod| pod.id.clone()).chain(left.attached.iter().cloned());
     shared.network.end_plugins_of(undone.collect()).await;
     killpoint!(RECOVERY_TAKEN_UP);
@@ -62,7 +62,7 @@ pub(super) async fn sweep(shared: Arc<Shared>, starting: Vec<Pod>, left: Left) {
     tell_of_lost_networks(&shared).await;
 }
 
-/// What somebody took from a pod while no daemon looked is only told of: connections that are left are not cut to mend it.
+/// Only logs networks that were changed while no daemon ran. Repairing them could cut connections that still work.
 async fn tell_of_lost_networks(shared: &Shared) {
     for pod in shared.pods.list().iter().filter(|pod| pod.state == PodState::Ready) {
         let (Some(network), Some(attachment)) = (pod.network(), &pod.attachment) else { continue };
@@ -73,7 +73,8 @@ async fn tell_of_lost_networks(shared: &Shared) {
     }
 }
 
-/// Containers whose pod is lost for good: they stay for whoever asks how they ended.
+/// Returns containers whose pod is lost for good. They are recorded as ended, and stay for callers that ask how they
+/// ended.
 fn without_pod(shared: &Shared) -> Vec<Arc<Entry<Container>>> {
     let mut entries = shared.containers.entries();
     entries.retain(|entry| !entry.get().state.is_exited() && !shared.pods.has(&entry.get().pod_id));
@@ -84,7 +85,8 @@ async fn end_without_pod(shared: &Arc<Shared>, entry: Arc<Entry<Container>>) {
     watch::abandoned(shared, &entry).await;
 }
 
-/// Files are not removed below a container that a shim still has: it is told to forget it when its pod is taken up.
+/// Waits until the container's pod is recovered, so that no files are removed below a container that the shim still
+/// has: recovery makes the shim discard it.
 async fn remove_container(shared: &Shared, id: String) {
     for pod in pods_of(shared, &id) {
         shared.pending.wait(&pod).await;
@@ -94,7 +96,8 @@ async fn remove_container(shared: &Shared, id: String) {
     }
 }
 
-/// The pods that a container without a record may be in, by its description; without one no shim has heard of it.
+/// Returns the pods that a container without a record may be in, by the pod uid in its specification. Without a
+/// specification no shim knows of it.
 fn pods_of(shared: &Shared, id: &str) -> Vec<String> {
     let description = fs::read(shared.layout.bundle(id).join("config.json")).unwrap_or_default();
     let spec = serde_json::from_slice::<Spec>(&description).unwrap_or_default();

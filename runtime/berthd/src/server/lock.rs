@@ -11,43 +11,43 @@ use std::{
 
 use tokio::time::sleep;
 
-/// Between two looks at a lock that somebody holds.
+/// Pause between attempts to take a held lock.
 const PAUSE: Duration = Duration::from_millis(10);
 
-/// Holds `<root>/lock` as long as the process lives, however it ends. The file tells a person who holds it.
+/// Lock on `<root>/lock`, which the kernel releases when the process ends. The file holds the pid, for people.
 #[derive(Debug)]
 pub struct Lock {
     _file: File,
 }
 
-/// Why the root directory cannot be had.
+/// Why the lock could not be taken.
 #[derive(Debug, thiserror::Error)]
 pub enum LockError {
-    /// Another daemon works on it.
+    /// Another daemon holds it.
     #[error("{} is in use by another berthd, process {holder}", root.display())]
     Held {
-        /// The directory.
+        /// The root directory.
         root: PathBuf,
-        /// What the lock file says; a number unless someone wrote to it.
+        /// Contents of the lock file: a pid, unless someone else wrote to it.
         holder: String,
     },
-    /// The file system does not let us.
+    /// The lock file cannot be opened, locked or written.
     #[error("lock {}", path.display())]
     Io {
-        /// The file.
+        /// Path of the lock file.
         path: PathBuf,
-        /// Why.
+        /// The cause.
         #[source]
         source: io::Error,
     },
 }
 
 impl Lock {
-    /// How long the daemon waits for its predecessor. One that was killed is gone for whoever started it as soon as its first
-    /// thread is, and holds its files until the last one is.
+    /// How long the daemon waits for its predecessor. The kernel releases the lock of a killed daemon only when its
+    /// last thread has exited, which may be after the process already looks dead.
     pub const PATIENCE: Duration = Duration::from_secs(5);
 
-    /// Takes the lock of `root`, which is made if need be. Whoever holds it has `patience` to end.
+    /// Takes the lock of `root`, and makes the directory if need be. Waits up to `patience` while it is held.
     pub async fn take(root: &Path, patience: Duration) -> Result<Self, LockError> {
         let path = root.join("lock");
         let failed = |source| LockError::Io { path: path.clone(), source };
@@ -62,7 +62,7 @@ impl Lock {
     }
 }
 
-/// Whether the lock could be had within `patience`.
+/// Returns whether the lock could be taken within `patience`.
 async fn lock(file: &File, patience: Duration) -> io::Result<bool> {
     let begun = Instant::now();
     loop {
@@ -80,7 +80,7 @@ fn open(root: &Path, path: &Path) -> io::Result<File> {
     OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).open(path)
 }
 
-/// Over what was there, and cut then: on a full disk there may be no other block for it.
+/// Overwrites the file and truncates it afterwards: on a full disk, truncating first could leave no block for the pid.
 fn sign(file: &mut File) -> io::Result<()> {
     let line = format!("{}\n", process::id());
     file.rewind()?;

@@ -1,4 +1,4 @@
-//! The daemon's way to the outside: one of it per root, a socket with the right owner, calls until it is told to stop.
+//! The daemon's server: one daemon per root, the CRI socket, and serving until a signal stops it.
 
 mod lock;
 mod notify;
@@ -20,14 +20,14 @@ pub use notify::notify_ready;
 pub use services::Services;
 pub use socket::{BindError, bind};
 
-/// How long calls in flight may go on once the daemon has been told to stop. What changes something is safe to cut
-/// off, as if the daemon had been killed; waiting is for the callers' sake.
+/// Time for calls in flight to end after the daemon was told to stop. Cutting them off is as safe as killing the
+/// daemon; the time is for their callers.
 pub const DRAIN: Duration = Duration::from_secs(5);
 
-/// Serves until `stop` is done, then lets calls in flight end within `drain`. Nothing that runs in a pod notices.
+/// Serves until `stop` completes, then lets calls in flight end within `drain`. Pods run on.
 ///
-/// A client that sends its socket's path as authority gets PROTOCOL_ERROR from the HTTP/2 library before any code of
-/// ours; kubelet and crictl send `localhost`.
+/// A client that sends its socket's path as `:authority` gets PROTOCOL_ERROR from the HTTP/2 library, before any code
+/// of ours runs; kubelet and crictl send `localhost`.
 pub async fn serve(
     listener: UnixListener,
     services: Services,

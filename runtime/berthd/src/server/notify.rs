@@ -13,7 +13,7 @@ use std::{
     },
 };
 
-/// Tells the service manager that there now is someone to talk to. Nothing happens without a service manager.
+/// Tells the service manager that the daemon accepts calls. Does nothing without `NOTIFY_SOCKET`.
 pub fn notify_ready() -> io::Result<()> {
     match env::var_os("NOTIFY_SOCKET") {
         Some(address) => send(&address, b"READY=1"),
@@ -21,7 +21,7 @@ pub fn notify_ready() -> io::Result<()> {
     }
 }
 
-/// `@` begins an address that is no file.
+/// Sends to an address; `@` begins an abstract one, unix(7).
 pub(super) fn send(address: &OsStr, message: &[u8]) -> io::Result<()> {
     let address = match address.as_bytes() {
         [b'@', name @ ..] => SocketAddr::from_abstract_name(name)?,

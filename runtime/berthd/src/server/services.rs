@@ -1,4 +1,4 @@
-//! Which service a call is for.
+//! Routing of calls to the two services of the CRI.
 
 use std::{
     convert::Infallible,
@@ -25,7 +25,7 @@ pub struct Services<T = Cri> {
 }
 
 impl<T: RuntimeService + ImageService + Clone> Services<T> {
-    /// Serves `cri` as both.
+    /// Serves `cri` as both services.
     pub fn new(cri: T) -> Self {
         Self {
             runtime: RuntimeServiceServer::new(cri.clone())
@@ -47,7 +47,7 @@ impl<T: RuntimeService + ImageService> Service<http::Request<Body>> for Services
         Poll::Ready(Ok(()))
     }
 
-    /// The runtime service also answers, with UNIMPLEMENTED, what is none of the two's.
+    /// Calls for any other service go to the runtime service, which answers UNIMPLEMENTED.
     fn call(&mut self, request: http::Request<Body>) -> Self::Future {
         let service = request.uri().path().split('/').nth(1);
         match service == Some(ImageServiceServer::<T>::NAME) {

@@ -1,4 +1,5 @@
-//! The listening socket: never at its path with another's rights, never taken from a daemon that answers.
+//! The listening socket. It appears at its path only with its final owner and mode, and is never taken from a daemon
+//! that answers.
 
 use std::{
     fs::{self, Permissions},
@@ -14,31 +15,31 @@ use tokio::net::UnixListener;
 
 use crate::config::Socket;
 
-/// Why there is no socket.
+/// Why the socket could not be made.
 #[derive(Debug, thiserror::Error)]
 pub enum BindError {
-    /// Someone accepts connections there.
+    /// A process accepts connections there.
     #[error("{} is in use: another daemon answers there", .0.display())]
     InUse(PathBuf),
-    /// There is something that is no socket, which is not ours to remove.
+    /// The path holds a file that is not a socket, which the daemon does not remove.
     #[error("{} exists and is no socket", .0.display())]
     NotASocket(PathBuf),
-    /// The file system does not let us.
+    /// A step failed in the file system.
     #[error("{step} {}", path.display())]
     Io {
-        /// What was tried.
+        /// The step.
         step: &'static str,
-        /// On what.
+        /// Its path.
         path: PathBuf,
-        /// Why not.
+        /// The cause.
         #[source]
         source: io::Error,
     },
 }
 
-/// Listens at `path` with the mode and owner of `socket`. A socket that a dead daemon left is replaced.
+/// Listens at `path` with the mode and owner of `socket`. Replaces a socket that has no listener.
 ///
-/// It is made under another name and moved to its place when all about it is right.
+/// The socket is made under another name, and renamed to `path` once owner and mode are set.
 pub fn bind(path: &Path, socket: &Socket) -> Result<UnixListener, BindError> {
     let failed = |step, path: &Path| {
         let path = path.to_path_buf();
@@ -60,7 +61,7 @@ pub fn bind(path: &Path, socket: &Socket) -> Result<UnixListener, BindError> {
         .map_err(failed("listen at", path))
 }
 
-/// Where a socket is until it is whole. The name is short because a socket's path may have 107 bytes only.
+/// Returns the name of the socket until it is renamed. It is short because a socket's path is limited to 107 bytes.
 fn unfinished(path: &Path) -> PathBuf {
     let mut name = path.as_os_str().to_owned();
     name.push("~");
@@ -74,7 +75,7 @@ fn remove_leftover(path: &Path) -> io::Result<()> {
     }
 }
 
-/// Fine when there is nothing, or a socket that nobody listens to.
+/// Succeeds when nothing is at the path, or a socket without a listener.
 fn check_free(path: &Path) -> Result<(), BindError> {
     match fs::symlink_metadata(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),

@@ -28,7 +28,7 @@ use crate::{
     cri::samples,
 };
 
-/// The default socket, given to whoever runs the tests.
+/// Returns the default socket, owned by the user who runs the tests.
 fn socket() -> Socket {
     let (uid, gid) = (rustix::process::getuid().as_raw(), rustix::process::getgid().as_raw());
     Socket { uid, gid, ..Config::default().socket }
@@ -118,7 +118,7 @@ async fn a_second_daemon_on_the_same_root_is_refused() {
     assert!(Lock::take(&root, Duration::ZERO).await.is_ok());
 }
 
-/// A daemon that was killed is gone before its files are closed.
+/// The kernel may close the files of a killed daemon after its process looks dead.
 #[tokio::test]
 async fn a_daemon_waits_for_one_that_is_about_to_end() {
     let directory = tempfile::tempdir().unwrap();
@@ -155,7 +155,7 @@ fn a_service_manager_that_is_gone_is_an_error_not_a_crash() {
     assert_eq!(error.kind(), io::ErrorKind::NotFound);
 }
 
-/// A client as kubelet is one: it names no path as authority.
+/// Connects as kubelet does: the authority is not a path.
 async fn connect(path: &Path) -> Result<Channel, tonic::transport::Error> {
     let path = path.to_path_buf();
     let connector = tower::service_fn(move |_| {
@@ -165,7 +165,7 @@ async fn connect(path: &Path) -> Result<Channel, tonic::transport::Error> {
     Endpoint::from_static("http://localhost").connect_with_connector(connector).await
 }
 
-/// A server on a socket in a directory of its own, until the sender is used or dropped.
+/// Serves on a socket in a temporary directory, until the sender is used or dropped.
 async fn serving() -> (std::path::PathBuf, oneshot::Sender<()>, tokio::task::JoinHandle<()>, tempfile::TempDir)
 {
     let (cri, directory) = samples::cri().await;

@@ -1,4 +1,4 @@
-//! The calls that Berth makes to a shim, with its types on one side and ours on the other.
+//! The calls to a shim, converted between its types and the daemon's.
 
 use std::{io::ErrorKind, time::Duration};
 
@@ -15,13 +15,14 @@ use crate::{
     pod::config::Users,
 };
 
-/// For calls that a shim answers from memory or with a few system calls.
+/// Time limit of calls that a shim answers from memory or with a few system calls.
 pub(super) const QUICK: Duration = Duration::from_secs(10);
-/// For calls that touch file systems which may be slow or dead.
+/// Time limit of calls that touch file systems which may be slow or dead.
 pub(super) const SLOW: Duration = Duration::from_secs(120);
-/// For making a container, which hangs where a volume does. Less than kubelet waits for the whole call, so that it hears where.
+/// Time limit of making a container, which hangs when a volume does. It is less than kubelet's own limit, so that
+/// kubelet gets an error that names the step.
 const CREATION: Duration = Duration::from_secs(100);
-/// How long a killed process may take to be gone; one that waits for a dead file system takes for ever.
+/// How long a killed process may take to end. One that waits for a dead file system never ends.
 pub(crate) const KILL_TIMEOUT: Duration = Duration::from_secs(10);
 pub(super) const SIGKILL: u32 = 9;
 const MAX_EXEC_OUTPUT: usize = 16 << 20;
@@ -34,7 +35,7 @@ pub struct Shim {
     berth: ShimClient,
 }
 
-/// What a pod's shim is asked to make.
+/// Parameters of a pod's sandbox.
 #[derive(Clone, Debug)]
 pub struct SandboxRequest {
     /// The pod's id.
@@ -43,11 +44,11 @@ pub struct SandboxRequest {
     pub bundle: String,
     /// Where to pin the network namespace; empty on the host's network.
     pub netns: String,
-    /// Everything else.
+    /// The remaining parameters.
     pub options: ours::SandboxOptions,
 }
 
-/// What a shim is asked to create.
+/// Parameters of a container.
 #[derive(Clone, Debug)]
 pub struct ContainerTask {
     /// The container's id.
@@ -56,37 +57,37 @@ pub struct ContainerTask {
     pub bundle: String,
     /// Its root file system.
     pub rootfs: RootfsOverlay,
-    /// It gets a terminal.
+    /// The process gets a terminal.
     pub terminal: bool,
-    /// FIFO it reads from; empty is /dev/null.
+    /// FIFO for the process's input; empty is /dev/null.
     pub stdin: String,
-    /// Where its output goes, as a URI that the shim knows; empty discards it.
+    /// URI of the output's destination; empty discards it.
     pub output: String,
 }
 
-/// The layers of a root file system.
+/// The overlay of a root file system.
 #[derive(Clone, Debug)]
 pub struct RootfsOverlay {
     /// Read-only layers, uppermost first.
     pub lower: Vec<String>,
-    /// Where writes go.
+    /// The writable layer.
     pub upper: String,
-    /// overlayfs's own directory beside it.
+    /// overlayfs's work directory, on the same file system as `upper`.
     pub work: String,
-    /// Who the owners in the lower layers are shown as. The upper one is taken as it is.
+    /// Id mapping of the lower layers' owners. The upper layer is not mapped.
     pub users: Option<Users>,
-    /// SELinux label of all that is in it.
+    /// SELinux label of all files in it.
     pub label: Option<String>,
 }
 
 /// How a process ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Exit {
-    /// 0 to 255, 128 + signal when a signal ended it.
+    /// Exit code, 0 to 255; 128 + signal when a signal ended it.
     pub code: i32,
     /// Nanoseconds since the epoch.
     pub finished_at: i64,
-    /// The kernel's OOM killer struck.
+    /// Whether the kernel's OOM killer killed it.
     pub oom_killed: bool,
     /// Why the shim could not run or watch it; empty otherwise.
     pub message: String,
@@ -97,9 +98,9 @@ pub struct Exit {
 pub struct Task {
     /// The container's id.
     pub id: String,
-    /// As seen by the host; 0 once it ended.
+    /// Pid in the host's PID namespace; 0 once it has ended.
     pub pid: u32,
-    /// Nanoseconds since the epoch.
+    /// Time of the start in nanoseconds since the epoch; 0 if it was never started.
     pub started_at: i64,
     /// Where in its life it is.
     pub state: TaskState,
@@ -116,23 +117,23 @@ pub enum TaskState {
     Stopped(Exit),
 }
 
-/// What a process that ran to its end printed.
+/// Output and exit code of a command.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ExecOutput {
     /// At most 16 MiB.
     pub stdout: Vec<u8>,
     /// At most 16 MiB.
     pub stderr: Vec<u8>,
-    /// How it ended.
+    /// Exit code, 128 + signal when a signal ended it.
     pub code: i32,
 }
 
-/// How an exec came to its end.
+/// How a command ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ExecEnd {
-    /// By itself.
+    /// It ended by itself.
     Exited(ExecOutput),
-    /// Killed after the time it was given.
+    /// It was killed after its time limit.
     TimedOut,
 }
 
@@ -141,7 +142,8 @@ impl Shim {
     ///
     /// # Errors
     ///
-    /// `Unavailable` when nobody listens there: the shim is dead. Any other kind says nothing of the shim.
+    /// `Unavailable` when the socket has no listener: the shim is dead. Errors of other kinds say nothing about the
+    /// shim.
     pub async fn connect(socket: &str) -> Result<Self> {
         let step = || format!("connect to the shim at {socket}");
         let connection = match UnixStream::connect(socket).await {
@@ -176,28 +178,28 @@ impl Shim {
         made.map(drop).map_err(during("create the sandbox", &request.id))
     }
 
-    /// Readies the sandbox for containers. Returns the pid of the process that holds its namespaces.
+    /// Starts the sandbox. Returns the pid of the process that holds its namespaces.
     pub async fn start_sandbox(&self, id: &str) -> Result<u32> {
         let start = sandbox_api::StartSandboxRequest { sandbox_id: id.into(), ..Default::default() };
         let started = self.sandbox.start_sandbox(within(SLOW), &start).await;
         Ok(started.map_err(during("start the sandbox", id))?.pid)
     }
 
-    /// Returns when the pod's sandbox was stopped; fails with `Unavailable` when the shim died.
+    /// Returns when the pod's sandbox has ended; fails with `Unavailable` when the shim died.
     pub async fn wait_sandbox(&self, id: &str) -> Result<()> {
         let request = sandbox_api::WaitSandboxRequest { sandbox_id: id.into(), ..Default::default() };
         let ended = self.sandbox.wait_sandbox(Context::default(), &request).await;
         ended.map(drop).map_err(during("wait for the sandbox", id))
     }
 
-    /// Kills what runs in the pod and takes its namespaces and cgroup down.
+    /// Kills the pod's processes and removes its namespaces and cgroup.
     pub async fn stop_sandbox(&self, id: &str) -> Result<()> {
         let request = sandbox_api::StopSandboxRequest { sandbox_id: id.into(), ..Default::default() };
         let stopped = self.sandbox.stop_sandbox(within(SLOW), &request).await;
         stopped.map(drop).map_err(during("stop the sandbox", id))
     }
 
-    /// Asks the shim to leave. A connection that breaks on the way is the answer hoped for.
+    /// Asks the shim to exit. A broken connection counts as success.
     pub async fn shutdown(&self, id: &str) -> Result<()> {
         let request = sandbox_api::ShutdownSandboxRequest { sandbox_id: id.into(), ..Default::default() };
         match self.sandbox.shutdown_sandbox(within(QUICK), &request).await {
@@ -208,7 +210,7 @@ impl Shim {
         }
     }
 
-    /// Sets a container up to the point where it waits to be started. Returns its pid.
+    /// Sets a container up, so that it waits to be started. Returns the pid of its first process.
     pub async fn create(&self, container: ContainerTask) -> Result<u32> {
         let request = api::CreateTaskRequest {
             id: container.id.clone(),
@@ -224,27 +226,27 @@ impl Shim {
         Ok(created.map_err(during("create container", &container.id))?.pid)
     }
 
-    /// What the creation of a container is at, a verb phrase; `None` when the shim does not say.
+    /// Returns the step that the creation of a container is at, as a verb phrase; `None` when the shim does not say.
     pub async fn creation_step(&self, id: &str) -> Option<String> {
         let known = self.berth.containers(within(QUICK), &ours::ContainersRequest::new()).await.ok()?;
         let creation = known.creations.into_iter().find(|creation| creation.container_id == id)?;
         Some(creation.step).filter(|step| !step.is_empty())
     }
 
-    /// Lets a created container run. Returns its pid.
+    /// Starts a created container. Returns the pid of its first process.
     pub async fn start(&self, id: &str) -> Result<u32> {
         let request = api::StartRequest { id: id.into(), ..Default::default() };
         let started = self.task.start(within(SLOW), &request).await;
         Ok(started.map_err(during("start container", id))?.pid)
     }
 
-    /// Sends a signal to a container's first process. One that has ended is fine.
+    /// Sends a signal to a container's first process. Succeeds when it has ended.
     pub async fn signal(&self, id: &str, signal: u32) -> Result<()> {
         let request = api::KillRequest { id: id.into(), signal, ..Default::default() };
         self.send(request, "signal container").await
     }
 
-    /// Kills everything in a container. One that has ended is fine.
+    /// Kills all processes of a container. Succeeds when it has ended.
     pub async fn kill(&self, id: &str) -> Result<()> {
         let request = api::KillRequest { id: id.into(), signal: SIGKILL, all: true, ..Default::default() };
         self.send(request, "kill container").await
@@ -257,14 +259,14 @@ impl Shim {
         }
     }
 
-    /// Forgets a container that has ended or was never started.
+    /// Deletes a container that has ended or was never started.
     pub async fn delete(&self, id: &str) -> Result<()> {
         let request = api::DeleteRequest { id: id.into(), ..Default::default() };
         let deleted = self.task.delete(within(SLOW), &request).await;
         deleted.map(drop).map_err(during("delete container", id))
     }
 
-    /// Ends a container that is not supposed to be there, and forgets it.
+    /// Kills a container that should not exist, and deletes it.
     ///
     /// # Errors
     ///
@@ -297,25 +299,25 @@ impl Shim {
         ended.map(Exit::from).map_err(during("wait for container", id))
     }
 
-    /// Every container the shim knows. Waits for as long as the shim takes.
+    /// Returns all containers that the shim knows. Has no time limit.
     pub async fn tasks(&self) -> Result<Vec<Task>> {
         let known = self.berth.containers(Context::default(), &ours::ContainersRequest::new()).await;
         let known = known.map_err(during("list the containers of", "its shim"))?;
         Ok(known.containers.into_iter().map(Task::from).collect())
     }
 
-    /// The first process of the pod's shared PID namespace, when it has one.
+    /// Returns the pid of the first process of the pod's shared PID namespace; `None` without such a namespace.
     pub async fn pod_init(&self) -> Result<Option<u32>> {
         let known = self.berth.containers(within(QUICK), &ours::ContainersRequest::new()).await;
         let pid = known.map_err(during("ask for the first process of", "its pod"))?.pod_init_pid;
         Ok((pid != 0).then_some(pid))
     }
 
-    /// Runs `args` in a running container and gathers what it prints. Without a limit it waits for as long as the shim takes.
+    /// Runs `args` in a running container and returns the output. Without `limit` there is no time limit.
     ///
     /// # Errors
     ///
-    /// `DeadlineExceeded` when the shim has said nothing 10 s after the time of the command was over.
+    /// `DeadlineExceeded` when the shim has not answered 10 s after `limit`.
     pub async fn exec_sync(&self, id: &str, args: Vec<String>, limit: Option<Duration>) -> Result<ExecEnd> {
         let run = self.run_to_its_end(id, args, limit);
         let Some(limit) = limit else { return run.await };
@@ -356,8 +358,8 @@ impl Shim {
         ))
     }
 
-    /// Has the shim pass on what a container prints from now on to FIFOs whose reading ends are open; empty for none.
-    /// What they have no room for is lost to their reader.
+    /// Has the shim copy the container's output from now on to FIFOs whose reading ends are open; an empty path copies
+    /// nothing. Output that does not fit into a FIFO is lost for its reader.
     ///
     /// # Errors
     ///
@@ -368,7 +370,7 @@ impl Shim {
         attached.map(drop).map_err(during("attach to container", id))
     }
 
-    /// Goes on with the log in a new file of the same name.
+    /// Continues the log in a new file of the same name.
     pub async fn reopen_log(&self, id: &str) -> Result<()> {
         let request = ours::ReopenLogRequest { id: id.into(), ..Default::default() };
         let reopened = self.berth.reopen_log(within(QUICK), &request).await;
@@ -384,7 +386,7 @@ impl RootfsOverlay {
             format!("workdir={}", self.work),
         ];
         options.extend(self.users.into_iter().flat_map(Users::overlay_options));
-        // Quoted, since a label may hold commas.
+        // Quoted, because a label may contain commas.
         options.extend(self.label.map(|label| format!("context=\"{label}\"")));
         Mount { type_: "overlay".into(), source: "overlay".into(), options, ..Default::default() }
     }
@@ -414,7 +416,7 @@ impl From<ours::Container> for Task {
     }
 }
 
-/// What exceeds the limit is read and dropped, so that the process can go on to its end.
+/// Appends up to the limit. The excess is read and dropped, so that the process does not block on its output.
 fn append(buffer: &mut Vec<u8>, bytes: &[u8]) {
     let room = MAX_EXEC_OUTPUT - buffer.len();
     buffer.extend_from_slice(&bytes[..bytes.len().min(room)]);
@@ -429,7 +431,7 @@ fn encode(message: &impl Message) -> Result<Vec<u8>> {
     encoded.map_err(|error| Error::caused(Kind::Internal, "encode a message to the shim", error))
 }
 
-/// Turns a shim's refusal into an error that says what was asked, of whom.
+/// Returns a function that turns a shim's error into one that names the step and its object.
 pub(super) fn during(step: &str, id: &str) -> impl Fn(ttrpc::Error) -> Error {
     let step = format!("{step} {id}");
     move |error| match &error {
@@ -443,9 +445,9 @@ pub(super) fn during(step: &str, id: &str) -> impl Fn(ttrpc::Error) -> Error {
 fn kind_of(error: &ttrpc::Error) -> Kind {
     let status = match error {
         ttrpc::Error::RpcStatus(status) => status,
-        // ttrpc has no variant for it. A shim that is slow must not be taken for one that is dead.
+        // ttrpc has no variant for a deadline. A slow shim must not be taken for a dead one.
         ttrpc::Error::Others(text) if text.contains("deadline elapsed") => return Kind::DeadlineExceeded,
-        // Everything else but an answer means that the connection is gone.
+        // All other errors mean that the connection is broken.
         _ => return Kind::Unavailable,
     };
     match status.code() {

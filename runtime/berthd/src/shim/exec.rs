@@ -1,4 +1,4 @@
-//! One more process in a container, by the calls of containerd's shim v2 that every shim serves.
+//! Additional processes in a container, by the calls of containerd's shim v2 that every shim serves.
 //!
 //! ```text
 //!        add            start                ends              delete
@@ -16,10 +16,10 @@ use ttrpc::context::Context;
 use super::client::{QUICK, SIGKILL, SLOW, Shim, during, within};
 use crate::error::Result;
 
-/// A foreign shim waits here for readers of what the command left in its pipes.
+/// Time limit of a delete: a foreign shim waits until the command's remaining output has been read.
 const DELETE: Duration = Duration::from_secs(30);
 
-/// A process in a container that a shim knows, or is about to. Clones mean the same one.
+/// An additional process in a container, known to the shim or about to be added. Clones refer to the same process.
 #[derive(Clone)]
 pub struct Exec {
     shim: Shim,
@@ -27,40 +27,40 @@ pub struct Exec {
     id: String,
 }
 
-/// What a shim is asked to run beside a container's first process.
+/// Parameters of an additional process.
 #[derive(Clone, Debug, Default)]
 pub struct ExecTask {
-    /// It gets a terminal.
+    /// The process gets a terminal.
     pub terminal: bool,
-    /// FIFO it reads from; empty is /dev/null.
+    /// FIFO for its input; empty is /dev/null.
     pub stdin: String,
-    /// FIFO it writes to; empty is /dev/null.
+    /// FIFO for its output; empty is /dev/null.
     pub stdout: String,
-    /// FIFO for its errors; empty is /dev/null, or with a terminal `stdout`.
+    /// FIFO for its errors; empty is /dev/null, or `stdout` with a terminal.
     pub stderr: String,
-    /// The OCI runtime spec's Process in JSON.
+    /// The OCI runtime specification's Process in JSON.
     pub process: Vec<u8>,
 }
 
 impl Shim {
-    /// The process `id` in `container`, known to the shim or not.
+    /// Returns the process `id` in `container`, whether the shim knows it or not.
     pub fn exec(&self, container: &str, id: &str) -> Exec {
         Exec { shim: self.clone(), container: container.into(), id: id.into() }
     }
 
-    /// Sets the size of the terminal of a container's first process; nothing happens when it has none.
+    /// Sets the size of the terminal of a container's first process; does nothing without a terminal.
     pub async fn resize(&self, container: &str, width: u16, height: u16) -> Result<()> {
         resize(self, container, "", width, height).await
     }
 }
 
 impl Exec {
-    /// The same process, asked after over another connection to its shim.
+    /// Returns the same process over another connection to its shim.
     pub fn over(&self, shim: Shim) -> Self {
         Self { shim, ..self.clone() }
     }
 
-    /// Tells the shim of it.
+    /// Adds the process to the shim.
     pub async fn add(&self, task: ExecTask) -> Result<()> {
         let process = Any {
             type_url: "types.containerd.io/opencontainers/runtime-spec/1/Process".into(),
@@ -81,7 +81,7 @@ impl Exec {
         added.map(drop).map_err(during("add a command to container", &self.container))
     }
 
-    /// Runs it. The shim has opened its FIFOs when this returns.
+    /// Starts the process. The shim has opened its FIFOs when this returns.
     ///
     /// # Errors
     ///
@@ -93,7 +93,7 @@ impl Exec {
         started.map(drop).map_err(during("run a command in container", &self.container))
     }
 
-    /// Returns its exit code once it has ended, 128 + signal when a signal ended it; fails with `Unavailable`
+    /// Returns the exit code once the process has ended, 128 + signal when a signal ended it. Fails with `Unavailable`
     /// when the shim died.
     pub async fn wait(&self) -> Result<i32> {
         let request =
@@ -103,7 +103,7 @@ impl Exec {
         Ok(i32::try_from(ended.exit_status).unwrap_or(i32::MAX))
     }
 
-    /// Kills it, and in our own shim what it started.
+    /// Kills the process; Berth's own shim kills its descendants too.
     pub async fn kill(&self) -> Result<()> {
         let request = api::KillRequest {
             id: self.container.clone(),
@@ -116,7 +116,7 @@ impl Exec {
         killed.map(drop).map_err(during("end a command in container", &self.container))
     }
 
-    /// Ends its input once everything that was written to it has been passed on.
+    /// Closes its input after everything that was written has been passed on.
     pub async fn close_stdin(&self) -> Result<()> {
         let request = api::CloseIORequest {
             id: self.container.clone(),
@@ -133,7 +133,7 @@ impl Exec {
         resize(&self.shim, &self.container, &self.id, width, height).await
     }
 
-    /// Makes the shim forget it, once it has ended or when it was not started.
+    /// Deletes the process in the shim. It must have ended, or not have been started.
     pub async fn delete(&self) -> Result<()> {
         let request =
             api::DeleteRequest { id: self.container.clone(), exec_id: self.id.clone(), ..Default::default() };

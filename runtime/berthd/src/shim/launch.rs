@@ -1,4 +1,4 @@
-//! Starting a shim, and cleaning up after one that died, by its command line (containerd's shim v2).
+//! Starting a shim, and cleaning up after a dead one, by its command line (containerd's shim v2).
 
 use std::{
     fs::{File, TryLockError},
@@ -23,20 +23,21 @@ use crate::{
     error::{During, Error, Kind, Result},
 };
 
-/// The namespace that Berth's shims run in, in containerd's sense of the word.
+/// containerd's namespace (not a kernel one) that is passed to the shims.
 const NAMESPACE: &str = "berth";
-/// Far more than a shim needs on a machine that works; without it a hung disk would hold the call for ever.
+/// Far more than a shim needs on a healthy machine. Without it a hung disk would block the call for ever.
 const COMMAND_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// A file of the bundle that is locked while the shim is being started. The starting process has it as its input, so that
-/// the lock is held until that one has ended, also when the daemon was killed meanwhile.
+/// A file of the bundle that is locked while the shim is being started. The starting process inherits it as its
+/// standard input, so that the lock is held until that process has ended, even when the daemon is killed meanwhile.
 const STARTING: &str = "starting";
-/// Between two looks at that lock.
+/// Pause between attempts to take that lock.
 const PAUSE: Duration = Duration::from_millis(10);
-/// How many clean up at once: as many as shims that died together would bring the machine to its knees.
+/// Most clean-ups that run at once: when many shims die together, a process for each would overload the machine.
 const CLEANERS: usize = 8;
 
-/// Starts shims from one binary, or rather from a copy that no container can change; it is made anew when the binary is another.
+/// Starts shims from a sealed copy of one binary, which no container can change. The copy is made again when the binary
+/// was replaced.
 #[derive(Clone, Debug)]
 pub struct Launcher {
     binary: PathBuf,
@@ -45,7 +46,7 @@ pub struct Launcher {
     cleaners: Arc<Semaphore>,
 }
 
-/// What a shim prints once it listens.
+/// Output of a shim's start action, printed once it listens.
 #[derive(Deserialize)]
 struct Bootstrap {
     address: String,
@@ -53,18 +54,18 @@ struct Bootstrap {
 }
 
 impl Launcher {
-    /// `binary` is executed with `address` as the daemon's address: the shim's socket goes to `s/` beside it.
+    /// Shims are started from `binary`, with `address` as the daemon's address: their sockets go to `s/` beside it.
     pub fn new(binary: PathBuf, address: PathBuf) -> Self {
         Self { binary, address, copy: Arc::default(), cleaners: Arc::new(Semaphore::new(CLEANERS)) }
     }
 
-    /// The path of the socket that the shim of pod `id` listens on, known before it is started.
+    /// Returns the path of the socket of the shim of pod `id`, which is known before the shim is started.
     pub fn socket(&self, id: &str) -> String {
         let directory = address::directory(&self.address.to_string_lossy());
         address::socket(&directory, NAMESPACE, id).to_string_lossy().into_owned()
     }
 
-    /// Removes the socket of pod `id`, whose shim was told to leave: one that was killed in that moment has left it.
+    /// Removes the socket of pod `id` after its shim was told to exit: a shim that was killed at that moment leaves it.
     pub fn remove_socket(&self, id: &str) -> Result<()> {
         let socket = self.socket(id);
         match std::fs::remove_file(&socket) {
@@ -75,7 +76,7 @@ impl Launcher {
         }
     }
 
-    /// Starts the shim of pod `id`, whose bundle exists. It listens when this returns.
+    /// Starts the shim of pod `id`, whose bundle must exist. The shim listens when this returns.
     pub async fn start(&self, id: &str, bundle: &Path) -> Result<()> {
         let starting = lock(bundle).during(|| format!("begin to start the shim of pod {id}"))?;
         let printed = self.run(id, bundle, "start", starting.into()).await?;
@@ -89,7 +90,7 @@ impl Launcher {
         Err(Error::new(Kind::Internal, format!("{}: not ttrpc on {expected}", step())))
     }
 
-    /// What to execute. Pods that start together share one copy: who makes it keeps the others waiting.
+    /// Returns the copy of the binary. Pods that start together share one copy: while it is made, the others wait.
     async fn copy(&self) -> Result<Arc<Sealed>> {
         let mut held = self.copy.lock().await;
         if let Some(copy) = held.as_ref().filter(|copy| copy.is_of(&self.binary)) {
@@ -101,7 +102,7 @@ impl Launcher {
         Ok(Arc::clone(held.insert(Arc::new(copy))))
     }
 
-    /// Runs one action of the shim's command line in `bundle`.
+    /// Runs an action of the shim's command line in `bundle`. Returns what it printed.
     async fn run(&self, id: &str, bundle: &Path, action: &str, input: Stdio) -> Result<Vec<u8>> {
         let step = || format!("run {} {action} for {id}", self.binary.display());
         let copy = self.copy().await?;
@@ -131,19 +132,19 @@ impl Launcher {
     }
 }
 
-/// Takes the lock that says that a shim is being started; it goes with the file.
+/// Takes the lock that marks a shim as being started; it is released when all descriptors of the file are closed.
 fn lock(bundle: &Path) -> std::io::Result<File> {
     let file = File::create(bundle.join(STARTING))?;
     file.try_lock()?;
     Ok(file)
 }
 
-/// Returns once nobody is starting the shim of `bundle`, be it for this daemon or for one that was killed: from then on the
-/// shim listens, or never will.
+/// Returns once no process is starting the shim of `bundle`, neither for this daemon nor for an earlier one. From then
+/// on the shim listens, or never will.
 ///
 /// # Errors
 ///
-/// `DeadlineExceeded` when that takes longer than a start may take.
+/// `DeadlineExceeded` after 30 s, the time limit of a start.
 pub async fn settled(bundle: &Path) -> Result<()> {
     let path = bundle.join(STARTING);
     let step = || format!("wait for whoever holds {}", path.display());
@@ -164,13 +165,13 @@ pub async fn settled(bundle: &Path) -> Result<()> {
     }
 }
 
-/// Does for `id` (a container, or the pod itself), whose shim is dead, what the shim would have done: ends what
-/// is left of its processes and removes its cgroup and pins.
+/// Runs the shim's delete action for `id` (a container, or the pod itself), whose shim is dead: kills remaining
+/// processes and removes its cgroup and pins.
 pub async fn cleanup_after(launcher: &Launcher, id: &str, bundle: &Path) -> Result<()> {
     if !bundle.exists() {
         return Ok(());
     }
-    // The semaphore is never closed.
+    // The semaphore is never closed, so acquiring it cannot fail.
     let _cleaner = launcher.cleaners.acquire().await;
     launcher.run(id, bundle, "delete", Stdio::null()).await.map(drop)
 }

@@ -1,7 +1,7 @@
-//! Berth's side of the shim protocol: start a shim, ask it, notice that it is gone.
+//! Berth's side of the shim protocol: starts shims, calls them, and notices when they die.
 //!
-//! A shim outlives the daemon. What is kept of it is the address of its socket; whether it lives is what that
-//! socket says: a refused connection is a dead shim, a slow answer is not.
+//! A shim outlives the daemon, which records the address of its socket. The socket tells whether the shim lives: a
+//! refused connection means that it is dead, a slow answer does not.
 
 mod client;
 mod exec;
@@ -18,11 +18,11 @@ pub use client::{
 pub use exec::{Exec, ExecTask};
 pub use launch::{Launcher, cleanup_after, settled};
 
-/// Where a shim answers, and which process it was when it was started.
+/// Address of a shim, and the pid of its pod.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ShimAddress {
     /// Path of its unix socket.
     pub socket: String,
-    /// Its process, as it was when the pod was started.
+    /// Pid of the pod's first process, or of the shim when the pod has none; 0 until the pod was started.
     pub pid: u32,
 }

@@ -1,4 +1,4 @@
-//! The far end of a connection to a shim, for what no real one can be made to do.
+//! A fake shim, for behaviour that a real one cannot be made to show.
 #![allow(clippy::unwrap_used)]
 
 use std::{collections::HashMap, future::ready};
@@ -7,7 +7,7 @@ use futures::stream;
 use tokio::net::UnixStream;
 use ttrpc::asynchronous::{Server, Service, transport::Listener};
 
-/// Answers on this one connection until the server is dropped.
+/// Serves this one connection until the returned server is dropped.
 pub(crate) async fn serve(connection: UnixStream, services: HashMap<String, Service>) -> Server {
     let only = Listener::new(stream::once(ready(Ok(connection))));
     let mut server = Server::new().register_service(services).add_listener(only);

@@ -1,4 +1,4 @@
-//! The users and groups of an image: its /etc/passwd and /etc/group.
+//! The users and groups of an image, from its /etc/passwd and /etc/group.
 
 /// An entry of /etc/passwd.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -16,7 +16,7 @@ struct Group {
     members: Vec<String>,
 }
 
-/// The users and groups of an image. Where an entry is there twice, the first one counts, as for the C library.
+/// The users and groups of an image. Of duplicate entries the first counts, as in the C library.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Accounts {
     users: Vec<User>,
@@ -24,8 +24,8 @@ pub struct Accounts {
 }
 
 impl Accounts {
-    /// Reads the text of both files; empty for one that the image does not have. Lines that are no entries are passed
-    /// over, never guessed at: a truncated line must not turn into root.
+    /// Parses both files; a missing file is empty. Malformed lines are skipped, never guessed at: a truncated line must
+    /// not turn into root.
     pub fn parse(passwd: &[u8], group: &[u8]) -> Self {
         Self { users: entries(passwd, User::parse), groups: entries(group, Group::parse) }
     }
@@ -42,7 +42,7 @@ impl Accounts {
         self.groups.iter().find(|group| group.name == name).map(|group| group.gid)
     }
 
-    /// Groups that list `user` as a member.
+    /// Returns the groups that list `user` as a member.
     pub(crate) fn groups_of<'a>(&'a self, user: &'a str) -> impl Iterator<Item = u32> + 'a {
         let lists = move |group: &&Group| group.members.iter().any(|member| member == user);
         self.groups.iter().filter(lists).map(|group| group.gid)

@@ -1,14 +1,15 @@
-//! What hooks, and shims that are not Berth's own, know a container by: the annotations that containerd's CRI sets.
+//! Annotations that identify a container to hooks and to other runtimes' shims, under the names that containerd's CRI
+//! plugin sets.
 
 use std::collections::HashMap;
 
 use super::Inputs;
 use crate::pod::config::PodMetadata;
 
-/// Names the pod's uid.
+/// The pod's uid.
 pub(crate) const SANDBOX_UID: &str = "io.kubernetes.cri.sandbox-uid";
 
-/// Those of a pod, which its containers have too.
+/// Returns the annotations of a pod, which its containers have too.
 pub(crate) fn of_pod(metadata: &PodMetadata) -> [(String, String); 3] {
     [
         ("io.kubernetes.cri.sandbox-name".into(), metadata.name.clone()),

@@ -1,29 +1,29 @@
-//! Which profile of AppArmor confines a container's processes, apparmor(7).
+//! The AppArmor profile of a container's processes, apparmor(7).
 
 use std::{fs, path::Path};
 
 use super::{Error, Host};
 use crate::container::config::{Apparmor, Security};
 
-/// The kernel's list of profiles, `NAME (MODE)` in each line. Absent where securityfs is not mounted.
+/// The kernel's list of loaded profiles, one `NAME (MODE)` per line. Absent where securityfs is not mounted.
 const LOADED: &str = "sys/kernel/security/apparmor/profiles";
 
 /// AppArmor on this host.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum Confinement {
-    /// The kernel has none, or it is switched off.
+    /// The kernel has no AppArmor, or it is disabled.
     #[default]
     Absent,
-    /// It is in force.
+    /// AppArmor is enabled.
     Enabled {
         /// Name of Berth's own profile.
         own: &'static str,
-        /// Why that could not be loaded when the daemon started, if so.
+        /// Why the profile could not be loaded at the daemon's start; `None` when it was loaded.
         lacking: Option<String>,
     },
 }
 
-/// The profile's name; `None` leaves the processes as confined as the daemon is, which mostly is not at all.
+/// Returns the profile's name. With `None` the processes run under the daemon's own profile, mostly unconfined.
 pub(crate) fn profile(security: &Security, host: &Host) -> Result<Option<String>, Error> {
     match (&security.apparmor, &host.apparmor) {
         (Apparmor::Localhost(name), Confinement::Absent) => Err(Error::Unsupported {
@@ -39,8 +39,9 @@ pub(crate) fn profile(security: &Security, host: &Host) -> Result<Option<String>
     }
 }
 
-/// Refuses a profile that the kernel under `root`, which is `/` but in tests, does not know. Where AppArmor is in force nobody
-/// runs without the profile that is due: Berth's own may have been loaded since the daemon could not.
+/// Fails for a profile that is missing from the kernel's list under `root` (`/` except in tests), if there is a list.
+/// Where AppArmor is enabled, no container runs without its profile. If Berth's own could not be loaded at the start,
+/// it may have been loaded since, so the list is read again.
 pub fn check(security: &Security, host: &Host, root: &Path) -> Result<(), Error> {
     let loaded = || fs::read_to_string(root.join(LOADED)).ok();
     match (&security.apparmor, &host.apparmor) {

@@ -1,4 +1,4 @@
-//! What of root's power the processes have, capabilities(7).
+//! The capabilities of a container's processes, capabilities(7).
 
 use std::str::FromStr;
 
@@ -7,7 +7,7 @@ use oci_spec::runtime::{Capabilities, Capability, LinuxCapabilities};
 use super::Error;
 use crate::container::config::Security;
 
-/// What a container has that asks for nothing: the set every runtime agrees on.
+/// Capabilities of a container that asks for none: the set on which runtimes agree.
 const DEFAULT: [Capability; 14] = [
     Capability::AuditWrite,
     Capability::Chown,
@@ -25,11 +25,12 @@ const DEFAULT: [Capability; 14] = [
     Capability::SysChroot,
 ];
 
-/// The five sets of the first process. `host` bounds them all: what the daemon lacks it cannot give, and a container
-/// that names such a capability gets the rest.
+/// Returns the five sets of the first process. `host` bounds them all, since the daemon cannot grant what it lacks; a
+/// container that asks for such a capability gets the others.
 ///
-/// `ALL` is taken first, so that adding all and dropping one leaves all but one. Dropping wins over adding. Nothing is
-/// inheritable but what is ambient, so that no file gains what its process was not given (CVE-2022-24769).
+/// `ALL` is applied first, so that adding `ALL` and dropping one leaves all but one. Dropping wins over adding. The
+/// inheritable set holds only the ambient capabilities, so that no executable gains a capability that its process was
+/// not given (CVE-2022-24769).
 pub(crate) fn build(security: &Security, host: &Capabilities) -> Result<LinuxCapabilities, Error> {
     let add = Named::parse("add_capabilities", &security.add_capabilities)?;
     let drop = Named::parse("drop_capabilities", &security.drop_capabilities)?;
@@ -58,7 +59,7 @@ fn sets(granted: Capabilities, ambient: Capabilities) -> LinuxCapabilities {
     sets
 }
 
-/// A list of names, with `ALL` apart.
+/// A list of capabilities, with `ALL` separate.
 struct Named {
     all: bool,
     named: Capabilities,
@@ -71,13 +72,13 @@ impl Named {
         Ok(Self { all: !all.is_empty(), named })
     }
 
-    /// Those among the ones that the host has.
+    /// Returns the listed capabilities that the host has.
     fn of(&self, host: &Capabilities) -> Capabilities {
         host.iter().filter(|capability| self.all || self.named.contains(capability)).copied().collect()
     }
 }
 
-/// Knows a capability with and without `CAP_`, in upper or lower case.
+/// Parses a name with or without `CAP_`, in upper or lower case.
 fn capability(field: &'static str, name: &str) -> Result<Capability, Error> {
     let upper = name.to_ascii_uppercase();
     let short = upper.strip_prefix("CAP_").unwrap_or(&upper);

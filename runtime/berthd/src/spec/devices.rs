@@ -1,4 +1,4 @@
-//! Which device nodes a container has, and which ones it may open.
+//! The device nodes of a container, and the rules for opening them.
 
 use std::path::Path;
 
@@ -9,8 +9,8 @@ use super::{Error, Inputs, mounts};
 
 mod lookup;
 
-/// Numbers of the character devices that every container may use: null, zero, full, random, urandom, tty, console, ptmx,
-/// and all that ptmx makes. Their nodes are made by the shim.
+/// Numbers of the character devices that every container may use: null, zero, full, random, urandom, tty, console,
+/// ptmx, and the pseudoterminals of ptmx. The shim makes their nodes.
 const DEFAULT_DEVICES: [(i64, Option<i64>); 9] = [
     (1, Some(3)),
     (1, Some(5)),
@@ -23,7 +23,7 @@ const DEFAULT_DEVICES: [(i64, Option<i64>); 9] = [
     (136, None),
 ];
 
-/// Where a shim puts the default nodes and links, which the host's own must not replace.
+/// Paths of the default nodes and links, which the shim makes. The host's nodes must not replace them.
 const DEFAULT_PATHS: [&str; 13] = [
     "/dev/null",
     "/dev/zero",
@@ -40,16 +40,17 @@ const DEFAULT_PATHS: [&str; 13] = [
     "/dev/core",
 ];
 
-/// A device node that a container asked for, as it was found on the host.
+/// A device node that a container asked for, as found on the host.
 #[derive(Clone, Debug, PartialEq)]
 pub struct FoundDevice {
-    /// The node; its path is the one in the container.
+    /// The node, with its path in the container.
     pub node: LinuxDevice,
     /// Some of `r`, `w` and `m`.
     pub permissions: String,
 }
 
-/// Nodes to make: those asked for, and for a privileged container the host's, but no second ones of those a shim makes.
+/// Returns the nodes to make: the requested ones, and for a privileged container the host's, except where the shim
+/// makes a node.
 pub(crate) fn nodes(inputs: &Inputs<'_>) -> Result<Vec<LinuxDevice>, Error> {
     let mut nodes = inputs.devices.asked.iter().map(placed).collect::<Result<Vec<_>, _>>()?;
     if inputs.container.security.privileged {
@@ -71,7 +72,8 @@ fn placed(found: &FoundDevice) -> Result<LinuxDevice, Error> {
     Ok(node)
 }
 
-/// What may be opened, the last rule that matches deciding. Making a node is harmless without a right to open it.
+/// Returns the rules of the device cgroup; the last rule that matches decides. mknod is allowed for all, since a node
+/// is harmless without the right to open it.
 pub(crate) fn rules(inputs: &Inputs<'_>) -> Result<Vec<LinuxDeviceCgroup>, Error> {
     use LinuxDeviceType::{A, B, C};
     if inputs.container.security.privileged {
@@ -85,7 +87,7 @@ pub(crate) fn rules(inputs: &Inputs<'_>) -> Result<Vec<LinuxDeviceCgroup>, Error
     rules.extend(DEFAULT_DEVICES.map(|(major, minor)| rule(true, C, (Some(major), minor), "rwm")));
     for found in &inputs.devices.asked {
         if !matches!(found.node.typ(), B | C) {
-            continue; // a named pipe opens without the device controller
+            continue; // named pipes are not subject to the device controller
         }
         let numbers = (Some(found.node.major()), Some(found.node.minor()));
         rules.push(rule(true, found.node.typ(), numbers, permissions(found)?));

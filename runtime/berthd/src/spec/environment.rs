@@ -1,11 +1,11 @@
-//! The variables that a container's first process starts with.
+//! The environment of a container's first process.
 
 use super::{Error, ImageDefaults, Inputs, error::without_nul};
 
 const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
-/// `NAME=value` each: what every container has, then the image's, then the container's own; a later one takes the place
-/// of an earlier one of that name.
+/// Returns `NAME=value` entries: defaults, then the image's, then the container's own; later ones replace earlier ones
+/// of the same name.
 pub(crate) fn build(inputs: &Inputs<'_>, home: &str) -> Result<Vec<String>, Error> {
     let mut environment = Environment::default();
     environment.set("PATH", PATH);
@@ -40,8 +40,8 @@ impl Environment {
         self.variables.iter().any(|(known, _)| known == name)
     }
 
-    /// A name alone takes the variable away, as Docker has it. What is not even a name is passed over: the image's
-    /// builder may have left it there, and whoever runs the image cannot mend it.
+    /// Applies the image's entries. A name without `=` removes the variable, as in Docker. Entries without a name are
+    /// skipped, because a user of the image cannot fix them.
     fn take_over(&mut self, image: &ImageDefaults) -> Result<(), Error> {
         for entry in &image.env {
             without_nul("the image's env", entry)?;

@@ -1,28 +1,28 @@
-//! What can be wrong with what a container is asked to be.
+//! Errors in a container's configuration.
 
-/// Why a container cannot be described to a shim. Every variant names the field and the value that is wrong; values of
-/// environment variables are left out, since they may be secrets.
+/// Why no OCI runtime specification can be made for a container. Every variant names the field and its value; values of
+/// environment variables are left out, because they may be secrets.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Error {
-    /// Neither the container nor its image says what to run.
+    /// Neither the container nor its image names a command.
     #[error("no command: neither the container nor its image names one")]
     NoCommand,
-    /// A value that no host could honour.
+    /// A value that is invalid on every host.
     #[error("{field} {value:?}: {reason}")]
     Invalid {
-        /// The field as a caller knows it.
+        /// The field as the caller knows it.
         field: &'static str,
-        /// What it held.
+        /// Its value.
         value: String,
-        /// What is wrong with it.
+        /// Why it is invalid.
         reason: String,
     },
-    /// An environment variable that cannot be passed on.
+    /// An environment variable that cannot be set.
     #[error("environment variable {name:?}: {reason}")]
     Environment {
-        /// The variable.
+        /// The variable's name.
         name: String,
-        /// What is wrong with its name or its value.
+        /// Why its name or value is invalid.
         reason: &'static str,
     },
     /// A user that the image does not have.
@@ -37,23 +37,24 @@ pub enum Error {
     /// A privileged container in a pod that may not hold one.
     #[error("privileged container {0:?} in a pod that is not privileged")]
     Unprivileged(String),
-    /// Recursive read-only mounts that this host cannot make. Starts with the word that the kubelet looks for.
+    /// Recursive read-only mounts that this host cannot make. The message begins with the word that kubelet looks for.
     #[error("RROUnsupported: mount {0:?}: this host cannot make recursive read-only mounts")]
     RecursiveReadonly(String),
-    /// Something else that this host cannot do, although others could.
+    /// Another feature that this host lacks, although others may have it.
     #[error("{field} {value:?}: {reason}")]
     Unsupported {
-        /// The field as a caller knows it.
+        /// The field as the caller knows it.
         field: &'static str,
-        /// What it held.
+        /// Its value.
         value: String,
-        /// What the host lacks.
+        /// The missing feature.
         reason: String,
     },
 }
 
 impl Error {
-    /// Whether another host, or this one set up otherwise, could do it: a failed precondition and not a wrong argument.
+    /// Whether another host, or a different set-up of this one, could do it: a failed precondition, not an invalid
+    /// argument.
     pub fn is_unsupported(&self) -> bool {
         matches!(self, Self::RecursiveReadonly(_) | Self::Unsupported { .. })
     }
@@ -63,7 +64,7 @@ impl Error {
     }
 }
 
-/// Refuses NUL bytes, which the kernel would take for the end of `value`.
+/// Refuses NUL bytes, which would end the C string early.
 pub(crate) fn without_nul(field: &'static str, value: &str) -> Result<(), Error> {
     match value.contains('\0') {
         true => Err(Error::invalid(field, value, "holds a NUL byte")),

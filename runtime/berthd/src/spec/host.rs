@@ -1,4 +1,4 @@
-//! What the machine under the containers can do, as far as it changes a container's description.
+//! Features of the host that change a container's OCI runtime specification.
 
 use std::collections::BTreeSet;
 
@@ -6,31 +6,30 @@ use oci_spec::runtime::{Capabilities, PosixRlimit};
 
 use super::apparmor::Confinement;
 
-/// What the host, its kernel and the shim of the runtime handler can do. Found out by [`Host::probe`] when the
-/// daemon starts.
+/// Features of the host, its kernel and the runtime handler's shim. [`Host::probe`] finds them when the daemon starts.
 #[derive(Clone, Debug, Default)]
 pub struct Host {
-    /// Capabilities of the daemon itself; no container gets others.
+    /// Capabilities of the daemon, which bound those of containers.
     pub capabilities: Capabilities,
-    /// Version of the kernel, as (6, 18).
+    /// Version of the kernel, such as (6, 18).
     pub kernel: (u32, u32),
     /// Version of the cgroup hierarchies that limits are set in.
     pub cgroups: Cgroups,
     /// Whether the memory controller counts swap.
     pub swap: bool,
-    /// Sizes of huge pages that can be limited, such as `2MB`; none when there is no controller for them.
+    /// Sizes of huge pages that can be limited, such as `2MB`; empty without the hugetlb controller.
     pub hugepages: BTreeSet<String>,
-    /// What else pods can have, as clients are told too.
+    /// Features that are also reported to clients.
     pub features: HostFeatures,
-    /// AppArmor, and Berth's own profile.
+    /// AppArmor, and whether Berth's profile is loaded.
     pub apparmor: Confinement,
-    /// Whether files and processes have labels of SELinux.
+    /// Whether SELinux is enabled.
     pub selinux: bool,
-    /// The least oom_score_adj a container may get; `None` when the daemon may lower it as far as the kernel goes.
+    /// Lowest oom_score_adj of a container; `None` when the daemon may set any value.
     pub oom_score_adj_floor: Option<i64>,
 }
 
-/// What not every kernel can do.
+/// Features that not every kernel has.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct HostFeatures {
     /// Whether a bind mount can be made read-only with all that is mounted below it (Linux 5.12).
@@ -49,10 +48,10 @@ pub enum Cgroups {
     V2,
 }
 
-/// What the daemon's configuration gives to every container that does not ask otherwise.
+/// Defaults of the configuration for containers that do not ask otherwise.
 #[derive(Clone, Debug, Default)]
 pub struct Defaults {
-    /// Most tasks at a time; `None` is no limit.
+    /// Limit of tasks (processes and threads); `None` is no limit.
     pub pids_limit: Option<i64>,
     /// Limits of the first process; those not named are inherited from the shim.
     pub rlimits: Vec<PosixRlimit>,

@@ -1,9 +1,9 @@
-//! From what a container is asked to be to the OCI runtime specification that a shim acts on. Pure: everything that has
-//! to be looked up on the host or in the image comes in with [`Inputs`], so that every rule here is a line in a table of
-//! tests; what looks it up is in [`probe`] and [`devices::find`].
+//! Converts a container's configuration to the OCI runtime specification for its shim. Pure: everything that is looked
+//! up on the host or in the image comes in with [`Inputs`], so that each rule can be tested by a table; [`probe`] and
+//! [`devices::find`] do the looking up.
 //!
-//! Where the OCI specification leaves a choice, the container gets what containerd would give it; docs/decisions tells
-//! where and why not.
+//! Where the OCI specification leaves a choice, the container gets what containerd would choose; docs/decisions lists
+//! the exceptions and their reasons.
 
 pub mod accounts;
 pub(crate) mod annotations;
@@ -43,63 +43,63 @@ use crate::{
     pod::config::PodConfig,
 };
 
-/// Version of the OCI runtime specification that the result keeps to.
+/// Version of the OCI runtime specification that is followed.
 const OCI_VERSION: &str = "1.3.0";
 
-/// Everything a container's description follows from.
+/// Inputs of a container's specification.
 #[derive(Clone, Debug)]
 pub struct Inputs<'a> {
-    /// What the container is asked to be. Its `devices` are not read: see the field below.
+    /// The container's configuration. Its `devices` are not read; see the field `devices` below.
     pub container: &'a ContainerConfig,
-    /// The pod it belongs to.
+    /// The configuration of its pod.
     pub pod: &'a PodConfig,
-    /// What its image says.
+    /// Defaults from its image.
     pub image: &'a ImageDefaults,
-    /// Whom it runs as, by [`user::resolve`].
+    /// User of its processes, from [`user::resolve`].
     pub user: &'a ResolvedUser,
-    /// What the host can do.
+    /// Features of the host.
     pub host: &'a Host,
-    /// What the daemon gives to every container.
+    /// Defaults of the daemon's configuration.
     pub defaults: &'a Defaults,
     /// The host name that its processes see.
     pub hostname: &'a str,
-    /// The pod's files that are shown in /etc.
+    /// The pod's files to mount in /etc.
     pub files: &'a PodFiles,
-    /// Images that are mounted as volumes.
+    /// Image volumes.
     pub volumes: &'a [ImageVolume],
-    /// What its devices are on the host, by [`devices::find`].
+    /// Its devices on the host, from [`devices::find`].
     pub devices: &'a Devices,
-    /// The system call filter that it names, where that is in a file, by [`seccomp::read`].
+    /// Its seccomp profile, if that is in a file, from [`seccomp::read`].
     pub seccomp: Option<&'a seccomp::Profile>,
-    /// Below each cgroup hierarchy's root, as `/a/b/ID`.
+    /// Path of its cgroup below the root of each hierarchy, such as `/a/b/ID`.
     pub cgroup_path: &'a str,
-    /// Where its processes are numbered.
+    /// Its PID namespace.
     pub pid: PidNamespace,
 }
 
-/// An image that is mounted as a volume.
+/// An image mounted as a volume.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ImageVolume {
-    /// Where, and how.
+    /// Place and options of the mount.
     pub mount: ImageMount,
-    /// What of the image that is.
+    /// The part of the image to mount.
     pub part: Part,
 }
 
-/// What an image says about the containers made from it.
+/// Defaults that an image sets for its containers.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ImageDefaults {
-    /// `NAME=value` each.
+    /// Environment, `NAME=value` each.
     pub env: Vec<String>,
-    /// What runs.
+    /// Command.
     pub entrypoint: Vec<String>,
-    /// Its arguments, or what runs when there is no entrypoint.
+    /// Arguments of the entrypoint, or the command when there is no entrypoint.
     pub cmd: Vec<String>,
-    /// Where it runs.
+    /// Working directory.
     pub working_dir: String,
 }
 
-/// Paths on the host of what a pod's containers find in /etc. `None` leaves the image's file.
+/// Host paths of the files that a pod's containers see in /etc. `None` leaves the image's file.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct PodFiles {
     /// For /etc/resolv.conf.
@@ -110,9 +110,9 @@ pub struct PodFiles {
     pub hostname: Option<PathBuf>,
 }
 
-/// Describes a container to its shim, or says what is wrong with it.
+/// Makes the OCI runtime specification of a container, or says what is wrong with its configuration.
 ///
-/// Network, IPC and UTS namespaces, the host name and sysctls are the pod's and not repeated here.
+/// Network, IPC and UTS namespaces, host name and sysctls are the pod's and not part of it.
 pub fn build(inputs: &Inputs<'_>) -> Result<Spec, Error> {
     let security = &inputs.container.security;
     if security.privileged && !inputs.pod.privileged {
@@ -159,8 +159,8 @@ fn limits(inputs: &Inputs<'_>) -> Result<LinuxResources, Error> {
     Ok(limits)
 }
 
-/// Masked and read-only paths are exactly the caller's, since no other list can say "none": Kubernetes sends the usual
-/// ones itself and an empty list for `procMount: Unmasked`. From a privileged container nothing is hidden.
+/// Returns the masked or read-only paths exactly as the caller listed them: Kubernetes sends the usual ones itself, and
+/// an empty list for `procMount: Unmasked`. Privileged containers have none.
 fn hidden(inputs: &Inputs<'_>, field: &'static str, paths: &[String]) -> Result<Vec<String>, Error> {
     if inputs.container.security.privileged {
         return Ok(Vec::new());

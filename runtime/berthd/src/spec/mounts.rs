@@ -1,4 +1,4 @@
-//! What a container finds in its file system besides its image.
+//! The mounts of a container besides its root file system.
 
 use std::{
     collections::BTreeSet,
@@ -14,11 +14,11 @@ use crate::{
     pod::config::{IdRange, Namespaces, Users},
 };
 
-/// The default mounts, then everything that is bound from the host, outer places before inner ones so that none is hidden
-/// by one that comes later.
+/// Returns the default mounts, then everything bound from the host, outer mount points before inner ones, so that none of
+/// the bound mounts hides another.
 ///
-/// A mount that is asked for takes the place of a default one or of the pod's file there; one at
-/// /dev takes the place of all that is below it.
+/// A requested mount replaces a default mount or a pod's file with the same destination. One at /dev replaces the
+/// default mounts below it too, but not /dev/shm.
 pub(crate) fn build(inputs: &Inputs<'_>) -> Result<Vec<Mount>, Error> {
     let mut bound = inputs
         .container
@@ -44,7 +44,7 @@ fn is_replaced(destination: &Path, taken: &BTreeSet<PathBuf>) -> bool {
     below_dev || taken.contains(destination)
 }
 
-/// Every runtime's defaults. A privileged container may write to /sys, which the others only see.
+/// Returns the mounts on which runtimes agree. /sys is read-only except in a privileged container.
 fn defaults(inputs: &Inputs<'_>) -> Vec<Mount> {
     let sys = if inputs.container.security.privileged { "rw" } else { "ro" };
     vec![
@@ -62,7 +62,8 @@ fn defaults(inputs: &Inputs<'_>) -> Vec<Mount> {
     ]
 }
 
-/// Shows the devices of the pod's network. Those of the host's are not for a user namespace to mount: it sees the host's own /sys.
+/// Returns the mount of /sys. A sysfs shows the network devices of the network namespace in which it is mounted, and a
+/// user namespace may not mount one for the host's: such a pod gets a bind mount of the host's /sys.
 fn sysfs(namespaces: &Namespaces, access: &str) -> Mount {
     let throughout = if access == "ro" { "rro" } else { access };
     match namespaces.users {
@@ -73,7 +74,7 @@ fn sysfs(namespaces: &Namespaces, access: &str) -> Mount {
     }
 }
 
-/// The pod's /dev/shm, which its shim made, or the host's when the pod shares its IPC.
+/// Returns the mount of /dev/shm: the pod's, which its shim made, or the host's when the pod shares the host's IPC.
 fn shared_memory(inputs: &Inputs<'_>) -> Mount {
     match inputs.pod.namespaces.host_ipc {
         true => mount("bind", "/dev/shm", "/dev/shm", &["rbind", "rprivate", "rw"]),
@@ -81,7 +82,7 @@ fn shared_memory(inputs: &Inputs<'_>) -> Mount {
     }
 }
 
-/// Read-only only where the whole root is: programs such as resolvconf write to them.
+/// Returns the pod's files. They are read-only only if the root is: programs such as resolvconf write to them.
 fn pod_files(inputs: &Inputs<'_>) -> Vec<Mount> {
     let files = inputs.files;
     let access = if inputs.container.security.readonly_rootfs { "ro" } else { "rw" };
@@ -94,7 +95,8 @@ fn pod_files(inputs: &Inputs<'_>) -> Vec<Mount> {
     bound.map(|(file, place)| mount("bind", file, place, &["rbind", "rprivate", access])).collect()
 }
 
-/// An overlay of the image's layers without one to write to. Its owners are those that the pod's users are.
+/// Returns an overlay of the image's layers without an upper layer, or a bind mount for a file. File owners are mapped
+/// like the pod's users.
 fn volume(volume: &ImageVolume, users: Option<Users>) -> Result<Mount, Error> {
     let destination = destination(&volume.mount.container_path)?;
     let mut options = vec!["ro".to_owned()];
@@ -115,7 +117,7 @@ fn volume(volume: &ImageVolume, users: Option<Users>) -> Result<Mount, Error> {
     })
 }
 
-/// As a part of `lowerdir`, whose colons divide.
+/// Escapes a path for `lowerdir`, in which colons separate layers.
 fn escaped(layer: &Path) -> String {
     layer.display().to_string().replace('\\', "\\\\").replace(':', "\\:")
 }
@@ -144,7 +146,7 @@ fn bind(asked: &config::Mount, host: &Host) -> Result<Mount, Error> {
     Ok(mount)
 }
 
-/// Below the mount too: a volume is one thing to those who use it.
+/// Maps the owners of the mount and of mounts below it (ridmap), since a volume may contain mounts.
 fn show_owners(mount: &mut Mount, owners: Users, host: &Host) -> Result<(), Error> {
     if !host.features.user_namespaces {
         let reason = "this host cannot map the owners of files".to_owned();
@@ -191,7 +193,7 @@ fn access(asked: &config::Mount, host: &Host) -> Result<&'static str, Error> {
     }
 }
 
-/// Propagation of the container's root: at least what its mounts need to reach through it; `None` is the private default.
+/// Returns the propagation of the container's root, at least that of its mounts; `None` is the default, private.
 pub(crate) fn root_propagation(mounts: &[config::Mount]) -> Option<&'static str> {
     let any = |wanted| mounts.iter().any(|mount| mount.propagation == wanted);
     [Propagation::Bidirectional, Propagation::HostToContainer]
@@ -200,7 +202,7 @@ pub(crate) fn root_propagation(mounts: &[config::Mount]) -> Option<&'static str>
         .map(propagation)
 }
 
-/// `path` without `.`, `..` and double slashes, by its text alone. Nothing is above the root.
+/// Returns `path` without `.`, `..` and double slashes, by its text only; `..` at the root stays at the root.
 pub(crate) fn clean(field: &'static str, path: &str) -> Result<String, Error> {
     without_nul(field, path)?;
     if !path.starts_with('/') {

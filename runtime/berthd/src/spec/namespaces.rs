@@ -1,4 +1,4 @@
-//! Which namespaces are the container's own.
+//! The namespaces of a container's own.
 
 use std::path::PathBuf;
 
@@ -6,21 +6,22 @@ use oci_spec::runtime::{LinuxNamespace, LinuxNamespaceType};
 
 use super::host::Cgroups;
 
-/// The PID namespace of a container, as far as only the daemon can know it.
+/// The PID namespace of a container, as looked up by the daemon.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum PidNamespace {
-    /// One of its own, whose first process it is.
+    /// A new one, in which the container's first process is pid 1.
     #[default]
     New,
     /// The host's.
     Host,
-    /// That of another process: the pod's first one as `/proc/PID/ns/pid`, or another container as `container:ID`, which the shim
-    /// knows.
+    /// An existing one: of the pod's first process as `/proc/PID/ns/pid`, or of another container as `container:ID`,
+    /// which the shim resolves.
     Path(PathBuf),
 }
 
-/// Network, IPC and UTS namespaces are the pod's and therefore absent. A cgroup namespace hides the host's hierarchy;
-/// on v1 it would show paths that other tools cannot find, and a privileged container is to see the host as it is.
+/// Network, IPC and UTS namespaces are the pod's and therefore absent. A cgroup namespace hides the host's hierarchy.
+/// On v1 there is none, since it would show paths that other tools cannot find; nor for a privileged container, which
+/// is to see the host as it is.
 pub(crate) fn build(pid: &PidNamespace, cgroups: Cgroups, privileged: bool) -> Vec<LinuxNamespace> {
     let mut namespaces = vec![namespace(LinuxNamespaceType::Mount, None)];
     match pid {

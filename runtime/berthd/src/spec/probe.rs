@@ -1,4 +1,4 @@
-//! Finds out what the host can do.
+//! Detection of the host's features.
 
 use std::{
     collections::BTreeSet,
@@ -64,7 +64,8 @@ const BY_NUMBER: [Capability; 41] = {
 
 /// First kernel with mount_setattr(2), which makes mounts read-only recursively.
 const MOUNT_SETATTR: (u32, u32) = (5, 12);
-/// First kernel that maps the ids of a tmpfs, which secrets and the like lie on; the last of what user namespaces need.
+/// First kernel with id-mapped mounts of tmpfs, which holds secrets and the like; the newest feature that user
+/// namespaces need.
 const IDMAPPED_TMPFS: (u32, u32) = (6, 3);
 
 /// A file under /proc or /sys that could not be read or understood.
@@ -77,8 +78,8 @@ pub struct ProbeError {
 }
 
 impl Host {
-    /// Looks at the machine under `root`, which is `/` but in tests. `restrict` says whether containers are kept from
-    /// asking for a lower oom_score_adj than the daemon's own.
+    /// Probes the host under `root`, which is `/` except in tests. `restrict` says whether containers may get a lower
+    /// oom_score_adj than the daemon's own.
     pub fn probe(root: &Path, restrict: Restrict) -> Result<Self, ProbeError> {
         let capabilities = capabilities(&root.join("proc/self/status"))?;
         let may_lower = match restrict {
@@ -95,7 +96,7 @@ impl Host {
             swap: counts_swap(root, cgroups),
             hugepages: hugepages(root, cgroups),
             features: features(root, kernel),
-            // Known once the daemon has tried to load its profile.
+            // Set once the daemon has tried to load its profile.
             apparmor: Confinement::Absent,
             selinux: root.join("sys/fs/selinux/enforce").exists(),
             oom_score_adj_floor: (!may_lower).then(own_score).transpose()?,
@@ -105,7 +106,7 @@ impl Host {
 }
 
 fn features(root: &Path, kernel: (u32, u32)) -> HostFeatures {
-    // Not there in a kernel without user namespaces; 0 where they are switched off.
+    // The file is missing in a kernel without user namespaces, and 0 where they are disabled.
     let most = number(&root.join("proc/sys/user/max_user_namespaces")).unwrap_or(0);
     HostFeatures {
         recursive_readonly: kernel >= MOUNT_SETATTR,
@@ -128,7 +129,7 @@ fn number(path: &Path) -> Result<i64, ProbeError> {
     read(path, |text| text.trim().parse().ok())
 }
 
-/// What the daemon may do now and pass on: effective and in its bounding set.
+/// Returns the capabilities that the daemon has and can pass on: those in its effective and its bounding set.
 fn capabilities(status: &Path) -> Result<Capabilities, ProbeError> {
     let mask = |text: &str, name: &str| {
         let line = text.lines().find_map(|line| line.strip_prefix(name));
@@ -139,7 +140,7 @@ fn capabilities(status: &Path) -> Result<Capabilities, ProbeError> {
     Ok(known.filter(|(number, _)| both >> number & 1 == 1).map(|(_, capability)| capability).collect())
 }
 
-/// A v2 hierarchy beside those of v1 does not count: the controllers are in one or the other.
+/// A v2 hierarchy mounted beside v1 ones does not count: each controller is in only one hierarchy.
 fn cgroups(root: &Path) -> Cgroups {
     match root.join("sys/fs/cgroup/cgroup.controllers").exists() {
         true => Cgroups::V2,
@@ -147,8 +148,8 @@ fn cgroups(root: &Path) -> Cgroups {
     }
 }
 
-/// The files that limit swap are there only where it is counted; on v2 the root group has none, so the daemon's own
-/// group is looked at.
+/// Whether the memory controller counts swap: only then do its limit files exist. On v2 the root cgroup has none, so
+/// the daemon's own cgroup is tested.
 fn counts_swap(root: &Path, cgroups: Cgroups) -> bool {
     let mounted = root.join("sys/fs/cgroup");
     match cgroups {
@@ -173,7 +174,7 @@ fn hugepages(root: &Path, cgroups: Cgroups) -> BTreeSet<String> {
     sizes.filter_map(|size| page_size(size.file_name().to_str()?)).collect()
 }
 
-/// `hugepages-2048kB` is `2MB` to the cgroup controller.
+/// Converts `hugepages-2048kB` to `2MB`, the name in the hugetlb controller.
 fn page_size(directory: &str) -> Option<String> {
     let kilobytes: u64 = directory.strip_prefix("hugepages-")?.strip_suffix("kB")?.parse().ok()?;
     let units = [(1 << 20, "GB"), (1 << 10, "MB"), (1, "KB")];
@@ -181,7 +182,7 @@ fn page_size(directory: &str) -> Option<String> {
     Some(format!("{}{name}", kilobytes / unit))
 }
 
-/// `6.18.1-foo` is (6, 18).
+/// Parses `6.18.1-foo` to (6, 18).
 fn kernel(release: &Path) -> Result<(u32, u32), ProbeError> {
     read(release, |text| {
         let mut numbers = text.split(|letter: char| !letter.is_ascii_digit());

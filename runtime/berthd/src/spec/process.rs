@@ -1,4 +1,4 @@
-//! What runs first in a container, as whom and with what.
+//! The first process of a container.
 
 use oci_spec::runtime::{Process, User};
 
@@ -35,7 +35,8 @@ fn credentials(resolved: &ResolvedUser) -> User {
     user
 }
 
-/// A command replaces the image's entrypoint and drops its arguments; arguments alone replace the image's.
+/// Returns the arguments. A command replaces the image's entrypoint and drops its arguments; arguments alone replace
+/// the image's.
 fn args(container: &ContainerConfig, image: &ImageDefaults) -> Result<Vec<String>, Error> {
     let words: Vec<String> = match (container.command.as_slice(), container.args.as_slice()) {
         ([], []) => [entrypoint(image), &image.cmd].concat(),
@@ -49,7 +50,7 @@ fn args(container: &ContainerConfig, image: &ImageDefaults) -> Result<Vec<String
     Ok(words)
 }
 
-/// `ENTRYPOINT [""]` is how a Dockerfile takes its base's entrypoint away.
+/// A Dockerfile resets the entrypoint of its base image with `ENTRYPOINT [""]`.
 fn entrypoint(image: &ImageDefaults) -> &[String] {
     match image.entrypoint.as_slice() {
         [only] if only.is_empty() => &[],

@@ -1,14 +1,14 @@
-//! The text of the files in /etc that a pod's containers share: resolv.conf, hosts and hostname.
+//! Contents of the files in /etc that a pod's containers share: resolv.conf, hosts and hostname.
 
 use std::net::IpAddr;
 
 use super::Error;
 use berth_network::Dns;
 
-/// Longest host name of the kernel.
+/// Longest host name that the kernel accepts, in bytes.
 const HOSTNAME_MAX: usize = 64;
 
-/// /etc/resolv.conf: what `dns` says, which may be nothing, or the `host`'s text as it is when the pod leaves it open.
+/// Returns /etc/resolv.conf: the settings of `dns`, which may be empty, or the host's text for `None`.
 pub fn resolv_conf(dns: Option<&Dns>, host: &str) -> Result<String, Error> {
     let Some(dns) = dns else { return Ok(host.to_owned()) };
     dns.servers.iter().try_for_each(|server| address(server))?;
@@ -18,9 +18,9 @@ pub fn resolv_conf(dns: Option<&Dns>, host: &str) -> Result<String, Error> {
     Ok([line("search", &dns.searches), servers, line("options", &dns.options)].concat())
 }
 
-/// The text of the host's resolv.conf for a pod with a network of its own, where a name server on a loopback address
-/// answers nobody: such lines are left out. When the host has no other, the text of `upstream` is taken, in which a
-/// resolver of the host's own says whom it asks.
+/// Returns the host's resolv.conf for a pod with its own network, without servers on loopback addresses, which the pod
+/// cannot reach. If no server remains, `upstream` is used: the file in which a local resolver lists the servers that it
+/// asks.
 pub fn beyond_loopback(host: &str, upstream: impl FnOnce() -> String) -> String {
     let without = |text: &str| {
         let kept = text.lines().filter(|line| !server(line).is_some_and(is_local));
@@ -39,14 +39,14 @@ pub fn has_server(text: &str) -> bool {
     text.lines().any(|line| server(line).is_some())
 }
 
-/// The address that a line names as a server's, resolv.conf(5).
+/// Returns the address of a `nameserver` line, resolv.conf(5).
 fn server(line: &str) -> Option<IpAddr> {
     let mut words = line.split_whitespace();
     let server = words.next().filter(|word| *word == "nameserver").and(words.next())?;
     server.split('%').next()?.parse().ok()
 }
 
-/// An unspecified address stands for the machine itself too.
+/// An unspecified address also means the local machine.
 fn is_local(server: IpAddr) -> bool {
     let server = server.to_canonical();
     server.is_loopback() || server.is_unspecified()
@@ -59,7 +59,7 @@ fn line(key: &str, words: &[String]) -> String {
     }
 }
 
-/// An address, of which an IPv6 one may name its link.
+/// An IP address; an IPv6 one may have a zone.
 fn address(server: &str) -> Result<(), Error> {
     let (plain, link) = server.split_once('%').unwrap_or((server, "-"));
     word("dns servers", link)?;
@@ -69,7 +69,7 @@ fn address(server: &str) -> Result<(), Error> {
         .map_err(|_| Error::invalid("dns servers", server, "is not an IP address"))
 }
 
-/// Refuses what would end the word or the line and so say something else.
+/// Refuses text that would end the word or the line, and so change the file's meaning.
 fn word(field: &'static str, text: &str) -> Result<(), Error> {
     match text.is_empty() || text.contains(|letter: char| letter.is_whitespace() || letter.is_control()) {
         true => Err(Error::invalid(field, text, "is not one word")),
@@ -77,7 +77,7 @@ fn word(field: &'static str, text: &str) -> Result<(), Error> {
     }
 }
 
-/// /etc/hosts of a pod with a network of its own. One on the host's network gets the host's file.
+/// Returns /etc/hosts for a pod with its own network. A pod on the host's network gets the host's file.
 pub fn hosts(hostname: &str, addresses: &[IpAddr]) -> String {
     let own = addresses.iter().map(|address| format!("{address}\t{hostname}\n"));
     let known = "127.0.0.1\tlocalhost\n\
@@ -89,7 +89,8 @@ pub fn hosts(hostname: &str, addresses: &[IpAddr]) -> String {
     [known.to_owned()].into_iter().chain(own).collect()
 }
 
-/// /etc/hostname. Refuses a name that the kernel would not take, or that would mean something else in the other files.
+/// Returns /etc/hostname. Fails for a name that the kernel does not accept, or that would change the meaning of the
+/// other files.
 pub fn hostname(name: &str) -> Result<String, Error> {
     word("hostname", name)?;
     match name.len() > HOSTNAME_MAX {

@@ -1,4 +1,4 @@
-//! Limits: their ranges, what an update leaves of them, and how the OCI specification puts them.
+//! Resource limits: their ranges, their merge on an update, and their form in the OCI runtime specification.
 
 use std::collections::BTreeMap;
 
@@ -10,8 +10,8 @@ use super::{
 };
 use crate::container::config::Resources;
 
-/// What an update leaves: what it names replaces what was there, and what it does not name stays. oom_score_adj stays
-/// too, since it belongs to processes and not to the cgroup that an update changes.
+/// Returns the limits after an update: those that it names replace the current ones. oom_score_adj stays, because it
+/// belongs to processes and not to the cgroup that an update changes.
 pub fn merge(current: &Resources, update: &Resources) -> Resources {
     let either = |new: &Option<String>, old: &Option<String>| new.as_ref().or(old.as_ref()).cloned();
     Resources {
@@ -37,7 +37,7 @@ fn by_page_size(current: &Resources, update: &Resources) -> Vec<(String, u64)> {
     sizes.into_iter().collect()
 }
 
-/// The same limits as the OCI specification puts them: for a new container, and for an update of a running one.
+/// Converts the limits to the OCI runtime specification, for a new container or for an update.
 pub fn to_oci(resources: &Resources, host: &Host) -> Result<LinuxResources, Error> {
     let mut limits = LinuxResources::default();
     limits
@@ -65,7 +65,7 @@ fn cpu(resources: &Resources) -> Result<Option<LinuxCpu>, Error> {
     Ok((cpu != LinuxCpu::default()).then_some(cpu))
 }
 
-/// A list of numbers and ranges as cpuset(7) has it; empty is none at all.
+/// A list of numbers and ranges in the format of cpuset(7); `None` when empty.
 fn list(field: &'static str, asked: Option<&str>) -> Result<Option<String>, Error> {
     let number =
         |text: &str| text.bytes().all(|byte| byte.is_ascii_digit()).then(|| text.parse::<u32>().ok())?;
@@ -80,8 +80,8 @@ fn list(field: &'static str, asked: Option<&str>) -> Result<Option<String>, Erro
     }
 }
 
-/// Without a limit of its own, swap gets none beyond the memory: a container that may use 1 GiB shall not use two. Where
-/// swap is not counted no limit on it can be kept, and none is written.
+/// Returns the memory limits. Without a limit of its own, swap is limited to none beyond the memory limit: a container
+/// that may use 1 GiB must not use two. Where swap is not counted, no limit is written, since it could not be enforced.
 fn memory(resources: &Resources, host: &Host) -> Result<Option<LinuxMemory>, Error> {
     let range = |bytes: i64| bytes == -1 || bytes > 0;
     let limit =
@@ -112,7 +112,8 @@ fn memory(resources: &Resources, host: &Host) -> Result<Option<LinuxMemory>, Err
     Ok((memory != LinuxMemory::default()).then_some(memory))
 }
 
-/// Cgroup v2 has no such settings; there the kernel kills, which is what not to disable it means.
+/// Refuses settings that cgroup v2 does not have. `disable_oom_killer = false` is accepted: on v2 the kernel always
+/// kills.
 fn on_v1_alone(memory: &LinuxMemory, host: &Host) -> Result<(), Error> {
     let asked = [
         ("memory_swappiness", memory.swappiness().map(|value| value.to_string())),
@@ -143,7 +144,7 @@ fn covers_memory(swap: i64, memory: Option<i64>) -> Result<(), Error> {
     }
 }
 
-/// On a host without a controller for them there is nothing to keep to, and the kubelet names them all the same.
+/// Ignored on a host without the hugetlb controller, because kubelet sends the limits regardless.
 fn hugepages(resources: &Resources, host: &Host) -> Result<Option<Vec<LinuxHugepageLimit>>, Error> {
     if host.hugepages.is_empty() {
         return Ok(None);
@@ -186,7 +187,7 @@ fn unified(resources: &Resources, host: &Host) -> Result<Option<Unified>, Error>
     Ok((!written.is_empty()).then_some(written))
 }
 
-/// What the first process gets; never less than the host lets the daemon give.
+/// Returns the oom_score_adj of the first process, raised to the lowest value that the daemon may set.
 pub(crate) fn oom_score_adj(resources: &Resources, host: &Host) -> Result<Option<i32>, Error> {
     let asked = resources.oom_score_adj;
     let asked =

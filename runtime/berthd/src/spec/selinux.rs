@@ -1,5 +1,5 @@
-//! Labels of SELinux, for containers that name one. Berth hands out no categories of its own: a container without options
-//! runs as confined as the daemon's policy has it.
+//! SELinux labels, for containers that name one. Berth assigns no categories of its own: a container without options is
+//! confined as the policy confines the daemon's children.
 
 use std::path::Path;
 
@@ -9,31 +9,31 @@ use super::{Error, Host};
 use crate::container::config::{ContainerConfig, Selinux};
 
 const ATTRIBUTE: &str = "security.selinux";
-/// What files of a container are to a policy, whatever its processes are.
+/// Role and type of files in every container, whatever the type of its processes.
 const FILE_ROLE: &str = "object_r";
 const FILE_TYPE: &str = "container_file_t";
 
-/// Places whose label the host depends on, and which no container may take over.
+/// Directories whose label the host depends on. They are not relabelled.
 const UNTOUCHABLE: [&str; 14] = [
     "/", "/bin", "/boot", "/dev", "/etc", "/home", "/lib", "/lib64", "/proc", "/root", "/run", "/sbin",
     "/sys", "/usr",
 ];
 
-/// The label of the processes, where the host has SELinux and the container names one.
+/// Returns the label of the processes, if the host has SELinux and the container names a label.
 pub(crate) fn process_label(options: Option<&Selinux>, host: &Host) -> Option<String> {
     let options = options.filter(|_| host.selinux)?;
     Some(format!("{}:{}:{}:{}", options.user, options.role, options.kind, options.level))
 }
 
-/// The label of what they write.
+/// Returns the label of the container's files.
 pub(crate) fn mount_label(options: Option<&Selinux>, host: &Host) -> Option<String> {
     let options = options.filter(|_| host.selinux)?;
     Some(format!("{}:{FILE_ROLE}:{FILE_TYPE}:{}", options.user, options.level))
 }
 
-/// Gives the mounts that ask for it the container's label, with all that is in them.
+/// Relabels the mounts that ask for it, recursively.
 ///
-/// Touches paths that the caller chose, and as many files as there are: not for a thread that others wait for.
+/// Blocks on paths that the caller chose, for as long as the tree is large: it must not run on an async thread.
 pub fn relabel(container: &ContainerConfig, host: &Host) -> Result<(), Error> {
     let Some(label) = mount_label(container.security.selinux.as_ref(), host) else { return Ok(()) };
     for mount in container.mounts.iter().filter(|mount| mount.selinux_relabel) {

@@ -1,4 +1,4 @@
-//! Signals by the names and numbers that images and callers use.
+//! Signals, by the names and numbers that images and callers use.
 
 use std::{fmt, str::FromStr};
 
@@ -6,7 +6,7 @@ use nix::sys::signal::Signal as Named;
 
 use super::Error;
 
-/// First real-time signal as programs see it: the C library keeps 32 and 33 to itself.
+/// First real-time signal of programs: the C library reserves 32 and 33.
 const RTMIN: i32 = 34;
 const RTMAX: i32 = 64;
 
@@ -15,12 +15,12 @@ const RTMAX: i32 = 64;
 pub struct Signal(i32);
 
 impl Signal {
-    /// What stops a container that says nothing else.
+    /// The default stop signal.
     pub const TERM: Self = Self(15);
-    /// What nothing survives.
+    /// SIGKILL, which cannot be caught or ignored.
     pub const KILL: Self = Self(9);
 
-    /// For kill(2).
+    /// Returns the number for kill(2).
     pub fn number(self) -> i32 {
         self.0
     }
@@ -44,7 +44,7 @@ fn named_from_rtmin(number: i32, f: &mut fmt::Formatter<'_>) -> fmt::Result {
     }
 }
 
-/// Knows `TERM`, `SIGTERM`, `15`, `RTMIN+3`, `RTMAX-2` and CRI's spelling `RTMINPLUS3`, in upper or lower case.
+/// Accepts `TERM`, `SIGTERM`, `15`, `RTMIN+3`, `RTMAX-2` and the CRI's spelling `RTMINPLUS3`, in upper or lower case.
 impl FromStr for Signal {
     type Err = Error;
 
@@ -76,7 +76,7 @@ fn real_time(name: &str) -> Option<i32> {
     (RTMIN..=RTMAX).contains(&number).then_some(number)
 }
 
-/// Parses a number without a sign, which `parse` alone would let pass.
+/// Parses a number without a sign, which `parse` alone would accept.
 fn digits(text: &str) -> Option<i32> {
     text.bytes().all(|byte| byte.is_ascii_digit()).then(|| text.parse().ok())?
 }
@@ -91,7 +91,7 @@ fn by_name(name: &str) -> Option<i32> {
     Named::from_str(&format!("SIG{name}")).ok().map(|named| named as i32)
 }
 
-/// The signal that asks a container to stop: its own, else its image's, else SIGTERM. Empty is none.
+/// Returns the stop signal: the container's, else its image's, else SIGTERM. An empty name counts as unset.
 pub fn stop_signal(own: Option<&str>, of_image: &str) -> Result<Signal, Error> {
     let asked = own.filter(|name| !name.is_empty()).unwrap_or(of_image);
     if asked.is_empty() { Ok(Signal::TERM) } else { asked.parse() }

@@ -1,4 +1,4 @@
-//! What holds of a whole description, and the fixture of the tests beside it.
+//! Tests of whole specifications, and the fixture of the other tests.
 #![allow(clippy::unwrap_used)]
 
 use std::path::Path;
@@ -8,7 +8,7 @@ use oci_spec::runtime::{Capability, LinuxNamespaceType, PosixRlimitBuilder, Posi
 use super::*;
 use crate::container::config::{Mount, Propagation, Resources, Security, UserName};
 
-/// Owns what [`Inputs`] borrows, so that a test changes only what it is about.
+/// Owns what [`Inputs`] borrows, so that each test changes only what it needs.
 #[derive(Clone)]
 pub(crate) struct Given {
     pub(crate) container: ContainerConfig,
@@ -25,7 +25,7 @@ pub(crate) struct Given {
 }
 
 impl Given {
-    /// A container that is asked to run `true`, on a host that can do everything.
+    /// Returns a container that runs `true`, on a host with all features.
     pub(crate) fn usual() -> Self {
         let user = user::resolve(&Default::default(), "", &Default::default()).unwrap();
         let mut given = Self {
@@ -261,7 +261,7 @@ impl Random {
         }
     }
 
-    /// A usual container with some of its parts spoilt.
+    /// Returns a usual container with some invalid parts.
     fn given(&mut self) -> Given {
         let mut given = if self.flag() { Given::usual() } else { Given::privileged() };
         for _ in 0..=self.next() % 4 {

@@ -1,4 +1,4 @@
-//! Who a container's processes run as: numbers out of names, by the image's own accounts.
+//! The user of a container's processes: resolves names to ids with the image's /etc/passwd and /etc/group.
 
 use std::collections::BTreeSet;
 
@@ -7,26 +7,26 @@ use serde::{Deserialize, Serialize};
 use super::{Error, accounts::Accounts};
 use crate::container::config::{Security, UserName};
 
-/// Highest id there is: the one above it means "leave unchanged" to the kernel.
+/// Highest valid id: the one above means "no change" to the kernel.
 const MAX_ID: i64 = u32::MAX as i64 - 1;
 
-/// A user as the kernel knows it, and where it is at home.
+/// A user with numeric ids, and its home directory.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ResolvedUser {
     /// User id.
     pub uid: u32,
-    /// Primary group.
+    /// Primary group id.
     pub gid: u32,
-    /// All groups, the primary one among them, in ascending order.
+    /// Ids of all groups, the primary one included, in ascending order.
     pub additional_gids: Vec<u32>,
-    /// Home directory by /etc/passwd, or `/`.
+    /// Home directory from /etc/passwd, or `/`.
     pub home: String,
 }
 
-/// Finds the user that `security` asks for, else the image's, else root.
+/// Resolves the user that `security` asks for, else the image's, else root.
 ///
-/// An unknown name is an error. An unknown number is not: it runs with group 0 and no further groups, as everywhere.
-/// The primary group is among the additional ones too, so that a file's permissions for "others" never apply to it.
+/// An unknown name is an error. An unknown number is not: it gets group 0 and no further groups, as in other runtimes.
+/// The primary group is also among the additional ones, so that a file's permissions for "others" never apply to it.
 pub fn resolve(security: &Security, image_user: &str, accounts: &Accounts) -> Result<ResolvedUser, Error> {
     let asked = Asked::from(security, image_user)?;
     let (uid, account) = match asked.user {
@@ -50,7 +50,7 @@ pub fn resolve(security: &Security, image_user: &str, accounts: &Accounts) -> Re
     Ok(ResolvedUser { uid, gid, additional_gids, home: home.unwrap_or("/").to_owned() })
 }
 
-/// A user or group as it is written: digits are a number, anything else a name.
+/// A user or group as written: digits are an id, anything else is a name.
 enum Id {
     Number(u32),
     Name(String),
@@ -85,7 +85,7 @@ impl Asked {
         }
     }
 
-    /// Takes `user`, `user:group`, `:group` (of root) and nothing at all (root).
+    /// Parses `user`, `user:group`, `:group` (user root) or an empty text (root).
     fn parse(text: &str) -> Result<Self, Error> {
         let (user, group) = text.split_once(':').unwrap_or((text, ""));
         if group.contains(':') {

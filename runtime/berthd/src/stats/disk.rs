@@ -1,7 +1,7 @@
-//! What writable layers take on disk.
+//! Disk usage of writable layers.
 //!
-//! Counting a tree takes as long as the tree is large. It is done in the background, a few trees at a time and each
-//! seldom enough to cost next to nothing; callers wait a moment for it and then get the number before.
+//! Counting takes time proportional to the size of the tree. It runs in the background, few trees at a time, and each
+//! tree seldom enough to cost next to nothing. A caller waits briefly and then gets the previous value.
 
 use std::{
     collections::HashMap,
@@ -28,38 +28,39 @@ use crate::{
 
 /// How long a caller waits for trees to be counted.
 pub(super) const PATIENCE: Duration = Duration::from_millis(100);
-/// How old a number may be before its tree is counted again...
+/// Minimum age of a value before its tree is counted again...
 const SHORTEST_AGE: Duration = Duration::from_secs(10);
-/// ... or this many times as old as the counting took, so that it takes at most 1/20 of a processor per tree.
+/// ... unless this multiple of the time that counting took is longer: it then takes at most 1/20 of a processor per
+/// tree.
 const AGE_PER_EFFORT: u32 = 20;
-/// Trees that are counted at once.
+/// Most trees that are counted at the same time.
 const AT_ONCE: usize = 2;
 
-/// Space on a file system.
+/// Disk usage.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct DiskUsage {
-    /// When it was counted, nanoseconds since the epoch.
+    /// Time of the count in nanoseconds since the epoch.
     pub at: i64,
-    /// In whole blocks, as `du` counts.
+    /// Size in whole blocks, as `du` counts.
     pub bytes: u64,
-    /// Files, directories, links and the like.
+    /// Number of files, directories, links and the like.
     pub inodes: u64,
 }
 
 /// Size of a file system.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FileSystem {
-    /// `/dev/vda`, or its two numbers when it has no name.
+    /// Name such as `/dev/vda`, or `MAJOR:MINOR` for a device without a name.
     pub device: String,
-    /// All that it has room for.
+    /// Total size.
     pub bytes: u64,
-    /// All that it has room for; 0 when it makes them as needed.
+    /// Total number of inodes; 0 when the file system makes them on demand.
     pub inodes: u64,
-    /// Inodes that are not in use.
+    /// Free inodes.
     pub inodes_free: u64,
 }
 
-/// The trees, by the id of their container.
+/// Counts of the trees, by container id.
 #[derive(Debug)]
 pub(super) struct Disks {
     counted: Arc<Mutex<HashMap<String, Counted>>>,
@@ -81,7 +82,8 @@ impl Default for Disks {
 }
 
 impl Disks {
-    /// What the tree of a container takes: as it is now if that can be counted in time, else as it was.
+    /// Returns the usage of a container's tree: the current one if it can be counted before `until`, else the previous
+    /// one; `None` without either.
     pub(super) async fn usage(&self, id: &str, tree: PathBuf, until: Instant) -> Option<DiskUsage> {
         let before = lock(&self.counted).get(id).copied();
         if let Some(before) = before.filter(|before| before.good_until > Instant::now()) {
@@ -113,7 +115,7 @@ impl Disks {
         }
     }
 
-    /// Forgets those that `exists` does not know.
+    /// Forgets the trees whose container `exists` does not know.
     pub(super) fn retain(&self, exists: impl Fn(&str) -> bool) {
         lock(&self.counted).retain(|id, _| exists(id));
     }
@@ -127,18 +129,18 @@ fn count(directory: &Path) -> io::Result<Counted> {
     Ok(Counted { usage, good_until: Instant::now() + good_for })
 }
 
-// A poisoned lock still holds a whole map: nothing can panic between its steps.
+// A poisoned lock still guards a consistent map: nothing can panic between the steps of a change.
 fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl DiskUsage {
-    /// Nothing, now.
+    /// Returns a usage of 0 as of now.
     pub(super) fn none() -> Self {
         Self { at: identity::now(), bytes: 0, inodes: 0 }
     }
 
-    /// Both together, as old as the older.
+    /// Returns the sum of both, with the earlier time.
     pub(super) fn and(self, other: Self) -> Self {
         Self {
             at: self.at.min(other.at),
@@ -149,7 +151,7 @@ impl DiskUsage {
 }
 
 impl FileSystem {
-    /// That which `path` is on.
+    /// Returns the file system that holds `path`.
     pub(super) fn of(path: &Path) -> Result<Self> {
         let found = statvfs(path).and_then(|size| Ok((size, stat(path)?.st_dev))).map_err(io::Error::from);
         let (found, device) = found.during(|| format!("look at the file system of {}", path.display()))?;

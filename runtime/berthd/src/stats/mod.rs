@@ -1,8 +1,8 @@
-//! What containers and pods use: processor, memory, disk, network.
+//! Resource usage of containers and pods: processor, memory, disk, network.
 //!
-//! The kernel is asked when a caller asks, with a few small reads per container: no process, no shim, no lock that a
-//! change of a pod or container takes. Only two things are remembered between calls: the last processor time of each
-//! cgroup, to tell how fast it grows, and the size of writable layers, which is dear to find out.
+//! A call reads the kernel's files directly, a few small ones per container. It starts no process, calls no shim, and
+//! takes no lock that changes of pods or containers take. Only two things are kept between calls: the last processor
+//! time of each cgroup, for its rate, and the sizes of writable layers, which are expensive to count.
 
 mod cgroup;
 mod disk;
@@ -29,55 +29,55 @@ pub use network::{Interface, Traffic};
 pub use process::Processes;
 pub use usage::{Cpu, Details, DeviceIo, HugePages, Memory, Pressure, Stall, Swap, Tasks, Throttling, Usage};
 
-/// What one container uses.
+/// Resource usage of one container.
 #[derive(Clone, Debug)]
 pub struct ContainerStats {
-    /// The container as it was when it was looked at.
+    /// The container's snapshot at the time of the reading.
     pub container: Arc<Container>,
-    /// `None` when it has ended.
+    /// Usage of its cgroup; `None` when it has ended.
     pub usage: Option<Usage>,
-    /// What it wrote over its image; `None` when that takes longer to count than a caller should wait.
+    /// Size of its writable layer; `None` when it could not be counted yet.
     pub disk: Option<DiskUsage>,
 }
 
-/// What one pod uses.
+/// Resource usage of one pod.
 #[derive(Clone, Debug)]
 pub struct PodStats {
-    /// The pod as it was when it was looked at.
+    /// The pod's snapshot at the time of the reading.
     pub pod: Arc<Pod>,
-    /// Of all that runs in its cgroup, which may be one that the caller shares between pods; `None` when it is stopped.
+    /// Usage of its cgroup, which the caller may share between pods; `None` unless the pod is ready.
     pub usage: Option<Usage>,
-    /// Tasks in its cgroup, each thread counted.
+    /// Number of tasks in its cgroup; every thread is one.
     pub tasks: Option<u64>,
-    /// Its interfaces but loopback; none on the host's network.
+    /// Its interfaces except loopback; empty on the host's network.
     pub interfaces: Vec<Interface>,
     /// Its containers that have not ended.
     pub containers: Vec<ContainerStats>,
 }
 
-/// Everything that is known of what a container uses.
+/// All measurements of a container.
 #[derive(Clone, Debug)]
 pub struct ContainerDetails {
-    /// What the statistics have too.
+    /// The values that statistics report.
     pub stats: ContainerStats,
-    /// What only metrics tell.
+    /// The values that only metrics report.
     pub details: Details,
-    /// Its processes and what they hold open.
+    /// Its processes, and their open files.
     pub processes: Processes,
 }
 
-/// Everything that is known of what a pod uses.
+/// All measurements of a pod.
 #[derive(Clone, Debug)]
 pub struct PodDetails {
-    /// The pod as it was when it was looked at.
+    /// The pod's snapshot at the time of the reading.
     pub pod: Arc<Pod>,
-    /// Its interfaces but loopback; none on the host's network.
+    /// Its interfaces except loopback; empty on the host's network.
     pub interfaces: Vec<Interface>,
     /// Its containers that have not ended.
     pub containers: Vec<ContainerDetails>,
 }
 
-/// The one who asks the kernel. Clones share what is remembered.
+/// Reads resource usage. Clones share the values that are kept between calls.
 #[derive(Clone)]
 pub struct Stats {
     shared: Arc<Shared>,
@@ -97,13 +97,13 @@ impl Stats {
         Self { shared, cgroups: Arc::new(Cgroups::find()), rates: Arc::default(), disks: Arc::default() }
     }
 
-    /// Of one container, which may have ended: then there is nothing but its disk usage.
+    /// Returns the usage of one container. One that has ended has only its disk usage.
     pub async fn container(&self, container: Arc<Container>) -> Result<ContainerStats> {
         let mut all = self.gather(vec![container]).await?;
         all.pop().ok_or_else(|| Error::new(Kind::Internal, "read what a container uses"))
     }
 
-    /// Of those of the containers that have not ended, nor do while they are looked at.
+    /// Returns the usage of the containers that have not ended, and do not end during the call.
     pub async fn containers(&self, mut wanted: Vec<Arc<Container>>) -> Result<Vec<ContainerStats>> {
         self.forget_removed();
         wanted.retain(|container| !container.state.is_exited());
@@ -112,13 +112,13 @@ impl Stats {
         Ok(all)
     }
 
-    /// Of one pod, which may be stopped: then there are no numbers.
+    /// Returns the usage of one pod, which has no values unless the pod is ready.
     pub async fn pod(&self, pod: Arc<Pod>) -> Result<PodStats> {
         let mut all = self.pods(vec![pod]).await?;
         all.pop().ok_or_else(|| Error::new(Kind::Internal, "read what a pod uses"))
     }
 
-    /// Of these pods, in this order.
+    /// Returns the usage of these pods, in the same order.
     pub async fn pods(&self, wanted: Vec<Arc<Pod>>) -> Result<Vec<PodStats>> {
         let containers = self.live_containers_of(&wanted);
         let (containers, interfaces, usage) =
@@ -133,7 +133,7 @@ impl Stats {
             .collect())
     }
 
-    /// Everything, of all pods that are ready.
+    /// Returns all measurements of the pods that are ready.
     pub async fn details(&self) -> Result<Vec<PodDetails>> {
         let pods: Vec<_> =
             self.shared.pods.list().into_iter().filter(|pod| pod.state == PodState::Ready).collect();
@@ -149,20 +149,20 @@ impl Stats {
             .collect())
     }
 
-    /// What the writable layers of all containers take together, of those that ended too.
+    /// Returns the disk usage of all writable layers together, including those of ended containers.
     pub async fn writable_layers(&self) -> DiskUsage {
         self.forget_removed();
         let each = self.disks_of(&self.shared.containers.list()).await;
         each.into_iter().flatten().fold(DiskUsage::none(), DiskUsage::and)
     }
 
-    /// The file system that writable layers are on.
+    /// Returns the file system of the writable layers.
     pub async fn file_system(&self) -> Result<FileSystem> {
         let directory = self.shared.layout.writables();
         read(move || FileSystem::of(&directory)).await?
     }
 
-    /// Where writable layers are: all of them below this directory.
+    /// Returns the directory of the writable layers.
     pub fn writables(&self) -> PathBuf {
         self.shared.layout.writables()
     }
@@ -229,7 +229,7 @@ impl Stats {
         containers
     }
 
-    /// Forgets what is remembered of containers and pods that are no more.
+    /// Forgets the values of containers and pods that were removed.
     fn forget_removed(&self) {
         let exists = |id: &str| self.shared.containers.has(id) || self.shared.pods.has(id);
         self.rates.retain(exists);

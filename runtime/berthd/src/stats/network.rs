@@ -12,36 +12,37 @@ use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 
 use crate::error::{During, Result};
 
-/// The calling thread's namespace counts.
+/// Statistics of the calling thread's network namespace.
 const DEVICES: &str = "/proc/thread-self/net/dev";
 
-/// A network interface and what went through it since it was made.
+/// A network interface, with its traffic since it was made.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Interface {
-    /// As the pod sees it.
+    /// Name inside the pod.
     pub name: String,
-    /// From the network.
+    /// Received traffic.
     pub received: Traffic,
-    /// To the network.
+    /// Sent traffic.
     pub sent: Traffic,
 }
 
-/// What went through in one direction.
+/// Traffic in one direction.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Traffic {
-    /// Of what went through.
+    /// Bytes transferred.
     pub bytes: u64,
-    /// That went through.
+    /// Packets transferred.
     pub packets: u64,
-    /// Packets that were damaged.
+    /// Packets with errors.
     pub errors: u64,
-    /// Packets that there was no room for.
+    /// Packets dropped, mostly for lack of buffer space.
     pub dropped: u64,
 }
 
-/// The interfaces in each of the pinned namespaces but loopback. A namespace that is gone has none.
+/// Returns the interfaces except loopback in each of the pinned namespaces; none for a namespace that does not exist.
 ///
-/// One thread enters them in turn and ends: no other work ever sees a pod's namespace, and nothing keeps it alive.
+/// A single thread enters them in turn and then ends, so that no other work runs in a pod's namespace and no thread
+/// keeps it alive.
 pub(super) fn interfaces_in(namespaces: &[Option<PathBuf>]) -> Result<Vec<Vec<Interface>>> {
     let read = |namespace: &Option<PathBuf>| {
         namespace.as_ref().map(|path| interfaces(path)).and_then(io::Result::ok).unwrap_or_default()
@@ -65,13 +66,13 @@ fn interfaces(namespace: &Path) -> io::Result<Vec<Interface>> {
     Ok(interfaces)
 }
 
-/// Two lines of titles, then one line per interface.
+/// Parses the file: two title lines, then one line per interface.
 fn parse(devices: &str) -> Vec<Interface> {
     devices.lines().skip(2).filter_map(interface).collect()
 }
 
 fn interface(line: &str) -> Option<Interface> {
-    // The name may hold a colon, the numbers cannot.
+    // An interface's name may contain a colon; the numbers do not.
     let (name, numbers) = line.rsplit_once(':')?;
     let numbers: Vec<u64> =
         numbers.split_ascii_whitespace().filter_map(|number| number.parse().ok()).collect();

@@ -1,4 +1,4 @@
-//! Processes of a container and what they hold open, from /proc.
+//! Processes of a container and their open files, from /proc.
 
 use std::{fs, mem::MaybeUninit};
 
@@ -7,28 +7,29 @@ use rustix::{
     io::Errno,
 };
 
-/// For the entries of /proc/PID/fd.
+/// Size of the buffer for entries of /proc/PID/fd, in bytes.
 const BUFFER: usize = 16 << 10;
 
 /// The processes of a container.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Processes {
-    /// How many; a process of several threads is one.
+    /// Number of processes; threads are not counted.
     pub count: u64,
-    /// Files, pipes, sockets and the like that they hold open, all together.
+    /// Number of open descriptors of all processes.
     pub descriptors: u64,
-    /// Those of them that are sockets.
+    /// Number of those that are sockets.
     pub sockets: u64,
-    /// How many the first process may open; `None` when it is gone or has no limit.
+    /// Soft limit of open files of the first process; `None` when it has ended or has no limit.
     pub descriptor_limit: Option<u64>,
 }
 
 impl Processes {
-    /// Looks at the processes with these ids; those that end meanwhile do not count. `first` is the container's own.
+    /// Reads the processes with these pids. A process that has ended meanwhile is counted, but has no descriptors.
+    /// `first` is the container's first process.
     pub(super) fn look_at(pids: &[u32], first: Option<u32>) -> Self {
         let mut all = Self { count: pids.len() as u64, ..Self::default() };
         for pid in pids {
-            // A process that ended has closed everything.
+            // Fails for a process that has ended, which has no descriptors.
             let (descriptors, sockets) = open_in(*pid).unwrap_or_default();
             all.descriptors += descriptors;
             all.sockets += sockets;
@@ -38,7 +39,8 @@ impl Processes {
     }
 }
 
-/// Descriptors, and how many of them are sockets. The links are read, never followed: what they lead to may hang.
+/// Returns the number of descriptors, and of sockets among them. Only the links are read: opening their targets may
+/// block.
 fn open_in(pid: u32) -> Result<(u64, u64), Errno> {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
     let directory = openat(CWD, format!("/proc/{pid}/fd"), flags, Mode::empty())?;
@@ -47,7 +49,7 @@ fn open_in(pid: u32) -> Result<(u64, u64), Errno> {
     let (mut descriptors, mut sockets) = (0, 0);
     while let Some(entry) = entries.next() {
         let mut target = [MaybeUninit::uninit(); 8];
-        // It fails for `.` and `..`, and for what was closed meanwhile.
+        // Fails for `.` and `..`, and for descriptors that were closed meanwhile.
         if let Ok((start, _)) = readlinkat_raw(&directory, entry?.file_name(), &mut target) {
             descriptors += 1;
             sockets += u64::from(start.starts_with(b"socket:"));
@@ -60,7 +62,7 @@ fn descriptor_limit(pid: u32) -> Option<u64> {
     parse_limit(&fs::read_to_string(format!("/proc/{pid}/limits")).ok()?)
 }
 
-/// `Max open files            1024                 524288               files`.
+/// Parses the line `Max open files            1024                 524288               files`.
 fn parse_limit(limits: &str) -> Option<u64> {
     let soft = limits.lines().find_map(|line| line.strip_prefix("Max open files"))?;
     soft.split_ascii_whitespace().next()?.parse().ok()

@@ -1,4 +1,4 @@
-//! How fast processor time grows: two readings and the time between them.
+//! Rate of processor time, from two readings and the time between them.
 
 use std::{
     collections::HashMap,
@@ -8,7 +8,7 @@ use std::{
 
 use super::usage::{Cpu, Usage};
 
-/// Two readings closer than this say little of how busy a container is: the answer before is given again.
+/// Minimum time between two readings: closer ones are too inexact, so the previous rate is returned.
 const SHORTEST: Duration = Duration::from_secs(1);
 
 /// The last reading of each container and pod, by id.
@@ -23,7 +23,7 @@ struct Sample {
 }
 
 impl Rates {
-    /// The same usage, with the rate since the reading before.
+    /// Returns the usage with its processor rate since the previous reading.
     pub(super) fn rated(&self, id: &str, mut usage: Usage) -> Usage {
         if let Some(cpu) = &mut usage.cpu {
             cpu.rate = self.rate(id, cpu, Instant::now());
@@ -45,7 +45,7 @@ impl Rates {
         }
     }
 
-    /// Forgets those that `exists` does not know.
+    /// Forgets the readings of ids that `exists` does not know.
     pub(super) fn retain(&self, exists: impl Fn(&str) -> bool) {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).retain(|id, _| exists(id));
     }
@@ -57,7 +57,7 @@ impl Sample {
         if passed < SHORTEST {
             return self;
         }
-        // Less than before is another cgroup of the same name.
+        // A smaller value means a new cgroup of the same name.
         let grown = usage.checked_sub(self.usage);
         let rate = |grown| u128::from(grown) * 1_000_000_000 / passed.as_nanos();
         Self { at, usage, rate: grown.and_then(|grown: u64| u64::try_from(rate(grown)).ok()) }

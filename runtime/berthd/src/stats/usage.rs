@@ -1,37 +1,38 @@
-//! What a cgroup uses, however the kernel writes it down. Sizes are bytes, durations nanoseconds unless said otherwise.
+//! Resource usage of a cgroup, independent of the cgroup version. Sizes are bytes, durations nanoseconds unless said
+//! otherwise.
 
-/// What statistics tell, read with as few files as possible.
+/// The values for statistics, read from as few files as possible.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Usage {
-    /// When it was read, nanoseconds since the epoch.
+    /// Time of the reading in nanoseconds since the epoch.
     pub at: i64,
-    /// `None` without a controller for it.
+    /// `None` without the controller.
     pub cpu: Option<Cpu>,
-    /// `None` without a controller for it.
+    /// `None` without the controller.
     pub memory: Option<Memory>,
     /// `None` where the kernel does not count swap.
     pub swap: Option<Swap>,
-    /// Time that processes waited for the disk; cgroup v2 alone has it.
+    /// Pressure of block I/O; cgroup v2 only.
     pub io_pressure: Option<Pressure>,
 }
 
 /// Processor time.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Cpu {
-    /// Summed over all processors, since the start.
+    /// Total time on all processors since the cgroup was made.
     pub usage: u64,
-    /// Billionths of a processor in use, on average since the reading before; `None` at the first one.
+    /// Average use since the previous reading, in billionths of a processor; `None` at the first reading.
     pub rate: Option<u64>,
-    /// Time that processes waited for a processor; cgroup v2 alone has it.
+    /// Pressure of processor time; cgroup v2 only.
     pub pressure: Option<Pressure>,
 }
 
 /// Memory.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Memory {
-    /// All that is charged to the group, caches too.
+    /// All memory charged to the cgroup, including caches.
     pub usage: u64,
-    /// Least of the group's limit and those above it, where the kernel tells; `None` without any.
+    /// Lowest limit of the cgroup and, where the kernel reports it, of its ancestors; `None` without one.
     pub limit: Option<u64>,
     /// Anonymous memory.
     pub rss: u64,
@@ -39,129 +40,129 @@ pub struct Memory {
     pub cache: u64,
     /// Files mapped into an address space.
     pub mapped_file: u64,
-    /// Cached files that were not used lately.
+    /// Cached files on the inactive list, the first to be reclaimed.
     pub inactive_file: u64,
-    /// Of the group and those below it.
+    /// Page faults of the cgroup and its descendants.
     pub page_faults: u64,
-    /// Page faults that had to wait for the disk.
+    /// Page faults that had to wait for the disk, likewise.
     pub major_page_faults: u64,
-    /// Page faults of the group itself.
+    /// Page faults of the cgroup itself; on v2 with descendants too.
     pub own_page_faults: u64,
-    /// Major page faults of the group itself.
+    /// Major page faults of the cgroup itself; on v2 with descendants too.
     pub own_major_page_faults: u64,
-    /// Time that processes waited for memory; cgroup v2 alone has it.
+    /// Pressure of memory; cgroup v2 only.
     pub pressure: Option<Pressure>,
 }
 
 impl Memory {
-    /// What is in use and cannot easily be given back.
+    /// Returns the memory in use that cannot be reclaimed easily.
     pub fn working_set(&self) -> u64 {
         self.usage.saturating_sub(self.inactive_file)
     }
 
-    /// What may still be used; `None` without a limit.
+    /// Returns the memory that may still be used; `None` without a limit.
     pub fn available(&self) -> Option<u64> {
         self.limit.map(|limit| limit.saturating_sub(self.working_set()))
     }
 }
 
-/// Memory that was moved to disk.
+/// Swap.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Swap {
-    /// In use.
+    /// Swap in use.
     pub usage: u64,
-    /// `None` without a limit.
+    /// Limit of swap alone; `None` without one.
     pub limit: Option<u64>,
 }
 
 /// Pressure stall information, Documentation/accounting/psi.rst of Linux.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Pressure {
-    /// At least one process waited.
+    /// Stalls of at least one process.
     pub some: Stall,
-    /// All processes waited.
+    /// Stalls of all processes at the same time.
     pub full: Stall,
 }
 
-/// How long processes waited.
+/// Time for which processes were stalled.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Stall {
-    /// Microseconds since the start.
+    /// Total in microseconds, since the cgroup was made.
     pub total: u64,
-    /// Share of the last ten seconds, in percent.
+    /// Share of the last 10 s, in percent.
     pub avg10: f64,
-    /// Share of the last minute.
+    /// Share of the last 60 s, in percent.
     pub avg60: f64,
-    /// Share of the last five minutes.
+    /// Share of the last 300 s, in percent.
     pub avg300: f64,
 }
 
-/// What only metrics tell. What the kernel does not count is `None` or 0 as its comment says.
+/// The values that only metrics report. Values that the kernel does not provide are `None` or 0, as each field says.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Details {
     /// Processor time in user mode.
     pub user: u64,
     /// Processor time in the kernel.
     pub system: u64,
-    /// 0 without a quota.
+    /// Zero without a quota.
     pub throttling: Throttling,
-    /// Most memory that was ever used; `None` on kernels before 5.19 with v2.
+    /// Peak memory usage; `None` on v2 with kernels before 5.19.
     pub max_usage: Option<u64>,
-    /// Kernel memory; `None` on kernels before 5.18 with v2.
+    /// Kernel memory; `None` on v2 with kernels before 5.18.
     pub kernel_memory: Option<u64>,
-    /// How often the limit of memory was reached.
+    /// How often the memory limit was reached.
     pub limit_hits: u64,
     /// Processes killed for lack of memory.
     pub oom_kills: u64,
-    /// `None` without the controller.
+    /// `None` without the pids controller.
     pub tasks: Option<Tasks>,
-    /// One for each block device that was read or written.
+    /// One entry per block device that was read or written.
     pub io: Vec<DeviceIo>,
-    /// One for each size that the kernel counts.
+    /// One entry per size that the kernel counts.
     pub huge_pages: Vec<HugePages>,
 }
 
-/// How a quota of processor time was enforced.
+/// Enforcement of the quota of processor time.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Throttling {
     /// Periods in which there was something to run.
     pub periods: u64,
     /// Periods in which the quota was used up.
     pub throttled_periods: u64,
-    /// Time for which processes had to wait.
+    /// Total time for which processes were throttled.
     pub throttled: u64,
 }
 
 /// Processes and their threads.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Tasks {
-    /// At the moment.
+    /// Current number.
     pub current: u64,
     /// `None` without a limit.
     pub limit: Option<u64>,
 }
 
-/// What was read from and written to a block device.
+/// I/O of a cgroup on one block device.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct DeviceIo {
-    /// `/dev/vda`, or the two numbers when it has no name any more.
+    /// Name such as `/dev/vda`, or `MAJOR:MINOR` for a device without a name.
     pub device: String,
-    /// The driver's number.
+    /// Major number.
     pub major: u32,
-    /// The device's number.
+    /// Minor number.
     pub minor: u32,
-    /// Bytes.
+    /// Bytes read.
     pub read: u64,
-    /// Bytes.
+    /// Bytes written.
     pub written: u64,
-    /// Requests.
+    /// Read requests.
     pub reads: u64,
-    /// Requests.
+    /// Write requests.
     pub writes: u64,
 }
 
 impl DeviceIo {
-    /// The entry of a device in `list`, made when there is none.
+    /// Returns the entry of a device in `list`; adds one if there is none.
     pub(super) fn in_list(list: &mut Vec<Self>, major: u32, minor: u32) -> &mut Self {
         let known = list.iter().position(|one| (one.major, one.minor) == (major, minor));
         let at = known.unwrap_or_else(|| {
@@ -172,7 +173,7 @@ impl DeviceIo {
     }
 }
 
-/// `/dev/vda`, or the two numbers when it has no name.
+/// Returns `/dev/vda` or the like, or `MAJOR:MINOR` for a device without a name.
 pub(super) fn device_name(major: u32, minor: u32) -> String {
     let numbers = format!("{major}:{minor}");
     let link = std::fs::read_link(format!("/sys/dev/block/{numbers}")).unwrap_or_default();
@@ -182,10 +183,10 @@ pub(super) fn device_name(major: u32, minor: u32) -> String {
 /// Huge pages of one size.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct HugePages {
-    /// As the kernel names its files: `2MB`, `1GB`.
+    /// Size as in the kernel's file names: `2MB`, `1GB`.
     pub size: String,
     /// Bytes in use.
     pub usage: u64,
-    /// Most bytes that were ever in use; v1 alone counts it.
+    /// Peak usage in bytes; cgroup v1 only.
     pub max_usage: Option<u64>,
 }

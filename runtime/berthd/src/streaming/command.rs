@@ -1,4 +1,4 @@
-//! Someone at the standard streams of a process, whatever they came by.
+//! Connects a client with the standard streams of a process, over any transport.
 
 use std::{future, io};
 
@@ -14,28 +14,28 @@ use crate::{
     error::Result,
 };
 
-/// What the client has at its end. Those that it did not ask for are not there.
+/// The client's streams; `None` for those that it did not ask for.
 #[derive(Debug)]
 pub(super) struct Streams {
     pub(super) stdin: Option<Inbox>,
     pub(super) stdout: Option<Outlet>,
     pub(super) stderr: Option<Outlet>,
-    /// Sizes of its terminal.
+    /// Sizes of the client's terminal.
     pub(super) resize: Option<Sizes>,
-    /// Where it is told how all ended.
+    /// Stream on which the client is told the outcome.
     pub(super) error: Outlet,
 }
 
 impl Streams {
-    /// An empty message, by which old clients of WebSocket know that the connection is there.
+    /// Sends an empty message, from which old clients of WebSocket know that the connection is there.
     pub(super) async fn greet(&self) {
         let first = self.stdout.as_ref().or(self.stderr.as_ref()).unwrap_or(&self.error);
         let _ = first.send(b"").await;
     }
 }
 
-/// Brings the streams together with those of the process, until that has ended or the daemon does, and tells the
-/// client how. A command that still runs ends when this does.
+/// Joins the client's streams with those of the process until that or the daemon ends, and tells the client the
+/// outcome. A command that still runs ends when this does.
 pub(super) async fn serve(command: Command, behind: &Behind, streams: Streams, protocol: Protocol) {
     let error = streams.error.clone();
     let attached = command.args.is_none();
@@ -69,7 +69,7 @@ async fn run(command: Command, containers: &Containers, streams: Streams) -> Res
     join(session, streams).await
 }
 
-/// All output, then the exit code. Input and sizes matter only as long as there is a process.
+/// Copies all output, then returns the exit code. Input and sizes are served only as long as there is a process.
 async fn join(session: Session, streams: Streams) -> Result<i32> {
     let Session { stdin, stdout, stderr, control } = session;
     let ended = async {
@@ -86,7 +86,7 @@ async fn join(session: Session, streams: Streams) -> Result<i32> {
     }
 }
 
-/// From the process to the client until the end, of which the client is told.
+/// Copies from the process to the client until the end, of which the client is told.
 async fn output(from: Option<pipe::Receiver>, to: Option<Outlet>) {
     let (Some(mut from), Some(to)) = (from, to) else { return };
     if let Err(error) = to.pump(&mut from).await {
@@ -95,8 +95,8 @@ async fn output(from: Option<pipe::Receiver>, to: Option<Outlet>) {
     let _ = to.finish().await;
 }
 
-/// From the client to the process. The process's input ends with the client's, not before: a process that reads no
-/// more is no reason to end anything else.
+/// Copies from the client to the process, and closes the process's input when the client's ends. A process that reads
+/// no more input (EPIPE) does not end the session.
 async fn input(to: Option<pipe::Sender>, from: Option<Inbox>) {
     let (Some(mut to), Some(mut from)) = (to, from) else { return };
     if let Err(error) = from.copy(&mut to).await {

@@ -7,12 +7,12 @@ use tracing::debug;
 
 use super::idle::Idle;
 
-/// How long a client may take to close its side after everything was said. Closing first would destroy what it has
-/// not read yet: the kernel answers what comes from it then by resetting the connection.
+/// How long a client may take to close its side after everything was written. Closing first would destroy what it has
+/// not read yet: the kernel answers data that still comes from it with a reset.
 const FAREWELL: Duration = Duration::from_secs(5);
 
-/// Runs the three until the client leaves or breaks the rules, nothing happens any more, or `work` is done and what
-/// it said is written. `work` must drop its senders when it ends: that ends `writer`.
+/// Runs the three until the client leaves or breaks the protocol, the connection is idle for too long, or `work` is
+/// done and its output is written. `work` must drop its senders when it ends: that ends `writer`.
 pub(super) async fn converse<E: Display>(
     reader: impl Future<Output = Result<(), E>>,
     writer: impl Future<Output = Result<(), E>>,

@@ -1,7 +1,7 @@
-//! Port-forward: for every connection that the client takes at its end, one to a port of the pod.
+//! Port-forward: one connection to a port of the pod for every connection that the client accepts at its end.
 //!
-//! The client opens two streams for each, which carry the same request id: one for the bytes, one for the reason why
-//! there are none. Several at once are the rule; each pair is a task of its own.
+//! The client opens two streams for each, which carry the same request id: one for data, one for an error message.
+//! Several at once are the rule; each pair is a task of its own.
 
 use std::{
     collections::{HashMap, hash_map::Entry},
@@ -24,15 +24,15 @@ use super::{
 };
 use crate::pod::Pods;
 
-/// How many connections one client may have at a time.
+/// Limit of a client's connections at a time.
 const CONNECTIONS: usize = 1024;
-/// How long one stream of a pair may wait for the other; what kubelet gives it.
+/// How long one stream of a pair may wait for the other; as in kubelet.
 const PATIENCE: Duration = Duration::from_secs(30);
-/// Longest id of a pair. Clients count.
+/// Longest id of a pair in bytes. Clients send small numbers.
 const LONGEST_ID: usize = 64;
 
-/// Serves every pair of streams that the client opens, until it is gone or the daemon ends. All connections are closed
-/// with this.
+/// Serves every pair of streams that the client opens, until it disconnects or the daemon stops. All connections are
+/// closed when this ends.
 pub(super) async fn serve(mut acceptor: Acceptor, behind: &Behind, pod: &str) {
     let mut waiting = Waiting::default();
     let mut connections = JoinSet::new();
@@ -57,10 +57,10 @@ pub(super) async fn serve(mut acceptor: Acceptor, behind: &Behind, pod: &str) {
     }
 }
 
-/// What one stream is for.
+/// Purpose of one stream.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Ask {
-    /// Which two streams belong together.
+    /// Request id, the same for the two streams of a pair.
     request: String,
     kind: Kind,
     port: u16,
@@ -73,7 +73,7 @@ enum Kind {
 }
 
 impl Ask {
-    /// `None` when the client does not say what it needs to.
+    /// Reads the headers; `None` when one is missing or invalid.
     fn read(incoming: &Incoming) -> Option<Self> {
         let headers = &incoming.headers;
         let port = headers.get("port")?.parse().ok().filter(|&port| port > 0)?;
@@ -82,7 +82,7 @@ impl Ask {
             "error" => Kind::Error,
             _ => return None,
         };
-        // Clients that send no id open the stream for errors first, and the other directly after.
+        // Clients that send no id open the stream for errors first, and the other directly after (id + 2).
         let first = if kind == Kind::Data { incoming.id.wrapping_sub(2) } else { incoming.id };
         let request = headers.get("requestid").map_or_else(|| first.to_string(), str::to_owned);
         (request.len() <= LONGEST_ID).then_some(Self { request, kind, port })
@@ -106,7 +106,7 @@ impl Waiting {
         }
     }
 
-    /// The port and the streams for data and for errors, once both are there.
+    /// Adds a stream. Returns the port and the streams for data and for errors, once both are there.
     fn add(&mut self, ask: Ask, stream: Stream) -> Option<(u16, Stream, Stream)> {
         match self.0.entry(ask.request) {
             Entry::Vacant(place) => {
@@ -142,7 +142,7 @@ async fn refuse(why: &str, data: &Stream, error: &Stream) -> io::Result<()> {
     data.outlet.reset().await
 }
 
-/// Copies both ways until both sides have ended or the client wants no more. Each direction ends by itself.
+/// Copies both ways until both directions have ended or the client resets the stream. Each direction ends by itself.
 async fn join(
     mut from: impl AsyncRead + Unpin,
     to: impl AsyncWrite + Unpin,
@@ -155,13 +155,13 @@ async fn join(
             Ok(()) => outlet.finish().await?,
             Err(_) => outlet.reset().await?,
         }
-        // Clients wait for this one before they let go of the connection.
+        // Clients wait for the end of this stream before they close the connection.
         error.finish().await
     };
     tokio::try_join!(up(inbox, to), down).map(drop)
 }
 
-/// What the client sends. A pod that reads no more may still have something to say.
+/// Copies from the client to the pod. A pod that reads no more may still send.
 async fn up(mut inbox: Inbox, mut to: impl AsyncWrite + Unpin) -> io::Result<()> {
     match inbox.copy(&mut to).await {
         Ok(Copied::All) => to.shutdown().await.or(Ok(())),

@@ -1,4 +1,4 @@
-//! Connections on which nothing happens any more.
+//! Detection of idle connections.
 
 use std::{
     sync::{
@@ -10,7 +10,7 @@ use std::{
 
 use tokio::time::Instant;
 
-/// When something was last read from or written to one connection. Clones share it.
+/// Time of the last read or write on one connection. Clones share it.
 #[derive(Clone, Debug)]
 pub(super) struct Idle {
     limit: Duration,
@@ -24,13 +24,13 @@ impl Idle {
         Self { limit, opened: Instant::now(), last: Arc::default() }
     }
 
-    /// Something happened just now.
+    /// Records that something happened just now.
     pub(super) fn touch(&self) {
         let passed = self.opened.elapsed().as_millis().try_into().unwrap_or(u64::MAX);
         self.last.store(passed, Ordering::Relaxed);
     }
 
-    /// Done once nothing has happened for as long as the limit.
+    /// Returns once nothing has happened for as long as the limit.
     pub(super) async fn expired(&self) {
         loop {
             let last = Duration::from_millis(self.last.load(Ordering::Relaxed));

@@ -1,8 +1,8 @@
-//! What a client sends on one stream, between the reader of its connection and whoever takes it.
+//! Data from a client on one stream, between the reader of its connection and the consumer of the stream.
 //!
-//! Neither SPDY as its clients speak it nor WebSocket can tell a client to hold back one stream alone, so that what
-//! is not taken waits here. How much waits is limited over all streams of a connection together: one slow taker
-//! delays the others only once all of the room is full of what it has not taken.
+//! Neither SPDY as its clients speak it nor WebSocket can tell a client to hold back one stream alone, so data that is
+//! not consumed waits here. Its size is limited over all streams of a connection together: one slow consumer delays the
+//! other streams only once the whole room is full of its data.
 
 use std::{io, sync::Arc};
 
@@ -15,16 +15,16 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 
 /// How many bytes may wait on one connection.
 const ROOM: usize = 16 << 20;
-/// What a piece takes of the room beside its bytes.
+/// Bytes that a piece takes of the room in addition to its content.
 const OVERHEAD: usize = 256;
-/// A piece shorter than this is copied: it must not hold on to the whole block that it was read with.
+/// A piece shorter than this is copied, so that it does not keep the whole block that it was read with.
 const SHORT: usize = 16 << 10;
 
-/// The room for what waits on one connection. Clones share it.
+/// The room for data that waits on one connection. Clones share it.
 #[derive(Clone, Debug)]
 pub(super) struct Room(Arc<Semaphore>);
 
-/// The end of a stream that the connection's reader holds. Dropping it tells that the client reset the stream.
+/// The reader's end of a stream. Dropping it signals that the client reset the stream.
 #[derive(Debug)]
 pub(super) struct Feed {
     pieces: mpsc::UnboundedSender<Option<Piece>>,
@@ -32,32 +32,32 @@ pub(super) struct Feed {
     reset: DropGuard,
 }
 
-/// The end of a stream that its taker holds. What comes after it was dropped is thrown away.
+/// The consumer's end of a stream. Data that comes after it was dropped is discarded.
 #[derive(Debug)]
 pub(super) struct Inbox {
     pieces: mpsc::UnboundedReceiver<Option<Piece>>,
     reset: CancellationToken,
 }
 
-/// Bytes that the client sent. Their room is free again when this is dropped.
+/// Bytes from the client. Their room is free again when this is dropped.
 #[derive(Debug)]
 pub(super) struct Piece {
     pub(super) bytes: Bytes,
     _room: OwnedSemaphorePermit,
 }
 
-/// What comes next on a stream.
+/// The next item of a stream.
 #[derive(Debug)]
 pub(super) enum Next {
     /// Some bytes.
     Piece(Piece),
     /// The client sends no more.
     End,
-    /// The client wants no more of the stream, or is gone.
+    /// The client reset the stream, or is gone.
     Reset,
 }
 
-/// How the copy of a stream to somewhere else came to its end.
+/// How the copy of a stream ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Copied {
     /// Everything has been written.
@@ -72,7 +72,7 @@ impl Default for Room {
     }
 }
 
-/// Both ends of a new stream.
+/// Creates both ends of a stream.
 pub(super) fn inbox(room: &Room) -> (Feed, Inbox) {
     let (pieces, taken) = mpsc::unbounded_channel();
     let reset = CancellationToken::new();
@@ -81,7 +81,7 @@ pub(super) fn inbox(room: &Room) -> (Feed, Inbox) {
 }
 
 impl Feed {
-    /// Waits until there is room, and hands `bytes` over. Fine when nobody takes them.
+    /// Waits until there is room, and passes `bytes` on. Discards them when the consumer is gone.
     pub(super) async fn put(&self, bytes: Bytes) {
         if self.unwanted() || bytes.is_empty() {
             return;
@@ -98,20 +98,20 @@ impl Feed {
         }
     }
 
-    /// The client sends no more.
+    /// Signals that the client sends no more.
     pub(super) fn end(self) {
         let _ = self.pieces.send(None);
         self.reset.disarm();
     }
 
-    /// Whether nobody takes anything any more.
+    /// Whether the consumer is gone.
     pub(super) fn unwanted(&self) -> bool {
         self.pieces.is_closed()
     }
 }
 
 impl Inbox {
-    /// What was sent before a reset may come before it.
+    /// Returns the next item. Data sent before a reset may come before it.
     pub(super) async fn next(&mut self) -> Next {
         match self.pieces.recv().await {
             Some(Some(piece)) => Next::Piece(piece),
@@ -120,7 +120,7 @@ impl Inbox {
         }
     }
 
-    /// Writes all that comes to `to`. A reset is heeded at once, also while `to` takes nothing.
+    /// Writes everything to `to`. A reset ends this at once, also while `to` accepts nothing.
     pub(super) async fn copy(&mut self, to: &mut (impl AsyncWrite + Unpin)) -> io::Result<Copied> {
         let reset = self.reset.clone();
         tokio::select! {

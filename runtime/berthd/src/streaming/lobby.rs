@@ -1,7 +1,7 @@
 //! Clients that have connected and not asked for a stream yet.
 //!
-//! There is room for so many. When one more comes, the one that has waited longest leaves: a client has nothing to wait
-//! for, so that nobody fills the server by saying nothing, and whoever has a token gets in.
+//! Their number is limited. One too many disconnects the client that has waited longest: clients send their request at
+//! once, so silent connections do not keep out those that have a token.
 
 use std::{
     collections::BTreeMap,
@@ -10,7 +10,7 @@ use std::{
 
 use tokio_util::sync::CancellationToken;
 
-/// The clients that wait. Clones share them.
+/// The waiting clients. Clones share them.
 #[derive(Clone, Debug)]
 pub(super) struct Lobby {
     room: usize,
@@ -20,11 +20,11 @@ pub(super) struct Lobby {
 #[derive(Debug, Default)]
 struct Waiting {
     next: u64,
-    /// Whoever came first has the least number.
+    /// By number: the oldest client has the lowest.
     clients: BTreeMap<u64, CancellationToken>,
 }
 
-/// One client's place; dropped, it is another's.
+/// One client's place, free again when this is dropped.
 #[derive(Debug)]
 pub(super) struct Place {
     lobby: Lobby,
@@ -37,7 +37,7 @@ impl Lobby {
         Self { room, waiting: Arc::default() }
     }
 
-    /// A place for one more, at the cost of the oldest when there is no room.
+    /// Takes a place; when there is no room, the oldest client loses its place.
     pub(super) fn enter(&self) -> Place {
         let mut waiting = self.lock();
         while waiting.clients.len() >= self.room
@@ -51,14 +51,14 @@ impl Lobby {
         Place { lobby: self.clone(), number, lost }
     }
 
-    // A poisoned lock still holds a whole map: nothing can panic between its steps.
+    // A poisoned lock still holds a consistent map: nothing can panic between its steps.
     fn lock(&self) -> MutexGuard<'_, Waiting> {
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl Place {
-    /// Done when somebody else needs the place.
+    /// Returns when the place was given to another client.
     pub(super) async fn lost(&self) {
         self.lost.cancelled().await;
     }

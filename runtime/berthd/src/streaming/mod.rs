@@ -1,4 +1,4 @@
-//! The streaming server: where a client goes with the address that Exec, Attach or PortForward gave it.
+//! The streaming server: it serves the URLs that Exec, Attach and PortForward return.
 //!
 //! ```text
 //!  the call   -- issue -->   a URL with a token, good once and for a minute
@@ -7,10 +7,10 @@
 //!                                                  '-- forward: connections to ports of a pod
 //! ```
 //!
-//! One client is one task: first HTTP, then reader, writer and work beside each other (`conversation.rs`). When
-//! any of them says that the client is gone, the task ends and everything that was done for the client with it.
-//! Behind the two transports all is alike: bytes from the client come out of an [`inbox::Inbox`], bytes to it go
-//! into an [`outlet::Outlet`].
+//! One client is one task: first HTTP, then reader, writer and work beside each other (`conversation.rs`). When any of
+//! them finds that the client is gone, the task ends and everything that was done for the client with it. Behind the
+//! two transports all is alike: bytes from the client come out of an [`inbox::Inbox`], bytes to it go into an
+//! [`outlet::Outlet`].
 
 mod command;
 mod conversation;
@@ -37,31 +37,31 @@ pub use token::Tokens;
 
 use crate::container::Wanted;
 
-/// What a client is let in for.
+/// The operation that a client is admitted for.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Request {
-    /// To be at the standard streams of a process.
+    /// Access to the standard streams of a process.
     Command(Command),
-    /// To reach ports of the pod with this id.
+    /// Access to ports of a pod.
     Forward {
-        /// Its id.
+        /// Id of the pod.
         pod: String,
     },
 }
 
-/// Whose standard streams, and which.
+/// A process in a container, and the streams that are wanted.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Command {
     /// Id of the container.
     pub container: String,
-    /// The command to run in it; `None` is the container's own process.
+    /// The command to run in it; `None` stands for the container's own process.
     pub args: Option<Vec<String>>,
-    /// The streams.
+    /// The streams that are wanted.
     pub wanted: Wanted,
 }
 
 impl Request {
-    /// First part of the path that it is asked for under.
+    /// Returns the first part of the request's path.
     fn path(&self) -> &'static str {
         match self {
             Self::Command(Command { args: Some(_), .. }) => "exec",

@@ -1,4 +1,4 @@
-//! Which transport and which version of a protocol a client and the server agree on, by the header of one request.
+//! Negotiates transport and protocol version between client and server, from the header of one request.
 
 use bytes::Bytes;
 use http::{
@@ -15,7 +15,7 @@ use super::{protocol::Protocol, websocket::Encoding};
 
 const SPDY: &str = "SPDY/3.1";
 const WEBSOCKET: &str = "websocket";
-/// Where clients of SPDY name the versions that they speak.
+/// Header in which clients of SPDY name the versions that they speak.
 const STREAM_PROTOCOL: HeaderName = HeaderName::from_static("x-stream-protocol-version");
 
 /// How the streams of a command are carried.
@@ -53,10 +53,10 @@ const SPDY_FORWARD: [(&str, ForwardTransport); 1] = [("portforward.k8s.io", Forw
 const WEBSOCKET_FORWARD: [(&str, ForwardTransport); 1] =
     [("SPDY/3.1+portforward.k8s.io", ForwardTransport::Tunnel)];
 
-/// What the client is answered.
+/// The response to the client.
 pub(super) type Answer = Response<Full<Bytes>>;
 
-/// For a command. A client that names no version speaks the first.
+/// Negotiates for a command. A client that names no version gets the first.
 pub(super) fn command(headers: &HeaderMap) -> Result<(CommandTransport, Answer), Refusal> {
     match upgrade(headers)? {
         Upgrade::Spdy => {
@@ -71,7 +71,7 @@ pub(super) fn command(headers: &HeaderMap) -> Result<(CommandTransport, Answer),
     }
 }
 
-/// For port-forward.
+/// Negotiates for port-forward.
 pub(super) fn forward(headers: &HeaderMap) -> Result<(ForwardTransport, Answer), Refusal> {
     match upgrade(headers)? {
         Upgrade::Spdy => spdy(headers, &SPDY_FORWARD, Some(ForwardTransport::Spdy)),
@@ -79,7 +79,7 @@ pub(super) fn forward(headers: &HeaderMap) -> Result<(ForwardTransport, Answer),
     }
 }
 
-/// Why a client is not let in.
+/// Why a client is not admitted.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Refusal {
     pub(super) status: StatusCode,
@@ -103,7 +103,7 @@ impl From<Refusal> for Answer {
 enum Upgrade {
     Spdy,
     WebSocket {
-        /// Proof that the handshake was understood.
+        /// Value of `Sec-WebSocket-Accept` (RFC 6455, section 4.2.2).
         accept: String,
     },
 }
@@ -155,7 +155,7 @@ fn websocket<T: Copy>(
     Ok((agreed, answer))
 }
 
-/// The first of the offers that is known, with its name; `unnamed` when there are no offers.
+/// Picks the first of the offers that is known, with its name; `unnamed` when there are no offers.
 fn agree<T: Copy>(
     offers: &[&str],
     known: &[(&'static str, T)],
@@ -180,7 +180,7 @@ fn switch(protocol: &'static str) -> Answer {
     answer
 }
 
-/// The elements of a list, which may be spread over several lines.
+/// Returns the elements of a list header, which may be spread over several lines.
 fn listed<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Vec<&'a str> {
     let lines = headers.get_all(name).into_iter().filter_map(|line| line.to_str().ok());
     lines.flat_map(|line| line.split(',')).map(str::trim).filter(|element| !element.is_empty()).collect()

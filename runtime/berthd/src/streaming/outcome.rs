@@ -1,4 +1,4 @@
-//! How a command ended, as its client is told on the error stream.
+//! How a command ended, as the client is told on the error stream.
 
 use bytes::Bytes;
 use serde_json::{Value, json};
@@ -8,14 +8,14 @@ use super::protocol::Protocol;
 /// The end of a command, or of an attachment.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Outcome {
-    /// It ended with this exit code. An attachment has none and counts as 0.
+    /// The command ended with this exit code. An attachment has none and counts as 0.
     Exited(i32),
-    /// It could not be run, or nobody knows how it ended.
+    /// The command could not be run, or its exit code is not known.
     Failed(String),
 }
 
 impl Outcome {
-    /// What goes to the error stream; success is silence before version 4.
+    /// Encodes the outcome for the error stream. Before version 4 success is empty: nothing is sent.
     pub(super) fn encode(&self, protocol: Protocol) -> Bytes {
         match (self, protocol.tells_status()) {
             (_, true) => self.status().to_string().into(),
@@ -31,7 +31,7 @@ impl Outcome {
         }
     }
 
-    /// A `metav1.Status` of Kubernetes, with what its clients look at.
+    /// Builds a `metav1.Status` of Kubernetes, with the fields that its clients read.
     fn status(&self) -> Value {
         match self {
             Self::Exited(0) => json!({"metadata": {}, "status": "Success"}),

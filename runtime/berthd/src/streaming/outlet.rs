@@ -1,4 +1,4 @@
-//! What goes to a client on one stream or channel, and the queue in which it waits to be written.
+//! Output to a client on one stream or channel, and the queue in which it waits to be written.
 
 use std::{io, time::Duration};
 
@@ -12,46 +12,46 @@ use tokio::{
 
 use super::{idle::Idle, spdy::frame};
 
-/// Most that is read and sent at a time: what a pipe holds.
+/// Most bytes that are read and sent at a time: the capacity of a pipe.
 const CHUNK: usize = 64 << 10;
-/// With less space than this a new buffer is taken.
+/// A buffer with less space than this is replaced.
 const SMALLEST: usize = 8 << 10;
-/// How many chunks wait to be written on one connection.
+/// How many chunks may wait to be written on one connection.
 const QUEUE: usize = 8;
-/// How often the client is asked whether it is still there, which is as often as clients ask. One that vanished is else
-/// not noticed while nothing is written and nothing can be read for lack of room.
+/// Interval of the pings to a client, the same as that of clients. Without them a client that vanished is not noticed
+/// while nothing is written and nothing can be read for lack of room.
 const HEARTBEAT: Duration = Duration::from_secs(5);
-/// How many answers to the client wait to be written. A client that reads none of them gets no more.
+/// How many answers to the client may wait to be written. A client that reads none of them gets no more.
 const ANSWERS: usize = 8 << 10;
 
-/// One stream or channel to the client. Clones write to the same.
+/// One stream or channel to the client. Clones write to the same one.
 #[derive(Clone, Debug)]
 pub(super) struct Outlet {
     framing: Framing,
     queue: mpsc::Sender<Bytes>,
 }
 
-/// How the bytes of an outlet become what is written.
+/// How the bytes of an outlet are framed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Framing {
     /// Data frames of the SPDY stream with this id.
     Spdy(u32),
     /// WebSocket messages that begin with the channel's number.
     Binary(u8),
-    /// The same in text: the number as a digit, the rest in base64.
+    /// The same as text: the number as a digit, the rest in base64.
     Base64(u8),
 }
 
 /// The sending ends of a connection's queue.
 #[derive(Debug)]
 pub(super) struct Senders {
-    /// Waits when the client reads slowly.
+    /// For data: sending waits when the client reads slowly.
     pub(super) frames: mpsc::Sender<Bytes>,
-    /// For answers of the connection itself: never waits, goes before all frames that come after.
+    /// For answers of the connection itself: sending never waits, and they go before all frames in the queue.
     pub(super) answers: mpsc::Sender<Bytes>,
 }
 
-/// All that waits to be written to one client, each element a SPDY frame or the content of a WebSocket message.
+/// Everything that waits to be written to one client: SPDY frames, or the content of WebSocket messages.
 #[derive(Debug)]
 pub(super) struct Queue {
     frames: mpsc::Receiver<Bytes>,
@@ -59,16 +59,16 @@ pub(super) struct Queue {
     heartbeat: Interval,
 }
 
-/// What is to be written.
+/// The next thing to be written.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Due {
     /// These bytes.
     Bytes(Bytes),
-    /// The transport's question whether the client is still there.
+    /// A ping of the transport.
     Heartbeat,
 }
 
-/// A new queue, which ends when all senders of frames are gone.
+/// Creates a queue, which ends when all senders of frames are gone.
 pub(super) fn queue() -> (Senders, Queue) {
     let (frames, frames_out) = mpsc::channel(QUEUE);
     let (answers, answers_out) = mpsc::channel(ANSWERS);
@@ -78,7 +78,7 @@ pub(super) fn queue() -> (Senders, Queue) {
 }
 
 impl Queue {
-    /// What is to be written next; `None` when nothing will be any more.
+    /// Returns the next thing to be written; `None` at the end of the queue.
     pub(super) async fn next(&mut self) -> Option<Due> {
         tokio::select! {
             biased;
@@ -88,12 +88,12 @@ impl Queue {
         }
     }
 
-    /// Whether nothing waits, so that what was written should not wait for more.
+    /// Whether the queue is empty, so that what was written should be flushed.
     pub(super) fn is_empty(&self) -> bool {
         self.answers.is_empty() && self.frames.is_empty()
     }
 
-    /// Writes all to a connection of SPDY frames, and ends its direction to the client.
+    /// Writes everything to a connection of SPDY frames, then shuts down its write direction.
     pub(super) async fn write_to(
         mut self,
         mut output: impl AsyncWrite + Unpin,
@@ -116,7 +116,7 @@ impl Queue {
 }
 
 impl Framing {
-    /// Bytes before the content.
+    /// Returns the number of bytes before the content.
     fn room(self) -> usize {
         match self {
             Self::Spdy(_) => frame::HEADER,
@@ -125,7 +125,7 @@ impl Framing {
         }
     }
 
-    /// What is written for `content`, which has room before it.
+    /// Frames `content`, which has room before it.
     fn seal(self, mut content: BytesMut) -> Bytes {
         match self {
             Self::Spdy(stream) => {
@@ -147,11 +147,11 @@ impl Outlet {
         Self { framing, queue }
     }
 
-    /// Sends all that can be read from `from` until its end. Waits for a client that reads slowly.
+    /// Sends everything from `from` until its end. Waits for a client that reads slowly.
     ///
     /// # Errors
     ///
-    /// What `from` failed with, or `BrokenPipe` when the client is gone.
+    /// The error of `from`, or `BrokenPipe` when the client is gone.
     pub(super) async fn pump(&self, from: &mut (impl AsyncRead + Unpin)) -> io::Result<()> {
         let room = self.framing.room();
         let mut buffer = BytesMut::new();
@@ -167,7 +167,7 @@ impl Outlet {
         }
     }
 
-    /// Sends these bytes, which may be none.
+    /// Sends `content`, which may be empty.
     pub(super) async fn send(&self, content: &[u8]) -> io::Result<()> {
         let room = self.framing.room();
         let mut buffer = BytesMut::with_capacity(room + content.len());
@@ -176,7 +176,7 @@ impl Outlet {
         self.enqueue(self.framing.seal(buffer)).await
     }
 
-    /// Tells the client that nothing more comes. WebSocket channels have no way to say so but the connection's end.
+    /// Tells the client that nothing more comes. On WebSocket channels only the end of the connection says so.
     pub(super) async fn finish(&self) -> io::Result<()> {
         match self.framing {
             Framing::Spdy(stream) => {
@@ -186,7 +186,7 @@ impl Outlet {
         }
     }
 
-    /// Tells the client that the stream broke off.
+    /// Tells the client that the stream broke off; WebSocket channels cannot say so.
     pub(super) async fn reset(&self) -> io::Result<()> {
         match self.framing {
             Framing::Spdy(stream) => self.enqueue(frame::reset(stream, frame::Reason::Cancel)).await,

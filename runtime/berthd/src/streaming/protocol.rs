@@ -1,15 +1,15 @@
-//! The versions of Kubernetes' protocol for the standard streams of a command, and what each of them can.
+//! The versions of Kubernetes' protocol for the standard streams of a command, and their features.
 
 /// A version. Newer ones compare greater.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Protocol {
-    /// `channel.k8s.io`: streams, and errors as text. Also what a client speaks that names none.
+    /// `channel.k8s.io`: streams, and errors as text. Also for clients that name no version.
     V1,
-    /// `v2.channel.k8s.io`: as version 1; what differed there was how streams are closed.
+    /// `v2.channel.k8s.io`: as version 1; only the closing of streams differed.
     V2,
     /// `v3.channel.k8s.io`: terminals can be resized.
     V3,
-    /// `v4.channel.k8s.io`: the end of a command is told as a JSON object, with its exit code.
+    /// `v4.channel.k8s.io`: the end of a command is reported as a JSON object, with its exit code.
     V4,
     /// `v5.channel.k8s.io`, WebSocket only: a client can close its channels one by one.
     V5,
@@ -21,7 +21,7 @@ impl Protocol {
         self >= Self::V3
     }
 
-    /// Whether the end is told as an object.
+    /// Whether the end of a command is reported as a JSON object.
     pub(super) fn tells_status(self) -> bool {
         self >= Self::V4
     }

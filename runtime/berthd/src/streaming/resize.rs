@@ -1,12 +1,12 @@
-//! The sizes that a client gives its terminal: JSON objects one after the other, `{"Width":80,"Height":24}`, cut into
-//! pieces anywhere.
+//! Terminal sizes from a client: JSON objects one after the other, `{"Width":80,"Height":24}`, cut into pieces
+//! anywhere.
 
 use bytes::BytesMut;
 use serde::Deserialize;
 
 use super::inbox::{Inbox, Next};
 
-/// Longest text of one size.
+/// Longest text of one size, in bytes.
 const LONGEST: usize = 1024;
 
 /// Size of a terminal in characters.
@@ -19,11 +19,11 @@ pub(crate) struct Size {
     pub(crate) height: u16,
 }
 
-/// What is no size.
+/// Input that is no size.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Malformed;
 
-/// The last complete size in `text`, for only that one counts, and how many bytes were complete.
+/// Returns the last complete size in `text`, the only one that counts, and the length of what was complete.
 pub(crate) fn parse(text: &[u8]) -> Result<(Option<Size>, usize), Malformed> {
     let mut sizes = serde_json::Deserializer::from_slice(text).into_iter::<Size>();
     let (mut last, mut complete) = (None, 0);
@@ -39,7 +39,7 @@ pub(crate) fn parse(text: &[u8]) -> Result<(Option<Size>, usize), Malformed> {
     }
 }
 
-/// The sizes that come on a stream.
+/// The sizes from a stream.
 #[derive(Debug)]
 pub(super) struct Sizes {
     inbox: Inbox,
@@ -51,7 +51,7 @@ impl Sizes {
         Self { inbox, text: BytesMut::new() }
     }
 
-    /// The next size that a terminal can have; `None` when no more come, or what comes is none.
+    /// Returns the next size without a 0; `None` at the end of the stream, or when the input is malformed.
     pub(super) async fn next(&mut self) -> Option<Size> {
         loop {
             let Next::Piece(piece) = self.inbox.next().await else { return None };

@@ -1,4 +1,4 @@
-//! The server itself: connections, HTTP, and who is let in.
+//! The server itself: connections, HTTP, and admission.
 
 use std::{
     convert::Infallible,
@@ -42,22 +42,22 @@ use crate::{
     pod::Pods,
 };
 
-/// How long a client may take to say anything at all.
+/// How long a client may take for its first byte.
 const SILENCE: Duration = Duration::from_secs(2);
 /// How long a client may take for its TLS handshake, and for the header of its request.
 const PATIENCE: Duration = Duration::from_secs(10);
-/// Clients that may be about to ask for a stream at the same time.
+/// Limit of clients that have not asked for a stream yet.
 const LOBBY: usize = 128;
-/// Streams that may be open at the same time. Each has a handful of descriptors.
+/// Limit of open streams. Each has a handful of descriptors.
 const SESSIONS: usize = 2048;
-/// After this much silence the kernel begins to ask whether the client's machine is still there.
+/// TCP keepalive: idle time before the first probe to a client, and pause between two.
 const KEEPALIVE: Duration = Duration::from_secs(30);
 /// How long clients may take to leave once they were told that the server stops.
 const PARTING: Duration = Duration::from_secs(2);
-/// Pause after a connection could not be accepted, which is when there are no file descriptors left.
+/// Pause after a connection could not be accepted, for instance because no descriptor was free (EMFILE).
 const PAUSE: Duration = Duration::from_millis(100);
 
-/// A server that listens.
+/// A listening server.
 pub struct Server {
     listener: TcpListener,
     tls: Option<Arc<Tls>>,
@@ -66,7 +66,7 @@ pub struct Server {
     tokens: Tokens,
 }
 
-/// What every connection needs.
+/// State that every connection needs.
 struct Door {
     tls: Option<Arc<Tls>>,
     idle: Duration,
@@ -75,20 +75,20 @@ struct Door {
     seats: Arc<Semaphore>,
 }
 
-/// A client that was let in: its connection to be, and what for.
+/// An admitted client: its connection to be, and the agreed operation.
 struct Admitted {
     upgrade: OnUpgrade,
     agreed: Agreed,
-    /// One of those that there are for sessions.
+    /// Permit of the semaphore that limits sessions.
     _seat: OwnedSemaphorePermit,
 }
 
 impl Server {
-    /// Listens as configured.
+    /// Listens at the configured address.
     ///
     /// # Errors
     ///
-    /// When the address is taken or none of this machine's, or the certificate or its key cannot be used.
+    /// When the address is taken or not one of this machine's, or the certificate or its key cannot be used.
     pub async fn bind(config: &config::Streaming) -> Result<Self> {
         let tls = match (&config.tls_certificate, &config.tls_key) {
             (Some(certificate), Some(key)) => Some(Tls::open(certificate, key)?),
@@ -102,13 +102,13 @@ impl Server {
         Ok(Self { listener, tls, idle: config.idle_timeout(), sessions: SESSIONS, tokens })
     }
 
-    /// What lets clients in.
+    /// Returns the tokens that admit clients.
     pub fn tokens(&self) -> Tokens {
         self.tokens.clone()
     }
 
-    /// Serves whoever has a token until `stop` is done, and then tells every client that it is. Dropping this ends
-    /// all sessions without a word.
+    /// Serves clients that have a token until `stop` is done, and then tells every client that the server stops.
+    /// Dropping this ends all sessions without notice.
     pub async fn serve(self, containers: Containers, pods: Pods, stop: impl Future<Output = ()>) {
         let Self { listener, tls, idle, sessions, tokens } = self;
         let behind = Behind { containers, pods, stopping: CancellationToken::new() };
@@ -135,7 +135,7 @@ impl Server {
     }
 }
 
-/// Where a client on this machine finds a server that may listen everywhere.
+/// Returns the address at which a client on this machine reaches a server that may listen on all addresses.
 fn reachable(mut address: SocketAddr) -> SocketAddr {
     match address.ip() {
         IpAddr::V4(Ipv4Addr::UNSPECIFIED) => address.set_ip(Ipv4Addr::LOCALHOST.into()),
@@ -160,9 +160,9 @@ impl Door {
         }
     }
 
-    /// TLS where that is spoken, and HTTP. A client that says nothing is not waited for.
+    /// Does the TLS handshake, if configured, and HTTP. A client that sends nothing is dropped after `SILENCE`.
     async fn let_in(&self, connection: TcpStream) -> Option<Admitted> {
-        // Not `readable()`, which may be done although there is nothing to read.
+        // Not `readable()`, which may return although there is nothing to read.
         timeout(SILENCE, connection.peek(&mut [0])).await.ok()?.ok()?;
         let Some(tls) = &self.tls else { return self.http(connection).await };
         let acceptor = tls.acceptor().await.inspect_err(|error| warn!(%error, "TLS with a client")).ok()?;
@@ -174,7 +174,7 @@ impl Door {
         None
     }
 
-    /// One request; when it is for a stream that exists, the connection becomes that.
+    /// Serves HTTP requests until one of them upgrades the connection, and returns its client.
     async fn http(
         &self,
         connection: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
@@ -227,7 +227,7 @@ impl Door {
     }
 }
 
-/// Characters typed must not wait for more, and a machine that is gone must be noticed.
+/// Typed characters must not wait for more (TCP_NODELAY), and a machine that is gone must be noticed (keepalive).
 fn tune(connection: &TcpStream) -> rustix::io::Result<()> {
     sockopt::set_tcp_nodelay(connection, true)?;
     sockopt::set_socket_keepalive(connection, true)?;

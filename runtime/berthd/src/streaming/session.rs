@@ -1,4 +1,4 @@
-//! From an upgraded connection to its work.
+//! From an upgraded connection to its command or port-forward.
 
 use std::io;
 
@@ -22,24 +22,23 @@ use crate::{container::Containers, pod::Pods};
 
 type Connection = TokioIo<Upgraded>;
 
-/// What was agreed on.
+/// The operation and the transport that were agreed on.
 #[derive(Debug)]
 pub(super) enum Agreed {
     Command(Command, CommandTransport),
     Forward { pod: String, transport: ForwardTransport },
 }
 
-/// What the sessions of all clients need.
+/// State shared by the sessions of all clients.
 #[derive(Clone, Debug)]
 pub(super) struct Behind {
     pub(super) containers: Containers,
     pub(super) pods: Pods,
-    /// The daemon is about to end.
+    /// Cancelled when the daemon is about to end.
     pub(super) stopping: CancellationToken,
 }
 
-/// Serves a client from the moment of its upgrade until it is gone. Dropping this gives up everything that was done
-/// for it.
+/// Serves a client from the moment of its upgrade until it is gone. Dropping this ends everything that is done for it.
 pub(super) async fn serve(upgrade: OnUpgrade, agreed: Agreed, behind: &Behind, idle: Idle) {
     let connection = match upgrade.await {
         Ok(connection) => TokioIo::new(connection),

@@ -17,7 +17,7 @@ pub(super) enum Reply {
     Data(u32, bool, Bytes),
 }
 
-/// Speaks over any connection of bytes.
+/// A client over any stream of bytes.
 pub(super) struct Client<S> {
     pub(super) stream: S,
     compress: Compress,
@@ -78,7 +78,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Client<S> {
         self.control(3, false, &[id.to_be_bytes(), 5u32.to_be_bytes()].concat()).await;
     }
 
-    /// The server's next frame; `None` at the connection's end.
+    /// Reads the server's next frame; `None` at the connection's end.
     pub(super) async fn reply(&mut self) -> Option<Reply> {
         while self.input.len() < 8 || self.input.len() < 8 + self.length() {
             if self.stream.read_buf(&mut self.input).await.unwrap() == 0 {
@@ -103,7 +103,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Client<S> {
         (u32::from_be_bytes(self.input[4..8].try_into().unwrap()) & 0xff_ffff) as usize
     }
 
-    /// All that comes on one stream until its end.
+    /// Reads everything on one stream until its end.
     pub(super) async fn read(&mut self, id: u32) -> Vec<u8> {
         let mut all = Vec::new();
         loop {

@@ -1,4 +1,4 @@
-//! TLS from a certificate and a key in files, which are read again when they have changed: whoever renews them tells nobody.
+//! TLS with certificate and key files, which are read again when they have changed: renewals are not announced.
 
 use std::{
     fs,
@@ -33,28 +33,28 @@ struct Current {
     acceptor: TlsAcceptor,
 }
 
-/// What tells a file from one that has taken its place: device, inode, size, and when it changed.
+/// Version of a file: device, inode, size and ctime. `None` if it cannot be read.
 type Version = Option<(u64, u64, u64, i64, i64)>;
 
-/// Both files.
+/// Versions of both files.
 type Files = [Version; 2];
 
 impl Tls {
-    /// With what is in the files now.
+    /// Loads the files as they are now. Fails when they cannot be used.
     pub(super) fn open(certificate: &Path, key: &Path) -> Result<Arc<Self>> {
         let files = [certificate, key].map(version);
         let current = Mutex::new(Current { files, acceptor: acceptor(certificate, key)? });
         Ok(Arc::new(Self { certificate: certificate.to_owned(), key: key.to_owned(), current }))
     }
 
-    /// What accepts the next connection.
+    /// Returns the acceptor for the next connection; `DeadlineExceeded` when a file system hangs.
     pub(super) async fn acceptor(self: &Arc<Self>) -> Result<TlsAcceptor> {
         let (tls, cause) = (Arc::clone(self), self.certificate.display().to_string());
-        // As with other paths that may hang: each client would take a thread of its own.
+        // A path on a file system that hangs must take one thread, not one for each client.
         blocking::look_up("look whether the certificate has changed", &cause, move || tls.refreshed()).await
     }
 
-    /// Files that cannot be used are told of once: the second of the two may be about to come.
+    /// Reloads changed files. Unusable ones are logged once: the second of the two may be about to be replaced.
     fn refreshed(&self) -> TlsAcceptor {
         let mut current = self.current.lock().unwrap_or_else(PoisonError::into_inner);
         let files = [&*self.certificate, &*self.key].map(version);

@@ -1,4 +1,4 @@
-//! One-time tokens: whoever holds one may do the one thing that it was issued for.
+//! One-time tokens: each permits the one operation that it was issued for.
 
 use std::{
     collections::HashMap,
@@ -14,12 +14,12 @@ use crate::{
     identity,
 };
 
-/// How long a token waits to be used.
+/// How long a token is valid.
 const LIFE: Duration = Duration::from_secs(60);
-/// How many tokens wait at most; a caller that takes more than it uses must not fill the memory.
+/// Limit of unused tokens, so that a caller that does not use its tokens cannot fill the memory.
 const OUTSTANDING: usize = 1000;
 
-/// The tokens that wait to be used. Clones share them.
+/// The unused tokens. Clones share them.
 #[derive(Clone, Debug)]
 pub struct Tokens {
     base: Arc<str>,
@@ -38,11 +38,11 @@ impl Tokens {
         Self { base: base.into(), waiting: Arc::default() }
     }
 
-    /// The URL under which `request` is served, once and within a minute.
+    /// Issues a URL for `request`, which is served once and within a minute.
     ///
     /// # Errors
     ///
-    /// `ResourceExhausted` when too many are waiting.
+    /// `ResourceExhausted` when too many tokens are unused.
     pub fn issue(&self, request: Request) -> Result<String> {
         let token = identity::generate()?;
         let url = format!("{}/{}/{token}", self.base, request.path());
@@ -56,7 +56,7 @@ impl Tokens {
         Ok(url)
     }
 
-    /// What the path `/exec/TOKEN`, `/attach/TOKEN` or `/portforward/TOKEN` stands for. It stands for nothing after.
+    /// Redeems the path `/exec/TOKEN`, `/attach/TOKEN` or `/portforward/TOKEN`; `None` if unknown, used or expired.
     pub(super) fn redeem(&self, path: &str) -> Option<Request> {
         let (kind, token) = path.strip_prefix('/')?.split_once('/')?;
         let mut waiting = self.lock();

@@ -1,13 +1,14 @@
 //! The C library's allocator.
 
-/// In bytes. Less than the messages that leave much behind, more than the buffers of a pull.
+/// Threshold in bytes: below the messages whose memory is to be returned, above the buffers of a pull.
 const LARGE: i32 = 1 << 20;
 
-/// Has every block from 1 MiB on mapped by itself, so that its memory goes back to the kernel when it is freed. By default glibc
-/// raises the threshold to the size of what was freed, and keeps the next ones of that size: docs/decisions/allocator.md. To be
-/// called before threads are started.
+/// Sets a fixed mmap threshold of 1 MiB, so that larger blocks are mapped separately and returned to the kernel when
+/// they are freed. By default glibc raises the threshold to the size of freed blocks, and keeps later ones of that size
+/// in its arenas: docs/decisions/allocator.md. Must be called before threads are started.
 pub fn give_large_blocks_back() {
-    // SAFETY: mallopt takes two plain numbers and touches no block; nobody allocates beside it.
+    // SAFETY: mallopt takes two integers by value, dereferences nothing and changes no allocated block. It runs before
+    // other threads are started (see above), so none allocates concurrently.
     unsafe {
         libc::mallopt(libc::M_MMAP_THRESHOLD, LARGE);
     }

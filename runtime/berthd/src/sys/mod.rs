@@ -1,3 +1,3 @@
-//! What needs unsafe code.
+//! Code that needs `unsafe`.
 
 pub mod heap;

@@ -1,11 +1,11 @@
-//! Who has which address: one small file per pod, written before anything is made for the pod.
+//! Address leases: one small file per pod, written before anything is made for the pod.
 //!
 //! ```text
 //! (free) --add--> held: <pod>.json --retire--> leaving/<interface>.json --free--> (free)
 //! ```
-//! A leaving lease has no pod any more, but its address is not handed out until its interface is gone.
+//! A leaving lease belongs to no pod any more, but its address is not handed out until its interface is gone.
 //!
-//! The files need not survive power loss: the interfaces they speak of do not either.
+//! The files are not synced: power loss destroys the interfaces they describe, too.
 
 use std::collections::{HashMap, HashSet};
 use std::fs;
@@ -20,7 +20,7 @@ use crate::{Error, PodNetwork, PortMapping, Subnet};
 /// The subdirectory of leases whose interface is being deleted.
 const LEAVING: &str = "leaving";
 
-/// What a pod holds of the built-in network.
+/// The address, interface and ports of one pod.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Lease {
     pub(super) pod: String,
@@ -30,7 +30,7 @@ pub(super) struct Lease {
     pub(super) interface: String,
     /// Ports published on the host.
     pub(super) ports: Vec<PortMapping>,
-    /// Leases are numbered in order, so that after a restart addresses go on where they were.
+    /// Sequence number of the lease, so that after a restart the search for addresses continues where it was.
     number: u64,
 }
 
@@ -42,13 +42,13 @@ pub(super) struct Leases {
     by_pod: HashMap<String, Lease>,
     leaving: HashMap<String, Lease>,
     taken: HashSet<Ipv4Addr>,
-    /// The index the next search for a free address starts at: freed addresses rest until it comes round.
+    /// The index at which the next search for an address starts, so that freed addresses are reused late.
     next: u32,
     number: u64,
 }
 
 impl Leases {
-    /// Reads the leases in `directory`. One that power loss left unreadable is dropped.
+    /// Reads the leases in `directory`. An unreadable one, as power loss may leave it, is removed.
     pub(super) fn open(directory: &Path, subnet: Subnet) -> Result<Leases, Error> {
         record::make_directory(&directory.join(LEAVING))?;
         let mut leases = Leases {
@@ -71,7 +71,7 @@ impl Leases {
         Ok(leases)
     }
 
-    /// Hands out the addresses of another subnet. To be called while nobody has any.
+    /// Switches to another subnet. Must be called only while there are no leases.
     pub(super) fn move_to(&mut self, subnet: Subnet) {
         if subnet != self.subnet {
             (self.subnet, self.next) = (subnet, 0);
@@ -86,7 +86,7 @@ impl Leases {
         self.taken.insert(lease.address);
     }
 
-    /// Gives `pod` an address and its ports; on disk when this returns.
+    /// Leases an address and host ports to `pod`; on disk when this returns. Fails when one is taken or none left.
     pub(super) fn add(&mut self, pod: &PodNetwork) -> Result<Lease, Error> {
         let ports: Vec<_> =
             pod.port_mappings.iter().filter(|mapping| mapping.host_port > 0).cloned().collect();
@@ -134,7 +134,7 @@ impl Leases {
         Ok(())
     }
 
-    /// Takes the lease from the pod; its address stays taken until [`Leases::free`].
+    /// Turns the pod's lease into a leaving one; its address stays taken until [`Leases::free`].
     pub(super) fn retire(&mut self, pod: &str) -> Result<(), Error> {
         let Some(lease) = self.by_pod.get(pod) else { return Ok(()) };
         let (from, to) = (self.path(pod), self.leaving_path(&lease.interface));
@@ -145,7 +145,7 @@ impl Leases {
         Ok(())
     }
 
-    /// Gives a leaving lease's address back, on disk first.
+    /// Frees the address of a leaving lease, on disk first.
     pub(super) fn free(&mut self, interface: &str) -> Result<(), Error> {
         record::remove(&self.leaving_path(interface))?;
         if let Some(lease) = self.leaving.remove(interface) {
@@ -154,7 +154,7 @@ impl Leases {
         Ok(())
     }
 
-    /// Drops the lease of a pod of which nothing is left, with its address and its ports.
+    /// Drops the lease of a pod whose namespace and interface are gone, with its address and its ports.
     pub(super) fn forget(&mut self, pod: &str) -> Result<(), Error> {
         record::remove(&self.path(pod))?;
         if let Some(lease) = self.by_pod.remove(pod) {
@@ -163,17 +163,17 @@ impl Leases {
         Ok(())
     }
 
-    /// Whether no pod holds anything and nothing is leaving.
+    /// Whether there are neither leases nor leaving ones.
     pub(super) fn is_empty(&self) -> bool {
         self.by_pod.is_empty() && self.leaving.is_empty()
     }
 
-    /// The interfaces of leaving leases.
+    /// Lists the interfaces of leaving leases.
     pub(super) fn leaving(&self) -> Vec<String> {
         self.leaving.keys().cloned().collect()
     }
 
-    /// The interfaces of leaving leases whose pod was in `netns`.
+    /// Lists the interfaces of leaving leases whose pod was in `netns`.
     pub(super) fn leaving_in(&self, netns: &Path) -> Vec<String> {
         self.leaving
             .values()
@@ -182,12 +182,12 @@ impl Leases {
             .collect()
     }
 
-    /// The pod's lease.
+    /// Returns the pod's lease.
     pub(super) fn get(&self, pod: &str) -> Option<Lease> {
         self.by_pod.get(pod).cloned()
     }
 
-    /// Every lease.
+    /// Iterates over the leases of pods.
     pub(super) fn all(&self) -> impl Iterator<Item = &Lease> {
         self.by_pod.values()
     }
@@ -216,8 +216,8 @@ fn read_all(directory: &Path) -> Result<Vec<Lease>, Error> {
     Ok(leases)
 }
 
-/// The name of the host's end of a pod's veth pair, at most 15 bytes: the beginning of the pod's id and
-/// the lease's number, so that a pod attached anew does not meet the interface it had before.
+/// Names the host's end of a pod's veth pair, in at most 15 bytes: the beginning of the pod's id and the lease's
+/// number, so that a pod attached anew does not collide with its former interface.
 fn interface(pod: &str, number: u64) -> String {
     format!("b{}-{:04x}", &pod[..pod.len().min(8)], number & 0xffff)
 }

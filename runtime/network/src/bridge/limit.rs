@@ -1,4 +1,4 @@
-//! Limits on a pod's traffic: a token bucket (tbf) before the end of the veth pair that sends in its direction.
+//! Limits a pod's traffic with a token bucket filter (tbf) at the end of the veth pair that sends in that direction.
 
 use std::io;
 
@@ -8,16 +8,16 @@ use rtnetlink::packet_route::tc::{TcAttribute, TcHandle, TcMessage, TcOption};
 
 use super::link::Netlink;
 
-/// Of linux/pkt_sched.h.
+/// Attributes of tbf, from linux/pkt_sched.h.
 const TCA_TBF_PARMS: u16 = 1;
 const TCA_TBF_RATE64: u16 = 4;
 const TCA_TBF_BURST: u16 = 6;
-/// Each packet counts as it is; anything lower asks for a table of times.
+/// Packets count with their own length; 0 (unaware) would require a rate table.
 const TC_LINKLAYER_ETHERNET: u8 = 1;
 
-/// What passes at once after a silence: 20 ms of the rate, but one packet of the largest kind in any case.
+/// Burst in bytes: divisor of the rate (20 ms), and the minimum of one packet of the largest size.
 const BURST: (u64, u64) = (50, 64 << 10);
-/// What waits before packets are dropped: 100 ms of the rate beyond the burst.
+/// Divisor of the rate for the queue: 100 ms wait, beyond the burst, before packets are dropped.
 const QUEUE: u64 = 10;
 
 impl Netlink {
@@ -33,7 +33,7 @@ impl Netlink {
     }
 }
 
-/// For a rate in bytes per second.
+/// Builds the options for a rate in bytes per second.
 fn options(rate: u64) -> Vec<TcOption> {
     let burst = capped((rate / BURST.0).max(BURST.1));
     let option = |kind, value: &[u8]| TcOption::Other(DefaultNla::new(kind, value.to_vec()));
@@ -44,8 +44,8 @@ fn options(rate: u64) -> Vec<TcOption> {
     ]
 }
 
-/// `struct tc_tbf_qopt`: two `struct tc_ratespec`, of which the second one is for a peak that there is not, then limit,
-/// buffer and mtu.
+/// Builds `struct tc_tbf_qopt`: two `struct tc_ratespec` (rate, and peak rate, which is unused), then limit, buffer and
+/// mtu.
 fn parameters(rate: u64, limit: u32) -> [u8; 36] {
     let mut bytes = [0; 36];
     bytes[1] = TC_LINKLAYER_ETHERNET;

@@ -28,23 +28,23 @@ const CREATE: u16 = NLM_F_CREATE | NLM_F_EXCL;
 /// Larger than any answer the kernel puts into one datagram.
 const ANSWER: usize = 32 << 10;
 
-/// A netlink socket of the network namespace it was opened in, wherever it is used from.
+/// A netlink socket. It belongs to the network namespace it was opened in, whatever thread uses it.
 pub(super) struct Netlink {
     socket: Socket,
     sequence: u32,
 }
 
-/// An interface, as far as it matters here.
+/// The attributes of an interface that matter here.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Link {
     pub(super) index: u32,
     pub(super) is_bridge: bool,
-    /// The kernel passes packets through it.
+    /// The operational state is up: it passes packets.
     pub(super) is_up: bool,
     pub(super) bridge: Option<u32>,
 }
 
-/// A veth pair to be made: one end on a bridge here, `eth0` in a pod.
+/// A veth pair to be created: one end on a bridge here, `eth0` in a pod.
 pub(super) struct Pair<'a> {
     pub(super) host_end: &'a str,
     pub(super) bridge: u32,
@@ -62,8 +62,8 @@ impl Netlink {
         Ok(Netlink { socket, sequence: 0 })
     }
 
-    /// The interface called `name`, or none. On kernels from 6.8 on, asking also makes a carrier that
-    /// just came up take effect, instead of leaving that to a kernel thread.
+    /// Finds the interface called `name`. Since kernel 6.8 the request also applies a pending change of the carrier,
+    /// which otherwise waits for a kernel worker.
     pub(super) fn find(&mut self, name: &str) -> io::Result<Option<Link>> {
         let request = RouteNetlinkMessage::GetLink(LinkUnspec::new_with_name(name).build());
         let answers = match self.ask(&[(request, 0)]) {
@@ -76,20 +76,20 @@ impl Netlink {
         }))
     }
 
-    /// Makes a bridge and brings it up. Its hardware address is given, or it would change with its ports.
+    /// Creates a bridge and brings it up. Its hardware address is fixed; otherwise it would change with the ports.
     pub(super) fn add_bridge(&mut self, name: &str, mac: [u8; 6], mtu: u32) -> io::Result<()> {
         let bridge = with_mtu(LinkBridge::new(name).address(mac.to_vec()), mtu);
         self.ask(&[(RouteNetlinkMessage::NewLink(bridge.build()), CREATE)]).map(drop)
     }
 
-    /// Gives an interface an address; one it has already is left.
+    /// Adds an address to an interface; no effect if it has it already.
     pub(super) fn add_address(&mut self, index: u32, address: Ipv4Addr, prefix: u8) -> io::Result<()> {
         let message = address_message(index, address, prefix);
         self.ask(&[(message, NLM_F_CREATE | NLM_F_REPLACE)]).map(drop)
     }
 
-    /// Makes both ends at once: the host's up and on the bridge, the pod's directly in its namespace.
-    /// The pod's end cannot be made up: the driver refuses to open an end whose peer it does not know yet.
+    /// Creates both ends at once: the host's up and on the bridge, the pod's directly in its namespace. The pod's end
+    /// cannot be created up: the veth driver refuses to open an end that has no peer yet.
     pub(super) fn add_pair(&mut self, pair: &Pair<'_>) -> io::Result<()> {
         let pod_end = LinkMessageBuilder::<LinkUnspec>::new().name("eth0").address(pair.mac.to_vec());
         let pod_end = with_mtu(pod_end.setns_by_fd(pair.netns.as_raw_fd()), pair.mtu).build();
@@ -102,8 +102,8 @@ impl Netlink {
         self.ask(&[(message, CREATE)]).map(drop)
     }
 
-    /// Brings the pod's end up with its address and the default route, in one request whose last part
-    /// makes the carrier take effect, as [`Netlink::find`] does.
+    /// Brings the pod's end up with its address and the default route, in one datagram whose last request applies the
+    /// change of the carrier, as [`Netlink::find`] does.
     pub(super) fn set_up_pod(&mut self, address: Ipv4Addr, prefix: u8, gateway: Ipv4Addr) -> io::Result<()> {
         let eth0 = self.find("eth0")?.ok_or(Errno::NODEV)?;
         let route = RouteMessageBuilder::<Ipv4Addr>::new().gateway(gateway).output_interface(eth0.index);
@@ -117,14 +117,14 @@ impl Netlink {
         .map(drop)
     }
 
-    /// Lets the bridge send a packet back to the port it came from: a pod that talks to a port it
-    /// publishes itself, on a host whose bridges pass packets to netfilter (br_netfilter).
+    /// Turns on hairpin mode: the bridge may send a packet back to the port it came from. A pod needs it to reach a
+    /// port that it publishes itself, on a host whose bridges pass packets to netfilter (br_netfilter).
     pub(super) fn reflect(&mut self, port: u32) -> io::Result<()> {
         let message = LinkBridgePort::new(port).hairpin(true).build();
         self.ask(&[(RouteNetlinkMessage::NewLink(message), 0)]).map(drop)
     }
 
-    /// The IPv4 addresses of the interface with `index`.
+    /// Lists the IPv4 addresses of the interface with `index`.
     pub(super) fn addresses(&mut self, index: u32) -> io::Result<Vec<Ipv4Addr>> {
         let request = AddressMessageBuilder::<Ipv4Addr>::new().index(index).build();
         let answers = self.ask(&[(RouteNetlinkMessage::GetAddress(request), NLM_F_DUMP)])?;
@@ -140,7 +140,7 @@ impl Netlink {
         Ok(addresses.collect())
     }
 
-    /// The name of the interface with `index`; its number when it is gone.
+    /// Returns the name of the interface with `index`. Fails with ENODEV when it is gone.
     pub(super) fn name(&mut self, index: u32) -> io::Result<String> {
         let request = RouteNetlinkMessage::GetLink(LinkUnspec::new_with_index(index).build());
         let name = self.ask(&[(request, 0)])?.into_iter().find_map(|answer| match answer {
@@ -155,7 +155,7 @@ impl Netlink {
         Ok(name.unwrap_or_else(|| index.to_string()))
     }
 
-    /// Takes an address from an interface; one that it has not counts as taken.
+    /// Removes an address from an interface; no effect if it does not have it.
     pub(super) fn remove_address(&mut self, index: u32, address: Ipv4Addr, prefix: u8) -> io::Result<()> {
         let RouteNetlinkMessage::NewAddress(message) = address_message(index, address, prefix) else {
             return Ok(());
@@ -166,7 +166,7 @@ impl Netlink {
         }
     }
 
-    /// Deletes the interface called `name`, with its peer if it has one; an absent one counts as deleted.
+    /// Deletes the interface called `name` and its peer, if any; an absent one is not an error.
     pub(super) fn delete(&mut self, name: &str) -> io::Result<()> {
         let request = RouteNetlinkMessage::DelLink(LinkUnspec::new_with_name(name).build());
         match self.ask(&[(request, 0)]) {
@@ -175,7 +175,7 @@ impl Netlink {
         }
     }
 
-    /// Sends all requests as one datagram, takes every answer, and fails with the first error.
+    /// Sends all requests in one datagram, reads every answer, and fails with the first error.
     pub(super) fn ask(
         &mut self,
         requests: &[(RouteNetlinkMessage, u16)],
@@ -195,7 +195,7 @@ impl Netlink {
         self.answers(requests.len())
     }
 
-    /// Takes answers until `requests` of them are acknowledged, refused or (a dump) done.
+    /// Reads answers until `requests` of them are acknowledged, refused or (a dump) done.
     fn answers(&mut self, requests: usize) -> io::Result<Vec<RouteNetlinkMessage>> {
         let (mut settled, mut answers, mut refused) = (0, Vec::new(), Ok(()));
         let mut buffer = vec![0; ANSWER];
@@ -222,7 +222,7 @@ impl Netlink {
     }
 }
 
-/// Whether `error` is the system's `errno`.
+/// Whether `error` carries `errno`.
 pub(super) fn is(error: &io::Error, errno: Errno) -> bool {
     error.raw_os_error() == Some(errno.raw_os_error())
 }

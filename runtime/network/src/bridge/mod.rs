@@ -4,8 +4,8 @@
 //! attach: lease on disk -> veth pair (one end on the bridge, one in the pod) -> address, route -> ports
 //! detach: ports -> lease retired -> | answered | -> veth pair -> address free
 //! ```
-//! Deleting a veth pair waits for RCU grace periods, ten times as long as everything else; nobody
-//! needs to wait with it. What is left over when the daemon is killed is deleted when it starts again.
+//! Deleting a veth pair waits for RCU grace periods, ten times as long as everything else, so it is done in the
+//! background. Pairs left over when the daemon is killed are deleted at the next start.
 
 mod forward;
 mod lease;
@@ -39,9 +39,9 @@ use link::is;
 use steps::{Core, NEW_PAIR};
 use surroundings::Surroundings;
 
-/// Interfaces that are deleted at the same time: the kernel does it under one lock, and each waits in a thread.
+/// Limit of concurrent deletions: the kernel does them under one lock (RTNL), and each blocks a thread.
 const DELETIONS: usize = 8;
-/// How long opening waits until what pods share is repaired; a repair that takes longer goes on behind.
+/// How long opening waits for the repair of bridge and table; a longer repair goes on in the background.
 const REPAIR: Duration = Duration::from_millis(500);
 
 /// The built-in bridge network.
@@ -52,14 +52,14 @@ pub(super) struct Bridge {
     foundation: RwLock<Foundation>,
     /// Interfaces being deleted.
     deletions: Mutex<JoinSet<()>>,
-    /// One for each deletion that may run.
+    /// One permit for each running deletion.
     deleting: Semaphore,
-    /// Nothing that failed is tried again any more.
+    /// Cancelled when failed deletions are not to be retried any more.
     closing: CancellationToken,
     surroundings: Surroundings,
 }
 
-/// What all pods share: the bridge and its table.
+/// State that all pods share: the bridge and its table.
 #[derive(Debug, Default)]
 struct Foundation {
     /// The bridge's interface index, once it was made or found.
@@ -69,8 +69,8 @@ struct Foundation {
 }
 
 impl Bridge {
-    /// Opens the leases below `root`. With pods on record, what they share is checked and repaired; where that cannot
-    /// be done at once it goes on behind, and is tried again with the next pod.
+    /// Opens the leases below `root`. With pods on record, the bridge and its table are checked and repaired; a repair
+    /// that takes longer than `REPAIR` goes on in the background, and a failed one is tried again with the next pod.
     pub(super) async fn open(config: BridgeConfig, root: &Path) -> Result<Arc<Bridge>, Error> {
         refuse_unusable(&config)?;
         let directory = root.join("network").join(&config.name);
@@ -88,14 +88,14 @@ impl Bridge {
         bridge.look_around();
         let repair = tokio::spawn(bridge.clone().repair(in_use));
         if in_use {
-            // One that takes longer tells its failure in the log as any other.
+            // After the time limit the repair goes on, and its failure is logged as any other.
             let _ = timeout(REPAIR, repair).await;
         }
         leaving.into_iter().for_each(|interface| bridge.delete_later(interface));
         Ok(bridge)
     }
 
-    /// Brings back what others took away while the daemon was gone, and takes back what nobody holds any more.
+    /// Restores the bridge and its table as they were before the restart or, without leases, withdraws leftover ports.
     async fn repair(self: Arc<Self>, in_use: bool) {
         let repaired = match in_use {
             true => self.foundation().await.map(drop),
@@ -118,7 +118,7 @@ impl Bridge {
             self.detach(&pod.id).await?;
         }
         match self.attach_once(pod).await {
-            // The kernel's word for a bridge it does not know: somebody removed it. Make it again, once.
+            // EINVAL means that the bridge was removed: make it again, once.
             Err(Error::Kernel { step: NEW_PAIR, source, .. }) if is(&source, Errno::INVAL) => {
                 self.foundation.write().await.bridge = None;
                 self.attach_once(pod).await
@@ -135,14 +135,14 @@ impl Bridge {
 
     pub(super) async fn detach(self: &Arc<Self>, pod: &str) -> Result<(), Error> {
         let pod = pod.to_owned();
-        // The table is not made anew meanwhile, with the ports that are taken back here.
+        // The lock keeps the table from being made meanwhile, with the ports that are withdrawn here.
         let _foundation = self.foundation.read().await;
         let leaving = self.blocking("detach", move |core| core.release(&pod)).await?;
         leaving.into_iter().for_each(|interface| self.delete_later(interface));
         Ok(())
     }
 
-    /// Deletes the interface of a retired lease, and the bridge after the last one if so configured.
+    /// Deletes the interface of a retired lease in the background, and the bridge after the last one if so configured.
     fn delete_later(self: &Arc<Self>, interface: String) {
         let bridge = self.clone();
         let mut deletions = self.deletions.lock().unwrap_or_else(PoisonError::into_inner);
@@ -156,7 +156,7 @@ impl Bridge {
                     error,
                     "left over on the built-in network; tried again in {pause:?}"
                 );
-                // The next daemon goes on.
+                // The next daemon deletes it.
                 if timeout(pause, bridge.closing.cancelled()).await.is_ok() {
                     return;
                 }
@@ -180,7 +180,7 @@ impl Bridge {
         self.blocking("check", move |core| core.check(&pod)).await
     }
 
-    /// The pods that hold a lease.
+    /// Returns the ids of the pods that hold a lease.
     pub(super) fn pods(&self) -> Vec<String> {
         self.core.leases().all().map(|lease| lease.pod.clone()).collect()
     }
@@ -210,7 +210,7 @@ impl Bridge {
         json!({ "provider": "bridge", "config": self.core.config, "subnet": subnet, "leases": leases })
     }
 
-    /// The bridge and what pods share with it, made at first use.
+    /// Returns the bridge and its table, which are made at first use.
     async fn foundation(&self) -> Result<RwLockReadGuard<'_, Foundation>, Error> {
         let asked = Instant::now();
         let foundation = self.foundation.read().await;
@@ -228,7 +228,7 @@ impl Bridge {
         Ok(foundation.downgrade())
     }
 
-    /// Waits until what pods share is there, however long opening was ready to.
+    /// Waits until bridge and table exist, even if opening did not wait for them.
     #[cfg(test)]
     pub(super) async fn laid(&self) -> Result<(), Error> {
         self.foundation().await.map(drop)
@@ -245,7 +245,8 @@ impl Bridge {
 }
 
 impl Foundation {
-    /// Whoever waited for an attempt that failed has its answer: pods do not wait for the same hang one after the other.
+    /// Fails with the error of an attempt that ended after `asked`: callers that queued behind it must not wait for the
+    /// same hang one after the other.
     fn failed_since(&self, asked: Instant) -> Result<(), Error> {
         match &self.failure {
             Some((when, error)) if *when > asked => Err(Error::Shared(error.clone())),

@@ -1,7 +1,7 @@
-//! The networks that the host has already, and a subnet for pods that keeps clear of them.
+//! Finds the networks that the host has already, and chooses a subnet for pods that does not overlap with them.
 //!
-//! A subnet that is configured is taken or refused. Without one, what was chosen before stays as long as pods have
-//! addresses of it, or nobody else came to use it.
+//! A configured subnet is used or refused. Without one, the subnet chosen before stays as long as pods have addresses
+//! of it or no other network uses it.
 
 use std::io;
 use std::net::Ipv4Addr;
@@ -19,9 +19,9 @@ use crate::config::BridgeConfig;
 use crate::record;
 use crate::{Error, Subnet};
 
-/// The file in the directory of leases that holds the chosen subnet; of no extension that leases have.
+/// Name of the file with the chosen subnet, in the directory of leases but without their extension.
 const CHOSEN: &str = "subnet";
-/// What is chosen when it is free: what Berth always had.
+/// The first candidate: the subnet that Berth has always used.
 const FIRST: (Ipv4Addr, u8) = (Ipv4Addr::new(10, 88, 0, 0), 16);
 
 /// A network that the host is in, or has a route to.
@@ -31,7 +31,7 @@ pub(super) struct Neighbour {
     prefix: u8,
     /// The interface's index.
     interface: u32,
-    /// Reached through a gateway.
+    /// The network is reached through a gateway.
     distant: bool,
 }
 
@@ -40,15 +40,15 @@ impl Neighbour {
         subnet.overlaps(self.address, self.prefix)
     }
 
-    /// Whether it takes addresses away from a subnet that somebody configured. To carve a subnet out of a wider
-    /// network behind a gateway is what routes are for.
+    /// Whether it conflicts with a configured subnet. A subnet inside a wider network behind a gateway does not: its
+    /// route is more specific.
     fn hurts(&self, subnet: Subnet) -> bool {
         self.is_in(subnet) && !(self.distant && self.prefix < subnet.prefix())
     }
 }
 
 impl Netlink {
-    /// The IPv4 networks of all interfaces but the one with the index `own` and the loopback.
+    /// Lists the IPv4 networks of all interfaces except the loopback and the one with the index `own`.
     pub(super) fn neighbours(&mut self, own: Option<u32>) -> io::Result<Vec<Neighbour>> {
         let addresses = RouteNetlinkMessage::GetAddress(AddressMessageBuilder::<Ipv4Addr>::new().build());
         let routes = RouteNetlinkMessage::GetRoute(RouteMessageBuilder::<Ipv4Addr>::new().build());
@@ -72,7 +72,7 @@ fn of_address(message: &AddressMessage) -> Option<Neighbour> {
     Some(Neighbour { address, prefix, interface, distant: false })
 }
 
-/// A default route leads to everything and takes nothing.
+/// Returns the network of a unicast route in the main table. A default route covers every network and claims none.
 fn of_route(message: &RouteMessage) -> Option<Neighbour> {
     let (header, mut interface, mut destination, mut distant) = (&message.header, 0, None, false);
     if header.table != RouteHeader::RT_TABLE_MAIN || header.kind != RouteType::Unicast {
@@ -92,7 +92,7 @@ fn of_route(message: &RouteMessage) -> Option<Neighbour> {
     (prefix > 0).then_some(Neighbour { address, prefix, interface, distant })
 }
 
-/// The subnet as far as it is known before anyone looks at the host.
+/// Returns the subnet as far as it is known without looking at the host: configured, remembered or the first candidate.
 pub(super) fn expected(config: &BridgeConfig, directory: &Path) -> Result<Subnet, Error> {
     if let Some(subnet) = config.subnet {
         return Ok(subnet);
@@ -102,7 +102,7 @@ pub(super) fn expected(config: &BridgeConfig, directory: &Path) -> Result<Subnet
     Ok(remembered.unwrap_or(Subnet::containing(FIRST.0, FIRST.1)))
 }
 
-/// The subnet of a network that no pod is in yet: `expected`, or another one when none is configured.
+/// Settles the subnet while no pod is attached: `expected`, or another free one when none is configured.
 pub(super) fn settle(
     config: &BridgeConfig,
     directory: &Path,
@@ -117,7 +117,7 @@ pub(super) fn settle(
         });
     };
     let (path, text) = (chosen(directory), subnet.to_string());
-    // Not written again where it is there: the disk may be full.
+    // Skipped when unchanged: the disk may be full.
     if config.subnet.is_none() && record::read(&path)?.as_deref() != Some(text.as_bytes()) {
         record::write(&path, text.as_bytes())?;
     }
@@ -128,7 +128,7 @@ pub(super) fn settle(
     Ok(subnet)
 }
 
-/// Who else uses addresses of `subnet`, which pods have already.
+/// Finds another network that uses addresses of `subnet` while pods have some of it.
 pub(super) fn intruder(
     config: &BridgeConfig,
     subnet: Subnet,
@@ -145,7 +145,7 @@ fn around(config: &BridgeConfig, netlink: &mut Netlink) -> Result<Vec<Neighbour>
 
 fn overlap(subnet: Subnet, neighbours: &[Neighbour], netlink: &mut Netlink) -> Result<Option<Error>, Error> {
     let Some(one) = neighbours.iter().find(|one| one.hurts(subnet)) else { return Ok(None) };
-    // An interface that is just leaving has no name any more.
+    // An interface that was just deleted has no name any more.
     let interface = netlink.name(one.interface).unwrap_or_else(|_| one.interface.to_string());
     let network = format!("{}/{}", one.address, one.prefix);
     Ok(Some(Error::Overlap { subnet: subnet.to_string(), network, interface }))
@@ -174,7 +174,7 @@ fn no_subnet() -> Error {
     Error::NoSubnet { tried: ends.join(" ... ") }
 }
 
-/// Takes the bridge's address in a subnet that it had before.
+/// Removes from the bridge its address in a former subnet.
 fn leave(config: &BridgeConfig, subnet: Subnet, netlink: &mut Netlink) -> Result<(), Error> {
     let name = &config.name;
     let Some(bridge) = netlink.find(name).map_err(refused("look up", name))? else { return Ok(()) };

@@ -4,10 +4,10 @@
 //! prerouting raw    guard      the bridge may not reach the host's 127.0.0.0/8
 //! prerouting dstnat arriving   published ports, for packets from outside and from pods
 //! output     dstnat sending    published ports, for the host's own packets
-//! postrouting srcnat returning masquerade: to the outside, and where the answer must come back through us
+//! postrouting srcnat returning masquerade: to the outside, and where the answer must come back through the host
 //! ```
-//! Each script begins with the whole table, which is idempotent: what somebody flushed comes back with
-//! the next published port.
+//! Each script begins by declaring the whole table, which is idempotent: a table that was flushed comes back with the
+//! next published port.
 
 use std::net::{IpAddr, Ipv4Addr};
 
@@ -30,8 +30,8 @@ impl Table {
         Table { bridge, subnet, masquerade: config.masquerade }
     }
 
-    /// Makes the table with the ports of `leases` and no others, or brings it back to that. Without
-    /// masquerade and ports nothing needs it.
+    /// Creates or restores the table with exactly the ports of `leases`. Does nothing when there is neither masquerade
+    /// nor a port.
     pub(super) fn make(&self, leases: &[Lease]) -> Result<(), Error> {
         let elements: String = leases.iter().map(|lease| self.elements("add", lease)).collect();
         match self.masquerade || !elements.is_empty() {
@@ -40,7 +40,7 @@ impl Table {
         }
     }
 
-    /// Takes back every port that is published, where the table is there at all.
+    /// Withdraws every published port, if the table exists.
     pub(super) fn clear(&self) -> Result<(), Error> {
         match program::run("look for the table", &["nft", "list", "tables", "ip"], "")? {
             tables if tables.lines().any(|line| line == format!("table ip {}", self.name())) => {
@@ -55,7 +55,7 @@ impl Table {
         format!("flush map ip {table} published\nflush map ip {table} published_on\n")
     }
 
-    /// Removes the table with everything in it; an absent one counts as removed.
+    /// Removes the table with everything in it; an absent one is not an error.
     pub(super) fn remove(&self) -> Result<(), Error> {
         let name = self.name();
         run("remove the table", &format!("add table ip {name}\ndelete table ip {name}\n"))
@@ -66,9 +66,9 @@ impl Table {
         run("publish ports", &(self.script() + &self.elements("add", lease)))
     }
 
-    /// Takes the lease's ports back, published or not.
+    /// Withdraws the lease's ports, published or not.
     pub(super) fn withdraw(&self, lease: &Lease) -> Result<(), Error> {
-        // Deleting what is absent would fail the script, adding what is there does not.
+        // Deleting an absent element fails the script, adding a present one does not.
         let script = self.script() + &self.elements("add", lease) + &self.elements("delete", lease);
         run("withdraw ports", &script)
     }

@@ -5,7 +5,7 @@ use std::net::{IpAddr, Ipv4Addr, TcpListener, UdpSocket};
 
 use crate::{Error, PodNetwork, PortMapping, Protocol};
 
-/// Refuses ports that a process of the host listens on: a published port would cut it off silently.
+/// Refuses ports that a process of the host listens on, since publishing would silently cut it off.
 pub(super) fn refuse_used(pod: &PodNetwork) -> Result<(), Error> {
     for mapping in pod.port_mappings.iter().filter(|mapping| mapping.host_port > 0) {
         if let Some(IpAddr::V6(ip)) = mapping.host_ip.filter(|ip| !ip.is_unspecified()) {

@@ -1,4 +1,4 @@
-//! Programs of the host that the built-in network runs. Each has an end, whatever holds it up: others wait for it.
+//! Runs host programs such as `nft`. Each run has a time limit, since other calls wait for it.
 
 use std::fs::File;
 use std::io::{self, Read, Seek, Write};
@@ -14,16 +14,18 @@ use tokio::time::timeout;
 use crate::Error;
 use berth_work::descriptors;
 
-/// They only talk to the kernel, in milliseconds: one that takes this long is stuck.
+/// Time limit of a run. The programs only talk to the kernel, which takes milliseconds.
 const LIMIT: Duration = Duration::from_secs(10);
-/// How long a killed one may take to be gone. One that the kernel holds is left to tokio, which collects it when it ends.
+/// How long to wait for a killed program to be gone. After that tokio reaps it when it ends.
 const GOING: Duration = Duration::from_secs(1);
 
-/// Runs the program `words` begins with, with `input`, and returns what it printed. For a thread that may block.
+/// Runs the command line `words` with `input` on standard input, and returns its standard output. Blocks the calling
+/// thread.
 ///
 /// # Errors
 ///
-/// That it cannot be run, failed (with its own words), or did not end in time and was killed; each with `purpose`.
+/// When the program cannot be run, fails (with its standard error) or is killed at the time limit; each names
+/// `purpose`.
 pub(super) fn run(purpose: &'static str, words: &[&str], input: &str) -> Result<String, Error> {
     run_within(LIMIT, purpose, words, input)
 }
@@ -47,7 +49,7 @@ fn run_within(limit: Duration, purpose: &'static str, words: &[&str], input: &st
     }
 }
 
-/// Its input and outputs, as files in memory: nobody waits for the other end of a pipe.
+/// A program's input and outputs, as files in memory, so that no side waits for the other end of a pipe.
 struct Files {
     stdin: File,
     stdout: File,
@@ -63,7 +65,7 @@ impl Files {
         Ok(files)
     }
 
-    /// Starts it in a process group of its own, so that it can be killed with its children.
+    /// Starts the program in its own process group, so that its children can be killed with it.
     fn spawn(&self, words: &[&str]) -> io::Result<Child> {
         Command::new(words.first().unwrap_or(&""))
             .args(words.iter().skip(1))
@@ -84,9 +86,9 @@ impl Files {
 }
 
 async fn end(child: &mut Child) -> io::Result<()> {
-    // Not waited for yet: the id is still its own.
+    // Not reaped yet, so the pid has not been reused.
     if let Some(group) = child.id().and_then(|id| Pid::from_raw(id as i32)) {
-        // Already gone is as good as killed.
+        // ESRCH is fine: the group is gone.
         let _ = kill_process_group(group, Signal::KILL);
     }
     let _ = timeout(GOING, child.wait()).await;

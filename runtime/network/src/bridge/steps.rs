@@ -1,4 +1,4 @@
-//! The steps of the built-in network that block: each is run on a thread of its own.
+//! The blocking steps of the built-in network; each runs on a thread for blocking work.
 
 use std::fs::{self, File};
 use std::io;
@@ -21,13 +21,13 @@ use crate::netns;
 use crate::pod::{Attachment, Interface, PodNetwork};
 use crate::{Error, Subnet};
 
-/// The step that fails when somebody removed the bridge.
+/// The step that fails when the bridge was removed.
 pub(super) const NEW_PAIR: &str = "make the veth pair";
-/// How often, and how long apart, a new interface is asked whether it passes packets, on kernels
-/// where asking does not make it so.
+/// How often, and how far apart, a new interface is polled until it passes packets, on kernels before 6.8, where
+/// polling does not itself apply the carrier.
 const SETTLING: (u32, Duration) = (200, Duration::from_millis(5));
 
-/// What the blocking steps need.
+/// State of the blocking steps.
 #[derive(Debug)]
 pub(super) struct Core {
     pub(super) config: BridgeConfig,
@@ -37,7 +37,7 @@ pub(super) struct Core {
 }
 
 impl Core {
-    /// Reads the leases in `directory`, forgets those of which nothing is left, and finds the subnet.
+    /// Reads the leases in `directory`, drops those whose interface is gone, and settles the subnet.
     pub(super) fn open(config: BridgeConfig, directory: &Path) -> Result<Core, Error> {
         let mut netlink = open(&config.name)?;
         let mut subnet = neighbours::expected(&config, directory)?;
@@ -50,7 +50,7 @@ impl Core {
         Ok(Core { table: Table::of(&config, subnet), subnet, leases: Mutex::new(leases), config })
     }
 
-    /// A socket of the host's network.
+    /// Opens a netlink socket in the host's network namespace.
     pub(super) fn netlink(&self) -> Result<Netlink, Error> {
         open(&self.config.name)
     }
@@ -59,7 +59,7 @@ impl Core {
         self.leases.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Makes the bridge with its address, forwarding and rules, or completes what is there.
+    /// Creates or completes the bridge with its address, IP forwarding and nftables rules. Returns its index.
     pub(super) fn lay(&self) -> Result<u32, Error> {
         let name = &self.config.name;
         let mut netlink = open(name)?;
@@ -88,9 +88,9 @@ impl Core {
         Ok(bridge.index)
     }
 
-    /// Takes back the ports of pods that nothing is known of.
+    /// Withdraws all published ports when there are no leases.
     pub(super) fn clear(&self) -> Result<(), Error> {
-        // Not asked in the match: its lock would be held while nft runs.
+        // Not in a `match`, which would hold the lock of the leases while nft runs.
         let nobody_holds_any = self.leases().is_empty();
         if nobody_holds_any { self.table.clear() } else { Ok(()) }
     }
@@ -104,7 +104,7 @@ impl Core {
     pub(super) fn attach(&self, pod: &PodNetwork, bridge: u32) -> Result<Attachment, Error> {
         let netns = open_netns(&pod.netns)?;
         port::refuse_used(pod)?;
-        // The namespace may still hold the eth0 it had before: then this has to wait for its end.
+        // The namespace may still hold its former eth0, which must be deleted first.
         let leaving = self.leases().leaving_in(&pod.netns);
         leaving.iter().try_for_each(|interface| self.delete(interface))?;
         let lease = self.leases().add(pod)?;
@@ -129,7 +129,7 @@ impl Core {
             .map_err(refused("set up eth0 in", lease.netns.display()))?;
         failpoint!(PAIR_ADDRESSED)?;
         let link = settle(&mut host, host_end).map_err(refused("wait for the carrier of", host_end))?;
-        // With its first port the bridge gets a carrier itself; until then it drops what the host sends.
+        // The bridge gets a carrier with its first port; until then it drops what the host sends.
         let bridge = &self.config.name;
         settle(&mut host, bridge).map_err(refused("wait for the carrier of", bridge))?;
         if lease.ports.is_empty() {
@@ -140,7 +140,7 @@ impl Core {
         Ok(failpoint!(PORTS_PUBLISHED)?)
     }
 
-    /// Each end of the pair limits what it sends: the host's towards the pod, the pod's out of it.
+    /// Limits the traffic at both ends of the pair: the host's sends towards the pod, the pod's out of it.
     fn limit(&self, pod: &PodNetwork, lease: &Lease, netns: &File) -> Result<(), Error> {
         let Some(limits) = pod.bandwidth()? else { return Ok(()) };
         let limit = |name: &str, rate: u64| {
@@ -158,7 +158,7 @@ impl Core {
         Ok(())
     }
 
-    /// Takes back what the pod holds; the interface that is to be deleted for it.
+    /// Withdraws the pod's ports and retires its lease. Returns the interface that is to be deleted.
     pub(super) fn release(&self, pod: &str) -> Result<Option<String>, Error> {
         let Some(lease) = self.leases().get(pod) else { return Ok(None) };
         if !lease.ports.is_empty() {
@@ -223,7 +223,7 @@ impl Core {
     }
 }
 
-/// Forgets leases whose namespace and interface are gone, as after a reboot: their ports are others' to use.
+/// Drops leases whose namespace and interface are gone, as after a reboot, and so frees their addresses and ports.
 fn forget_dead(leases: &mut Leases, netlink: &mut Netlink) -> Result<(), Error> {
     let mut is_gone = |interface: &str| {
         let found = netlink.find(interface).map_err(refused("look up", interface));
@@ -245,7 +245,7 @@ fn forget_dead(leases: &mut Leases, netlink: &mut Netlink) -> Result<(), Error> 
     Ok(())
 }
 
-/// Waits until the interface passes packets, so that the pod's first one is not lost.
+/// Waits until the interface passes packets, so that the pod's first packet is not lost.
 fn settle(netlink: &mut Netlink, name: &str) -> io::Result<Link> {
     let (tries, pause) = SETTLING;
     for _ in 0..tries {
@@ -258,8 +258,8 @@ fn settle(netlink: &mut Netlink, name: &str) -> io::Result<Link> {
     Err(Errno::TIMEDOUT.into())
 }
 
-/// The hardware address that goes with an address: a pod that gets a used address is then known
-/// to neighbours that still remember the one before.
+/// Derives the hardware address from an IP address, so that a pod that reuses an address matches the ARP entries that
+/// neighbours still have.
 fn mac_of(address: Ipv4Addr) -> [u8; 6] {
     let [a, b, c, d] = address.octets();
     [0x0a, 0x58, a, b, c, d]
@@ -281,7 +281,7 @@ fn open(interface: &str) -> Result<Netlink, Error> {
     Netlink::open().map_err(refused("open a netlink socket for", interface))
 }
 
-/// Sets a kernel switch of this network namespace to 1, if it is not.
+/// Sets a sysctl of this network namespace to 1, unless it is 1 already.
 fn switch_on(name: &str) -> Result<(), Error> {
     let path = Path::new("/proc/sys").join(name);
     if fs::read(&path).is_ok_and(|value| value.trim_ascii() == b"1") {

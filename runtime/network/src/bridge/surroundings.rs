@@ -1,5 +1,5 @@
-//! What others do to the host that is in the pods' way. It may begin at any time, so it is looked at again now and then,
-//! when somebody asks; answers come from memory.
+//! Watches the host for other networks and firewalls that disturb pods. They may appear at any time, so the host is
+//! examined again, after a while, when the status is asked for; answers come from memory.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -9,26 +9,26 @@ use super::steps::Core;
 use super::{forward, neighbours};
 use crate::NotReady;
 
-/// How old what was seen may be before it is looked at again: that takes some runs of nft.
+/// Age at which the findings are refreshed, which takes several runs of nft.
 const AGE: Duration = Duration::from_millis(if cfg!(test) { 200 } else { 30_000 });
 
-/// What was seen last.
+/// The last findings.
 #[derive(Debug, Default)]
 pub(super) struct Surroundings(Mutex<Seen>);
 
 #[derive(Debug, Default)]
 struct Seen {
-    /// When somebody was last done looking; none before anyone was.
+    /// When the last look ended; none before the first.
     looked: Option<Instant>,
     is_looking: bool,
-    /// Another network that has addresses of the pods' subnet.
+    /// Another network that overlaps with the pods' subnet.
     intruder: Option<String>,
-    /// Whose firewall drops the pods' packets.
+    /// The firewall rule or policy that drops the pods' packets.
     blocker: Option<String>,
 }
 
 impl Surroundings {
-    /// Whether the caller is to look.
+    /// Whether a look is due; if so, the caller must do it and call `replace`.
     fn is_due(&self) -> bool {
         self.with(|seen| {
             let is_due = !seen.is_looking && seen.looked.is_none_or(|when| when.elapsed() >= AGE);
@@ -54,7 +54,7 @@ impl Surroundings {
 }
 
 impl Bridge {
-    /// Whether pods can be attached. An intruder keeps the first pod from it; with others there it only disturbs.
+    /// Fails when another network overlaps with the subnet and no pod is attached. Otherwise an overlap only disturbs.
     pub(crate) fn ready(self: &Arc<Self>) -> Result<(), NotReady> {
         self.look_around();
         let intruder = self.surroundings.with(|seen| seen.intruder.clone());
@@ -64,7 +64,7 @@ impl Bridge {
         }
     }
 
-    /// What pods suffer from that are attached.
+    /// Returns what disturbs attached pods.
     pub(crate) fn disturbance(self: &Arc<Self>) -> Option<NotReady> {
         self.look_around();
         let disturbance = |reason| move |message| NotReady { reason, message };
@@ -88,7 +88,8 @@ impl Bridge {
 }
 
 impl Core {
-    /// An intruder and a blocker. What cannot be looked at counts as fine: the steps that need it will tell.
+    /// Looks for an overlapping network and a blocking firewall. A look that fails finds nothing: attaching reports
+    /// errors.
     fn look(&self) -> (Option<String>, Option<String>) {
         let intruder = self
             .netlink()

@@ -1,7 +1,7 @@
-//! What is on record of each pod: the intent before the first ADD, the results after the last.
+//! Records of pods: the intent before the first ADD, the results after the last.
 //!
-//! The intent (`<pod>.json`) is brought to the disk while the plugins run. The results (`<pod>.done`)
-//! are not: power loss takes the namespace with it, and then the intent is all that DEL needs.
+//! The intent (`<pod>.json`) is synced to disk while the plugins run. The results (`<pod>.done`) are not synced: power
+//! loss destroys the namespace too, and then DEL needs only the intent.
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
@@ -13,7 +13,7 @@ use super::conf::NetworkConf;
 use crate::Error;
 use crate::record;
 
-/// Everything DEL and CHECK need, so that neither a restart nor a changed configuration is in their way.
+/// Everything that DEL and CHECK need, so that they work after a restart or a change of the configuration.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(super) struct Record {
     pub(super) pod: String,
@@ -23,7 +23,7 @@ pub(super) struct Record {
     pub(super) networks: Vec<Joined>,
 }
 
-/// A network a pod is, or is about to be, attached to.
+/// A network that a pod is attached to, or about to be.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(super) struct Joined {
     pub(super) conf: NetworkConf,
@@ -33,13 +33,13 @@ pub(super) struct Joined {
 }
 
 impl Record {
-    /// Whether every network answered.
+    /// Whether every network has a result.
     pub(super) fn is_complete(&self) -> bool {
         self.networks.iter().all(|network| network.result.is_some())
     }
 }
 
-/// The records' directory.
+/// The directory of records.
 #[derive(Debug, Clone)]
 pub(super) struct Cache(PathBuf);
 
@@ -57,7 +57,7 @@ impl Cache {
         self.0.join(format!("{pod}.done"))
     }
 
-    /// Writes the record, as the intent or, when every network answered, beside it.
+    /// Writes the record: as the results if every network has one, else as the intent.
     pub(super) async fn write(&self, record: &Record) -> Result<(), Error> {
         let path = match record.is_complete() {
             true => self.done(&record.pod),
@@ -67,7 +67,7 @@ impl Cache {
         blocking("write the network record", move || record::write(&path, &content)).await
     }
 
-    /// Brings a written intent to the disk.
+    /// Syncs a written intent and its directory to disk.
     pub(super) async fn sync(&self, pod: &str) -> Result<(), Error> {
         let path = self.intent(pod);
         blocking("sync the network record", move || {
@@ -79,7 +79,7 @@ impl Cache {
         .await
     }
 
-    /// The pod's record with its results, if they are there and whole; else its intent, or none.
+    /// Reads the pod's results if they are present and decodable, else its intent; none when there is neither.
     pub(super) async fn read(&self, pod: &str) -> Result<Option<Record>, Error> {
         let (intent, done) = (self.intent(pod), self.done(pod));
         blocking("read the network record", move || {
@@ -95,7 +95,7 @@ impl Cache {
         .await
     }
 
-    /// Forgets the pod; the intent goes last.
+    /// Removes the pod's record. The intent goes last, so that a crash in between leaves a record.
     pub(super) async fn remove(&self, pod: &str) -> Result<(), Error> {
         let (intent, done) = (self.intent(pod), self.done(pod));
         blocking("remove the network record", move || {
@@ -105,7 +105,7 @@ impl Cache {
         .await
     }
 
-    /// The pods on record.
+    /// Returns the ids of the pods on record.
     pub(super) async fn pods(&self) -> Result<Vec<String>, Error> {
         let directory = self.0.clone();
         blocking("list the network records", move || record::list(&directory)).await

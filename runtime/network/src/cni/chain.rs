@@ -1,4 +1,4 @@
-//! A network's plugins run as one: ADD forwards, DEL backwards, each given the result so far.
+//! Runs a network's plugins in order: ADD forwards, DEL backwards, each with the result so far.
 
 use serde_json::{Map, Value};
 
@@ -9,7 +9,7 @@ use super::request::request;
 use super::result;
 use crate::{Error, PluginFailure};
 
-/// One network's chain for one pod, or for none (STATUS and GC).
+/// One network's chain of plugins, for one pod.
 pub(super) struct Chain<'a> {
     plugins: &'a Plugins,
     network: &'a NetworkConf,
@@ -18,7 +18,7 @@ pub(super) struct Chain<'a> {
 }
 
 impl<'a> Chain<'a> {
-    /// The chain of one of the networks on `record`. An empty `netns` says that it is gone.
+    /// Returns the chain of one network on `record`. An empty `netns` means that the namespace is gone.
     pub(super) fn of(plugins: &'a Plugins, record: &'a Record, joined: &'a Joined, netns: &'a str) -> Self {
         let call = Call {
             command: "",
@@ -30,7 +30,7 @@ impl<'a> Chain<'a> {
         Chain { plugins, network: &joined.conf, capability_args: &record.capability_args, call }
     }
 
-    /// Runs every plugin's ADD; the last one's result is the network's.
+    /// Runs ADD of every plugin; the last one's result is the network's.
     pub(super) async fn add(&self) -> Result<Value, Error> {
         let mut previous = None;
         for plugin in &self.network.plugins {
@@ -40,7 +40,7 @@ impl<'a> Chain<'a> {
         Ok(previous.unwrap_or_default())
     }
 
-    /// Runs every plugin's DEL, last first; one that fails does not keep the others from theirs.
+    /// Runs DEL of every plugin, last first. A failure does not stop the others; the first error is returned.
     pub(super) async fn del(&self, result: Option<&Value>) -> Result<(), Error> {
         let result = result.filter(|_| self.network.version.has_check());
         let mut outcome = Ok(());
@@ -51,7 +51,7 @@ impl<'a> Chain<'a> {
         outcome
     }
 
-    /// Runs every plugin's CHECK, where the network's version has it and it is not disabled.
+    /// Runs CHECK of every plugin, unless the network's version lacks it or it is disabled.
     pub(super) async fn check(&self, result: &Value) -> Result<(), Error> {
         if !self.network.version.has_check() || self.network.disable_check {
             return Ok(());
@@ -72,7 +72,7 @@ impl<'a> Chain<'a> {
         run(self.plugins, self.network, plugin, Call { command, ..self.call }, &body).await
     }
 
-    /// What a plugin answered to ADD, in the chain's version.
+    /// Converts a plugin's answer to ADD to the chain's version.
     fn accept(&self, plugin: &PluginConf, answer: Option<Value>) -> Result<Value, Error> {
         let answer = answer.ok_or_else(|| "it is empty".to_owned());
         let accepted = answer.and_then(|answer| {
@@ -88,7 +88,7 @@ impl<'a> Chain<'a> {
     }
 }
 
-/// Asks every plugin of `network` whether it can serve an ADD now, where the version has STATUS.
+/// Runs STATUS of every plugin of `network`: whether it can serve an ADD now. Does nothing before CNI 1.1.0.
 pub(super) async fn status(plugins: &Plugins, network: &NetworkConf) -> Result<(), Error> {
     if !network.version.has_status_and_gc() {
         return Ok(());
@@ -100,7 +100,7 @@ pub(super) async fn status(plugins: &Plugins, network: &NetworkConf) -> Result<(
     Ok(())
 }
 
-/// Has every plugin of `network` give back what belongs to none of `valid`, where the version has GC.
+/// Runs GC of every plugin of `network`, keeping the `valid` attachments. Does nothing before CNI 1.1.0 or if disabled.
 pub(super) async fn collect(plugins: &Plugins, network: &NetworkConf, valid: &[Value]) -> Result<(), Error> {
     if !network.version.has_status_and_gc() || network.disable_gc {
         return Ok(());

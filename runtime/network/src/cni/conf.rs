@@ -1,4 +1,4 @@
-//! Network configurations: files of a directory, parsed into what a chain needs.
+//! Network configurations: the files of a directory, parsed into chains of plugins.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -8,7 +8,7 @@ use serde_json::{Map, Value};
 
 use super::version::Version;
 
-/// One network: a chain of plugins that is run as a whole.
+/// One network: a chain of plugins that run in order.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(super) struct NetworkConf {
     pub(super) name: String,
@@ -24,7 +24,7 @@ pub(super) struct NetworkConf {
 #[serde(transparent)]
 pub(super) struct PluginConf(Map<String, Value>);
 
-/// What a configuration directory held.
+/// Contents of a configuration directory.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub(super) struct Loaded {
     /// The valid networks in order of file name.
@@ -34,7 +34,7 @@ pub(super) struct Loaded {
 }
 
 impl Loaded {
-    /// Reads every configuration of `directory`; what is wrong with some costs the others nothing.
+    /// Reads every configuration in `directory`; a broken file does not affect the others.
     pub(super) fn from_directory(directory: &Path) -> Loaded {
         let mut loaded = Loaded::default();
         let files = match files(directory, &["conflist", "conf", "json"]) {
@@ -54,7 +54,7 @@ impl Loaded {
     }
 }
 
-/// The files of `directory` with one of `extensions`, in order of name.
+/// Lists the files of `directory` with one of `extensions`, in order of name.
 fn files(directory: &Path, extensions: &[&str]) -> std::io::Result<Vec<PathBuf>> {
     let mut files = Vec::new();
     for entry in fs::read_dir(directory)? {
@@ -69,7 +69,7 @@ fn files(directory: &Path, extensions: &[&str]) -> std::io::Result<Vec<PathBuf>>
 }
 
 impl NetworkConf {
-    /// Reads a list of plugins (`plugins` is there) or a single plugin (it is not).
+    /// Reads a configuration file: a list of plugins (with `plugins`) or a single plugin (without).
     pub(super) fn from_file(path: &Path) -> Result<NetworkConf, String> {
         let mut body = object(path)?;
         let name = network_name(&body)?;
@@ -98,7 +98,7 @@ impl NetworkConf {
     }
 }
 
-/// The plugins of a list that are files of their own, in a directory named like the network.
+/// Reads the plugins of a list that are in files of their own, in a directory named like the network.
 fn beside(path: &Path, name: &str) -> Result<Vec<PluginConf>, String> {
     let directory = path.with_file_name(name);
     if !directory.is_dir() {
@@ -113,7 +113,7 @@ fn object(path: &Path) -> Result<Map<String, Value>, String> {
     serde_json::from_slice(&content).map_err(|error| format!("it is no JSON object: {error}"))
 }
 
-/// The network's name, which becomes part of file names and interface aliases of plugins.
+/// Reads the network's name. Its characters are restricted, as plugins use it in file names and interface aliases.
 fn network_name(body: &Map<String, Value>) -> Result<String, String> {
     let name = text(body, "name")?.ok_or("it has no name")?;
     let plain = |b: u8| b.is_ascii_alphanumeric() || b"_.-".contains(&b);
@@ -125,7 +125,7 @@ fn network_name(body: &Map<String, Value>) -> Result<String, String> {
     }
 }
 
-/// The newest version that the configuration offers and we speak.
+/// Picks the newest version that the configuration offers and Berth supports.
 fn version(body: &Map<String, Value>) -> Result<Version, String> {
     let mut offered: Vec<&str> = text(body, "cniVersion")?.into_iter().collect();
     if let Some(Value::Array(more)) = body.get("cniVersions") {
@@ -146,7 +146,7 @@ fn text<'a>(body: &'a Map<String, Value>, key: &str) -> Result<Option<&'a str>, 
     }
 }
 
-/// A boolean that may also be written as text, as the specification's own library allows.
+/// Reads a boolean, which may also be a string, as libcni allows; absent means false.
 fn flag(body: &Map<String, Value>, key: &str) -> Result<bool, String> {
     match body.get(key) {
         None => Ok(false),
@@ -167,17 +167,17 @@ impl PluginConf {
         }
     }
 
-    /// The plugin's type: the name of its binary.
+    /// Returns the plugin's type, which is the name of its binary.
     pub(super) fn kind(&self) -> &str {
         self.0.get("type").and_then(Value::as_str).unwrap_or_default()
     }
 
-    /// Whether the plugin asked for the runtime's `capability`.
+    /// Whether the plugin declares the runtime's `capability`.
     pub(super) fn declares(&self, capability: &str) -> bool {
         self.0.get("capabilities").and_then(|all| all.get(capability)) == Some(&Value::Bool(true))
     }
 
-    /// What is written in the file.
+    /// Returns the configuration as written in the file.
     pub(super) fn body(&self) -> &Map<String, Value> {
         &self.0
     }

@@ -1,4 +1,4 @@
-//! What must hold of any output of a plugin.
+//! Properties that must hold for any output of a plugin.
 #![allow(clippy::unwrap_used)]
 
 use std::process::ExitStatus;
@@ -11,8 +11,8 @@ use super::{
     version::Version,
 };
 
-/// Takes `data` for what a plugin printed, as a result and as an error. A result that can be brought to a version is
-/// then one of that version, and is left as it is when it is brought there again.
+/// Treats `data` as the output of a plugin, as a result and as an error. A result converted to a version must carry
+/// that version, and converting it again must not change it.
 pub fn cni_result(data: &[u8]) {
     let ended = Ended { status: ExitStatus::default(), stdout: data.to_vec(), stderr: String::new() };
     let _ = ended.failure().to_string();

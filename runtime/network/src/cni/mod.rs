@@ -42,13 +42,13 @@ pub(super) struct Cni {
     watched: Arc<Watched>,
     ranges: Ranges,
     follower: AbortHandle,
-    /// Held for reading while a pod is attached.
+    /// Held for reading while a pod is being attached.
     attaching: RwLock<()>,
 }
 
-/// How long one plugin may collect: no pod is attached meanwhile.
+/// Time limit of one plugin's GC, during which no pod can be attached.
 const COLLECTING: Duration = Duration::from_secs(5);
-/// Between two attempts to find no pod being attached.
+/// Pause between attempts to find a moment in which no pod is being attached.
 const QUIET_PAUSE: Duration = Duration::from_millis(100);
 
 impl Drop for Cni {
@@ -76,7 +76,7 @@ impl Cni {
         Ok(Arc::new(Cni { config, plugins, cache, watched, ranges, follower, attaching: RwLock::default() }))
     }
 
-    /// Every state of the configuration from now on.
+    /// Subscribes to changes of the configuration.
     #[cfg(test)]
     pub(super) fn changes(&self) -> tokio::sync::watch::Receiver<Arc<watch::Snapshot>> {
         self.watched.subscribe()
@@ -125,7 +125,7 @@ impl Cni {
         }
         let mut record = self.intend(pod)?;
         self.cache.write(&record).await?;
-        // The intent is durable by the time the last plugin has answered, at no cost in time.
+        // The intent is synced while the plugins run, so that its durability adds no latency.
         let (added, durable) = tokio::join!(self.add_all(&mut record), self.cache.sync(&pod.id));
         let settled = match added.and(durable) {
             Ok(()) => self.cache.write(&record).await.and_then(|()| attachment(&record)),
@@ -140,7 +140,7 @@ impl Cni {
         }
     }
 
-    /// What is about to be done for `pod`: every network in use, nothing answered yet.
+    /// Builds the intent for `pod`: every network in use, without results. Fails when no network is usable.
     fn intend(&self, pod: &PodNetwork) -> Result<Record, Error> {
         let snapshot = self.watched.snapshot();
         if snapshot.loaded.networks.is_empty() {
@@ -170,9 +170,9 @@ impl Cni {
         Ok(())
     }
 
-    /// Runs every network's DEL, last first, and forgets the pod when all succeeded.
+    /// Runs DEL of every network, last first, and removes the record when all succeeded.
     async fn undo(&self, record: &Record) -> Result<(), Error> {
-        // An empty namespace tells plugins that it is gone; they still give back what they keep elsewhere.
+        // An empty CNI_NETNS says that the namespace is gone; plugins still release addresses and the like.
         let netns = match netns::is_pinned(&record.netns) {
             true => record.netns.to_string_lossy(),
             false => "".into(),
@@ -210,13 +210,13 @@ impl Cni {
         Ok(())
     }
 
-    /// The pods on record.
+    /// Returns the ids of the pods on record.
     pub(super) async fn pods(&self) -> Result<Vec<String>, Error> {
         self.cache.pods().await
     }
 
-    /// Has plugins that know GC collect what has no record, be it ours or one of `attached`, which pods still have when ours are
-    /// lost or elsewhere. No pod is attached meanwhile: it might be taken for one that is gone.
+    /// Has plugins that support GC remove every attachment that is neither on record nor in `attached`, where pods keep
+    /// a copy in case the record is lost. No pod is attached meanwhile: its attachment would not be on the list yet.
     pub(super) async fn collect(&self, attached: &[Attachment]) -> Result<(), Error> {
         let _quiet = self.quiet().await;
         let mut kept: Vec<Record> = attached.iter().filter_map(record_in).collect();
@@ -231,7 +231,7 @@ impl Cni {
         outcome
     }
 
-    /// Nobody attaches as long as the guard is held. Waiting for it keeps nobody from attaching.
+    /// Returns a guard that keeps pods from being attached. Polls, since a queued writer would block new readers.
     async fn quiet(&self) -> RwLockWriteGuard<'_, ()> {
         loop {
             if let Ok(quiet) = self.attaching.try_write() {
@@ -241,7 +241,7 @@ impl Cni {
         }
     }
 
-    /// In containerd's form, which tools that read the verbose status know.
+    /// Returns the state in containerd's form, which tools that read the verbose status expect.
     pub(super) fn describe(&self) -> Value {
         let snapshot = self.watched.snapshot();
         let networks = snapshot.loaded.networks.iter().take(self.config.max_conf_num).enumerate();
@@ -274,12 +274,12 @@ fn describe((index, network): (usize, &conf::NetworkConf)) -> Value {
     })
 }
 
-/// The record that a pod keeps with what it has.
+/// Decodes the record stored in an attachment.
 fn record_in(attachment: &Attachment) -> Option<Record> {
     serde_json::from_value(attachment.record.clone()).ok()
 }
 
-/// The attachments to `network` that GC must keep.
+/// Lists the attachments to `network` that GC must keep.
 fn attachments_to(network: &str, records: &[Record]) -> Vec<Value> {
     let of = |record: &Record| {
         let joined = record.networks.iter().filter(|joined| joined.conf.name == network);
@@ -289,7 +289,7 @@ fn attachments_to(network: &str, records: &[Record]) -> Vec<Value> {
     records.iter().flat_map(of).collect()
 }
 
-/// What the results on record come to.
+/// Builds the attachment from the results on record. Fails when no plugin gave an address.
 fn attachment(record: &Record) -> Result<Attachment, Error> {
     let unusable =
         |why: String| Error::Drift { pod: record.pod.clone(), what: format!("its network record: {why}") };

@@ -1,7 +1,7 @@
-//! Plugins that a daemon before this one has started, and that it could not wait for because it was killed.
+//! Kills plugins that an earlier daemon started and could not wait for, because it was killed itself.
 //!
-//! Such a plugin goes on with what it was asked for, which may be an ADD that this daemon takes back at the same time. It is
-//! known by its environment, which names a pod of ours; pods' ids are never used again.
+//! Such a plugin goes on with its command, which may be an ADD that this daemon undoes at the same time. It is
+//! identified by CNI_CONTAINERID in its environment, which names one of our pods; pod ids are never reused.
 
 use std::collections::HashSet;
 use std::fs;
@@ -11,15 +11,15 @@ use futures::future::join_all;
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 use tokio::time::{sleep, timeout};
 
-/// How long those that were killed may take to be gone, all together.
+/// How long to wait, in total, for the killed plugins to be gone.
 const BURIAL: Duration = Duration::from_secs(2);
-/// How long looking for them may take. What a process has in its environment is read from its memory, and that hangs
-/// where the process holds the lock of its memory while it waits for a file system that does not answer.
+/// Time limit of the search. Reading /proc/PID/environ takes the lock of the process's memory map, and hangs while the
+/// process holds that lock and waits for a file system that does not answer.
 const SEARCH: Duration = Duration::from_secs(5);
-/// Between two looks whether one is gone.
+/// Pause between two checks whether a plugin is gone.
 const LOOK: Duration = Duration::from_millis(5);
 
-/// Kills every plugin that works for one of `pods`, and what it has started.
+/// Kills every process whose environment names one of `pods`: plugins, and the children that inherited it.
 pub(crate) async fn end(pods: HashSet<String>) {
     if pods.is_empty() {
         return;
@@ -28,7 +28,7 @@ pub(crate) async fn end(pods: HashSet<String>) {
     let Ok(Ok(killed)) = timeout(SEARCH, tokio::task::spawn_blocking(kill_all)).await else {
         return tracing::error!("not all plugins of an earlier daemon could be looked for");
     };
-    // One that the kernel holds is left to it.
+    // A plugin that sleeps uninterruptibly is left behind.
     let _ = timeout(BURIAL, join_all(killed.into_iter().map(ended))).await;
 }
 
@@ -43,7 +43,7 @@ fn pids() -> impl Iterator<Item = Pid> {
     names.filter_map(|entry| Pid::from_raw(entry.file_name().to_str()?.parse().ok()?))
 }
 
-/// The pid may be reused between two looks at it; what the descriptor means is looked at again.
+/// Kills through a pidfd. The pid may be reused before `pidfd_open`, so the environment is read again after it.
 fn kill(pid: Pid, pods: &HashSet<String>) -> Option<(Pid, String)> {
     let pod = pod_of(pid).filter(|pod| pods.contains(pod))?;
     let process = pidfd_open(pid, PidfdFlags::empty()).ok()?;
@@ -59,7 +59,7 @@ fn kill(pid: Pid, pods: &HashSet<String>) -> Option<(Pid, String)> {
     Some((pid, pod))
 }
 
-/// The pod that a plugin works for.
+/// Reads the pod's id from the environment of a process.
 fn pod_of(pid: Pid) -> Option<String> {
     let environment = fs::read(format!("/proc/{}/environ", pid.as_raw_nonzero())).ok()?;
     let mut variables = environment.split(|byte| *byte == 0);

@@ -1,4 +1,4 @@
-//! One run of one plugin: its environment, input, output, and how it may end.
+//! One run of one plugin: environment, input, output and time limit.
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
@@ -15,16 +15,16 @@ use tokio::time::timeout;
 use crate::PluginFailure;
 use berth_work::descriptors;
 
-/// How long a plugin that was killed may take to be gone.
+/// How long to wait for a killed plugin to be gone.
 const BURIAL: Duration = Duration::from_secs(2);
-/// A result larger than this is no result; the rest is read and dropped.
+/// Largest accepted result in bytes; the rest is read and dropped.
 const STDOUT_LIMIT: u64 = 1 << 20;
-/// How much of a plugin's diagnostics is kept; the rest is read and dropped.
+/// How many bytes of a plugin's standard error are kept; the rest is read and dropped.
 const STDERR_LIMIT: u64 = 16 << 10;
-/// How much of an output goes into an error.
+/// How many bytes of an output go into an error.
 const EXCERPT: usize = 512;
 
-/// Where plugins are and how long one may run.
+/// The plugins' directories and the time limit of one run.
 #[derive(Debug, Clone)]
 pub(super) struct Plugins {
     directories: Vec<PathBuf>,
@@ -32,7 +32,7 @@ pub(super) struct Plugins {
     limit: Duration,
 }
 
-/// What a plugin is asked to do; absent parts are passed as empty.
+/// Parameters of one call, passed as CNI_* variables; absent ones are empty.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Call<'a> {
     pub(super) command: &'static str,
@@ -42,7 +42,7 @@ pub(super) struct Call<'a> {
     pub(super) arguments: &'a str,
 }
 
-/// What a plugin left when it ended.
+/// Exit status and output of a plugin.
 pub(super) struct Ended {
     pub(super) status: ExitStatus,
     pub(super) stdout: Vec<u8>,
@@ -65,12 +65,12 @@ impl Plugins {
         Plugins { directories, search_path, limit }
     }
 
-    /// The same, each of which may run no longer than `limit`.
+    /// Returns the same plugins with a time limit of at most `limit`.
     pub(super) fn within(&self, limit: Duration) -> Plugins {
         Plugins { limit: self.limit.min(limit), ..self.clone() }
     }
 
-    /// Runs the plugin `kind` with `request` as its input; its answer is none when it said nothing.
+    /// Runs the plugin `kind` with `request` on standard input. Returns its JSON output; none when it printed nothing.
     pub(super) async fn run(
         &self,
         kind: &str,
@@ -96,8 +96,8 @@ impl Plugins {
             .ok_or_else(|| PluginFailure::Missing { searched: self.directories.clone() })
     }
 
-    /// Starts the plugin in a process group of its own, so that it can be killed with its children.
-    /// Nothing here needs a `pre_exec`: the standard library then spawns without copying our memory.
+    /// Starts the plugin in its own process group, so that its children can be killed with it. There is no `pre_exec`,
+    /// so that the standard library can use posix_spawn, which does not copy the daemon's page tables.
     fn start(&self, binary: &Path, call: Call<'_>) -> std::io::Result<Child> {
         Command::new(binary)
             .env("CNI_COMMAND", call.command)
@@ -114,7 +114,7 @@ impl Plugins {
             .inspect(descriptors::put_back)
     }
 
-    /// Feeds the plugin and listens until it has ended and closed its outputs, or its time is over.
+    /// Writes the plugin's input and reads its outputs until it has ended and closed them, or its time is over.
     async fn converse(&self, mut child: Child, request: &[u8]) -> Result<Ended, PluginFailure> {
         let group = child.id();
         let (stdin, stdout, stderr) = (child.stdin.take(), child.stdout.take(), child.stderr.take());
@@ -122,7 +122,7 @@ impl Plugins {
         let conversation = async {
             let feed = async {
                 if let Some(mut stdin) = stdin {
-                    // A plugin that does not read its input is judged by its answer.
+                    // EPIPE is ignored: a plugin that does not read its input is judged by its answer.
                     let _ = stdin.write_all(request).await;
                 }
             };
@@ -140,7 +140,7 @@ impl Plugins {
             Ok(Err(error)) => Err(PluginFailure::Spawn(error)),
             Err(_) => {
                 kill(group);
-                // The kill cannot be refused, but it waits for a kernel that does not let the plugin go.
+                // SIGKILL cannot be caught, but a process that sleeps uninterruptibly or is frozen does not die of it.
                 match timeout(BURIAL, child.wait()).await {
                     Ok(_) => Err(PluginFailure::TimedOut { limit: self.limit, stderr }),
                     Err(_) => Err(PluginFailure::Stuck { limit: self.limit, stderr }),
@@ -153,21 +153,21 @@ impl Plugins {
 /// Reads to the end of `output`, keeping no more than `limit` bytes.
 async fn collect(output: Option<impl AsyncRead + Unpin>, limit: u64, kept: &mut Vec<u8>) {
     let Some(mut output) = output else { return };
-    // A read that fails ends the output as its end would; the exit status tells more.
+    // A read error counts as the end of the output; the exit status says more.
     let _ = (&mut output).take(limit).read_to_end(kept).await;
     let _ = tokio::io::copy(&mut output, &mut tokio::io::sink()).await;
 }
 
-/// Kills the plugin's process group. The leader is not yet waited for, so its id is still its own.
+/// Kills the plugin's process group. The leader has not been reaped yet, so its pid has not been reused.
 fn kill(group: Option<u32>) {
     if let Some(group) = group.and_then(|id| Pid::from_raw(id as i32)) {
-        // Already gone is as good as killed.
+        // ESRCH is fine: the group is gone.
         let _ = kill_process_group(group, Signal::KILL);
     }
 }
 
 impl Ended {
-    /// Why it did not do what it was asked to.
+    /// Returns why the plugin failed: its CNI error, or else its status and output.
     pub(super) fn failure(&self) -> PluginFailure {
         let stderr = self.stderr.clone();
         match serde_json::from_slice::<Reported>(&self.stdout) {

@@ -83,7 +83,7 @@ async fn a_hanging_plugin_is_killed_with_its_children() {
     let (directory, plugins) = plugin(script, Duration::from_millis(1000));
     let fifo = directory.path().join("fifo");
     assert!(std::process::Command::new("mkfifo").arg(&fifo).status().unwrap().success());
-    // Reading ends when the last process that holds the other end, the child, is dead.
+    // The read ends when the last process that has the fifo open for writing, the child, is dead.
     let all_dead = tokio::task::spawn_blocking({
         let fifo = fifo.clone();
         move || fs::read(fifo).unwrap()
@@ -94,11 +94,11 @@ async fn a_hanging_plugin_is_killed_with_its_children() {
     assert_eq!(all_dead.await.unwrap(), b"");
 }
 
-/// A group of the v1 freezer, whose processes not even a kill can end; removed with what is in it.
+/// A cgroup of the v1 freezer, whose frozen processes do not die of SIGKILL; thawed and removed on drop.
 struct Freezer(std::path::PathBuf);
 
 impl Freezer {
-    /// None where the kernel has no such thing: there a kill ends what is frozen.
+    /// None without the v1 freezer: in cgroup v2 SIGKILL ends frozen processes.
     fn make() -> Option<Freezer> {
         let root = Path::new("/sys/fs/cgroup/freezer");
         let group = root.join(format!("berth-test-{}", std::process::id()));

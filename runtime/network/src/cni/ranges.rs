@@ -1,5 +1,5 @@
-//! The addresses that kubelet tells for the node's pods: plugins that ask for them get them (`ipRanges`), and where nobody
-//! else drops a file they make a network configuration of our own.
+//! The node's pod address ranges as kubelet announces them. Plugins that declare `ipRanges` get them, and they fill in
+//! a template where no other network is configured.
 
 use std::fs;
 use std::io;
@@ -12,15 +12,15 @@ use super::{Cni, Error};
 use crate::Cidr;
 use crate::record;
 
-/// Our file in the configuration directory. The number in front leaves room for others to come before and after it.
+/// Name of our file in the configuration directory. The number leaves room for files before and after it.
 const FILE: &str = "10-berth-net.conflist";
-/// Its name until it is whole; of no extension that is read.
+/// Its temporary name, whose extension is not read as a configuration.
 const STAGED: &str = "10-berth-net.staged";
 
-/// The ranges on record, in the directory of records; of no extension that records have.
+/// Name of the ranges' file in the directory of records, without the extension that records have.
 const TOLD: &str = "pod-ranges";
 
-/// The ranges that were told last. kubelet tells them when it starts, not when we do.
+/// The ranges announced last, kept on disk: kubelet announces them when it starts, not when the daemon does.
 #[derive(Debug)]
 pub(super) struct Ranges {
     path: PathBuf,
@@ -28,7 +28,7 @@ pub(super) struct Ranges {
 }
 
 impl Ranges {
-    /// Those of before. A file that is not as it was written counts as none: kubelet will tell them again.
+    /// Reads the ranges of the last run. A damaged file counts as empty: kubelet will announce them again.
     pub(super) fn open(directory: &Path) -> Result<Ranges, Error> {
         let path = directory.join(TOLD);
         let text = record::read(&path)?.unwrap_or_default();
@@ -52,7 +52,7 @@ impl Ranges {
 }
 
 impl Cni {
-    /// Remembers `ranges`, and fills the template in with `ranges`, unless someone else's network is there.
+    /// Stores `ranges`, and fills in the template with them unless another network is configured.
     pub(crate) async fn use_ranges(&self, ranges: &[Cidr]) -> Result<(), Error> {
         self.ranges.set(ranges)?;
         let Some(template) = &self.config.conf_template else {
@@ -78,7 +78,7 @@ impl Cni {
 fn fill_in(template: &Path, ranges: &[Cidr]) -> Result<String, Error> {
     let text = fs::read_to_string(template).map_err(failed("read", template))?;
     let texts: Vec<_> = ranges.iter().map(Cidr::to_string).collect();
-    // One for each family, IPv4 first.
+    // One default route per family, IPv4 first.
     let mut routes: Vec<_> = ranges.iter().map(|range| range.default_route().to_owned()).collect();
     routes.sort();
     routes.dedup();
@@ -90,7 +90,7 @@ fn fill_in(template: &Path, ranges: &[Cidr]) -> Result<String, Error> {
     render(&text, &fields).map_err(|why| Error::Template { path: template.to_owned(), why })
 }
 
-/// Puts the file in place as a whole, once it is known to be a network.
+/// Checks that `text` is a valid network and renames it into place.
 fn write(target: &Path, text: &str, template: &Path) -> Result<(), Error> {
     let directory = target.parent().unwrap_or(Path::new("/"));
     fs::create_dir_all(directory).map_err(failed("create", directory))?;

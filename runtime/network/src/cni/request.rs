@@ -1,15 +1,15 @@
-//! What a plugin is given on its standard input, and the arguments that come from the pod.
+//! The JSON that a plugin reads from standard input, and the arguments derived from the pod.
 
 use serde_json::{Map, Value, json};
 
 use super::conf::{NetworkConf, PluginConf};
 use crate::{Bandwidth, Cidr, Error, PodNetwork, PortMapping};
 
-/// A burst so large that only the rate limits.
+/// A burst so large that only the rate has an effect.
 const UNLIMITED_BURST: u64 = i32::MAX as u64;
 
-/// The configuration one plugin is given: its part of the file, the network's name and version,
-/// what it declared capabilities for, and the result so far.
+/// Builds one plugin's input: its part of the file, the network's name and version, the arguments of the capabilities
+/// that it declares, and the result so far.
 pub(super) fn request(
     network: &NetworkConf,
     plugin: &PluginConf,
@@ -31,7 +31,7 @@ pub(super) fn request(
     body
 }
 
-/// CNI_ARGS as Kubernetes' plugins expect them.
+/// Returns CNI_ARGS as plugins for Kubernetes expect it.
 pub(super) fn arguments(pod: &PodNetwork) -> String {
     format!(
         "IgnoreUnknown=1;K8S_POD_NAMESPACE={};K8S_POD_NAME={};K8S_POD_INFRA_CONTAINER_ID={};K8S_POD_UID={}",
@@ -39,7 +39,7 @@ pub(super) fn arguments(pod: &PodNetwork) -> String {
     )
 }
 
-/// Everything the pod has for plugins that declare a capability, and the node's `ranges`; what it has not is left out.
+/// Builds the arguments of all capabilities from the pod and the node's `ranges`; empty ones are left out.
 pub(super) fn capability_args(pod: &PodNetwork, ranges: &[Cidr]) -> Result<Map<String, Value>, Error> {
     let ports: Vec<Value> =
         pod.port_mappings.iter().filter(|mapping| mapping.host_port > 0).map(port_mapping).collect();
@@ -54,7 +54,7 @@ pub(super) fn capability_args(pod: &PodNetwork, ranges: &[Cidr]) -> Result<Map<S
     Ok(present.into_iter().filter_map(|(key, value)| Some((key.to_owned(), value?))).collect())
 }
 
-/// A set of ranges of which the pod gets one address: each range is a set of its own, since a node has one a family.
+/// Returns a range set, from which the pod gets one address. A node has one range per family, so each is its own set.
 fn ip_range(range: &Cidr) -> Value {
     json!([{ "subnet": range.to_string() }])
 }

@@ -1,4 +1,4 @@
-//! Results of plugins: any version from 0.1.0 on, brought to the version of the chain.
+//! Results of plugins: any version from 0.1.0 on, converted to the version of the chain.
 
 use std::net::IpAddr;
 use std::path::PathBuf;
@@ -8,7 +8,7 @@ use serde_json::{Map, Value, json};
 use super::version::Version;
 use crate::Interface;
 
-/// Brings a plugin's result to `version`, keeping every field that has a place there.
+/// Converts a plugin's result to `version`, keeping every field that exists there.
 pub(super) fn convert(result: Value, version: Version) -> Result<Value, String> {
     let Value::Object(mut result) = result else { return Err("it is no JSON object".into()) };
     if is_0_2(&result) {
@@ -30,7 +30,7 @@ fn is_0_2(result: &Map<String, Value>) -> bool {
         || (!result.contains_key("ips") && (result.contains_key("ip4") || result.contains_key("ip6")))
 }
 
-/// Until 0.2.0 there was one address per version, with the routes inside it and no interfaces.
+/// Converts a result of version 0.1.0 or 0.2.0: one address per IP family, with its routes inside, and no interfaces.
 fn from_0_2(old: &Map<String, Value>) -> Result<Map<String, Value>, String> {
     let (mut ips, mut routes) = (Vec::new(), Vec::new());
     for key in ["ip4", "ip6"] {
@@ -62,12 +62,12 @@ fn address(entry: &Value) -> Result<IpAddr, String> {
     ip.parse().map_err(|_| format!("{text:?} is no address"))
 }
 
-/// The addresses of a converted result, in its order.
+/// Returns the addresses of a converted result, in its order.
 pub(super) fn addresses(result: &Value) -> Result<Vec<IpAddr>, String> {
     list(result, "ips").map(address).collect()
 }
 
-/// The interfaces of a converted result.
+/// Returns the interfaces of a converted result.
 pub(super) fn interfaces(result: &Value) -> Vec<Interface> {
     let text = |entry: &Value, key: &str| {
         entry.get(key).and_then(Value::as_str).filter(|text| !text.is_empty()).map(str::to_owned)

@@ -1,5 +1,5 @@
-//! Templates of network configurations, in as much of Go's template language as such templates need, so that those that
-//! were written for containerd work as they are.
+//! Templates of network configurations, in the subset of Go's template language that such templates need, so that those
+//! written for containerd work unchanged.
 //!
 //! ```text
 //! {{.PodCIDR}}                                    the first range of the node's pods
@@ -8,11 +8,11 @@
 //! {{if $i}}...{{else}}...{{end}}                  unless it is empty or 0
 //! {{/* ... */}}  {{- ... -}}                      a comment; without the white space around it
 //! ```
-//! Anything else is refused by name.
+//! Anything else is an error that names it.
 
 use std::collections::HashMap;
 
-/// What a name stands for.
+/// Value of a name.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) enum Value {
     Text(String),
@@ -30,7 +30,7 @@ impl Value {
     }
 }
 
-/// Fills `template` in; `fields` are the values of `.Name`.
+/// Fills in `template`; `fields` are the values of `.Name`.
 pub(super) fn render(template: &str, fields: &[(&str, Value)]) -> Result<String, String> {
     let mut parser = Parser(tokens(template)?.into_iter());
     let (nodes, end) = parser.nodes()?;
@@ -70,7 +70,7 @@ enum Node<'a> {
     Range { index: Option<&'a str>, item: Option<&'a str>, list: &'a str, branches: Branches<'a> },
 }
 
-/// What is written in the one case, and after `else` in the other.
+/// The branches of an `if` or `range`; `other` is the part after `else`.
 struct Branches<'a> {
     first: Vec<Node<'a>>,
     other: Vec<Node<'a>>,
@@ -79,7 +79,7 @@ struct Branches<'a> {
 struct Parser<'a>(std::vec::IntoIter<Token<'a>>);
 
 impl<'a> Parser<'a> {
-    /// Everything up to an `end` or `else` that belongs to what is outside; that word too.
+    /// Parses nodes up to the `end` or `else` of the enclosing action, and returns that word too.
     fn nodes(&mut self) -> Result<(Vec<Node<'a>>, Option<&'a str>), String> {
         let mut nodes = Vec::new();
         while let Some(token) = self.0.next() {
@@ -122,7 +122,7 @@ impl<'a> Parser<'a> {
     }
 }
 
-/// `.`, `.Name` or `$name`.
+/// Parses `.`, `.Name` or `$name`.
 fn name(text: &str) -> Option<&str> {
     let text = text.trim();
     let bare = text.strip_prefix(['.', '$'])?;
@@ -132,7 +132,7 @@ fn name(text: &str) -> Option<&str> {
 
 type Ranged<'a> = (Option<&'a str>, Option<&'a str>, &'a str);
 
-/// Names of index and item, if they have any, and the list.
+/// Parses the operand of a `range`: names of index and item, if given, and the list.
 fn ranged(text: &str) -> Option<Ranged<'_>> {
     let Some((names, list)) = text.split_once(":=") else { return Some((None, None, name(text)?)) };
     let variable = |text| name(text).filter(|name| name.starts_with('$'));
@@ -142,7 +142,7 @@ fn ranged(text: &str) -> Option<Ranged<'_>> {
     }
 }
 
-/// Values by name, as they are written: `.Name`, `$name`, and `.` itself inside of a range.
+/// Values by name as written: `.Name`, `$name`, and `.` itself inside a range.
 type Scope = HashMap<String, Value>;
 
 fn write(nodes: &[Node<'_>], scope: &Scope, filled: &mut String) -> Result<(), String> {

@@ -14,7 +14,7 @@ fn filled(template: &str) -> Result<String, String> {
     )
 }
 
-/// The form that containerd documents and that its users have.
+/// The template in containerd's documentation.
 #[test]
 fn a_template_of_containerds_documentation_is_filled_in() {
     let template = r#"{"name": "k8s", "cniVersion": "1.0.0", "plugins": [{"type": "ptp", "ipam": {

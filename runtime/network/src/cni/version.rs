@@ -1,4 +1,4 @@
-//! Versions of the CNI specification and what each brought.
+//! Versions of the CNI specification and their features.
 
 use serde::{Deserialize, Serialize};
 
@@ -22,7 +22,7 @@ impl Version {
     pub(super) const ALL: [Version; 5] =
         [Version::V0_3_0, Version::V0_3_1, Version::V0_4_0, Version::V1_0_0, Version::V1_1_0];
 
-    /// The version written as `text`, if it is one we speak.
+    /// Parses a version; none when Berth does not support it.
     pub(super) fn parse(text: &str) -> Option<Version> {
         Version::ALL.into_iter().find(|version| version.as_str() == text)
     }
@@ -37,17 +37,17 @@ impl Version {
         }
     }
 
-    /// CHECK exists, and DEL is given the result of ADD.
+    /// Whether CHECK exists and DEL is given the result of ADD.
     pub(super) fn has_check(self) -> bool {
         self >= Version::V0_4_0
     }
 
-    /// STATUS and GC exist.
+    /// Whether STATUS and GC exist.
     pub(super) fn has_status_and_gc(self) -> bool {
         self >= Version::V1_1_0
     }
 
-    /// Each address of a result says whether it is of version 4 or 6.
+    /// Whether each address of a result says if it is IPv4 or IPv6.
     pub(super) fn addresses_carry_version(self) -> bool {
         self < Version::V1_0_0
     }

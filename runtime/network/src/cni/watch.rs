@@ -1,4 +1,4 @@
-//! The configuration directory, watched: what it holds is read again whenever it changes.
+//! Watches the configuration directory and reads it again whenever it changes.
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
@@ -17,18 +17,18 @@ use super::chain;
 use super::conf::{Loaded, NetworkConf};
 use super::plugin::Plugins;
 
-/// How old an answer of STATUS may be before it is asked for again.
+/// Age at which the answers of STATUS are refreshed.
 const STATUS_AGE: Duration = Duration::from_secs(10);
-/// How long to wait before the directory is tried again when it cannot be watched.
+/// Pause before another attempt when the directory cannot be watched.
 const RETRY: Duration = Duration::from_secs(5);
 
-/// The configuration as last read, with what the plugins said of their state. Replaced as a whole.
+/// The configuration as last read, with the plugins' answers to STATUS. Replaced as a whole.
 #[derive(Debug, Clone)]
 pub(crate) struct Snapshot {
     pub(super) loaded: Loaded,
-    /// What is wrong with each network in use, by name; asked only where the version has STATUS.
+    /// Errors of STATUS by network, for the networks in use whose version has it.
     pub(super) ailing: BTreeMap<String, String>,
-    /// Whether the plugins have told their state, or have none to tell.
+    /// Whether STATUS was answered, or no network in use has it.
     told: bool,
     asked: Instant,
 }
@@ -51,7 +51,7 @@ pub(super) struct Watched {
 }
 
 impl Watched {
-    /// Reads `directory`, of which the first `in_use` networks count. Their plugins are asked by [`Watched::follow`].
+    /// Reads `directory`, of which the first `in_use` networks are used. [`Watched::follow`] asks for their STATUS.
     pub(super) fn new(directory: PathBuf, plugins: Plugins, in_use: usize) -> Watched {
         let loaded = load(&directory);
         let can_tell =
@@ -67,7 +67,7 @@ impl Watched {
         Watched { directory, plugins, in_use, snapshot: watch::Sender::new(Arc::new(snapshot)) }
     }
 
-    /// Returns when the plugins have told their state for the first time.
+    /// Returns once STATUS was answered for the first time; at once when no network in use has it.
     pub(super) async fn settled(&self) {
         // The sender lives as long as self.
         let _ = self.snapshot.subscribe().wait_for(|snapshot| snapshot.told).await;
@@ -77,13 +77,13 @@ impl Watched {
         self.snapshot.borrow().clone()
     }
 
-    /// Every snapshot from now on.
+    /// Subscribes to new snapshots.
     #[cfg(test)]
     pub(super) fn subscribe(&self) -> watch::Receiver<Arc<Snapshot>> {
         self.snapshot.subscribe()
     }
 
-    /// Reads the directory again; the old snapshot holds until the plugins have told their state.
+    /// Reads the directory again; the old snapshot stays until STATUS is answered.
     pub(super) async fn reload(&self) {
         self.publish(load(&self.directory)).await;
     }
@@ -104,13 +104,13 @@ impl Watched {
         ailing
     }
 
-    /// Whether any network in use can tell its state.
+    /// Whether any network in use has STATUS.
     fn can_ask(&self) -> bool {
         let snapshot = self.snapshot();
         snapshot.loaded.networks.iter().take(self.in_use).any(|network| network.version.has_status_and_gc())
     }
 
-    /// Follows the directory for ever.
+    /// Watches the directory for ever.
     pub(super) async fn follow(self: Arc<Self>) {
         loop {
             if let Err(error) = self.follow_once().await {
@@ -122,7 +122,7 @@ impl Watched {
         }
     }
 
-    /// Follows until the directory itself is gone or cannot be watched.
+    /// Watches until the directory itself is gone or cannot be watched.
     async fn follow_once(&self) -> io::Result<()> {
         let mut events = watch_directory(&self.directory)?.into_event_stream([0; 4096])?;
         self.reload().await;
@@ -151,7 +151,7 @@ fn load(directory: &Path) -> Loaded {
     loaded
 }
 
-/// A watch on `directory`, which is made when absent. Files count when they are complete.
+/// Creates `directory` if absent and watches it. A file read half-written, on CREATE, is read again on CLOSE_WRITE.
 fn watch_directory(directory: &Path) -> io::Result<Inotify> {
     fs::create_dir_all(directory)?;
     let inotify = Inotify::init()?;
@@ -166,13 +166,13 @@ fn watch_directory(directory: &Path) -> io::Result<Inotify> {
     Ok(inotify)
 }
 
-/// Whether an event says that the directory is no longer where it was.
+/// Whether an event says that the directory was deleted, moved or is no longer watched.
 fn gone(event: Option<io::Result<Event<OsString>>>) -> io::Result<bool> {
     let lost = EventMask::DELETE_SELF | EventMask::MOVE_SELF | EventMask::IGNORED;
     event.transpose().map(|event| event.is_none_or(|event| event.mask.intersects(lost)))
 }
 
-/// Takes the events that are already there, so that many changes cost one reload.
+/// Drains the pending events, so that many changes cause one reload. Returns whether the directory is gone.
 fn gone_meanwhile(events: &mut EventStream<[u8; 4096]>) -> io::Result<bool> {
     while let Some(event) = events.next().now_or_never() {
         if gone(event)? {

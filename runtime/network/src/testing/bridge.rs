@@ -167,7 +167,7 @@ fn root_detach_works_when_the_namespace_is_gone() {
         one.unpin();
         drop(one);
         network.detach(&pod, None).await.unwrap();
-        // With remove_when_empty the last deletion takes the bridge along.
+        // With remove_when_empty the last deletion removes the bridge too.
         network.close().await;
         assert_nothing_left(&machine);
     });
@@ -269,7 +269,7 @@ fn root_a_call_whose_caller_went_away_still_ends() {
         let one = machine.netns("one");
         let pod = one.pod("one");
         assert!(network.attach(&pod).now_or_never().is_none());
-        // The next call for the pod waits for the forsaken one and finds its work.
+        // The next call for the pod waits for the dropped one and finds its result.
         let attachment = network.attach(&pod).await.unwrap();
         assert_eq!(primary(&attachment), "10.213.0.2");
         network.detach(&pod, None).await.unwrap();

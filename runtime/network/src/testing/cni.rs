@@ -34,7 +34,7 @@ async fn open(machine: &Machine) -> Network {
     Network::open(config(machine), machine.directory.path()).await.unwrap()
 }
 
-/// Addresses the reference IPAM plugin has handed out.
+/// Lists the addresses that the reference IPAM plugin has handed out.
 fn addresses_in_use() -> Vec<String> {
     let names = fs::read_dir("/var/lib/cni/networks/net").into_iter().flatten();
     let names = names.map(|entry| entry.unwrap().file_name().into_string().unwrap());
@@ -52,7 +52,7 @@ fn root_a_chain_of_reference_plugins_is_added_checked_and_deleted_by_another_ins
     on_machine(|machine| async move {
         configure(&machine, &conflist(""));
         let one = machine.netns("one");
-        // CHECK is asked of a pod without ports: portmap 1.1.1 looks for IPv6 rules it never made.
+        // CHECK runs on a pod without ports: portmap 1.1.1 looks for IPv6 rules that it never made.
         let two = machine.netns("two");
         let mut pod = one.publishing("one", &[(Protocol::Tcp, "", 8080, 80)]);
         for direction in ["ingress", "egress"] {
@@ -167,7 +167,7 @@ fn root_detach_gives_the_address_back_when_the_namespace_is_gone() {
         let pod = one.pod("one");
         network.attach(&pod).await.unwrap();
         assert_eq!(addresses_in_use(), ["10.214.0.2"]);
-        // What is left of a pin after a reboot is a plain file.
+        // After a reboot a plain file is left of the pin.
         one.unpin();
         File::create(&pod.netns).unwrap();
         drop(one);

@@ -6,7 +6,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use super::*;
 use crate::dial;
 
-/// Answers every connection with what it sent; gives the port.
+/// Echoes on every connection. Returns the port.
 fn echo(listener: TcpListener) -> u16 {
     listener.set_nonblocking(true).unwrap();
     let listener = tokio::net::TcpListener::from_std(listener).unwrap();

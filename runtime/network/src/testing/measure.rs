@@ -60,7 +60,7 @@ fn root_measure_attach_and_detach() {
     });
 }
 
-/// With a plugin that takes as long as a sync of the disk may, beside the plugin alone: the difference is ours.
+/// Measures a plugin that takes as long as a sync of the disk may, in a chain and run alone; the difference is Berth's.
 async fn measure_bare(machine: &Machine, network: &Network) {
     let netns = machine.netns("bare");
     let (mut with, mut alone, pod) = (Vec::new(), Vec::new(), netns.pod("bare"));

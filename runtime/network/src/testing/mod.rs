@@ -22,12 +22,12 @@ use nix::sched::{CloneFlags, unshare};
 
 use super::{Attachment, Backend, Network, PodNetwork, PortMapping, Protocol, netns};
 
-/// Long enough for a loaded machine; nothing in a passing test takes it.
+/// Timeout that a passing test does not reach, even on a loaded machine.
 const PATIENCE: Duration = Duration::from_secs(30);
-/// Long enough to be sure that packets to nowhere do not arrive after all.
+/// Time after which a packet that has not arrived counts as dropped.
 const REFUSAL: Duration = Duration::from_millis(700);
 
-/// Where the machine keeps its files; removed with it.
+/// A test machine; its directory is removed with it.
 pub(super) struct Machine {
     directory: tempfile::TempDir,
 }
@@ -38,7 +38,7 @@ pub(super) struct PodNetns {
     file: File,
 }
 
-/// Runs `test` on a machine of its own, whose threads all are inside its namespaces.
+/// Runs `test` on a machine of its own, with all threads inside its namespaces.
 pub(super) fn on_machine<F: Future<Output = ()>>(test: impl FnOnce(Machine) -> F + Send + 'static) {
     assert!(
         rustix::process::geteuid().is_root(),
@@ -60,7 +60,7 @@ pub(super) fn on_machine<F: Future<Output = ()>>(test: impl FnOnce(Machine) -> F
 }
 
 impl Network {
-    /// What the start of a daemon does that knows of the pods in `live`.
+    /// Does what a starting daemon does when only the pods in `live` exist.
     pub(super) async fn retain(&self, live: &HashSet<String>) {
         let on_record = self.on_record().await.unwrap();
         self.give_back(on_record.into_iter().filter(|pod| !live.contains(pod)).collect(), &[]).await;
@@ -72,7 +72,7 @@ impl Machine {
         self.directory.path().join(name)
     }
 
-    /// A directory of the machine, made when absent.
+    /// Creates a directory of the machine, if absent, and returns its path.
     pub(super) fn directory(&self, name: &str) -> PathBuf {
         let path = self.path(name);
         fs::create_dir_all(&path).unwrap();
@@ -95,7 +95,7 @@ impl Machine {
         PodNetns { file: File::open(&path).unwrap(), path }
     }
 
-    /// A network beyond the host: it knows 198.51.100.0/24 only, where the host is .1 and it is .2.
+    /// A network beyond the host: it has only 198.51.100.0/24, in which the host is .1 and it is .2.
     pub(super) fn outside(&self) -> PodNetns {
         let outside = self.netns("outside");
         ip("link add up0 type veth peer name up1");
@@ -113,17 +113,17 @@ impl Machine {
 }
 
 impl PodNetns {
-    /// Where it is pinned.
+    /// Path at which the namespace is pinned.
     pub(super) fn path(&self) -> &Path {
         &self.path
     }
 
-    /// Runs `work` inside.
+    /// Runs `work` inside the namespace.
     pub(super) fn inside<T: Send>(&self, work: impl FnOnce() -> io::Result<T> + Send) -> T {
         netns::inside(&self.file, work).unwrap()
     }
 
-    /// The pod that lives here.
+    /// Returns a pod in this namespace.
     pub(super) fn pod(&self, id: &str) -> PodNetwork {
         PodNetwork {
             id: id.into(),
@@ -135,7 +135,7 @@ impl PodNetns {
         }
     }
 
-    /// The pod that lives here, publishing `ports` as (protocol, host ip, host port, container port).
+    /// Returns a pod in this namespace that publishes `ports` as (protocol, host ip, host port, container port).
     pub(super) fn publishing(&self, id: &str, ports: &[(Protocol, &str, u16, u16)]) -> PodNetwork {
         let mapping = |(protocol, ip, host_port, container_port): &(Protocol, &str, u16, u16)| PortMapping {
             protocol: *protocol,
@@ -146,7 +146,7 @@ impl PodNetns {
         PodNetwork { port_mappings: ports.iter().map(mapping).collect(), ..self.pod(id) }
     }
 
-    /// Unpins the namespace, as when a pod's shim is gone.
+    /// Unpins the namespace, as when the pod's shim is gone.
     pub(super) fn unpin(&self) {
         umount2(&self.path, MntFlags::MNT_DETACH).unwrap();
         fs::remove_file(&self.path).unwrap();
@@ -156,7 +156,7 @@ impl PodNetns {
         self.inside(|| TcpListener::bind((Ipv4Addr::UNSPECIFIED, port)))
     }
 
-    /// Whether a connection from here to `to` reaches `listener`, and from which address it then comes.
+    /// Connects from here to `to`. Returns the source address that `listener` sees; none if the connection fails.
     pub(super) fn reaches(&self, to: &str, listener: &TcpListener) -> Option<String> {
         self.inside(|| Ok(reaches(to, listener)))
     }
@@ -164,14 +164,14 @@ impl PodNetns {
 
 impl Drop for PodNetns {
     fn drop(&mut self) {
-        // Unpinned by the test itself, or here.
+        // The test may have unpinned the namespace itself.
         let _ = umount2(&self.path, MntFlags::MNT_DETACH);
         let _ = fs::remove_file(&self.path);
     }
 }
 
-/// As [`PodNetns::reaches`], from the calling thread's namespace. A connection nobody answers is given
-/// up at once when it is refused and soon when it is dropped.
+/// As [`PodNetns::reaches`], from the calling thread's namespace. A refused connection fails at once, a dropped one
+/// after `REFUSAL`.
 pub(super) fn reaches(to: &str, listener: &TcpListener) -> Option<String> {
     let to: SocketAddr = to.parse().unwrap();
     let mut stream = TcpStream::connect_timeout(&to, REFUSAL).ok()?;
@@ -185,7 +185,7 @@ pub(super) fn reaches(to: &str, listener: &TcpListener) -> Option<String> {
     Some(peer.ip().to_string())
 }
 
-/// Sends a datagram to `to` and has `server` answer it.
+/// Whether a datagram sent to `to` is answered by `server`.
 pub(super) fn echoes(to: &str, server: &UdpSocket) -> bool {
     let client = UdpSocket::bind("0.0.0.0:0").unwrap();
     client.connect(to).unwrap();
@@ -202,7 +202,7 @@ pub(super) fn ip(arguments: &str) -> String {
     command("ip", &arguments.split_whitespace().collect::<Vec<_>>())
 }
 
-/// Runs a program that must succeed; its output.
+/// Runs a program that must succeed and returns its output.
 pub(super) fn command(program: &str, arguments: &[&str]) -> String {
     let output = Command::new(program).args(arguments).output().unwrap();
     let stderr = String::from_utf8_lossy(&output.stderr);
@@ -210,7 +210,7 @@ pub(super) fn command(program: &str, arguments: &[&str]) -> String {
     String::from_utf8(output.stdout).unwrap()
 }
 
-/// The names of the interfaces in the calling thread's namespace, `lo` apart.
+/// Lists the interfaces in the calling thread's namespace, except `lo`.
 pub(super) fn interfaces() -> Vec<String> {
     let output = ip("-o link show");
     let name =
@@ -218,7 +218,7 @@ pub(super) fn interfaces() -> Vec<String> {
     output.lines().filter_map(name).filter(|name| name != "lo").collect()
 }
 
-/// Where the reference plugins are, as the test runner says.
+/// Returns the directory of the reference plugins, from BERTH_TEST_CNI.
 pub(super) fn reference_plugins() -> PathBuf {
     let named = std::env::var_os("BERTH_TEST_CNI").map(PathBuf::from);
     let plugins = named.filter(|directory| directory.join("bridge").is_file());
@@ -232,8 +232,8 @@ pub(super) fn primary(attachment: &Attachment) -> String {
     attachment.ips[0].to_string()
 }
 
-/// Installs a shell script as a plugin. Another process writes it: a thread of ours that forks just
-/// then would keep the file open for writing, and it could not be executed.
+/// Installs a shell script as a plugin. Another process writes it: a concurrent fork of this one would inherit the
+/// descriptor open for writing, and executing the script would fail with ETXTBSY.
 pub(super) fn install(directory: &Path, name: &str, script: &str) {
     let path = directory.join(name);
     let mut writer = Command::new("sh")

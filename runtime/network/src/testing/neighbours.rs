@@ -1,4 +1,4 @@
-//! The built-in network beside others: their addresses, their firewalls, what a reboot or a hang leaves.
+//! The built-in network next to other networks and firewalls, and after a reboot or a hang.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -54,7 +54,7 @@ fn root_a_configured_subnet_that_somebody_uses_is_refused_by_name() {
         ip("route add 10.99.3.0/24 via 10.213.0.77");
         let error = Network::open(config(Some("10.99.0.0/16")), machine.directory.path()).await.unwrap_err();
         assert!(error.to_string().contains("10.99.3.0/24"), "{error}");
-        // A part of a wider network behind a gateway may be carved out.
+        // A subnet inside a wider network behind a gateway may be configured.
         ip("route add 10.0.0.0/8 via 10.213.0.77");
         open(&machine, Some("10.98.0.0/16")).await;
     });
@@ -99,7 +99,7 @@ fn root_a_free_subnet_is_chosen_and_kept_while_pods_have_addresses_of_it() {
         }
         network.close().await;
         drop(network);
-        // Nobody has an address any more: time to make way, and to take the old address from the bridge.
+        // No pod has an address any more, so a free subnet is chosen and the old address is removed from the bridge.
         let network = open(&machine, None).await;
         assert_eq!(primary(&network.attach(&one.pod("one")).await.unwrap()), "10.88.0.2");
         assert!(!ip("-o address show btest0").contains("10.200."));

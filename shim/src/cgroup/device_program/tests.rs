@@ -21,7 +21,7 @@ fn rules(texts: &[&str]) -> Vec<DeviceRule> {
     texts.iter().map(|text| rule(text)).collect()
 }
 
-/// Runs a program as the kernel would, for access to a device.
+/// Interprets a program for one access to a device.
 fn run(program: &[Instruction], kind: u32, major: u32, minor: u32, access: u32) -> bool {
     let context = [access << 16 | kind, major, minor];
     let (mut registers, mut at) = ([0u32; 11], 0usize);
@@ -90,7 +90,7 @@ fn rules_that_cannot_be_are_refused_with_what_they_say() {
     }
 }
 
-/// What processes in a group with these rules, one after the other replacing each other, see when they use devices.
+/// Results of `attempt` in a cgroup, after each of these rule lists in turn has replaced the previous one.
 fn answers(lists: &[&[&str]], attempt: &dyn Fn() -> Vec<Option<Errno>>) -> Vec<Vec<Option<Errno>>> {
     assert!(rustix::process::geteuid().is_root(), "needs root: sudo -E cargo test -p berth-shim root_");
     let mounts = std::fs::read_to_string("/proc/self/mounts").unwrap();
@@ -108,7 +108,7 @@ fn answers(lists: &[&[&str]], attempt: &dyn Fn() -> Vec<Option<Errno>>) -> Vec<V
     answers
 }
 
-/// Runs `attempt` in a process of the group.
+/// Runs `attempt` in a process in the cgroup.
 fn inside(group: &Path, attempt: &dyn Fn() -> Vec<Option<Errno>>) -> Vec<Option<Errno>> {
     let (read, write) = rustix::pipe::pipe().unwrap();
     let pid = sys::fork(|| {

@@ -1,4 +1,4 @@
-//! One hook: a program that is run to its end, or until its time is over.
+//! One hook: a program that runs to its end or its timeout.
 
 use super::super::child;
 use super::super::error::At;
@@ -14,9 +14,9 @@ use rustix::process::{
 use std::ffi::CString;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
-/// How much of what a hook printed is told.
+/// Bytes of a hook's output that are reported.
 const EXCERPT: usize = 1024;
-/// What a shell says of a command that it cannot run.
+/// Exit code for a program that could not be executed, as in a shell.
 const NOT_RUN: u8 = 127;
 
 /// Runs `hook` with `state` on its standard input.
@@ -36,7 +36,7 @@ pub(super) fn run(when: &str, hook: &Hook, state: &[u8]) -> Result<(), Error> {
     }
 }
 
-/// A command line in the kernel's form.
+/// A command line as C strings.
 struct Program {
     path: CString,
     args: Vec<CString>,
@@ -54,7 +54,7 @@ impl Program {
         Some(Self { path, args, env: all(&hook.env)? })
     }
 
-    /// In the new process: it leads a group, so that it can be ended with its children.
+    /// In the new process. It leads a process group, so that it can be killed with its children.
     fn become_hook(&self, input: BorrowedFd<'_>, output: BorrowedFd<'_>) -> u8 {
         let _ = user::die_with_shim();
         let _ = setpgid(None, None);
@@ -71,12 +71,12 @@ impl Program {
     }
 }
 
-/// Memory that is read and written like a file, since a pipe that nobody reads would hold its writer up.
+/// A file in memory. A pipe would block its writer, since no process reads it meanwhile.
 fn scratch() -> Result<OwnedFd, Error> {
     memfd_create("hook", MemfdFlags::CLOEXEC).at(Step::Hook, || "make a file in memory".into())
 }
 
-/// How it ended; `None` when it was killed because its time was over.
+/// Waits for the end; `None` when it was killed after its timeout.
 fn ended(pid: u32, limit: Option<i64>) -> Result<Option<WaitIdStatus>, Error> {
     let process = child::pidfd_of(pid)?;
     let limit = limit.filter(|seconds| *seconds > 0).map(|tv_sec| Timespec { tv_sec, tv_nsec: 0 });
@@ -97,7 +97,7 @@ fn told(status: &WaitIdStatus) -> String {
     }
 }
 
-/// The beginning of what it printed.
+/// The beginning of its output.
 fn excerpt(output: &OwnedFd) -> String {
     let mut bytes = vec![0; EXCERPT];
     let printed = seek(output, SeekFrom::Start(0)).and_then(|_| read(output, &mut bytes));

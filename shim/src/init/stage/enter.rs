@@ -1,10 +1,10 @@
-//! The stage of an exec. It enters the container as far as one can without being seen there, becomes all that the process is to
-//! be, and only then makes it: what the container's processes may come to see, and take over with CAP_SYS_PTRACE, has
-//! nothing that they do not have.
+//! The stage of an exec. It enters the container as far as it can without being visible there, takes on all attributes
+//! of the exec's process, and only then creates that process. So container processes with CAP_SYS_PTRACE never see one
+//! that has more than they have.
 //!
 //! ```text
 //! shim --fork--> stage: spec, filter, label ... cgroup (v1), namespaces, streams, directory, user
-//!                  |`-- v2: all from the cgroup on in a process that is made in the cgroup: moving there takes too long
+//!                  |`-- v2: all from the cgroup on in a helper that is made in the cgroup: moving there takes too long
 //!                  `--clone, CLONE_PARENT--> the process, in the container's PID namespace ... execve
 //! ```
 
@@ -22,13 +22,13 @@ use rustix::fs::{Mode, OFlags, open};
 use rustix::io::retry_on_intr;
 use rustix::net::SendFlags;
 
-/// How the process comes into the container's cgroup.
+/// How the process gets into the container's cgroup.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in super::super) enum Entry {
-    /// It is born there.
+    /// It is created there, by CLONE_INTO_CGROUP.
     Birth,
-    /// It is born outside and enters by itself, with the files for that open: the way into a cgroup that has as many processes
-    /// as it may, so that probes and debugging work there, too.
+    /// It is created outside and enters by itself, through files opened for that: the way into a cgroup that is at its
+    /// pids limit, so that probes and debugging work there, too.
     OnFoot,
 }
 
@@ -55,17 +55,17 @@ pub(super) fn stage(request: &ExecRequest<'_>, entry: Entry, socket: BorrowedFd<
     }
 }
 
-/// Has the process made by another one that is born in the group.
+/// Lets a helper, which is created in the cgroup, make the process.
 fn make_inside(maker: Maker<'_>, group: BorrowedFd<'_>) -> Result<(), Error> {
     let socket = maker.socket;
     let (ours, theirs) = channel::pair()?;
     let mut ours = Some(ours);
     let inside = || {
-        // Held by the stage alone, it closes with the stage.
+        // Only the stage must hold this end, so that it closes when the stage dies.
         drop(ours.take());
         reporting(socket, || {
             user::die_with_shim()?;
-            // The shim hears nobody of whom it has not been told.
+            // The shim rejects reports of a sender it has not been told about, so wait until the stage has reported this helper.
             match channel::wait_for_gate(theirs.as_fd()) {
                 true => maker.make(None),
                 false => Ok(()),
@@ -83,7 +83,7 @@ fn make_inside(maker: Maker<'_>, group: BorrowedFd<'_>) -> Result<(), Error> {
 
 const MAKE: &str = "make the process";
 
-/// The process, and what of the container's holds for it as well.
+/// The process to run, and the `linux` section, which applies to it as well.
 fn read(request: &ExecRequest<'_>) -> Result<(spec::Process, spec::Linux), Error> {
     let Spec { process, linux, .. } = read_spec(request.bundle)?;
     let process = match request.process {
@@ -98,7 +98,7 @@ fn read(request: &ExecRequest<'_>) -> Result<(spec::Process, spec::Linux), Error
     }
 }
 
-/// The namespaces of the container that an exec goes to.
+/// The namespaces of the container that an exec enters.
 struct Place<'a> {
     container: BorrowedFd<'a>,
     pid: u32,
@@ -107,7 +107,8 @@ struct Place<'a> {
 }
 
 impl<'a> Place<'a> {
-    /// What is read by pid holds once the process was joined by its descriptor: it was alive then, so the pid was its own.
+    /// Reads under /proc/PID before the join by pidfd. If the join succeeds the process was alive all the time, so the
+    /// pid was its own.
     fn of(request: &ExecRequest<'a>) -> Result<Self, Error> {
         let (container, pid) = (request.container, request.container_pid);
         let users = userns::mappings_of(pid).at(Step::Namespace, || joining(pid))?;
@@ -115,7 +116,7 @@ impl<'a> Place<'a> {
         Ok(Self { container, pid, users, own_cgroups })
     }
 
-    /// Of the PID namespace only what is made afterwards is a part.
+    /// Enters all namespaces. A new PID namespace applies only to children made afterwards, setns(2).
     fn enter(&self) -> Result<(), Error> {
         let user = if self.users.is_some() { libc::CLONE_NEWUSER } else { 0 };
         let cgroups = if self.own_cgroups { libc::CLONE_NEWCGROUP } else { 0 };
@@ -130,7 +131,7 @@ fn joining(pid: u32) -> String {
     format!("join the container of process {pid}")
 }
 
-/// The process that makes the exec's, and ends then.
+/// The process that makes the exec's process and then ends.
 struct Maker<'a> {
     place: Place<'a>,
     process: Process<'a>,
@@ -139,13 +140,13 @@ struct Maker<'a> {
 }
 
 impl Maker<'_> {
-    /// Becomes what the process is to be, and makes it; `door` is the way into the group if it is still to be gone.
+    /// Takes on the attributes of the process and makes it. `door` is set if that one has yet to enter the cgroup.
     fn make(mut self, door: Option<&Door>) -> Result<(), Error> {
         self.become_alike()?;
         let mut kept = vec![self.socket];
         kept.extend(door.map(Door::descriptors).unwrap_or_default());
         sys::close_others(&kept).at(Step::Process, || "close descriptors".into())?;
-        // Nothing is dropped any more, for what is closed may be owned.
+        // Leave without dropping anything: values may own descriptors that are closed by now.
         sys::leave(reporting(self.socket, || {
             self.process.confine()?;
             let pid = sys::clone_alike(|| self.become_exec(door)).at(Step::Process, || MAKE.into())?;
@@ -167,7 +168,7 @@ impl Maker<'_> {
         Ok(())
     }
 
-    /// In the process: all that nobody can do for it.
+    /// In the new process: the steps that it must do for itself.
     fn become_exec(&self, door: Option<&Door>) -> u8 {
         reporting(self.socket, || {
             user::die_with_shim()?;

@@ -1,4 +1,4 @@
-//! What must hold of any `linux.seccomp` section.
+//! Invariants of every `linux.seccomp` section.
 
 use super::{
     reference::{expected, run},
@@ -6,8 +6,7 @@ use super::{
 };
 use Architecture::*;
 
-/// Compiles a section, and compares what the program answers to some calls with what the section says. An error tells
-/// why there is no program.
+/// Compiles a section and compares the program's answers for some calls with the profile. Fails if it cannot be compiled.
 pub fn seccomp(section: &str) -> Result<(), String> {
     let profile = Profile::parse(section).map_err(|error| error.to_string())?;
     let program = compile(&profile).map_err(|error| error.to_string())?;
@@ -18,7 +17,7 @@ pub fn seccomp(section: &str) -> Result<(), String> {
     Ok(())
 }
 
-/// What the kernel demands before it takes a program.
+/// Checks the form that the kernel requires of a program.
 fn check_form(program: &[Instruction]) {
     assert!(program.len() <= MAX_INSTRUCTIONS);
     assert!(program.last().is_some_and(|last| last.operation == RETURN));
@@ -36,7 +35,7 @@ fn check_form(program: &[Instruction]) {
     }
 }
 
-/// Of the calls that the profile names, and some others.
+/// Checks calls that the profile names, and some others.
 fn check_answers(profile: &Profile, program: &[Instruction], architecture: Architecture) {
     let offset = if architecture == X32 { X32_BIT } else { 0 };
     let calls = architecture.calls();
@@ -61,7 +60,7 @@ fn is_let_run(profile: &Profile, architecture: Architecture) -> bool {
     named(architecture) && (architecture != X32 || named(X86_64))
 }
 
-/// All zero, and on the edges of what the first conditions compare with.
+/// Arguments: all zero, and the edges of the first conditions.
 fn arguments(profile: &Profile) -> Vec<[u64; 6]> {
     let conditions = profile.rules.iter().flat_map(|rule| rule.conditions.iter().flatten()).take(4);
     let edge = |condition: &Condition, by: u64| {

@@ -1,12 +1,12 @@
-//! What a program answers to a call, without the kernel.
+//! Interpreter of BPF programs.
 
 use super::*;
 
-/// The kind of programs that the machine runs by itself.
+/// The machine's own architecture.
 const NATIVE: Architecture =
     if cfg!(target_arch = "aarch64") { Architecture::Aarch64 } else { Architecture::X86_64 };
 
-/// What the kernel shows a filter of a system call, `struct seccomp_data`.
+/// A system call as a filter sees it, `struct seccomp_data`.
 #[derive(Debug, Clone, Copy)]
 pub(in crate::seccomp) struct Call {
     pub(super) token: u32,
@@ -15,7 +15,7 @@ pub(in crate::seccomp) struct Call {
 }
 
 impl Call {
-    /// That of a program of this machine; arguments that are not given are 0.
+    /// A call of a native program; missing arguments are 0.
     pub(in crate::seccomp) fn native(number: u32, given: &[u64]) -> Self {
         let argument = |index| given.get(index).copied().unwrap_or_default();
         Self { token: NATIVE.token(), number, arguments: std::array::from_fn(argument) }
@@ -33,7 +33,7 @@ impl Call {
     }
 }
 
-/// The answer of the program. `None` where the kernel would not take it.
+/// Runs the program. `None` where the kernel would not accept it.
 pub(in crate::seccomp) fn run(program: &[Instruction], call: &Call) -> Option<Action> {
     let (mut at, mut register) = (0, 0);
     loop {

@@ -1,15 +1,15 @@
-//! How tests and the fuzz target know what a program does, and what it should do.
+//! Reference for tests and the fuzz target: what a program does, and what it should do.
 #![allow(clippy::panic)]
 
 use super::*;
 use Comparison::*;
 
-/// The answer of the program. Panics where the kernel would not take it.
+/// Runs the program. Panics where the kernel would not accept it.
 pub(super) fn run(program: &[Instruction], call: &Call) -> Action {
     super::run(program, call).unwrap_or_else(|| panic!("the kernel does not take this program"))
 }
 
-/// Whether an argument is as it must be.
+/// Whether a condition holds.
 pub(super) fn holds(condition: &Condition, argument: u64, wide: bool) -> bool {
     let cut = |number: u64| if wide { number } else { number & u64::from(u32::MAX) };
     let (argument, value) = (cut(argument), cut(condition.value));
@@ -24,7 +24,7 @@ pub(super) fn holds(condition: &Condition, argument: u64, wide: bool) -> bool {
     }
 }
 
-/// The profile's answer to a call that it is not too old to know, without any of the program's shortcuts.
+/// The profile's answer to a call that it knows, computed without the program's shortcuts.
 pub(super) fn expected(
     profile: &Profile,
     architecture: Architecture,
@@ -42,7 +42,7 @@ pub(super) fn expected(
     rule.map_or(profile.default, |rule| rule.action)
 }
 
-/// The rules for a call that say something else than the default.
+/// The rules for a call, except those with the default action.
 fn about<'a>(profile: &'a Profile, name: &str) -> impl Iterator<Item = &'a Rule> {
     let differs = |rule: &&Rule| rule.action != profile.default;
     profile.rules.iter().filter(differs).filter(move |rule| rule.names.iter().any(|n| n == name))

@@ -1,4 +1,4 @@
-//! The program is run by an interpreter and compared with what the profile says.
+//! Programs are interpreted and compared with the profile.
 #![allow(clippy::unwrap_used, clippy::panic)]
 
 use super::{
@@ -156,7 +156,7 @@ fn a_program_that_the_kernel_would_not_take_is_refused() {
     assert!(size > MAX_INSTRUCTIONS);
 }
 
-/// A xorshift generator: the same numbers in every run, so that a failure can be repeated.
+/// A xorshift generator with a fixed sequence, so that a failure can be reproduced.
 struct Random(u64);
 
 impl Random {

@@ -21,7 +21,7 @@ fn parse_record(line: &[u8]) -> Record {
     (stream, tag[0] as char, fields.next().unwrap().to_vec())
 }
 
-/// What each stream printed, as a reader of the log puts it together again.
+/// Output of each stream as a reader of the log reassembles it.
 fn contents(records: &[Record]) -> HashMap<String, Vec<u8>> {
     let mut contents: HashMap<String, Vec<u8>> = HashMap::new();
     for (stream, tag, bytes) in records {
@@ -103,7 +103,7 @@ fn lines_of_two_streams_never_mix() {
     assert_eq!(fixture.records(), [record("stdout", "output"), record("stderr", "error")]);
 }
 
-/// A small generator, so that a failing case can be repeated.
+/// A small generator with a fixed sequence, so that a failure can be reproduced.
 struct Random(u64);
 
 impl Random {

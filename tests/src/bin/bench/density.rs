@@ -1,4 +1,4 @@
-//! Twenty pods at once: how long they take, what they weigh, and what a daemon that was killed under them does.
+//! Twenty pods at once: their start, their memory, and how soon a killed daemon lists them again.
 
 use std::{
     fs::{self, File},
@@ -27,7 +27,7 @@ use crate::{
 const PODS: usize = 20;
 const ROUNDS: usize = 5;
 
-/// The runtimes take turns; each round ends with no pod left.
+/// Measures the runtimes in turn; each round ends with no pod left.
 pub(crate) async fn measure(runtimes: &mut [Runtime], report: &mut Report) -> Result<()> {
     for round in 1..=ROUNDS {
         eprintln!("20 pods at once: round {round} of {ROUNDS}");
@@ -76,7 +76,7 @@ fn weigh(runtime: &Runtime, pods: &[Pod], report: &mut Report) -> Result<()> {
     Ok(())
 }
 
-/// Kills the daemon and starts it again as it was; counted is the time from its start until it lists every container.
+/// Kills the daemon and starts it again. Measures the time from that start until the daemon lists every container.
 async fn restart(runtime: &mut Runtime, report: &mut Report) -> Result<()> {
     let daemon = runtime.daemon()?;
     let mut command = same_command(runtime, daemon)?;
@@ -110,7 +110,7 @@ async fn restart(runtime: &mut Runtime, report: &mut Report) -> Result<()> {
     Err(format!("{}: not {PODS} containers a minute after kill -9, but {last}", runtime.name).into())
 }
 
-/// The command line and environment of a running process, its output going to the end of the daemon's log.
+/// A command with a running process's arguments, environment and working directory; output goes to the daemon's log.
 fn same_command(runtime: &Runtime, pid: u32) -> Result<Command> {
     let words = |file: &str| -> Result<Vec<Vec<u8>>> {
         let bytes = fs::read(format!("/proc/{pid}/{file}"))?;

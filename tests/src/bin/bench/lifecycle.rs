@@ -1,4 +1,4 @@
-//! One pod with one container, from nothing to nothing.
+//! Times the calls of one pod with one container, from creation to removal.
 
 use std::time::Instant;
 
@@ -8,10 +8,10 @@ use crate::{
     runtime::Runtime,
 };
 
-/// How often `true` is executed in each container.
+/// Execs of `true` in each container.
 const EXECS: usize = 3;
 
-/// The runtimes take turns, and which of them begins changes from round to round. A first round is not counted.
+/// Measures the runtimes in turn; which is first changes from round to round. Round 0 warms up and is not counted.
 pub(crate) async fn measure(runtimes: &[Runtime], rounds: usize, report: &mut Report) -> Result<()> {
     for round in 0..=rounds {
         eprintln!("lifecycle: round {round} of {rounds}");

@@ -1,4 +1,4 @@
-//! How fast a container can log, and what that costs.
+//! Throughput of a container's log, and the processor time of the runtime for it.
 
 use std::{
     fs::{self, File},
@@ -26,8 +26,8 @@ const LINE: [u8; 100] = {
 };
 const ROUNDS: usize = 3;
 
-/// A container copies 200 MB of lines from a file to its standard output; counted is the time until the last of
-/// them is in the log.
+/// A container copies 200 MB of lines from a file to its standard output. Measures the time until the last line is
+/// in the log.
 pub(crate) async fn measure(runtimes: &[Runtime], report: &mut Report) -> Result<()> {
     for round in 1..=ROUNDS {
         eprintln!("log: round {round} of {ROUNDS}");

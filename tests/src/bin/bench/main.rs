@@ -1,8 +1,8 @@
-//! The same calls to several container runtimes in turn, and what each of them takes. `hack/bench` starts the runtimes
-//! and this client; a runtime is known by the directory `hack/start` made for it.
+//! Benchmark: the same CRI calls to several container runtimes in turn. `hack/bench` starts the runtimes and this client;
+//! DIR is the directory that `hack/start` made for a runtime.
 //!
-//! `bench [--rounds N] [--only PART] [--json FILE] [--pull IMAGE] NAME=DIR...`: the last one is what the others are compared
-//! with.
+//! `bench [--rounds N] [--only PART] [--json FILE] [--pull IMAGE] NAME=DIR...`: the other runtimes are compared with the
+//! last one.
 
 #![forbid(unsafe_code)]
 
@@ -20,13 +20,13 @@ use std::{env, path::PathBuf};
 use report::Report;
 use runtime::Runtime;
 
-/// What a measurement ends in; a benchmark that fails just says why.
+/// Result of a measurement. Errors are only printed, so they need no type of their own.
 type Result<T> = std::result::Result<T, Box<dyn std::error::Error + Send + Sync>>;
 
-/// What `--only` takes.
+/// Values of `--only`.
 const PARTS: [&str; 5] = ["lifecycle", "logs", "pull", "density", "stats"];
 
-/// Every container of the benchmark but the pulled image runs this.
+/// Image of every container of the benchmark. (`--pull` names another one, which is only pulled.)
 const IMAGE: &str = "registry.k8s.io/e2e-test-images/busybox:1.29-2";
 
 struct Arguments {

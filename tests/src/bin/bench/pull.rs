@@ -1,4 +1,4 @@
-//! How fast an image is pulled from a registry on the same machine, and what that costs the daemon.
+//! Time of a pull from a registry on the same machine, and the daemon's processor time for it.
 
 use std::time::Instant;
 
@@ -13,7 +13,7 @@ use crate::{
 
 const ROUNDS: usize = 3;
 
-/// Pulls the image and removes it again.
+/// Pulls the image and removes it again, in each round with each runtime.
 pub(crate) async fn measure(runtimes: &[Runtime], image: &str, report: &mut Report) -> Result<()> {
     for round in 1..=ROUNDS {
         eprintln!("pull: round {round} of {ROUNDS}");

@@ -1,4 +1,4 @@
-//! Samples by row and runtime; medians and ratios of them.
+//! Samples by row and runtime, with their medians and ratios.
 
 use std::fmt::Write;
 
@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use crate::runtime::Runtime;
 
-/// What a row's figures are in.
+/// Unit of a row's samples.
 #[derive(Clone, Copy, PartialEq)]
 pub(crate) enum Unit {
     Milliseconds,
@@ -25,7 +25,7 @@ impl Unit {
         }
     }
 
-    /// How many times better `ours` is than `theirs`.
+    /// How many times better `ours` is than `theirs`: more MB/s, or less of anything else.
     fn ratio(self, ours: f64, theirs: f64) -> f64 {
         if self == Self::MegabytesPerSecond { ours / theirs } else { theirs / ours }
     }
@@ -34,7 +34,7 @@ impl Unit {
 struct Row {
     title: &'static str,
     unit: Unit,
-    /// By runtime, in the order of [`Report::names`].
+    /// Samples by runtime, in the order of [`Report::names`].
     samples: Vec<Vec<f64>>,
 }
 

@@ -1,4 +1,4 @@
-//! A runtime under measurement: its two CRI services, and pods and containers as the benchmark wants them.
+//! A runtime under measurement: its two CRI services, and the benchmark's pods and containers.
 
 use std::{
     fs,
@@ -23,14 +23,14 @@ use crate::{IMAGE, Result};
 /// One runtime and the connection to it. Clones share the connection.
 #[derive(Clone)]
 pub(crate) struct Runtime {
-    /// As the report names it.
+    /// Name in the report.
     pub(crate) name: String,
-    /// What `hack/start` made: `runtime.sock`, `daemon.pid`, and room for logs.
+    /// Directory made by `hack/start`, with `runtime.sock` and `daemon.pid`. Logs are written below it.
     pub(crate) dir: PathBuf,
     channel: Channel,
 }
 
-/// A pod that runs.
+/// A running pod.
 pub(crate) struct Pod {
     pub(crate) id: String,
     config: PodSandboxConfig,
@@ -48,7 +48,6 @@ impl Runtime {
         Ok(Self { name: name.into(), dir: dir.into(), channel })
     }
 
-    /// The client of the runtime service.
     pub(crate) fn cri(&self) -> RuntimeServiceClient<Channel> {
         RuntimeServiceClient::new(self.channel.clone()).max_decoding_message_size(16 << 20)
     }
@@ -57,25 +56,23 @@ impl Runtime {
         ImageServiceClient::new(self.channel.clone()).max_decoding_message_size(16 << 20)
     }
 
-    /// The daemon's process.
+    /// The daemon's pid.
     pub(crate) fn daemon(&self) -> Result<u32> {
         Ok(fs::read_to_string(self.dir.join("daemon.pid"))?.trim().parse()?)
     }
 
-    /// Pulls an image.
     pub(crate) async fn pull(&self, image: &str) -> Result<()> {
         let request = PullImageRequest { image: Some(spec(image)), ..Default::default() };
         self.images().pull_image(request).await?;
         Ok(())
     }
 
-    /// Removes an image.
     pub(crate) async fn remove_image(&self, image: &str) -> Result<()> {
         self.images().remove_image(RemoveImageRequest { image: Some(spec(image)) }).await?;
         Ok(())
     }
 
-    /// Runs a pod under a name that was never used before.
+    /// Runs a pod with a new name.
     pub(crate) async fn run_pod(&self) -> Result<Pod> {
         static COUNT: AtomicUsize = AtomicUsize::new(0);
         let name = format!("bench-{}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
@@ -94,7 +91,7 @@ impl Runtime {
         Ok(Pod { id, config })
     }
 
-    /// Creates and starts a container of the pod, which mounts the file at `/lines` when there is one.
+    /// Creates and starts a container in the pod, with the file `lines`, if any, mounted at `/lines`.
     pub(crate) async fn start_container(
         &self,
         pod: &Pod,
@@ -126,7 +123,7 @@ impl Runtime {
         Ok(id)
     }
 
-    /// Runs `true` in a container.
+    /// Runs `true` in a container. Fails unless it exits with 0.
     pub(crate) async fn exec_true(&self, container: &str) -> Result<()> {
         let request =
             ExecSyncRequest { container_id: container.into(), cmd: vec!["true".into()], timeout: 10 };
@@ -136,7 +133,7 @@ impl Runtime {
         }
     }
 
-    /// Kills a container and removes it.
+    /// Stops a container without a grace period and removes it.
     pub(crate) async fn remove_container(&self, container: &str) -> Result<()> {
         let container_id = container.to_owned();
         self.cri()
@@ -146,7 +143,6 @@ impl Runtime {
         Ok(())
     }
 
-    /// Stops a pod and removes it.
     pub(crate) async fn remove_pod(&self, pod: &Pod) -> Result<()> {
         let pod_sandbox_id = pod.id.clone();
         self.cri().stop_pod_sandbox(StopPodSandboxRequest { pod_sandbox_id: pod_sandbox_id.clone() }).await?;
@@ -156,7 +152,7 @@ impl Runtime {
 }
 
 impl Pod {
-    /// Where the runtime writes the log of the pod's container `main`.
+    /// Path of the log of the pod's container `main`.
     pub(crate) fn log(&self) -> PathBuf {
         Path::new(&self.config.log_directory).join("main.log")
     }

@@ -1,4 +1,4 @@
-//! What it takes to ask for the numbers of all containers and pods.
+//! Time of the calls for the statistics of all containers and pods.
 
 use std::time::Instant;
 
@@ -13,14 +13,14 @@ use crate::{
     runtime::{Pod, Runtime},
 };
 
-/// As many as have addresses in the network of either runtime.
+/// Few enough for the subnet of either runtime.
 const PODS: usize = 60;
 const CONTAINERS_OF_A_POD: usize = 5;
 const ROUNDS: usize = 5;
-/// Pods that are started at once.
+/// Pods started at once.
 const WIDTH: usize = 4;
 
-/// One runtime after the other has 300 containers.
+/// Measures the runtimes one after the other, each with 300 containers.
 pub(crate) async fn measure(runtimes: &[Runtime], report: &mut Report) -> Result<()> {
     for runtime in runtimes {
         eprintln!("stats: {}", runtime.name);
@@ -33,7 +33,7 @@ pub(crate) async fn measure(runtimes: &[Runtime], report: &mut Report) -> Result
     Ok(())
 }
 
-/// To be called when there are twenty pods of one container.
+/// Measures with the pods there are: 20 with one container each.
 pub(crate) async fn of_20(runtime: &Runtime, report: &mut Report) -> Result<()> {
     let mut add = |row, time| report.add(row, Milliseconds, runtime, time);
     containers(runtime).await?.into_iter().for_each(|time| add("ListContainerStats of 20 containers", time));
@@ -89,7 +89,7 @@ async fn metrics(runtime: &Runtime) -> Result<Option<f64>> {
     taken(begin, runtime.cri().list_pod_sandbox_metrics(ListPodSandboxMetricsRequest {}).await.map(drop))
 }
 
-/// The time since `begin`. A runtime that has no such call gets no figure.
+/// Milliseconds since `begin`, or `None` if the runtime does not implement the call.
 fn taken(begin: Instant, answer: std::result::Result<(), Status>) -> Result<Option<f64>> {
     match answer {
         Ok(()) => Ok(Some(milliseconds(begin))),

@@ -1,30 +1,30 @@
-//! The files by which failpoints are armed, and tell that they were passed; see `berth_failpoint`.
+//! Arms failpoints and reads their passes, through the files described in `berth_failpoint`.
 
 use std::{fs, path::PathBuf};
 
 use berth_failpoint::{Point, VARIABLE};
 
-/// What happens at a point.
+/// Action of an armed point.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Action {
-    /// The process that passes is killed.
+    /// Kills the process that passes the point.
     Kill,
-    /// The step fails though it was done.
+    /// Makes the step return an error although it was done.
     Error,
 }
 
-/// The directory that the daemon, by inheritance its shims too, looks into.
+/// Directory of the failpoints' files. The daemon and its shims inherit its path in their environment.
 pub(crate) struct Failpoints(PathBuf);
 
 impl Failpoints {
-    /// The one that hack/crash made.
+    /// Takes the directory that hack/crash made, and disarms every point.
     pub(crate) fn given() -> Self {
         let failpoints = Self(berth_tests::program(VARIABLE));
         failpoints.disarm();
         failpoints
     }
 
-    /// Nothing happens anywhere, and nothing was passed yet.
+    /// Disarms every point and resets all counts.
     pub(crate) fn disarm(&self) {
         for name in ["armed", "fired", "passed"] {
             let directory = self.0.join(name);
@@ -33,18 +33,18 @@ impl Failpoints {
         }
     }
 
-    /// Has `action` happen at the pass of this number, counted from the last time everything was disarmed.
+    /// Arms a point for `action` at this pass, counted from 1 since the last [`Self::disarm`].
     pub(crate) fn arm(&self, point: &Point, action: Action, pass: u64) {
         let word = if action == Action::Kill { "kill" } else { "error" };
         fs::write(self.0.join("armed").join(point.name), format!("{word} {pass}")).unwrap();
     }
 
-    /// How often the point was passed.
+    /// How often the point was passed since the last [`Self::disarm`].
     pub(crate) fn passes(&self, point: &Point) -> u64 {
         fs::metadata(self.0.join("passed").join(point.name)).map_or(0, |passed| passed.len())
     }
 
-    /// Whether it has acted.
+    /// Whether the point has acted.
     pub(crate) fn has_fired(&self, point: &Point) -> bool {
         self.0.join("fired").join(point.name).exists()
     }

@@ -1,4 +1,4 @@
-//! What a container runtime can leave on a host, looked for without asking it.
+//! Finds what a container runtime can leave on a host, without asking the runtime.
 
 use std::{
     collections::BTreeSet,
@@ -9,15 +9,15 @@ use std::{
 
 use rusqlite::{Connection, OpenFlags};
 
-/// Where the daemon under test puts things.
+/// Where the daemon under test keeps things on the host.
 #[derive(Clone, Debug)]
 pub(crate) struct Places {
-    /// Its root, state and everything else; also the name of its cgroup.
+    /// Directory of its root, state and everything else. The last component is also the name of its cgroup.
     pub(crate) directory: PathBuf,
     pub(crate) bridge: String,
 }
 
-/// Directories whose entries count, below the daemon's directory.
+/// Directories below the daemon's directory whose entries are reported.
 const DIRECTORIES: [&str; 8] = [
     "netns",
     "root/containers",
@@ -28,7 +28,7 @@ const DIRECTORIES: [&str; 8] = [
     "run/sandboxes",
     "run/s",
 ];
-/// Tables whose rows count, and what tells one from another.
+/// Tables whose rows are reported: database, table, key column.
 const TABLES: [(&str, &str, &str); 6] = [
     ("root/state.db", "pod", "id"),
     ("root/state.db", "container", "id"),
@@ -39,7 +39,7 @@ const TABLES: [(&str, &str, &str); 6] = [
 ];
 
 impl Places {
-    /// Everything there is, a line each.
+    /// Everything found, one line each.
     pub(crate) fn everything(&self) -> BTreeSet<String> {
         let mut found = BTreeSet::new();
         found.extend(self.processes().map(|(pid, line)| format!("process {pid} {line}")));
@@ -55,7 +55,7 @@ impl Places {
         found
     }
 
-    /// Shims, their stages and commands: those that name our directory, but for the daemon itself.
+    /// Pids of shims, their stages and their command-line calls: our directory and `-bundle` are among their arguments.
     pub(crate) fn shims(&self) -> BTreeSet<i32> {
         self.processes().map(|(pid, _)| pid).collect()
     }
@@ -72,7 +72,7 @@ impl Places {
         points.filter(ours).map(|point| format!("mount {point}")).collect()
     }
 
-    /// Groups in each hierarchy, with or without processes.
+    /// Cgroups in each hierarchy, with or without processes.
     fn cgroups(&self) -> Vec<String> {
         let name = self.directory.file_name().unwrap();
         let hierarchies =
@@ -84,7 +84,7 @@ impl Places {
         groups.into_iter().map(|group| format!("cgroup {}", group.display())).collect()
     }
 
-    /// Interfaces on the bridge, addresses and published ports.
+    /// Interfaces on the bridge, leases and published ports.
     fn network(&self) -> Vec<String> {
         let leases = self.directory.join("root/network").join(&self.bridge);
         let interfaces = entries(&Path::new("/sys/class/net").join(&self.bridge).join("brif"));

@@ -1,5 +1,5 @@
-//! The life of a pod from the pull of its image to the removal of both, by one who behaves as kubelet does: a call that fails
-//! is made again, and a pod that died gets a successor.
+//! The life of a pod, from the pull of its image to the removal of both, driven as kubelet does it: a failed call is
+//! repeated, and a pod that died is replaced.
 
 use std::time::Duration;
 
@@ -18,16 +18,16 @@ use crate::{
     world::{World, sandbox},
 };
 
-/// How often a call is made before it counts as one that never succeeds.
+/// Tries of one call before the life has failed.
 const TRIES: usize = 4;
-/// How many pods may die in one life.
+/// Pods that may die in one life.
 const ATTEMPTS: u32 = 4;
-/// Longer than any call may take, so that one that hangs is told of.
+/// Limit of one call: longer than any may take, so that a hanging call is reported.
 const CALL: Duration = Duration::from_secs(60);
-/// What the container that ends by itself exits with.
+/// Exit code of the container that ends by itself.
 const CODE: i32 = 7;
 
-/// A call that changes the world.
+/// A kind of call that changes the host, or of time in which it changes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum Step {
     Pull,
@@ -40,6 +40,10 @@ pub(crate) enum Step {
     UpdatePod,
     UpdateNode,
     ReopenLog,
+    /// A container ends by itself.
+    End,
+    /// A question, which changes nothing: no kill is due in it.
+    Look,
     StopContainer,
     RemoveContainer,
     StopPod,
@@ -48,8 +52,8 @@ pub(crate) enum Step {
 }
 
 impl Step {
-    /// All of them, in the order of a life.
-    pub(crate) const ALL: [Self; 15] = [
+    /// All kinds in which kills are due, in the order of a life.
+    pub(crate) const ALL: [Self; 16] = [
         Self::Pull,
         Self::Run,
         Self::Create,
@@ -60,6 +64,7 @@ impl Step {
         Self::UpdatePod,
         Self::UpdateNode,
         Self::ReopenLog,
+        Self::End,
         Self::StopContainer,
         Self::RemoveContainer,
         Self::StopPod,
@@ -68,34 +73,34 @@ impl Step {
     ];
 }
 
-/// What happened in a life that came to its end.
+/// Counts, errors and times of one life.
 #[derive(Debug, Default)]
 pub(crate) struct Outcome {
     pub(crate) daemon_kills: usize,
     pub(crate) shim_kills: usize,
     pub(crate) retries: usize,
-    /// What was answered by a daemon that lives.
+    /// Errors answered by a live daemon.
     pub(crate) errors: Vec<String>,
-    /// How long the first call of each kind took.
+    /// Duration of each call that succeeded, in order.
     pub(crate) took: Vec<(Step, Duration)>,
 }
 
-/// Why a step did not succeed.
+/// Why a step has failed for good.
 enum Stop {
-    /// The pod is over, by no call: its successor goes on.
+    /// The pod died without being stopped; the life goes on with a successor.
     PodDied,
     Failed(Failure),
 }
 
-/// One life under way.
+/// A life in progress.
 pub(crate) struct Life<'a> {
     world: &'a mut World,
     name: String,
     attempt: u32,
     outcome: Outcome,
-    /// What is to be killed in the course of it.
+    /// The kill that is still to come.
     kill: Option<Kill>,
-    /// The killing under way.
+    /// The kill in progress.
     killing: Option<JoinHandle<()>>,
 }
 
@@ -104,11 +109,11 @@ impl<'a> Life<'a> {
         Self { world, name: name.into(), attempt: 0, outcome: Outcome::default(), kill, killing: None }
     }
 
-    /// Lives it. Whatever was made is removed again.
+    /// Runs the life: everything it makes, it also removes.
     ///
     /// # Errors
     ///
-    /// The call that never succeeds.
+    /// A call hangs or fails [`TRIES`] times, an answer is wrong, or too many pods die.
     pub(crate) async fn live(mut self) -> (Outcome, Result<(), Failure>) {
         let lived = self.all().await;
         if let Some(killing) = self.killing.take() {
@@ -126,13 +131,13 @@ impl<'a> Life<'a> {
                 Ok(()) => break,
                 Err(Stop::Failed(why)) => return Err(why),
                 Err(Stop::PodDied) if self.attempt < ATTEMPTS => self.bury().await?,
-                Err(Stop::PodDied) => return Err(format!("{ATTEMPTS} pods died one after the other")),
+                Err(Stop::PodDied) => return Err(format!("{} pods died one after the other", ATTEMPTS + 1)),
             }
         }
         self.settled(Step::RemoveImage, "", async |world| remove_image(world, &image).await).await
     }
 
-    /// A pod and its containers, from the first to the last call.
+    /// Runs one pod with its containers, from the first call to the last.
     async fn pod(&mut self) -> Result<(), Stop> {
         let config = sandbox(&self.world.berth, &self.name, self.attempt);
         let pod = self.call(Step::Run, "", async |world| world.berth.run(&config).await).await?;
@@ -146,7 +151,7 @@ impl<'a> Life<'a> {
             self.call(Step::RemoveContainer, &pod, async |world| world.berth.remove_container(id).await)
                 .await?;
         }
-        // One that the pod is removed with.
+        // This container is removed by the removal of its pod.
         self.container(&pod, &config, "last", "exec sleep 1000").await?;
         self.call(Step::StopPod, "", async |world| world.berth.stop_pod(&pod).await).await?;
         self.call(Step::RemovePod, "", async |world| world.berth.remove_pod(&pod).await).await
@@ -180,14 +185,18 @@ impl<'a> Life<'a> {
         self.call(Step::ReopenLog, pod, async |world| reopen_log(world, id).await).await
     }
 
-    /// How a container ended by itself is not lost, whoever is killed at the time, as long as its pod lives.
+    /// Waits until the container is reported with its own exit code. Whichever process is killed meanwhile, the code must not
+    /// be lost as long as the pod lives.
     async fn see_the_end(&mut self, pod: &str, id: &str) -> Result<(), Stop> {
         let begun = Instant::now();
+        self.kill_in(Step::End, pod);
         loop {
-            let status =
-                self.call(Step::StopContainer, pod, async |world| world.berth.status(id).await).await?;
+            let status = self.call(Step::Look, pod, async |world| world.berth.status(id).await).await?;
             match status.state() {
-                v1::ContainerState::ContainerExited if status.exit_code == CODE => return Ok(()),
+                v1::ContainerState::ContainerExited if status.exit_code == CODE => {
+                    self.outcome.took.push((Step::End, begun.elapsed()));
+                    return Ok(());
+                }
                 v1::ContainerState::ContainerExited if self.is_over(pod).await => return Err(Stop::PodDied),
                 v1::ContainerState::ContainerExited => {
                     let text = format!("exited with {} ({}), not {CODE}", status.exit_code, status.message);
@@ -211,7 +220,7 @@ impl<'a> Life<'a> {
         Ok(())
     }
 
-    /// A call that has nothing to do with a pod that lives.
+    /// Makes a call in which the death of a pod is a failure.
     async fn settled<T>(
         &mut self,
         step: Step,
@@ -224,7 +233,8 @@ impl<'a> Life<'a> {
         })
     }
 
-    /// Makes a call until it succeeds, its daemon being started again as often as need be; in `pod`, if any, which may die.
+    /// Makes a call up to [`TRIES`] times, restarting the daemon whenever it has ended. `pod` is the id of a pod that may
+    /// die, or empty.
     async fn call<T>(
         &mut self,
         step: Step,
@@ -256,9 +266,9 @@ impl<'a> Life<'a> {
         Err(Stop::Failed(format!("{step:?} failed {TRIES} times: {:?}", self.outcome.errors)))
     }
 
-    /// Whether that is no answer, but the end of who should have given one.
+    /// Whether the call failed because the daemon has ended, not by an error it answered.
     async fn has_lost_its_daemon(&mut self, status: &Status) -> bool {
-        // The connection may break before the process can be waited for.
+        // The connection may break before the process can be reaped.
         let soon = Instant::now() + Duration::from_millis(500);
         let broken = matches!(status.code(), Code::Unavailable | Code::Unknown | Code::Cancelled);
         while broken && !self.world.berth.has_ended() && Instant::now() < soon {
@@ -267,10 +277,10 @@ impl<'a> Life<'a> {
         self.world.berth.has_ended()
     }
 
-    /// Whether the pod is not ready any more, or not there.
+    /// Whether the pod is gone or not ready any more.
     async fn is_over(&mut self, pod: &str) -> bool {
         let begun = Instant::now();
-        // That a shim died is noticed at once, but not before its call has failed.
+        // The daemon may notice a shim's death only after the call to that shim has failed.
         while begun.elapsed() < Duration::from_secs(2) {
             self.outcome.daemon_kills += self.world.revive().await;
             match self.world.berth.pod_status(pod).await {
@@ -287,9 +297,9 @@ impl<'a> Life<'a> {
         false
     }
 
-    /// Has somebody killed in the middle of this call, if it is the one.
+    /// Begins the kill, of the daemon or the pod's shim, if it is due in this call.
     fn kill_in(&mut self, step: Step, pod: &str) {
-        if let Some(kill) = self.kill.take_if(|kill| kill.step == step) {
+        if let Some(kill) = self.kill.take_if(|kill| kill.is_due_in(step)) {
             let shim = shim_of(pod).filter(|_| kill.shim);
             let daemon = i32::try_from(self.world.berth.pid()).unwrap();
             self.killing = Some(kill.soon(shim.unwrap_or(daemon)));
@@ -297,7 +307,7 @@ impl<'a> Life<'a> {
     }
 }
 
-/// The server of the pod's shim: its first process has the same command line, and it for a parent.
+/// Pid of the pod's shim. The pod's first process has the same command line, and the shim as its parent.
 fn shim_of(pod: &str) -> Option<i32> {
     if pod.is_empty() {
         return None;
@@ -315,7 +325,7 @@ fn parent(pid: i32) -> i32 {
     line.and_then(|pid| pid.trim().parse().ok()).unwrap_or(0)
 }
 
-/// One that runs, or has run, was started.
+/// Starts a container. One that runs or has run already counts as started, by an earlier try.
 async fn start(world: &mut World, id: &str) -> Result<(), Status> {
     let refused = match world.berth.start_container(id).await {
         Err(refused) if refused.code() == Code::FailedPrecondition => refused,
@@ -328,7 +338,7 @@ async fn start(world: &mut World, id: &str) -> Result<(), Status> {
     if ran || status.state() == v1::ContainerState::ContainerRunning { Ok(()) } else { Err(refused) }
 }
 
-/// With somebody at the streams of the command.
+/// Runs a command through crictl, so that it has a client at its streams.
 fn exec(world: &mut World, id: &str) -> Result<(), Status> {
     let said = crictl::run(&mut crictl::crictl(&world.berth, "exec", "spdy", &[id, "echo", "hi"]), b"");
     match said.status.success() && said.stdout == b"hi\n" {
@@ -357,7 +367,7 @@ async fn update_pod(world: &mut World, pod: &str) -> Result<(), Status> {
     world.berth.runtime.update_pod_sandbox_resources(request).await.map(drop)
 }
 
-/// The ranges of pods that the cluster gives the node.
+/// Tells the daemon the node's range of pod addresses.
 async fn update_node(world: &mut World) -> Result<(), Status> {
     let network_config = Some(v1::NetworkConfig { pod_cidr: "10.1.0.0/24".into() });
     let runtime_config = Some(v1::RuntimeConfig { network_config });

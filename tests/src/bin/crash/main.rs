@@ -1,5 +1,5 @@
-//! Kills and failures at every step that changes the world, and what is left after each. `hack/crash` builds berthd and its
-//! shim with failpoints, and runs this.
+//! Crash tests: a kill and an error at every step that changes the host, and a search for leftovers after each.
+//! `hack/crash` builds berthd and its shim with failpoints, and runs this.
 //!
 //! `crash [--sample] [--only NAME] [--random N] [--seed S]`: the last line is `N passed, N failed`.
 
@@ -19,18 +19,18 @@ use std::{env, process::ExitCode};
 use report::Report;
 use world::World;
 
-/// What makes a case fail, as a sentence.
+/// Why a case failed, as a sentence.
 type Failure = String;
 
-/// How much is run.
+/// The command line.
 struct Arguments {
-    /// Each point at its first pass only.
+    /// Whether each point acts at its first pass only.
     sample: bool,
-    /// Only points whose names hold this.
+    /// Part of the names of the points to run; all points if `None`.
     only: Option<String>,
-    /// Kills at random instants.
+    /// Number of kills at random instants.
     random: u64,
-    /// What is random depends on this alone, and on the machine.
+    /// Seed of all random choices. The instants also depend on how fast the machine is.
     seed: u64,
 }
 

@@ -1,4 +1,4 @@
-//! Every failpoint, killed and failed at, in the life of a pod.
+//! One case for each failpoint, action and pass in the life of a pod.
 
 use std::time::{Duration, Instant};
 
@@ -16,13 +16,13 @@ use crate::{
     world::World,
 };
 
-/// At how many of its passes in one life a point acts at most: one life per pass.
+/// Most passes of one point that get a case.
 const PASSES: u64 = 6;
-/// How long a point may be reached later than the last call is answered.
+/// How long after a life's last answer a point may still be reached.
 const BEHIND: Duration = Duration::from_secs(10);
 const PAUSE: Duration = Duration::from_millis(5);
 
-/// Something that happens in a life.
+/// A point that acts in a life.
 #[derive(Clone, Copy, Debug)]
 struct Event {
     point: &'static Point,
@@ -30,7 +30,7 @@ struct Event {
     pass: u64,
 }
 
-/// A life with its events: the first may have to happen for the other to be reached.
+/// The events of one life. The first may be there only so that the second is reached.
 #[derive(Debug)]
 struct Case(Vec<Event>);
 
@@ -42,7 +42,7 @@ impl Case {
     }
 }
 
-/// Runs the cases that the list of points makes; one whose point is never passed fails.
+/// Runs the cases of all points. A case whose point is never reached fails.
 pub(crate) async fn run(world: &mut World, arguments: &Arguments, report: &mut Report) {
     world.failpoints.disarm();
     let (_, lived) = Life::new(world, "rehearsal", None).live().await;
@@ -75,11 +75,11 @@ fn cases(point: &'static Point, passes: u64) -> Vec<Case> {
     .collect()
 }
 
-/// What must happen for a point to be reached that no undisturbed life passes.
+/// Event by which a life reaches a point that no undisturbed life passes.
 fn lead_to(point: &Point) -> Option<Event> {
     let event = |point, action| Some(Event { point, action, pass: 1 });
     match point.process {
-        // In the start of a container its failure may be on record before anyone cleans up after the shim.
+        // Not while a container is started: the failure may be recorded before the dead shim is cleaned up.
         Process::Command => event(&EXEC_SPAWNED, Kill),
         _ if point.name.starts_with("undo.") => event(&POD_ATTACHED, Error),
         _ => event(&POD_ATTACHED, Kill),
@@ -106,7 +106,7 @@ async fn one(world: &mut World, case: &Case, report: &mut Report) -> Result<(), 
     after(world, report).await
 }
 
-/// What has not happened, once what goes on behind the calls has had its time.
+/// Events that have not happened within [`BEHIND`], the time that background work gets.
 async fn idle<'a>(world: &World, case: &'a Case) -> Vec<&'a Event> {
     let begun = Instant::now();
     loop {
@@ -118,7 +118,7 @@ async fn idle<'a>(world: &World, case: &'a Case) -> Vec<&'a Event> {
     }
 }
 
-/// Errors say where they come from: those that are injected name the point.
+/// Fails if an answered error does not name its cause, which is the injected error.
 fn clear(case: &Case, outcome: &Outcome) -> Result<(), Failure> {
     if case.0.iter().any(|event| event.action == Kill) {
         return Ok(());
@@ -129,7 +129,7 @@ fn clear(case: &Case, outcome: &Outcome) -> Result<(), Failure> {
     }
 }
 
-/// What must hold after every life.
+/// Checks after every life: nothing is left behind, the bystander is well, `berthd check` finds nothing new.
 pub(crate) async fn after(world: &mut World, report: &mut Report) -> Result<(), Failure> {
     let left = world.left_behind().await;
     if !left.is_empty() {

@@ -1,10 +1,10 @@
-//! What was done, and what went wrong.
+//! Counts and failures of the whole run.
 
 use std::collections::BTreeSet;
 
 use crate::{Failure, life::Outcome};
 
-/// Counts over the whole run.
+/// Counts of cases, kills and errors.
 #[derive(Default)]
 pub(crate) struct Report {
     pub(crate) passed: usize,
@@ -19,7 +19,7 @@ pub(crate) struct Report {
 }
 
 impl Report {
-    /// One more case.
+    /// Counts a case; prints it if it failed.
     pub(crate) fn case(&mut self, name: &str, result: Result<(), Failure>) {
         match result {
             Ok(()) => self.passed += 1,
@@ -30,7 +30,7 @@ impl Report {
         }
     }
 
-    /// What happened in a life.
+    /// Adds the counts of one life.
     pub(crate) fn count(&mut self, outcome: &Outcome) {
         self.daemon_kills += outcome.daemon_kills;
         self.shim_kills += outcome.shim_kills;
@@ -38,12 +38,12 @@ impl Report {
         self.retries += outcome.retries;
     }
 
-    /// Something was left behind.
+    /// Counts a life that left something behind.
     pub(crate) fn leak(&mut self) {
         self.leaks += 1;
     }
 
-    /// The whole, with the line that hack/test reads as the last.
+    /// Prints all counts. hack/test reads the last line.
     pub(crate) fn print(&self) {
         println!("failpoints that acted: {}", self.points.len());
         println!("kills: {} of berthd, {} of a shim or its stages", self.daemon_kills, self.shim_kills);

@@ -1,4 +1,4 @@
-//! One daemon for the whole run, and a pod that no case may touch.
+//! The daemon of the whole run, and a bystander: a pod that no case may touch.
 
 use std::{
     collections::BTreeSet,
@@ -25,32 +25,32 @@ use crate::{
     report::Report,
 };
 
-/// How long what goes on behind a call may take, on a machine with other work.
+/// Limit of the work that goes on in the background after a call, on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(20);
 const PAUSE: Duration = Duration::from_millis(20);
 const BYSTANDER: &str = "bystander";
 
-/// The daemon under test with what belongs to it.
+/// The daemon under test, its failpoints and the bystander.
 pub(crate) struct World {
     pub(crate) berth: Berth,
     pub(crate) failpoints: Failpoints,
-    /// Image of the lives, which is pulled and removed with each of them.
+    /// Image that each life pulls and removes.
     pub(crate) image: String,
     places: Places,
-    /// Process of the bystander, with the time of its start.
+    /// Pid of the bystander's process, and its start time in clock ticks after boot: proc_pid_stat(5).
     bystander: (i32, String),
-    /// What belongs to the bystander.
+    /// Everything of the bystander on the host.
     base: BTreeSet<String>,
-    /// What cases have left that were told of.
+    /// Leftovers of earlier cases, which were reported already.
     forgiven: BTreeSet<String>,
-    /// What `berthd check` said of that.
+    /// Lines of `berthd check` about those leftovers.
     told: BTreeSet<String>,
-    /// Processes of shims that belong to the bystander.
+    /// Pids of the bystander's shim processes.
     shims: BTreeSet<i32>,
 }
 
 impl World {
-    /// With the bystander running.
+    /// Starts the daemon and the bystander.
     pub(crate) async fn start() -> Self {
         let failpoints = Failpoints::given();
         let own = process::id() % 200;
@@ -70,7 +70,7 @@ impl World {
         Self { berth, failpoints, image, places, bystander, base, forgiven, told, shims }
     }
 
-    /// Starts the daemon again until it answers, if it has ended. Returns how often it had.
+    /// Starts the daemon again, if it has ended, until it answers. Returns how often it had ended.
     pub(crate) async fn revive(&mut self) -> usize {
         let mut ends = 0;
         while self.berth.has_ended() {
@@ -81,11 +81,11 @@ impl World {
         ends
     }
 
-    /// What is there that was not before any life, once all that goes on behind the calls has had its time.
+    /// Everything that was not there before the first life, after background work had up to [`PATIENCE`] to remove it.
     pub(crate) async fn left_behind(&mut self) -> Vec<String> {
         let begun = Instant::now();
         loop {
-            // It may be killed in what goes on behind the calls.
+            // A failpoint may kill the daemon in its background work.
             self.revive().await;
             let mut left: Vec<_> = self.places.everything().into_iter().collect();
             left.retain(|one| !self.base.contains(one) && !self.forgiven.contains(one));
@@ -96,7 +96,7 @@ impl World {
         }
     }
 
-    /// Whether the bystander is as it was.
+    /// Checks that the bystander's process and resources are unchanged, and that it still prints.
     pub(crate) async fn bystander_is_well(&self) -> Result<(), Failure> {
         let now = bystander().map_err(|why| format!("the bystander: {why}"))?;
         if now != self.bystander {
@@ -116,7 +116,7 @@ impl World {
         Ok(())
     }
 
-    /// Whether the log of the bystander has all its lines, each once and in order.
+    /// Checks that the bystander's log has all its lines, each once and in order.
     pub(crate) fn bystander_printed_all(&self) -> Result<(), Failure> {
         let lines = self.printed();
         match lines.iter().zip(1..).find(|(line, number)| **line != number.to_string()) {
@@ -129,7 +129,7 @@ impl World {
         self.berth.log_of(BYSTANDER, BYSTANDER).into_iter().map(|(_, line)| line).collect()
     }
 
-    /// Takes what was left behind for given, so that each leak is told of once. Shims that nobody knows are ended.
+    /// Accepts what was left behind, so that each leak is reported once. Kills shims that are not the bystander's.
     pub(crate) fn forgive(&mut self) {
         for pid in self.places.shims().difference(&self.shims) {
             let _ = kill(Pid::from_raw(*pid), Signal::SIGKILL);
@@ -138,7 +138,7 @@ impl World {
         self.told = self.checked();
     }
 
-    /// After a life that did not come to its end: removes its pods and its image, so that the next one begins anew.
+    /// Removes the pods and the image of a life that failed, so that the next life begins with none.
     pub(crate) async fn clear(&mut self) -> Result<(), Failure> {
         self.revive().await;
         let all = self.berth.runtime.list_pod_sandbox(ListPodSandboxRequest::default()).await;
@@ -153,7 +153,7 @@ impl World {
         removed.map(drop).map_err(|status| format!("clear: {status}"))
     }
 
-    /// What `berthd check`, which runs beside the daemon, has to say that it did not say before.
+    /// Fails if `berthd check`, run beside the daemon, prints a line that is not known yet.
     pub(crate) fn check(&self) -> Result<(), Failure> {
         let new: Vec<_> = self.checked().difference(&self.told).cloned().collect();
         if new.is_empty() { Ok(()) } else { Err(format!("berthd check: {new:#?}")) }
@@ -163,7 +163,7 @@ impl World {
         self.berth.check(&[]).into_iter().collect()
     }
 
-    /// Removes the bystander; nothing at all may be left then.
+    /// Removes the bystander, after which nothing may be left.
     pub(crate) async fn end(mut self, report: &mut Report) {
         self.failpoints.disarm();
         self.revive().await;
@@ -177,18 +177,18 @@ impl World {
     }
 }
 
-/// Counts on its standard output.
+/// Script of the bystander, which counts on its standard output.
 fn prints() -> String {
     format!("i=0; while :; do i=$((i+1)); echo $i; sleep 0.2; done; : {}", mark())
 }
 
-/// By which its command line is told from those of other runs.
+/// Part of the bystander's command line that differs between runs of this program.
 fn mark() -> String {
     format!("bystander-of-crash-{}", process::id())
 }
 
-/// Its only process that lives for ever.
-/// The oldest of its command line: a child that it forks has the same until its execve.
+/// Pid and start time of the bystander's shell: the oldest process with its command line, since a forked child has the
+/// same one until its execve.
 fn bystander() -> Result<(i32, String), Failure> {
     let found = processes().filter(|(_, line)| line.starts_with("sh -c i=0;") && line.contains(&mark()));
     let started = |pid: i32| {
@@ -200,7 +200,7 @@ fn bystander() -> Result<(i32, String), Failure> {
     Ok((pid, started.to_string()))
 }
 
-/// An image of two layers that nothing else has.
+/// Pushes an image with two layers that no other image has.
 async fn push(berth: &Berth) -> String {
     let mut image = Image::busybox();
     let own = format!("of {}", process::id());
@@ -212,7 +212,7 @@ async fn push(berth: &Berth) -> String {
     berth.registry.push("crash:1", &image).await
 }
 
-/// A pod's config for a life.
+/// Config of a life's pod, with one published port.
 pub(crate) fn sandbox(berth: &Berth, name: &str, attempt: u32) -> berth_cri::v1::PodSandboxConfig {
     let mut config = pod::pod(berth, name);
     if let Some(metadata) = &mut config.metadata {

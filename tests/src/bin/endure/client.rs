@@ -1,4 +1,4 @@
-//! Calls to one daemon, from as many tasks as like. The connection is made again after the daemon was killed.
+//! Calls to one daemon, from any number of tasks. The connection is made again after the daemon was killed.
 
 use std::{
     path::PathBuf,
@@ -9,10 +9,10 @@ use berth_cri::v1::{self, runtime_service_client::RuntimeServiceClient};
 use berth_tests::berth::Berth;
 use tonic::{Status, transport::Channel};
 
-/// How long something that comes in its own time may take on a busy machine.
+/// How long a container may take to end on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(120);
 
-/// Cheap to clone.
+/// Client of one daemon. Cheap to clone.
 #[derive(Clone)]
 pub(crate) struct Client {
     pub(crate) cri: RuntimeServiceClient<Channel>,
@@ -20,7 +20,7 @@ pub(crate) struct Client {
     image: String,
 }
 
-/// A pod that runs.
+/// A running pod.
 pub(crate) struct Pod {
     pub(crate) id: String,
     config: v1::PodSandboxConfig,
@@ -32,7 +32,7 @@ impl Client {
         Self { cri: berth.runtime.clone(), logs: berth.path().join("logs"), image }
     }
 
-    /// Where the container `main` of a pod logs to.
+    /// Path of the log of the container `main` of the pod with this name.
     pub(crate) fn log(&self, name: &str) -> PathBuf {
         self.logs.join(name).join("main.log")
     }
@@ -65,7 +65,7 @@ impl Client {
         Ok(Pod { id, config })
     }
 
-    /// A container `main` that runs a shell with `script`.
+    /// Creates and starts a container `main` that runs `script` in a shell. Returns its id.
     pub(crate) async fn shell(&mut self, pod: &Pod, script: &str) -> Result<String, Status> {
         self.start(pod, &["sh", "-c", script], Vec::new()).await
     }
@@ -95,7 +95,7 @@ impl Client {
         Ok(id)
     }
 
-    /// Waits for the container's end and gives its exit code.
+    /// Waits until the container has ended, and returns its exit code.
     pub(crate) async fn ended(&mut self, id: &str) -> Result<i32, Status> {
         let begun = Instant::now();
         while begun.elapsed() < PATIENCE {
@@ -115,7 +115,7 @@ impl Client {
         Ok(self.cri.exec_sync(request).await?.into_inner())
     }
 
-    /// Removes the pod, and its logs as a kubelet does.
+    /// Removes the pod, and then its logs as kubelet does.
     pub(crate) async fn remove(&mut self, pod: &Pod) -> Result<(), Status> {
         let id = pod.id.clone();
         self.cri.stop_pod_sandbox(v1::StopPodSandboxRequest { pod_sandbox_id: id.clone() }).await?;
@@ -124,7 +124,7 @@ impl Client {
         Ok(())
     }
 
-    /// How many containers run.
+    /// Number of running containers.
     pub(crate) async fn running(&mut self) -> Result<usize, Status> {
         let state = v1::ContainerStateValue { state: v1::ContainerState::ContainerRunning.into() };
         let filter = v1::ContainerFilter { state: Some(state), ..Default::default() };

@@ -1,4 +1,4 @@
-//! What a daemon and its pods hold of the host, counted from outside.
+//! Resources of the host that a daemon and its pods hold, counted from outside.
 
 use std::{
     fmt, fs,
@@ -7,10 +7,10 @@ use std::{
 
 use crate::node::Node;
 
-/// Figures of one moment. All but memory and database must be the same at two moments with the same pods.
+/// Counts at one moment. With the same pods at another moment, none may be higher by more than its slack below.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Held {
-    /// Memory of the daemon that is its own and in use, in KiB.
+    /// Resident anonymous memory of the daemon, in KiB.
     memory: u64,
     descriptors: usize,
     threads: usize,
@@ -22,11 +22,11 @@ pub(crate) struct Held {
     database: u64,
 }
 
-/// Memory may differ by this much of itself, for what an allocator keeps, and by a constant.
+/// Divisor and constant: memory may grow by memory / `.0`, for what the allocator keeps, plus `.1` KiB.
 const MEMORY_SLACK: (u64, u64) = (4, 4096);
-/// SQLite's log of changes grows to a thousand pages before it is taken back.
+/// In bytes. SQLite's write-ahead log grows to a thousand pages before it is checkpointed.
 const DATABASE_SLACK: u64 = 5 << 20;
-/// Connections of clients and threads for work that waits come and go.
+/// Connections of clients and threads of the blocking pool come and go.
 const POOL_SLACK: usize = 24;
 
 impl Held {
@@ -47,13 +47,13 @@ impl Held {
         }
     }
 
-    /// The same with the memory and the database of another moment, where those are not compared: an allocator and SQLite keep
+    /// These counts with the memory and database of `other`, so that those are not compared: the allocator and SQLite keep
     /// what a thousand pods have needed.
     pub(crate) fn with_room_of(self, other: &Self) -> Self {
         Self { memory: other.memory, database: other.database, ..self }
     }
 
-    /// What of this is more than it was.
+    /// Both counts, if any has grown since `before` by more than its slack.
     pub(crate) fn grown_since(&self, before: &Self) -> Option<String> {
         let (part, constant) = MEMORY_SLACK;
         let most = Self {
@@ -97,7 +97,7 @@ fn entries_of(directory: &str) -> usize {
     fs::read_dir(directory).map_or(0, Iterator::count)
 }
 
-/// Shims know the daemon's directory by the address they were given.
+/// Number of shims with the daemon's state directory among their arguments.
 fn shims(directory: &Path) -> usize {
     let processes = fs::read_dir("/proc").unwrap().flatten();
     let lines = processes.filter_map(|process| fs::read_to_string(process.path().join("cmdline")).ok());

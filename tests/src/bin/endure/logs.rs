@@ -1,5 +1,5 @@
-//! Numbered lines at full speed on both streams, while the daemon is killed again and again and the log is rotated as a
-//! kubelet does it. Every line is there once, in order.
+//! Numbered lines at full speed on both streams, while the daemon is killed again and again and the log is rotated as
+//! kubelet does it. Every line must be there once, in order.
 
 use std::{
     collections::HashMap,
@@ -19,16 +19,16 @@ use crate::{Score, client::Client, node::Node};
 
 const KILLS: u64 = 10;
 const ROTATE_AT: u64 = 50_000_000;
-/// A line is its number and what fills it to this length, the newline included.
+/// Length of a line in bytes: its number, padding, and the newline.
 const LINE: usize = 100;
 const LOOK: Duration = Duration::from_millis(5);
 
-/// What happened to the log, for whoever reads the report.
+/// Rotations of the log.
 #[derive(Default)]
 struct Rotations {
-    /// The files that were moved away, the oldest first.
+    /// Files that were moved away, oldest first.
     parts: Vec<PathBuf>,
-    /// Calls that the daemon could not answer because it was killed.
+    /// ReopenContainerLog calls that failed because the daemon was killed.
     cut_off: u64,
 }
 
@@ -71,7 +71,7 @@ pub(crate) async fn endure(bytes: u64, score: &mut Score) {
     client.remove(&pod).await.unwrap();
 }
 
-/// Kills the daemon each time another part of the lines is in the log, and starts it again. Gives how often.
+/// Kills and restarts the daemon each time another part of the lines is in the log. Returns how often.
 async fn kill_again_and_again(
     node: &mut Node,
     written: &AtomicU64,
@@ -90,7 +90,7 @@ async fn kill_again_and_again(
     kills
 }
 
-/// Moves the log away whenever it is large, and lets it be opened anew, as a kubelet does: when that fails, the file is moved back.
+/// Moves the log away whenever it is large, and has it reopened, as kubelet does: when that fails, moves it back.
 async fn rotate(mut client: Client, id: String, log: PathBuf, written: Arc<AtomicU64>) -> Rotations {
     let mut rotations = Rotations::default();
     let mut before = 0;
@@ -110,7 +110,7 @@ async fn rotate(mut client: Client, id: String, log: PathBuf, written: Arc<Atomi
                     rotations.cut_off += 1;
                     fs::rename(&moved, &log).unwrap();
                 }
-                // The file was opened anew, but the daemon could not say so any more.
+                // The shim has reopened the log, but the daemon was killed before it answered.
                 Err(_) => {
                     rotations.cut_off += 1;
                     rotations.parts.push(moved);
@@ -138,7 +138,7 @@ fn write_lines(path: &Path, count: u64) {
     file.flush().unwrap();
 }
 
-/// What is wrong with the lines of one stream over all files.
+/// Checks the lines of one stream over all files, oldest first. Returns the first thing wrong.
 fn check<'a>(parts: impl Iterator<Item = &'a PathBuf>, stream: &str, count: u64) -> Option<String> {
     let mut begun: HashMap<String, String> = HashMap::new();
     let mut next = 0;

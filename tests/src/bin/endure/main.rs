@@ -1,4 +1,4 @@
-//! What a node does for weeks, in minutes: logs under kills and rotation, pods that come and go, a thousand pods at once.
+//! Weeks of a node's work in minutes: logs under kills and rotation, pods that come and go, a thousand pods at once.
 //! `hack/endure` sets up what this needs and runs it.
 //!
 //! `endure [--sample] [logs|soak|scale]...`: all parts unless some are named; `--sample` makes each of them small. Prints
@@ -16,7 +16,7 @@ mod soak;
 
 use std::process::ExitCode;
 
-/// What was asked of the daemon, and how much of it held.
+/// Counts of checks that passed and failed.
 #[derive(Default)]
 pub(crate) struct Score {
     passed: u32,
@@ -24,7 +24,7 @@ pub(crate) struct Score {
 }
 
 impl Score {
-    /// Counts one thing that must hold, and says so.
+    /// Counts and prints one check; `wrong` says why it failed.
     pub(crate) fn count(&mut self, what: &str, wrong: Option<String>) {
         match wrong {
             None => {
@@ -39,7 +39,7 @@ impl Score {
     }
 }
 
-/// How much is done of each part.
+/// Amount of work in each part.
 #[derive(Clone, Copy)]
 struct Size {
     log_bytes: u64,

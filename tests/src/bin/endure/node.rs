@@ -1,4 +1,4 @@
-//! A daemon with room for a thousand pods.
+//! A daemon with addresses for a thousand pods.
 
 use std::path::PathBuf;
 
@@ -19,7 +19,7 @@ impl Node {
         Self { berth: Berth::with_network(&network).await }
     }
 
-    /// Where the pods' network namespaces are pinned.
+    /// Directory in which the pods' network namespaces are pinned.
     pub(crate) fn pins(&self) -> PathBuf {
         self.berth.path().join("netns")
     }

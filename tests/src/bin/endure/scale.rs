@@ -1,4 +1,4 @@
-//! Many pods at once: what one more costs, what lists cost, and how soon a daemon that was killed answers, against ten pods.
+//! Many pods at once, against ten: the time of one more pod, of lists, and until a killed daemon lists everything again.
 
 use std::{
     fmt,
@@ -18,7 +18,7 @@ use crate::{
 const FEW: usize = 10;
 const WORKERS: usize = 8;
 const ROUNDS: usize = 11;
-/// How long interfaces may take to go after their pods, and threads that have nothing to do.
+/// How long interfaces may take to go after their pods, and idle threads to exit.
 const BEHIND: Duration = Duration::from_secs(60);
 
 pub(crate) async fn endure(pods: usize, score: &mut Score) {
@@ -50,7 +50,7 @@ async fn with_network(count: usize, host_network: bool, score: &mut Score) {
     score.count(&format!("nothing is left of {count} pods ({network})"), left_since(&empty, &node).await);
 }
 
-/// What is there that was not before, once what goes on behind the calls has had its time.
+/// What has grown since `before`, after background work had up to [`BEHIND`] to finish.
 async fn left_since(before: &Held, node: &Node) -> Option<String> {
     let begun = Instant::now();
     loop {

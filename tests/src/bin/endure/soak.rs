@@ -1,4 +1,4 @@
-//! Pods that come and go by the thousand: what the daemon holds afterwards is what it held after the first of them.
+//! Pods that come and go by the thousand. At the end the daemon must hold no more than after the first fifth of them.
 
 use std::{
     fs,
@@ -15,7 +15,7 @@ use crate::{Score, client::Client, held::Held, node::Node};
 
 /// Pods at the same time.
 const WORKERS: usize = 8;
-/// After this part of all pods everything that is kept for good is there.
+/// After one in so many of all pods, everything that the daemon keeps for good is there.
 const WARM_UP: usize = 5;
 
 pub(crate) async fn endure(lifecycles: usize, score: &mut Score) {
@@ -40,7 +40,7 @@ pub(crate) async fn endure(lifecycles: usize, score: &mut Score) {
     score.count("what the daemon holds does not grow", Held::of(&node).grown_since(&warm));
 }
 
-/// The pods with these numbers, several at a time. Gives what went wrong.
+/// Runs the pods with these numbers, several at a time. Returns their failures.
 async fn run_all(client: &Client, from: usize, until: usize) -> Vec<String> {
     let next = Arc::new(AtomicUsize::new(from));
     let workers = (0..WORKERS).map(|_| {
@@ -65,8 +65,8 @@ async fn run_all(client: &Client, from: usize, until: usize) -> Vec<String> {
     wrong
 }
 
-/// One pod from nothing to nothing: every second in a network of its own, in turn with a container that logs, is asked to run a
-/// command, fails, or cannot start.
+/// Runs and removes one pod. Every second pod has a network of its own; in turn the container logs, runs an exec, fails,
+/// or cannot start.
 async fn lifecycle(client: &mut Client, number: usize) -> Result<(), String> {
     let name = format!("soak{number}");
     let failed = |status: Status| status.to_string();

@@ -7,10 +7,10 @@ use berth_tests::{
 
 use super::{ESCAPED, Host, SECRET, assert_held, attempt, empty_dir, volume};
 
-/// The numbers that a descriptor of the host may have in a process that becomes a container.
+/// Numbers that descriptors of the host may have in the process that becomes a container.
 const DESCRIPTORS: std::ops::Range<u32> = 3..32;
 
-/// From wherever the working directory is up to the host's root, and down again.
+/// Script that reaches the host's files from a working directory outside the container's root.
 fn climb(host: &Host) -> String {
     let up = "../".repeat(12);
     format!(
@@ -20,8 +20,8 @@ fn climb(host: &Host) -> String {
     )
 }
 
-/// CVE-2024-21626: a working directory of `/proc/self/fd/N` is whatever directory of the host the runtime has open while it changes
-/// to it.
+/// CVE-2024-21626: a working directory of `/proc/self/fd/N` is a directory of the host, if the runtime still has one open
+/// as N when it changes to it.
 #[tokio::test(flavor = "multi_thread")]
 async fn root_cve_2024_21626_a_working_directory_does_not_lead_through_a_descriptor() {
     let mut berth = Berth::start().await;
@@ -38,8 +38,8 @@ async fn root_cve_2024_21626_a_working_directory_does_not_lead_through_a_descrip
     host.assert_untouched();
 }
 
-/// CVE-2024-21626, as it is gone where the directory is made when it is missing: a descriptor of the host's `/proc` leads by the
-/// root of one of its processes to any place, where the directory is then made.
+/// CVE-2024-21626, in runtimes that create a missing working directory: through a descriptor of the host's `/proc` and the
+/// `root` link of a process in it, the directory is created at any place of the host.
 #[tokio::test(flavor = "multi_thread")]
 async fn root_cve_2024_21626_a_missing_working_directory_is_not_made_on_the_host() {
     let mut berth = Berth::start().await;
@@ -60,8 +60,8 @@ async fn root_cve_2024_21626_a_missing_working_directory_is_not_made_on_the_host
     }
 }
 
-/// CVE-2024-21626, by exec: the container's working directory is replaced by a link to a descriptor before somebody looks into the
-/// container; or the command itself leads through one.
+/// CVE-2024-21626, by exec: the container's working directory is replaced by a link to a descriptor before an exec, or the
+/// path of the command leads through one.
 #[tokio::test(flavor = "multi_thread")]
 async fn root_cve_2024_21626_an_exec_is_not_led_through_a_descriptor() {
     let mut berth = Berth::start().await;

@@ -11,8 +11,8 @@ use rustix::io::Errno;
 use super::{ESCAPED, Entry, image_with};
 use crate::restart::shim_of;
 
-/// Waits for the shim's program to run in the container, tries all that root can do to a file, and ends it to write to what is then no
-/// longer busy.
+/// Waits until the shim's binary runs in the container, tries to change its mode, owner and times, then kills the process
+/// and writes to the binary, where ETXTBSY no longer protects it.
 const ATTACK: &str = "
     found=
     for i in $(seq 500); do
@@ -38,9 +38,9 @@ fn on_disk() -> PathBuf {
     berth_tests::program("BERTH_TEST_BIN").join("containerd-shim-berth-v1")
 }
 
-/// CVE-2019-5736: a command whose interpreter is `/proc/self/exe` makes the runtime's program run in the container. There
-/// `/proc/PID/exe` is opened, the program ended, and the descriptor opened again for writing: the next container starts with the
-/// attacker's program, as the host's root. Owner and mode can be changed even while it runs.
+/// CVE-2019-5736: a command whose interpreter is `/proc/self/exe` makes the runtime's binary run in the container. There
+/// `/proc/PID/exe` is opened, the process killed, and the descriptor opened again for writing: the next container starts
+/// the attacker's binary as root of the host. Owner and mode can be changed even while the binary runs.
 #[tokio::test(flavor = "multi_thread")]
 async fn root_cve_2019_5736_the_runtimes_program_is_not_changed_from_inside() {
     let mut berth = Berth::start().await;
@@ -70,8 +70,8 @@ async fn root_cve_2019_5736_the_runtimes_program_is_not_changed_from_inside() {
     assert_eq!(berth.shell(&id, "echo runs").await, "runs\n");
 }
 
-/// The same by construction: what a shim runs from is no file of the host's, and the host's own root cannot write to it. All shims share
-/// it, so that it costs no memory per pod; a new daemon makes a new one.
+/// The same, by construction: a shim runs from a copy on a read-only file system, to which even root of the host cannot
+/// write. All shims of a daemon share one copy, so that it costs no memory per pod; a new daemon makes a new one.
 #[tokio::test(flavor = "multi_thread")]
 async fn root_all_shims_run_from_one_copy_that_nobody_can_write_to() {
     let mut berth = Berth::start().await;
@@ -91,7 +91,7 @@ async fn root_all_shims_run_from_one_copy_that_nobody_can_write_to() {
     berth.remove_all_pods().await;
 }
 
-/// Beside others.
+/// Runs a pod on a connection of its own, so that several can be started at once.
 fn run(berth: &Berth, name: &str) -> impl Future<Output = String> + use<> {
     let (mut runtime, config) = (berth.runtime.clone(), Some(pod(berth, name)));
     async move {

@@ -14,8 +14,8 @@ use super::{
     symlink, volume,
 };
 
-/// Containers with mounts below a directory of a shared volume that a neighbour swaps with a link to `target`: what each could see of the
-/// host's file.
+/// Runs containers with mounts below a directory of a shared volume, while a neighbour swaps that directory with a link to
+/// `target`. Fails if a container could see or change files of the host.
 async fn race_for_mount_points(berth: &mut Berth, host: &Host, image: &str, name: &str, target: &str) {
     let shared = empty_dir(berth, &format!("shared-{name}"));
     let other = empty_dir(berth, &format!("other-{name}"));
@@ -45,8 +45,9 @@ async fn race_for_mount_points(berth: &mut Berth, host: &Host, image: &str, name
     }
 }
 
-/// CVE-2021-30465: the place of a mount is looked up and then mounted at by name. A neighbour who shares a volume swaps a directory on
-/// the way with a link to `/`, so that the mount covers a directory of the host from which a later one is taken: the container has the host's root.
+/// CVE-2021-30465: a mount point is looked up, and then mounted on by name. A neighbour that shares a volume swaps a
+/// directory on the way with a link to `/`, so that the mount covers a directory of the host that is the source of a later
+/// mount: the container gets the host's root directory.
 #[tokio::test(flavor = "multi_thread")]
 async fn root_cve_2021_30465_mounts_do_not_land_on_the_host_when_their_place_is_swapped() {
     let mut berth = Berth::start().await;
@@ -57,8 +58,8 @@ async fn root_cve_2021_30465_mounts_do_not_land_on_the_host_when_their_place_is_
     }
 }
 
-/// CVE-2024-45310: the same race for what is made in the place of a mount when it is missing. Empty files and directories appear on the
-/// host, wherever the link leads.
+/// CVE-2024-45310: the same race for mount points that are created because they are missing. Empty files and directories
+/// appear on the host, wherever the link leads.
 #[tokio::test(flavor = "multi_thread")]
 async fn root_cve_2024_45310_places_of_mounts_are_not_made_on_the_host() {
     let mut berth = Berth::start().await;
@@ -68,8 +69,8 @@ async fn root_cve_2024_45310_places_of_mounts_are_not_made_on_the_host() {
     race_for_mount_points(&mut berth, &host, &image, "made", &target).await;
 }
 
-/// Places of volumes, of the pod's files and of `/dev` that are links in the image (CVE-2026-41579 for `/dev`): made, mounted at or
-/// removed by name they would be the host's.
+/// Mount points of volumes, of the pod's files and of `/dev` that are links in the image (CVE-2026-41579 for `/dev`): by
+/// name, files of the host would be created, mounted on or removed.
 #[tokio::test(flavor = "multi_thread")]
 async fn root_places_that_are_links_in_the_image_are_the_containers_own() {
     let mut berth = Berth::start().await;
@@ -103,8 +104,9 @@ async fn root_places_that_are_links_in_the_image_are_the_containers_own() {
     }
 }
 
-/// CVE-2022-23648: a volume that the image declares is filled with what the image has at that path, which is looked up by name: `..`
-/// or a link shows the container the host's files. Berth fills no volumes; an image that is mounted as a volume is looked into in the same manner.
+/// CVE-2022-23648: a volume that the image declares is filled with the image's files at that path, which is looked up by
+/// name: `..` or a link shows the container files of the host. Berth fills no volumes; the sub-path of an image that is
+/// mounted as a volume is looked up in the same way.
 #[tokio::test(flavor = "multi_thread")]
 async fn root_cve_2022_23648_volumes_of_an_image_show_nothing_of_the_host() {
     let mut berth = Berth::start().await;
@@ -141,8 +143,8 @@ async fn root_cve_2022_23648_volumes_of_an_image_show_nothing_of_the_host() {
     host.assert_untouched();
 }
 
-/// CVE-2019-19921, CVE-2023-27561 and CVE-2023-28642: `/proc` of the image is a link into a shared volume. procfs is mounted where it
-/// leads to, and what is to be hidden or read-only in it is covered somewhere else, because the neighbour has swapped the
+/// CVE-2019-19921, CVE-2023-27561 and CVE-2023-28642: `/proc` of the image is a link into a shared volume. procfs is
+/// mounted where the link leads, but the masks and read-only mounts land elsewhere, because the neighbour has swapped the
 /// directory meanwhile: the kernel's parameters can be written.
 #[tokio::test(flavor = "multi_thread")]
 async fn root_cve_2019_19921_proc_is_not_mounted_where_a_link_leads_to() {

@@ -9,7 +9,7 @@ use tonic::Code;
 
 use super::{Host, empty_dir, symlink, volume};
 
-/// A log path that leads out of the pod's directory by itself.
+/// An absolute log path, or one with `..`, that leads out of the pod's log directory.
 #[tokio::test(flavor = "multi_thread")]
 async fn root_a_log_path_does_not_lead_out_of_the_pods_directory() {
     let mut berth = Berth::start().await;
@@ -27,8 +27,8 @@ async fn root_a_log_path_does_not_lead_out_of_the_pods_directory() {
     host.assert_untouched();
 }
 
-/// A container that sees the logs of its pod in a volume, as agents that collect them do, puts a link in the place of a log or of a
-/// directory on the way to it. What it prints would be appended to any file of the host, by root.
+/// A container that has its pod's logs in a volume, as log collectors do, replaces a log or a directory on the way to it by
+/// a link. Its output would be appended to any file of the host, by root.
 #[tokio::test(flavor = "multi_thread")]
 async fn root_a_log_that_is_a_link_is_not_written_to() {
     let mut berth = Berth::start().await;
@@ -50,7 +50,7 @@ async fn root_a_log_that_is_a_link_is_not_written_to() {
     }
 }
 
-/// The same while the container runs: the link is followed when the log is opened anew after its rotation.
+/// The same while the container runs: the link would be followed when the log is reopened after its rotation.
 #[tokio::test(flavor = "multi_thread")]
 async fn root_a_log_that_becomes_a_link_is_not_written_to_after_its_rotation() {
     let mut berth = Berth::start().await;
@@ -86,7 +86,7 @@ async fn root_a_log_that_becomes_a_link_is_not_written_to_after_its_rotation() {
     }
 }
 
-/// The log directory itself may be a link: it is the caller's.
+/// The log directory itself may be a link: it belongs to the caller, not to the container.
 #[tokio::test(flavor = "multi_thread")]
 async fn root_the_callers_log_directory_may_be_a_link() {
     let mut berth = Berth::start().await;

@@ -9,7 +9,7 @@ use super::{
     volume,
 };
 
-/// Looks for what is to be hidden or read-only.
+/// Script that reports masked paths that can be read and read-only paths that can be written.
 const LOOK: &str = "
     for path in /proc/keys /proc/timer_list; do
         [ -n \"$(head -c 1 $path)\" ] && echo ESCAPED: $path can be read
@@ -20,7 +20,7 @@ const LOOK: &str = "
     done
     true";
 
-/// What LOOK looks for must be there to be found.
+/// Fails if the host lacks the files that LOOK tries to read, since LOOK would then find nothing wrong.
 fn check_host() {
     for path in ["/proc/keys", "/proc/timer_list"] {
         assert!(!fs::read(path).unwrap().is_empty(), "{path} of this host is empty");
@@ -31,8 +31,9 @@ fn null(path: &Path) {
     mknodat(CWD, path, FileType::CharacterDevice, Mode::from_raw_mode(0o666), makedev(1, 3)).unwrap();
 }
 
-/// CVE-2025-31133: files are hidden by a bind mount of `/dev/null`, which is taken from the container's own `/dev`. An image or a volume
-/// makes it a link, so that what it leads to is mounted, writable, at a hidden path; or leaves it out, and nothing is hidden at all.
+/// CVE-2025-31133: files are masked by a bind mount of `/dev/null`, which is taken from the container's own `/dev`. An image
+/// or a volume makes it a link, so that the link's target is mounted, writable, on a masked path; or leaves it out, and
+/// nothing is masked at all.
 #[tokio::test(flavor = "multi_thread")]
 async fn root_cve_2025_31133_paths_are_hidden_whatever_dev_null_is() {
     check_host();
@@ -58,7 +59,7 @@ async fn root_cve_2025_31133_paths_are_hidden_whatever_dev_null_is() {
     }
 }
 
-/// CVE-2025-31133, as a race: the null device is one when it is looked at, and a link when it is mounted.
+/// CVE-2025-31133, as a race: `/dev/null` is the device when it is checked, and a link when it is mounted.
 #[tokio::test(flavor = "multi_thread")]
 async fn root_cve_2025_31133_paths_are_hidden_while_dev_null_is_swapped() {
     check_host();
@@ -78,8 +79,8 @@ async fn root_cve_2025_31133_paths_are_hidden_while_dev_null_is_swapped() {
     }
 }
 
-/// CVE-2025-52565: the terminal is bound to `/dev/console`, by name and before anything is hidden. Where the container's `/dev` or `/dev/pts`
-/// is a volume, either may be a link to a kernel parameter, or to the host's files.
+/// CVE-2025-52565: the terminal is bind-mounted on `/dev/console`, by name and before paths are masked. If the container's
+/// `/dev` or `/dev/pts` is a volume, either end may be a link to a kernel parameter, or to files of the host.
 #[tokio::test(flavor = "multi_thread")]
 async fn root_cve_2025_52565_the_console_is_a_terminal_or_there_is_no_container() {
     let mut berth = Berth::start().await;
@@ -121,9 +122,9 @@ async fn root_cve_2025_52565_the_console_is_a_terminal_or_there_is_no_container(
     }
 }
 
-/// CVE-2019-16884 and CVE-2025-52881: what the runtime writes to procfs on behalf of a container (labels, parameters, the score of the
-/// out-of-memory killer) goes to a volume that the image or the caller has put at `/proc`: nothing is in force, or, by links in that volume, another
-/// file is written to. Here it is the volume of a neighbour, who swaps directories with links as well.
+/// CVE-2019-16884 and CVE-2025-52881: the runtime's writes to procfs for a container (labels, sysctls, oom_score_adj) go to
+/// a volume that the image or the caller has put at `/proc`: they have no effect, or, through links in that volume, another
+/// file is written. Here the volume is shared with a neighbour that also swaps two of its links.
 #[tokio::test(flavor = "multi_thread")]
 async fn root_cve_2025_52881_writes_to_procfs_are_not_led_elsewhere() {
     let mut berth = Berth::start().await;
@@ -167,8 +168,8 @@ async fn root_cve_2025_52881_writes_to_procfs_are_not_led_elsewhere() {
     assert_eq!(said.await.unwrap(), "81\n");
 }
 
-/// CVE-2019-16884, by the image: it declares a volume at `/proc`, which a runtime that honours it mounts over procfs, and nothing of what is to be hidden
-/// is there to be hidden. The host's parameters stay as they are.
+/// CVE-2019-16884, by the image: it declares a volume at `/proc`, which a runtime that honours it mounts over procfs, so
+/// that masks find nothing to cover. procfs must stay, and the host's parameters be unchanged.
 #[tokio::test(flavor = "multi_thread")]
 async fn root_cve_2019_16884_a_volume_that_the_image_declares_does_not_replace_proc() {
     check_host();

@@ -14,16 +14,17 @@ use berth_tests::{
 
 use super::{ESCAPED, SECRET};
 
-/// Nobody on the host.
+/// Uid and gid of the host's user `nobody`.
 const NOBODY: u32 = 65534;
 
-/// What a local user of the host gets from `program` with `path`.
+/// Output of `program path`, run as an unprivileged user of the host.
 fn as_nobody(program: &str, path: &Path) -> String {
     let done = Command::new(program).arg(path).uid(NOBODY).gid(NOBODY).current_dir("/").output().unwrap();
     String::from_utf8_lossy(&[done.stdout, done.stderr].concat()).into_owned()
 }
 
-/// A container that has a setuid file, and a secret in its environment; what of it lies on the host.
+/// Starts a container with a setuid file, and a secret in its environment. Returns its id and the paths on the host that
+/// must not be readable.
 async fn with_secrets(berth: &mut Berth) -> (String, Vec<PathBuf>) {
     let image = berth.busybox().await;
     let sandbox = pod(berth, "secrets");
@@ -59,8 +60,8 @@ fn assert_closed(berth: &Berth, paths: &[PathBuf]) {
     }
 }
 
-/// CVE-2021-41103: directories of containers that every local user may enter. He runs the setuid file that the container's root has made and is
-/// the host's root, or reads the secrets in the container's description.
+/// CVE-2021-41103: directories of containers that every local user may enter. The user runs a setuid file that the
+/// container's root has made, and is root of the host, or reads secrets in the container's config.json.
 #[tokio::test(flavor = "multi_thread")]
 async fn root_cve_2021_41103_local_users_reach_nothing_of_a_container() {
     let mut berth = Berth::start().await;
@@ -69,7 +70,7 @@ async fn root_cve_2021_41103_local_users_reach_nothing_of_a_container() {
     let (id, paths) = with_secrets(&mut berth).await;
     assert_closed(&berth, &paths);
 
-    // As an earlier daemon has left it.
+    // Directories as an earlier version of the daemon has left them.
     berth.kill();
     let ours: Vec<_> = ["root", "run"].map(|name| berth.path().join(name)).into();
     for path in paths.iter().flat_map(|path| path.ancestors().skip(1)) {
@@ -86,8 +87,8 @@ async fn root_cve_2021_41103_local_users_reach_nothing_of_a_container() {
     assert!(!socket.contains("Permission denied"), "the way to a socket there is closed: {socket}");
 }
 
-/// CVE-2022-29162: with inheritable capabilities of its own a process that is not root gets them back by executing a file that
-/// has them inheritable.
+/// CVE-2022-29162: a process that is not root, but has inheritable capabilities, regains them by executing a file with the
+/// same inheritable file capabilities.
 #[tokio::test(flavor = "multi_thread")]
 async fn root_cve_2022_29162_nothing_is_inheritable() {
     let mut berth = Berth::start().await;
@@ -115,8 +116,8 @@ async fn root_cve_2022_29162_nothing_is_inheritable() {
     }
 }
 
-/// CVE-2023-25809: where the container has no cgroup namespace, or its users are mapped, `/sys/fs/cgroup` was the host's and writable:
-/// whoever is root inside moves processes, and makes groups, in those of the host's user.
+/// CVE-2023-25809: without a cgroup namespace, or with a user namespace, `/sys/fs/cgroup` was the host's and writable: root
+/// inside could make cgroups and move processes in the cgroups of the host's user.
 #[tokio::test(flavor = "multi_thread")]
 async fn root_cve_2023_25809_the_cgroups_are_read_only_with_and_without_users_of_its_own() {
     let mut berth = Berth::start().await;

@@ -9,7 +9,7 @@ use berth_tests::{
 };
 use serde_json::{Value, json};
 
-/// A plugin that adjusts the container `c`.
+/// Starts a plugin that adjusts the container `c`.
 async fn adjuster(berth: &Berth, identity: &str, adjust: Value) -> Plugin {
     Plugin::connect(berth, "adjuster", identity, json!({"adjust": {"c": adjust}})).await
 }
@@ -110,7 +110,7 @@ async fn root_what_plugins_adjust_is_seen_inside() {
     assert_eq!(created["container"]["linux"]["resources"]["memory"]["limit"]["value"], 50 << 20);
 }
 
-/// Niceness and policy of a process, proc_pid_stat(5).
+/// Nice value and scheduling policy of a process: proc_pid_stat(5).
 fn scheduling(pid: u64) -> (i64, i64) {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
     let fields: Vec<_> = stat.rsplit(") ").next().unwrap().split(' ').collect();
@@ -188,7 +188,7 @@ async fn root_a_plugin_changes_an_update_and_later_updates_build_on_what_was_adj
     assert_eq!((resources.cpu_shares, resources.memory_limit_in_bytes), (700, 60 << 20));
 }
 
-/// What the memory controller of cgroup v1 says about a container.
+/// Content of a file of a container's cgroup in the v1 memory hierarchy.
 fn memory_controller(container: &str, file: &str) -> String {
     let found = Command::new("find").args(["/sys/fs/cgroup/memory", "-name", container]).output().unwrap();
     let directory = String::from_utf8(found.stdout).unwrap();

@@ -8,12 +8,12 @@ use berth_tests::{
 };
 use serde_json::{Value, json};
 
-/// A plugin that adjusts the container `c`.
+/// Starts a plugin that adjusts the container `c`.
 async fn adjuster(berth: &Berth, identity: &str, adjust: Value) -> Plugin {
     Plugin::connect(berth, "adjuster", identity, json!({"adjust": {"c": adjust}})).await
 }
 
-/// A program for a hook: it writes its name and what it is told to a file.
+/// Writes a hook program that appends its first argument and its standard input to a file. Returns the paths of both.
 fn hook(berth: &Berth) -> (PathBuf, PathBuf) {
     let (program, told) = (berth.path().join("hook"), berth.path().join("hooks"));
     fs::write(

@@ -8,7 +8,7 @@ use berth_tests::{
 };
 use serde_json::json;
 
-/// The time for one request by default, and some for everything else.
+/// The default timeout of one request to a plugin.
 const ONE_TIMEOUT: Duration = Duration::from_secs(2);
 const SOME: Duration = Duration::from_secs(5);
 

@@ -9,7 +9,7 @@ use berth_tests::{
 };
 use serde_json::{Value, json};
 
-/// Names of what a plugin was told at its beginning.
+/// Sorted names of the pods or containers (`what`) in a Synchronize event.
 fn names(synchronized: &Value, what: &str) -> Vec<String> {
     let empty = Vec::new();
     let all = synchronized[what].as_array().unwrap_or(&empty);

@@ -7,7 +7,7 @@ fn parse(value: &Value) -> Result<SpecFile, String> {
     SpecFile::parse(value.to_string().as_bytes(), Format::Json)
 }
 
-/// One device with these edits.
+/// Returns a file with one device that has these edits.
 fn with(edits: Value) -> Value {
     json!({"cdiVersion": "1.1.0", "kind": "vendor.com/net", "devices": [{"name": "d", "containerEdits": edits}]})
 }

@@ -4,7 +4,7 @@ use tempfile::TempDir;
 
 use super::*;
 
-/// Directories with files: directory, name, content.
+/// Creates directories with files, given as directory, name and content.
 fn directories(files: &[(usize, &str, &str)]) -> (TempDir, Vec<PathBuf>) {
     let root = tempfile::tempdir().unwrap();
     let directories = [root.path().join("first"), root.path().join("second"), root.path().join("absent")];
@@ -15,7 +15,7 @@ fn directories(files: &[(usize, &str, &str)]) -> (TempDir, Vec<PathBuf>) {
     (root, directories.to_vec())
 }
 
-/// A file whose devices set variables that say where they come from.
+/// Returns a file whose devices set variables to `mark`.
 fn file(devices: &[&str], mark: &str) -> String {
     let devices = devices
         .iter()

@@ -18,7 +18,7 @@ use crate::{
     shim::{ShimAddress, testing::serve},
 };
 
-/// Ends and forgets whatever it is told to.
+/// Acknowledges every kill and delete.
 #[derive(Default)]
 struct Willing(Mutex<Vec<String>>);
 

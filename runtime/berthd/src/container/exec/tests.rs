@@ -70,7 +70,7 @@ fn a_terminal_is_named_unless_the_container_names_its_own() {
     assert_eq!(process(&[], true)["terminal"], json!(true));
 }
 
-/// Whatever is asked after has ended with 7.
+/// Every process has ended with exit code 7.
 struct Ended;
 
 #[async_trait]

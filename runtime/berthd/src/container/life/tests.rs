@@ -1,4 +1,4 @@
-//! What becomes of containers whose shim does not answer as it should.
+//! Containers whose shim does not answer as it should.
 #![allow(clippy::unwrap_used)]
 use std::{
     future::pending,
@@ -25,7 +25,7 @@ use crate::{
     shim::{ShimAddress, testing::serve},
 };
 
-/// Never says that a container was started, or that it has ended.
+/// Never answers that a container was started, or that it has ended.
 #[derive(Default)]
 struct Stuck(Mutex<Vec<String>>);
 
@@ -64,7 +64,7 @@ impl berth_shim_ttrpc::Shim for Stuck {
     }
 }
 
-/// A daemon with one container, `c`, in a pod of such a shim.
+/// Returns a daemon with one container, `c`, in a pod with such a shim.
 async fn stuck(state: ContainerState) -> (Runtime, tempfile::TempDir, Arc<Stuck>) {
     let (runtime, directory) = samples::runtime().await;
     let shared = &runtime.containers.shared;

@@ -1,32 +1,32 @@
-//! Metrics of one name: how it is described, and where its values are found. Both come from the same entry of a table,
-//! so that they always agree.
+//! A family: all metrics of one name. Its description and its values come from the same table entry, so that they
+//! always agree.
 
 use berth_cri::v1::{Metric, MetricDescriptor, MetricType, UInt64Value};
 
-/// Labels of every metric, in this order; those of a family follow.
+/// Labels of every metric, in this order; a family's own labels follow.
 pub(super) const LABELS: [&str; 5] = ["id", "image", "namespace", "pod", "container"];
 
-/// Metrics of one name. `Find` finds their values in what was seen.
+/// All metrics of one name. `Find` extracts their values from what was measured.
 pub(super) struct Family<Find> {
     pub(super) name: &'static str,
     pub(super) help: &'static str,
-    /// Labels beside [`LABELS`].
+    /// Additional labels besides [`LABELS`].
     pub(super) labels: &'static [&'static str],
     pub(super) kind: MetricType,
     pub(super) find: Find,
 }
 
-/// One value, with those of the family's own labels.
+/// One value, with the values of the family's own labels.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Value {
     pub(super) labels: Vec<String>,
     pub(super) value: u64,
-    /// When it was found out, nanoseconds since the epoch; 0 is now.
+    /// Time of the measurement in nanoseconds since the epoch; 0 is now.
     pub(super) at: i64,
 }
 
 impl<Find> Family<Find> {
-    /// What only grows.
+    /// A value that only grows.
     pub(super) const fn counter(
         name: &'static str,
         help: &'static str,
@@ -36,7 +36,7 @@ impl<Find> Family<Find> {
         Self { name, help, labels, kind: MetricType::Counter, find }
     }
 
-    /// What goes up and down.
+    /// A value that goes up and down.
     pub(super) const fn gauge(
         name: &'static str,
         help: &'static str,
@@ -54,7 +54,7 @@ impl<Find> Family<Find> {
         }
     }
 
-    /// The metrics of what was `seen`, whose labels have these values.
+    /// Returns the metrics of `seen`. `labels` are the values of [`LABELS`].
     pub(super) fn metrics<S>(&self, labels: &[String; LABELS.len()], seen: &S) -> Vec<Metric>
     where
         Find: Fn(&S) -> Vec<Value>,
@@ -70,12 +70,12 @@ impl<Find> Family<Find> {
     }
 }
 
-/// A value of a family without labels of its own.
+/// Returns one value without labels of its own.
 pub(super) fn one(value: u64) -> Vec<Value> {
     vec![Value { value, ..Value::default() }]
 }
 
-/// None when it is not known.
+/// Returns no value when it is unknown.
 pub(super) fn known(value: Option<u64>) -> Vec<Value> {
     value.map(one).unwrap_or_default()
 }

@@ -1,4 +1,4 @@
-//! The metrics of a container. Times are whole seconds, as the contract has only whole numbers.
+//! The metrics of a container. Times are whole seconds, because the CRI has only integer values.
 
 use super::family::{Family, Value, known, one};
 use crate::{
@@ -8,16 +8,16 @@ use crate::{
 
 const NANOSECONDS: u64 = 1_000_000_000;
 const MICROSECONDS: u64 = 1_000_000;
-/// The kernel's own, where nothing else was asked for.
+/// The kernel's defaults, reported where nothing else was asked for.
 const CPU_PERIOD: u64 = 100_000;
 const CPU_SHARES: u64 = 1024;
 
-/// A container and what is around it.
+/// The measurements of a container.
 pub(super) struct Seen<'a> {
     pub(super) details: &'a ContainerDetails,
-    /// That of its writable layer.
+    /// File system of the writable layer.
     pub(super) file_system: &'a FileSystem,
-    /// When, nanoseconds since the epoch.
+    /// Time of the measurement, nanoseconds since the epoch.
     pub(super) at: i64,
 }
 
@@ -188,7 +188,7 @@ pub(super) const FAMILIES: &[Family<Find>] = &[
             limit.map(|limit| Value::of(["max_open_files"], limit)).collect()
         },
     ),
-    // Pressure, which cgroup v2 alone tells of.
+    // Pressure (PSI), cgroup v2 only.
     Family::counter(
         "container_pressure_cpu_stalled_seconds_total",
         "Time for which all processes waited for a processor, in seconds.",
@@ -225,7 +225,7 @@ pub(super) const FAMILIES: &[Family<Find>] = &[
         NONE,
         |seen| stalled(io_pressure(seen), |pressure| pressure.some),
     ),
-    // What the container was asked to be.
+    // Requested resources.
     Family::gauge(
         "container_spec_cpu_period",
         "Period of the processor quota, in microseconds.",
@@ -328,7 +328,7 @@ fn resources<'a>(seen: &Seen<'a>) -> &'a Resources {
     &seen.details.stats.container.config.resources
 }
 
-/// What is not positive is no limit.
+/// Returns `None` for 0 and negative values, which mean no limit.
 fn positive(limit: i64) -> Option<u64> {
     u64::try_from(limit).ok().filter(|limit| *limit > 0)
 }
@@ -337,7 +337,7 @@ fn reservation(resources: &Resources) -> u64 {
     resources.unified.get("memory.min").and_then(|value| value.parse().ok()).unwrap_or(0)
 }
 
-/// One that was not started yet has been there since it was created.
+/// Returns the time of the start; of the creation for a container that was not started yet.
 fn started_at(seen: &Seen<'_>) -> i64 {
     let container = &seen.details.stats.container;
     match container.state {

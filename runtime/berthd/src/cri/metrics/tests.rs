@@ -14,7 +14,7 @@ use crate::{
     },
 };
 
-/// Every name that critest wants described.
+/// Every name that critest requires a descriptor for.
 const NAMES: &str = "
 container_blkio_device_usage_total container_cpu_cfs_periods_total container_cpu_cfs_throttled_periods_total
 container_cpu_cfs_throttled_seconds_total container_cpu_system_seconds_total container_cpu_usage_seconds_total
@@ -84,7 +84,7 @@ fn details() -> Details {
     }
 }
 
-/// A pod of which everything is known.
+/// Returns the metrics of a pod with all values known.
 fn metrics() -> PodSandboxMetrics {
     let disk = DiskUsage { at: 99, bytes: 4096, inodes: 1 };
     let stats = ContainerStats { container: Arc::new(container()), usage: Some(usage()), disk: Some(disk) };

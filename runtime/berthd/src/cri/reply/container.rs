@@ -31,11 +31,11 @@ pub(crate) fn container(container: &Container) -> v1::Container {
     }
 }
 
-/// In the bundle of a container without a log: kubelet, told of no path at all, takes `*` in its own working directory for the
-/// container's logs, and removes them.
+/// Log path of a container without a log, in its bundle. With an empty path kubelet would expand `*` in its own working
+/// directory as the container's logs, and remove them.
 const NO_LOG: &str = "no-log";
 
-/// Everything about a container of `image`, `None` when that has been removed.
+/// Returns the full status of a container. `image` is `None` when the image was removed.
 pub(crate) fn container_status(
     container: &Container,
     image: Option<&Image>,
@@ -66,7 +66,7 @@ pub(crate) fn container_status(
     }
 }
 
-/// What only an ended container has; nothing for the others.
+/// The fields of an ended container; zero or empty for the others.
 #[derive(Default)]
 struct End<'a> {
     finished_at: i64,
@@ -90,7 +90,7 @@ pub(super) fn metadata(metadata: &ContainerMetadata) -> v1::ContainerMetadata {
     v1::ContainerMetadata { name: metadata.name.clone(), attempt: metadata.attempt }
 }
 
-/// A name that a person knows rather than the id that kubelet asks with, when the image has one.
+/// Returns a tag or digest of the image if it has one, rather than the id that kubelet asked with.
 fn shown_image(config: &ContainerConfig, image: Option<&Image>) -> v1::ImageSpec {
     let named = image.and_then(|image| image.tags.first().or(image.digests.first()));
     v1::ImageSpec {
@@ -100,7 +100,7 @@ fn shown_image(config: &ContainerConfig, image: Option<&Image>) -> v1::ImageSpec
     }
 }
 
-/// The state as the CRI has it.
+/// Converts the state to the CRI's.
 pub(in crate::cri) fn state(state: &ContainerState) -> v1::ContainerState {
     match state {
         ContainerState::Created { .. } => v1::ContainerState::ContainerCreated,
@@ -158,7 +158,7 @@ fn user(user: &ResolvedUser) -> v1::LinuxContainerUser {
     }
 }
 
-/// The first of the CRI's names for a signal's number.
+/// Returns the first of the CRI's names for a signal number.
 pub(super) fn signal(number: i32) -> v1::Signal {
     let named = |name: &str| name.strip_prefix("SIGNAL_")?.parse::<Signal>().ok();
     let mut signals = (1..).map_while(|value| v1::Signal::try_from(value).ok());

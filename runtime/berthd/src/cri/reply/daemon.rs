@@ -1,4 +1,4 @@
-//! The daemon itself: who it is, whether it can work, what it can do.
+//! The daemon: version, readiness and features.
 
 use berth_cri::v1;
 
@@ -9,17 +9,18 @@ use crate::spec::HostFeatures;
 /// Version of the CRI that is served.
 const API_VERSION: &str = "v1";
 
-/// Name and version.
+/// Returns name and version.
 pub(crate) fn version() -> v1::VersionResponse {
     v1::VersionResponse {
-        version: "0.1.0".to_owned(), // of kubelet's runtime API, the same since its beginning
+        version: "0.1.0".to_owned(), // version of kubelet's runtime API, never changed
         runtime_name: "berth".to_owned(),
         runtime_version: env!("CARGO_PKG_VERSION").to_owned(),
         runtime_api_version: API_VERSION.to_owned(),
     }
 }
 
-/// The two conditions that kubelet needs. The network's is met under a `disturbance` too, which is told with it.
+/// Returns the two conditions that kubelet requires. A `disturbance` is reported with the network's condition and does
+/// not make it false.
 pub(crate) fn runtime_status(network: Option<NotReady>, disturbance: Option<NotReady>) -> v1::RuntimeStatus {
     let condition = |r#type: &str, status: bool, about: Option<NotReady>| v1::RuntimeCondition {
         r#type: r#type.to_owned(),
@@ -36,7 +37,7 @@ pub(crate) fn runtime_status(network: Option<NotReady>, disturbance: Option<NotR
     }
 }
 
-/// What pods can have under each runtime handler.
+/// Returns the features of pods under each runtime handler.
 pub(crate) fn handlers<'a>(
     handlers: impl Iterator<Item = (&'a str, HostFeatures)>,
 ) -> Vec<v1::RuntimeHandler> {
@@ -50,7 +51,7 @@ pub(crate) fn handlers<'a>(
     handlers.map(handler).collect()
 }
 
-/// What pods can have under any handler.
+/// Returns the features that pods have under any handler.
 pub(crate) fn features(host: HostFeatures) -> v1::RuntimeFeatures {
     v1::RuntimeFeatures {
         supplemental_groups_policy: true,
@@ -59,7 +60,7 @@ pub(crate) fn features(host: HostFeatures) -> v1::RuntimeFeatures {
     }
 }
 
-/// kubelet must manage cgroups in the same way.
+/// Names the cgroup driver; kubelet must use the same one.
 pub(crate) fn runtime_config() -> v1::RuntimeConfigResponse {
     let cgroup_driver = v1::CgroupDriver::Cgroupfs.into();
     v1::RuntimeConfigResponse { linux: Some(v1::LinuxRuntimeConfiguration { cgroup_driver }) }

@@ -18,7 +18,7 @@ pub(crate) fn image(image: &Image) -> v1::Image {
     }
 }
 
-/// The user of `user:group`, as number or as name: kubelet decides by it whether the image runs as root.
+/// Returns the user part of `user:group`, as number or as name: kubelet tells by it whether the image runs as root.
 pub(super) fn user(user: &str) -> (Option<v1::Int64Value>, String) {
     let user = user.split(':').next().unwrap_or(user);
     match user.parse() {

@@ -1,4 +1,4 @@
-//! From what the daemon knows to what the CRI says.
+//! Conversion from the daemon's types to the CRI's.
 
 mod container;
 mod daemon;

@@ -21,7 +21,7 @@ pub(crate) fn pod_sandbox(pod: &Pod) -> v1::PodSandbox {
     }
 }
 
-/// Everything about a pod.
+/// Returns the full status of a pod.
 pub(crate) fn pod_sandbox_status(pod: &Pod) -> v1::PodSandboxStatus {
     let config = &pod.config;
     v1::PodSandboxStatus {
@@ -48,7 +48,7 @@ pub(super) fn metadata(metadata: &PodMetadata) -> v1::PodSandboxMetadata {
     }
 }
 
-/// The state as the CRI has it; a pod that is still being made is not ready.
+/// Converts the state to the CRI's; a pod that is being made is not ready.
 pub(in crate::cri) fn state(state: PodState) -> PodSandboxState {
     match state {
         PodState::Ready => PodSandboxState::SandboxReady,
@@ -56,7 +56,7 @@ pub(in crate::cri) fn state(state: PodState) -> PodSandboxState {
     }
 }
 
-/// Nothing for a pod on the host's network: kubelet puts the node's addresses in.
+/// Empty for a pod on the host's network: kubelet fills in the node's addresses.
 fn network(pod: &Pod) -> v1::PodSandboxNetworkStatus {
     let mut ips = pod.ips().iter().map(ToString::to_string);
     v1::PodSandboxNetworkStatus {
@@ -90,7 +90,7 @@ fn users(users: Users) -> v1::UserNamespace {
     }
 }
 
-/// Ids as the CRI counts them.
+/// Converts a range of ids that begins at 0 in the container.
 pub(super) fn mapping(range: IdRange) -> v1::IdMapping {
     v1::IdMapping { host_id: range.host(), container_id: 0, length: range.length() }
 }

@@ -1,10 +1,10 @@
-//! Limits, where the CRI writes 0 for none.
+//! Limits of a container; the CRI writes 0 for no limit.
 
 use berth_cri::v1;
 
 use crate::container::config::Resources;
 
-/// A container's limits as they are now.
+/// Returns a container's current limits.
 pub(super) fn resources(resources: &Resources) -> v1::LinuxContainerResources {
     v1::LinuxContainerResources {
         cpu_period: resources.cpu_period.map_or(0, u64::cast_signed),

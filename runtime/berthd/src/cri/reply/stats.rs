@@ -1,4 +1,4 @@
-//! What containers and pods use. A number that is not known is left out.
+//! Statistics of containers and pods. Unknown values are left out.
 
 use berth_cri::v1::{self, UInt64Value};
 
@@ -7,7 +7,7 @@ use crate::stats::{
     ContainerStats, Cpu, DiskUsage, Interface, Memory, PodStats, Pressure, Stall, Swap, Usage,
 };
 
-/// A container's statistics; its writable layer is on the file system `mountpoint`.
+/// Converts a container's statistics; `mountpoint` names the file system of its writable layer.
 pub(crate) fn container_stats(stats: &ContainerStats, mountpoint: &str) -> v1::ContainerStats {
     let config = &stats.container.config;
     let usage = stats.usage.as_ref();
@@ -26,7 +26,7 @@ pub(crate) fn container_stats(stats: &ContainerStats, mountpoint: &str) -> v1::C
     }
 }
 
-/// A pod's statistics, those of its containers among them.
+/// Converts a pod's statistics, including those of its containers.
 pub(crate) fn pod_stats(stats: &PodStats, mountpoint: &str) -> v1::PodSandboxStats {
     let config = &stats.pod.config;
     v1::PodSandboxStats {
@@ -54,7 +54,7 @@ fn linux(stats: &PodStats, mountpoint: &str) -> v1::LinuxPodSandboxStats {
     }
 }
 
-/// Space on the file system `mountpoint`.
+/// Converts disk usage on the file system `mountpoint`.
 pub(crate) fn filesystem(usage: DiskUsage, mountpoint: &str) -> v1::FilesystemUsage {
     v1::FilesystemUsage {
         timestamp: usage.at,
@@ -105,7 +105,7 @@ fn psi(pressure: Pressure) -> v1::PsiStats {
     v1::PsiStats { full: stall(pressure.full), some: stall(pressure.some) }
 }
 
-/// Nothing without an interface: kubelet expects the default one to be there.
+/// Returns `None` without an interface, since kubelet expects the default interface to be present.
 fn network(interfaces: &[Interface], timestamp: i64) -> Option<v1::NetworkUsage> {
     let default = interfaces.iter().find(|one| one.name == "eth0").or(interfaces.first())?;
     Some(v1::NetworkUsage {

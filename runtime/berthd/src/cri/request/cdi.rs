@@ -1,4 +1,4 @@
-//! Devices that their vendors describe, by their names.
+//! CDI devices of a container, by name.
 
 use std::collections::HashMap;
 
@@ -7,10 +7,10 @@ use berth_cri::v1;
 use super::field::invalid;
 use crate::{cdi::DeviceName, error::Result};
 
-/// What annotations begin with that name devices, as device plugins did before there was a field for them.
+/// Prefix of annotations that name CDI devices: device plugins used them before the CRI had a field.
 const ANNOTATION: &str = "cdi.k8s.io/";
 
-/// Each device once: those of the field first, then those of the annotations.
+/// Returns each device once: those of the field first, then those of the annotations.
 pub(super) fn devices(
     listed: Vec<v1::CdiDevice>,
     annotations: &HashMap<String, String>,

@@ -10,14 +10,14 @@ use super::{
 };
 use crate::{error::Result, pod::config::PodConfig};
 
-/// The container to write into an archive.
+/// Validates CheckpointContainer. Returns the container's id.
 pub(crate) fn checkpoint_container(request: v1::CheckpointContainerRequest) -> Result<String> {
     absolute("location", request.location)?;
     seconds("timeout", request.timeout)?;
     id("container_id", request.container_id)
 }
 
-/// The pod, and those of its containers, to write into a directory.
+/// Validates CheckpointPod. Returns the pod's id, and those of the containers to checkpoint.
 pub(crate) fn checkpoint_pod(request: v1::CheckpointPodRequest) -> Result<(String, Vec<String>)> {
     absolute("output_path", request.output_path)?;
     no_options(&request.options)?;
@@ -26,7 +26,7 @@ pub(crate) fn checkpoint_pod(request: v1::CheckpointPodRequest) -> Result<(Strin
     Ok((id("pod_sandbox_id", request.pod_sandbox_id)?, containers))
 }
 
-/// The pod to make from a directory.
+/// Validates RestorePod. Returns the configuration of the pod to restore.
 pub(crate) fn restore_pod(request: v1::RestorePodRequest) -> Result<PodConfig> {
     absolute("checkpoint_path", request.checkpoint_path)?;
     no_options(&request.options)?;
@@ -39,7 +39,7 @@ pub(crate) fn restore_pod(request: v1::RestorePodRequest) -> Result<PodConfig> {
     run_pod_sandbox(v1::RunPodSandboxRequest { config, runtime_handler })
 }
 
-/// There are none yet that anyone could set.
+/// Refuses all options, since none are defined yet.
 fn no_options(options: &HashMap<String, String>) -> Result<()> {
     match options.keys().min() {
         Some(key) => Err(invalid("options", key, "no such option")),

@@ -16,7 +16,7 @@ use crate::{
     pod::config::{PodConfig, Users},
 };
 
-/// The container that is asked for in `pod`.
+/// Converts the request to the configuration of a container in `pod`.
 pub(crate) fn create_container(
     request: v1::CreateContainerRequest,
     pod: &PodConfig,
@@ -67,7 +67,7 @@ fn variable(field: &str, variable: v1::KeyValue) -> Result<(String, Vec<u8>)> {
     Ok((key, variable.value))
 }
 
-/// Those of the host's paths, and those of images.
+/// Splits mounts into those of host paths and those of images.
 fn mounts(asked: Vec<v1::Mount>) -> Result<(Vec<Mount>, Vec<ImageMount>)> {
     let (mut mounts, mut image_mounts) = (Vec::new(), Vec::new());
     for (index, mut asked) in asked.into_iter().enumerate() {
@@ -126,7 +126,7 @@ fn image_mount(field: &str, mount: v1::Mount, image: v1::ImageSpec) -> Result<Im
     })
 }
 
-/// Within the image.
+/// A path within the image.
 fn sub_path(field: &str, path: String) -> Result<String> {
     let path = text(field, path, 4095)?;
     let inside = !path.starts_with('/') && !path.split('/').any(|part| part == "..");
@@ -141,7 +141,8 @@ fn propagation(field: &str, propagation: i32) -> Result<Propagation> {
     })
 }
 
-/// Mounts that come in later would be writable, so that nothing but a private read-only mount can be so throughout.
+/// Recursive read-only needs a private mount: with propagation, mounts made later on the host would appear below it
+/// writable.
 fn check_recursive(field: &str, recursive: bool, readonly: bool, propagation: Propagation) -> Result<()> {
     check(!recursive || readonly, field, recursive, "needs readonly")?;
     let private = propagation == Propagation::Private;
@@ -168,7 +169,7 @@ fn device(field: &str, device: v1::Device) -> Result<Device> {
     })
 }
 
-/// Below the pod's log directory, wherever that is.
+/// A path relative to the pod's log directory.
 fn log_path(path: String) -> Result<String> {
     const FIELD: &str = "config.log_path";
     let path = text(FIELD, path, 4095)?;
@@ -176,7 +177,7 @@ fn log_path(path: String) -> Result<String> {
     check(inside, FIELD, path, "must be relative to the pod's log directory, without ..")
 }
 
-/// `SIGTERM`, `SIGRTMINPLUS3`; `None` leaves it to the image.
+/// Returns a name such as `SIGTERM` or `SIGRTMINPLUS3`; `None` leaves the signal to the image.
 fn stop_signal(signal: i32) -> Result<Option<String>> {
     let signal: v1::Signal = known("config.stop_signal", signal)?;
     let name = signal.as_str_name().strip_prefix("SIGNAL_").unwrap_or_default();

@@ -1,20 +1,20 @@
-//! Checks of single fields. Each error names the field as the CRI spells it, the value, and what is wrong with it.
+//! Checks of single fields. Each error names the field as the CRI spells it, the value, and the reason.
 
 use std::fmt::Debug;
 
 use crate::error::{Error, Kind, Result};
 
-/// How much of a refused value is repeated in the error.
+/// Number of characters of a refused value that the error repeats.
 const SHOWN: usize = 128;
-/// Longest path the kernel takes.
+/// Longest path that the kernel accepts (PATH_MAX without the NUL).
 const LONGEST_PATH: usize = 4095;
 
-/// The error for a field with a value that cannot be used.
+/// Returns the error for a field with an invalid value.
 pub(super) fn invalid(field: &str, value: impl Debug, why: &str) -> Error {
     refused(Kind::InvalidArgument, field, value, why)
 }
 
-/// The error for a field that asks for what is not built.
+/// Returns the error for a field that asks for an unsupported feature.
 pub(super) fn unsupported(field: &str, value: impl Debug) -> Error {
     refused(Kind::Unimplemented, field, value, "not supported")
 }
@@ -27,17 +27,17 @@ fn refused(kind: Kind, field: &str, value: impl Debug, why: &str) -> Error {
     Error::new(kind, format!("{field} = {shown}: {why}"))
 }
 
-/// `value`, when `holds`.
+/// Returns `value` if `holds`, else an `InvalidArgument` error.
 pub(super) fn check<T: Debug>(holds: bool, field: &str, value: T, why: &str) -> Result<T> {
     if holds { Ok(value) } else { Err(invalid(field, value, why)) }
 }
 
-/// A message that must be there.
+/// Returns a message field, which must be set.
 pub(super) fn required<T>(field: &str, value: Option<T>) -> Result<T> {
     value.ok_or_else(|| Error::new(Kind::InvalidArgument, format!("{field}: missing")))
 }
 
-/// An enumeration's value, refused when this version of the CRI has none of that number.
+/// Returns the value of an enumeration; fails for numbers that this version of the CRI does not define.
 pub(in crate::cri) fn known<E: TryFrom<i32>>(field: &str, value: i32) -> Result<E> {
     E::try_from(value).map_err(|_| invalid(field, value, "no such value"))
 }
@@ -53,7 +53,7 @@ pub(super) fn name(field: &str, value: String) -> Result<String> {
     text(field, not_empty(field, value)?, 253)
 }
 
-/// An image's name or id: a name in a registry, with tag and digest, is longer than other names may be.
+/// An image's name or id. A name with registry, tag and digest may be longer than other names.
 pub(super) fn image_name(field: &str, value: String) -> Result<String> {
     text(field, not_empty(field, value)?, 1024)
 }
@@ -62,7 +62,7 @@ fn not_empty(field: &str, value: String) -> Result<String> {
     check(!value.is_empty(), field, value, "must not be empty")
 }
 
-/// A string that ends up as a C string in a system call: everything but NUL.
+/// A string for a system call: anything without NUL bytes.
 pub(super) fn argument(field: &str, value: String) -> Result<String> {
     check(!value.contains('\0'), field, value, "holds a NUL byte")
 }
@@ -78,7 +78,7 @@ pub(super) fn absolute_or_empty(field: &str, value: String) -> Result<String> {
     if value.is_empty() { Ok(value) } else { absolute(field, value) }
 }
 
-/// A user or group id; the highest number means "none" to the kernel.
+/// A user or group id. 4294967295 is excluded: it means "no change" to chown(2) and setresuid(2).
 pub(super) fn id(field: &str, value: i64) -> Result<u32> {
     match u32::try_from(value) {
         Ok(id) if id != u32::MAX => Ok(id),
@@ -86,7 +86,7 @@ pub(super) fn id(field: &str, value: i64) -> Result<u32> {
     }
 }
 
-/// The same check for each element, named `field[0]` and so on.
+/// Applies a check to each element, named `field[0]` and so on.
 pub(super) fn each<T, U>(
     field: &str,
     values: Vec<T>,
@@ -95,7 +95,7 @@ pub(super) fn each<T, U>(
     values.into_iter().enumerate().map(|(i, value)| parse(&format!("{field}[{i}]"), value)).collect()
 }
 
-/// A duration in whole seconds; 0 is for the caller to read.
+/// A duration in whole seconds; the caller defines the meaning of 0.
 pub(super) fn seconds(field: &str, value: i64) -> Result<std::time::Duration> {
     match u64::try_from(value) {
         Ok(seconds) => Ok(std::time::Duration::from_secs(seconds)),

@@ -1,4 +1,4 @@
-//! Names of images, and who asks for them.
+//! Image names, and credentials for a pull.
 
 use base64::{Engine, prelude::BASE64_STANDARD};
 use berth_cri::v1;
@@ -7,7 +7,7 @@ use berth_image::{reference::Reference, registry::Credentials};
 use super::field::{image_name, invalid, required};
 use crate::error::{Error, Kind, Result};
 
-/// The image to pull, and what proves to its registry who asks.
+/// Returns the image to pull, and the credentials for its registry.
 pub(crate) fn pull(request: v1::PullImageRequest) -> Result<(Reference, Option<Credentials>)> {
     let text = image(request.image)?;
     let reference: Reference = text
@@ -17,12 +17,12 @@ pub(crate) fn pull(request: v1::PullImageRequest) -> Result<(Reference, Option<C
     Ok((reference, credentials.flatten()))
 }
 
-/// Name or id of the image that is asked for.
+/// Returns the requested name or id of an image.
 pub(crate) fn image(spec: Option<v1::ImageSpec>) -> Result<String> {
     image_name("image.image", required("image", spec)?.image)
 }
 
-/// Nothing when the credentials say that they are another registry's.
+/// Returns `None` when the credentials name another registry.
 fn credentials(auth: v1::AuthConfig, registry: &str) -> Result<Option<Credentials>> {
     if !auth.server_address.is_empty() && !is_of(&auth.server_address, registry) {
         return Ok(None);
@@ -38,7 +38,8 @@ fn credentials(auth: v1::AuthConfig, registry: &str) -> Result<Option<Credential
     })
 }
 
-/// `user:password` in base64, as `docker login` stores it. The value is a secret, so that no error shows it.
+/// Decodes `user:password` in base64, as `docker login` stores it. Errors do not show the value, because it is a
+/// secret.
 fn decode(auth: &str) -> Result<Credentials> {
     let refused = |why| invalid("auth.auth", "(not shown)", why);
     let bytes = BASE64_STANDARD.decode(auth).map_err(|_| refused("is not base64"))?;
@@ -48,14 +49,14 @@ fn decode(auth: &str) -> Result<Credentials> {
     Ok(Credentials::Basic { user: user.to_owned(), password: password.trim_end_matches('\0').to_owned() })
 }
 
-/// Whether an address as `docker login` stores it, with or without scheme and path, is this registry.
+/// Whether an address as `docker login` stores it, with or without scheme and path, names this registry.
 fn is_of(address: &str, registry: &str) -> bool {
     let rest = address.split_once("://").map_or(address, |(_, rest)| rest);
     let host = rest.split('/').next().unwrap_or(rest);
     canonical(host) == canonical(registry)
 }
 
-/// Docker Hub goes by three names.
+/// Maps the three names of Docker Hub to one.
 fn canonical(host: &str) -> &str {
     match host {
         "index.docker.io" | "registry-1.docker.io" => "docker.io",

@@ -1,5 +1,5 @@
-//! From requests to what the rest of the daemon works with. Everything that can be known to be wrong from the
-//! request alone is refused here, so that nothing behind this border has to doubt its input.
+//! Conversion from requests to the daemon's types. Everything that is invalid by the request alone is refused here, so
+//! that the code behind this border can rely on its input.
 
 mod cdi;
 mod checkpoint;
@@ -36,12 +36,12 @@ pub(crate) fn id(field: &str, id: String) -> Result<String> {
     field::name(field, id)
 }
 
-/// How long a container may take to end by itself.
+/// Returns the time that a container has to end after its stop signal.
 pub(crate) fn grace(seconds: i64) -> Result<Duration> {
     field::seconds("timeout", seconds)
 }
 
-/// A command to run in a container, with its time limit; 0 is none.
+/// Returns container, command and time limit; a limit of 0 is none.
 pub(crate) fn exec_sync(request: v1::ExecSyncRequest) -> Result<(String, Vec<String>, Option<Duration>)> {
     let id = id("container_id", request.container_id)?;
     field::check(!request.cmd.is_empty(), "cmd", (), "must not be empty")?;

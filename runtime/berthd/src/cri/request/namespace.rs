@@ -1,4 +1,4 @@
-//! Which namespaces are whose, as far as pods and containers ask for it alike.
+//! Namespace options that pods and containers share.
 
 use berth_cri::v1::{self, NamespaceMode};
 
@@ -8,7 +8,7 @@ use crate::{
     pod::config::{IdRange, Namespaces, PidMode, Users},
 };
 
-/// Whether a network or IPC namespace is the host's; the pod's is the only other choice.
+/// Whether a network or IPC namespace is the host's. The only other valid mode is POD.
 pub(super) fn is_host(field: &str, mode: i32) -> Result<bool> {
     match known(field, mode)? {
         NamespaceMode::Pod => Ok(false),
@@ -18,7 +18,7 @@ pub(super) fn is_host(field: &str, mode: i32) -> Result<bool> {
     }
 }
 
-/// The user namespace that is asked for; `None` is the host's.
+/// Returns the requested user namespace; `None` is the host's.
 pub(super) fn users(field: &str, options: Option<v1::UserNamespace>) -> Result<Option<Users>> {
     let Some(options) = options else { return Ok(None) };
     let field = format!("{field}.userns_options");
@@ -36,7 +36,7 @@ pub(super) fn users(field: &str, options: Option<v1::UserNamespace>) -> Result<O
     }
 }
 
-/// The one mapping that is allowed: from id 0 on.
+/// Returns the single mapping, which must begin at id 0 of the container.
 pub(super) fn range(field: &str, mappings: Vec<v1::IdMapping>) -> Result<IdRange> {
     let [mapping] = mappings[..] else { return Err(invalid(field, mappings, "must be exactly one mapping")) };
     let first = mapping.container_id;
@@ -45,13 +45,13 @@ pub(super) fn range(field: &str, mappings: Vec<v1::IdMapping>) -> Result<IdRange
     range.ok_or_else(|| invalid(&format!("{field}[0]"), mapping, "must hold ids, the last below 4294967295"))
 }
 
-/// In a user namespace the host's processes and shared memory would be nobody's.
+/// Refuses the host's namespace for a pod with a user namespace, which has no privileges over it.
 pub(super) fn check_host(field: &str, users: Option<Users>, host: bool) -> Result<()> {
     check(users.is_none() || !host, field, "NODE", "not in a user namespace").map(drop)
 }
 
-/// The PID namespace of a container: what it asks for, else what its pod was run with. Network, IPC and users are the
-/// pod's; asking for the host's in a pod that has its own is refused.
+/// Returns the PID namespace of a container: the requested one, else the pod's. Network, IPC and user namespaces are
+/// the pod's; a request for the host's in a pod that has its own is refused.
 pub(super) fn of_container(
     field: &str,
     options: Option<v1::NamespaceOption>,

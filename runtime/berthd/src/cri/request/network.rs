@@ -7,7 +7,7 @@ use berth_network::Cidr;
 
 use crate::error::Result;
 
-/// The ranges of the node's pods, the main one first; none when none are told.
+/// Returns the address ranges of the node's pods, the main one first; may be empty.
 pub(crate) fn pod_ranges(request: v1::UpdateRuntimeConfigRequest) -> Result<Vec<Cidr>> {
     let network = request.runtime_config.and_then(|config| config.network_config).unwrap_or_default();
     let range = |text: &str| {

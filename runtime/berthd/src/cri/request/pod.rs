@@ -21,7 +21,7 @@ use berth_network::{Dns, PortMapping, Protocol};
 /// Longest host name the kernel takes.
 const LONGEST_HOSTNAME: usize = 64;
 
-/// The pod that is asked for.
+/// Converts the request to a pod's configuration.
 pub(crate) fn run_pod_sandbox(request: v1::RunPodSandboxRequest) -> Result<PodConfig> {
     let config = required("config", request.config)?;
     let mut pod = pod_config(config)?;
@@ -72,7 +72,7 @@ fn hostname(hostname: String) -> Result<String> {
     check(!hostname.contains(char::is_whitespace), FIELD, hostname, "holds white space")
 }
 
-/// `None` when nothing is set: the pod then gets the host's.
+/// Returns `None` when nothing is set: the pod then gets the host's resolver.
 fn dns(dns: v1::DnsConfig) -> Result<Option<Dns>> {
     let dns = Dns {
         servers: each("config.dns_config.servers", dns.servers, nameserver)?,
@@ -82,14 +82,14 @@ fn dns(dns: v1::DnsConfig) -> Result<Option<Dns>> {
     Ok(Some(dns).filter(|dns| *dns != Dns::default()))
 }
 
-/// An address, for link-local ones with their zone.
+/// An IP address; a link-local one may have a zone.
 fn nameserver(field: &str, server: String) -> Result<String> {
     let server = word(field, server)?;
     let address = server.split_once('%').map_or(server.as_str(), |(address, _zone)| address);
     check(address.parse::<IpAddr>().is_ok(), field, server, "must be an IP address")
 }
 
-/// What goes into a line of resolv.conf.
+/// A word of a line of resolv.conf: text without white space.
 fn word(field: &str, word: String) -> Result<String> {
     let word = name(field, word)?;
     check(!word.contains(char::is_whitespace), field, word, "holds white space")
@@ -112,7 +112,7 @@ fn port(field: &str, mapping: v1::PortMapping) -> Result<PortMapping> {
     })
 }
 
-/// `None` is every address of the host, which callers write as nothing or as the unspecified address.
+/// Returns `None` for all addresses of the host: callers send an empty string or the unspecified address for it.
 fn host_ip(field: &str, ip: String) -> Result<Option<IpAddr>> {
     if ip.is_empty() {
         return Ok(None);
@@ -121,7 +121,7 @@ fn host_ip(field: &str, ip: String) -> Result<Option<IpAddr>> {
     Ok(Some(ip).filter(|ip| !ip.is_unspecified()))
 }
 
-/// `/a/b` or a systemd slice; a name without the leading slash is below the root too.
+/// Accepts `/a/b` or a systemd slice. A name without the leading slash is taken from the root too.
 fn cgroup_parent(parent: String) -> Result<Option<String>> {
     const FIELD: &str = "config.linux.cgroup_parent";
     if parent.is_empty() {
@@ -158,7 +158,7 @@ fn namespaces(options: Option<v1::NamespaceOption>) -> Result<Namespaces> {
     Ok(namespaces)
 }
 
-/// What is asked for the pod's own process. There is none, but a wrong request is still refused.
+/// Validates the options of the pod's own process. There is no such process, but invalid requests are refused.
 fn check_process(security: &v1::LinuxSandboxSecurityContext) -> Result<()> {
     const AT: &str = "config.linux.security_context";
     if let Some(user) = security.run_as_user {

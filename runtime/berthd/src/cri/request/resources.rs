@@ -1,4 +1,4 @@
-//! Limits of a container. In the CRI a 0 is a limit that was not asked for.
+//! Limits of a container. In the CRI, 0 means that no limit was asked for.
 
 use std::collections::HashMap;
 use std::ops::RangeInclusive;
@@ -8,14 +8,14 @@ use berth_cri::v1::{self, LinuxContainerResources};
 use super::field::{check, each, invalid, required, unsupported};
 use crate::{container::config::Resources, error::Result};
 
-/// What a new container may use.
+/// Returns the limits of a new container. Its oom_score_adj is always set, because 0 is a valid value.
 pub(super) fn of_new(at: &str, resources: Option<LinuxContainerResources>) -> Result<Resources> {
     let Some(resources) = resources else { return Ok(Resources::default()) };
     let oom_score_adj = Some(resources.oom_score_adj);
     Ok(Resources { oom_score_adj, ..changed(at, resources)? })
 }
 
-/// What a container may use from now on.
+/// Returns the limits to change on an existing container.
 pub(crate) fn update(request: v1::UpdateContainerResourcesRequest) -> Result<Resources> {
     if let Some(windows) = request.windows {
         return Err(unsupported("windows", windows));
@@ -23,7 +23,7 @@ pub(crate) fn update(request: v1::UpdateContainerResourcesRequest) -> Result<Res
     changed("linux", required("linux", request.linux)?)
 }
 
-/// The pod, and what of its overhead and its resources is told.
+/// Returns the pod's id, and its overhead and resources if they were sent.
 pub(crate) fn pod_resources(
     request: v1::UpdatePodSandboxResourcesRequest,
 ) -> Result<(String, Option<Resources>, Option<Resources>)> {
@@ -39,7 +39,7 @@ pub(crate) fn pod_resources(
     Ok((id, overhead, resources))
 }
 
-/// What a pod is told to have together, or its overhead; nothing when that is not told.
+/// Returns the limits of a pod as a whole, or its overhead; empty when not sent.
 pub(super) fn of_pod(at: &str, resources: Option<LinuxContainerResources>) -> Result<Resources> {
     resources.map_or_else(|| Ok(Resources::default()), |told| changed(at, told))
 }
@@ -78,7 +78,7 @@ fn asked(field: &str, value: i64, range: RangeInclusive<i64>) -> Result<Option<i
     }
 }
 
-/// Memory and swap together cannot be less than memory alone.
+/// Refuses a limit on memory and swap together that is less than the limit on memory.
 fn check_swap(at: &str, memory: Option<i64>, memory_and_swap: Option<i64>) -> Result<()> {
     match (memory, memory_and_swap) {
         (Some(memory), Some(both)) if both > 0 && both < memory => {
@@ -89,7 +89,7 @@ fn check_swap(at: &str, memory: Option<i64>, memory_and_swap: Option<i64>) -> Re
     }
 }
 
-/// A list of numbers and ranges of them, as `0-2,7`.
+/// A list of numbers and ranges, such as `0-2,7`.
 fn set(field: &str, list: String) -> Result<Option<String>> {
     let number = |text: &str| text.parse::<u32>().ok().filter(|_| !text.starts_with('+'));
     let part = |part: &str| match part.split_once('-') {
@@ -101,7 +101,7 @@ fn set(field: &str, list: String) -> Result<Option<String>> {
     Ok(Some(list).filter(|list| !list.is_empty()))
 }
 
-/// Page size as `2MB`, and bytes.
+/// A page size such as `2MB`, and a limit in bytes.
 fn hugepage(field: &str, limit: v1::HugepageLimit) -> Result<(String, u64)> {
     let size = limit.page_size;
     let digits = ["KB", "MB", "GB"].iter().find_map(|unit| size.strip_suffix(unit));
@@ -110,14 +110,14 @@ fn hugepage(field: &str, limit: v1::HugepageLimit) -> Result<(String, u64)> {
     Ok((size, limit.limit))
 }
 
-/// Files of cgroup v2; none outside the container's own directory.
+/// Files of cgroup v2 with their values; only names within the container's own cgroup directory.
 fn unified(
     field: &str,
     files: HashMap<String, String>,
 ) -> Result<std::collections::BTreeMap<String, String>> {
     let file = |(name, value): (String, String)| {
         let plain = name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"._-".contains(&byte));
-        // Those of cgroup itself are no limits: they move, freeze and kill processes.
+        // Files named cgroup.* are not limits: they move, freeze or kill processes.
         let valid = plain && name.contains('.') && !name.starts_with('.') && !name.starts_with("cgroup.");
         let name = check(valid, field, name, "is no file of a cgroup controller")?;
         Ok((name, value))

@@ -1,4 +1,4 @@
-//! What a container's processes may do.
+//! Security context of a container.
 
 use std::path::PathBuf;
 
@@ -14,7 +14,7 @@ use crate::{
     pod::config::PodConfig,
 };
 
-/// The security context of a container in `pod`.
+/// Converts the security context of a container in `pod`.
 pub(super) fn security(
     at: &str,
     context: v1::LinuxContainerSecurityContext,
@@ -54,7 +54,7 @@ pub(super) fn security(
     })
 }
 
-/// User by number or by name, and group, which means nothing alone.
+/// Returns the user, by number or name, and the group, which is valid only with a user.
 fn process(at: &str, context: &v1::LinuxContainerSecurityContext) -> Result<(Option<UserName>, Option<u32>)> {
     let by_name = &context.run_as_username;
     let user = match context.run_as_user {
@@ -76,7 +76,7 @@ fn process(at: &str, context: &v1::LinuxContainerSecurityContext) -> Result<(Opt
     Ok((user, group))
 }
 
-/// The capability's name in upper case and without `CAP_`.
+/// Returns a capability's name in upper case, without `CAP_`.
 fn capability(field: &str, capability: String) -> Result<String> {
     let upper = capability.to_ascii_uppercase();
     let bare = upper.strip_prefix("CAP_").unwrap_or(&upper);
@@ -85,7 +85,7 @@ fn capability(field: &str, capability: String) -> Result<String> {
     Ok(bare.to_owned())
 }
 
-/// The profile, from the field of today or the path of former versions.
+/// Returns the profile: from `profile`, or from `path`, the deprecated field.
 pub(super) fn seccomp(at: &str, profile: Option<v1::SecurityProfile>, path: String) -> Result<Seccomp> {
     let Some(profile) = profile else { return former_seccomp(&format!("{at}.seccomp_profile_path"), path) };
     let field = format!("{at}.seccomp");
@@ -110,7 +110,7 @@ fn former_seccomp(field: &str, path: String) -> Result<Seccomp> {
     }
 }
 
-/// The profile, from the field of today or the name of former versions.
+/// Returns the profile: from `profile`, or from `former`, the deprecated field.
 pub(super) fn apparmor(at: &str, profile: Option<v1::SecurityProfile>, former: String) -> Result<Apparmor> {
     let Some(profile) = profile else { return former_apparmor(&format!("{at}.apparmor_profile"), former) };
     let field = format!("{at}.apparmor");
@@ -136,7 +136,7 @@ fn former_apparmor(field: &str, profile: String) -> Result<Apparmor> {
     }
 }
 
-/// A label, of which what is left out is what containers usually have.
+/// Returns the label; parts that are left out get the usual values for containers.
 fn selinux(at: &str, options: Option<v1::SeLinuxOption>) -> Result<Option<Selinux>> {
     let Some(options) = options else { return Ok(None) };
     let part = |which: &str, given: String, usual: &str, also: &str| {

@@ -5,7 +5,7 @@ use berth_cri::v1;
 use super::{field, id};
 use crate::{container::Wanted, error::Result, streaming::Command};
 
-/// The command that is asked for, and which of its streams.
+/// Returns the command to run, and which of its streams are wanted.
 pub(crate) fn exec(request: v1::ExecRequest) -> Result<Command> {
     let container = id("container_id", request.container_id)?;
     field::check(!request.cmd.is_empty(), "cmd", (), "must not be empty")?;
@@ -14,15 +14,15 @@ pub(crate) fn exec(request: v1::ExecRequest) -> Result<Command> {
     Ok(Command { container, args, wanted })
 }
 
-/// Which streams of which container are asked for.
+/// Returns the container, and which of its streams are wanted.
 pub(crate) fn attach(request: v1::AttachRequest) -> Result<Command> {
     let container = id("container_id", request.container_id)?;
     let wanted = wanted(request.stdin, request.stdout, request.stderr, request.tty)?;
     Ok(Command { container, args: None, wanted })
 }
 
-/// Id of the pod whose ports are asked for. Which ports the client says later, connection by connection; those that a
-/// request names are what clients of the first protocol for WebSocket wanted, which is not spoken.
+/// Returns the pod's id. Clients name ports later, connection by connection; the request's ports are only for the first
+/// WebSocket protocol, which is not supported.
 pub(crate) fn port_forward(request: v1::PortForwardRequest) -> Result<String> {
     id("pod_sandbox_id", request.pod_sandbox_id)
 }

@@ -1,4 +1,4 @@
-//! Sysctls: only those that a namespace of the pod has of its own, or they would change the host.
+//! Sysctls: only those that belong to a namespace of the pod, since others would change the host.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -17,7 +17,7 @@ const IPC: [&str; 8] = [
     "kernel.shmmni",
 ];
 
-/// Each one checked against the namespaces that the pod has of its own.
+/// Checks each sysctl against the namespaces that are the pod's own.
 pub(super) fn sysctls(
     field: &str,
     sysctls: HashMap<String, String>,

@@ -13,7 +13,7 @@ use crate::{
 };
 use berth_network::Protocol;
 
-/// The least that is a pod.
+/// Returns the smallest valid request for a pod.
 fn pod() -> v1::RunPodSandboxRequest {
     let metadata = v1::PodSandboxMetadata {
         name: "web".into(),
@@ -90,7 +90,7 @@ fn mount_with(change: impl FnOnce(&mut v1::Mount)) -> Result<ContainerConfig, Er
     container_with(|config| config.mounts = vec![mount])
 }
 
-/// Every refusal is of the right kind and begins with the field.
+/// Asserts that an error has this kind and begins with the field.
 #[track_caller]
 fn refused<T: std::fmt::Debug>(result: Result<T, Error>, kind: Kind, field: &str) {
     let error = result.expect_err(field);

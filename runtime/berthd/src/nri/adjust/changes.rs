@@ -1,4 +1,4 @@
-//! What plugins want changed of containers other than the one that the request is about.
+//! Updates that plugins request for containers other than the one that the request is about.
 
 use std::collections::BTreeMap;
 
@@ -10,7 +10,7 @@ use super::{
 };
 use crate::error::Result;
 
-/// Updates by container.
+/// Updates by container id.
 #[derive(Default)]
 pub(in crate::nri) struct Changes {
     owners: Owners,
@@ -18,7 +18,7 @@ pub(in crate::nri) struct Changes {
 }
 
 impl Changes {
-    /// Adds what one plugin wants. What it may fail in, and is in conflict with another, is left out.
+    /// Adds the updates of one plugin. An update with `ignore_failure` is left out on a conflict, any other one fails.
     pub fn collect(&mut self, updates: Vec<ContainerUpdate>, plugin: &str) -> Result<()> {
         for update in updates {
             let ignorable = update.ignore_failure;
@@ -44,12 +44,12 @@ impl Changes {
         Ok(())
     }
 
-    /// One for each container.
+    /// Returns one update for each container.
     pub fn updates(&self) -> Vec<ContainerUpdate> {
         self.updates.values().cloned().collect()
     }
 
-    /// Who set what.
+    /// Returns which plugin set which field.
     pub fn owners(&self) -> OwningPlugins {
         self.owners.told()
     }

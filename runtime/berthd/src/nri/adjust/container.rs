@@ -1,4 +1,4 @@
-//! Everything that one plugin wants of a container that is being created.
+//! The adjustment that one plugin requests for a container being created.
 
 use berth_nri::nri::{Container, ContainerAdjustment, Field, LinuxContainer, LinuxContainerAdjustment};
 
@@ -9,7 +9,7 @@ use super::{
 };
 use crate::error::Result;
 
-/// Adds `wanted` to what is `collected`, and shows it in the container that the next plugin is `seen`.
+/// Merges `wanted` into `collected` and into `seen`, the container as the next plugin sees it. Fails on a conflict.
 pub(super) fn adjust(
     wanted: ContainerAdjustment,
     claims: &mut Claims<'_>,

@@ -1,4 +1,4 @@
-//! Lists and maps whose entries have names: mounts, devices, variables and so on.
+//! Lists and maps of named entries: mounts, devices, variables and so on.
 
 use std::collections::{BTreeSet, HashMap};
 
@@ -7,7 +7,7 @@ use berth_nri::nri::{Field, KeyValue, LinuxDevice, LinuxNamespace, Mount};
 use super::owners::Claims;
 use crate::error::Result;
 
-/// Something with a name, which begins with `-` when it is to be taken away.
+/// An entry with a name, which begins with `-` when the entry is to be removed.
 pub(super) trait Entry {
     fn name(&self) -> &str;
 }
@@ -43,14 +43,14 @@ impl<V> Entry for (String, V) {
     }
 }
 
-/// What one plugin wants of a list: names that are taken away or replaced, and what comes instead.
+/// Changes that one plugin requests for a list: names that are removed or replaced, and the new entries.
 pub(super) struct Wanted<T> {
     replaced: BTreeSet<String>,
     added: Vec<T>,
 }
 
 impl<T: Entry + Clone> Wanted<T> {
-    /// Claims each entry of `asked`, and keeps it in `collected`, where it stands for all plugins so far.
+    /// Claims each entry of `asked` and merges it into `collected`, which holds the changes of all plugins so far.
     pub fn collect(
         field: Field,
         asked: impl IntoIterator<Item = T>,
@@ -72,7 +72,7 @@ impl<T: Entry + Clone> Wanted<T> {
         Ok(Self { replaced, added })
     }
 
-    /// The same in what the next plugin sees.
+    /// Applies the changes to `seen`, the list that the next plugin sees.
     pub fn show(self, seen: &mut Vec<T>) {
         seen.retain(|entry| !self.replaced.contains(entry.name()));
         seen.extend(self.added);
@@ -83,7 +83,7 @@ fn bare(entry: &impl Entry) -> &str {
     entry.name().trim_start_matches('-')
 }
 
-/// A map of plain values.
+/// Claims and merges the entries of a map, as [`Wanted::collect`] and [`Wanted::show`] do for a list.
 pub(super) fn collect_map<V: Clone>(
     field: Field,
     asked: HashMap<String, V>,
@@ -100,7 +100,7 @@ pub(super) fn collect_map<V: Clone>(
     Ok(())
 }
 
-/// A container's environment is told as `NAME=value`.
+/// Applies the changes to the environment that the next plugin sees, in the form `NAME=value`.
 pub(super) fn show_environment(wanted: Wanted<KeyValue>, seen: &mut Vec<String>) {
     seen.retain(|one| !wanted.replaced.contains(one.split('=').next().unwrap_or_default()));
     seen.extend(wanted.added.iter().map(|one| format!("{}={}", one.key, one.value)));

@@ -1,5 +1,5 @@
-//! What plugins want changed, put together: each plugin sees what the ones before have left, and two that set the same
-//! thing are in conflict, unless the later one takes the earlier one's away first (a name with `-` before it).
+//! Merges what plugins want changed: each plugin sees the result of the ones before it. Two plugins that set the same
+//! thing are in conflict, unless the later one removes the earlier value first (a name with a leading `-`).
 
 mod changes;
 mod container;
@@ -19,18 +19,18 @@ use crate::error::{Error, Kind, Result};
 
 /// A container being created, as the plugins asked so far have left it.
 pub(super) struct Creation {
-    /// What the next plugin is asked.
+    /// The request to the next plugin.
     pub request: CreateContainerRequest,
-    /// Everything that is wanted of the container.
+    /// The merged adjustment of the container.
     pub adjustment: ContainerAdjustment,
-    /// What is wanted of others.
+    /// Updates of other containers.
     pub changes: Changes,
-    /// What is to be stopped.
+    /// Containers to be evicted.
     pub evictions: Vec<ContainerEviction>,
 }
 
 impl Creation {
-    /// Nothing adjusted yet.
+    /// Starts without adjustments.
     pub fn new(request: CreateContainerRequest) -> Self {
         Self {
             request,
@@ -40,11 +40,11 @@ impl Creation {
         }
     }
 
-    /// Adds what one plugin answered.
+    /// Merges the answer of one plugin.
     ///
     /// # Errors
     ///
-    /// Names both plugins and the field that they both set.
+    /// When a field was set before (naming both plugins and the field), or the container itself is to be updated.
     pub fn collect(&mut self, answer: CreateContainerResponse, plugin: &str) -> Result<()> {
         let id = self.request.container.id.clone();
         if answer.update.iter().any(|update| update.container_id == id) {
@@ -62,23 +62,23 @@ impl Creation {
     }
 }
 
-/// A container being updated, likewise.
+/// A container being updated, as the plugins asked so far have left it.
 pub(super) struct Update {
-    /// What the next plugin is asked; what it is updated to in the end.
+    /// The request to the next plugin; in the end, the update to make.
     pub request: UpdateContainerRequest,
-    /// What is wanted of others.
+    /// Updates of other containers.
     pub changes: Changes,
-    /// What is to be stopped.
+    /// Containers to be evicted.
     pub evictions: Vec<ContainerEviction>,
 }
 
 impl Update {
-    /// As the caller wants it.
+    /// Starts with the update that the caller wants.
     pub fn new(request: UpdateContainerRequest) -> Self {
         Self { request, changes: Changes::default(), evictions: Vec::new() }
     }
 
-    /// Adds what one plugin answered.
+    /// Merges the answer of one plugin; fails on a conflict.
     pub fn collect(&mut self, answer: UpdateContainerResponse, plugin: &str) -> Result<()> {
         let id = self.request.container.id.clone();
         let (own, others): (Vec<_>, Vec<_>) =

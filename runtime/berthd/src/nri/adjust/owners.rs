@@ -1,4 +1,4 @@
-//! Which plugin has set what.
+//! Records which plugin set which field.
 
 use std::collections::HashMap;
 
@@ -7,21 +7,21 @@ use protobuf::Enum;
 
 use crate::error::{Error, Kind, Result};
 
-/// A thing that can be set: of a container, a field, and an entry of it where it has several.
+/// Key of a value: container id, field, and entry, which is empty for a field that has no entries.
 type Thing = (String, Field, String);
 
-/// Who set what, over all containers that one request changes.
+/// Owners of values, over all containers that one request changes.
 #[derive(Default)]
 pub(in crate::nri) struct Owners(HashMap<Thing, Owner>);
 
 enum Owner {
-    /// Set by this plugin.
+    /// Set by this plugin, or by several plugins, separated by commas.
     Set(String),
-    /// Taken away by this plugin, which may set it anew.
+    /// Removed by this plugin, which may set it anew.
     Cleared(String),
 }
 
-/// What one plugin claims of one container.
+/// The claims of one plugin on one container.
 pub(super) struct Claims<'a> {
     owners: &'a mut Owners,
     container: &'a str,
@@ -33,11 +33,11 @@ impl<'a> Claims<'a> {
         Self { owners, container, plugin }
     }
 
-    /// Takes a field for the plugin; `entry` is empty where the field has none.
+    /// Claims a field for the plugin; `entry` is empty for a field that has no entries.
     ///
     /// # Errors
     ///
-    /// When another plugin has it.
+    /// When the field was set before, even by the same plugin, or was removed by another one.
     pub fn claim(&mut self, field: Field, entry: &str) -> Result<()> {
         let thing = (self.container.to_owned(), field, entry.to_owned());
         match self.owners.0.get(&thing) {
@@ -51,13 +51,13 @@ impl<'a> Claims<'a> {
         Ok(())
     }
 
-    /// Takes it away from whoever has it.
+    /// Removes a field, whoever has set it; only this plugin may then set it.
     pub fn clear(&mut self, field: Field, entry: &str) {
         let thing = (self.container.to_owned(), field, entry.to_owned());
         self.owners.0.insert(thing, Owner::Cleared(self.plugin.to_owned()));
     }
 
-    /// Shares a field that several plugins may add to.
+    /// Adds the plugin to the owners of a field that several plugins may add to.
     pub fn share(&mut self, field: Field) {
         let thing = (self.container.to_owned(), field, String::new());
         let others = match self.owners.0.get(&thing) {
@@ -74,7 +74,7 @@ fn conflict(plugin: &str, other: &str, field: Field, entry: &str) -> Error {
 }
 
 impl Owners {
-    /// As validators are told.
+    /// Returns the owners in the form that validators get.
     pub fn told(&self) -> OwningPlugins {
         let mut all: HashMap<String, FieldOwners> = HashMap::new();
         for ((container, field, entry), owner) in &self.0 {

@@ -1,4 +1,4 @@
-//! Limits: each value has one owner.
+//! Resource limits: each value has one owner.
 
 use berth_nri::nri::{Field, LinuxCPU, LinuxMemory, LinuxResources};
 
@@ -51,7 +51,7 @@ fn cpu_fields(cpu: &LinuxCPU) -> [(Field, bool); 7] {
     ]
 }
 
-/// Replaces in `limits` what `asked` sets.
+/// Overwrites in `limits` what `asked` sets.
 pub(super) fn overlay(limits: &mut LinuxResources, asked: &LinuxResources) {
     macro_rules! set {
         ($into:expr, $from:expr, $($field:ident),*) => {

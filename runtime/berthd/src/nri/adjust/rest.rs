@@ -1,4 +1,4 @@
-//! Arguments, hooks, process limits, and what a plugin may want that others are not shown.
+//! Arguments, hooks, process limits, and adjustments that other plugins are not shown.
 
 use berth_nri::nri::{Field, Hooks, LinuxContainerAdjustment, LinuxMemoryPolicy, LinuxRdt, POSIXRlimit};
 use protobuf::MessageField;
@@ -6,7 +6,7 @@ use protobuf::MessageField;
 use super::owners::Claims;
 use crate::error::Result;
 
-/// An empty first argument takes away what another plugin wanted.
+/// Merges arguments. After an empty first argument the others may replace those of an earlier plugin.
 pub(super) fn args(
     mut wanted: Vec<String>,
     claims: &mut Claims<'_>,
@@ -26,7 +26,7 @@ pub(super) fn args(
     Ok(())
 }
 
-/// Hooks of all plugins run, in the order of the plugins.
+/// Appends hooks: those of all plugins run, in the order of the plugins.
 pub(super) fn add_hooks(hooks: &mut Hooks, more: &Hooks) {
     hooks.prestart.extend_from_slice(&more.prestart);
     hooks.create_runtime.extend_from_slice(&more.create_runtime);
@@ -36,7 +36,7 @@ pub(super) fn add_hooks(hooks: &mut Hooks, more: &Hooks) {
     hooks.poststop.extend_from_slice(&more.poststop);
 }
 
-/// One limit of a kind counts.
+/// Merges process limits, of which each type may be set once.
 pub(super) fn rlimits(
     wanted: Vec<POSIXRlimit>,
     claims: &mut Claims<'_>,
@@ -52,7 +52,7 @@ pub(super) fn rlimits(
     Ok(())
 }
 
-/// Classes of caches and policies of memory, of which nothing is built: they are refused when they are applied.
+/// Merges RDT classes and memory policies. Berth has neither: they are refused when they are applied.
 pub(super) fn unseen(
     rdt: MessageField<LinuxRdt>,
     memory_policy: MessageField<LinuxMemoryPolicy>,

@@ -1,4 +1,4 @@
-//! Device nodes, and leave to use them.
+//! Device nodes, and the cgroup rules that allow their use.
 
 use berth_nri::nri::{self, LinuxDeviceCgroup, OptionalFileMode, OptionalInt64, OptionalUInt32};
 use oci_spec::runtime::{self as oci, LinuxDevice, LinuxDeviceType, Spec};
@@ -6,7 +6,7 @@ use oci_spec::runtime::{self as oci, LinuxDevice, LinuxDeviceType, Spec};
 use super::{linux_of, parse, removed};
 use crate::{error::Result, nri::convert::Optional};
 
-/// Takes away and adds nodes; what is added may be read, written and made.
+/// Removes and adds nodes; an added one may be read, written and made (mknod).
 pub(super) fn adjust(spec: &mut Spec, wanted: &[nri::LinuxDevice]) -> Result<()> {
     if wanted.is_empty() {
         return Ok(());
@@ -42,7 +42,7 @@ fn described(wanted: &nri::LinuxDevice) -> Result<LinuxDevice> {
     Ok(device)
 }
 
-/// Adds rules of the device controller behind those that are there.
+/// Appends rules of the device controller.
 pub(super) fn add_rules(spec: &mut Spec, wanted: &[LinuxDeviceCgroup]) -> Result<()> {
     let rules = wanted.iter().map(rule).collect::<Result<Vec<_>>>()?;
     let limits = linux_of(spec).resources_mut().get_or_insert_default();

@@ -1,4 +1,4 @@
-//! Programs that are run at certain moments of a container's life.
+//! OCI hooks: programs that run at certain points of a container's life.
 
 use berth_nri::nri::{self, OptionalInt};
 use oci_spec::runtime::{Hook, Hooks, Spec};
@@ -6,7 +6,7 @@ use protobuf::MessageField;
 
 use crate::nri::convert::Optional;
 
-/// Adds them behind those that are there.
+/// Appends the hooks of a plugin.
 pub(super) fn add(spec: &mut Spec, wanted: &MessageField<nri::Hooks>) {
     let Some(wanted) = wanted.as_ref() else { return };
     let hooks = spec.hooks_mut().get_or_insert_with(Hooks::default);

@@ -1,4 +1,4 @@
-//! Limits. They become what the container was asked to be, so that a later update builds on them.
+//! Resource limits. They are stored in the container's configuration, so that a later update builds on them.
 
 use berth_nri::nri::LinuxResources;
 use oci_spec::runtime::Spec;
@@ -11,7 +11,7 @@ use crate::{
     spec::{self, Host},
 };
 
-/// Changes `limits` and the description as wanted.
+/// Merges `wanted` into `limits` and writes the result to the OCI spec.
 pub(super) fn adjust(
     wanted: &LinuxResources,
     host: &Host,
@@ -20,7 +20,7 @@ pub(super) fn adjust(
 ) -> Result<()> {
     let change = convert::limits(wanted)?;
     if change.memory_limit.is_some() {
-        // A limit on both together that was made for another one would not fit.
+        // The old limit on memory and swap together may be below the new memory limit.
         limits.memory_swap_limit = None;
     }
     *limits = spec::resources::merge(limits, &change);

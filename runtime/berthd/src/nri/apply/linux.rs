@@ -1,4 +1,4 @@
-//! What only Linux has.
+//! The Linux part of an adjustment.
 
 use berth_nri::nri::{self, LinuxContainerAdjustment, OptionalInt};
 use oci_spec::runtime::{LinuxNamespace, Spec};
@@ -11,7 +11,7 @@ use crate::{
     spec::{self, Host},
 };
 
-/// Adjusts all of it.
+/// Applies the Linux part; fails on what Berth does not support.
 pub(super) fn adjust(
     wanted: &LinuxContainerAdjustment,
     host: &Host,

@@ -1,5 +1,5 @@
-//! What plugins want of a container, put into its OCI description. What Berth has no means for is refused by name, so that
-//! nothing that was asked for is silently left out.
+//! Applies the adjustments of plugins to a container's OCI spec. What Berth does not support is refused by name, so
+//! that nothing requested is silently left out.
 
 mod devices;
 mod hooks;
@@ -21,11 +21,11 @@ use crate::{
     spec::Host,
 };
 
-/// Adjusts a container that is not created yet, and returns the names of the CDI devices that it shall have besides.
+/// Adjusts a container that is not created yet. Returns the names of the CDI devices that it gets in addition.
 ///
 /// # Errors
 ///
-/// `InvalidArgument` for a value that cannot be, `Unimplemented` for what Berth does not have.
+/// `InvalidArgument` for an invalid value, `Unimplemented` for what Berth does not support.
 pub(super) fn apply(
     wanted: &ContainerAdjustment,
     host: &Host,
@@ -51,12 +51,12 @@ fn linux_of(spec: &mut Spec) -> &mut Linux {
     spec.linux_mut().get_or_insert_default()
 }
 
-/// The name of what is to be taken away.
+/// Returns the name of an entry that is to be removed.
 fn removed(name: &str) -> Option<&str> {
     name.strip_prefix('-')
 }
 
-/// First what is taken away, then what is set: a plugin may do both with one name.
+/// Removes first, then sets: a plugin may do both with one name.
 fn change_map(map: &mut HashMap<String, String>, wanted: &HashMap<String, String>) {
     for name in wanted.keys().filter_map(|name| removed(name)) {
         map.remove(name);
@@ -65,7 +65,7 @@ fn change_map(map: &mut HashMap<String, String>, wanted: &HashMap<String, String
     map.extend(set.map(|(name, value)| (name.clone(), value.clone())));
 }
 
-/// The OCI value that a word of JSON stands for.
+/// Parses an OCI value from its JSON string.
 fn parse<T: DeserializeOwned>(field: &str, word: &str) -> Result<T> {
     serde_json::from_value(word.into()).map_err(|error| {
         Error::caused(Kind::InvalidArgument, format!("an NRI plugin sets {field} to {word:?}"), error)

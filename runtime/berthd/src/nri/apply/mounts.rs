@@ -5,7 +5,7 @@ use oci_spec::runtime::{Mount, Spec};
 
 use super::{linux_of, removed};
 
-/// Takes away and adds, then puts outer places before inner ones again so that none is hidden.
+/// Removes and adds mounts, then sorts outer destinations before inner ones, so that none is hidden.
 pub(super) fn adjust(spec: &mut Spec, wanted: &[nri::Mount]) {
     if wanted.is_empty() {
         return;
@@ -20,7 +20,7 @@ pub(super) fn adjust(spec: &mut Spec, wanted: &[nri::Mount]) {
     mounts.sort_by_key(|mount| mount.destination().components().count());
     let asks = |option| added.iter().any(|mount| mount.options.iter().any(|one| one == option));
     let root = linux_of(spec);
-    // A mount can show what is mounted on the other side only if the root can.
+    // A mount propagates only as far as the propagation of the rootfs allows.
     let propagation = root.rootfs_propagation().clone().unwrap_or_default();
     if asks("rshared") {
         root.set_rootfs_propagation(Some("rshared".into()));

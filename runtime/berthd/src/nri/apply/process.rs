@@ -1,4 +1,4 @@
-//! Environment, arguments and process limits.
+//! Environment, arguments, process limits, I/O priority and scheduler.
 
 use berth_nri::nri::{
     ContainerAdjustment, IOPrioClass, KeyValue, LinuxIOPriority, LinuxScheduler, LinuxSchedulerPolicy,
@@ -10,7 +10,7 @@ use serde_json::json;
 use super::{parse, removed};
 use crate::error::{Error, Kind, Result};
 
-/// What has no place in NRI's Linux part.
+/// Applies the process adjustments that are not in NRI's Linux part.
 pub(super) fn adjust(process: &mut Process, wanted: &ContainerAdjustment) -> Result<()> {
     environment(process.env_mut().get_or_insert_default(), &wanted.env);
     if !wanted.args.is_empty() {
@@ -22,7 +22,7 @@ pub(super) fn adjust(process: &mut Process, wanted: &ContainerAdjustment) -> Res
     Ok(())
 }
 
-/// A variable that is set anew stays where it was.
+/// Removes and sets variables. One that is set again keeps its place.
 fn environment(variables: &mut Vec<String>, wanted: &[KeyValue]) {
     let name_of = |variable: &str| variable.split('=').next().unwrap_or_default().to_owned();
     let is_set = |name: &str| wanted.iter().any(|one| one.key == name);
@@ -53,7 +53,7 @@ fn set_rlimit(process: &mut Process, wanted: &POSIXRlimit) -> Result<()> {
     Ok(())
 }
 
-/// `IOPRIO_CLASS_NONE` takes the priority away.
+/// Sets the I/O priority; `IOPRIO_CLASS_NONE` removes it.
 pub(super) fn set_io_priority(process: &mut Process, wanted: &LinuxIOPriority) -> Result<()> {
     let class = wanted.class.enum_value_or_default();
     if class == IOPrioClass::IOPRIO_CLASS_NONE {
@@ -68,7 +68,7 @@ pub(super) fn set_io_priority(process: &mut Process, wanted: &LinuxIOPriority) -
     Ok(())
 }
 
-/// `SCHED_NONE` takes the policy away.
+/// Sets the scheduling policy; `SCHED_NONE` removes it.
 pub(super) fn set_scheduler(process: &mut Process, wanted: &LinuxScheduler) -> Result<()> {
     let policy = wanted.policy.enum_value_or_default();
     if policy == LinuxSchedulerPolicy::SCHED_NONE {

@@ -1,4 +1,4 @@
-//! System call filters.
+//! Seccomp filters.
 
 use berth_nri::nri::{LinuxSeccomp, LinuxSyscall, OptionalUInt32};
 use oci_spec::runtime as oci;
@@ -9,7 +9,7 @@ use crate::{
     nri::convert::Optional,
 };
 
-/// The filter as the OCI specification puts it. Its words are checked on the way.
+/// Converts the filter to its OCI form. Fails on an unknown action, architecture, flag or operator.
 pub(super) fn filter(wanted: &LinuxSeccomp) -> Result<oci::LinuxSeccomp> {
     let mut filter = json!({
         "defaultAction": wanted.default_action,

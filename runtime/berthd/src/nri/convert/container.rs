@@ -1,4 +1,4 @@
-//! Containers: who they are and where in their life, beside what their OCI description says.
+//! Containers: identity and state, and the content of their OCI spec.
 
 use std::fs;
 
@@ -12,7 +12,7 @@ use crate::{
     runtime::Shared,
 };
 
-/// A container that is described by `spec`. One whose first process is not known yet is not created yet.
+/// Converts a container with the OCI spec `spec`. Its state is unknown as long as its first process has no pid.
 pub(in crate::nri) fn container(container: &Container, spec: &Spec) -> nri::Container {
     let config = &container.config;
     let mut seen = nri::Container {
@@ -36,24 +36,24 @@ pub(in crate::nri) fn container(container: &Container, spec: &Spec) -> nri::Cont
     seen
 }
 
-/// A container whose description lies in its bundle.
+/// Converts a container whose OCI spec is in its bundle; an unreadable one counts as empty.
 pub(in crate::nri) fn stored_container(shared: &Shared, one: &Container) -> nri::Container {
     let path = shared.layout.bundle(&one.id).join("config.json");
     let spec = fs::read(&path).ok().and_then(|json| serde_json::from_slice(&json).ok());
     let mut seen = container(one, &spec.unwrap_or_else(empty));
-    // Limits may have changed since the description was written.
+    // Limits may have changed since the spec was written.
     linux::overlay_limits(&mut seen, &one.config.resources, &shared.host);
     seen
 }
 
-/// Not the default one, which describes much.
+/// An empty spec. `Spec::default()` is not empty.
 fn empty() -> Spec {
     let mut spec = Spec::default();
     spec.set_process(None).set_mounts(None).set_linux(None).set_root(None).set_annotations(None);
     spec
 }
 
-/// Those of the caller, and what was added to the description.
+/// Returns the annotations of the caller, and those that were added to the spec.
 fn annotations(container: &Container, spec: &Spec) -> std::collections::HashMap<String, String> {
     let asked = container.config.annotations.clone().into_iter();
     asked.chain(spec.annotations().clone().unwrap_or_default()).collect()

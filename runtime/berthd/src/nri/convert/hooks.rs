@@ -1,11 +1,11 @@
-//! Programs that are run at certain moments of a container's life.
+//! OCI hooks: programs that run at certain points of a container's life.
 
 use berth_nri::nri::{Hook, Hooks, OptionalInt};
 use oci_spec::runtime as oci;
 
 use super::Optional;
 
-/// All of them.
+/// Converts all hooks.
 pub(super) fn hooks(hooks: &oci::Hooks) -> Hooks {
     #[allow(deprecated)]
     let prestart = list(hooks.prestart());

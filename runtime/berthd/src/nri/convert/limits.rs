@@ -1,4 +1,4 @@
-//! Limits that a plugin asks for, as ours. What Berth cannot keep to is refused rather than left out.
+//! Converts the limits that a plugin asks for. Unsupported ones are refused rather than left out.
 
 use berth_nri::nri::{
     LinuxCPU, LinuxMemory, LinuxResources, OptionalBool, OptionalInt64, OptionalString, OptionalUInt64,
@@ -10,17 +10,17 @@ use crate::{
     error::{Error, Kind, Result},
 };
 
-/// The same of a container that is there already, whose device rules stay what they are.
+/// As [`limits`], for an existing container, whose device rules cannot change.
 pub(in crate::nri) fn changed_limits(asked: &LinuxResources) -> Result<Resources> {
     refuse("device rules for a container that is there already", !asked.devices.is_empty())?;
     limits(asked)
 }
 
-/// What `asked` says; what it does not say is not asked for. Whether the values make sense is not judged here.
+/// Converts `asked`; a value that is absent stays absent. Values are not validated here.
 ///
 /// # Errors
 ///
-/// `Unimplemented` for a limit that Berth has no means to keep.
+/// `Unimplemented` for a limit that Berth does not support.
 pub(in crate::nri) fn limits(asked: &LinuxResources) -> Result<Resources> {
     refuse("blockio_class", named(&asked.blockio_class))?;
     refuse("rdt_class", named(&asked.rdt_class))?;
@@ -42,7 +42,7 @@ pub(in crate::nri) fn limits(asked: &LinuxResources) -> Result<Resources> {
 fn take_memory(limits: &mut Resources, memory: &LinuxMemory) -> Result<()> {
     refuse("memory.kernel", OptionalInt64::get(&memory.kernel).is_some())?;
     refuse("memory.kernel_tcp", OptionalInt64::get(&memory.kernel_tcp).is_some())?;
-    // It cannot be turned off any more.
+    // Kernels no longer allow it to be turned off.
     refuse("memory.use_hierarchy = false", OptionalBool::get(&memory.use_hierarchy) == Some(false))?;
     limits.memory_limit = OptionalInt64::get(&memory.limit);
     limits.memory_reservation = OptionalInt64::get(&memory.reservation);
@@ -63,7 +63,7 @@ fn take_cpu(limits: &mut Resources, cpu: &LinuxCPU) -> Result<()> {
     Ok(())
 }
 
-/// An empty class takes another away, and there is none to be taken.
+/// Whether a class is set. An empty one removes a class, and there is none to be removed.
 fn named(class: &protobuf::MessageField<OptionalString>) -> bool {
     OptionalString::get(class).is_some_and(|class| !class.is_empty())
 }

@@ -1,4 +1,4 @@
-//! What only Linux has: namespaces, devices, kernel parameters, limits.
+//! The Linux part of a container: namespaces, devices, sysctls, limits.
 
 use berth_nri::nri::{
     self, LinuxContainer, LinuxDevice, LinuxNamespace, LinuxResources, OptionalFileMode, OptionalInt,
@@ -15,7 +15,7 @@ use crate::{
     spec::{self, Host},
 };
 
-/// The Linux part of a container.
+/// Converts the Linux part of a container.
 pub(super) fn linux(container: &Container, spec: &Spec) -> LinuxContainer {
     let mut seen = LinuxContainer {
         cgroups_path: container.cgroup.clone(),
@@ -37,7 +37,7 @@ pub(super) fn linux(container: &Container, spec: &Spec) -> LinuxContainer {
     seen
 }
 
-/// Replaces processor, memory and page limits by what they are now.
+/// Replaces the CPU, memory, huge page, unified and pids limits with the current ones.
 pub(super) fn overlay_limits(seen: &mut nri::Container, now: &Resources, host: &Host) {
     let Ok(now) = spec::resources::to_oci(now, host) else { return };
     let now = resources::resources(&now);

@@ -1,4 +1,4 @@
-//! What plugins see of pods and containers. Only looks; what has no counterpart here is left out.
+//! Converts pods and containers to what plugins see. Fields without a counterpart here are left out.
 
 mod container;
 mod hooks;
@@ -18,7 +18,7 @@ pub(super) use self::{
     resources::asked as resources_asked,
 };
 
-/// The word that stands for an OCI value in JSON, as `SCMP_ACT_ALLOW`.
+/// Returns the JSON string of an OCI value, such as `SCMP_ACT_ALLOW`; empty if it is no string.
 fn word(value: &impl serde::Serialize) -> String {
     match serde_json::to_value(value) {
         Ok(serde_json::Value::String(word)) => word,

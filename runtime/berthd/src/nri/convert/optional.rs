@@ -1,4 +1,4 @@
-//! Values that may be absent: a message of one field in NRI, an `Option` with us.
+//! Values that may be absent: a message of one field in NRI, an `Option` in Berth.
 
 use berth_nri::nri::{
     OptionalBool, OptionalFileMode, OptionalInt, OptionalInt64, OptionalString, OptionalUInt32,
@@ -13,12 +13,12 @@ pub(in crate::nri) trait Optional: Sized {
     fn holding(value: Self::Value) -> Self;
     fn held(&self) -> Self::Value;
 
-    /// Absent for `None`.
+    /// Converts an option; `None` becomes an absent message.
     fn of(value: Option<impl Into<Self::Value>>) -> MessageField<Self> {
         value.map(|value| Self::holding(value.into())).into()
     }
 
-    /// The value, where there is one.
+    /// Returns the value, if present.
     fn get(field: &MessageField<Self>) -> Option<Self::Value> {
         field.as_ref().map(Self::held)
     }

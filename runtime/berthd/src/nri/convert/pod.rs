@@ -5,7 +5,7 @@ use berth_nri::nri::{LinuxNamespace, LinuxPodSandbox, PodSandbox};
 use super::resources;
 use crate::pod::Pod;
 
-/// A pod, also one that is being made or has stopped.
+/// Converts a pod, also one that is being created or has stopped.
 pub(in crate::nri) fn pod(pod: &Pod) -> PodSandbox {
     let config = &pod.config;
     PodSandbox {
@@ -34,7 +34,7 @@ fn linux(pod: &Pod) -> LinuxPodSandbox {
     }
 }
 
-/// Its network namespace, as long as it is pinned.
+/// Returns the pod's network namespace, as long as it is pinned.
 fn network(pod: &Pod) -> Option<LinuxNamespace> {
     let path = pod.netns.as_ref().filter(|path| path.exists())?;
     Some(LinuxNamespace { type_: "network".into(), path: path.display().to_string(), ..Default::default() })

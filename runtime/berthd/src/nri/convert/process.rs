@@ -9,7 +9,7 @@ use protobuf::{Enum, EnumOrUnknown};
 
 use super::word;
 
-/// Arguments, environment, limits and user.
+/// Fills in arguments, environment, limits and user.
 pub(super) fn fill(seen: &mut nri::Container, spec: &Spec) {
     let Some(process) = spec.process() else { return };
     seen.args = process.args().clone().unwrap_or_default();
@@ -31,7 +31,7 @@ fn user(user: &oci::User) -> User {
     }
 }
 
-/// Its place among others that read and write.
+/// Converts the I/O priority.
 pub(super) fn io_priority(process: &oci::Process) -> Option<LinuxIOPriority> {
     let priority = process.io_priority().as_ref()?;
     Some(LinuxIOPriority {
@@ -41,7 +41,7 @@ pub(super) fn io_priority(process: &oci::Process) -> Option<LinuxIOPriority> {
     })
 }
 
-/// Its place among others that run.
+/// Converts the scheduling policy.
 pub(super) fn scheduler(process: &oci::Process) -> Option<LinuxScheduler> {
     let scheduler = process.scheduler().as_ref()?;
     Some(LinuxScheduler {
@@ -56,7 +56,7 @@ pub(super) fn scheduler(process: &oci::Process) -> Option<LinuxScheduler> {
     })
 }
 
-/// NRI's enum value of the same name as the OCI specification's.
+/// Returns NRI's enum value with the name of the OCI value; the default if there is none.
 fn named<E: Enum>(value: &impl serde::Serialize) -> EnumOrUnknown<E> {
     E::from_str(&word(value)).unwrap_or_default().into()
 }

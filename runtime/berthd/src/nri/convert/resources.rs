@@ -1,4 +1,4 @@
-//! Limits.
+//! Resource limits.
 
 use berth_nri::nri::{
     HugepageLimit, LinuxCPU, LinuxDeviceCgroup, LinuxMemory, LinuxPids, LinuxResources, OptionalBool,
@@ -9,7 +9,7 @@ use oci_spec::runtime as oci;
 use super::{Optional, word};
 use crate::container::config::Resources;
 
-/// As a container's description has them.
+/// Converts the limits in an OCI spec.
 pub(super) fn resources(limits: &oci::LinuxResources) -> LinuxResources {
     LinuxResources {
         memory: limits.memory().as_ref().map(memory).into(),
@@ -22,7 +22,7 @@ pub(super) fn resources(limits: &oci::LinuxResources) -> LinuxResources {
     }
 }
 
-/// As a caller asks for them: what is not asked for is absent.
+/// Converts the limits that a caller asks for; those not asked for are absent.
 pub(in crate::nri) fn asked(limits: &Resources) -> LinuxResources {
     LinuxResources {
         memory: Some(LinuxMemory {

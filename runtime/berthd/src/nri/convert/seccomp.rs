@@ -1,11 +1,11 @@
-//! System call filters.
+//! Seccomp filters.
 
 use berth_nri::nri::{LinuxSeccomp, LinuxSeccompArg, LinuxSyscall, OptionalUInt32};
 use oci_spec::runtime as oci;
 
 use super::{Optional, word};
 
-/// A filter with all its rules.
+/// Converts a filter with all its rules.
 pub(super) fn policy(seccomp: &oci::LinuxSeccomp) -> LinuxSeccomp {
     LinuxSeccomp {
         default_action: word(&seccomp.default_action()),

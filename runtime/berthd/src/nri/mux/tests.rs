@@ -6,7 +6,7 @@ use tokio::time::timeout;
 
 use super::*;
 
-/// A message of ttrpc with this many bytes after its header.
+/// Builds a ttrpc message with `length` bytes after its header.
 fn message(length: usize) -> Vec<u8> {
     let mut message = u32::try_from(length).unwrap().to_be_bytes().to_vec();
     message.extend([0, 0, 0, 1, 1, 0]);
@@ -14,7 +14,7 @@ fn message(length: usize) -> Vec<u8> {
     message
 }
 
-/// Everything that was sent up to the end, frame by frame.
+/// Reads `count` frames.
 async fn frames(mut trunk: UnixStream, count: usize) -> Vec<(u32, Vec<u8>)> {
     let mut frames = Vec::new();
     for _ in 0..count {

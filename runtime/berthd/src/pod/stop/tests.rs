@@ -1,4 +1,4 @@
-//! Pods whose shims are gone: nothing of theirs runs, and there is nobody to ask.
+//! Pods whose shims are gone: none of their processes runs, and no shim answers.
 #![allow(clippy::unwrap_used)]
 use super::*;
 use crate::{container::ContainerState, cri::samples, shim::ShimAddress};
@@ -43,7 +43,7 @@ async fn a_pod_that_could_not_be_undone_stays_on_record_until_it_can() {
     shared.state.put(&pod).await.unwrap();
     let bundle = shared.layout.sandbox("p");
     std::fs::create_dir(&bundle).unwrap();
-    // There is no shim to be executed that would clean up.
+    // There is no shim binary that could clean up.
     undo(shared, pod).await;
     let on_record = || shared.state.load::<Pod>().unwrap().records.len();
     assert_eq!((on_record(), bundle.exists()), (1, true));

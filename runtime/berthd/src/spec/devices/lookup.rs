@@ -1,4 +1,4 @@
-//! Finds device nodes on the host.
+//! Looks up device nodes on the host.
 
 use std::{
     fs, io,
@@ -14,18 +14,18 @@ use crate::container::config::{ContainerConfig, Device};
 /// Directories below /dev that hold no devices, or that each container has of its own.
 const PASSED_OVER: [&str; 8] = ["pts", "shm", "fd", "mqueue", ".lxc", ".lxd-mounts", ".udev", "console"];
 
-/// The nodes that a container gets, as they are on the host at this moment.
+/// The device nodes for a container, as they are on the host now.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Devices {
-    /// Those it asked for.
+    /// Requested nodes.
     pub asked: Vec<FoundDevice>,
-    /// All of the host's, for a privileged container; else none.
+    /// All nodes of the host, for a privileged container; otherwise empty.
     pub of_host: Vec<LinuxDevice>,
 }
 
-/// Looks the container's devices up. A symbolic link is followed; a directory stands for every node below it.
+/// Looks up the container's devices. Symlinks are followed; a directory stands for all nodes below it.
 ///
-/// Touches paths that the caller chose: not for a thread that others wait for.
+/// May block on paths that the caller chose, so it must not run on an async thread.
 pub fn find(container: &ContainerConfig) -> Result<Devices, Error> {
     let mut asked = Vec::new();
     for device in &container.devices {
@@ -65,7 +65,7 @@ fn lookup(device: &Device) -> io::Result<Vec<LinuxDevice>> {
     Ok(nodes)
 }
 
-/// Adds all devices below `source` as they would be below `place`. Named pipes are not meant by a directory.
+/// Adds all devices below `source`, with their paths below `place`. FIFOs in a directory are skipped.
 fn collect(source: &Path, place: &Path, nodes: &mut Vec<LinuxDevice>) -> io::Result<()> {
     for entry in fs::read_dir(source)? {
         let entry = entry?;
@@ -79,14 +79,14 @@ fn collect(source: &Path, place: &Path, nodes: &mut Vec<LinuxDevice>) -> io::Res
         };
         match found {
             Ok(node) => nodes.extend(node.filter(|node| node.typ() != LinuxDeviceType::P)),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {} // it went away meanwhile
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {} // removed meanwhile
             Err(error) => return Err(error),
         }
     }
     Ok(())
 }
 
-/// The node at `path`, to be made at `place`; `None` when there is something else.
+/// Returns the node at `path`, to be made at `place`; `None` for other files.
 fn node(path: &Path, place: &Path) -> io::Result<Option<LinuxDevice>> {
     let found = fs::symlink_metadata(path)?;
     let kind = match found.file_type() {

@@ -21,7 +21,7 @@ fn paths(given: &Given) -> Vec<String> {
     nodes.iter().map(|node| node.path().to_string_lossy().into_owned()).collect()
 }
 
-/// One rule as the device controller of cgroup v1 has it.
+/// Formats a rule as the device controller of cgroup v1 does.
 fn shown(rule: &LinuxDeviceCgroup) -> String {
     let number = |number: Option<i64>| number.map_or("*".to_owned(), |number| number.to_string());
     let verdict = if rule.allow() { "allow" } else { "deny" };

@@ -13,7 +13,7 @@ const V2: [(&str, &str); 3] = [
     ("sys/fs/cgroup/system.slice/berthd.service/memory.swap.max", "max\n"),
 ];
 
-/// A machine with these files beside those that every one has.
+/// Returns a host with these files besides those that every host has.
 fn machine(files: &[(&str, &str)]) -> tempfile::TempDir {
     let root = tempfile::tempdir().unwrap();
     let always = [

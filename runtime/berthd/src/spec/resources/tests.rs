@@ -14,7 +14,7 @@ fn text(value: &str) -> Option<String> {
     Some(value.to_owned())
 }
 
-/// The field that is refused, or `None` when all is well.
+/// Returns the refused field, or `None`.
 fn refused(resources: &Resources, host: &Host) -> Option<&'static str> {
     match to_oci(resources, host).and_then(|_| oom_score_adj(resources, host)) {
         Ok(_) => None,

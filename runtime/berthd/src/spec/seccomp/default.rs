@@ -1,24 +1,26 @@
-//! Berth's own profile: what containerd 2.4 and Docker allow, so that what runs there runs here.
+//! Berth's seccomp profile: it allows the system calls that containerd 2.4 and Docker allow, so that the same programs
+//! run.
 //!
-//! Everything is forbidden that is not listed. Left out on purpose: what changes the kernel or the host (modules, swap, quota,
-//! the clock, namespaces, mounts), what has been a way out of containers (keyctl, userfaultfd, io_uring, bpf, perf_event_open,
-//! sockets of AF_ALG and AF_VSOCK), and what is obsolete. A capability that a container was given opens the calls it is for.
+//! All other calls are denied. Left out on purpose: calls that change the kernel or the host (modules, swap, quota, the
+//! clock, namespaces, mounts), calls that were used to escape containers (keyctl, userfaultfd, io_uring, bpf,
+//! perf_event_open, sockets of AF_ALG and AF_VSOCK), and obsolete calls. A capability that a container has allows the
+//! calls that need it.
 
 use oci_spec::runtime::{Capability, LinuxSeccompAction, LinuxSeccompOperator};
 
 use super::{ALSO, Circumstances, NATIVE, Profile, Rule, argument};
 
-/// Allowed always, by what they are about.
+/// Calls that are always allowed, by topic.
 const ALLOWED: &[&str] = &[
-    // Files by name.
+    // Files, by path.
     "access chdir chmod chown chown32 creat faccessat faccessat2 fchmodat fchmodat2 fchownat fstatat64 futimesat getcwd \
      lchown lchown32 link linkat lstat lstat64 mkdir mkdirat mknod mknodat name_to_handle_at newfstatat open openat openat2 \
      readlink readlinkat rename renameat renameat2 rmdir stat stat64 statfs statfs64 statx symlink symlinkat truncate \
      truncate64 umask unlink unlinkat utime utimensat utimensat_time64 utimes",
-    // Their extended attributes.
+    // Extended attributes.
     "fgetxattr flistxattr fremovexattr fsetxattr getxattr getxattrat lgetxattr listxattr listxattrat llistxattr lremovexattr \
      lsetxattr removexattr removexattrat setxattr setxattrat",
-    // Files by descriptor.
+    // Files, by descriptor.
     "_llseek close close_range copy_file_range dup dup2 dup3 fadvise64 fadvise64_64 fallocate fchdir fchmod fchown fchown32 \
      fcntl fcntl64 fdatasync flock fstat fstat64 fstatfs fstatfs64 fsync ftruncate ftruncate64 getdents getdents64 ioctl lseek \
      pipe pipe2 pread64 preadv preadv2 pwrite64 pwritev pwritev2 read readahead readv sendfile sendfile64 splice sync \
@@ -29,7 +31,7 @@ const ALLOWED: &[&str] = &[
      pselect6_time64 select signalfd signalfd4",
     // Asynchronous input and output.
     "io_cancel io_destroy io_getevents io_pgetevents io_pgetevents_time64 io_setup io_submit ioprio_get ioprio_set",
-    // Mounts, as far as to look at them.
+    // Mounts, reading only.
     "listmount statmount",
     // Memory.
     "brk cachestat madvise map_shadow_stack membarrier memfd_create memfd_secret mincore mlock mlock2 mlockall mmap mmap2 \
@@ -39,11 +41,11 @@ const ALLOWED: &[&str] = &[
      getppid getpriority getrlimit getrusage getsid gettid pause pidfd_open pidfd_send_signal prctl prlimit64 process_mrelease \
      rseq seccomp set_robust_list set_thread_area set_tid_address setpgid setpriority setrlimit setsid ugetrlimit uretprobe \
      vfork wait4 waitid waitpid",
-    // Whom they run as.
+    // User and group ids.
     "getegid getegid32 geteuid geteuid32 getgid getgid32 getgroups getgroups32 getresgid getresgid32 getresuid getresuid32 \
      getuid getuid32 setfsgid setfsgid32 setfsuid setfsuid32 setgid setgid32 setgroups setgroups32 setregid setregid32 \
      setresgid setresgid32 setresuid setresuid32 setreuid setreuid32 setuid setuid32",
-    // Their own restrictions.
+    // Self-restriction.
     "landlock_add_rule landlock_create_ruleset landlock_restrict_self lsm_get_self_attr lsm_list_modules lsm_set_self_attr",
     // Signals.
     "kill restart_syscall rt_sigaction rt_sigpending rt_sigprocmask rt_sigqueueinfo rt_sigreturn rt_sigsuspend rt_sigtimedwait \
@@ -59,28 +61,29 @@ const ALLOWED: &[&str] = &[
      clock_nanosleep_time64 getitimer gettimeofday nanosleep setitimer time timer_create timer_delete timer_getoverrun \
      timer_gettime timer_gettime64 timer_settime timer_settime64 timerfd_create timerfd_gettime timerfd_gettime64 \
      timerfd_settime timerfd_settime64 times",
-    // Sockets that are open; opening one is below.
+    // Open sockets; socket(2) itself is below.
     "accept accept4 bind connect getpeername getsockname getsockopt listen recv recvfrom recvmmsg recvmmsg_time64 recvmsg send \
      sendmmsg sendmsg sendto setsockopt shutdown socketcall socketpair",
-    // Between processes.
+    // Inter-process communication.
     "ipc mq_getsetattr mq_notify mq_open mq_timedreceive mq_timedreceive_time64 mq_timedsend mq_timedsend_time64 mq_unlink \
      msgctl msgget msgrcv msgsnd semctl semget semop semtimedop semtimedop_time64 shmat shmctl shmdt shmget",
-    // The machine.
+    // Machine information.
     "getrandom sysinfo uname",
 ];
 
-/// Allowed on this architecture.
+/// Calls that are allowed on this architecture only.
 const OF_ARCHITECTURE: &str = if cfg!(target_arch = "aarch64") {
     "arm_fadvise64_64 arm_sync_file_range breakpoint cacheflush set_tls sync_file_range2"
 } else {
     "arch_prctl modify_ldt"
 };
 
-/// Looking into other processes became safe with this kernel, which checks again after a filter has let it pass.
+/// Allowed from this kernel on, in which the filter runs after ptrace: before, a tracer could change a call that had
+/// passed the filter.
 const PTRACE: &str = "process_vm_readv process_vm_writev ptrace";
 const PTRACE_KERNEL: (u32, u32) = (4, 8);
 
-/// Allowed to those who have the capability.
+/// Calls that are allowed with a capability.
 const BY_CAPABILITY: &[(Capability, &str)] = &[
     (Capability::Bpf, "bpf"),
     (Capability::DacReadSearch, "open_by_handle_at"),
@@ -102,15 +105,16 @@ const BY_CAPABILITY: &[(Capability, &str)] = &[
     (Capability::Syslog, "syslog"),
 ];
 
-/// Families of sockets: all up to AF_CAIF, AF_NFC, and AF_KCM to AF_MCTP. Not AF_ALG (38), the kernel's cryptography, nor
+/// Socket families: all below AF_ALG, AF_NFC, and AF_KCM to AF_MCTP. Not AF_ALG (38), the kernel's cryptography, nor
 /// AF_VSOCK (40), which reaches other virtual machines of the host whatever network the container is in.
 const FIRST_FORBIDDEN_FAMILY: u64 = 38;
 const OTHER_FAMILIES: [u64; 6] = [39, 41, 42, 43, 44, 45];
 
-/// Linux and BSD, each with and without addresses of 64 bits; and the question which one it is. personality(2).
+/// PER_LINUX and PER_LINUX32, each with and without UNAME26; 0xffffffff only queries, personality(2).
 const PERSONALITIES: [u64; 5] = [0x0, 0x8, 0x20000, 0x20008, 0xffff_ffff];
 
-/// All CLONE_NEW* that clone(2) takes: without CAP_SYS_ADMIN no new namespaces, in which one would have it.
+/// All CLONE_NEW* flags of clone(2): without CAP_SYS_ADMIN no new namespaces, because a process has all capabilities in
+/// a new user namespace.
 const NEW_NAMESPACES: u64 = 0x7e02_0000;
 const ENOSYS: u32 = 38;
 
@@ -136,7 +140,7 @@ pub(super) fn profile() -> Profile {
     }
 }
 
-/// What depends on the first argument.
+/// Returns the rules that depend on the first argument.
 fn arguments() -> Vec<Rule> {
     use LinuxSeccompOperator::{ScmpCmpEq, ScmpCmpLt};
     let first = |value, op| vec![argument(0, value, None, op)];
@@ -147,8 +151,8 @@ fn arguments() -> Vec<Rule> {
     rules
 }
 
-/// Processes in new namespaces are for CAP_SYS_ADMIN. The flags of clone3 are out of a filter's sight; a C library that is
-/// told that there is no such call uses clone.
+/// New namespaces need CAP_SYS_ADMIN. A filter cannot read the flags of clone3, which are in memory; with ENOSYS the C
+/// library falls back to clone.
 fn new_processes() -> [Rule; 2] {
     let unless = having(Capability::SysAdmin);
     let no_namespaces = argument(0, NEW_NAMESPACES, Some(0), LinuxSeccompOperator::ScmpCmpMaskedEq);

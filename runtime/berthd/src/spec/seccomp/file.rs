@@ -1,5 +1,5 @@
-//! Profiles as they are written in files: as the `linux.seccomp` of an OCI runtime specification, or as Docker's, in which
-//! rules depend on capabilities, architectures and kernels.
+//! Profiles in files: in the form of `linux.seccomp` of the OCI runtime specification, or in Docker's, whose rules may
+//! depend on capabilities, architectures and kernel versions.
 
 use std::str::FromStr;
 
@@ -8,9 +8,9 @@ use serde::Deserialize;
 
 use super::{ALSO, Circumstances, NATIVE, Profile, Rule, argument};
 
-/// The kernel knows no greater error number.
+/// Greatest error number of the kernel (MAX_ERRNO).
 const MAX_ERRNO: u32 = 4095;
-/// System calls have this many arguments.
+/// Number of arguments of a system call.
 const ARGUMENTS: usize = 6;
 
 #[derive(Deserialize)]
@@ -66,7 +66,7 @@ struct Filter {
 }
 
 impl Profile {
-    /// Reads a profile, or says which field of it is wrong.
+    /// Parses a profile. The error names the invalid field.
     pub(super) fn parse(text: &str) -> Result<Self, String> {
         let file: File = serde_json::from_str(text).map_err(|error| error.to_string())?;
         let flags = file.flags.unwrap_or_default();
@@ -132,7 +132,7 @@ impl Filter {
     }
 }
 
-/// Those of this machine, of which Docker's form gives one list for each.
+/// Returns the architectures of this machine. Docker's form lists them separately for each native architecture.
 fn architectures(plain: Option<Vec<String>>, map: Option<Vec<ArchMap>>) -> Result<Vec<Arch>, String> {
     let (plain, map) = (plain.unwrap_or_default(), map.unwrap_or_default());
     if !plain.is_empty() && !map.is_empty() {
@@ -162,7 +162,7 @@ fn errno(at: &str, errno: Option<u32>, action: &str) -> Result<Option<u32>, Stri
     }
 }
 
-/// `4.8` is (4, 8).
+/// Parses `4.8` to (4, 8).
 fn version_of(at: &str, version: &str) -> Result<(u32, u32), String> {
     let numbers =
         version.split_once('.').and_then(|(major, minor)| Some((major.parse().ok()?, minor.parse().ok()?)));

@@ -1,11 +1,11 @@
-//! What becomes of any profile of a file.
+//! Fuzzing of profiles in files.
 
 use oci_spec::runtime::Capability;
 
 use super::*;
 
-/// Reads a profile and chooses its rules for a container that may do nothing, and one that may do much. What there
-/// is then is what their shim is told, as JSON.
+/// Parses a profile and chooses its rules for a container without capabilities and for one with several. Returns the
+/// filters as JSON.
 pub fn seccomp(text: &str) -> Vec<String> {
     let Ok(profile) = Profile::parse(text) else { return Vec::new() };
     let much = Capabilities::from([Capability::SysAdmin, Capability::NetAdmin, Capability::SysPtrace]);

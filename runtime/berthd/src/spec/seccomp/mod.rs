@@ -1,4 +1,4 @@
-//! Which system calls a container's processes may make, seccomp(2): Berth's own profile, one of a file, or none at all.
+//! The system calls that a container's processes may make, seccomp(2): by Berth's own profile, by a file, or all.
 
 mod default;
 mod file;
@@ -15,46 +15,46 @@ pub use self::read::read;
 use super::{Error, Inputs, capabilities};
 use crate::container::config::Seccomp;
 
-/// A profile, of which some rules hold on some hosts or for some containers only.
+/// A profile, with rules that may depend on the host and the container.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Profile {
     action: LinuxSeccompAction,
     errno: Option<u32>,
     architectures: Vec<Arch>,
     flags: Vec<LinuxSeccompFilterFlag>,
-    /// Who is asked, and with what words, for `SCMP_ACT_NOTIFY`; empty for nobody.
+    /// Path and metadata of the listener for `SCMP_ACT_NOTIFY`; empty for none.
     listener: (String, String),
     rules: Vec<Rule>,
 }
 
-/// What happens to some system calls, and for whom.
+/// A rule for some system calls, with its conditions.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 struct Rule {
     calls: LinuxSyscall,
-    /// All of it must be given.
+    /// Conditions that must all hold.
     only: Circumstances,
-    /// None of it may be given.
+    /// Conditions of which none may hold.
     unless: Circumstances,
 }
 
-/// Circumstances that a rule can depend on.
+/// Conditions of a rule.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 struct Circumstances {
     capabilities: Capabilities,
-    /// As Go names them: `amd64`, `arm64`.
+    /// Architectures, with Go's names: `amd64`, `arm64`.
     architectures: Vec<String>,
-    /// Version of the kernel from which on they are given.
+    /// Lowest version of the kernel.
     kernel: Option<(u32, u32)>,
 }
 
-/// What the rules are chosen for.
+/// The properties by which rules are chosen.
 struct Container {
-    /// Those it can ever have.
+    /// Its bounding set.
     capabilities: Capabilities,
     kernel: (u32, u32),
 }
 
-/// The filter, or `None` for a container without one. A privileged one has none, whatever it asks for.
+/// Returns the filter; `None` for an unconfined or a privileged container.
 pub(crate) fn build(inputs: &Inputs<'_>) -> Result<Option<LinuxSeccomp>, Error> {
     let security = &inputs.container.security;
     let own;
@@ -76,7 +76,7 @@ pub(crate) fn build(inputs: &Inputs<'_>) -> Result<Option<LinuxSeccomp>, Error> 
 }
 
 impl Profile {
-    /// The rules that hold for this container, as its shim is told of them.
+    /// Returns the rules that apply to this container, in the form for the shim.
     fn chosen_for(&self, container: &Container) -> LinuxSeccomp {
         let rules = self.rules.iter().filter(|rule| rule.holds_for(container));
         let given = |text: &String| (!text.is_empty()).then(|| text.clone());
@@ -133,13 +133,13 @@ fn argument(index: usize, value: u64, second: Option<u64>, op: LinuxSeccompOpera
     if let Some(second) = second {
         argument = argument.value_two(second);
     }
-    // Every member has a default: it cannot fail.
+    // Every member has a default, so building cannot fail.
     argument.build().unwrap_or_default()
 }
 
-/// This machine's, as Go names it.
+/// This machine's architecture, with Go's name.
 const ARCHITECTURE: &str = if cfg!(target_arch = "aarch64") { "arm64" } else { "amd64" };
-/// This machine's, as seccomp names it, and those of the 32-bit programs that it can run.
+/// This machine's architecture, with seccomp's name; `ALSO` are those of its 32-bit and x32 programs.
 const NATIVE: Arch = if cfg!(target_arch = "aarch64") { Arch::ScmpArchAarch64 } else { Arch::ScmpArchX86_64 };
 const ALSO: &[Arch] = if cfg!(target_arch = "aarch64") {
     &[Arch::ScmpArchArm]

@@ -1,4 +1,4 @@
-//! Reads the profile of a container from its file.
+//! Reads a container's seccomp profile from its file.
 
 use std::{
     fs::File,
@@ -10,12 +10,12 @@ use std::{
 use super::{Error, Profile};
 use crate::container::config::{ContainerConfig, Seccomp};
 
-/// Many times the size of the usual profile.
+/// Largest profile in bytes: many times the size of the usual one.
 const LARGEST: u64 = 1 << 20;
 
-/// The profile that the container names, if it names one that is in a file.
+/// Returns the profile if the container names one in a file; `None` for a privileged container.
 ///
-/// Touches a path that the caller chose: not for a thread that others wait for.
+/// May block on a path that the caller chose, so it must not run on an async thread.
 pub fn read(container: &ContainerConfig) -> Result<Option<Profile>, Error> {
     let Seccomp::Localhost(path) = &container.security.seccomp else { return Ok(None) };
     if container.security.privileged {

@@ -19,7 +19,7 @@ fn filter(given: &Given) -> LinuxSeccomp {
     build(&given.inputs()).unwrap().unwrap()
 }
 
-/// The rules about a system call: action, error number, and value of the first argument.
+/// Returns the rules about a system call: action, error number, and value of the first argument.
 fn about(filter: &LinuxSeccomp, name: &str) -> Vec<(LinuxSeccompAction, Option<u32>, Option<u64>)> {
     let rules =
         filter.syscalls().iter().flatten().filter(|rule| rule.names().iter().any(|have| have == name));
@@ -135,7 +135,7 @@ fn without_a_profile_and_privileged_there_is_no_filter() {
     }
 }
 
-/// Writes a profile, reads it as that of a container, and builds the filter.
+/// Writes a profile, reads it as a container's, and builds the filter.
 fn from_file(text: &str, change: impl FnOnce(&mut Given)) -> Result<LinuxSeccomp, String> {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("profile.json");

@@ -1,4 +1,4 @@
-//! Where control groups are mounted on this machine.
+//! The mounts of cgroup hierarchies.
 
 use std::{
     collections::HashMap,
@@ -7,20 +7,21 @@ use std::{
 
 use rustix::fs::{CWD, Mode, OFlags, openat};
 
-/// Controllers of v1 that are read here.
+/// Controllers of v1 that are read.
 const CONTROLLERS: &[&str] = &["blkio", "cpu", "cpuacct", "hugetlb", "memory", "pids"];
 
-/// The roots of the hierarchies.
+/// Directories of the hierarchies' roots.
 #[derive(Debug)]
 pub(super) enum Hierarchies {
-    /// One for each controller; a v2 one beside them has no controllers and is left alone.
+    /// One per controller. A v2 hierarchy beside them has no controllers and is not used.
     V1(HashMap<&'static str, OwnedFd>),
-    /// One for all.
+    /// A single one for all controllers.
     V2(OwnedFd),
 }
 
 impl Hierarchies {
-    /// Opens what `mountinfo` (proc_pid_mountinfo(5)) tells. A controller that cannot be opened is one there is not.
+    /// Opens the mounts in `mountinfo` (proc_pid_mountinfo(5)). A controller whose mount cannot be opened counts as
+    /// missing.
     pub(super) fn open(mountinfo: &str) -> Self {
         let found = mounts(mountinfo);
         if let (None, Some(root)) = (found.v1.first(), found.v2.and_then(open)) {
@@ -30,7 +31,7 @@ impl Hierarchies {
         Self::V1(roots.collect())
     }
 
-    /// The root of the hierarchy that has this controller.
+    /// Returns the root of the hierarchy with this controller.
     pub(super) fn of(&self, controller: &str) -> Option<BorrowedFd<'_>> {
         match self {
             Self::V1(roots) => roots.get(controller).map(AsFd::as_fd),
@@ -49,7 +50,7 @@ struct Mounts<'a> {
     v2: Option<&'a str>,
 }
 
-/// The first mount of each.
+/// Returns the first mount of each controller.
 fn mounts(mountinfo: &str) -> Mounts<'_> {
     let mut mounts = Mounts::default();
     for (mount, kind, options) in mountinfo.lines().filter_map(fields) {
@@ -68,7 +69,7 @@ fn mounts(mountinfo: &str) -> Mounts<'_> {
     mounts
 }
 
-/// Mount point, type and options of the file system.
+/// Returns mount point, file system type and super options of a line.
 fn fields(line: &str) -> Option<(&str, &str, &str)> {
     let (mount, filesystem) = line.split_once(" - ")?;
     let mut filesystem = filesystem.split(' ');
@@ -76,7 +77,7 @@ fn fields(line: &str) -> Option<(&str, &str, &str)> {
     Some((mount.split(' ').nth(4)?, kind, filesystem.nth(1)?))
 }
 
-/// `2MB` for `/sys/kernel/mm/hugepages/hugepages-2048kB`, and so on.
+/// Returns the sizes of huge pages in ascending order: `2MB` for `/sys/kernel/mm/hugepages/hugepages-2048kB`.
 pub(super) fn huge_page_sizes() -> Vec<String> {
     let entries = std::fs::read_dir("/sys/kernel/mm/hugepages").into_iter().flatten().flatten();
     let mut sizes: Vec<u64> = entries.filter_map(|entry| kibibytes(entry.file_name().to_str()?)).collect();
@@ -88,7 +89,7 @@ fn kibibytes(name: &str) -> Option<u64> {
     name.strip_prefix("hugepages-")?.strip_suffix("kB")?.parse().ok()
 }
 
-/// As the kernel names the files of the hugetlb controller.
+/// Formats a size as in the file names of the hugetlb controller.
 fn size(kibibytes: u64) -> String {
     match kibibytes {
         0..1024 => format!("{kibibytes}KB"),

@@ -1,7 +1,7 @@
-//! Reading cgroups, of either version.
+//! Reads cgroups of either version.
 //!
-//! The hierarchies' directories are opened once; a file is then one lookup below its hierarchy, one read into a buffer
-//! that is used again and again, and a parser that copies nothing. docs/decisions/stats.md has the measurements.
+//! The directories of the hierarchies are opened once. Reading a file is then one lookup relative to its hierarchy, one
+//! read into a reused buffer, and a parser that copies nothing. docs/decisions/stats.md has the measurements.
 
 mod hierarchies;
 mod parse;
@@ -21,31 +21,31 @@ use self::hierarchies::Hierarchies;
 use super::usage::{Details, Tasks, Usage};
 use crate::identity;
 
-/// Most control files are much smaller; it grows for those that are not.
+/// Initial size of the buffer; it grows for larger files.
 const BUFFER: usize = 16 << 10;
 
 /// The cgroups of this machine.
 #[derive(Debug)]
 pub(super) struct Cgroups {
     hierarchies: Hierarchies,
-    /// Sizes of huge pages, as they are part of file names: `2MB`.
+    /// Sizes of huge pages as they appear in file names: `2MB`.
     huge_pages: Vec<String>,
 }
 
 impl Cgroups {
-    /// Looks where they are mounted: once, for a machine does not change that while containers run.
+    /// Finds the mounts once: they do not change while containers run.
     pub(super) fn find() -> Self {
         let mounts = std::fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
         Self { hierarchies: Hierarchies::open(&mounts), huge_pages: hierarchies::huge_page_sizes() }
     }
 
-    /// Someone to read them, with a buffer of its own.
+    /// Returns a reader with a buffer of its own.
     pub(super) fn reader(&self) -> Reader<'_> {
         Reader { cgroups: self, path: String::new(), text: Vec::with_capacity(BUFFER) }
     }
 }
 
-/// Reads cgroups one after the other. Groups are named by their path below each hierarchy's root.
+/// Reads cgroups one after the other. A cgroup is named by its path below the root of each hierarchy.
 pub(super) struct Reader<'a> {
     cgroups: &'a Cgroups,
     path: String,
@@ -53,7 +53,7 @@ pub(super) struct Reader<'a> {
 }
 
 impl Reader<'_> {
-    /// What the group uses; `None` when it is gone.
+    /// Returns the usage of a cgroup; `None` when it does not exist.
     pub(super) fn usage(&mut self, group: &str) -> Option<Usage> {
         let mut usage = match self.cgroups.hierarchies {
             Hierarchies::V1(_) => v1::usage(self, group),
@@ -63,7 +63,7 @@ impl Reader<'_> {
         Some(usage).filter(|usage| usage.cpu.is_some() || usage.memory.is_some())
     }
 
-    /// What only metrics tell of the group.
+    /// Returns the values of a cgroup that only metrics report.
     pub(super) fn details(&mut self, group: &str) -> Details {
         match self.cgroups.hierarchies {
             Hierarchies::V1(_) => v1::details(self, group),
@@ -71,14 +71,14 @@ impl Reader<'_> {
         }
     }
 
-    /// Tasks in the group and those below it; `None` without the controller.
+    /// Returns the tasks in the cgroup and its descendants; `None` without the pids controller.
     pub(super) fn tasks(&mut self, group: &str) -> Option<Tasks> {
         let current = parse::number(self.read("pids", group, "pids.current")?)?;
         let limit = self.read("pids", group, "pids.max").and_then(parse::number);
         Some(Tasks { current, limit })
     }
 
-    /// Processes in the group and those below it.
+    /// Returns the pids in the cgroup and its descendants.
     pub(super) fn processes(&mut self, group: &str) -> Vec<u32> {
         const CONTROLLER: &str = "pids";
         let mut pids = Vec::new();
@@ -99,7 +99,7 @@ impl Reader<'_> {
         names.filter(|name| name != "." && name != "..").map(|name| format!("{group}/{name}")).collect()
     }
 
-    /// What a control file says; `None` when there is no such file, group or controller.
+    /// Returns the contents of a control file; `None` when the file, cgroup or controller does not exist.
     fn read(&mut self, controller: &str, group: &str, file: &str) -> Option<&[u8]> {
         self.path.clear();
         // Writing to a string cannot fail.

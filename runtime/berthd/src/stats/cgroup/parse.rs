@@ -1,18 +1,18 @@
-//! The forms of control files. What cannot be read is left out: no answer is better than a wrong one.
+//! Parsers of control files. Unreadable values are left out: no value is better than a wrong one.
 
 use super::super::usage::{Pressure, Stall};
 
-/// A number alone; `None` for `max`.
+/// Parses a single number; `None` for `max`.
 pub(super) fn number(text: &[u8]) -> Option<u64> {
     str::from_utf8(text.trim_ascii()).ok()?.parse().ok()
 }
 
-/// A number on each line.
+/// Parses one number per line.
 pub(super) fn numbers(text: &[u8]) -> impl Iterator<Item = u64> {
     text.split(|byte| *byte == b'\n').filter_map(number)
 }
 
-/// A name and a number on each line.
+/// Parses a name and a number per line.
 pub(super) fn fields(text: &[u8]) -> impl Iterator<Item = (&[u8], u64)> {
     text.split(|byte| *byte == b'\n').filter_map(|line| {
         let at = line.iter().position(|byte| *byte == b' ')?;
@@ -20,12 +20,12 @@ pub(super) fn fields(text: &[u8]) -> impl Iterator<Item = (&[u8], u64)> {
     })
 }
 
-/// The number of one name; 0 without.
+/// Returns the number after `name`; 0 when it is missing.
 pub(super) fn field(text: &[u8], name: &str) -> u64 {
     fields(text).find(|(key, _)| *key == name.as_bytes()).map_or(0, |(_, value)| value)
 }
 
-/// `some avg10=0.00 avg60=0.00 avg300=0.00 total=0` and the same of `full`, which some kernels leave out.
+/// Parses `some avg10=0.00 avg60=0.00 avg300=0.00 total=0` and the line `full`, which some kernels leave out.
 pub(super) fn pressure(text: &[u8]) -> Option<Pressure> {
     let stall =
         |which| str::from_utf8(text).ok()?.lines().find_map(|line| line.strip_prefix(which)).map(stall);
@@ -47,7 +47,7 @@ fn stall(pairs: &str) -> Stall {
     stall
 }
 
-/// The two numbers of a block device, as at the beginning of `8:16 rbytes=0 ...` and `8:16 Read 0`, and the rest.
+/// Splits the major and minor number of a block device from a line such as `8:16 rbytes=0 ...` or `8:16 Read 0`.
 pub(super) fn device(line: &str) -> Option<(u32, u32, &str)> {
     let (device, rest) = line.split_once(' ')?;
     let (major, minor) = device.split_once(':')?;

@@ -11,7 +11,7 @@ use super::{
 
 const GROUP: &str = "/pod/container";
 
-/// A group whose files say this, whichever hierarchy they are looked for in.
+/// A cgroup with these files, in each hierarchy.
 struct Group {
     directory: TempDir,
     cgroups: Cgroups,
@@ -105,7 +105,7 @@ fn v1_without_limits_or_swap_accounting_has_none() {
     let usage = group.reader().usage(GROUP).unwrap();
     assert_eq!((usage.cpu, usage.swap), (None, None));
     assert_eq!(usage.memory.unwrap().limit, None);
-    // Pages of 64 KiB round the largest number down further.
+    // With pages of 64 KiB, the value for no limit is rounded down further.
     let stat = "hierarchical_memory_limit 9223372036854710272\ntotal_swap 0\n";
     let group = Group::v1(&[("memory.usage_in_bytes", "0\n"), ("memory.stat", stat)]);
     let usage = group.reader().usage(GROUP).unwrap();
@@ -278,7 +278,7 @@ fn a_file_that_is_larger_than_the_buffer_is_read_to_its_end() {
     assert_eq!(group.reader().processes(GROUP).last(), Some(&20_000));
 }
 
-/// Beside v1 the v2 hierarchy has no controllers, but it counts processor time and pressure all the same.
+/// A v2 hierarchy beside v1 has no controllers, but it counts processor time and pressure.
 #[test]
 fn the_files_of_this_kernel_are_understood() {
     let mounts = fs::read_to_string("/proc/self/mounts").unwrap();

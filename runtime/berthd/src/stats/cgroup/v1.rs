@@ -6,7 +6,7 @@ use super::{
     parse::{device, field, fields, number},
 };
 
-/// The kernel shows no limit as the largest number of whole pages.
+/// The kernel reports "no limit" as i64::MAX rounded down to a multiple of the page size, here of up to 64 KiB.
 const UNLIMITED: u64 = i64::MAX as u64 & !0xffff;
 
 pub(super) fn usage(reader: &mut Reader<'_>, group: &str) -> Usage {
@@ -20,7 +20,7 @@ pub(super) fn usage(reader: &mut Reader<'_>, group: &str) -> Usage {
     Usage { cpu: cpu.map(|usage| Cpu { usage, ..Cpu::default() }), memory, swap, ..Usage::default() }
 }
 
-/// Lines that begin with `total_` count the groups below too, the others the group alone.
+/// Lines that begin with `total_` include descendants, the others count the cgroup alone.
 fn memory_stat(text: &[u8]) -> (Memory, Option<Swap>) {
     let (mut memory, mut swapped, mut together) = (Memory::default(), None, None);
     for (name, value) in fields(text) {
@@ -40,7 +40,7 @@ fn memory_stat(text: &[u8]) -> (Memory, Option<Swap>) {
             _ => {}
         }
     }
-    // Memory and swap are limited together: what the limit of memory leaves is swap's.
+    // The memsw limit covers memory and swap together; swap gets what the memory limit leaves of it.
     let limit = together.zip(memory.limit).map(|(together, memory)| together.saturating_sub(memory));
     (memory, swapped.map(|usage| Swap { usage, limit }))
 }
@@ -52,7 +52,7 @@ pub(super) fn details(reader: &mut Reader<'_>, group: &str) -> Details {
         system: alone("cpuacct", "cpuacct.usage_sys").unwrap_or(0),
         max_usage: alone("memory", "memory.max_usage_in_bytes"),
         kernel_memory: alone("memory", "memory.kmem.usage_in_bytes"),
-        // Where swap is limited too, it is the limit of both together that is reached.
+        // When memory and swap together reach their limit, only memsw.failcnt counts it.
         limit_hits: ["memory.failcnt", "memory.memsw.failcnt"]
             .into_iter()
             .filter_map(|file| alone("memory", file))
@@ -90,7 +90,7 @@ fn io(reader: &mut Reader<'_>, group: &str) -> Vec<DeviceIo> {
     devices
 }
 
-/// `8:16 Read 4096`, and other operations that are sums of these two or change no data.
+/// Parses lines such as `8:16 Read 4096`. Other operations are skipped: they are sums of these, or transfer no data.
 fn each_operation(text: &[u8], devices: &mut Vec<DeviceIo>, note: impl Fn(&mut DeviceIo, bool, u64)) {
     for line in str::from_utf8(text).unwrap_or_default().lines() {
         let Some((major, minor, rest)) = device(line) else { continue };

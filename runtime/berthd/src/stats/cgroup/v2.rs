@@ -33,7 +33,7 @@ fn memory(reader: &mut Reader<'_>, group: &str) -> Option<Memory> {
     Some(Memory { usage, limit, pressure: pressure_of(reader, group, "memory.pressure"), ..memory })
 }
 
-/// Every line counts the groups below too.
+/// All values include descendants.
 fn memory_stat(text: &[u8]) -> Memory {
     let mut memory = Memory::default();
     for (name, value) in fields(text) {
@@ -82,7 +82,7 @@ fn throttling(text: &[u8]) -> Throttling {
     }
 }
 
-/// `8:16 rbytes=1459200 wbytes=314773504 rios=192 wios=353 dbytes=0 dios=0`.
+/// Parses lines such as `8:16 rbytes=1459200 wbytes=314773504 rios=192 wios=353 dbytes=0 dios=0`.
 fn io(text: &[u8]) -> Vec<DeviceIo> {
     let mut devices = Vec::new();
     for (major, minor, pairs) in str::from_utf8(text).unwrap_or_default().lines().filter_map(device) {

@@ -11,7 +11,7 @@ use crate::streaming::{
     testing::{Client, Reply},
 };
 
-/// A client, the far end of what would be the pod's connection, and the task that joins them.
+/// Returns a client, the far end of what would be the pod's connection, and the task that joins them.
 async fn joined() -> (Client<DuplexStream>, u32, u32, DuplexStream, tokio::task::JoinHandle<io::Result<()>>) {
     let (near, far) = duplex(1 << 10);
     let (input, output) = split(far);

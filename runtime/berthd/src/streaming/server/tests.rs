@@ -13,7 +13,7 @@ use crate::{
     },
 };
 
-/// A server, what lets clients in, and what must live as long.
+/// Starts a server. Returns its tokens, and a guard that keeps it running.
 async fn served() -> (Tokens, impl Sized + use<>) {
     served_as(&config::Streaming::default()).await
 }
@@ -266,7 +266,7 @@ async fn no_more_streams_are_opened_than_there_are_seats() {
     let url = forward();
     assert_eq!(status(&ask("GET", &url, SPDY).await.1), "503");
     drop(open.pop());
-    // The server has to notice that one has left; the token is still good.
+    // Asked until the server notices that a client has left; the token is still good.
     while status(&ask("GET", &url, SPDY).await.1) != "101" {}
 }
 

@@ -8,10 +8,10 @@ use crate::{
     streaming::{command::Streams, protocol::Protocol, resize::Sizes},
 };
 
-/// How long a client may take to open the streams that it asked for; what kubelet gives it.
+/// How long a client may take to open the streams that it asked for; as in kubelet.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// Waits for the streams that were `wanted`, and takes no others from then on; `None` when they do not come.
+/// Waits for the streams that were `wanted`, and refuses all others from then on; `None` when they do not come in time.
 pub(in crate::streaming) async fn collect(
     acceptor: &mut Acceptor,
     wanted: Wanted,
@@ -20,7 +20,7 @@ pub(in crate::streaming) async fn collect(
     tokio::time::timeout(PATIENCE, Collected::new(wanted, protocol).complete(acceptor)).await.ok().flatten()
 }
 
-/// The streams there are, and those there are to be.
+/// The streams opened so far, and the names of those still expected.
 struct Collected {
     expected: Vec<&'static str>,
     streams: Vec<(&'static str, Stream)>,
@@ -57,7 +57,7 @@ impl Collected {
         })
     }
 
-    /// Which of the streams that are missing this is.
+    /// Returns the name of this stream, and expects it no longer; `None` when it is not expected.
     fn place(&mut self, incoming: &Incoming) -> Option<&'static str> {
         let name = incoming.headers.get("streamtype")?;
         let at = self.expected.iter().position(|&expected| expected == name)?;

@@ -1,4 +1,4 @@
-//! One connection: frames in, streams out.
+//! One SPDY connection: frames in, streams out.
 
 use std::{collections::HashMap, sync::Arc};
 
@@ -19,14 +19,14 @@ use crate::streaming::{
     outlet::{Framing, Outlet, Queue, queue},
 };
 
-/// How much is read at a time.
+/// Bytes that are read at a time.
 const BLOCK: usize = 64 << 10;
-/// How many streams a client may have open to send on. One forwarded connection takes one.
+/// Limit of the streams that a client has not ended. A forwarded connection takes one.
 const OPEN: usize = 4096;
-/// How many streams wait to be taken or refused before nothing more is read.
+/// How many streams may wait to be accepted or refused before nothing more is read.
 const ARRIVED: usize = 32;
 
-/// A stream that the client opened and waits to be told about.
+/// A stream that the client opened, and that is not accepted or refused yet.
 #[derive(Debug)]
 pub(in crate::streaming) struct Incoming {
     pub(in crate::streaming) id: u32,
@@ -34,14 +34,14 @@ pub(in crate::streaming) struct Incoming {
     inbox: Inbox,
 }
 
-/// A stream that was taken.
+/// A stream that was accepted.
 #[derive(Debug)]
 pub(in crate::streaming) struct Stream {
     pub(in crate::streaming) inbox: Inbox,
     pub(in crate::streaming) outlet: Outlet,
 }
 
-/// Takes or refuses streams. Once it is closed or dropped all that come are refused.
+/// Accepts or refuses streams. Once it is closed or dropped, all that come are refused.
 #[derive(Debug)]
 pub(in crate::streaming) struct Acceptor {
     incoming: mpsc::Receiver<Incoming>,
@@ -51,7 +51,7 @@ pub(in crate::streaming) struct Acceptor {
     last: u32,
 }
 
-/// Reads the connection's frames and hands on what they carry.
+/// Reads the connection's frames and passes on what they carry.
 #[derive(Debug)]
 pub(in crate::streaming) struct Reader<R> {
     input: R,
@@ -65,18 +65,18 @@ pub(in crate::streaming) struct Reader<R> {
     idle: Idle,
 }
 
-/// Short frames that must not wait for the client to read others.
+/// Short frames that must not wait behind others when the client reads slowly.
 #[derive(Clone, Debug)]
 struct Answers(Arc<mpsc::Sender<Bytes>>);
 
 impl Answers {
-    /// A client that reads none of thousands of answers gets no more.
+    /// Queues an answer, or drops it when the client has left thousands of answers unread.
     fn give(&self, frame: Bytes) {
         let _ = self.0.try_send(frame);
     }
 }
 
-/// The parts of a connection: what reads it, whence to take streams, and what is to be written.
+/// Creates the parts of a connection: its reader, the acceptor of streams, and the queue of what is to be written.
 pub(in crate::streaming) fn connection<R>(input: R, idle: Idle) -> (Reader<R>, Acceptor, Queue) {
     let (senders, queue) = queue();
     let (arrive, arrived) = mpsc::channel(ARRIVED);
@@ -97,26 +97,26 @@ pub(in crate::streaming) fn connection<R>(input: R, idle: Idle) -> (Reader<R>, A
 }
 
 impl Acceptor {
-    /// The next stream that the client opens; `None` when it is gone.
+    /// Returns the next stream that the client opens; `None` when the client is gone.
     pub(in crate::streaming) async fn next(&mut self) -> Option<Incoming> {
         self.incoming.recv().await
     }
 
-    /// Takes a stream and tells the client, which may send on it from then on.
+    /// Accepts a stream and tells the client, which may send on it from then on.
     pub(in crate::streaming) fn accept(&mut self, incoming: Incoming) -> Stream {
         let Incoming { id, inbox, .. } = incoming;
         self.last = self.last.max(id);
-        // The answer goes before the first data of the stream, which clients would else throw away.
+        // The answer goes before the first data of the stream, which clients would otherwise discard.
         self.answers.give(frame::reply(id, &self.headers.block()));
         Stream { inbox, outlet: Outlet::new(Framing::Spdy(id), self.frames.clone()) }
     }
 
-    /// Does not take a stream.
+    /// Refuses a stream.
     pub(in crate::streaming) fn refuse(&self, incoming: &Incoming) {
         self.answers.give(frame::reset(incoming.id, Reason::RefusedStream));
     }
 
-    /// Refuses all that have come and were not taken, and all that come.
+    /// Refuses all streams that were not accepted, and all that come.
     pub(in crate::streaming) fn close(&mut self) {
         self.incoming.close();
         while let Ok(incoming) = self.incoming.try_recv() {
@@ -124,14 +124,14 @@ impl Acceptor {
         }
     }
 
-    /// Tells the client that everything is done. What was sent before goes before.
+    /// Sends GOAWAY, after all frames sent before.
     pub(in crate::streaming) async fn farewell(self) {
         let _ = self.frames.send(frame::goodbye(self.last)).await;
     }
 }
 
 impl<R: AsyncRead + Unpin> Reader<R> {
-    /// Reads until the client leaves, which is fine, or breaks the rules.
+    /// Reads until the client disconnects, which is no error, or breaks the protocol.
     pub(in crate::streaming) async fn run(mut self) -> Result<(), Fault> {
         let mut input = BytesMut::with_capacity(BLOCK);
         loop {
@@ -153,7 +153,7 @@ impl<R: AsyncRead + Unpin> Reader<R> {
         match frame {
             Frame::SynStream { stream, fin, headers } => self.open(stream, fin, &headers).await?,
             Frame::Headers { stream, fin, headers } => {
-                // Read for what it changes in the decompression.
+                // Decompressed only to keep the zlib stream in step.
                 self.inflater.read(&headers)?;
                 self.end(stream, fin);
             }
@@ -161,7 +161,7 @@ impl<R: AsyncRead + Unpin> Reader<R> {
             Frame::Ping(id) => self.answers.give(frame::ping(id)),
             Frame::GoAway | Frame::Ignored => {}
             Frame::Data { stream, fin, bytes } => {
-                // What comes for a stream that was reset was sent before the client knew.
+                // Data of a stream that was reset was sent before the client knew.
                 if let Some(feed) = self.feeds.get(&stream) {
                     feed.put(bytes).await;
                 }
@@ -191,7 +191,7 @@ impl<R: AsyncRead + Unpin> Reader<R> {
         Ok(())
     }
 
-    /// The client sends no more on a stream, if `fin`.
+    /// Ends the client's direction of a stream, if `fin`.
     fn end(&mut self, stream: u32, fin: bool) {
         if let Some(feed) = fin.then(|| self.feeds.remove(&stream)).flatten() {
             feed.end();

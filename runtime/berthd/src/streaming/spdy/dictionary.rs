@@ -1,8 +1,8 @@
-//! The dictionary that both sides' header compression starts from.
+//! The dictionary from which the header compression of both sides starts.
 
 use std::sync::LazyLock;
 
-/// Words that stand in it with their length before them, as they do in header blocks.
+/// Words that are stored with their length before them, as in header blocks.
 const WORDS: &str = "options head post put delete trace accept accept-charset accept-encoding accept-language \
     accept-ranges age allow authorization cache-control connection content-base content-encoding content-language \
     content-length content-location content-md5 content-range content-type date etag expect expires from host \
@@ -10,7 +10,7 @@ const WORDS: &str = "options head post put delete trace accept accept-charset ac
     proxy-authenticate proxy-authorization range referer retry-after server te trailer transfer-encoding upgrade \
     user-agent vary via warning www-authenticate method get status";
 
-/// The rest of them, one of which holds a space.
+/// The rest of these words, one of which holds a space.
 const MORE_WORDS: [&str; 8] =
     ["200 OK", "version", "HTTP/1.1", "url", "public", "set-cookie", "keep-alive", "origin"];
 

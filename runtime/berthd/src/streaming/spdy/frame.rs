@@ -1,4 +1,4 @@
-//! Frames: from bytes and to bytes, with nothing remembered but a data frame that is not all there yet.
+//! Decodes and encodes frames. The only state is a data frame that is not complete yet.
 //!
 //! ```text
 //!  control  1 | version 15 | type 16 | flags 8 | length 24 | ...      data  0 | stream 31 | flags 8 | length 24 | ...
@@ -10,11 +10,11 @@ use super::Fault;
 
 /// Length of every frame's header.
 pub(in crate::streaming) const HEADER: usize = 8;
-/// Longest control frame that is taken. Clients send a few header fields.
+/// Longest control frame that is accepted. Clients send a few header fields.
 const LONGEST_CONTROL: usize = 64 << 10;
 const VERSION: u16 = 3;
 const FIN: u8 = 1;
-/// The bits of a stream's id.
+/// Mask of a stream's id.
 const STREAM: u32 = 0x7fff_ffff;
 
 const SYN_STREAM: u16 = 1;
@@ -33,13 +33,13 @@ pub(crate) enum Frame {
     SynStream { stream: u32, fin: bool, headers: Bytes },
     /// More header fields of a stream.
     Headers { stream: u32, fin: bool, headers: Bytes },
-    /// The client wants no more of a stream.
+    /// The client resets a stream.
     RstStream { stream: u32 },
-    /// To be sent back as it is.
+    /// To be echoed.
     Ping(u32),
     /// The client opens no more streams.
     GoAway,
-    /// Windows and settings, which mean nothing without flow control.
+    /// WINDOW_UPDATE and SETTINGS, which mean nothing without flow control.
     Ignored,
     /// Bytes on a stream; with `fin` the last ones.
     Data { stream: u32, fin: bool, bytes: Bytes },
@@ -48,19 +48,19 @@ pub(crate) enum Frame {
 /// Why a stream is reset.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::streaming) enum Reason {
-    /// Not taken, nothing was done.
+    /// Refused before anything was done.
     RefusedStream = 3,
     /// Not wanted any more.
     Cancel = 5,
 }
 
-/// Takes frames from the bytes of a connection.
+/// Decodes frames from the bytes of a connection.
 #[derive(Debug, Default)]
 pub(crate) struct Decoder {
     data: Option<Remaining>,
 }
 
-/// What is still to come of a data frame.
+/// The rest of a data frame.
 #[derive(Debug)]
 struct Remaining {
     stream: u32,
@@ -69,8 +69,8 @@ struct Remaining {
 }
 
 impl Decoder {
-    /// Takes the next frame from `input`; `None` when it is not complete yet. Data is given as it comes, so that a
-    /// long frame need not be kept.
+    /// Takes the next frame from `input`; `None` when it is not complete yet. Data is returned as it comes, so that a
+    /// long frame need not be buffered.
     pub(crate) fn decode(&mut self, input: &mut BytesMut) -> Result<Option<Frame>, Fault> {
         if let Some(remaining) = self.data.take() {
             return Ok(self.data_from(remaining, input));
@@ -114,7 +114,7 @@ fn control_from(first: u32, flags: u8, length: usize, input: &mut BytesMut) -> R
     parse_control(first as u16, flags & FIN != 0, input.split_to(length).freeze()).map(Some)
 }
 
-/// A control frame of this type with this content.
+/// Parses a control frame.
 fn parse_control(kind: u16, fin: bool, mut content: Bytes) -> Result<Frame, Fault> {
     let smallest = match kind {
         SYN_STREAM => 10,
@@ -129,7 +129,7 @@ fn parse_control(kind: u16, fin: bool, mut content: Bytes) -> Result<Frame, Faul
     let stream = id & STREAM;
     Ok(match kind {
         SYN_STREAM => {
-            // The stream that it belongs to, its priority, a slot for certificates.
+            // The associated stream, the priority, and a slot for certificates.
             content.advance(6);
             Frame::SynStream { stream, fin, headers: content }
         }
@@ -142,7 +142,7 @@ fn parse_control(kind: u16, fin: bool, mut content: Bytes) -> Result<Frame, Faul
     })
 }
 
-/// What stands before `length` bytes of data; with `fin` the last of a stream.
+/// Builds the header of `length` bytes of data; with `fin` they are the last of a stream.
 pub(in crate::streaming) fn data_header(stream: u32, length: usize, fin: bool) -> [u8; HEADER] {
     let length = length as u32 & 0x00ff_ffff;
     let second = length | u32::from(fin) << 24;
@@ -152,25 +152,25 @@ pub(in crate::streaming) fn data_header(stream: u32, length: usize, fin: bool) -
     header
 }
 
-/// Takes a stream that the client opened; `headers` is a compressed block.
+/// Builds the answer that accepts a stream (SYN_REPLY); `headers` is a compressed block.
 pub(super) fn reply(stream: u32, headers: &[u8]) -> Bytes {
     control(SYN_REPLY, &[&stream.to_be_bytes(), headers])
 }
 
-/// Ends a stream in both directions.
+/// Builds a frame that ends a stream in both directions (RST_STREAM).
 pub(in crate::streaming) fn reset(stream: u32, reason: Reason) -> Bytes {
     control(RST_STREAM, &[&stream.to_be_bytes(), &(reason as u32).to_be_bytes()])
 }
 
-/// Id of the pings that are sent from here. Clients take odd ones, and send back the others.
+/// Id of our own pings. Clients use odd ids for theirs, and echo even ones.
 pub(in crate::streaming) const OUR_PING: u32 = 2;
 
-/// Asks whether the client is there, or sends back its own question.
+/// Builds a PING: ours, or the echo of a client's.
 pub(in crate::streaming) fn ping(id: u32) -> Bytes {
     control(PING, &[&id.to_be_bytes()])
 }
 
-/// Says that all is done and no stream is taken any more; `last` is the last one that was.
+/// Builds a GOAWAY: no stream is accepted any more, and `last` is the last one that was.
 pub(in crate::streaming) fn goodbye(last: u32) -> Bytes {
     control(GOAWAY, &[&last.to_be_bytes(), &[0; 4]])
 }

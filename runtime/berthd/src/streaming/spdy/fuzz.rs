@@ -1,4 +1,4 @@
-//! What must hold of any bytes of a client that should speak SPDY.
+//! Properties that must hold for any bytes from a client of SPDY.
 #![allow(clippy::unwrap_used)]
 
 use std::{collections::BTreeMap, time::Duration};
@@ -14,11 +14,11 @@ use super::{
 };
 use crate::streaming::{idle::Idle, inbox::Next};
 
-/// What arrives on one stream, and whether its client ended it in order.
+/// The headers and bytes of one stream, and whether its client ended it in order.
 type Arrived = (Headers, Vec<u8>, bool);
 
-/// Takes the first byte for how many bytes come at a time, and the rest for a connection. Its frames must not depend on
-/// how they are cut, and what arrives on its streams must be what the frames say. Needs a tokio runtime.
+/// Uses the first byte as the size of pieces, and the rest as a connection. Its frames must not depend on the pieces,
+/// and its streams must carry what the frames say. Needs a tokio runtime.
 pub fn spdy(data: &[u8]) {
     let Some((&size, data)) = data.split_first() else { return };
     let pieces = || data.chunks(usize::from(size).max(1));
@@ -28,7 +28,7 @@ pub fn spdy(data: &[u8]) {
     let _ = Headers::parse(data);
 }
 
-/// The frames, those with data of one stream in a row made one; the last is an error's, if there is one.
+/// Decodes the frames, and merges those with data of one stream in a row; the last may be an error.
 fn frames<'a>(pieces: impl Iterator<Item = &'a [u8]>) -> Vec<Result<Frame, String>> {
     let (mut decoder, mut input, mut frames) = (Decoder::default(), BytesMut::new(), Vec::new());
     for piece in pieces {
@@ -57,7 +57,7 @@ fn join(frames: &mut Vec<Result<Frame, String>>, next: Result<Frame, String>) {
     }
 }
 
-/// What the frames mean: the streams they open, and what is sent on each.
+/// Derives from the frames the streams that they open and the bytes sent on each.
 fn meant(frames: Vec<Result<Frame, String>>) -> BTreeMap<u32, Arrived> {
     let mut inflater = Inflater::default();
     let mut streams = BTreeMap::new();
@@ -96,7 +96,7 @@ fn end(streams: &mut BTreeMap<u32, Arrived>, open: &mut Vec<u32>, stream: u32, f
     streams.entry(stream).and_modify(|(_, _, ended)| *ended = true);
 }
 
-/// What arrives of it. There is room for all, so that nothing has to be waited for.
+/// Runs a connection over the pieces and returns its streams. The input must be too short to fill a queue.
 fn arrived<'a>(pieces: impl Iterator<Item = &'a [u8]>) -> BTreeMap<u32, Arrived> {
     let pieces = pieces.map(|piece| Ok::<_, std::io::Error>(Bytes::copy_from_slice(piece)));
     let input = StreamReader::new(stream::iter(pieces));

@@ -1,4 +1,4 @@
-//! Header fields of streams. Their blocks are compressed, each direction of a connection as one zlib stream.
+//! Header fields of streams. Blocks are compressed; each direction of a connection is one zlib stream.
 
 use bytes::Buf;
 use flate2::{Decompress, FlushDecompress};
@@ -16,13 +16,13 @@ const LONGEST: usize = 64 << 10;
 pub(crate) struct Headers(Vec<(String, String)>);
 
 impl Headers {
-    /// The first value of the field `name`, which is given in lower case.
+    /// Returns the first value of the field `name`, which is given in lower case.
     pub(in crate::streaming) fn get(&self, name: &str) -> Option<&str> {
         let (_, values) = self.0.iter().find(|(known, _)| known == name)?;
         values.split('\0').next()
     }
 
-    /// Reads a block after decompression: a count, then names and values, each after its length.
+    /// Parses a block after decompression: a count, then names and values, each after its length.
     pub(crate) fn parse(mut block: &[u8]) -> Result<Self, Fault> {
         let count = block.try_get_u32().map_err(|_| CUT_OFF)?;
         let mut fields = Vec::new();
@@ -45,7 +45,7 @@ fn text(block: &mut &[u8]) -> Result<String, Fault> {
     String::from_utf8(text.to_vec()).map_err(|_| Fault::Malformed("a header field that is no text"))
 }
 
-/// Reads the compressed blocks of one connection, all of them in their order.
+/// Decompresses the blocks of one connection, all of which it must be given, in order.
 #[derive(Debug)]
 pub(crate) struct Inflater(Decompress);
 
@@ -56,7 +56,7 @@ impl Default for Inflater {
 }
 
 impl Inflater {
-    /// The header fields in the next block.
+    /// Reads the header fields in the next block.
     pub(crate) fn read(&mut self, block: &[u8]) -> Result<Headers, Fault> {
         Headers::parse(&self.inflate(block)?)
     }
@@ -87,23 +87,23 @@ const DAMAGED: Fault = Fault::Malformed("header fields that cannot be decompress
 
 /// Writes the blocks of answers, which have no header fields.
 ///
-/// What there is to say is four zeros, so that a compressor with its quarter of a megabyte per connection would save
-/// nothing. The blocks are a zlib stream all the same, of parts that are stored as they are.
+/// A block is four zeros, so a compressor with its quarter of a megabyte per connection would save nothing. The blocks
+/// are a zlib stream all the same, of stored (uncompressed) parts.
 #[derive(Debug, Default)]
 pub(super) struct EmptyHeaders {
     begun: bool,
 }
 
-/// How a zlib stream with a dictionary begins.
+/// Beginning of a zlib stream with a dictionary.
 const BEGINNING: [u8; 6] = {
     let [a, b, c, d] = ID.to_be_bytes();
     [0x78, 0xbb, a, b, c, d]
 };
-/// Four bytes stored, which count no header fields, and the empty part that makes a reader give out all before it.
+/// A stored part of four zeros (no header fields), and an empty one, which makes a reader output all before it.
 const NONE: [u8; 14] = [0, 4, 0, 0xfb, 0xff, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff];
 
 impl EmptyHeaders {
-    /// The next block.
+    /// Returns the next block.
     pub(super) fn block(&mut self) -> Vec<u8> {
         let beginning = if self.begun { &[][..] } else { &BEGINNING };
         self.begun = true;

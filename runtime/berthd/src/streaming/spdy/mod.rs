@@ -1,8 +1,7 @@
 //! SPDY/3.1 as the clients of Kubernetes speak it: streams that they open over one connection.
 //!
-//! Their library knows no flow control: it neither sends WINDOW_UPDATE nor heeds it. So a slow side makes the other
-//! wait by TCP alone, and windows are read over here too. Streams of ours, which the protocol would allow, do not
-//! exist.
+//! Their library has no flow control: it neither sends WINDOW_UPDATE nor heeds it. So a slow side delays the other by
+//! TCP alone, and window updates are ignored here too. The server opens no streams, though the protocol would allow it.
 //!
 //! <https://www.chromium.org/spdy/spdy-protocol/spdy-protocol-draft3-1/>
 
@@ -22,7 +21,7 @@ pub(super) use dictionary::DICTIONARY;
 pub(super) use collect::collect;
 pub(super) use connection::{Acceptor, Incoming, Stream, connection};
 
-/// Why a connection cannot go on.
+/// Why a connection ended.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Fault {
     /// The client does not speak the protocol.

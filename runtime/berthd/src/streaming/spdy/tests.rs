@@ -212,7 +212,7 @@ async fn frames_with_bits_that_flipped_end_the_connection_at_most() {
     }
 }
 
-/// A client of a connection whose reader and writer run by themselves.
+/// Returns a client of a connection whose reader and writer run in the background.
 fn connected() -> (Client<DuplexStream>, Acceptor) {
     let (near, far) = duplex(64 << 10);
     let (input, output) = tokio::io::split(far);

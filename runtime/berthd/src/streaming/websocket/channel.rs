@@ -1,4 +1,4 @@
-//! Channels: every message begins with the number of the one that it belongs to.
+//! Channels: every message begins with the number of its channel.
 
 use base64::{Engine, engine::general_purpose::STANDARD};
 use bytes::{Buf, Bytes};
@@ -23,10 +23,10 @@ const STDOUT: u8 = 1;
 const STDERR: u8 = 2;
 const ERROR: u8 = 3;
 const RESIZE: u8 = 4;
-/// Followed by a channel's number, which is closed by it.
+/// Followed by the number of a channel that is closed.
 const CLOSE: u8 = 255;
 
-/// How messages are written.
+/// Encoding of messages.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::streaming) enum Encoding {
     /// As binary messages, the number as a byte.
@@ -42,16 +42,16 @@ pub(crate) enum Sent {
     Data(u8, Bytes),
     /// Nothing more comes on a channel.
     Close(u8),
-    /// Nothing.
+    /// An empty message.
     Nothing,
 }
 
-/// What is no message of the protocol.
+/// A message that breaks the protocol.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Malformed;
 
 impl Encoding {
-    /// What the content of a message says. With `closes`, channels can be closed.
+    /// Parses the content of a message. With `closes`, channels can be closed.
     pub(crate) fn parse(self, mut message: Bytes, closes: bool) -> Result<Sent, Malformed> {
         if message.is_empty() {
             return Ok(Sent::Nothing);
@@ -78,7 +78,7 @@ impl Encoding {
         }
     }
 
-    /// A message with this content.
+    /// Builds a message with this content.
     pub(super) fn message(self, content: Bytes) -> Result<Message, Error> {
         Ok(match self {
             Self::Binary => Message::Binary(content),
@@ -87,7 +87,7 @@ impl Encoding {
     }
 }
 
-/// Reads the messages of a connection and hands on what they carry.
+/// Reads the messages of a connection and passes on what they carry.
 #[derive(Debug)]
 pub(in crate::streaming) struct Reader {
     encoding: Encoding,
@@ -97,7 +97,7 @@ pub(in crate::streaming) struct Reader {
     idle: Idle,
 }
 
-/// The parts of a connection: what reads it, the streams that were `wanted`, and what is to be written.
+/// Creates a connection's parts: its reader, the streams that were `wanted`, and the queue of pending output.
 pub(in crate::streaming) fn channels(
     wanted: Wanted,
     protocol: Protocol,
@@ -121,7 +121,7 @@ pub(in crate::streaming) fn channels(
 }
 
 impl Reader {
-    /// Reads until the client leaves, which is fine, or breaks the rules.
+    /// Reads until the client disconnects, which is no error, or breaks the protocol.
     pub(in crate::streaming) async fn run(
         mut self,
         mut messages: impl Stream<Item = Result<Message, Error>> + Unpin,

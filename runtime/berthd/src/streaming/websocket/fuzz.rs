@@ -1,4 +1,4 @@
-//! What must hold of any bytes of a client that should speak WebSocket.
+//! Properties that must hold for any bytes from a client of WebSocket.
 #![allow(clippy::unwrap_used)]
 
 use std::time::Duration;
@@ -14,7 +14,7 @@ use crate::{
     streaming::{idle::Idle, inbox::Next, protocol::Protocol, resize, resize::Size},
 };
 
-/// What the streams of a command get, and whether the client broke the rules.
+/// Data that the streams of a command get, and whether the client kept to the protocol.
 #[derive(Debug, PartialEq)]
 struct Taken {
     typed: Vec<u8>,
@@ -22,8 +22,8 @@ struct Taken {
     correct: bool,
 }
 
-/// Takes the first byte for what the client speaks, the second for how many bytes come at a time, and the rest for a
-/// connection after its upgrade. What arrives must not depend on how it is cut. Needs a tokio runtime.
+/// Uses the first byte as the client's protocol and encoding, the second as the size of pieces, and the rest as a
+/// connection after its upgrade. What arrives must not depend on the pieces. Needs a tokio runtime.
 pub fn websocket(data: &[u8]) {
     let [kind, size, data @ ..] = data else { return };
     let protocol = if kind & 1 == 0 { Protocol::V5 } else { Protocol::V4 };

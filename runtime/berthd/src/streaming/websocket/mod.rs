@@ -26,12 +26,12 @@ use super::{
     outlet::{Due, Queue},
 };
 
-/// Longest message that is taken. Clients send 32 KiB at a time.
+/// Longest message that is accepted. Clients send 32 KiB at a time.
 const LONGEST: usize = 4 << 20;
-/// What is read at a time.
+/// Bytes that are read at a time.
 const BLOCK: usize = 64 << 10;
 
-/// The connection after its upgrade.
+/// Wraps the connection after its upgrade.
 pub(super) async fn open<S: AsyncRead + AsyncWrite + Unpin>(stream: S) -> WebSocketStream<S> {
     let config = WebSocketConfig::default()
         .read_buffer_size(BLOCK)
@@ -40,7 +40,7 @@ pub(super) async fn open<S: AsyncRead + AsyncWrite + Unpin>(stream: S) -> WebSoc
     WebSocketStream::from_raw_socket(stream, Role::Server, Some(config)).await
 }
 
-/// Sends all that waits in `queue`, and closes the connection in order.
+/// Sends everything from `queue`, and closes the connection with a close frame.
 pub(super) async fn send(
     mut queue: Queue,
     mut output: impl Sink<Message, Error = Error> + Unpin,
@@ -59,12 +59,12 @@ pub(super) async fn send(
             output.flush().await?;
         }
     }
-    // Without a code, clients take the end for a failure.
+    // Clients take a close frame without a code for a failure.
     let normal = CloseFrame { code: CloseCode::Normal, reason: Utf8Bytes::default() };
     output.send(Message::Close(Some(normal))).await
 }
 
-/// What every client that closes its side, in order or not, ends a connection with.
+/// Whether the error only says that the client closed the connection in order.
 fn left(error: &Error) -> bool {
     matches!(error, Error::ConnectionClosed | Error::AlreadyClosed)
 }

@@ -10,7 +10,7 @@ use tokio_util::io::StreamReader;
 
 use super::left;
 
-/// The bytes in `messages`.
+/// Returns the bytes in `messages`.
 pub(in crate::streaming) fn tunnel(
     messages: impl Stream<Item = Result<Message, Error>> + Unpin,
 ) -> impl AsyncRead + Unpin {

@@ -6,7 +6,7 @@ use super::{Action, Chains, Fit, Outcome, Packet, Rule, walk};
 use crate::Error;
 use crate::bridge::program;
 
-/// Who drops the packet in the tables that nft does not show.
+/// Finds the rule or policy that drops the packet in the legacy tables, which nft does not show.
 pub(super) fn legacy_blocker(packet: Packet<'_>) -> Result<Option<String>, Error> {
     let tables = fs::read_to_string("/proc/thread-self/net/ip_tables_names").unwrap_or_default();
     match tables.lines().any(|table| table == "filter") {
@@ -15,7 +15,7 @@ pub(super) fn legacy_blocker(packet: Packet<'_>) -> Result<Option<String>, Error
     }
 }
 
-/// Who drops the packet among the rules that `program` lists.
+/// Finds the rule or policy that drops the packet among the rules that `program` lists.
 pub(super) fn blocker(program: &str, packet: Packet<'_>) -> Result<Option<String>, Error> {
     let listed = program::run("look for rules that drop packets", &[program, "-w", "5", "-S"], "")?;
     let (chains, drops_by_policy) = read(&listed, packet);
@@ -26,7 +26,7 @@ pub(super) fn blocker(program: &str, packet: Packet<'_>) -> Result<Option<String
     })
 }
 
-/// The chains as they are for `packet`, and whether the policy is to drop.
+/// Reads the chains as they apply to `packet`, and whether the policy is to drop.
 fn read(listed: &str, packet: Packet<'_>) -> (Chains, bool) {
     let mut chains = Chains::new();
     for line in listed.lines().filter_map(|line| line.strip_prefix("-A ")) {
@@ -60,7 +60,7 @@ fn rule(words: &[String], packet: Packet<'_>) -> Rule {
                 action = jump(value(), Action::Goto);
                 continue;
             }
-            // A module by itself asks nothing, and neither do a rule's comment and the manner of a reject.
+            // The name of a module, a comment and the kind of a reject are not conditions.
             "-m" | "--comment" | "--reject-with" => {
                 value();
                 continue;
@@ -84,7 +84,7 @@ fn jump(target: &str, to: fn(String) -> Action) -> Action {
     }
 }
 
-/// The words of a line, of which quoted ones may hold spaces.
+/// Splits a line into words; quoted words may hold spaces.
 fn words(line: &str) -> Vec<String> {
     let quoted = line.split('"').enumerate();
     let words = quoted.flat_map(|(number, part)| match number % 2 {

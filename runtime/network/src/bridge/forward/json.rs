@@ -6,7 +6,7 @@ use super::{Action, Chains, Fit, Outcome, Packet, Rule, iptables, walk};
 use crate::Error;
 use crate::bridge::program;
 
-/// A chain that sees what is forwarded.
+/// A base chain at the forward hook.
 struct Base<'a> {
     family: &'a str,
     table: &'a str,
@@ -14,11 +14,11 @@ struct Base<'a> {
     drops_by_policy: bool,
 }
 
-/// Who drops the packet in the tables of nftables, `own_table` apart.
+/// Finds the rule or policy that drops the packet in the tables of nftables, except `own_table`.
 pub(super) fn blocker(packet: Packet<'_>, own_table: &str) -> Result<Option<String>, Error> {
     let all = list(&["chains"])?;
     for base in objects(&all, "chain").filter_map(base).filter(|base| base.table != own_table) {
-        // iptables' own rules hold parts that nft cannot show.
+        // Rules of iptables-nft hold parts that only iptables can show.
         if (base.family, base.table, base.chain) == ("ip", "filter", "FORWARD")
             && let Ok(by) = iptables::blocker("iptables-nft", packet)
         {
@@ -40,7 +40,7 @@ pub(super) fn blocker(packet: Packet<'_>, own_table: &str) -> Result<Option<Stri
     Ok(None)
 }
 
-/// Without the elements of sets, of which there may be many.
+/// Runs `nft list` without the elements of sets (`-t`), of which there may be many.
 fn list(what: &[&str]) -> Result<Value, Error> {
     let purpose = "look for rules that drop packets";
     let words = [&["nft", "-j", "-t", "list"][..], what].concat();
@@ -110,7 +110,7 @@ fn condition(body: &Value, packet: Packet<'_>) -> Fit {
     if body["op"] == "!=" { fit.negated() } else { fit }
 }
 
-/// One value, a list of values, or a set of them; a set by name is not known.
+/// Tests one value, or any of a list or set; the elements of a named set are unknown.
 fn any_of(right: &Value, test: &dyn Fn(&str) -> Fit) -> Fit {
     match right {
         Value::String(value) if value.starts_with('@') => Fit::Unknown,

@@ -1,8 +1,9 @@
-//! Whether someone else's firewall drops what the host forwards for pods, as Docker, firewalld and ufw set theirs up to.
+//! Finds a firewall that drops what the host forwards for pods, as Docker, firewalld and ufw may set one up.
 //!
-//! A packet must be accepted by every table that looks at it: no rule of ours makes up for another table's drop, and other
-//! people's tables are theirs. So their rules are read, followed with the two packets that matter (out of a pod, and to a
-//! published port), and what drops one is told. Where a rule's conditions are not known, the packet gets the benefit.
+//! A packet must be accepted by every table that sees it: no rule of ours can override the drop of another table, and
+//! Berth does not edit tables of others. So their rules are read and evaluated for the two packets that matter (out of
+//! a pod, and to a published port), and the rule that drops one is reported. Conditions that are not understood count
+//! in the packet's favour.
 
 mod iptables;
 mod json;
@@ -15,7 +16,7 @@ use crate::Error;
 /// A table's chains by name.
 type Chains = HashMap<String, Vec<Rule>>;
 
-/// How deep chains may lead to chains; the kernel's own limit is the same.
+/// Limit of nested jumps; the kernel's own limit is the same.
 const DEPTH: usize = 16;
 
 /// A packet that opens a connection.
@@ -28,7 +29,7 @@ struct Packet<'a> {
     is_published: bool,
 }
 
-/// Whether a rule is for a packet.
+/// Whether a rule matches a packet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Fit {
     No,
@@ -36,7 +37,7 @@ enum Fit {
     Yes,
 }
 
-/// What a rule does with a packet that it is for.
+/// Effect of a rule on a packet that it matches.
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Action {
     Accept,
@@ -57,11 +58,11 @@ struct Rule {
 enum Outcome {
     Accepted,
     Dropped,
-    /// The chain has nothing to say.
+    /// The chain has no verdict.
     Through,
 }
 
-/// Who drops the pods' packets, in words; none when nobody does as far as can be told.
+/// Describes the rule or policy that drops the pods' packets; none when none is found.
 pub(super) fn blocker(bridge: &str, own_table: &str) -> Result<Option<String>, Error> {
     let uplink = uplink();
     let out = Packet { iif: bridge, oif: uplink.as_deref(), is_published: false };
@@ -80,7 +81,7 @@ pub(super) fn blocker(bridge: &str, own_table: &str) -> Result<Option<String>, E
     Ok(None)
 }
 
-/// The interface of the default route.
+/// Returns the interface of the default route.
 fn uplink() -> Option<String> {
     let routes = fs::read_to_string("/proc/thread-self/net/route").ok()?;
     routes.lines().skip(1).find_map(|line| {
@@ -90,7 +91,7 @@ fn uplink() -> Option<String> {
     })
 }
 
-/// What becomes of the packet that the rules of `chains` were read for, from the chain `name` on.
+/// Evaluates the chain `name` for the packet that the rules of `chains` were read for.
 fn walk(chains: &Chains, name: &str, depth: usize) -> Outcome {
     let rules = chains.get(name).filter(|_| depth < DEPTH);
     for Rule { fit, action } in rules.into_iter().flatten().filter(|rule| rule.fit != Fit::No) {
@@ -128,7 +129,7 @@ impl Fit {
         }
     }
 
-    /// Both conditions of one rule.
+    /// Combines two conditions of one rule.
     fn and(self, other: Fit) -> Fit {
         self.min(other)
     }
