@@ -161,6 +161,29 @@ async fn root_records_that_cannot_be_read_are_made_again_of_bundles_and_shims() 
     nothing_is_left(&berth).await;
 }
 
+/// A daemon that is killed after it has recorded that a start failed, and before it has killed the container, leaves this.
+#[tokio::test(flavor = "multi_thread")]
+async fn root_a_container_that_runs_though_its_start_is_recorded_as_failed_is_killed() {
+    let mut berth = Berth::start().await;
+    let image = berth.busybox().await;
+    let (pod, id) = berth.run_alone("refused", &image, "exec sleep 1000").await;
+    berth.kill();
+    let failed = r#"{"Exited": {"started_at": 0, "finished_at": 1, "code": 128, "reason": "StartError", "message": ""}}"#;
+    let state = rusqlite::Connection::open(berth.path().join("root/state.db")).unwrap();
+    let pid = "SELECT json_extract(record, '$.state.Running.pid') FROM container WHERE id = ?1";
+    let pid: u32 = state.query_row(pid, [&id], |row| row.get(0)).unwrap();
+    let fail = "UPDATE container SET record = json_set(record, '$.state', json(?2)) WHERE id = ?1";
+    assert_eq!(state.execute(fail, [&id, failed]).unwrap(), 1);
+    drop(state);
+    assert!(fs::exists(format!("/proc/{pid}")).unwrap());
+    berth.restart().await;
+    until("its process is gone", || !fs::exists(format!("/proc/{pid}")).unwrap()).await;
+    let status = berth.status(&id).await.unwrap();
+    assert_eq!((status.state(), status.reason.as_str()), (v1::ContainerState::ContainerExited, "StartError"));
+    berth.remove_pod(&pod).await.unwrap();
+    nothing_is_left(&berth).await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn root_a_daemon_that_lost_its_whole_state_finds_its_pods_again() {
     let mut berth = Berth::start().await;

@@ -148,6 +148,9 @@ async fn settle(
 }
 
 async fn follow(shared: &Arc<Shared>, entry: Arc<Entry<Container>>, shim: &Shim, task: Task) {
+    if entry.get().state.is_exited() && !matches!(task.state, TaskState::Stopped(_)) {
+        kill_refused(&entry.get().id, shim).await;
+    }
     match task.state {
         TaskState::Stopped(exit) => {
             let started = |container: &Container| match task.started_at {
@@ -165,6 +168,13 @@ async fn follow(shared: &Arc<Shared>, entry: Arc<Entry<Container>>, shim: &Shim,
             watch::container(shared, entry, shim.clone());
         }
         TaskState::Created => watch::container(shared, entry, shim.clone()),
+    }
+}
+
+/// Kills a container whose start was recorded as failed by a daemon that was killed before it could do so itself.
+async fn kill_refused(id: &str, shim: &Shim) {
+    if let Err(error) = shim.kill(id).await {
+        tracing::error!(container = id, %error, "could not kill a container whose start has failed");
     }
 }
 
