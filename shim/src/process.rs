@@ -144,8 +144,8 @@ pub fn signal_listed(
 fn pin(pid: u32) -> io::Result<Option<OwnedFd>> {
     let Some(raw) = i32::try_from(pid).ok().and_then(Pid::from_raw) else { return Ok(None) };
     match pidfd_open(raw, PidfdFlags::empty()) {
-        // EINVAL: the pid belongs to a thread whose leader is gone; no process can be signalled by it.
-        Err(Errno::SRCH | Errno::INVAL) => Ok(None),
+        // EINVAL, or since Linux 6.15 ENOENT: the number was reused for a thread; no process can be signalled by it.
+        Err(Errno::SRCH | Errno::INVAL | Errno::NOENT) => Ok(None),
         other => Ok(Some(other?)),
     }
 }
@@ -161,6 +161,13 @@ fn ignore_gone(result: io::Result<()>) -> io::Result<()> {
 mod tests {
     #![allow(clippy::unwrap_used, clippy::zombie_processes)]
     use super::*;
+
+    #[test]
+    fn a_number_that_is_a_threads_is_no_process() {
+        let thread =
+            std::thread::spawn(|| pin(rustix::thread::gettid().as_raw_nonzero().get().unsigned_abs()));
+        assert!(thread.join().unwrap().unwrap().is_none());
+    }
 
     fn child(script: &str) -> Process {
         let child = std::process::Command::new("sh").args(["-c", script]).spawn().unwrap();
