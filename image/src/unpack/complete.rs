@@ -103,7 +103,10 @@ impl Lower<'_> {
                 fs::symlinkat(target.as_bytes(), &into.fd, name)?;
             }
             _ => {
-                fs::mknodat(&into.fd, name, kind, Mode::from_raw_mode(self.stat.st_mode), self.stat.st_rdev)?
+                let mode = Mode::from_raw_mode(self.stat.st_mode);
+                fs::mknodat(&into.fd, name, kind, mode, self.stat.st_rdev)?;
+                // mknod(2) clears the bits of the umask.
+                fs::chmodat(&into.fd, name, mode, AtFlags::empty())?;
             }
         }
         layer.usage.add(self.size().unwrap_or(0));

@@ -554,6 +554,15 @@ fn root_a_hard_link_to_a_lower_file_gets_a_copy_of_it_to_link_to() {
 }
 
 #[test]
+fn root_a_hard_link_to_a_lower_node_gets_one_with_the_same_mode() {
+    let bottom = Layer::of(Tarball::new().node(EntryType::Fifo, "pipe", (0, 0)));
+    let mut upper = Layer::of(Tarball::new().hard_link("alias", "pipe"));
+    upper.complete_on(&[&bottom]).unwrap();
+    assert!(upper.stat("alias").file_type().is_fifo());
+    assert_eq!((upper.stat("alias").mode() & 0o7777, upper.stat("alias").gid()), (0o620, 5));
+}
+
+#[test]
 fn root_entries_named_through_a_symlink_of_a_lower_layer_go_where_it_leads() {
     let lower = Layer::of(
         Tarball::new()
