@@ -3,6 +3,7 @@
 
 use crate::bootstrap::program;
 use crate::init::{CONTAINER, DEFAULT_SHM};
+use crate::record;
 use crate::spec::{Namespace, Spec};
 use berth_shim_proto::berth_shim::SandboxOptions;
 use rustix::fs::{CWD, FileType, Mode, mknodat};
@@ -140,7 +141,7 @@ impl OfPod<'_> {
         self.share_memory(&mut spec["mounts"]);
         spec["annotations"][CONTAINER_TYPE] = "container".into();
         spec["annotations"][SANDBOX_ID] = self.id.into();
-        fs::write(&path, spec.to_string())?;
+        record::write(&path, &spec)?;
         match symlink(self.bundle, bundle.join(POD)) {
             Err(error) if error.kind() != io::ErrorKind::AlreadyExists => Err(error),
             _ => Ok(()),
