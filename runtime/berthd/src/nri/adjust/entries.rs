@@ -80,7 +80,7 @@ impl<T: Entry + Clone> Wanted<T> {
 }
 
 fn bare(entry: &impl Entry) -> &str {
-    entry.name().trim_start_matches('-')
+    entry.name().strip_prefix('-').unwrap_or(entry.name())
 }
 
 /// Claims and merges the entries of a map, as [`Wanted::collect`] and [`Wanted::show`] do for a list.

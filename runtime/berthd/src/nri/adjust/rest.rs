@@ -6,7 +6,7 @@ use protobuf::MessageField;
 use super::owners::Claims;
 use crate::error::Result;
 
-/// Merges arguments. After an empty first argument the others may replace those of an earlier plugin.
+/// Merges arguments. An empty first argument removes those of an earlier plugin; the others, if any, replace them.
 pub(super) fn args(
     mut wanted: Vec<String>,
     claims: &mut Claims<'_>,
@@ -15,6 +15,7 @@ pub(super) fn args(
 ) -> Result<()> {
     if wanted.first().is_some_and(String::is_empty) {
         claims.clear(Field::Args, "");
+        collected.clear();
         wanted.remove(0);
     }
     if wanted.is_empty() {

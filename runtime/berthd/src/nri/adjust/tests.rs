@@ -55,6 +55,15 @@ fn a_conflict_names_both_plugins_and_the_field() {
 }
 
 #[test]
+fn a_name_may_begin_with_the_sign_that_takes_away() {
+    let mut creation = creation();
+    creation.collect(env(&[("x", "kept"), ("--y", "")]), "10-a").unwrap();
+    creation.collect(env(&[("--x", "")]), "20-b").unwrap();
+    let names: Vec<_> = creation.adjustment.env.iter().map(|entry| entry.key.as_str()).collect();
+    assert_eq!(names, ["--y", "x", "--x"]);
+}
+
+#[test]
 fn a_plugin_may_take_away_what_another_set_and_set_it_anew() {
     let mut creation = creation();
     creation.collect(env(&[("COLOUR", "red")]), "10-a").unwrap();
@@ -106,6 +115,8 @@ fn arguments_are_one_plugins_unless_taken_away() {
     assert!(creation.collect(args(&["b"]), "20-b").is_err());
     creation.collect(args(&["", "c"]), "30-c").unwrap();
     assert_eq!(creation.adjustment.args, ["c"]);
+    creation.collect(args(&[""]), "40-d").unwrap();
+    assert!(creation.adjustment.args.is_empty());
 }
 
 #[test]
