@@ -14,9 +14,31 @@ const FILE_ROLE: &str = "object_r";
 const FILE_TYPE: &str = "container_file_t";
 
 /// Directories whose label the host depends on. They are not relabelled.
-const UNTOUCHABLE: [&str; 14] = [
-    "/", "/bin", "/boot", "/dev", "/etc", "/home", "/lib", "/lib64", "/proc", "/root", "/run", "/sbin",
-    "/sys", "/usr",
+const UNTOUCHABLE: [&str; 24] = [
+    "/",
+    "/bin",
+    "/boot",
+    "/dev",
+    "/etc",
+    "/etc/passwd",
+    "/etc/pki",
+    "/etc/shadow",
+    "/home",
+    "/lib",
+    "/lib64",
+    "/media",
+    "/opt",
+    "/proc",
+    "/root",
+    "/run",
+    "/sbin",
+    "/srv",
+    "/sys",
+    "/tmp",
+    "/usr",
+    "/var",
+    "/var/lib",
+    "/var/log",
 ];
 
 /// Returns the label of the processes, if the host has SELinux and the container names a label.
@@ -88,7 +110,7 @@ mod tests {
     fn what_the_host_lives_from_is_not_relabelled() {
         let mut container = ContainerConfig::default();
         container.security.selinux = Some(options());
-        for path in ["/usr", "/usr/bin/..", "/"] {
+        for path in ["/usr", "/usr/bin/..", "/", "/tmp", "/var/lib", "/etc/passwd"] {
             let mount = Mount { host_path: path.to_owned(), selinux_relabel: true, ..Default::default() };
             container.mounts = vec![mount];
             assert!(relabel(&container, &host(true)).is_err(), "{path}");
