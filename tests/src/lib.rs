@@ -19,5 +19,8 @@ pub use berth_programs::program;
 /// containerd's or runc's program `name`, which `hack/tools peers` makes.
 pub fn peer(name: &str) -> PathBuf {
     let found = ["BERTH_TEST_CONTAINERD", "BERTH_TEST_RUNC"].map(|peer| program(peer).join(name));
-    found.into_iter().find(|path| Path::is_file(path)).unwrap_or_else(|| panic!("neither containerd nor runc has {name}"))
+    found
+        .into_iter()
+        .find(|path| Path::is_file(path))
+        .unwrap_or_else(|| panic!("neither containerd nor runc has {name}"))
 }

@@ -49,7 +49,10 @@ mod tests {
     fn each_program_has_a_path_and_the_script_that_makes_it() {
         assert!(made().len() > 6);
         for (name, Made { path, by }) in made() {
-            assert!(name.starts_with("BERTH_TEST_") && path.is_absolute() && by.starts_with("hack/"), "{name}");
+            assert!(
+                name.starts_with("BERTH_TEST_") && path.is_absolute() && by.starts_with("hack/"),
+                "{name}"
+            );
         }
     }
 

@@ -3,8 +3,8 @@ use std::{fs, os::unix::fs::PermissionsExt, path::Path, process::Command};
 use berth_cri::v1;
 use berth_tests::{
     berth::Berth,
-    given,
     pod::{container, pod, shell},
+    program,
     waiting::until,
 };
 use serde_json::Value;

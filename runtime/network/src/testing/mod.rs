@@ -218,14 +218,9 @@ pub(super) fn interfaces() -> Vec<String> {
     output.lines().filter_map(name).filter(|name| name != "lo").collect()
 }
 
-/// Returns the directory of the reference plugins, from BERTH_TEST_CNI.
+/// The reference plugins, which `hack/tools cni` makes.
 pub(super) fn reference_plugins() -> PathBuf {
-    let named = std::env::var_os("BERTH_TEST_CNI").map(PathBuf::from);
-    let plugins = named.filter(|directory| directory.join("bridge").is_file());
-    plugins.expect(
-        "this test runs the reference CNI plugins: BERTH_TEST_CNI=$(dirname \"$(hack/tools cni | head -1)\") \
-         cargo test -p berth-network",
-    )
+    berth_programs::program("BERTH_TEST_CNI")
 }
 
 pub(super) fn primary(attachment: &Attachment) -> String {
