@@ -28,7 +28,7 @@ use crate::process::{KILL, Process};
 use crate::shim_log::note;
 use crate::spec::Resources;
 use crate::stdio::cri_log::CriLog;
-use crate::stdio::{Outside, Pumps};
+use crate::stdio::{ShimStdio, Pumps};
 use berth_failpoint::killpoint;
 use std::collections::HashMap;
 use std::io;
@@ -44,7 +44,7 @@ const FREEZE_PATIENCE: Duration = Duration::from_secs(2);
 /// Stream paths and terminal flag of a container or an exec, kept for State calls.
 #[derive(Debug, Clone, Default)]
 #[allow(missing_docs)]
-pub struct Names {
+pub struct StdioConfig {
     pub stdin: String,
     pub stdout: String,
     pub stderr: String,
@@ -54,7 +54,7 @@ pub struct Names {
 /// State shared by everything in a shim.
 #[derive(Debug, Clone, Default)]
 #[allow(missing_docs)]
-pub struct Surroundings {
+pub struct ShimContext {
     pub orphans: Arc<Orphans>,
     pub events: Events,
 }
@@ -84,7 +84,7 @@ enum State {
 pub struct Identity {
     pub id: String,
     pub bundle: PathBuf,
-    pub names: Names,
+    pub stdio_config: StdioConfig,
 }
 
 /// A container that was created and not yet deleted.
@@ -94,7 +94,7 @@ pub struct Container {
     process: Process,
     cgroup: Cgroup,
     hooks: LaterHooks,
-    surroundings: Surroundings,
+    context: ShimContext,
     turn: tokio::sync::Mutex<()>,
     inner: Mutex<Inner>,
     given_up: watch::Sender<bool>,
@@ -119,11 +119,11 @@ impl Container {
     /// Takes over the result of [`crate::init::create`] and watches it from now on.
     pub fn adopt(
         identity: Identity,
-        outside: Outside,
+        shim_stdio: ShimStdio,
         created: Created,
-        surroundings: Surroundings,
+        context: ShimContext,
     ) -> io::Result<Arc<Self>> {
-        let pumps = outside.start(created.console)?;
+        let pumps = shim_stdio.start(created.console)?;
         let inner = Inner {
             state: State::Created(Some(created.gate)),
             started_at: 0,
@@ -134,10 +134,10 @@ impl Container {
         };
         let container = Arc::new(Self {
             identity,
-            process: Process::new(created.pid, created.pidfd, &surroundings.orphans)?,
+            process: Process::new(created.pid, created.pidfd, &context.orphans)?,
             cgroup: created.cgroup,
             hooks: created.later,
-            surroundings,
+            context,
             turn: tokio::sync::Mutex::default(),
             inner: Mutex::new(inner),
             given_up: watch::Sender::new(false),
@@ -176,8 +176,8 @@ impl Container {
     }
 
     /// State shared with the rest of the shim.
-    pub fn surroundings(&self) -> &Surroundings {
-        &self.surroundings
+    pub fn context(&self) -> &ShimContext {
+        &self.context
     }
 
     /// Time of execve in nanoseconds since the Unix epoch; 0 before.

@@ -7,7 +7,7 @@
 //!          +------------------+
 //! ```
 
-use crate::container::{Container, Names, wait_for};
+use crate::container::{Container, StdioConfig, wait_for};
 use crate::descendants::kill_with_descendants;
 use crate::error::Error;
 use crate::exit::Exit;
@@ -28,7 +28,7 @@ const STREAM_PATIENCE: Duration = Duration::ZERO;
 #[derive(Debug)]
 pub struct Exec {
     id: String,
-    names: Names,
+    stdio_config: StdioConfig,
     streams: Streams,
     spec: Vec<u8>,
     inner: Mutex<Inner>,
@@ -75,11 +75,11 @@ pub enum Phase {
 
 impl Exec {
     /// Registers an exec; `spec` is the JSON of an OCI process. Fails if the stream URIs are malformed.
-    pub fn new(id: String, names: Names, spec: Vec<u8>) -> Result<Self, Error> {
-        let streams = Streams::parse(&names.stdin, &names.stdout, &names.stderr, names.terminal)?;
+    pub fn new(id: String, stdio_config: StdioConfig, spec: Vec<u8>) -> Result<Self, Error> {
+        let streams = Streams::parse(&stdio_config.stdin, &stdio_config.stdout, &stdio_config.stderr, stdio_config.terminal)?;
         let streams = streams.read_by(Readers::Stay);
         let inner = Mutex::new(Inner { state: State::Added, pumps: None, size: None });
-        Ok(Self { id, names, streams, spec, inner, ended: watch::Sender::new(None) })
+        Ok(Self { id, stdio_config, streams, spec, inner, ended: watch::Sender::new(None) })
     }
 
     /// Id, unique in its container.
@@ -88,8 +88,8 @@ impl Exec {
     }
 
     /// Stream paths and terminal flag.
-    pub fn names(&self) -> &Names {
-        &self.names
+    pub fn stdio_config(&self) -> &StdioConfig {
+        &self.stdio_config
     }
 
     /// The current state.
@@ -139,11 +139,11 @@ impl Exec {
     }
 
     async fn spawn(&self, container: &Container) -> Result<Arc<Process>, Error> {
-        let (stdio, outside) =
+        let (stdio, shim_stdio) =
             connect(&self.streams).map_err(|source| Error::Streams { id: self.id.clone(), source })?;
         let what = ExecProcess::Spec(&self.spec);
-        let (process, console) = spawn(container, what, self.names.terminal, stdio).await?;
-        let pumps = outside.start(console).map_err(|source| self.io("pump the streams of", source));
+        let (process, console) = spawn(container, what, self.stdio_config.terminal, stdio).await?;
+        let pumps = shim_stdio.start(console).map_err(|source| self.io("pump the streams of", source));
         if pumps.is_err() {
             process.signal(KILL).map_err(|source| self.io("signal", source))?;
         }
@@ -161,7 +161,7 @@ impl Exec {
     async fn watch(self: Arc<Self>, process: Arc<Process>, container: Arc<Container>) {
         let exit = process.ended().await;
         let pid = process.pid();
-        let surroundings = container.surroundings();
+        let context = container.context();
         let pumps = {
             let mut inner = self.inner();
             inner.state = State::Ended { pid };
@@ -171,7 +171,7 @@ impl Exec {
             pumps.finish(STREAM_PATIENCE).await;
         }
         self.inner().state = State::Stopped { pid, exit: exit.clone() };
-        surroundings.events.exit(container.id(), &self.id, pid, &exit);
+        context.events.exit(container.id(), &self.id, pid, &exit);
         self.ended.send_replace(Some(exit));
     }
 
@@ -223,7 +223,7 @@ pub(crate) async fn spawn(
     terminal: bool,
     stdio: Stdio,
 ) -> Result<(Process, Option<std::os::fd::OwnedFd>), Error> {
-    let _creation = container.surroundings().orphans.creation();
+    let _creation = container.context().orphans.creation();
     let request = ExecRequest {
         id: container.id(),
         bundle: &container.identity().bundle,
@@ -237,7 +237,7 @@ pub(crate) async fn spawn(
     let fail = |source| Error::Init { doing: "exec in", id: container.id().to_owned(), source };
     let Execed { pid, pidfd, console } = init::exec(request).await.map_err(fail)?;
     failpoint!(EXEC_SPAWNED)?;
-    let process = Process::new(pid, pidfd, &container.surroundings().orphans);
+    let process = Process::new(pid, pidfd, &container.context().orphans);
     let process = process.map_err(|source| Error::Io {
         doing: "watch a process of",
         id: container.id().to_owned(),

@@ -1,6 +1,6 @@
 //! The contents of one shim: at most one sandbox, and containers.
 
-use crate::container::{Container, Identity, Phase, Surroundings};
+use crate::container::{Container, Identity, Phase, ShimContext};
 use crate::creations::Creations;
 use crate::error::Error;
 use crate::exit::{Exit, Room};
@@ -11,7 +11,7 @@ use crate::process::{DEATH_PATIENCE, KILL, Process};
 use crate::sandbox::{self, Sandbox};
 use crate::shim_log::note;
 use crate::slots::Slots;
-use crate::stdio::{Outside, Streams, connect};
+use crate::stdio::{ShimStdio, Streams, connect};
 use crate::sys::heap;
 use berth_failpoint::{failpoint, killpoint};
 use std::os::fd::AsFd;
@@ -34,7 +34,7 @@ pub struct Pod {
     id: String,
     bundle: PathBuf,
     socket: PathBuf,
-    surroundings: Surroundings,
+    context: ShimContext,
     sandbox: Sandbox,
     containers: Arc<Slots<Container>>,
     creations: Creations,
@@ -52,12 +52,12 @@ pub struct NewContainer {
 
 impl Pod {
     /// A shim without sandbox or containers that listens on `socket`.
-    pub fn new(id: String, bundle: PathBuf, socket: PathBuf, surroundings: Surroundings) -> Arc<Self> {
+    pub fn new(id: String, bundle: PathBuf, socket: PathBuf, context: ShimContext) -> Arc<Self> {
         Arc::new(Self {
             id,
             bundle,
             socket,
-            surroundings,
+            context,
             sandbox: Sandbox::default(),
             containers: Slots::empty(),
             creations: Creations::default(),
@@ -77,8 +77,8 @@ impl Pod {
     }
 
     /// State shared by everything in the shim.
-    pub fn surroundings(&self) -> &Surroundings {
-        &self.surroundings
+    pub fn context(&self) -> &ShimContext {
+        &self.context
     }
 
     /// Returns the container of that id. Fails while it is still being created.
@@ -103,9 +103,9 @@ impl Pod {
         let id = new.identity.id.clone();
         let reservation = self.containers.reserve(&id)?;
         let namespaces = self.sandbox.enter(&self.id).await?;
-        let names = &new.identity.names;
-        let streams = Streams::parse(&names.stdin, &names.stdout, &names.stderr, names.terminal)?;
-        let (stdio, outside) =
+        let stdio_config = &new.identity.stdio_config;
+        let streams = Streams::parse(&stdio_config.stdin, &stdio_config.stdout, &stdio_config.stderr, stdio_config.terminal)?;
+        let (stdio, shim_stdio) =
             connect(&streams).map_err(|source| Error::Streams { id: id.clone(), source })?;
         failpoint!(STREAMS_OPENED)?;
         let room = Room::reserve(&new.identity.bundle).map_err(|source| Error::Io {
@@ -113,10 +113,10 @@ impl Pod {
             id: id.clone(),
             source,
         })?;
-        let _creation = self.surroundings.orphans.creation();
+        let _creation = self.context.orphans.creation();
         let created = self.set_up(&new, &namespaces, stdio, deadline).await;
         let created = created.map_err(|source| Error::Init { doing: "create", id: id.clone(), source })?;
-        let container = self.adopt(new.identity, outside, created).await?;
+        let container = self.adopt(new.identity, shim_stdio, created).await?;
         room.keep();
         killpoint!(CONTAINER_ADOPTED);
         reservation.fill(&container);
@@ -132,10 +132,10 @@ impl Pod {
         stdio: Stdio,
         deadline: Instant,
     ) -> Result<Created, init::Error> {
-        let Identity { id, bundle, names } = &new.identity;
+        let Identity { id, bundle, stdio_config } = &new.identity;
         let containers = self.containers();
         let neighbours: Vec<_> = containers.iter().map(|container| neighbour(container)).collect();
-        let (rootfs, terminal, neighbours) = (&new.rootfs, names.terminal, &neighbours);
+        let (rootfs, terminal, neighbours) = (&new.rootfs, stdio_config.terminal, &neighbours);
         let request = CreateRequest { id, bundle, rootfs, terminal, stdio, pod, neighbours };
         let slate = Arc::new(Slate::new()?);
         let noted = self.creations.note(id, &slate);
@@ -145,11 +145,11 @@ impl Pod {
     async fn adopt(
         &self,
         identity: Identity,
-        outside: Outside,
+        shim_stdio: ShimStdio,
         created: Created,
     ) -> Result<Arc<Container>, Error> {
         let (id, group) = (identity.id.clone(), created.cgroup.clone());
-        match Container::adopt(identity, outside, created, self.surroundings.clone()) {
+        match Container::adopt(identity, shim_stdio, created, self.context.clone()) {
             Ok(container) => Ok(container),
             Err(source) => {
                 let _ = group.end(DEATH_PATIENCE).await;
@@ -184,7 +184,7 @@ impl Pod {
     /// The end of the first process of a shared PID namespace ends the pod: the kernel kills the other processes in the
     /// namespace and no new ones can be made in it, pid_namespaces(7).
     fn watch_init(self: &Arc<Self>, pid: u32) -> Result<(), Error> {
-        let watched = Process::of_child(pid, &self.surroundings.orphans);
+        let watched = Process::of_child(pid, &self.context.orphans);
         let init = watched.map_err(|source| Error::Io { doing: "watch", id: self.id.clone(), source })?;
         let pod = Arc::clone(self);
         tokio::spawn(async move {

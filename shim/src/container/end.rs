@@ -90,7 +90,7 @@ impl Container {
 
     fn tell_oom(&self) {
         self.oom_told.store(true, Ordering::Relaxed);
-        self.surroundings.events.oom(self.id());
+        self.context.events.oom(self.id());
         note(format_args!("a process of {} was killed for lack of memory", self.id()));
     }
 
@@ -136,7 +136,7 @@ impl Container {
     }
 
     fn publish_exit(&self, exit: &Exit) {
-        let events = &self.surroundings.events;
+        let events = &self.context.events;
         if exit.oom_killed && !self.oom_told.load(Ordering::Relaxed) {
             self.tell_oom();
         }

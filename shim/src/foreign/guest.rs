@@ -12,14 +12,14 @@
 use super::client::{SLOW, WAITING, failed};
 use super::launch::Started;
 use crate::cgroup::Cgroup;
-use crate::container::{Names, Phase, wait_for};
+use crate::container::{StdioConfig, Phase, wait_for};
 use crate::error::Error;
 use crate::exit::{Exit, now};
 use crate::init::Stdio;
 use crate::shim_log::note;
 use crate::spec::Spec;
 use crate::stdio::cri_log::CriLog;
-use crate::stdio::{Outside, Pumps, Streams, connect};
+use crate::stdio::{ShimStdio, Pumps, Streams, connect};
 use containerd_shim_protos::api::*;
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
@@ -56,10 +56,10 @@ impl Guest {
     /// Has the foreign shim create a container, with streams that lead to this process.
     pub(super) async fn create(shim: Arc<Started>, request: CreateTaskRequest) -> Result<Arc<Self>, Error> {
         let id = request.id.clone();
-        let names = names(&request);
+        let stdio_config = stdio_config(&request);
         // The foreign shim has the terminal and copies it to a pipe.
-        let streams = Streams::parse(&names.stdin, &names.stdout, &names.stderr, false)?;
-        let (stdio, outside) =
+        let streams = Streams::parse(&stdio_config.stdin, &stdio_config.stdout, &stdio_config.stderr, false)?;
+        let (stdio, shim_stdio) =
             connect(&streams).map_err(|source| Error::Streams { id: id.clone(), source })?;
         let bundle = PathBuf::from(&request.bundle);
         let request = CreateTaskRequest {
@@ -70,7 +70,7 @@ impl Guest {
         };
         let made: ttrpc::Result<CreateTaskResponse> = shim.tasks.call("Create", &request, SLOW).await;
         let made = made.map_err(|source| failed("create container", &id, source))?;
-        let guest = Self::adopt(shim, &id, bundle, made.pid, outside);
+        let guest = Self::adopt(shim, &id, bundle, made.pid, shim_stdio);
         drop::<Stdio>(stdio);
         guest.map_err(|source| Error::Io { doing: "watch", id, source })
     }
@@ -80,10 +80,10 @@ impl Guest {
         id: &str,
         bundle: PathBuf,
         pid: u32,
-        outside: Outside,
+        shim_stdio: ShimStdio,
     ) -> io::Result<Arc<Self>> {
         let cgroup = Cgroup::open(&cgroup_of(&bundle)?);
-        let pumps = outside.start(None)?;
+        let pumps = shim_stdio.start(None)?;
         let input = pumps.input_ended();
         let inner = Inner { phase: Phase::Created, started_at: 0, log: pumps.log(), pumps: Some(pumps) };
         let guest = Arc::new(Self {
@@ -229,9 +229,9 @@ impl Guest {
 }
 
 /// A terminal has no separate stderr.
-fn names(request: &CreateTaskRequest) -> Names {
+fn stdio_config(request: &CreateTaskRequest) -> StdioConfig {
     let stderr = if request.terminal { String::new() } else { request.stderr.clone() };
-    Names { stdin: request.stdin.clone(), stdout: request.stdout.clone(), stderr, terminal: request.terminal }
+    StdioConfig { stdin: request.stdin.clone(), stdout: request.stdout.clone(), stderr, terminal: request.terminal }
 }
 
 /// A path by which any process on this host can open a pipe's end like a FIFO, while it is open here.

@@ -11,7 +11,7 @@ mod task;
 pub(crate) use berth::{described, message};
 pub(crate) use sandbox::patience;
 
-use crate::container::Surroundings;
+use crate::container::ShimContext;
 use crate::error::Error;
 use crate::events::Events;
 use crate::init;
@@ -69,11 +69,11 @@ pub(crate) fn runtime() -> io::Result<Runtime> {
 }
 
 async fn run(serve: Serve) -> io::Result<()> {
-    let surroundings =
-        Surroundings { events: Events::forward_to(&serve.events, &serve.namespace), ..Default::default() };
-    let pod = Pod::new(serve.id, serve.bundle, serve.socket, surroundings);
+    let context =
+        ShimContext { events: Events::forward_to(&serve.events, &serve.namespace), ..Default::default() };
+    let pod = Pod::new(serve.id, serve.bundle, serve.socket, context);
     let mut server = start(&pod, serve.listener).await?;
-    attend(&pod.surroundings().orphans, pod.close_when_forgotten(), pod.closed()).await?;
+    attend(&pod.context().orphans, pod.close_when_forgotten(), pod.closed()).await?;
     server.shutdown().await.map_err(io::Error::other)?;
     init::gone().await;
     Ok(())

@@ -1,6 +1,6 @@
 //! The standard streams: pipes or a terminal on the process's side, log files and FIFOs on the other.
 //!
-//! Streams are opened before the process exists ([`connect`]) and pumped afterwards ([`Outside::start`]). The process
+//! Streams are opened before the process exists ([`connect`]) and pumped afterwards ([`ShimStdio::start`]). The process
 //! only holds the shim's own pipes or terminal (or a file that is appended to directly), so a reader that disconnects
 //! or was never there cannot break it.
 
@@ -92,7 +92,7 @@ impl Streams {
 
 /// The shim's ends of the streams of a process that does not exist yet.
 #[derive(Debug)]
-pub struct Outside {
+pub struct ShimStdio {
     stdin: Option<(Input, AsyncFd<OwnedFd>, Option<OwnedFd>)>,
     outputs: Vec<(Stream, Option<OwnedFd>, Sink)>,
     readers: Readers,
@@ -100,22 +100,22 @@ pub struct Outside {
 }
 
 /// Opens everything; returns the process's ends and the shim's.
-pub fn connect(streams: &Streams) -> Result<(Stdio, Outside), OpenError> {
+pub fn connect(streams: &Streams) -> Result<(Stdio, ShimStdio), OpenError> {
     let mut stdio = Stdio::default();
-    let mut outside = Outside { stdin: None, outputs: Vec::new(), readers: streams.readers, log: None };
+    let mut shim_stdio = ShimStdio { stdin: None, outputs: Vec::new(), readers: streams.readers, log: None };
     if let Some(input) = &streams.stdin {
         let fifo = at(&input.fifo, fifo::open_reader(&input.fifo))?;
         let writer = if streams.terminal { None } else { Some(at(&input.fifo, stdin_pipe(&mut stdio))?) };
-        outside.stdin = Some((input.clone(), fifo, writer));
+        shim_stdio.stdin = Some((input.clone(), fifo, writer));
     }
-    stdio.stdout = outside.add_output(&streams.stdout, Stream::Stdout, streams.terminal)?;
+    stdio.stdout = shim_stdio.add_output(&streams.stdout, Stream::Stdout, streams.terminal)?;
     if !streams.terminal {
-        stdio.stderr = outside.add_output(&streams.stderr, Stream::Stderr, false)?;
+        stdio.stderr = shim_stdio.add_output(&streams.stderr, Stream::Stderr, false)?;
     }
-    Ok((stdio, outside))
+    Ok((stdio, shim_stdio))
 }
 
-impl Outside {
+impl ShimStdio {
     /// Opens one output; returns the process's end.
     fn add_output(
         &mut self,

@@ -17,8 +17,8 @@ fn open_now(path: &str) -> File {
 }
 
 fn start(stdin: &str, stdout: &str) -> (Stdio, Pumps) {
-    let (stdio, outside) = connect(&Streams::parse(stdin, stdout, "", false).unwrap()).unwrap();
-    (stdio, outside.start(None).unwrap())
+    let (stdio, shim_stdio) = connect(&Streams::parse(stdin, stdout, "", false).unwrap()).unwrap();
+    (stdio, shim_stdio.start(None).unwrap())
 }
 
 /// Reads a pipe to its end without blocking the runtime.
