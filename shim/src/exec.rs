@@ -7,7 +7,7 @@
 //!          +------------------+
 //! ```
 
-use crate::container::{Container, StdioConfig, wait_for};
+use crate::container::{Container, StdioConfig, wait_for_exit};
 use crate::descendants::kill_with_descendants;
 use crate::error::Error;
 use crate::exit::Exit;
@@ -22,7 +22,7 @@ use std::time::Duration;
 use tokio::sync::watch;
 
 /// No wait: the exec's own output is in the pipe by its end, and output of children it left behind is not awaited.
-const STREAM_PATIENCE: Duration = Duration::ZERO;
+const STREAM_DRAIN_TIMEOUT: Duration = Duration::ZERO;
 
 /// An exec: registered, running or ended.
 #[derive(Debug)]
@@ -105,7 +105,7 @@ impl Exec {
 
     /// Waits for the end, also of an exec that is not started yet.
     pub async fn wait(&self) -> Exit {
-        wait_for(&self.ended).await
+        wait_for_exit(&self.ended).await
     }
 
     /// Starts it in its container. Returns its host pid.
@@ -168,7 +168,7 @@ impl Exec {
             inner.pumps.take()
         };
         if let Some(pumps) = pumps {
-            pumps.finish(STREAM_PATIENCE).await;
+            pumps.finish(STREAM_DRAIN_TIMEOUT).await;
         }
         self.inner().state = State::Stopped { pid, exit: exit.clone() };
         context.events.exit(container.id(), &self.id, pid, &exit);

@@ -22,11 +22,11 @@ use tokio::sync::{Notify, watch};
 use tokio::time::{Instant, timeout, timeout_at};
 
 /// Time for the last output of a container that was given up: two FIFOs without readers take 13 s.
-const BURIAL_PATIENCE: Duration = Duration::from_secs(15);
+const LAST_OUTPUT_TIMEOUT: Duration = Duration::from_secs(15);
 /// Time that a stop leaves to containers still being created before their creations are given up.
-const CREATION_PATIENCE: Duration = Duration::from_secs(1);
+const PENDING_CREATION_TIMEOUT: Duration = Duration::from_secs(1);
 /// Interval at which a shim checks whether it is idle and its bundle still exists.
-const LOOK: Duration = Duration::from_secs(30);
+const IDLE_CHECK_INTERVAL: Duration = Duration::from_secs(30);
 
 /// The state of a shim.
 #[derive(Debug)]
@@ -163,7 +163,7 @@ impl Pod {
         let container = self.container(id)?;
         let exit = container.prepare_delete().await?;
         // An exec that was being started when the container ended may have entered the cgroup since.
-        container.leave_cgroup().await;
+        container.remove_cgroup().await;
         failpoint!(TASK_CLEARED)?;
         self.containers.remove(id);
         self.emptied.notify_one();
@@ -203,7 +203,7 @@ impl Pod {
         if let Err(error) = self.end_containers(DEATH_PATIENCE).await {
             note(format_args!("end the pod after its first process: {error}"));
         }
-        self.sandbox.tell_end();
+        self.sandbox.announce_end();
     }
 
     /// Kills every container, waits for their exit records, undoes the namespaces. Repeatable. Creations and ends share
@@ -232,8 +232,8 @@ impl Pod {
             if timeout_at(deadline, container.wait()).await.is_err() {
                 note(format_args!("container {} does not die, and is given up", container.id()));
                 container.give_up();
-                let told = timeout(BURIAL_PATIENCE, container.wait()).await;
-                told.map_err(|_| Error::TooLong(format!("the end of container {}", container.id())))?;
+                let ended = timeout(LAST_OUTPUT_TIMEOUT, container.wait()).await;
+                ended.map_err(|_| Error::TooLong(format!("the end of container {}", container.id())))?;
             }
         }
         Ok(())
@@ -241,7 +241,7 @@ impl Pod {
 
     /// Refuses new containers. Creations under way get a moment to finish and are then given up.
     async fn close_sandbox(&self) {
-        if timeout(CREATION_PATIENCE, self.sandbox.close()).await.is_err() {
+        if timeout(PENDING_CREATION_TIMEOUT, self.sandbox.close()).await.is_err() {
             self.creations.stop();
             self.sandbox.close().await;
         }
@@ -275,7 +275,7 @@ impl Pod {
     pub async fn close_when_forgotten(&self) {
         while !self.is_idle() || self.bundle.exists() {
             // `emptied` does not announce container ends, failed creations or the removal of the bundle, so poll for them.
-            let _ = timeout(LOOK, self.emptied.notified()).await;
+            let _ = timeout(IDLE_CHECK_INTERVAL, self.emptied.notified()).await;
         }
         note("the bundle is gone and nothing runs: leaving");
         self.close();

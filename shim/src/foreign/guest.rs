@@ -12,7 +12,7 @@
 use super::client::{SLOW, WAITING, failed};
 use super::launch::Started;
 use crate::cgroup::Cgroup;
-use crate::container::{StdioConfig, Phase, wait_for};
+use crate::container::{StdioConfig, Phase, wait_for_exit};
 use crate::error::Error;
 use crate::exit::{Exit, now};
 use crate::init::Stdio;
@@ -30,7 +30,7 @@ use std::time::Duration;
 use tokio::sync::watch;
 
 /// Time for the foreign shim to deliver the last output.
-const STREAM_PATIENCE: Duration = Duration::from_secs(5);
+const STREAM_DRAIN_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// A container that was created and not yet deleted.
 pub(super) struct Guest {
@@ -138,7 +138,7 @@ impl Guest {
 
     /// Waits for the end: the output is logged and the exit record is written.
     pub(super) async fn wait(&self) -> Exit {
-        wait_for(&self.ended).await
+        wait_for_exit(&self.ended).await
     }
 
     /// Records that the foreign shim has reported an OOM kill.
@@ -213,7 +213,7 @@ impl Guest {
             (inner.pumps.take(), inner.log.take())
         };
         if let Some(pumps) = pumps {
-            pumps.finish(STREAM_PATIENCE).await;
+            pumps.finish(STREAM_DRAIN_TIMEOUT).await;
         }
         drop(log);
         exit.oom_killed = self.oom.load(Ordering::Relaxed) || self.cgroup.oom_kills() > 0;

@@ -189,7 +189,7 @@ impl PodNamespaces {
     }
 
     /// Leaves the removal of the pod's cgroup to the caller.
-    pub fn leave_cgroup(&mut self) {
+    pub fn release_cgroup(&mut self) {
         self.cgroup = None;
     }
 
