@@ -7,7 +7,7 @@ use crate::exit::{Exit, Room};
 use crate::init::{
     self, CreateRequest, Created, Neighbour, PodNamespaces, PodOptions, RootfsMount, Slate, Stdio,
 };
-use crate::process::{DEATH_PATIENCE, KILL, Process};
+use crate::process::{KILL_TIMEOUT, KILL, Process};
 use crate::sandbox::{self, Sandbox};
 use crate::shim_log::note;
 use crate::slots::Slots;
@@ -152,7 +152,7 @@ impl Pod {
         match Container::adopt(identity, shim_stdio, created, self.context.clone()) {
             Ok(container) => Ok(container),
             Err(source) => {
-                let _ = group.end(DEATH_PATIENCE).await;
+                let _ = group.end(KILL_TIMEOUT).await;
                 Err(Error::Io { doing: "watch", id, source })
             }
         }
@@ -200,16 +200,16 @@ impl Pod {
             return;
         }
         note("the first process of the pod has ended");
-        if let Err(error) = self.end_containers(DEATH_PATIENCE).await {
+        if let Err(error) = self.end_containers(KILL_TIMEOUT).await {
             note(format_args!("end the pod after its first process: {error}"));
         }
         self.sandbox.announce_end();
     }
 
     /// Kills every container, waits for their exit records, undoes the namespaces. Repeatable. Creations and ends share
-    /// `patience`; a container that does not die by then is given up.
-    pub async fn stop_sandbox(&self, patience: Duration) -> Result<(), Error> {
-        self.end_containers(patience).await?;
+    /// `time_limit`; a container that does not die by then is given up.
+    pub async fn stop_sandbox(&self, time_limit: Duration) -> Result<(), Error> {
+        self.end_containers(time_limit).await?;
         failpoint!(SANDBOX_EMPTIED)?;
         self.sandbox.destroy(&self.id).await?;
         self.emptied.notify_one();
@@ -218,8 +218,8 @@ impl Pod {
     }
 
     /// Refuses new containers, kills the present ones and waits for their exit records.
-    async fn end_containers(&self, patience: Duration) -> Result<(), Error> {
-        let deadline = Instant::now() + patience;
+    async fn end_containers(&self, time_limit: Duration) -> Result<(), Error> {
+        let deadline = Instant::now() + time_limit;
         let closed = timeout_at(deadline, self.close_sandbox()).await;
         closed.map_err(|_| Error::TooLong("the creation of a container".into()))?;
         let containers = self.containers();
@@ -272,7 +272,7 @@ impl Pod {
 
     /// Closes the shim once nothing runs in it and its bundle is gone: no request can come for it any more. While
     /// containers run the shim stays, even without its bundle: it must not end their work.
-    pub async fn close_when_forgotten(&self) {
+    pub async fn close_when_unused(&self) {
         while !self.is_idle() || self.bundle.exists() {
             // `emptied` does not announce container ends, failed creations or the removal of the bundle, so poll for them.
             let _ = timeout(IDLE_CHECK_INTERVAL, self.emptied.notified()).await;

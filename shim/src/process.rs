@@ -20,7 +20,7 @@ pub const KILL: i32 = libc::SIGKILL;
 /// Pidfds that [`signal_listed`] holds at once: few lists, and far below the shim's descriptor limit.
 const PINNED_AT_ONCE: usize = 128;
 /// Time for a killed process to be gone; one that waits for a dead file system may never be.
-pub const DEATH_PATIENCE: Duration = Duration::from_secs(10);
+pub const KILL_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// A child of the shim. The pid is only displayed; signals and waits use the pidfd, so a process that reuses the pid is
 /// never touched. Dropped before the child's end, the child is left to the reaper of orphans.

@@ -14,7 +14,7 @@ use crate::cgroup::{Cgroup, Stats};
 use crate::error::Error;
 use crate::exit::now;
 use crate::init::{IdMappings, NSFS, PodNamespaces, PodOptions, end_later};
-use crate::process::DEATH_PATIENCE;
+use crate::process::KILL_TIMEOUT;
 use crate::record;
 use crate::shim_log::note;
 use crate::spec::IdMapping;
@@ -157,7 +157,7 @@ impl Sandbox {
     /// Undoes the namespaces, once no container is left. Repeatable.
     pub async fn destroy(&self, id: &str) -> Result<(), Error> {
         let mut namespaces = self.namespaces.write().await;
-        namespaces.end_init(DEATH_PATIENCE).await;
+        namespaces.end_init(KILL_TIMEOUT).await;
         let cgroup = self.cached().cgroup.clone();
         if let Some(cgroup) = cgroup
             && let Err(error) = cgroup.end(CGROUP_EMPTY_TIMEOUT).await

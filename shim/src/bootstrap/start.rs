@@ -4,7 +4,7 @@ use super::params::Params;
 use super::socket::{self, Bound};
 use super::{Error, Flags, failed, program};
 use crate::foreign::{self, Handler};
-use crate::service::{Serve, serve};
+use crate::service::{ServerConfig, serve};
 use crate::{descriptors, shim_log};
 use berth_failpoint::failpoint;
 use nix::unistd::{dup2_stderr, dup2_stdin, dup2_stdout, setsid};
@@ -99,7 +99,7 @@ impl Plan {
 
     fn serve(self, listener: UnixListener, events: String) -> io::Result<()> {
         let handler = Handler::read(&self.bundle)?;
-        let what = Serve {
+        let config = ServerConfig {
             id: self.group,
             namespace: self.namespace,
             bundle: self.bundle,
@@ -108,10 +108,10 @@ impl Plan {
             events,
         };
         match handler {
-            Some(handler) => foreign::serve(handler, self.daemon, what),
+            Some(handler) => foreign::serve(handler, self.daemon, config),
             None => {
                 descriptors::raise();
-                serve(what)
+                serve(config)
             }
         }
     }

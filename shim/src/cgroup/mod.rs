@@ -28,7 +28,7 @@ use tokio::time::{Instant, sleep};
 use writes::Writes;
 
 /// First and longest interval between checks whether processes have left a cgroup or are frozen.
-const LOOKS: [Duration; 2] = [Duration::from_millis(1), Duration::from_secs(1)];
+const POLL_INTERVALS: [Duration; 2] = [Duration::from_millis(1), Duration::from_secs(1)];
 
 /// Why a cgroup operation failed.
 #[derive(Debug, thiserror::Error)]
@@ -299,19 +299,19 @@ impl Cgroup {
         self.main().map_or(Ok(()), |directory| signal_in(&directory, signal, wanted))
     }
 
-    /// Kills all processes until the cgroup is empty, and removes it. Fails after `patience`: a process that waits for
+    /// Kills all processes until the cgroup is empty, and removes it. Fails after `time_limit`: a process that waits for
     /// a dead file system dies only when that answers.
-    pub async fn end(&self, patience: Duration) -> Result<(), Error> {
+    pub async fn end(&self, time_limit: Duration) -> Result<(), Error> {
         let begun = Instant::now();
-        let [mut look, longest] = LOOKS;
+        let [mut interval, longest] = POLL_INTERVALS;
         loop {
             let ended = self.kill().and_then(|()| self.remove_now());
             match ended {
-                Err(error) if begun.elapsed() >= patience => return Err(error),
-                Err(_) => sleep(look).await,
+                Err(error) if begun.elapsed() >= time_limit => return Err(error),
+                Err(_) => sleep(interval).await,
                 Ok(()) => return Ok(()),
             }
-            look = longest.min(look * 2);
+            interval = longest.min(interval * 2);
         }
     }
 
@@ -337,9 +337,9 @@ impl Cgroup {
         files::field(&text.unwrap_or_default(), "oom_kill")
     }
 
-    /// Freezes all processes; returns once they are frozen. If that takes longer than `patience` it thaws them and fails.
-    pub async fn freeze(&self, patience: Duration) -> Result<(), Error> {
-        let frozen = self.set_frozen(true, patience).await;
+    /// Freezes all processes; returns once they are frozen. If that takes longer than `time_limit` it thaws them and fails.
+    pub async fn freeze(&self, time_limit: Duration) -> Result<(), Error> {
+        let frozen = self.set_frozen(true, time_limit).await;
         frozen.inspect_err(|_| {
             let _ = self.tell_frozen(false);
         })
@@ -350,16 +350,16 @@ impl Cgroup {
         self.tell_frozen(false)
     }
 
-    async fn set_frozen(&self, frozen: bool, patience: Duration) -> Result<(), Error> {
+    async fn set_frozen(&self, frozen: bool, time_limit: Duration) -> Result<(), Error> {
         self.tell_frozen(frozen)?;
-        let deadline = Instant::now() + patience;
-        let [look, _] = LOOKS;
+        let deadline = Instant::now() + time_limit;
+        let [interval, _] = POLL_INTERVALS;
         while !self.is_frozen()? {
             if Instant::now() >= deadline {
                 let source = ErrorKind::TimedOut.into();
                 return Err(Error { action: "freeze".into(), path: self.path.clone(), source });
             }
-            sleep(look).await;
+            sleep(interval).await;
         }
         Ok(())
     }

@@ -46,7 +46,7 @@ impl Container {
 
     async fn poststop(&self) {
         let hooks = init::run_hooks(self.id(), &self.identity.bundle, Moment::Poststop);
-        match timeout(init::POSTSTOP_PATIENCE, hooks).await {
+        match timeout(init::POSTSTOP_TIMEOUT, hooks).await {
             Ok(Ok(())) => {}
             Ok(Err(error)) => {
                 note(format_args!("after the end of {}: {}", self.id(), error_line(&error)));

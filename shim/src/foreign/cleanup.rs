@@ -6,7 +6,7 @@ use super::handler::{Address, Handler};
 use super::launch::Launcher;
 use crate::error::Error;
 use crate::exit::Exit;
-use crate::process::DEATH_PATIENCE;
+use crate::process::KILL_TIMEOUT;
 use crate::sandbox::Record;
 use crate::service::runtime;
 use std::io;
@@ -51,7 +51,7 @@ async fn end(id: &str, is_pod: bool, address: &Address, namespace: &str) -> Resu
 
 async fn end_task(tasks: &Tasks, id: &str) -> Result<Exit, Error> {
     tasks.kill(id).await?;
-    let end = tasks.wait(id, DEATH_PATIENCE).await?;
+    let end = tasks.wait(id, KILL_TIMEOUT).await?;
     tasks.delete(id).await?;
     Ok(Exit::now(end.exit_status, "the shim died"))
 }

@@ -96,7 +96,7 @@ impl Exec<'_> {
 
 impl Command for Exec<'_> {
     /// The foreign shim copies the output and closes the pipes at its end.
-    const LINGER: Duration = Duration::from_secs(5);
+    const OUTPUT_TIMEOUT: Duration = Duration::from_secs(5);
 
     async fn ended(&self) -> Exit {
         let request =

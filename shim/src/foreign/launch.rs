@@ -21,8 +21,8 @@ use tokio::io::unix::AsyncFd;
 use tokio::time::timeout;
 
 /// Time limit, much longer than a shim needs to start.
-const PATIENCE: Duration = Duration::from_secs(60);
-const MAX_ANSWER: usize = 64 * 1024;
+const COMMAND_TIMEOUT: Duration = Duration::from_secs(60);
+const MAX_ANSWER_BYTES: usize = 64 * 1024;
 
 /// Runs a foreign shim's binary.
 #[derive(Debug, Clone)]
@@ -99,11 +99,11 @@ impl Launcher {
     ) -> Result<Vec<u8>, Error> {
         let failed = |error: io::Error| self.failed(action, &error.to_string());
         let (process, output) = self.spawn(orphans, id, bundle, action, input).map_err(failed)?;
-        let ended = timeout(PATIENCE, process.ended()).await;
+        let ended = timeout(COMMAND_TIMEOUT, process.ended()).await;
         if ended.is_err() {
             process.signal(crate::process::KILL).map_err(failed)?;
         }
-        let mut said = Vec::with_capacity(MAX_ANSWER);
+        let mut said = Vec::with_capacity(MAX_ANSWER_BYTES);
         if read(&output, &mut said) != Read::Some {
             said.clear();
         }

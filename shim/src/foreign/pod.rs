@@ -16,7 +16,7 @@ use crate::container::Phase;
 use crate::error::Error;
 use crate::init::{self, PodNamespaces, PodOptions};
 use crate::orphans::Orphans;
-use crate::process::DEATH_PATIENCE;
+use crate::process::KILL_TIMEOUT;
 use crate::sandbox::Record;
 use crate::shim_log::note;
 use crate::slots::Slots;
@@ -31,7 +31,7 @@ use tokio::sync::{Mutex as Turn, Notify, RwLock, watch};
 use tokio::time::timeout;
 
 /// Interval at which a process without a pod checks whether its bundle still exists.
-const LOOK: Duration = Duration::from_secs(30);
+const IDLE_CHECK_INTERVAL: Duration = Duration::from_secs(30);
 
 /// The state of a process that serves a foreign shim's pod.
 pub(super) struct ForeignPod {
@@ -151,7 +151,7 @@ impl ForeignPod {
         let pid = match self.start_task(&shim).await {
             Ok(pid) => pid,
             Err(error) => {
-                self.end_sandbox(&shim, DEATH_PATIENCE).await;
+                self.end_sandbox(&shim, KILL_TIMEOUT).await;
                 return Err(error);
             }
         };
@@ -190,7 +190,7 @@ impl ForeignPod {
         if end.is_err() {
             home.shim.clean_up_after(&self.id, &self.bundle).await;
         }
-        complain("take down", &self.id, self.take_down(DEATH_PATIENCE).await);
+        complain("take down", &self.id, self.take_down(KILL_TIMEOUT).await);
         // Does not complete [`Self::wait`]: the daemon gets an error instead, since it did not request this end.
         self.close();
     }
@@ -271,23 +271,23 @@ impl ForeignPod {
     }
 
     /// Takes the pod down by request. Repeatable.
-    pub(super) async fn stop(&self, patience: Duration) -> Result<(), Error> {
-        self.take_down(patience).await?;
+    pub(super) async fn stop(&self, time_limit: Duration) -> Result<(), Error> {
+        self.take_down(time_limit).await?;
         self.stopped.send_replace(true);
         self.changed.notify_one();
         Ok(())
     }
 
     /// Kills every container, waits for their exit records, undoes the sandbox, the namespaces and the cgroup.
-    async fn take_down(&self, patience: Duration) -> Result<(), Error> {
+    async fn take_down(&self, time_limit: Duration) -> Result<(), Error> {
         let mut outer = self.turn.lock().await;
         let state = std::mem::replace(&mut *self.state(), State::Stopped);
         if let State::Ready(home) = state {
-            if timeout(patience, self.creations.write()).await.is_err() {
+            if timeout(time_limit, self.creations.write()).await.is_err() {
                 note("a container is still being created");
             }
-            self.end_guests(&home.shim, patience).await;
-            self.end_sandbox(&home.shim, patience).await;
+            self.end_guests(&home.shim, time_limit).await;
+            self.end_sandbox(&home.shim, time_limit).await;
         }
         bundle::unmount_all(&self.bundle);
         outer.namespaces.destroy().map_err(|source| Error::Init {
@@ -300,23 +300,23 @@ impl ForeignPod {
     }
 
     /// Ends the containers as far as possible: the rest is left to the foreign shim and the daemon's cleanup.
-    async fn end_guests(&self, shim: &Started, patience: Duration) {
+    async fn end_guests(&self, shim: &Started, time_limit: Duration) {
         for guest in self.guests() {
             if !matches!(guest.phase(), Phase::Stopped(_)) {
                 complain("kill", &guest.id, shim.tasks.kill(&guest.id).await);
             }
         }
         for guest in self.guests() {
-            match timeout(patience, guest.wait()).await {
+            match timeout(time_limit, guest.wait()).await {
                 Ok(_) => complain("delete", &guest.id, shim.tasks.delete(&guest.id).await),
                 Err(_) => note(format_args!("container {} does not end", guest.id)),
             }
         }
     }
 
-    async fn end_sandbox(&self, shim: &Started, patience: Duration) {
+    async fn end_sandbox(&self, shim: &Started, time_limit: Duration) {
         complain("kill", &self.id, shim.tasks.kill(&self.id).await);
-        complain("end", &self.id, shim.tasks.wait(&self.id, patience).await.map(drop));
+        complain("end", &self.id, shim.tasks.wait(&self.id, time_limit).await.map(drop));
         complain("delete", &self.id, shim.tasks.delete(&self.id).await);
         shim.tasks.shutdown(&self.id).await;
     }
@@ -342,9 +342,9 @@ impl ForeignPod {
     }
 
     /// Closes a process without a running pod whose bundle is gone: no request can come for it any more.
-    pub(super) async fn close_when_forgotten(&self) {
+    pub(super) async fn close_when_unused(&self) {
         while matches!(*self.state(), State::Ready(_)) || self.bundle.exists() {
-            let _ = timeout(LOOK, self.changed.notified()).await;
+            let _ = timeout(IDLE_CHECK_INTERVAL, self.changed.notified()).await;
         }
         note("the bundle is gone and there is no pod: leaving");
         self.close();

@@ -9,8 +9,8 @@ use crate::container::Phase;
 use crate::error::Error;
 use crate::events::timestamp;
 use crate::exec_sync::Caller;
-use crate::process::DEATH_PATIENCE;
-use crate::service::{described, message, patience, to_end, unless_closed};
+use crate::process::KILL_TIMEOUT;
+use crate::service::{described, message, stop_timeout, run_to_completion, unless_closed};
 use async_trait::async_trait;
 use berth_shim_proto::berth_shim::*;
 use berth_shim_proto::berth_shim_ttrpc::{Shim, create_shim};
@@ -61,7 +61,7 @@ impl Task for Serving {
         request: CreateTaskRequest,
     ) -> ttrpc::Result<CreateTaskResponse> {
         let pod = Arc::clone(&self.0);
-        let pid = to_end(async move { Ok(pod.create_guest(request).await?.pid) }).await?;
+        let pid = run_to_completion(async move { Ok(pod.create_guest(request).await?.pid) }).await?;
         Ok(CreateTaskResponse { pid, ..Default::default() })
     }
 
@@ -70,7 +70,7 @@ impl Task for Serving {
             return self.pass("Start", &request.id, &request, SLOW).await;
         }
         let guest = self.0.guest(&request.id)?;
-        let pid = to_end(async move { guest.start().await }).await?;
+        let pid = run_to_completion(async move { guest.start().await }).await?;
         Ok(StartResponse { pid, ..Default::default() })
     }
 
@@ -80,7 +80,7 @@ impl Task for Serving {
         }
         let (pod, guest) = (Arc::clone(&self.0), self.0.guest(&request.id)?);
         let pid = guest.pid;
-        let exit = to_end(async move {
+        let exit = run_to_completion(async move {
             let exit = guest.delete().await?;
             pod.remove(&guest.id);
             Ok(exit)
@@ -138,7 +138,7 @@ impl Sandbox for Serving {
     ) -> ttrpc::Result<CreateSandboxResponse> {
         let options = crate::sandbox::read_options(request.options.as_ref())?;
         let pod = Arc::clone(&self.0);
-        to_end(async move { pod.create(&request.netns_path, options).await }).await?;
+        run_to_completion(async move { pod.create(&request.netns_path, options).await }).await?;
         Ok(CreateSandboxResponse::default())
     }
 
@@ -148,7 +148,7 @@ impl Sandbox for Serving {
         _: StartSandboxRequest,
     ) -> ttrpc::Result<StartSandboxResponse> {
         let pod = Arc::clone(&self.0);
-        let pid = to_end(async move { pod.start().await }).await?;
+        let pid = run_to_completion(async move { pod.start().await }).await?;
         Ok(StartSandboxResponse { pid, ..Default::default() })
     }
 
@@ -158,7 +158,7 @@ impl Sandbox for Serving {
         request: StopSandboxRequest,
     ) -> ttrpc::Result<StopSandboxResponse> {
         let pod = Arc::clone(&self.0);
-        to_end(async move { pod.stop(patience(&request)).await }).await?;
+        run_to_completion(async move { pod.stop(stop_timeout(&request)).await }).await?;
         Ok(StopSandboxResponse::default())
     }
 
@@ -177,8 +177,8 @@ impl Sandbox for Serving {
         _: ShutdownSandboxRequest,
     ) -> ttrpc::Result<ShutdownSandboxResponse> {
         let pod = Arc::clone(&self.0);
-        to_end(async move {
-            pod.stop(DEATH_PATIENCE).await?;
+        run_to_completion(async move {
+            pod.stop(KILL_TIMEOUT).await?;
             pod.close();
             Ok(())
         })

@@ -60,8 +60,8 @@ pub(super) async fn leave(processes: impl IntoIterator<Item = Child>, group: Str
 }
 
 /// Kills all in the cgroup and removes it; false when a process hangs in it.
-async fn remove(group: &str, patience: Duration) -> bool {
-    group.is_empty() || Cgroup::open(group).end(patience).await.is_ok()
+async fn remove(group: &str, time_limit: Duration) -> bool {
+    group.is_empty() || Cgroup::open(group).end(time_limit).await.is_ok()
 }
 
 /// Kills all in a cgroup and removes it in the background, however long a process hangs in it.

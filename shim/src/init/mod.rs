@@ -65,7 +65,7 @@ pub use pod::{DEFAULT_SHM, PodNamespaces, PodOptions};
 pub use slate::Slate;
 
 use crate::cgroup::{self, Cgroup};
-use crate::process::DEATH_PATIENCE;
+use crate::process::KILL_TIMEOUT;
 use crate::spec::Resources;
 use channel::{Received, Report, Reports};
 use child::Child;
@@ -77,9 +77,9 @@ use std::time::Duration;
 use tokio::time::timeout;
 
 /// Time limit for poststop hooks, which nothing else would end.
-pub(crate) const POSTSTOP_PATIENCE: Duration = Duration::from_secs(30);
+pub(crate) const POSTSTOP_TIMEOUT: Duration = Duration::from_secs(30);
 /// Time for a killed process to be gone, unless it hangs in the kernel.
-const LAST_WORD: Duration = Duration::from_millis(50);
+const STAGE_KILL_TIMEOUT: Duration = Duration::from_millis(50);
 
 /// A mount of the root filesystem, like containerd's Mount message.
 #[derive(Debug, Clone, Default)]
@@ -202,7 +202,7 @@ pub async fn create_until(
         arrival.undo(stage).await;
         if arrival.later.poststop {
             // The first failure is reported.
-            let _ = timeout(POSTSTOP_PATIENCE, run_hooks(&id, &bundle, Moment::Poststop)).await;
+            let _ = timeout(POSTSTOP_TIMEOUT, run_hooks(&id, &bundle, Moment::Poststop)).await;
         }
         return Err(error);
     }
@@ -469,21 +469,21 @@ impl Arrival {
     async fn undo(&mut self, stage: Child) {
         for process in [Some(stage), self.helper.take(), self.child.take()].into_iter().flatten() {
             // If this times out, the reaper of orphans reaps it later.
-            let _ = timeout(DEATH_PATIENCE, process.kill()).await;
+            let _ = timeout(KILL_TIMEOUT, process.kill()).await;
         }
         if self.cgroup.is_empty() {
             return;
         }
         // The cgroup may contain a process that was never reported.
         let group = Cgroup::open(&self.cgroup);
-        if group.end(DEATH_PATIENCE).await.is_err() {
+        if group.end(KILL_TIMEOUT).await.is_err() {
             end_later(group, "a creation that failed".into());
         }
     }
 
     /// Kills all processes of the setup. The stage goes first, so that the last reports name every process and cgroup it made.
     async fn abandon(mut self, stage: Child, reports: &Reports) {
-        stage.stop(LAST_WORD).await;
+        stage.stop(STAGE_KILL_TIMEOUT).await;
         let _ = self.hear_rest(reports);
         let processes = [Some(stage), self.helper.take(), self.child.take()];
         left::leave(processes.into_iter().flatten(), self.cgroup).await;

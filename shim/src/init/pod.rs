@@ -23,7 +23,7 @@ use std::time::Duration;
 
 /// Time limit for each report of the fork that makes the namespaces. The shim blocks meanwhile, but nothing else runs
 /// in the pod yet.
-const PATIENCE: Duration = Duration::from_secs(30);
+const REPORT_TIMEOUT: Duration = Duration::from_secs(30);
 /// `f_type` of nsfs, the file system of a pinned namespace.
 pub(crate) const NSFS: i64 = 0x6e73_6673;
 /// Default size of a pod's `/dev/shm` in bytes.
@@ -134,7 +134,7 @@ impl PodNamespaces {
         let maker = Child::fork(|| Maker { options, netns: &netns, socket: theirs.as_fd() }.run())?;
         drop(theirs);
         let maker = maker.release().ok_or(Error::Died { step: Step::Pod })?;
-        set_socket_timeout(&ours, Timeout::Recv, Some(PATIENCE)).at(Step::Pod, || "set a deadline".into())?;
+        set_socket_timeout(&ours, Timeout::Recv, Some(REPORT_TIMEOUT)).at(Step::Pod, || "set a deadline".into())?;
         let heard = self.hear(ours.as_fd(), options);
         match &heard {
             Ok(()) => child::wait(maker.as_fd()),
@@ -180,11 +180,11 @@ impl PodNamespaces {
         }
     }
 
-    /// Kills the pod's first process and waits at most `patience` for its end: it ends after all others of its
+    /// Kills the pod's first process and waits at most `time_limit` for its end: it ends after all others of its
     /// namespace, one of which may hang in the kernel. Afterwards the reaper of orphans reaps it.
-    pub async fn end_init(&mut self, patience: Duration) {
+    pub async fn end_init(&mut self, time_limit: Duration) {
         if let Some(init) = self.init.take() {
-            child::end(init.pidfd, patience).await;
+            child::end(init.pidfd, time_limit).await;
         }
     }
 

@@ -30,7 +30,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
 /// Seconds that the kernel may take to reclaim memory for a lower limit.
-const LIMITS_PATIENCE: u32 = 10;
+const UPDATE_TIMEOUT_SECONDS: u32 = 10;
 
 /// Stage of a new container; returns the exit code.
 pub(super) fn create(request: &CreateRequest<'_>, socket: BorrowedFd<'_>) -> u8 {
@@ -59,7 +59,7 @@ pub(super) fn run_hooks(id: &str, bundle: &Path, moment: Moment, socket: Borrowe
 pub(super) fn update(cgroup: &Cgroup, resources: &Resources, socket: BorrowedFd<'_>) -> u8 {
     reporting(socket, || {
         process::begin(&[socket])?;
-        sys::interrupt_after(LIMITS_PATIENCE);
+        sys::interrupt_after(UPDATE_TIMEOUT_SECONDS);
         Ok(cgroup.update(resources)?)
     })
 }

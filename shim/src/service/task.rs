@@ -1,6 +1,6 @@
 //! `containerd.task.v3.Task`: containers and execs.
 
-use super::{to_end, unless_closed};
+use super::{run_to_completion, unless_closed};
 use crate::container::{Container, Identity, StdioConfig, Phase};
 use crate::error::Error;
 use crate::events::timestamp;
@@ -59,7 +59,7 @@ impl Task for TaskService {
             return Err(Error::Unsupported("starting from a checkpoint").into());
         }
         let (pod, limit) = (Arc::clone(&self.0), super::limit(context));
-        let pid = to_end(async move {
+        let pid = run_to_completion(async move {
             let container = pod.create(new_container(&request), limit).await?;
             pod.context().events.created(&request, container.pid());
             Ok(container.pid())
@@ -71,7 +71,7 @@ impl Task for TaskService {
     async fn start(&self, _: &TtrpcContext, request: StartRequest) -> ttrpc::Result<StartResponse> {
         let target = self.target(&request.id, &request.exec_id)?;
         let pod = Arc::clone(&self.0);
-        let pid = to_end(async move {
+        let pid = run_to_completion(async move {
             let events = &pod.context().events;
             match target {
                 Target::Container(container) => {
@@ -93,7 +93,7 @@ impl Task for TaskService {
     async fn delete(&self, _: &TtrpcContext, request: DeleteRequest) -> ttrpc::Result<DeleteResponse> {
         let target = self.target(&request.id, &request.exec_id)?;
         let pod = Arc::clone(&self.0);
-        let (pid, exit) = to_end(async move {
+        let (pid, exit) = run_to_completion(async move {
             match target {
                 Target::Container(container) => {
                     let (container, exit) = pod.delete(container.id()).await?;
@@ -117,7 +117,7 @@ impl Task for TaskService {
 
     async fn pause(&self, _: &TtrpcContext, request: PauseRequest) -> ttrpc::Result<Empty> {
         let container = self.0.container(&request.id)?;
-        to_end(async move {
+        run_to_completion(async move {
             container.pause().await?;
             container.context().events.paused(container.id());
             Ok(Empty::default())
@@ -127,7 +127,7 @@ impl Task for TaskService {
 
     async fn resume(&self, _: &TtrpcContext, request: ResumeRequest) -> ttrpc::Result<Empty> {
         let container = self.0.container(&request.id)?;
-        to_end(async move {
+        run_to_completion(async move {
             container.resume().await?;
             container.context().events.resumed(container.id());
             Ok(Empty::default())
@@ -193,7 +193,7 @@ impl Task for TaskService {
         if let Some(member) = resources.unsupported() {
             return Err(Error::Unsupported(member).into());
         }
-        to_end(async move { container.update(&resources).await }).await?;
+        run_to_completion(async move { container.update(&resources).await }).await?;
         Ok(Empty::default())
     }
 

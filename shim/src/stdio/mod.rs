@@ -34,7 +34,7 @@ use uri::{Input, Output};
 pub use output::{Read, held, read};
 
 /// Time for a FIFO's reader to take the last bytes.
-pub const READER_PATIENCE: Duration = Duration::from_millis(if cfg!(test) { 20 } else { 5_000 });
+pub const READER_TIMEOUT: Duration = Duration::from_millis(if cfg!(test) { 20 } else { 5_000 });
 
 /// Maximum bytes that [`copy`] reads at once.
 const COPIED: usize = 4096;
@@ -231,12 +231,12 @@ impl Pumps {
     }
 
     /// Called after the process's end: passes on the rest of its output and closes everything. Other holders of a pipe
-    /// (a process that left the cgroup, a child that an exec left behind) get `patience`, then only what is in the pipe
-    /// is read. A FIFO without reader is given up after [`READER_PATIENCE`].
-    pub async fn finish(mut self, patience: Duration) {
+    /// (a process that left the cgroup, a child that an exec left behind) get `time_limit`, then only what is in the pipe
+    /// is read. A FIFO without reader is given up after [`READER_TIMEOUT`].
+    pub async fn finish(mut self, time_limit: Duration) {
         drop(self.stdin.take());
         for (_, output) in &mut self.outputs {
-            output.finish(patience).await;
+            output.finish(time_limit).await;
         }
     }
 }

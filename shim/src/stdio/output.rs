@@ -2,7 +2,7 @@
 
 use super::attached::Attached;
 use super::cri_log::{self, CriLog, Stream};
-use super::{READER_PATIENCE, Readers, fifo};
+use super::{READER_TIMEOUT, Readers, fifo};
 use rustix::buffer::spare_capacity;
 use rustix::fs::{FileType, fstat};
 use rustix::io::Errno;
@@ -47,7 +47,7 @@ pub(super) struct OutputPump {
     task: JoinHandle<()>,
     ending: watch::Sender<bool>,
     /// Time for the reader to take the last bytes.
-    reader_patience: Duration,
+    reader_timeout: Duration,
     attached: Arc<Attached>,
 }
 
@@ -55,13 +55,13 @@ impl OutputPump {
     pub(super) fn start(source: Arc<AsyncFd<OwnedFd>>, sink: Sink) -> Self {
         let (ending, ended) = watch::channel(false);
         let attached = Attached::nobody();
-        let reader_patience = match sink {
+        let reader_timeout = match sink {
             // No limit: such a reader reads on or leaves, and leaving is an error that is noticed.
             Sink::Fifo(_, Readers::Stay) => Duration::MAX,
-            _ => READER_PATIENCE,
+            _ => READER_TIMEOUT,
         };
         let task = tokio::spawn(pump(source, sink, ended, Arc::clone(&attached)));
-        Self { task, ending, reader_patience, attached }
+        Self { task, ending, reader_timeout, attached }
     }
 
     /// Adds a reader, at the other end of `fifo`.
@@ -69,11 +69,11 @@ impl OutputPump {
         self.attached.join(fifo)
     }
 
-    /// Waits at most `patience` for the stream's end; then reads only what is in it.
-    pub(super) async fn finish(&mut self, patience: Duration) {
-        if timeout(patience, &mut self.task).await.is_err() {
+    /// Waits at most `time_limit` for the stream's end; then reads only what is in it.
+    pub(super) async fn finish(&mut self, time_limit: Duration) {
+        if timeout(time_limit, &mut self.task).await.is_err() {
             self.ending.send_replace(true);
-            if timeout(self.reader_patience, &mut self.task).await.is_err() {
+            if timeout(self.reader_timeout, &mut self.task).await.is_err() {
                 self.task.abort();
             }
         }
