@@ -1,6 +1,6 @@
 //! The command line of a foreign shim: `start` and `delete`, called as containerd does.
 
-use super::client::Tasks;
+use super::client::TaskClient;
 use super::handler::{Address, Handler};
 use crate::error::Error;
 use crate::orphans::Orphans;
@@ -54,7 +54,7 @@ impl Launcher {
     }
 
     /// The same, blocking and without a runtime.
-    pub(super) fn delete_now(&self, id: &str, bundle: &Path) -> Result<(), Error> {
+    pub(super) fn delete_blocking(&self, id: &str, bundle: &Path) -> Result<(), Error> {
         let output = self.command(id, bundle, "delete").stdin(Stdio::null()).output();
         let output = output.map_err(|error| self.failed("delete", &error.to_string()))?;
         match output.status.success() {
@@ -142,13 +142,13 @@ impl Launcher {
 }
 
 /// A running foreign shim.
-pub(super) struct Started {
-    pub(super) tasks: Tasks,
+pub(super) struct ForeignShim {
+    pub(super) tasks: TaskClient,
     pub(super) launcher: Launcher,
     orphans: Arc<Orphans>,
 }
 
-impl Started {
+impl ForeignShim {
     /// Starts the shim of a pod and connects to it. Its address is kept in the bundle.
     pub(super) async fn start(
         launcher: Launcher,
@@ -159,7 +159,7 @@ impl Started {
         let address = launcher.start(&orphans, id, bundle).await?;
         let kept = address.write(bundle);
         kept.map_err(|source| Error::Io { doing: "keep the shim's address of", id: id.into(), source })?;
-        let tasks = Tasks::connect(&address, &launcher.namespace).await?;
+        let tasks = TaskClient::connect(&address, &launcher.namespace).await?;
         Ok(Arc::new(Self { tasks, launcher, orphans }))
     }
 

@@ -15,7 +15,7 @@ pub fn serve(handler: Handler, daemon: String, config: ServerConfig) -> io::Resu
         let launcher = Launcher { handler, namespace: config.namespace, daemon, events };
         let pod = ForeignPod::new(config.id, config.bundle, config.socket, launcher);
         let mut server = Server::new().add_listener(retrying_listener(config.listener)?);
-        for service in service::all(&pod) {
+        for service in service::services(&pod) {
             server = server.register_service(service);
         }
         server.start().await.map_err(io::Error::other)?;
