@@ -152,7 +152,7 @@ impl Pod {
         match Container::adopt(identity, shim_stdio, created, self.context.clone()) {
             Ok(container) => Ok(container),
             Err(source) => {
-                let _ = group.end(KILL_TIMEOUT).await;
+                let _ = group.kill_and_remove(KILL_TIMEOUT).await;
                 Err(Error::Io { doing: "watch", id, source })
             }
         }

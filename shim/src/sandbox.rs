@@ -160,7 +160,7 @@ impl Sandbox {
         namespaces.end_init(KILL_TIMEOUT).await;
         let cgroup = self.cached().cgroup.clone();
         if let Some(cgroup) = cgroup
-            && let Err(error) = cgroup.end(CGROUP_EMPTY_TIMEOUT).await
+            && let Err(error) = cgroup.kill_and_remove(CGROUP_EMPTY_TIMEOUT).await
         {
             note(format_args!("the cgroup of sandbox {id} is removed later: {error}"));
             namespaces.release_cgroup();

@@ -58,7 +58,7 @@ fn cgroup_path(bundle: &Path) -> Result<Option<String>, Error> {
 
 fn end(cgroup: &Cgroup) -> Result<(), Error> {
     let runtime = runtime().map_err(failed("make a runtime for", Path::new("the clean-up")))?;
-    Ok(runtime.block_on(cgroup.end(KILL_TIMEOUT))?)
+    Ok(runtime.block_on(cgroup.kill_and_remove(KILL_TIMEOUT))?)
 }
 
 /// The exit record; without one, the exit seen just now, or code 137.

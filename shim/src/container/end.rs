@@ -127,7 +127,7 @@ impl Container {
     /// Kills what is in the cgroup and removes it. If a process hangs in the kernel, a background task removes the
     /// group later and this call returns.
     pub async fn remove_cgroup(&self) {
-        let Err(error) = self.cgroup.end(CGROUP_EMPTY_TIMEOUT).await else { return };
+        let Err(error) = self.cgroup.kill_and_remove(CGROUP_EMPTY_TIMEOUT).await else { return };
         self.log_failure("remove the cgroup of", Err(error));
         // Only one such task: a second one could outlive the group and kill a later container of the same cgroup path.
         if !self.cgroup_removal_queued.swap(true, Ordering::Relaxed) {

@@ -45,7 +45,7 @@ pub(super) async fn leave(processes: impl IntoIterator<Item = Child>, group: Str
             process.kill().await;
             // The process may have created the cgroup with its last system call. By now the path may belong to another
             // creation, so remove it only if empty and kill nothing in it.
-            let _ = Cgroup::open(&group).remove_now();
+            let _ = Cgroup::unchecked(&group).remove_now();
             drop(left);
         });
     }
@@ -61,14 +61,14 @@ pub(super) async fn leave(processes: impl IntoIterator<Item = Child>, group: Str
 
 /// Kills all in the cgroup and removes it; false when a process hangs in it.
 async fn remove(group: &str, time_limit: Duration) -> bool {
-    group.is_empty() || Cgroup::open(group).end(time_limit).await.is_ok()
+    group.is_empty() || Cgroup::unchecked(group).kill_and_remove(time_limit).await.is_ok()
 }
 
 /// Kills all in a cgroup and removes it in the background, however long a process hangs in it.
 pub fn end_later(group: Cgroup, of: String) {
     let left = Left::behind();
     tokio::spawn(async move {
-        match group.end(Duration::MAX).await {
+        match group.kill_and_remove(Duration::MAX).await {
             Ok(()) => note(format_args!("the cgroup of {of} is removed at last")),
             Err(error) => note(format_args!("remove the cgroup of {of}: {error}")),
         }

@@ -69,7 +69,7 @@ use crate::process::KILL_TIMEOUT;
 use crate::spec::Resources;
 use channel::{Received, Report, Reports};
 use child::Child;
-use stage::Entry;
+use stage::CgroupEntry;
 use std::future::pending;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
@@ -208,7 +208,7 @@ pub async fn create_until(
     }
     stage.reaped().await;
     let (pid, pidfd) = arrival.hand_over()?;
-    let (cgroup, later) = (Cgroup::open(&arrival.cgroup), arrival.later);
+    let (cgroup, later) = (Cgroup::unchecked(&arrival.cgroup), arrival.later);
     Ok(Created { pid, pidfd, console: arrival.console, gate: StartGate { reports }, cgroup, later })
 }
 
@@ -322,15 +322,15 @@ pub struct Execed {
 /// Starts another process in a container; returns after its execve.
 pub async fn exec(request: ExecRequest<'_>) -> Result<Execed, Error> {
     detect()?;
-    match enter(&request, Entry::Birth).await {
+    match enter(&request, CgroupEntry::AtCreation).await {
         Err(Error::Os { step: Step::Process, cause: Errno(libc::EAGAIN), .. }) => {
-            enter(&request, Entry::OnFoot).await
+            enter(&request, CgroupEntry::AfterCreation).await
         }
         other => other,
     }
 }
 
-async fn enter(request: &ExecRequest<'_>, entry: Entry) -> Result<Execed, Error> {
+async fn enter(request: &ExecRequest<'_>, entry: CgroupEntry) -> Result<Execed, Error> {
     let (ours, theirs) = channel::pair()?;
     let stage = Child::fork(|| stage::exec(request, entry, theirs.as_fd()))?;
     drop(theirs);
@@ -475,8 +475,8 @@ impl Arrival {
             return;
         }
         // The cgroup may contain a process that was never reported.
-        let group = Cgroup::open(&self.cgroup);
-        if group.end(KILL_TIMEOUT).await.is_err() {
+        let group = Cgroup::unchecked(&self.cgroup);
+        if group.kill_and_remove(KILL_TIMEOUT).await.is_err() {
             end_later(group, "a creation that failed".into());
         }
     }

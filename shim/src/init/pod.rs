@@ -127,7 +127,7 @@ impl PodNamespaces {
         }
         if !options.cgroup_path.is_empty() {
             self.cgroup = Some(Cgroup::of_pod(&options.cgroup_path, &options.id));
-            Cgroup::provide(&options.cgroup_path, &options.id)?;
+            Cgroup::ensure(&options.cgroup_path, &options.id)?;
             failpoint!(SANDBOX_CGROUP_MADE)?;
         }
         let (ours, theirs) = channel::pair()?;

@@ -188,7 +188,7 @@ impl<'a> Process<'a> {
 
 /// System calls from the clone of an exec's process to its execve, with those arguments that filters may check.
 const REST: &[(libc::c_long, &[u64])] = &[
-    (sys::CLONE_ALIKE.0, &[sys::CLONE_ALIKE.1]),
+    (sys::LEGACY_CLONE.0, &[sys::LEGACY_CLONE.1]),
     (libc::SYS_capset, &[]),
     (libc::SYS_prctl, &[libc::PR_SET_PDEATHSIG as u64, libc::SIGKILL as u64]),
     (libc::SYS_write, &[]),

@@ -3,7 +3,7 @@
 
 mod enter;
 
-pub(super) use enter::Entry;
+pub(super) use enter::CgroupEntry;
 
 use super::channel::{self, Attached, Report};
 use super::error::At;
@@ -20,7 +20,7 @@ use super::{
     CreateRequest, Error, ExecRequest, Moment, Step, cwd, devices, limits, rootfs, security, slate, sysctl,
     user,
 };
-use crate::cgroup::{Cgroup, Door};
+use crate::cgroup::{Cgroup, CgroupFd};
 use crate::spec::{Resources, Spec};
 use crate::sys;
 use berth_failpoint::{failpoint, killpoint};
@@ -38,7 +38,7 @@ pub(super) fn create(request: &CreateRequest<'_>, socket: BorrowedFd<'_>) -> u8 
 }
 
 /// Stage of an exec; returns the exit code.
-pub(super) fn exec(request: &ExecRequest<'_>, entry: Entry, socket: BorrowedFd<'_>) -> u8 {
+pub(super) fn exec(request: &ExecRequest<'_>, entry: CgroupEntry, socket: BorrowedFd<'_>) -> u8 {
     reporting(socket, || enter::stage(request, entry, socket))
 }
 
@@ -107,7 +107,7 @@ fn stage_create(request: &CreateRequest<'_>, socket: BorrowedFd<'_>) -> Result<(
     let users = namespaces.user.as_ref().map(|user| &user.mappings);
     let process = Process::prepare(&spec.process, request.terminal, &request.stdio, users)?.on(&spec.linux)?;
     let keyring = Keyring::of(request.id, request.bundle)?;
-    Cgroup::to_be_made(&spec.linux.cgroups_path)?;
+    Cgroup::for_creation(&spec.linux.cgroups_path)?;
     channel::send(socket, &Report::Group(spec.linux.cgroups_path.clone()), &[]);
     let cgroup = Cgroup::create(&spec.linux.cgroups_path, request.id, &spec.linux.resources)?;
     failpoint!(CGROUP_MADE)?;
@@ -141,12 +141,12 @@ impl Container<'_> {
         let root = user.map(|user| self.rootfs().prepare(user)).transpose()?;
         let covers = Covers::prepare(&self.spec.linux.masked_paths)?;
         failpoint!(MOUNTS_PREPARED)?;
-        let door = cgroup.door()?;
+        let cgroup_fd = cgroup.open_fd()?;
         let runner = Runner::start(self.subject(), |hooks| reporting(socket, || hooks))?;
         self.namespaces.enter()?;
         let brought = Brought { mounts, root, covers, runner: runner.as_ref() };
-        let first_process = || self.become_container(process, brought, &door, socket);
-        let pid = sys::clone_sibling(self.namespaces.new, door.directory(), first_process)
+        let first_process = || self.become_container(process, brought, &cgroup_fd, socket);
+        let pid = sys::clone_sibling(self.namespaces.new, cgroup_fd.directory(), first_process)
             .at(Step::Process, || "make the container's first process".into())?;
         killpoint!(CONTAINER_FORKED);
         channel::send(socket, &Report::Spawned { pid, later: self.subject().later() }, &[]);
@@ -170,12 +170,12 @@ impl Container<'_> {
         &self,
         mut process: Process<'_>,
         brought: Brought<'_>,
-        door: &Door,
+        cgroup_fd: &CgroupFd,
         socket: BorrowedFd<'_>,
     ) -> u8 {
         let code = reporting(socket, || {
             user::die_with_shim()?;
-            self.enter_namespaces(door)?;
+            self.enter_namespaces(cgroup_fd)?;
             failpoint!(CONTAINER_ENTERED)?;
             self.set_up(&mut process, brought, socket)
         });
@@ -191,8 +191,8 @@ impl Container<'_> {
         reporting(socket, || self.subject().run("startContainer", hooks, "created", own_pid())) == 0
     }
 
-    fn enter_namespaces(&self, door: &Door) -> Result<(), Error> {
-        door.enter()?;
+    fn enter_namespaces(&self, cgroup_fd: &CgroupFd) -> Result<(), Error> {
+        cgroup_fd.enter()?;
         rustix::process::setsid().at(Step::Process, || "lead a session".into())?;
         if self.namespaces.new_cgroup {
             sys::unshare(libc::CLONE_NEWCGROUP).at(Step::Namespace, || "make Cgroup".into())?;

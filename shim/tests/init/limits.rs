@@ -202,13 +202,13 @@ fn root_only_for_whom_a_group_was_made_can_kill_in_it() {
     block_on(async {
         let running = sleeping(&place, json!({})).await;
         let path = place.cgroup_path("c1");
-        Cgroup::of_container(&path, "c2").end(std::time::Duration::ZERO).await.unwrap();
-        Cgroup::of_pod(&format!("/{}", place.name), "pod").end(std::time::Duration::ZERO).await.unwrap();
+        Cgroup::of_container(&path, "c2").kill_and_remove(std::time::Duration::ZERO).await.unwrap();
+        Cgroup::of_pod(&format!("/{}", place.name), "pod").kill_and_remove(std::time::Duration::ZERO).await.unwrap();
         assert_eq!(running.sh("exit 7").await.0, 7);
         // The processes are this test's children, and stay in the cgroup until they are reaped.
-        let ended = Cgroup::of_container(&path, "c1").end(std::time::Duration::ZERO).await;
+        let ended = Cgroup::of_container(&path, "c1").kill_and_remove(std::time::Duration::ZERO).await;
         assert_eq!(super::support::wait(std::os::fd::AsFd::as_fd(&running.pidfd)), 128 + 9, "{ended:?}");
-        Cgroup::of_container(&path, "c1").end(std::time::Duration::from_secs(10)).await.unwrap();
+        Cgroup::of_container(&path, "c1").kill_and_remove(std::time::Duration::from_secs(10)).await.unwrap();
         assert!(!place.has_cgroup("c1"));
     });
 }

@@ -58,7 +58,7 @@ impl Program {
     fn become_hook(&self, input: BorrowedFd<'_>, output: BorrowedFd<'_>) -> u8 {
         let _ = user::die_with_shim();
         let _ = setpgid(None, None);
-        descriptors::put_back();
+        descriptors::restore();
         rustix::process::umask(Mode::from_raw_mode(0o022));
         for (stream, number) in [(input, 0), (output, 1), (output, 2)] {
             if sys::place(stream, number).is_err() {
