@@ -5,7 +5,7 @@ use crate::creations::Creations;
 use crate::error::Error;
 use crate::exit::{Exit, Room};
 use crate::init::{
-    self, CreateRequest, Created, Neighbour, PodNamespaces, PodOptions, RootfsMount, Slate, Stdio,
+    self, CreateRequest, Created, Neighbour, PodNamespaces, PodOptions, RootfsMount, StepFile, Stdio,
 };
 use crate::process::{KILL_TIMEOUT, KILL, Process};
 use crate::sandbox::{self, Sandbox};
@@ -93,7 +93,7 @@ impl Pod {
 
     /// Ids of the containers being created, each with its current step.
     pub fn creations(&self) -> Vec<(String, String)> {
-        self.creations.all()
+        self.creations.steps()
     }
 
     /// Creates a container up to the point before execve. Fails when that takes longer than `limit` or the pod is
@@ -137,9 +137,9 @@ impl Pod {
         let neighbours: Vec<_> = containers.iter().map(|container| neighbour(container)).collect();
         let (rootfs, terminal, neighbours) = (&new.rootfs, stdio_config.terminal, &neighbours);
         let request = CreateRequest { id, bundle, rootfs, terminal, stdio, pod, neighbours };
-        let slate = Arc::new(Slate::new()?);
-        let noted = self.creations.note(id, &slate);
-        init::create_until(request, &slate, noted.stop(deadline)).await
+        let step_file = Arc::new(StepFile::new()?);
+        let registration = self.creations.register(id, &step_file);
+        init::create_until(request, &step_file, registration.cancelled(deadline)).await
     }
 
     async fn adopt(
@@ -242,7 +242,7 @@ impl Pod {
     /// Refuses new containers. Creations under way get a moment to finish and are then given up.
     async fn close_sandbox(&self) {
         if timeout(PENDING_CREATION_TIMEOUT, self.sandbox.close()).await.is_err() {
-            self.creations.stop();
+            self.creations.cancel_all();
             self.sandbox.close().await;
         }
     }

@@ -13,7 +13,7 @@
 use crate::cgroup::{Cgroup, Stats};
 use crate::error::Error;
 use crate::exit::now;
-use crate::init::{IdMappings, NSFS, PodNamespaces, PodOptions, end_later};
+use crate::init::{IdMappings, NSFS, PodNamespaces, PodOptions, remove_cgroup_later};
 use crate::process::KILL_TIMEOUT;
 use crate::record;
 use crate::shim_log::note;
@@ -164,7 +164,7 @@ impl Sandbox {
         {
             note(format_args!("the cgroup of sandbox {id} is removed later: {error}"));
             namespaces.release_cgroup();
-            end_later(cgroup, format!("sandbox {id}"));
+            remove_cgroup_later(cgroup, format!("sandbox {id}"));
         }
         namespaces.destroy().map_err(|source| Error::Init {
             doing: "stop sandbox",

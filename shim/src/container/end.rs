@@ -131,7 +131,7 @@ impl Container {
         self.log_failure("remove the cgroup of", Err(error));
         // Only one such task: a second one could outlive the group and kill a later container of the same cgroup path.
         if !self.cgroup_removal_queued.swap(true, Ordering::Relaxed) {
-            init::end_later(self.cgroup.clone(), format!("container {}", self.id()));
+            init::remove_cgroup_later(self.cgroup.clone(), format!("container {}", self.id()));
         }
     }
 

@@ -25,6 +25,7 @@ mod channel;
 mod child;
 mod command;
 mod cwd;
+mod deferred_cleanup;
 mod devices;
 mod error;
 mod filesystem;
@@ -32,7 +33,6 @@ mod hooks;
 mod idmap;
 mod inroot;
 mod keyring;
-mod left;
 mod limits;
 mod masks;
 mod mounts;
@@ -46,8 +46,8 @@ mod proc;
 mod process;
 mod rootfs;
 mod security;
-mod slate;
 mod stage;
+mod step_file;
 mod sysctl;
 mod terminal;
 mod user;
@@ -57,12 +57,12 @@ pub use capabilities::capability_names;
 pub use error::{Errno, Error, Step, Unrunnable};
 pub use hooks::LaterHooks;
 pub use idmap::IdMappings;
-pub use left::{end_later, gone};
+pub use deferred_cleanup::{cleanup_finished, remove_cgroup_later};
 pub use namespaces::CONTAINER;
 pub use options::mount_options;
 pub(crate) use pod::NSFS;
 pub use pod::{DEFAULT_SHM, PodNamespaces, PodOptions};
-pub use slate::Slate;
+pub use step_file::StepFile;
 
 use crate::cgroup::{self, Cgroup};
 use crate::process::KILL_TIMEOUT;
@@ -169,20 +169,20 @@ pub struct Created {
 
 /// Sets a container up to the point before execve. On failure no process, mount or cgroup is left.
 pub async fn create(request: CreateRequest<'_>) -> Result<Created, Error> {
-    create_until(request, &Slate::new()?, pending()).await
+    create_until(request, &StepFile::new()?, pending()).await
 }
 
 /// The same, given up when `stop` completes: its processes are killed, and those that hang in the kernel are not waited
-/// for. `slate` shows the current step.
+/// for. `step_file` shows the current step.
 pub async fn create_until(
     request: CreateRequest<'_>,
-    slate: &Slate,
+    step_file: &StepFile,
     stop: impl Future<Output = ()>,
 ) -> Result<Created, Error> {
     detect()?;
     let (ours, theirs) = channel::pair()?;
     let stage = Child::fork(|| {
-        slate.take_up();
+        step_file.install();
         stage::create(&request, theirs.as_fd())
     })?;
     let (id, bundle) = (request.id.to_owned(), request.bundle.to_owned());
@@ -192,7 +192,7 @@ pub async fn create_until(
     let result = tokio::select! {
         result = arrival.wait(&reports, &stage) => result,
         () = stop => {
-            let what = slate.read();
+            let what = step_file.read();
             arrival.abandon(stage, &reports).await;
             return Err(Error::Stuck { what });
         }
@@ -477,7 +477,7 @@ impl Arrival {
         // The cgroup may contain a process that was never reported.
         let group = Cgroup::unchecked(&self.cgroup);
         if group.kill_and_remove(KILL_TIMEOUT).await.is_err() {
-            end_later(group, "a creation that failed".into());
+            remove_cgroup_later(group, "a creation that failed".into());
         }
     }
 
@@ -486,7 +486,7 @@ impl Arrival {
         stage.stop(STAGE_KILL_TIMEOUT).await;
         let _ = self.hear_rest(reports);
         let processes = [Some(stage), self.helper.take(), self.child.take()];
-        left::leave(processes.into_iter().flatten(), self.cgroup).await;
+        deferred_cleanup::kill_and_remove(processes.into_iter().flatten(), self.cgroup).await;
     }
 
     fn hand_over(&mut self) -> Result<(u32, OwnedFd), Error> {

@@ -6,7 +6,7 @@ use super::idmap::IdMappings;
 use super::inroot::{Create, InRoot, is_directory};
 use super::options::Options;
 use super::userns::UserNamespace;
-use super::{Error, PodNamespaces, Step, devices, filesystem, overlay, slate};
+use super::{Error, PodNamespaces, Step, devices, filesystem, overlay, step_file};
 use crate::cgroup::{Cgroup, HierarchyMount};
 use crate::spec;
 use crate::sys;
@@ -86,7 +86,7 @@ fn prepare_one<'a>(mount: &'a spec::Mount, sources: Sources<'_>) -> Result<Prepa
 }
 
 fn bind(mount: &spec::Mount, options: &Options, sources: Sources<'_>) -> Result<OwnedFd, Error> {
-    slate::at(|| format!("open {:?}, to be mounted at {:?}", mount.source, mount.destination));
+    step_file::record(|| format!("open {:?}, to be mounted at {:?}", mount.source, mount.destination));
     let copy = || filesystem::copy(Path::new(&mount.source), options.bind.unwrap_or(true));
     let tree = match copy() {
         Err(Errno::NOENT) if sources.pod.creates_mount_sources => {
@@ -204,7 +204,7 @@ fn cgroups(mount: &spec::Mount, options: &Options, cgroup: &Cgroup) -> Result<Co
 /// Attaches the mounts, in order.
 pub(super) fn attach(mounts: Vec<Prepared<'_>>, root: InRoot<'_>) -> Result<(), Error> {
     for mount in mounts {
-        slate::at(|| format!("mount {}", mount.what()));
+        step_file::record(|| format!("mount {}", mount.what()));
         attach_one(&mount, root)?;
     }
     Ok(())

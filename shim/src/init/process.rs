@@ -6,7 +6,7 @@ use super::error::At;
 use super::idmap::IdMappings;
 use super::inroot::InRoot;
 use super::terminal::{self, Terminal};
-use super::{Error, Stdio, Step, cwd, devices, limits, personality, priority, slate, user};
+use super::{Error, Stdio, Step, cwd, devices, limits, personality, priority, step_file, user};
 use crate::{seccomp::Filter, spec, sys};
 use rustix::fs::{FileType, Gid, Uid, fchown, fstat};
 use rustix::thread::CapabilitySet;
@@ -32,7 +32,7 @@ pub(super) struct Process<'a> {
 pub(super) fn begin(kept: &[BorrowedFd<'_>]) -> Result<(), Error> {
     sys::reset_signals();
     user::die_with_shim()?;
-    let held = devices::held_null().into_iter().chain(slate::descriptor());
+    let held = devices::held_null().into_iter().chain(step_file::descriptor());
     let kept: Vec<_> = kept.iter().copied().chain(held).collect();
     sys::close_others(&kept).at(Step::Process, || "close descriptors".into())?;
     hide()

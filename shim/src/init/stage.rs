@@ -17,7 +17,7 @@ use super::process::{self, Process};
 use super::rootfs::Rootfs;
 use super::terminal::Terminal;
 use super::{
-    CreateRequest, Error, ExecRequest, Moment, Step, cwd, devices, limits, rootfs, security, slate, sysctl,
+    CreateRequest, Error, ExecRequest, Moment, Step, cwd, devices, limits, rootfs, security, step_file, sysctl,
     user,
 };
 use crate::cgroup::{Cgroup, CgroupFd};
@@ -221,7 +221,7 @@ impl Container<'_> {
         socket: BorrowedFd<'_>,
     ) -> Result<(), Error> {
         let Brought { mounts, root, mut covers, runner } = brought;
-        slate::at(|| "mount the root file system".into());
+        step_file::record(|| "mount the root file system".into());
         let root = self.mount_root(root)?;
         let inside = InRoot(root.as_fd());
         self.fill_root(inside, mounts, runner)?;
@@ -252,7 +252,7 @@ impl Container<'_> {
         if !mounts::binds_dev(&self.spec.mounts) {
             devices::make(root, &self.spec.linux.devices)?;
         }
-        slate::at(|| "run the hooks of its creation".into());
+        step_file::record(|| "run the hooks of its creation".into());
         if let Some(runner) = runner {
             runner.pass();
         }
@@ -270,7 +270,7 @@ impl Container<'_> {
         let mut kept = process.descriptors();
         kept.extend([socket, root.0]);
         kept.extend(covers.map(AsFd::as_fd));
-        kept.extend(slate::descriptor());
+        kept.extend(step_file::descriptor());
         sys::close_others(&kept).at(Step::Process, || "close descriptors".into())
     }
 
@@ -286,7 +286,7 @@ impl Container<'_> {
         if let Some(terminal) = &terminal {
             terminal.bind_console(root)?;
         }
-        slate::at(|| format!("make the working directory {:?}", self.spec.process.cwd));
+        step_file::record(|| format!("make the working directory {:?}", self.spec.process.cwd));
         cwd::create(root, &self.spec.process.cwd)?;
         masks::make_read_only(root, &linux.readonly_paths)?;
         if let Some(covers) = covers {

@@ -75,7 +75,7 @@ async fn run(config: ServerConfig) -> io::Result<()> {
     let mut server = start(&pod, config.listener).await?;
     run_until_closed(&pod.context().orphans, pod.close_when_unused(), pod.closed()).await?;
     server.shutdown().await.map_err(io::Error::other)?;
-    init::gone().await;
+    init::cleanup_finished().await;
     Ok(())
 }
 
