@@ -136,7 +136,7 @@ impl Container {
             identity,
             process: Process::new(created.pid, created.pidfd, &context.orphans)?,
             cgroup: created.cgroup,
-            hooks: created.later,
+            hooks: created.later_hooks,
             context,
             transition_lock: tokio::sync::Mutex::default(),
             inner: Mutex::new(inner),

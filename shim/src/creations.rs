@@ -37,7 +37,7 @@ impl Creations {
         self.lock().iter().map(|(id, step_file)| (id.clone(), step_file.read())).collect()
     }
 
-    /// Signals steps creations, present and future, to give up.
+    /// Signals all creations, present and future, to give up.
     pub(crate) fn cancel_all(&self) {
         self.stopping.send_replace(true);
     }

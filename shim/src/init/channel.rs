@@ -44,7 +44,7 @@ pub(super) enum Report {
     /// Setup is complete; a terminal's master or a pod's namespaces are attached.
     Ready {
         /// Kinds of the attached descriptors, in order.
-        attached: Vec<Attached>,
+        attached: Vec<DescriptorKind>,
     },
     /// Setup failed.
     Failed(Error),
@@ -53,7 +53,7 @@ pub(super) enum Report {
 /// Kind of a descriptor attached to a report.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[allow(missing_docs)]
-pub(super) enum Attached {
+pub(super) enum DescriptorKind {
     Console,
     Net,
     Ipc,
@@ -168,7 +168,7 @@ impl Reports {
     }
 
     /// The next report if it has arrived already.
-    pub(super) fn there(&self) -> Result<Option<Received>, Error> {
+    pub(super) fn try_next(&self) -> Result<Option<Received>, Error> {
         match receive(self.0.get_ref().as_fd()) {
             Err(Errno::AGAIN) => Ok(None),
             other => other.at(Step::Process, || "receive a report".into()),

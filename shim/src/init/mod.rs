@@ -164,7 +164,7 @@ pub struct Created {
     /// The cgroup; the caller removes it once the processes are gone.
     pub cgroup: Cgroup,
     /// The hooks that the caller runs later, see [`run_hooks`].
-    pub later: LaterHooks,
+    pub later_hooks: LaterHooks,
 }
 
 /// Sets a container up to the point before execve. On failure no process, mount or cgroup is left.
@@ -188,28 +188,28 @@ pub async fn create_until(
     let (id, bundle) = (request.id.to_owned(), request.bundle.to_owned());
     drop((theirs, request));
     let reports = Reports::new(ours)?;
-    let mut arrival = Arrival::of(&stage, Until::Ready);
+    let mut setup = ProcessSetup::of(&stage, SetupGoal::Ready);
     let result = tokio::select! {
-        result = arrival.wait(&reports, &stage) => result,
+        result = setup.wait(&reports, &stage) => result,
         () = stop => {
             let what = step_file.read();
-            arrival.abandon(stage, &reports).await;
+            setup.abort(stage, &reports).await;
             return Err(Error::Stuck { what });
         }
     };
     if let Err(error) = result {
         drop(reports);
-        arrival.undo(stage).await;
-        if arrival.later.poststop {
+        setup.roll_back(stage).await;
+        if setup.later_hooks.poststop {
             // The first failure is reported.
             let _ = timeout(POSTSTOP_TIMEOUT, run_hooks(&id, &bundle, Moment::Poststop)).await;
         }
         return Err(error);
     }
     stage.reaped().await;
-    let (pid, pidfd) = arrival.hand_over()?;
-    let (cgroup, later) = (Cgroup::unchecked(&arrival.cgroup), arrival.later);
-    Ok(Created { pid, pidfd, console: arrival.console, gate: StartGate { reports }, cgroup, later })
+    let (pid, pidfd) = setup.take_process()?;
+    let (cgroup, later_hooks) = (Cgroup::unchecked(&setup.cgroup), setup.later_hooks);
+    Ok(Created { pid, pidfd, console: setup.console, gate: StartGate { reports }, cgroup, later_hooks })
 }
 
 /// Moments of hooks that run after the stage has ended.
@@ -244,9 +244,9 @@ async fn in_stage(work: impl FnOnce(BorrowedFd<'_>) -> u8) -> Result<(), Error> 
     let (ours, theirs) = channel::pair()?;
     let stage = Child::fork(|| work(theirs.as_fd()))?;
     drop(theirs);
-    let heard = Reports::new(ours)?.next().await;
+    let received = Reports::new(ours)?.next().await;
     stage.reaped().await;
-    match heard? {
+    match received? {
         Some(Received { report: Report::Failed(error), .. }) => Err(error),
         _ => Ok(()),
     }
@@ -335,19 +335,19 @@ async fn enter(request: &ExecRequest<'_>, entry: CgroupEntry) -> Result<Execed, 
     let stage = Child::fork(|| stage::exec(request, entry, theirs.as_fd()))?;
     drop(theirs);
     let reports = Reports::new(ours)?;
-    let mut arrival = Arrival::of(&stage, Until::Executed);
-    let result = arrival.wait(&reports, &stage).await;
+    let mut setup = ProcessSetup::of(&stage, SetupGoal::Executed);
+    let result = setup.wait(&reports, &stage).await;
     if let Err(error) = result {
         drop(reports);
-        arrival.undo(stage).await;
+        setup.roll_back(stage).await;
         return Err(error);
     }
     stage.reaped().await;
-    if let Some(helper) = arrival.helper.take() {
+    if let Some(helper) = setup.helper.take() {
         helper.reaped().await;
     }
-    let (pid, pidfd) = arrival.hand_over()?;
-    Ok(Execed { pid, pidfd, console: arrival.console })
+    let (pid, pidfd) = setup.take_process()?;
+    Ok(Execed { pid, pidfd, console: setup.console })
 }
 
 /// Detects once, before any fork, what forks would have to detect each time.
@@ -358,35 +358,35 @@ fn detect() -> Result<(), Error> {
 
 /// The point at which a setup is complete.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Until {
+enum SetupGoal {
     Ready,
     Executed,
 }
 
-/// The reports received about a process being set up.
+/// A process being set up, as far as the reports received tell.
 #[derive(Debug)]
-struct Arrival {
-    until: Until,
+struct ProcessSetup {
+    goal: SetupGoal,
     /// Pid of the stage.
     stage: u32,
     helper: Option<Child>,
     child: Option<Child>,
     cgroup: String,
-    later: LaterHooks,
+    later_hooks: LaterHooks,
     console: Option<OwnedFd>,
     ready: bool,
     failure: Option<Error>,
 }
 
-impl Arrival {
-    fn of(stage: &Child, until: Until) -> Self {
+impl ProcessSetup {
+    fn of(stage: &Child, goal: SetupGoal) -> Self {
         Self {
-            until,
+            goal,
             stage: stage.pid,
             helper: None,
             child: None,
             cgroup: String::new(),
-            later: LaterHooks::default(),
+            later_hooks: LaterHooks::default(),
             console: None,
             ready: false,
             failure: None,
@@ -399,15 +399,15 @@ impl Arrival {
     async fn wait(&mut self, reports: &Reports, stage: &Child) -> Result<(), Error> {
         let (stage_ended, mut stage_lives) = (stage.ended(), true);
         tokio::pin!(stage_ended);
-        while !(self.until == Until::Ready && self.ready && self.child.is_some()) {
+        while !(self.goal == SetupGoal::Ready && self.ready && self.child.is_some()) {
             tokio::select! {
                 report = reports.next() => match report? {
-                    Some(received) => self.hear(received)?,
-                    None => return self.at_end(),
+                    Some(received) => self.handle(received)?,
+                    None => return self.result_at_eof(),
                 },
                 () = &mut stage_ended, if stage_lives => {
                     stage_lives = false;
-                    self.hear_rest(reports)?;
+                    self.handle_rest(reports)?;
                 }
             }
         }
@@ -415,16 +415,16 @@ impl Arrival {
     }
 
     /// Reads the remaining reports of a stage that has ended: all have arrived.
-    fn hear_rest(&mut self, reports: &Reports) -> Result<(), Error> {
-        while let Some(received) = reports.there()? {
-            self.hear(received)?;
+    fn handle_rest(&mut self, reports: &Reports) -> Result<(), Error> {
+        while let Some(received) = reports.try_next()? {
+            self.handle(received)?;
         }
-        if self.child.is_some() { Ok(()) } else { self.at_end() }
+        if self.child.is_some() { Ok(()) } else { self.result_at_eof() }
     }
 
-    fn hear(&mut self, received: Received) -> Result<(), Error> {
+    fn handle(&mut self, received: Received) -> Result<(), Error> {
         let Received { report, attached, sender } = received;
-        if !self.may_say(&report) && !self.is_ours(sender) {
+        if !self.may_send(&report) && !self.is_from_stage(sender) {
             let reason = format!("process {sender} of the container speaks for the stage");
             return Err(Error::invalid(Step::Process, reason));
         }
@@ -437,7 +437,7 @@ impl Arrival {
             Report::Group(path) => self.cgroup = path,
             Report::Helper { pid } => self.helper = Some(Child::adopt(pid)?),
             Report::Spawned { pid, later } => {
-                self.later = later;
+                self.later_hooks = later;
                 self.child = Some(Child::adopt(pid)?);
             }
         }
@@ -445,19 +445,19 @@ impl Arrival {
     }
 
     /// Whether any process may send this report. Processes of the container may not name what would be killed or removed.
-    fn may_say(&self, report: &Report) -> bool {
+    fn may_send(&self, report: &Report) -> bool {
         match report {
             Report::Failed(_) => true,
-            Report::Ready { .. } => self.until == Until::Ready,
+            Report::Ready { .. } => self.goal == SetupGoal::Ready,
             Report::Group(_) | Report::Helper { .. } | Report::Spawned { .. } => false,
         }
     }
 
-    fn is_ours(&self, sender: u32) -> bool {
+    fn is_from_stage(&self, sender: u32) -> bool {
         sender == self.stage || self.helper.as_ref().is_some_and(|helper| helper.pid == sender)
     }
 
-    fn at_end(&mut self) -> Result<(), Error> {
+    fn result_at_eof(&mut self) -> Result<(), Error> {
         match self.failure.take() {
             Some(error) => Err(error),
             None if self.ready && self.child.is_some() => Ok(()),
@@ -466,7 +466,7 @@ impl Arrival {
     }
 
     /// Kills all processes made so far and removes the cgroup. A process that hangs in the kernel is left behind.
-    async fn undo(&mut self, stage: Child) {
+    async fn roll_back(&mut self, stage: Child) {
         for process in [Some(stage), self.helper.take(), self.child.take()].into_iter().flatten() {
             // If this times out, the reaper of orphans reaps it later.
             let _ = timeout(KILL_TIMEOUT, process.kill()).await;
@@ -482,14 +482,14 @@ impl Arrival {
     }
 
     /// Kills all processes of the setup. The stage goes first, so that the last reports name every process and cgroup it made.
-    async fn abandon(mut self, stage: Child, reports: &Reports) {
+    async fn abort(mut self, stage: Child, reports: &Reports) {
         stage.stop(STAGE_KILL_TIMEOUT).await;
-        let _ = self.hear_rest(reports);
+        let _ = self.handle_rest(reports);
         let processes = [Some(stage), self.helper.take(), self.child.take()];
         deferred_cleanup::kill_and_remove(processes.into_iter().flatten(), self.cgroup).await;
     }
 
-    fn hand_over(&mut self) -> Result<(u32, OwnedFd), Error> {
+    fn take_process(&mut self) -> Result<(u32, OwnedFd), Error> {
         let died = || Error::Died { step: Step::Process };
         let child = self.child.take().ok_or_else(died)?;
         let pid = child.pid;
