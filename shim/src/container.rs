@@ -24,7 +24,7 @@ use crate::exec::Exec;
 use crate::exit::{Exit, now};
 use crate::init::{self, Created, LaterHooks, Moment, StartGate};
 use crate::orphans::Orphans;
-use crate::process::{KILL, Process};
+use crate::process::{KILL, ChildProcess};
 use crate::shim_log::note;
 use crate::spec::Resources;
 use crate::stdio::cri_log::CriLog;
@@ -91,7 +91,7 @@ pub struct Identity {
 #[derive(Debug)]
 pub struct Container {
     identity: Identity,
-    process: Process,
+    process: ChildProcess,
     cgroup: Cgroup,
     hooks: LaterHooks,
     context: ShimContext,
@@ -134,7 +134,7 @@ impl Container {
         };
         let container = Arc::new(Self {
             identity,
-            process: Process::new(created.pid, created.pidfd, &context.orphans)?,
+            process: ChildProcess::new(created.pid, created.pidfd, &context.orphans)?,
             cgroup: created.cgroup,
             hooks: created.later_hooks,
             context,
@@ -166,7 +166,7 @@ impl Container {
     }
 
     /// The first process.
-    pub fn process(&self) -> &Process {
+    pub fn process(&self) -> &ChildProcess {
         &self.process
     }
 
@@ -232,7 +232,7 @@ impl Container {
         let moment = Moment::Poststart(self.pid());
         let run = tokio::select! {
             run = init::run_hooks(self.id(), &self.identity.bundle, moment) => run,
-            () = self.process.end() => return Ok(()),
+            () = self.process.ended() => return Ok(()),
             () = self.until_given_up() => return Ok(()),
         };
         let Err(source) = run else { return Ok(()) };

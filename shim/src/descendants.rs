@@ -69,7 +69,7 @@ mod tests {
     #![allow(clippy::unwrap_used, clippy::expect_used, clippy::zombie_processes)]
     use super::*;
     use crate::orphans::Orphans;
-    use crate::process::Process;
+    use crate::process::ChildProcess;
     use rustix::process::{Pid, PidfdFlags, pidfd_open};
     use std::cell::{Cell, RefCell};
     use std::io::{BufRead, BufReader, Write};
@@ -104,12 +104,12 @@ mod tests {
     }
 
     /// Starts a shell that runs `script`, in a session of its own.
-    fn shell(script: &str) -> (Process, Child) {
+    fn shell(script: &str) -> (ChildProcess, Child) {
         let mut command = Command::new("setsid");
         command.args(["sh", "-c", script]).stdin(Stdio::piped()).stdout(Stdio::piped());
         let child = command.spawn().unwrap();
         let pidfd = pidfd_open(Pid::from_child(&child), PidfdFlags::empty()).unwrap();
-        (Process::new(child.id(), pidfd, &Orphans::of_a_test()).unwrap(), child)
+        (ChildProcess::new(child.id(), pidfd, &Orphans::of_a_test()).unwrap(), child)
     }
 
     fn line(child: &mut Child) -> String {
@@ -142,7 +142,7 @@ mod tests {
         let family = descendants(process.pid(), &all, &HashSet::new());
         let family: Vec<_> = family.into_iter().filter_map(pidfd).collect();
         kill_with_descendants(process.pid(), &everyone).unwrap();
-        assert_eq!(process.ended().await.code, 137);
+        assert_eq!(process.reap().await.code, 137);
         for pidfd in family {
             ended(pidfd).await;
         }
@@ -162,7 +162,7 @@ mod tests {
             before
         };
         kill_with_descendants(process.pid(), &listed).unwrap();
-        assert_eq!(process.ended().await.code, 137);
+        assert_eq!(process.reap().await.code, 137);
         ended(late.take().unwrap()).await;
     }
 }

@@ -12,7 +12,7 @@ use crate::descendants::kill_with_descendants;
 use crate::error::Error;
 use crate::exit::Exit;
 use crate::init::{self, ExecProcess, ExecRequest, Execed, Stdio};
-use crate::process::{KILL, Process};
+use crate::process::{KILL, ChildProcess};
 use crate::stdio::{Pumps, Readers, Streams, connect};
 use berth_failpoint::failpoint;
 use std::io;
@@ -47,7 +47,7 @@ struct Inner {
 enum State {
     Added,
     Starting,
-    Running(Arc<Process>),
+    Running(Arc<ChildProcess>),
     /// The process has ended; its last output is still being copied.
     Ended {
         pid: u32,
@@ -138,7 +138,7 @@ impl Exec {
         Ok(())
     }
 
-    async fn spawn(&self, container: &Container) -> Result<Arc<Process>, Error> {
+    async fn spawn(&self, container: &Container) -> Result<Arc<ChildProcess>, Error> {
         let (stdio, shim_stdio) =
             connect(&self.streams).map_err(|source| Error::Streams { id: self.id.clone(), source })?;
         let what = ExecProcess::Spec(&self.spec);
@@ -158,8 +158,8 @@ impl Exec {
         Ok(process)
     }
 
-    async fn watch(self: Arc<Self>, process: Arc<Process>, container: Arc<Container>) {
-        let exit = process.ended().await;
+    async fn watch(self: Arc<Self>, process: Arc<ChildProcess>, container: Arc<Container>) {
+        let exit = process.reap().await;
         let pid = process.pid();
         let context = container.context();
         let pumps = {
@@ -222,7 +222,7 @@ pub(crate) async fn spawn(
     process: ExecProcess<'_>,
     terminal: bool,
     stdio: Stdio,
-) -> Result<(Process, Option<std::os::fd::OwnedFd>), Error> {
+) -> Result<(ChildProcess, Option<std::os::fd::OwnedFd>), Error> {
     let _creation = container.context().orphans.creation();
     let request = ExecRequest {
         id: container.id(),
@@ -237,7 +237,7 @@ pub(crate) async fn spawn(
     let fail = |source| Error::Init { doing: "exec in", id: container.id().to_owned(), source };
     let Execed { pid, pidfd, console } = init::exec(request).await.map_err(fail)?;
     failpoint!(EXEC_SPAWNED)?;
-    let process = Process::new(pid, pidfd, &container.context().orphans);
+    let process = ChildProcess::new(pid, pidfd, &container.context().orphans);
     let process = process.map_err(|source| Error::Io {
         doing: "watch a process of",
         id: container.id().to_owned(),
@@ -247,7 +247,7 @@ pub(crate) async fn spawn(
 }
 
 /// Kills a process made by [`spawn`], and its descendants.
-pub(crate) fn kill(container: &Container, process: &Process) -> io::Result<()> {
+pub(crate) fn kill(container: &Container, process: &ChildProcess) -> io::Result<()> {
     let pids = || container.cgroup().procs().map_err(|error| error.source);
     let others = kill_with_descendants(process.pid(), &pids);
     // The process itself is killed even if the cgroup could not be listed.

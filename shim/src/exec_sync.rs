@@ -5,7 +5,7 @@ use crate::error::Error;
 use crate::exec::{kill, spawn};
 use crate::exit::Exit;
 use crate::init::{ExecProcess, Stdio};
-use crate::process::{KILL_TIMEOUT, Process};
+use crate::process::{KILL_TIMEOUT, ChildProcess};
 use crate::shim_log::note;
 use crate::stdio::{Read, asynchronous, held, pipe, read};
 use berth_shim_proto::berth_shim::exec_sync_output::What;
@@ -96,13 +96,13 @@ pub(crate) fn outputs() -> io::Result<(Stdio, Outputs)> {
 
 /// A command that is a child of the shim.
 struct Spawned<'a> {
-    process: Process,
+    process: ChildProcess,
     container: &'a Container,
 }
 
 impl Command for Spawned<'_> {
     async fn ended(&self) -> Exit {
-        self.process.ended().await
+        self.process.reap().await
     }
 
     async fn kill(&self) {

@@ -7,7 +7,7 @@ use crate::exit::{Exit, Room};
 use crate::init::{
     self, CreateRequest, Created, Neighbour, PodNamespaces, PodOptions, RootfsMount, StepFile, Stdio,
 };
-use crate::process::{KILL_TIMEOUT, KILL, Process};
+use crate::process::{KILL_TIMEOUT, KILL, ChildProcess};
 use crate::sandbox::{self, Sandbox};
 use crate::shim_log::note;
 use crate::slots::Slots;
@@ -184,11 +184,11 @@ impl Pod {
     /// The end of the first process of a shared PID namespace ends the pod: the kernel kills the other processes in the
     /// namespace and no new ones can be made in it, pid_namespaces(7).
     fn watch_init(self: &Arc<Self>, pid: u32) -> Result<(), Error> {
-        let watched = Process::of_child(pid, &self.context.orphans);
+        let watched = ChildProcess::of_child(pid, &self.context.orphans);
         let init = watched.map_err(|source| Error::Io { doing: "watch", id: self.id.clone(), source })?;
         let pod = Arc::clone(self);
         tokio::spawn(async move {
-            init.ended().await;
+            init.reap().await;
             pod.init_ended().await;
         });
         Ok(())

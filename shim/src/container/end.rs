@@ -25,10 +25,10 @@ impl Container {
     /// Waits for the end of the first process, then completes the transition to Stopped and runs the poststop hooks.
     pub(super) async fn watch(self: Arc<Self>) {
         let exit = tokio::select! {
-            exit = self.process.ended() => exit,
+            exit = self.process.reap() => exit,
             () = self.until_given_up() => {
                 // If it stayed watched, its zombie would later block the reaper of orphans.
-                self.process.let_go();
+                self.process.release();
                 Exit::now(137, GIVEN_UP_MESSAGE)
             }
         };

@@ -4,7 +4,7 @@ use super::client::TaskClient;
 use super::handler::{Address, Handler};
 use crate::error::Error;
 use crate::orphans::Orphans;
-use crate::process::Process;
+use crate::process::ChildProcess;
 use crate::shim_log::note;
 use crate::stdio::{Read, asynchronous, pipe, read};
 use containerd_shim_protos::bootstrap_api::{BootstrapParams, BootstrapResult, Extension};
@@ -99,7 +99,7 @@ impl Launcher {
     ) -> Result<Vec<u8>, Error> {
         let failed = |error: io::Error| self.failed(action, &error.to_string());
         let (process, output) = self.spawn(orphans, id, bundle, action, input).map_err(failed)?;
-        let ended = timeout(COMMAND_TIMEOUT, process.ended()).await;
+        let ended = timeout(COMMAND_TIMEOUT, process.reap()).await;
         if ended.is_err() {
             process.signal(crate::process::KILL).map_err(failed)?;
         }
@@ -122,7 +122,7 @@ impl Launcher {
         bundle: &Path,
         action: &str,
         input: &[u8],
-    ) -> io::Result<(Process, AsyncFd<OwnedFd>)> {
+    ) -> io::Result<(ChildProcess, AsyncFd<OwnedFd>)> {
         let _creation = orphans.creation();
         let (reader, writer) = pipe()?;
         let mut command = self.command(id, bundle, action);
@@ -133,7 +133,7 @@ impl Launcher {
             let _ = stdin.write_all(input);
         }
         let pidfd = pidfd_open(Pid::from_child(&child), PidfdFlags::empty())?;
-        Ok((Process::new(child.id(), pidfd, orphans)?, asynchronous(reader)?))
+        Ok((ChildProcess::new(child.id(), pidfd, orphans)?, asynchronous(reader)?))
     }
 
     fn failed(&self, action: &str, said: &str) -> Error {

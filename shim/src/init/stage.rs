@@ -13,7 +13,7 @@ use super::keyring::Keyring;
 use super::masks::{self, MaskMounts};
 use super::mounts::{self, Prepared, Sources};
 use super::namespaces::Namespaces;
-use super::process::{self, Process};
+use super::process::{self, PreparedProcess};
 use super::rootfs::Rootfs;
 use super::terminal::Terminal;
 use super::{
@@ -105,7 +105,7 @@ fn stage_create(request: &CreateRequest<'_>, socket: BorrowedFd<'_>) -> Result<(
     limits::set_oom_score(spec.process.oom_score_adj)?;
     let namespaces = Namespaces::plan(&spec.linux, request.pod, request.neighbours)?;
     let users = namespaces.user.as_ref().map(|user| &user.mappings);
-    let process = Process::prepare(&spec.process, request.terminal, &request.stdio, users)?.on(&spec.linux)?;
+    let process = PreparedProcess::prepare(&spec.process, request.terminal, &request.stdio, users)?.with_settings_of(&spec.linux)?;
     let keyring = Keyring::of(request.id, request.bundle)?;
     Cgroup::for_creation(&spec.linux.cgroups_path)?;
     channel::send(socket, &Report::Group(spec.linux.cgroups_path.clone()), &[]);
@@ -134,7 +134,7 @@ struct StageResources<'a> {
 }
 
 impl Container<'_> {
-    fn spawn(&self, process: Process<'_>, cgroup: &Cgroup, socket: BorrowedFd<'_>) -> Result<(), Error> {
+    fn spawn(&self, process: PreparedProcess<'_>, cgroup: &Cgroup, socket: BorrowedFd<'_>) -> Result<(), Error> {
         let (pod, user, devices) =
             (self.request.pod, self.namespaces.user.as_ref(), &self.spec.linux.devices);
         let mounts = mounts::prepare(&self.spec.mounts, Sources { pod, cgroup, user, devices })?;
@@ -168,7 +168,7 @@ impl Container<'_> {
     /// The whole life of the container's first process up to execve.
     fn become_container(
         &self,
-        mut process: Process<'_>,
+        mut process: PreparedProcess<'_>,
         prepared: StageResources<'_>,
         cgroup_fd: &CgroupFd,
         socket: BorrowedFd<'_>,
@@ -216,7 +216,7 @@ impl Container<'_> {
 
     fn set_up(
         &self,
-        process: &mut Process<'_>,
+        process: &mut PreparedProcess<'_>,
         prepared: StageResources<'_>,
         socket: BorrowedFd<'_>,
     ) -> Result<(), Error> {
@@ -231,11 +231,11 @@ impl Container<'_> {
         rootfs::propagate(inside.0, &self.spec.linux.rootfs_propagation)?;
         let terminal = self.finish_root(process, inside, mask_mounts.as_mut())?;
         self.keyring.make()?;
-        process.arrange(inside, terminal.as_ref())?;
+        process.set_up_stdio_and_cwd(inside, terminal.as_ref())?;
         process.control_terminal()?;
-        process.limit()?;
-        process.surrender(inside)?;
-        process.keep_priority()?;
+        process.set_rlimits()?;
+        process.drop_privileges(inside)?;
+        process.reset_priority_of_children()?;
         ready(socket, terminal.as_ref());
         Ok(())
     }
@@ -262,7 +262,7 @@ impl Container<'_> {
     /// Closes all descriptors that lead to the host. No value dropped later owns one of them.
     fn close_host_descriptors(
         &self,
-        process: &Process<'_>,
+        process: &PreparedProcess<'_>,
         root: InRoot<'_>,
         mask_mounts: Option<&MaskMounts>,
         socket: BorrowedFd<'_>,
@@ -277,7 +277,7 @@ impl Container<'_> {
     /// The last changes to the root filesystem, by paths that the image or a volume may have prepared.
     fn finish_root(
         &self,
-        process: &Process<'_>,
+        process: &PreparedProcess<'_>,
         root: InRoot<'_>,
         mask_mounts: Option<&mut MaskMounts>,
     ) -> Result<Option<Terminal>, Error> {
@@ -323,7 +323,7 @@ fn set_host_name(host: &str, domain: &str) -> Result<(), Error> {
 
 /// Closes all but the socket, waits for `go` and executes the command, or exits. Nothing is dropped: values may own
 /// descriptors that are closed by now.
-fn wait_and_execute(socket: BorrowedFd<'_>, process: &Process<'_>, go: impl FnOnce(BorrowedFd<'_>) -> bool) -> ! {
+fn wait_and_execute(socket: BorrowedFd<'_>, process: &PreparedProcess<'_>, go: impl FnOnce(BorrowedFd<'_>) -> bool) -> ! {
     let socket = match sys::keep_only(socket).at(Step::Process, || "close descriptors".into()) {
         Ok(socket) => socket,
         Err(error) => sys::leave(reporting(socket, || Err(error))),

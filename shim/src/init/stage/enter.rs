@@ -12,7 +12,7 @@ use super::super::child;
 use super::super::hooks::LaterHooks;
 use super::super::idmap::IdMappings;
 use super::super::inroot::InRoot;
-use super::super::process::Process;
+use super::super::process::PreparedProcess;
 use super::super::{Error, ExecProcess, ExecRequest, Step, priority, userns};
 use super::*;
 use crate::cgroup::CgroupFd;
@@ -40,7 +40,7 @@ pub(super) fn stage(request: &ExecRequest<'_>, entry: CgroupEntry, socket: Borro
     limits::raise(&spec.rlimits)?;
     let container_namespaces = ContainerNamespaces::of(request)?;
     let process =
-        Process::prepare(&spec, request.terminal, &request.stdio, container_namespaces.users.as_ref())?.on(&linux)?;
+        PreparedProcess::prepare(&spec, request.terminal, &request.stdio, container_namespaces.users.as_ref())?.with_settings_of(&linux)?;
     security::label_self(&spec)?;
     let keyring = Keyring::of(request.id, request.bundle)?;
     let cgroup_fd = request.cgroup.open_fd()?;
@@ -134,7 +134,7 @@ fn joining(pid: u32) -> String {
 /// The process that makes the exec's process and then ends.
 struct ExecParent<'a> {
     container_namespaces: ContainerNamespaces<'a>,
-    process: Process<'a>,
+    process: PreparedProcess<'a>,
     keyring: Keyring,
     socket: BorrowedFd<'a>,
 }
@@ -148,7 +148,7 @@ impl ExecParent<'_> {
         sys::close_others(&kept).at(Step::Process, || "close descriptors".into())?;
         // Leave without dropping anything: values may own descriptors that are closed by now.
         sys::leave(reporting(self.socket, || {
-            self.process.confine()?;
+            self.process.load_filter_early()?;
             let pid = sys::legacy_clone_sibling(|| self.become_exec(cgroup_fd)).at(Step::Process, || MAKE_PROCESS.into())?;
             channel::send(self.socket, &Report::Spawned { pid, later: LaterHooks::default() }, &[]);
             Ok(())
@@ -162,8 +162,8 @@ impl ExecParent<'_> {
         let inside = InRoot(root.as_fd());
         let terminal = self.process.terminal(inside)?;
         self.keyring.join()?;
-        self.process.arrange(inside, terminal.as_ref())?;
-        self.process.surrender(inside)?;
+        self.process.set_up_stdio_and_cwd(inside, terminal.as_ref())?;
+        self.process.drop_privileges(inside)?;
         ready(self.socket, terminal.as_ref());
         Ok(())
     }
@@ -175,8 +175,8 @@ impl ExecParent<'_> {
             cgroup_fd.map_or(Ok(()), CgroupFd::enter)?;
             rustix::process::setsid().at(Step::Process, || "lead a session".into())?;
             self.process.control_terminal()?;
-            self.process.limit()?;
-            self.process.keep_priority()?;
+            self.process.set_rlimits()?;
+            self.process.reset_priority_of_children()?;
             match channel::shim_lives(self.socket) {
                 true => self.process.execute().map(|never: Infallible| match never {}),
                 false => Ok(()),
