@@ -19,7 +19,7 @@ pub mod exec;
 pub mod exec_sync;
 pub mod pod;
 pub mod sandbox;
-mod slots;
+mod container_map;
 
 pub mod descendants;
 mod descriptors;

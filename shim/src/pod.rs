@@ -3,14 +3,14 @@
 use crate::container::{Container, Identity, Phase, ShimContext};
 use crate::creations::Creations;
 use crate::error::Error;
-use crate::exit::{Exit, Room};
+use crate::exit::{Exit, RecordSpace};
 use crate::init::{
     self, CreateRequest, Created, Neighbour, PodNamespaces, PodOptions, RootfsMount, StepFile, Stdio,
 };
 use crate::process::{KILL_TIMEOUT, KILL, ChildProcess};
 use crate::sandbox::{self, Sandbox};
 use crate::shim_log::note;
-use crate::slots::Slots;
+use crate::container_map::ContainerMap;
 use crate::stdio::{ShimStdio, Streams, connect};
 use crate::sys::heap;
 use berth_failpoint::{failpoint, killpoint};
@@ -36,7 +36,7 @@ pub struct Pod {
     socket: PathBuf,
     context: ShimContext,
     sandbox: Sandbox,
-    containers: Arc<Slots<Container>>,
+    containers: Arc<ContainerMap<Container>>,
     creations: Creations,
     emptied: Notify,
     closing: watch::Sender<bool>,
@@ -59,7 +59,7 @@ impl Pod {
             socket,
             context,
             sandbox: Sandbox::default(),
-            containers: Slots::empty(),
+            containers: ContainerMap::empty(),
             creations: Creations::default(),
             emptied: Notify::new(),
             closing: watch::Sender::new(false),
@@ -108,8 +108,8 @@ impl Pod {
         let (stdio, shim_stdio) =
             connect(&streams).map_err(|source| Error::Streams { id: id.clone(), source })?;
         failpoint!(STREAMS_OPENED)?;
-        let room = Room::reserve(&new.identity.bundle).map_err(|source| Error::Io {
-            doing: "make room for the exit record of",
+        let record_space = RecordSpace::reserve(&new.identity.bundle).map_err(|source| Error::Io {
+            doing: "make record_space for the exit record of",
             id: id.clone(),
             source,
         })?;
@@ -117,7 +117,7 @@ impl Pod {
         let created = self.set_up(&new, &namespaces, stdio, deadline).await;
         let created = created.map_err(|source| Error::Init { doing: "create", id: id.clone(), source })?;
         let container = self.adopt(new.identity, shim_stdio, created).await?;
-        room.keep();
+        record_space.keep();
         killpoint!(CONTAINER_ADOPTED);
         reservation.fill(&container);
         heap::trim();
@@ -284,7 +284,7 @@ impl Pod {
     /// Whether nothing runs or is being created; ended containers may still be known.
     fn is_idle(&self) -> bool {
         let up = matches!(self.sandbox.phase(), sandbox::Phase::Created | sandbox::Phase::Ready { .. });
-        !up && self.containers.none_is(is_alive)
+        !up && self.containers.none_matches(is_alive)
     }
 }
 

@@ -3,7 +3,7 @@
 use super::{Container, Phase, State};
 use crate::cgroup::{self, OomWatch};
 use crate::error::error_line;
-use crate::exit::{Exit, settle};
+use crate::exit::{Exit, sync_later};
 use crate::init::{self, Moment};
 use crate::shim_log::note;
 use crate::sys::heap;
@@ -115,7 +115,7 @@ impl Container {
         killpoint!(END_LOGGED);
         exit.oom_killed = self.cgroup.oom_kills() > 0;
         match exit.write(&self.identity.bundle) {
-            Ok(()) => drop(tokio::spawn(settle(self.identity.bundle.clone()))),
+            Ok(()) => drop(tokio::spawn(sync_later(self.identity.bundle.clone()))),
             Err(error) => note(format_args!("write the exit record of {}: {error}", self.id())),
         }
         killpoint!(END_WRITTEN);

@@ -19,7 +19,7 @@ use crate::orphans::Orphans;
 use crate::process::KILL_TIMEOUT;
 use crate::sandbox::Record;
 use crate::shim_log::note;
-use crate::slots::Slots;
+use crate::container_map::ContainerMap;
 use crate::stdio;
 use berth_shim_proto::berth_shim::SandboxOptions;
 use containerd_shim_protos::api::*;
@@ -43,7 +43,7 @@ pub(super) struct ForeignPod {
     /// Held while the pod is created or taken down.
     resources: AsyncMutex<PodResources>,
     state: Mutex<State>,
-    containers: Arc<Slots<ForeignContainer>>,
+    containers: Arc<ContainerMap<ForeignContainer>>,
     /// Creating a container holds the read lock, taking the pod down takes the write lock: it waits for creations under way.
     creations: RwLock<()>,
     stopped: watch::Sender<bool>,
@@ -87,7 +87,7 @@ impl ForeignPod {
             orphans: Arc::default(),
             resources: AsyncMutex::default(),
             state: Mutex::new(State::Absent),
-            containers: Slots::empty(),
+            containers: ContainerMap::empty(),
             creations: RwLock::default(),
             stopped: watch::Sender::new(false),
             changed: Notify::new(),
