@@ -7,7 +7,7 @@ use crate::exit::Exit;
 use crate::init::{ExecProcess, Stdio};
 use crate::process::{KILL_TIMEOUT, ChildProcess};
 use crate::shim_log::note;
-use crate::stdio::{Read, asynchronous, held, pipe, read};
+use crate::stdio::{Read, asynchronous, bytes_in_pipe, pipe, read};
 use berth_shim_proto::berth_shim::exec_sync_output::What;
 use berth_shim_proto::berth_shim::{ExecSyncEnd, ExecSyncOutput};
 use std::future::Future;
@@ -179,7 +179,7 @@ impl<C: Command> Running<'_, C> {
     /// Forwards what is in the pipes now. No more: a child left behind may print as fast as it is read.
     async fn send_rest(&mut self) -> Result<(), ttrpc::Error> {
         for stream in 0..self.outputs.len() {
-            let mut rest = self.outputs[stream].as_ref().map_or(0, held);
+            let mut rest = self.outputs[stream].as_ref().map_or(0, bytes_in_pipe);
             while rest > 0 {
                 match self.send(stream).await? {
                     0 => break,

@@ -109,7 +109,7 @@ impl Pod {
             connect(&streams).map_err(|source| Error::Streams { id: id.clone(), source })?;
         failpoint!(STREAMS_OPENED)?;
         let record_space = RecordSpace::reserve(&new.identity.bundle).map_err(|source| Error::Io {
-            doing: "make record_space for the exit record of",
+            doing: "make room for the exit record of",
             id: id.clone(),
             source,
         })?;

@@ -2,7 +2,7 @@
 //! of the OCI specification with what Berth's own shim would derive itself.
 
 use crate::bootstrap::program;
-use crate::init::{CONTAINER, DEFAULT_SHM};
+use crate::init::{CONTAINER_PREFIX, DEFAULT_SHM};
 use crate::record;
 use crate::spec::{Namespace, Spec};
 use berth_shim_proto::berth_shim::SandboxOptions;
@@ -127,7 +127,7 @@ pub(super) struct PodAttributes<'a> {
 /// Id of the container whose PID namespace a config.json joins.
 pub(super) fn target_of(bundle: &Path) -> io::Result<Option<String>> {
     let spec: Spec = serde_json::from_slice(&fs::read(bundle.join("config.json"))?)?;
-    let named = |namespace: &Namespace| namespace.path.strip_prefix(CONTAINER).map(str::to_owned);
+    let named = |namespace: &Namespace| namespace.path.strip_prefix(CONTAINER_PREFIX).map(str::to_owned);
     Ok(spec.linux.namespaces.iter().find_map(named))
 }
 
@@ -152,7 +152,7 @@ impl PodAttributes<'_> {
     fn name_target(&self, listed: &mut Value) {
         let Some((id, pid)) = self.target else { return };
         for namespace in listed.as_array_mut().into_iter().flatten() {
-            if namespace["path"] == format!("{CONTAINER}{id}") {
+            if namespace["path"] == format!("{CONTAINER_PREFIX}{id}") {
                 namespace["path"] = format!("/proc/{pid}/ns/pid").into();
             }
         }

@@ -58,7 +58,7 @@ pub use error::{Errno, Error, Step, Unrunnable};
 pub use hooks::LaterHooks;
 pub use idmap::IdMappings;
 pub use deferred_cleanup::{cleanup_finished, remove_cgroup_later};
-pub use namespaces::CONTAINER;
+pub use namespaces::CONTAINER_PREFIX;
 pub use options::mount_options;
 pub(crate) use pod::NSFS;
 pub use pod::{DEFAULT_SHM, PodNamespaces, PodOptions};

@@ -8,7 +8,7 @@ use super::hooks::LaterHooks;
 use super::idmap::IdMappings;
 use super::options::Options;
 use super::sysctl::{self, Owned};
-use super::userns::{Anchor, UserNamespace};
+use super::userns::{NamespaceHolder, UserNamespace};
 use super::{Error, Step, filesystem, process, rootfs, user};
 use crate::cgroup::Cgroup;
 use crate::sys;
@@ -336,9 +336,9 @@ impl NamespaceMaker<'_> {
             sys::unshare(kinds).at(Step::Pod, || "unshare".into())?;
             return Ok(None);
         };
-        let anchor = Anchor::create(mappings, kinds)?;
-        anchor.join(kinds)?;
-        anchor.user_namespace().map(Some)
+        let holder = NamespaceHolder::create(mappings, kinds)?;
+        holder.join(kinds)?;
+        holder.user_namespace().map(Some)
     }
 
     fn configure(&self, own: Owned) -> Result<(), Error> {
