@@ -7,7 +7,7 @@ use std::sync::Arc;
 use crate::digest::Digest;
 use crate::error::Error;
 use crate::image::Image;
-use crate::layers::Layers;
+use crate::merged_view::Layers;
 use crate::platform::Platform;
 use crate::pull::{Puller, blocking};
 use crate::reference::Reference;

@@ -13,7 +13,7 @@
 mod flights;
 mod layer;
 mod resolve;
-mod slots;
+mod permits;
 mod stream;
 
 use std::sync::{Arc, Weak};
@@ -31,11 +31,11 @@ use crate::registry::{self, Credentials, Registry};
 use crate::store::{KEEP_UNFINISHED, Pulled, Store, Wanted};
 use crate::unpack::Limits;
 
-use self::flights::{Flight, Flights, Locks};
+use self::flights::{Flight, Flights, KeyedLocks};
 pub use self::layer::LayerError;
 use self::layer::{LayerPull, Outcome};
 use self::resolve::Resolved;
-use self::slots::Slots;
+use self::permits::RegistryPermits;
 
 /// State shared by all pulls.
 pub(crate) struct Puller {
@@ -43,9 +43,9 @@ pub(crate) struct Puller {
     registry: Registry,
     platform: Platform,
     limits: Limits,
-    slots: Arc<Slots>,
+    permits: Arc<RegistryPermits>,
     flights: Flights<Outcome>,
-    unpacking: Arc<Locks>,
+    unpacking: Arc<KeyedLocks>,
 }
 
 impl Puller {
@@ -61,7 +61,7 @@ impl Puller {
             registry,
             platform,
             limits,
-            slots: Arc::new(Slots::new(parallel)),
+            permits: Arc::new(RegistryPermits::new(parallel)),
             flights: Flights::new(),
             unpacking: Arc::default(),
         }
@@ -146,7 +146,7 @@ impl Puller {
             let pull = LayerPull {
                 store: Arc::clone(&self.store),
                 registry: self.registry.clone(),
-                slots: Arc::clone(&self.slots),
+                permits: Arc::clone(&self.permits),
                 unpacking: Arc::clone(&self.unpacking),
                 image: image.clone(),
                 credentials: credentials.clone(),

@@ -29,7 +29,7 @@ use std::time::Duration;
 use crate::digest::Digest;
 use crate::error::Error;
 use crate::image::Image;
-use crate::layers::Layers;
+use crate::merged_view::Layers;
 use crate::unpack::Usage;
 use berth_failpoint::{failpoint, killpoint};
 

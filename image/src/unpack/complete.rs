@@ -14,7 +14,7 @@ use super::names::Names;
 use super::relocate::relocate;
 use super::root::{Directory, split};
 use super::{Error, Unpacked, failed, link_inside, lossy};
-use crate::layers::{Finder, Found, Layers, joined};
+use crate::merged_view::{Finder, Found, Layers, joined};
 
 /// Takes from `parents` what `layer` needs: places of relocated entries, hard link targets, and directory attributes.
 pub(crate) fn complete(layer: &mut Unpacked, parents: &Layers) -> Result<(), Error> {
