@@ -28,7 +28,7 @@ use crate::manifest::{Manifest, ManifestError, chain_ids};
 use crate::platform::Platform;
 use crate::reference::Reference;
 use crate::registry::{self, Credentials, Registry};
-use crate::store::{KEEP_UNFINISHED, Pulled, Store, Wanted};
+use crate::store::{KEEP_UNFINISHED, Pulled, Store, RemovalGuard};
 use crate::unpack::Limits;
 
 use self::flights::{Flight, Flights, KeyedLocks};
@@ -91,7 +91,7 @@ impl Puller {
         let Resolved { manifest, configuration, diff_ids, documents } =
             self.resolve(image, credentials.as_deref()).await?;
         let chain = chain_ids(&diff_ids);
-        let wanted = self.store.want(diff_ids.iter().chain(&chain).cloned().collect());
+        let protection = self.store.protect(diff_ids.iter().chain(&chain).cloned().collect());
         let layers = self.layers(image, &manifest, &diff_ids, &chain, credentials).await?;
         let pulled = Pulled {
             id: manifest.config.clone(),
@@ -101,7 +101,7 @@ impl Puller {
             configuration,
             layers: chain.into_iter().zip(layers).collect(),
         };
-        self.record(pulled, wanted).await
+        self.record(pulled, protection).await
     }
 
     /// Removes the layers of unfinished pulls that no pull under way relies on. On failure they stay for a later sweep.
@@ -165,11 +165,11 @@ impl Puller {
         (flights, any_joined)
     }
 
-    async fn record(&self, pulled: Pulled, wanted: Wanted) -> Result<Arc<Image>, Error> {
+    async fn record(&self, pulled: Pulled, protection: RemovalGuard) -> Result<Arc<Image>, Error> {
         let store = Arc::clone(&self.store);
         blocking("record the image", move || {
             // Held until the image itself refers to its layers, even if the caller has dropped the pull.
-            let _wanted = wanted;
+            let _protection = protection;
             store.commit_image(&pulled)
         })
         .await
