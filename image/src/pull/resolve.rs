@@ -16,7 +16,7 @@ const MAX_DEPTH: usize = 3;
 const MAX_DOCUMENTS: usize = 32;
 
 /// The most bytes an image configuration may have.
-const MAX_CONFIGURATION: u64 = 8 << 20;
+const MAX_CONFIGURATION_BYTES: u64 = 8 << 20;
 
 /// A resolved reference.
 pub(super) struct Resolved {
@@ -165,7 +165,7 @@ impl Puller {
         if let Some(known) = blocking("read configuration", move || store.configuration(&id)).await? {
             return Ok(known);
         }
-        let fetched = self.registry.blob_bytes(image, &manifest.config, MAX_CONFIGURATION, credentials).await;
+        let fetched = self.registry.blob_bytes(image, &manifest.config, MAX_CONFIGURATION_BYTES, credentials).await;
         fetched.map_err(refused("fetch the configuration", image))
     }
 }

@@ -7,7 +7,7 @@ use std::io;
 use rustix::fs::{self, AtFlags, Dir, FileType};
 use rustix::io::Errno;
 
-use super::names::take_below;
+use super::path_map::take_below;
 use super::root::{Root, is_directory};
 use super::{Error, Unpacked, failed};
 use crate::merged_view::{Finder, Found, Layers, joined};
