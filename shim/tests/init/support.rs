@@ -34,13 +34,13 @@ pub fn need_root() {
 }
 
 /// A directory, a pod and its cgroup; all removed when dropped.
-pub struct Place {
+pub struct Fixture {
     pub dir: tempfile::TempDir,
     pub pod: PodNamespaces,
     pub name: String,
 }
 
-impl Place {
+impl Fixture {
     pub fn new() -> Self {
         Self::with(|_| {})
     }
@@ -196,7 +196,7 @@ impl Place {
     }
 }
 
-impl Drop for Place {
+impl Drop for Fixture {
     fn drop(&mut self) {
         // Contains processes only after a failed test.
         let _ = Cgroup::unchecked(&format!("/{}", self.name)).kill();
@@ -379,10 +379,10 @@ pub fn ids(host: u32) -> IdMappings {
 }
 
 /// Unchanged layers, idmapped for the pod, with an upper directory that belongs to the pod's root.
-pub fn mapped_overlay(place: &Place, id: &str, layers: &[PathBuf]) -> Vec<RootfsMount> {
-    let mut rootfs = place.overlay(id, layers);
+pub fn mapped_overlay(fixture: &Fixture, id: &str, layers: &[PathBuf]) -> Vec<RootfsMount> {
+    let mut rootfs = fixture.overlay(id, layers);
     let ids = format!("0:{HOST}:{LENGTH}");
     rootfs[0].options.extend([format!("uidmap={ids}"), format!("gidmap={ids}")]);
-    chown(place.path(&format!("{id}-upper")), Some(HOST), Some(HOST)).unwrap();
+    chown(fixture.path(&format!("{id}-upper")), Some(HOST), Some(HOST)).unwrap();
     rootfs
 }
