@@ -22,7 +22,7 @@ use crate::error::{Error, error_line};
 use crate::events::Events;
 use crate::exec::Exec;
 use crate::exit::{Exit, now};
-use crate::init::{self, Created, LaterHooks, Moment, StartGate};
+use crate::init::{self, Created, LaterHooks, Moment, StartBarrier};
 use crate::orphans::Orphans;
 use crate::process::{KILL, ChildProcess};
 use crate::shim_log::note;
@@ -72,7 +72,7 @@ pub enum Phase {
 #[derive(Debug)]
 enum State {
     /// `None` once starting has begun.
-    Created(Option<StartGate>),
+    Created(Option<StartBarrier>),
     Running,
     Paused,
     Stopped(Exit),
@@ -125,7 +125,7 @@ impl Container {
     ) -> io::Result<Arc<Self>> {
         let pumps = shim_stdio.start(created.console)?;
         let inner = Inner {
-            state: State::Created(Some(created.gate)),
+            state: State::Created(Some(created.barrier)),
             started_at: 0,
             start_failure: String::new(),
             log: pumps.log(),
@@ -203,11 +203,11 @@ impl Container {
     /// Lets the first process execute its command. Returns its host pid.
     pub async fn start(&self) -> Result<u32, Error> {
         let _transition = self.transition_lock.lock().await;
-        let gate = self.take_start_gate()?;
+        let barrier = self.take_start_barrier()?;
         // Giving up must stop this wait: execve may hang on a file system that does not answer, and the watcher needs
         // the lock.
         let started = tokio::select! {
-            started = gate.start() => started,
+            started = barrier.start() => started,
             () = self.until_given_up() => Err(init::Error::Stuck { what: "execute its command".into() }),
         };
         if let Err(source) = started {
@@ -243,12 +243,12 @@ impl Container {
         Err(Error::Init { doing: "start", id: self.id().to_owned(), source })
     }
 
-    fn take_start_gate(&self) -> Result<StartGate, Error> {
-        let gate = match &mut self.inner().state {
-            State::Created(gate) => gate.take(),
+    fn take_start_barrier(&self) -> Result<StartBarrier, Error> {
+        let barrier = match &mut self.inner().state {
+            State::Created(barrier) => barrier.take(),
             _ => None,
         };
-        gate.ok_or_else(|| self.wrong_state("start"))
+        barrier.ok_or_else(|| self.wrong_state("start"))
     }
 
     /// Signals the first process, or with `all` every process in the cgroup.

@@ -269,7 +269,8 @@ impl Cgroup {
     }
 
     /// Kills every process in the cgroup and those below it, if the owner's mark is there. Does not wait for their
-    /// ends. Where the kernel lacks `cgroup.kill`, processes being forked may escape: [`Self::kill_and_remove`] repeats it.
+    /// ends. Where the kernel lacks `cgroup.kill`, processes being forked may escape: [`Self::kill_and_remove`] repeats
+    /// it.
     pub fn kill(&self) -> Result<(), Error> {
         let ours = |directory: &PathBuf| self.owner != Owner::SharedParent && self.owns(directory);
         let Some(directory) = self.primary_directory().filter(ours) else { return Ok(()) };
@@ -337,7 +338,8 @@ impl Cgroup {
         files::field(&text.unwrap_or_default(), "oom_kill")
     }
 
-    /// Freezes all processes; returns once they are frozen. If that takes longer than `time_limit` it thaws them and fails.
+    /// Freezes all processes; returns once they are frozen. If that takes longer than `time_limit` it thaws them and
+    /// fails.
     pub async fn freeze(&self, time_limit: Duration) -> Result<(), Error> {
         let frozen = self.set_frozen(true, time_limit).await;
         frozen.inspect_err(|_| {

@@ -96,8 +96,8 @@ pub(super) fn fail(socket: BorrowedFd<'_>, error: Error) {
     send(socket, &Report::Failed(error.shortened()), &[]);
 }
 
-/// Waits for the byte that opens the gate, in a process on its way to execve. False when the shim is gone or has given up.
-pub(super) fn wait_for_gate(socket: BorrowedFd<'_>) -> bool {
+/// Waits for the byte that opens the barrier, in a process on its way to execve. False when the shim is gone or has given up.
+pub(super) fn wait_at_barrier(socket: BorrowedFd<'_>) -> bool {
     let mut byte = [0u8; 1];
     loop {
         match rustix::net::recv(socket, &mut byte, RecvFlags::empty()) {
@@ -175,8 +175,8 @@ impl Reports {
         }
     }
 
-    /// Lets the process that waits at the gate go on.
-    pub(super) fn open_gate(&self) -> Result<(), Error> {
+    /// Lets the process that waits at the barrier go on.
+    pub(super) fn release_barrier(&self) -> Result<(), Error> {
         rustix::net::send(self.0.get_ref(), b"g", SendFlags::NOSIGNAL)
             .map(drop)
             .at(Step::Exec, || "the container's process is gone: open its gate".into())

@@ -3,7 +3,7 @@
 //!
 //! ```text
 //! stage --forks--> runner, in the host's namespaces: prestart, createRuntime
-//!   `--clone--> first process: mounts, waits for the runner, createContainer, pivots ... gate ... startContainer, execve
+//!   `--clone--> first process: mounts, waits for the runner, createContainer, pivots ... barrier ... startContainer, execve
 //! shim ---forks---> poststart when execve has happened, poststop when the container has ended
 //! ```
 //! A hook gets the container's state on standard input. Its output is reported when it fails.

@@ -3,7 +3,7 @@
 //! ```text
 //! shim --fork--> stage (parses config.json, makes the cgroup, opens mount sources)
 //!                  `--clone3, CLONE_PARENT--> the container's first process, a child of the shim
-//!                                              namespaces, rootfs, mounts, devices, user ... gate ... execve
+//!                                              namespaces, rootfs, mounts, devices, user ... barrier ... execve
 //! ```
 //! The shim has one thread, so no other thread can hold a lock across fork. Memory that the forks use is freed at execve.
 //!
@@ -18,7 +18,7 @@
 //!   processes is joined by their pidfd: the pid may have been reused.
 //! - A user namespace, the pod's or the container's, owns all namespaces made for the container. The first process is
 //!   created in it, so the stage does whatever needs the host's privileges: the rootfs, bind mounts from the host, `/dev`.
-//! - Dropping the future of [`create`] or [`exec`], or a [`Created`] with an unopened gate, kills the process being set up.
+//! - Dropping the future of [`create`] or [`exec`], or a [`Created`] with an unopened barrier, kills the process being set up.
 
 mod capabilities;
 mod channel;
@@ -160,7 +160,7 @@ pub struct Created {
     /// Master end of the terminal.
     pub console: Option<OwnedFd>,
     /// Lets execve happen.
-    pub gate: StartGate,
+    pub barrier: StartBarrier,
     /// The cgroup; the caller removes it once the processes are gone.
     pub cgroup: Cgroup,
     /// The hooks that the caller runs later, see [`run_hooks`].
@@ -209,7 +209,7 @@ pub async fn create_until(
     stage.reaped().await;
     let (pid, pidfd) = setup.take_process()?;
     let (cgroup, later_hooks) = (Cgroup::unchecked(&setup.cgroup), setup.later_hooks);
-    Ok(Created { pid, pidfd, console: setup.console, gate: StartGate { reports }, cgroup, later_hooks })
+    Ok(Created { pid, pidfd, console: setup.console, barrier: StartBarrier { reports }, cgroup, later_hooks })
 }
 
 /// Moments of hooks that run after the stage has ended.
@@ -254,14 +254,14 @@ async fn in_stage(work: impl FnOnce(BorrowedFd<'_>) -> u8) -> Result<(), Error> 
 
 /// Holds a container back from execve. Dropped unopened, the process exits with code 1.
 #[derive(Debug)]
-pub struct StartGate {
+pub struct StartBarrier {
     reports: Reports,
 }
 
-impl StartGate {
+impl StartBarrier {
     /// Lets execve happen and reports whether it worked. After an error the process is gone (reap it by its pidfd).
     pub async fn start(self) -> Result<(), Error> {
-        self.reports.open_gate()?;
+        self.reports.release_barrier()?;
         match self.reports.next().await? {
             Some(Received { report: Report::Failed(error), .. }) => Err(error),
             _ => Ok(()),

@@ -180,7 +180,7 @@ impl Container<'_> {
             self.set_up(&mut process, prepared, socket)
         });
         if code == 0 {
-            wait_and_execute(socket, &process, |socket| channel::wait_for_gate(socket) && self.run_start_container_hooks(socket));
+            wait_and_execute(socket, &process, |socket| channel::wait_at_barrier(socket) && self.run_start_container_hooks(socket));
         }
         code
     }

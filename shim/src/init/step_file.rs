@@ -14,7 +14,8 @@ const MAX_TEXT_BYTES: usize = 8192;
 /// Size of the length field before the text.
 const LENGTH_FIELD_BYTES: usize = 4;
 
-/// The step file of this process, if it is a stage or was made by one. Only until it closes all descriptors but its socket.
+/// The step file of this process, if it is a stage or was made by one. Only until it closes all descriptors but its
+/// socket.
 static INSTALLED: OnceLock<OwnedFd> = OnceLock::new();
 
 /// The memfd that holds the current step of one creation.

@@ -70,7 +70,7 @@ impl<'a> NamespaceHolder<'a> {
         }
         let (lifeline, theirs) = channel::pair()?;
         let stay = || match sys::keep_only(theirs.as_fd()) {
-            Ok(lifeline) => u8::from(channel::wait_for_gate(lifeline.as_fd())),
+            Ok(lifeline) => u8::from(channel::wait_at_barrier(lifeline.as_fd())),
             Err(_) => 1,
         };
         let pid = sys::clone_child(libc::CLONE_NEWUSER | others, stay)

@@ -25,8 +25,8 @@ pub(super) fn open_for_reader(path: &Path) -> io::Result<OwnedFd> {
     open_fifo(path, OFlags::WRONLY)
 }
 
-/// Closes the write end once there is a reader, or after [`READER_ARRIVAL_TIMEOUT`]. If it were closed before the reader opens the
-/// FIFO, its contents would be lost, and the reader would wait for a writer for ever.
+/// Closes the write end once there is a reader, or after [`READER_ARRIVAL_TIMEOUT`]. If it were closed before the
+/// reader opens the FIFO, its contents would be lost, and the reader would wait for a writer for ever.
 pub(super) async fn close_writer(fifo: AsyncFd<OwnedFd>) -> io::Result<()> {
     let itself = format!("/proc/self/fd/{}", fifo.as_raw_fd());
     let writer = open(itself, OFlags::WRONLY | OFlags::NONBLOCK | OFlags::CLOEXEC, Mode::empty())?;

@@ -65,7 +65,7 @@ fn root_a_container_that_is_never_started_leaves_by_itself() {
     let fixture = Fixture::new();
     block_on(async {
         let created = fixture.create("c1", &["/bin/true"], |_| {}).await.unwrap().created;
-        drop(created.gate);
+        drop(created.barrier);
         assert_eq!(wait(created.pidfd.as_fd()), 1);
         created.cgroup.remove().unwrap();
     });
@@ -105,7 +105,7 @@ fn root_a_container_killed_before_its_start_says_so() {
         let created = fixture.create("c1", &["/bin/true"], |_| {}).await.unwrap().created;
         pidfd_send_signal(&created.pidfd, Signal::KILL).unwrap();
         assert_eq!(wait(created.pidfd.as_fd()), 128 + 9);
-        let error = created.gate.start().await.unwrap_err();
+        let error = created.barrier.start().await.unwrap_err();
         assert!(error.to_string().contains("is gone"), "{error}");
         created.cgroup.remove().unwrap();
     });

@@ -64,7 +64,7 @@ fn measure_create_and_start(change: impl Fn(usize, &mut serde_json::Value)) {
             let created = init::create(request).await.unwrap();
             create.push(begun.elapsed());
             let starting = Instant::now();
-            created.gate.start().await.unwrap();
+            created.barrier.start().await.unwrap();
             start.push(starting.elapsed());
             both.push(begun.elapsed());
             wait(created.pidfd.as_fd());
@@ -175,7 +175,7 @@ async fn pod_and_container(fixture: &Fixture, layers: &[PathBuf], own: bool) -> 
         neighbours: &[],
     };
     let created = init::create(request).await.unwrap();
-    created.gate.start().await.unwrap();
+    created.barrier.start().await.unwrap();
     let started = begun.elapsed();
     wait(created.pidfd.as_fd());
     created.cgroup.remove().unwrap();

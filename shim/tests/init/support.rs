@@ -222,8 +222,8 @@ pub struct Container {
 impl Container {
     /// Starts it, waits for its end, removes its cgroup.
     pub async fn finish(self) -> Result<(i32, String), Error> {
-        let Created { pidfd, gate, cgroup, .. } = self.created;
-        let started = gate.start().await;
+        let Created { pidfd, barrier, cgroup, .. } = self.created;
+        let started = barrier.start().await;
         let mut text = String::new();
         fs::File::from(self.output).read_to_string(&mut text).unwrap();
         let code = wait(pidfd.as_fd());
@@ -233,8 +233,8 @@ impl Container {
 
     /// Starts it and returns the running container.
     pub async fn start(self) -> Running {
-        let Created { pid, pidfd, gate, cgroup, .. } = self.created;
-        gate.start().await.unwrap();
+        let Created { pid, pidfd, barrier, cgroup, .. } = self.created;
+        barrier.start().await.unwrap();
         Running { pid, pidfd, cgroup, bundle: self.bundle, id: self.id, _output: self.output }
     }
 }

@@ -17,7 +17,7 @@ fn root_a_container_with_a_terminal_leads_its_session() {
             spec["process"]["user"] = json!({ "uid": 1000, "gid": 1000 });
         });
         let created = created.await.unwrap();
-        created.gate.start().await.unwrap();
+        created.barrier.start().await.unwrap();
         assert_eq!(shown(created.console), "/dev/pts/0\nall\n40 100\nx\n1000\nconsole\n");
         assert_eq!(wait(created.pidfd.as_fd()), 0);
         created.cgroup.remove().unwrap();

@@ -325,7 +325,7 @@ fn root_a_terminal_belongs_to_the_user() {
             spec["process"]["user"] = json!({ "uid": 1000, "gid": 1000 });
         });
         let created = created.await.unwrap();
-        created.gate.start().await.unwrap();
+        created.barrier.start().await.unwrap();
         assert_eq!(shown(created.console), "/dev/pts/0\nall\nx\n1000\nconsole\n");
         assert_eq!(wait(created.pidfd.as_fd()), 0);
         created.cgroup.remove().unwrap();

@@ -44,20 +44,20 @@ pub(super) fn stage(request: &ExecRequest<'_>, entry: CgroupEntry, socket: Borro
     security::label_self(&spec)?;
     let keyring = Keyring::of(request.id, request.bundle)?;
     let cgroup_fd = request.cgroup.open_fd()?;
-    let parent = ExecParent { container_namespaces, process, keyring, socket };
+    let creator = ExecCreator { container_namespaces, process, keyring, socket };
     match (entry, cgroup_fd.directory()) {
-        (CgroupEntry::AfterCreation, _) => parent.make(Some(&cgroup_fd.for_unprivileged_entry()?)),
+        (CgroupEntry::AfterCreation, _) => creator.make(Some(&cgroup_fd.for_unprivileged_entry()?)),
         (CgroupEntry::AtCreation, None) => {
             cgroup_fd.enter()?;
-            parent.make(None)
+            creator.make(None)
         }
-        (CgroupEntry::AtCreation, Some(directory)) => make_inside(parent, directory),
+        (CgroupEntry::AtCreation, Some(directory)) => make_inside(creator, directory),
     }
 }
 
 /// Lets a helper, which is created in the cgroup, make the process.
-fn make_inside(parent: ExecParent<'_>, group: BorrowedFd<'_>) -> Result<(), Error> {
-    let socket = parent.socket;
+fn make_inside(creator: ExecCreator<'_>, group: BorrowedFd<'_>) -> Result<(), Error> {
+    let socket = creator.socket;
     let (ours, theirs) = channel::pair()?;
     let mut ours = Some(ours);
     let inside = || {
@@ -66,8 +66,8 @@ fn make_inside(parent: ExecParent<'_>, group: BorrowedFd<'_>) -> Result<(), Erro
         reporting(socket, || {
             user::die_with_shim()?;
             // The shim rejects reports of a sender it has not been told about, so wait until the stage has reported this helper.
-            match channel::wait_for_gate(theirs.as_fd()) {
-                true => parent.make(None),
+            match channel::wait_at_barrier(theirs.as_fd()) {
+                true => creator.make(None),
                 false => Ok(()),
             }
         })
@@ -132,14 +132,14 @@ fn joining(pid: u32) -> String {
 }
 
 /// The process that makes the exec's process and then ends.
-struct ExecParent<'a> {
+struct ExecCreator<'a> {
     container_namespaces: ContainerNamespaces<'a>,
     process: PreparedProcess<'a>,
     keyring: Keyring,
     socket: BorrowedFd<'a>,
 }
 
-impl ExecParent<'_> {
+impl ExecCreator<'_> {
     /// Takes on the attributes of the process and makes it. `cgroup_fd` is set if that one has yet to enter the cgroup.
     fn make(mut self, cgroup_fd: Option<&CgroupFd>) -> Result<(), Error> {
         self.assume_attributes()?;
