@@ -1,7 +1,7 @@
 //! The `start` action, up to a server in the background.
 
 use super::params::Params;
-use super::socket::{self, Bound};
+use super::socket::{self, BindResult};
 use super::{Error, Flags, failed, program};
 use crate::foreign::{self, Handler};
 use crate::service::{ServerConfig, serve};
@@ -17,7 +17,7 @@ use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 
 /// Maximum size of the parameters in bytes.
-const MAX_INPUT: u64 = 10 << 20;
+const MAX_INPUT_BYTES: u64 = 10 << 20;
 /// Annotation by containerd's CRI: the sandbox whose shim runs a container.
 const SANDBOX_ID: &str = "io.kubernetes.cri.sandbox-id";
 
@@ -28,8 +28,8 @@ pub fn start(flags: &Flags) -> Result<(), Error> {
     let environment = std::env::var("TTRPC_ADDRESS").unwrap_or_default();
     let params = Params::parse(&input, flags, environment)?;
     let plan = Plan::new(flags, &params)?;
-    let answer = params.form.answer(&format!("unix://{}", plan.socket.display()));
-    if let Bound::Mine(listener) = socket::bind(&plan.socket)? {
+    let answer = params.format.answer(&format!("unix://{}", plan.socket.display()));
+    if let BindResult::Bound(listener) = socket::bind(&plan.socket)? {
         failpoint!(SHIM_BOUND)?;
         plan.fork(listener, params.events)?;
         failpoint!(SHIM_FORKED)?;
@@ -45,8 +45,8 @@ pub fn serve_here(flags: &Flags) -> Result<(), Error> {
     let plan = Plan::new(flags, &params)?;
     let bundle = plan.bundle.clone();
     match socket::bind(&plan.socket)? {
-        Bound::Mine(listener) => plan.serve(listener, params.events).map_err(failed("serve", &bundle)),
-        Bound::Others => Err(Error::Usage(format!("a shim serves {} already", plan.group))),
+        BindResult::Bound(listener) => plan.serve(listener, params.events).map_err(failed("serve", &bundle)),
+        BindResult::InUse => Err(Error::Usage(format!("a shim serves {} already", plan.group))),
     }
 }
 
@@ -162,7 +162,7 @@ fn read_input() -> io::Result<Vec<u8>> {
     let mut input = Vec::new();
     let stdin = io::stdin();
     if !stdin.is_terminal() {
-        stdin.lock().take(MAX_INPUT).read_to_end(&mut input)?;
+        stdin.lock().take(MAX_INPUT_BYTES).read_to_end(&mut input)?;
     }
     Ok(input)
 }

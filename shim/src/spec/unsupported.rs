@@ -5,7 +5,7 @@ use super::{BlockIo, Cpu, Linux, Memory, Process, Resources, Spec};
 use serde::{Deserialize, Deserializer};
 use serde_json::Value;
 
-/// Whether a member is_set for something: a number other than 0, `true`, or anything non-empty.
+/// Whether a member that the shim does not implement is set: to a number other than 0, `true`, or anything non-empty.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct UnsupportedMember(pub bool);
 
@@ -27,11 +27,11 @@ fn is_set(value: &Value) -> bool {
 }
 
 fn first_set(members: &[(UnsupportedMember, &'static str)]) -> Option<&'static str> {
-    members.iter().find(|(asked, _)| asked.0).map(|(_, name)| *name)
+    members.iter().find(|(member, _)| member.0).map(|(_, name)| *name)
 }
 
 impl Spec {
-    /// Path of the first_set member that is_set for something not implemented.
+    /// Path of the first member that asks for something not implemented.
     pub fn unsupported(&self) -> Option<&'static str> {
         self.process.unsupported().or_else(|| self.linux.unsupported())
     }
