@@ -7,7 +7,7 @@ use std::sync::Arc;
 use crate::digest::Digest;
 use crate::error::Error;
 use crate::image::Image;
-use crate::layers::Layers;
+use crate::merged_view::Layers;
 use crate::platform::Platform;
 use crate::pull::{Puller, blocking};
 use crate::reference::Reference;
@@ -19,7 +19,7 @@ use crate::unpack::{Limits, Usage};
 mod tests;
 
 /// The fewest hex digits of an id prefix that [`Images::get`] accepts.
-const SHORTEST_ID: usize = 4;
+const MIN_ID_PREFIX_LENGTH: usize = 4;
 
 /// Configuration of an image store.
 #[derive(Debug, Clone)]
@@ -154,7 +154,7 @@ impl Images {
 
     fn by_prefix(&self, text: &str) -> Option<Arc<Image>> {
         let prefix = text.strip_prefix("sha256:").unwrap_or(text);
-        if prefix.len() < SHORTEST_ID || !prefix.bytes().all(|byte| byte.is_ascii_hexdigit()) {
+        if prefix.len() < MIN_ID_PREFIX_LENGTH || !prefix.bytes().all(|byte| byte.is_ascii_hexdigit()) {
             return None;
         }
         let mut fitting = self.list().into_iter().filter(|image| image.id.hex().starts_with(prefix));

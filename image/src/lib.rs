@@ -6,7 +6,7 @@ pub mod digest;
 mod error;
 mod image;
 mod images;
-mod layers;
+mod merged_view;
 mod manifest;
 mod platform;
 mod pull;
@@ -27,7 +27,7 @@ pub mod fuzz {
 pub use self::error::{Error, Kind};
 pub use self::image::{Image, ImageConfig};
 pub use self::images::{Config, Images};
-pub use self::layers::{Layers, Part, ReadError};
+pub use self::merged_view::{Layers, Part, ReadError};
 pub use self::manifest::ManifestError;
 pub use self::platform::Platform;
 pub use self::pull::LayerError;

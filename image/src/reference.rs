@@ -22,9 +22,9 @@ const OFFICIAL_NAMESPACE: &str = "library";
 /// The tag of a reference with neither tag nor digest.
 const DEFAULT_TAG: &str = "latest";
 /// The most bytes a normalized name (registry and repository) may have.
-const NAME_MAX: usize = 255;
+const MAX_NAME_BYTES: usize = 255;
 /// The most bytes a tag may have.
-const TAG_MAX: usize = 128;
+const MAX_TAG_BYTES: usize = 128;
 
 /// A normalized image reference: registry, repository, and a tag or a digest or both.
 ///
@@ -150,7 +150,7 @@ pub enum ParseError {
     #[error("the image reference has no name")]
     Empty,
     /// The name is too long.
-    #[error("the image name has {0} bytes, {NAME_MAX} are allowed")]
+    #[error("the image name has {0} bytes, {MAX_NAME_BYTES} are allowed")]
     TooLong(usize),
     /// The registry is not a host name with an optional port.
     #[error("invalid registry {0:?} in the image reference: expected host or host:port")]
@@ -163,7 +163,7 @@ pub enum ParseError {
     Component(String),
     /// The tag is malformed.
     #[error(
-        "invalid tag {0:?}: 1 to {TAG_MAX} letters, digits, underscores, dots and dashes, not beginning with a dot or dash"
+        "invalid tag {0:?}: 1 to {MAX_TAG_BYTES} letters, digits, underscores, dots and dashes, not beginning with a dot or dash"
     )]
     Tag(String),
     /// 64 hexadecimal digits are an image's id, not a name.
@@ -213,7 +213,7 @@ fn normalize<'a>(registry: Option<&'a str>, repository: &str) -> Result<(&'a str
         true => format!("{registry}/{OFFICIAL_NAMESPACE}/{repository}"),
         false => format!("{registry}/{repository}"),
     };
-    if name.len() > NAME_MAX {
+    if name.len() > MAX_NAME_BYTES {
         return Err(ParseError::TooLong(name.len()));
     }
     Ok((registry, name))
@@ -265,7 +265,7 @@ fn check_tag(tag: &str) -> Result<(), ParseError> {
     let word = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'_';
     let begins_well = tag.bytes().next().is_some_and(word);
     let rest_is_well = tag.bytes().all(|byte| word(byte) || matches!(byte, b'.' | b'-'));
-    match begins_well && rest_is_well && tag.len() <= TAG_MAX {
+    match begins_well && rest_is_well && tag.len() <= MAX_TAG_BYTES {
         true => Ok(()),
         false => Err(ParseError::Tag(excerpt(tag))),
     }
@@ -273,5 +273,5 @@ fn check_tag(tag: &str) -> Result<(), ParseError> {
 
 /// Cuts a user's text to a length fit for an error message.
 fn excerpt(text: &str) -> String {
-    text.chars().take(NAME_MAX).collect()
+    text.chars().take(MAX_NAME_BYTES).collect()
 }

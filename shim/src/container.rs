@@ -11,9 +11,9 @@
 //!                v
 //!             (forgotten)
 //! ```
-//! State changes of a container are serialised by its `turn`; those of different containers run side by side. Signals
-//! and queries need no turn. Only the watcher task moves a container to Stopped: it reaps the first process, kills the
-//! remaining ones, closes the log, writes the exit record, and only then announces the end.
+//! State changes of a container are serialised by its `transition_lock`; those of different containers run side by side.
+//! Signals and queries do not take it. Only the watcher task moves a container to Stopped: it reaps the first process,
+//! kills the remaining ones, closes the log, writes the exit record, and only then announces the end.
 
 mod end;
 
@@ -22,13 +22,13 @@ use crate::error::{Error, error_line};
 use crate::events::Events;
 use crate::exec::Exec;
 use crate::exit::{Exit, now};
-use crate::init::{self, Created, LaterHooks, Moment, StartGate};
+use crate::init::{self, Created, LaterHooks, Moment, StartBarrier};
 use crate::orphans::Orphans;
-use crate::process::{KILL, Process};
+use crate::process::{KILL, ChildProcess};
 use crate::shim_log::note;
 use crate::spec::Resources;
 use crate::stdio::cri_log::CriLog;
-use crate::stdio::{Outside, Pumps};
+use crate::stdio::{ShimStdio, Pumps};
 use berth_failpoint::killpoint;
 use std::collections::HashMap;
 use std::io;
@@ -39,12 +39,12 @@ use std::time::Duration;
 use tokio::sync::watch;
 
 /// Time for the cgroup freezer: a process that waits in the kernel for a dead file system never freezes.
-const FREEZE_PATIENCE: Duration = Duration::from_secs(2);
+const FREEZE_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Stream paths and terminal flag of a container or an exec, kept for State calls.
 #[derive(Debug, Clone, Default)]
 #[allow(missing_docs)]
-pub struct Names {
+pub struct StdioConfig {
     pub stdin: String,
     pub stdout: String,
     pub stderr: String,
@@ -54,7 +54,7 @@ pub struct Names {
 /// State shared by everything in a shim.
 #[derive(Debug, Clone, Default)]
 #[allow(missing_docs)]
-pub struct Surroundings {
+pub struct ShimContext {
     pub orphans: Arc<Orphans>,
     pub events: Events,
 }
@@ -72,7 +72,7 @@ pub enum Phase {
 #[derive(Debug)]
 enum State {
     /// `None` once starting has begun.
-    Created(Option<StartGate>),
+    Created(Option<StartBarrier>),
     Running,
     Paused,
     Stopped(Exit),
@@ -84,24 +84,24 @@ enum State {
 pub struct Identity {
     pub id: String,
     pub bundle: PathBuf,
-    pub names: Names,
+    pub stdio_config: StdioConfig,
 }
 
 /// A container that was created and not yet deleted.
 #[derive(Debug)]
 pub struct Container {
     identity: Identity,
-    process: Process,
+    process: ChildProcess,
     cgroup: Cgroup,
     hooks: LaterHooks,
-    surroundings: Surroundings,
-    turn: tokio::sync::Mutex<()>,
+    context: ShimContext,
+    transition_lock: tokio::sync::Mutex<()>,
     inner: Mutex<Inner>,
     given_up: watch::Sender<bool>,
     /// Whether a task is already waiting to remove the cgroup.
-    leaving: AtomicBool,
+    cgroup_removal_queued: AtomicBool,
     /// Whether an OOM kill was announced.
-    oom_told: AtomicBool,
+    oom_announced: AtomicBool,
     ended: watch::Sender<Option<Exit>>,
 }
 
@@ -119,13 +119,13 @@ impl Container {
     /// Takes over the result of [`crate::init::create`] and watches it from now on.
     pub fn adopt(
         identity: Identity,
-        outside: Outside,
+        shim_stdio: ShimStdio,
         created: Created,
-        surroundings: Surroundings,
+        context: ShimContext,
     ) -> io::Result<Arc<Self>> {
-        let pumps = outside.start(created.console)?;
+        let pumps = shim_stdio.start(created.console)?;
         let inner = Inner {
-            state: State::Created(Some(created.gate)),
+            state: State::Created(Some(created.barrier)),
             started_at: 0,
             start_failure: String::new(),
             log: pumps.log(),
@@ -134,19 +134,19 @@ impl Container {
         };
         let container = Arc::new(Self {
             identity,
-            process: Process::new(created.pid, created.pidfd, &surroundings.orphans)?,
+            process: ChildProcess::new(created.pid, created.pidfd, &context.orphans)?,
             cgroup: created.cgroup,
-            hooks: created.later,
-            surroundings,
-            turn: tokio::sync::Mutex::default(),
+            hooks: created.later_hooks,
+            context,
+            transition_lock: tokio::sync::Mutex::default(),
             inner: Mutex::new(inner),
             given_up: watch::Sender::new(false),
-            leaving: AtomicBool::new(false),
-            oom_told: AtomicBool::new(false),
+            cgroup_removal_queued: AtomicBool::new(false),
+            oom_announced: AtomicBool::new(false),
             ended: watch::Sender::new(None),
         });
         tokio::spawn(Arc::clone(&container).watch());
-        container.listen_for_oom();
+        container.watch_oom();
         Ok(container)
     }
 
@@ -166,7 +166,7 @@ impl Container {
     }
 
     /// The first process.
-    pub fn process(&self) -> &Process {
+    pub fn process(&self) -> &ChildProcess {
         &self.process
     }
 
@@ -176,8 +176,8 @@ impl Container {
     }
 
     /// State shared with the rest of the shim.
-    pub fn surroundings(&self) -> &Surroundings {
-        &self.surroundings
+    pub fn context(&self) -> &ShimContext {
+        &self.context
     }
 
     /// Time of execve in nanoseconds since the Unix epoch; 0 before.
@@ -197,16 +197,17 @@ impl Container {
 
     /// Waits for the end: all processes are dead (unless given up), the log is closed, the exit record is written.
     pub async fn wait(&self) -> Exit {
-        wait_for(&self.ended).await
+        wait_for_exit(&self.ended).await
     }
 
     /// Lets the first process execute its command. Returns its host pid.
     pub async fn start(&self) -> Result<u32, Error> {
-        let _turn = self.turn.lock().await;
-        let gate = self.take_gate()?;
-        // Giving up must stop this wait: execve may hang on a file system that does not answer, and the watcher needs the turn.
+        let _transition = self.transition_lock.lock().await;
+        let barrier = self.take_start_barrier()?;
+        // Giving up must stop this wait: execve may hang on a file system that does not answer, and the watcher needs
+        // the lock.
         let started = tokio::select! {
-            started = gate.start() => started,
+            started = barrier.start() => started,
             () = self.until_given_up() => Err(init::Error::Stuck { what: "execute its command".into() }),
         };
         if let Err(source) = started {
@@ -231,7 +232,7 @@ impl Container {
         let moment = Moment::Poststart(self.pid());
         let run = tokio::select! {
             run = init::run_hooks(self.id(), &self.identity.bundle, moment) => run,
-            () = self.process.end() => return Ok(()),
+            () = self.process.ended() => return Ok(()),
             () = self.until_given_up() => return Ok(()),
         };
         let Err(source) = run else { return Ok(()) };
@@ -242,12 +243,12 @@ impl Container {
         Err(Error::Init { doing: "start", id: self.id().to_owned(), source })
     }
 
-    fn take_gate(&self) -> Result<StartGate, Error> {
-        let gate = match &mut self.inner().state {
-            State::Created(gate) => gate.take(),
+    fn take_start_barrier(&self) -> Result<StartBarrier, Error> {
+        let barrier = match &mut self.inner().state {
+            State::Created(barrier) => barrier.take(),
             _ => None,
         };
-        gate.ok_or_else(|| self.refuse("start"))
+        barrier.ok_or_else(|| self.wrong_state("start"))
     }
 
     /// Signals the first process, or with `all` every process in the cgroup.
@@ -280,20 +281,20 @@ impl Container {
 
     /// Freezes all processes. Fails unless the container runs.
     pub async fn pause(&self) -> Result<(), Error> {
-        let _turn = self.turn.lock().await;
+        let _transition = self.transition_lock.lock().await;
         if self.phase() != Phase::Running {
-            return Err(self.refuse("pause"));
+            return Err(self.wrong_state("pause"));
         }
-        self.cgroup.freeze(FREEZE_PATIENCE).await.map_err(|source| self.cgroup_error("pause", source))?;
+        self.cgroup.freeze(FREEZE_TIMEOUT).await.map_err(|source| self.cgroup_error("pause", source))?;
         self.inner().state = State::Paused;
         Ok(())
     }
 
     /// Thaws all processes. Fails unless the container is paused.
     pub async fn resume(&self) -> Result<(), Error> {
-        let _turn = self.turn.lock().await;
+        let _transition = self.transition_lock.lock().await;
         if self.phase() != Phase::Paused {
-            return Err(self.refuse("resume"));
+            return Err(self.wrong_state("resume"));
         }
         self.cgroup.thaw().map_err(|source| self.cgroup_error("resume", source))?;
         self.inner().state = State::Running;
@@ -302,9 +303,9 @@ impl Container {
 
     /// Changes the limits, all of them or none; absent ones stay.
     pub async fn update(&self, resources: &Resources) -> Result<(), Error> {
-        let _turn = self.turn.lock().await;
+        let _transition = self.transition_lock.lock().await;
         if let Phase::Stopped(_) = self.phase() {
-            return Err(self.refuse("update"));
+            return Err(self.wrong_state("update"));
         }
         let changed = init::update(&self.cgroup, resources).await;
         changed.map_err(|source| Error::Init { doing: "update", id: self.id().to_owned(), source })
@@ -313,7 +314,7 @@ impl Container {
     /// Reopens the log file. Fails for a container without a CRI log.
     pub fn reopen_log(&self) -> Result<(), Error> {
         let Some(log) = self.inner().log.clone() else {
-            return Err(self.wrong_time("reopen the log of", "without one, or stopped"));
+            return Err(self.precondition_error("reopen the log of", "without one, or stopped"));
         };
         log.reopen().map_err(|source| self.io("reopen the log of", source))
     }
@@ -324,7 +325,7 @@ impl Container {
         self.must_run("attach to")?;
         let inner = self.inner();
         let Some(pumps) = &inner.pumps else {
-            return Err(self.wrong_time("attach to", "stopped"));
+            return Err(self.precondition_error("attach to", "stopped"));
         };
         let attached = pumps.attach(stdout, stderr);
         attached.map_err(|source| Error::Streams { id: self.id().to_owned(), source })
@@ -340,12 +341,12 @@ impl Container {
     /// Sets the size of the terminal in characters.
     pub fn resize(&self, width: u16, height: u16) -> Result<(), Error> {
         let resized = self.inner().pumps.as_ref().map(|pumps| pumps.resize(width, height));
-        resized.ok_or_else(|| self.refuse("resize"))?.map_err(|source| self.io("resize", source))
+        resized.ok_or_else(|| self.wrong_state("resize"))?.map_err(|source| self.io("resize", source))
     }
 
     /// Fails unless the container runs.
     pub fn must_run(&self, doing: &'static str) -> Result<(), Error> {
-        if self.phase() == Phase::Running { Ok(()) } else { Err(self.refuse(doing)) }
+        if self.phase() == Phase::Running { Ok(()) } else { Err(self.wrong_state(doing)) }
     }
 
     /// Registers an exec. Fails if its id is taken.
@@ -379,24 +380,24 @@ impl Container {
                 self.kill(KILL, true)?;
                 self.wait().await
             }
-            Phase::Running | Phase::Paused => return Err(self.refuse("delete")),
+            Phase::Running | Phase::Paused => return Err(self.wrong_state("delete")),
         };
-        // The poststop hooks run under the turn and need the bundle, which is deleted next.
-        let _turn = self.turn.lock().await;
+        // The poststop hooks run under this lock and need the bundle, which is deleted next.
+        let _transition = self.transition_lock.lock().await;
         Ok(exit)
     }
 
-    fn refuse(&self, doing: &'static str) -> Error {
+    fn wrong_state(&self, doing: &'static str) -> Error {
         let state = match self.phase() {
             Phase::Created => "created, or failed to start",
             Phase::Running => "running",
             Phase::Paused => "paused",
             Phase::Stopped(_) => "stopped",
         };
-        self.wrong_time(doing, state)
+        self.precondition_error(doing, state)
     }
 
-    fn wrong_time(&self, doing: &'static str, state: &'static str) -> Error {
+    fn precondition_error(&self, doing: &'static str, state: &'static str) -> Error {
         Error::Precondition { doing, id: self.id().to_owned(), state }
     }
 
@@ -414,7 +415,7 @@ impl Container {
 }
 
 /// Waits for the end of a process to be announced.
-pub(crate) async fn wait_for(ended: &watch::Sender<Option<Exit>>) -> Exit {
+pub(crate) async fn wait_for_exit(ended: &watch::Sender<Option<Exit>>) -> Exit {
     let mut ended = ended.subscribe();
     match ended.wait_for(Option::is_some).await {
         Ok(exit) => exit.clone().unwrap_or_default(),

@@ -1,6 +1,6 @@
 //! Container creations under way: their current steps, and the signal to give up.
 
-use crate::init::Slate;
+use crate::init::StepFile;
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::watch;
@@ -9,47 +9,47 @@ use tokio::time::{Instant, sleep_until};
 /// All creations under way.
 #[derive(Debug)]
 pub(crate) struct Creations {
-    slates: Mutex<BTreeMap<String, Arc<Slate>>>,
+    step_files: Mutex<BTreeMap<String, Arc<StepFile>>>,
     stopping: watch::Sender<bool>,
 }
 
 /// Registration of one creation; ends when dropped.
-pub(crate) struct Noted<'a> {
+pub(crate) struct Registration<'a> {
     creations: &'a Creations,
     id: String,
 }
 
 impl Default for Creations {
     fn default() -> Self {
-        Self { slates: Mutex::default(), stopping: watch::Sender::new(false) }
+        Self { step_files: Mutex::default(), stopping: watch::Sender::new(false) }
     }
 }
 
 impl Creations {
     /// Registers the creation of `id` until the result is dropped.
-    pub(crate) fn note(&self, id: &str, slate: &Arc<Slate>) -> Noted<'_> {
-        self.lock().insert(id.to_owned(), Arc::clone(slate));
-        Noted { creations: self, id: id.to_owned() }
+    pub(crate) fn register(&self, id: &str, step_file: &Arc<StepFile>) -> Registration<'_> {
+        self.lock().insert(id.to_owned(), Arc::clone(step_file));
+        Registration { creations: self, id: id.to_owned() }
     }
 
     /// Ids and current steps.
-    pub(crate) fn all(&self) -> Vec<(String, String)> {
-        self.lock().iter().map(|(id, slate)| (id.clone(), slate.read())).collect()
+    pub(crate) fn steps(&self) -> Vec<(String, String)> {
+        self.lock().iter().map(|(id, step_file)| (id.clone(), step_file.read())).collect()
     }
 
     /// Signals all creations, present and future, to give up.
-    pub(crate) fn stop(&self) {
+    pub(crate) fn cancel_all(&self) {
         self.stopping.send_replace(true);
     }
 
-    fn lock(&self) -> MutexGuard<'_, BTreeMap<String, Arc<Slate>>> {
-        self.slates.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<String, Arc<StepFile>>> {
+        self.step_files.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl Noted<'_> {
+impl Registration<'_> {
     /// Completes when the creation is to be given up.
-    pub(crate) async fn stop(&self, deadline: Instant) {
+    pub(crate) async fn cancelled(&self, deadline: Instant) {
         let mut stopping = self.creations.stopping.subscribe();
         tokio::select! {
             () = sleep_until(deadline) => {}
@@ -59,7 +59,7 @@ impl Noted<'_> {
     }
 }
 
-impl Drop for Noted<'_> {
+impl Drop for Registration<'_> {
     fn drop(&mut self) {
         self.creations.lock().remove(&self.id);
     }

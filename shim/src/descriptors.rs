@@ -5,21 +5,21 @@ use crate::shim_log::note;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use std::sync::OnceLock;
 
-static GIVEN: OnceLock<Rlimit> = OnceLock::new();
+static ORIGINAL_LIMIT: OnceLock<Rlimit> = OnceLock::new();
 
 /// Raises the shim's soft limit to its hard limit.
 pub fn raise() {
-    let given = *GIVEN.get_or_init(|| getrlimit(Resource::Nofile));
-    let most = Rlimit { current: given.maximum, ..given };
+    let original = *ORIGINAL_LIMIT.get_or_init(|| getrlimit(Resource::Nofile));
+    let most = Rlimit { current: original.maximum, ..original };
     if let Err(error) = setrlimit(Resource::Nofile, most) {
         note(format_args!("raise the limit of descriptors: {error}"));
     }
 }
 
 /// Restores the original limit in a process that is about to execute a program.
-pub(crate) fn put_back() {
-    if let Some(given) = GIVEN.get() {
+pub(crate) fn restore() {
+    if let Some(original) = ORIGINAL_LIMIT.get() {
         // Lowering it is always allowed.
-        let _ = setrlimit(Resource::Nofile, *given);
+        let _ = setrlimit(Resource::Nofile, *original);
     }
 }

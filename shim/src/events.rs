@@ -16,9 +16,9 @@ use containerd_shim_protos::shim_async::{Client, EventsClient};
 use std::time::Duration;
 use tokio::sync::mpsc;
 
-const QUEUE: usize = 128;
-const TIMEOUT: Duration = Duration::from_secs(5);
-const ATTEMPTS: u32 = 3;
+const MAX_QUEUED_EVENTS: usize = 128;
+const SEND_TIMEOUT: Duration = Duration::from_secs(5);
+const SEND_ATTEMPTS: u32 = 3;
 
 /// Converts nanoseconds since the Unix epoch to a protobuf timestamp.
 pub fn timestamp(nanoseconds: i64) -> Timestamp {
@@ -42,7 +42,7 @@ impl Events {
         if address.is_empty() {
             return Self::default();
         }
-        let (queue, events) = mpsc::channel(QUEUE);
+        let (queue, events) = mpsc::channel(MAX_QUEUED_EVENTS);
         let address = format!("unix://{}", address.trim_start_matches("unix://"));
         tokio::spawn(forward(address, events));
         Self { queue: Some(queue), namespace: namespace.to_owned() }
@@ -177,9 +177,9 @@ async fn deliver(
     let mut attempt = 1;
     loop {
         match send(address, client, request).await {
-            Err(_) if attempt < ATTEMPTS => {
+            Err(_) if attempt < SEND_ATTEMPTS => {
                 *client = None;
-                tokio::time::sleep(TIMEOUT / 10 * attempt).await;
+                tokio::time::sleep(SEND_TIMEOUT / 10 * attempt).await;
                 attempt += 1;
             }
             result => return result,
@@ -196,7 +196,7 @@ async fn send(
         Some(connected) => connected,
         None => EventsClient::new(Client::connect(address).await?),
     };
-    let context = ttrpc::context::with_duration(TIMEOUT);
+    let context = ttrpc::context::with_duration(SEND_TIMEOUT);
     connected.forward(context, request).await?;
     *client = Some(connected);
     Ok(())

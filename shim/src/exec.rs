@@ -7,13 +7,13 @@
 //!          +------------------+
 //! ```
 
-use crate::container::{Container, Names, wait_for};
+use crate::container::{Container, StdioConfig, wait_for_exit};
 use crate::descendants::kill_with_descendants;
 use crate::error::Error;
 use crate::exit::Exit;
 use crate::init::{self, ExecProcess, ExecRequest, Execed, Stdio};
-use crate::process::{KILL, Process};
-use crate::stdio::{Pumps, Readers, Streams, connect};
+use crate::process::{KILL, ChildProcess};
+use crate::stdio::{Pumps, ReaderPolicy, Streams, connect};
 use berth_failpoint::failpoint;
 use std::io;
 use std::os::fd::AsFd;
@@ -22,13 +22,13 @@ use std::time::Duration;
 use tokio::sync::watch;
 
 /// No wait: the exec's own output is in the pipe by its end, and output of children it left behind is not awaited.
-const STREAM_PATIENCE: Duration = Duration::ZERO;
+const STREAM_DRAIN_TIMEOUT: Duration = Duration::ZERO;
 
 /// An exec: registered, running or ended.
 #[derive(Debug)]
 pub struct Exec {
     id: String,
-    names: Names,
+    stdio_config: StdioConfig,
     streams: Streams,
     spec: Vec<u8>,
     inner: Mutex<Inner>,
@@ -47,7 +47,7 @@ struct Inner {
 enum State {
     Added,
     Starting,
-    Running(Arc<Process>),
+    Running(Arc<ChildProcess>),
     /// The process has ended; its last output is still being copied.
     Ended {
         pid: u32,
@@ -75,11 +75,11 @@ pub enum Phase {
 
 impl Exec {
     /// Registers an exec; `spec` is the JSON of an OCI process. Fails if the stream URIs are malformed.
-    pub fn new(id: String, names: Names, spec: Vec<u8>) -> Result<Self, Error> {
-        let streams = Streams::parse(&names.stdin, &names.stdout, &names.stderr, names.terminal)?;
-        let streams = streams.read_by(Readers::Stay);
+    pub fn new(id: String, stdio_config: StdioConfig, spec: Vec<u8>) -> Result<Self, Error> {
+        let streams = Streams::parse(&stdio_config.stdin, &stdio_config.stdout, &stdio_config.stderr, stdio_config.terminal)?;
+        let streams = streams.with_reader_policy(ReaderPolicy::BreakPipe);
         let inner = Mutex::new(Inner { state: State::Added, pumps: None, size: None });
-        Ok(Self { id, names, streams, spec, inner, ended: watch::Sender::new(None) })
+        Ok(Self { id, stdio_config, streams, spec, inner, ended: watch::Sender::new(None) })
     }
 
     /// Id, unique in its container.
@@ -88,8 +88,8 @@ impl Exec {
     }
 
     /// Stream paths and terminal flag.
-    pub fn names(&self) -> &Names {
-        &self.names
+    pub fn stdio_config(&self) -> &StdioConfig {
+        &self.stdio_config
     }
 
     /// The current state.
@@ -105,7 +105,7 @@ impl Exec {
 
     /// Waits for the end, also of an exec that is not started yet.
     pub async fn wait(&self) -> Exit {
-        wait_for(&self.ended).await
+        wait_for_exit(&self.ended).await
     }
 
     /// Starts it in its container. Returns its host pid.
@@ -138,12 +138,12 @@ impl Exec {
         Ok(())
     }
 
-    async fn spawn(&self, container: &Container) -> Result<Arc<Process>, Error> {
-        let (stdio, outside) =
+    async fn spawn(&self, container: &Container) -> Result<Arc<ChildProcess>, Error> {
+        let (stdio, shim_stdio) =
             connect(&self.streams).map_err(|source| Error::Streams { id: self.id.clone(), source })?;
         let what = ExecProcess::Spec(&self.spec);
-        let (process, console) = spawn(container, what, self.names.terminal, stdio).await?;
-        let pumps = outside.start(console).map_err(|source| self.io("pump the streams of", source));
+        let (process, console) = spawn(container, what, self.stdio_config.terminal, stdio).await?;
+        let pumps = shim_stdio.start(console).map_err(|source| self.io("pump the streams of", source));
         if pumps.is_err() {
             process.signal(KILL).map_err(|source| self.io("signal", source))?;
         }
@@ -158,20 +158,20 @@ impl Exec {
         Ok(process)
     }
 
-    async fn watch(self: Arc<Self>, process: Arc<Process>, container: Arc<Container>) {
-        let exit = process.ended().await;
+    async fn watch(self: Arc<Self>, process: Arc<ChildProcess>, container: Arc<Container>) {
+        let exit = process.reap().await;
         let pid = process.pid();
-        let surroundings = container.surroundings();
+        let context = container.context();
         let pumps = {
             let mut inner = self.inner();
             inner.state = State::Ended { pid };
             inner.pumps.take()
         };
         if let Some(pumps) = pumps {
-            pumps.finish(STREAM_PATIENCE).await;
+            pumps.finish(STREAM_DRAIN_TIMEOUT).await;
         }
         self.inner().state = State::Stopped { pid, exit: exit.clone() };
-        surroundings.events.exit(container.id(), &self.id, pid, &exit);
+        context.events.exit(container.id(), &self.id, pid, &exit);
         self.ended.send_replace(Some(exit));
     }
 
@@ -222,8 +222,8 @@ pub(crate) async fn spawn(
     process: ExecProcess<'_>,
     terminal: bool,
     stdio: Stdio,
-) -> Result<(Process, Option<std::os::fd::OwnedFd>), Error> {
-    let _creation = container.surroundings().orphans.creation();
+) -> Result<(ChildProcess, Option<std::os::fd::OwnedFd>), Error> {
+    let _creation = container.context().orphans.creation();
     let request = ExecRequest {
         id: container.id(),
         bundle: &container.identity().bundle,
@@ -237,7 +237,7 @@ pub(crate) async fn spawn(
     let fail = |source| Error::Init { doing: "exec in", id: container.id().to_owned(), source };
     let Execed { pid, pidfd, console } = init::exec(request).await.map_err(fail)?;
     failpoint!(EXEC_SPAWNED)?;
-    let process = Process::new(pid, pidfd, &container.surroundings().orphans);
+    let process = ChildProcess::new(pid, pidfd, &container.context().orphans);
     let process = process.map_err(|source| Error::Io {
         doing: "watch a process of",
         id: container.id().to_owned(),
@@ -247,7 +247,7 @@ pub(crate) async fn spawn(
 }
 
 /// Kills a process made by [`spawn`], and its descendants.
-pub(crate) fn kill(container: &Container, process: &Process) -> io::Result<()> {
+pub(crate) fn kill(container: &Container, process: &ChildProcess) -> io::Result<()> {
     let pids = || container.cgroup().procs().map_err(|error| error.source);
     let others = kill_with_descendants(process.pid(), &pids);
     // The process itself is killed even if the cgroup could not be listed.

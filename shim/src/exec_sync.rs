@@ -5,9 +5,9 @@ use crate::error::Error;
 use crate::exec::{kill, spawn};
 use crate::exit::Exit;
 use crate::init::{ExecProcess, Stdio};
-use crate::process::{DEATH_PATIENCE, Process};
+use crate::process::{KILL_TIMEOUT, ChildProcess};
 use crate::shim_log::note;
-use crate::stdio::{Read, asynchronous, held, pipe, read};
+use crate::stdio::{Read, asynchronous, bytes_in_pipe, pipe, read};
 use berth_shim_proto::berth_shim::exec_sync_output::What;
 use berth_shim_proto::berth_shim::{ExecSyncEnd, ExecSyncOutput};
 use std::future::Future;
@@ -18,11 +18,11 @@ use tokio::io::unix::AsyncFd;
 use tokio::time::{Instant, sleep, timeout, timeout_at};
 
 /// Maximum bytes of output in one message.
-const CHUNK: usize = 32 * 1024;
+const MAX_CHUNK_BYTES: usize = 32 * 1024;
 /// Interval of empty messages from a silent exec: ttrpc tells a stream's handler that the connection is gone only when it sends.
-const HEARTBEAT: Duration = Duration::from_secs(1);
+const HEARTBEAT_INTERVAL: Duration = Duration::from_secs(1);
 /// Used when no timeout is given.
-const FOREVER: Duration = Duration::from_secs(365 * 24 * 3600);
+const MAX_TIMEOUT: Duration = Duration::from_secs(365 * 24 * 3600);
 
 /// The stream to the caller.
 pub type Caller = ttrpc::r#async::ServerStreamSender<ExecSyncOutput>;
@@ -30,7 +30,7 @@ pub type Caller = ttrpc::r#async::ServerStreamSender<ExecSyncOutput>;
 /// A process whose output is read here, in a native container or behind a foreign shim.
 pub(crate) trait Command: Sync {
     /// How long to wait for more output after the process has ended.
-    const LINGER: Duration = Duration::ZERO;
+    const OUTPUT_TIMEOUT: Duration = Duration::ZERO;
 
     /// Waits for the end. May be called again if the future was dropped.
     fn ended(&self) -> impl Future<Output = Exit> + Send;
@@ -69,7 +69,7 @@ pub async fn exec_sync(
 pub(crate) fn deadline(timeout_ns: i64) -> Result<Instant, Error> {
     let timeout = u64::try_from(timeout_ns)
         .map_err(|_| Error::Invalid { field: "timeout_ns", reason: "negative".into() })?;
-    let timeout = if timeout == 0 { FOREVER } else { Duration::from_nanos(timeout).min(FOREVER) };
+    let timeout = if timeout == 0 { MAX_TIMEOUT } else { Duration::from_nanos(timeout).min(MAX_TIMEOUT) };
     Ok(Instant::now() + timeout)
 }
 
@@ -96,13 +96,13 @@ pub(crate) fn outputs() -> io::Result<(Stdio, Outputs)> {
 
 /// A command that is a child of the shim.
 struct Spawned<'a> {
-    process: Process,
+    process: ChildProcess,
     container: &'a Container,
 }
 
 impl Command for Spawned<'_> {
     async fn ended(&self) -> Exit {
-        self.process.ended().await
+        self.process.reap().await
     }
 
     async fn kill(&self) {
@@ -140,7 +140,7 @@ impl<C: Command> Running<'_, C> {
 
     async fn kill(&self) -> Exit {
         self.command.kill().await;
-        let ended = timeout(DEATH_PATIENCE, self.command.ended()).await;
+        let ended = timeout(KILL_TIMEOUT, self.command.ended()).await;
         ended.unwrap_or_else(|_| Exit::now(137, "it does not die"))
     }
 
@@ -155,10 +155,10 @@ impl<C: Command> Running<'_, C> {
                 () = readable(stdout) => self.send(0).await.map(drop)?,
                 () = readable(stderr) => self.send(1).await.map(drop)?,
                 exit = &mut ended => self.exit = Some(exit),
-                () = sleep(HEARTBEAT) => self.caller.send(&ExecSyncOutput::default()).await?,
+                () = sleep(HEARTBEAT_INTERVAL) => self.caller.send(&ExecSyncOutput::default()).await?,
             }
         }
-        if let Ok(sent) = timeout(C::LINGER, self.send_to_end()).await {
+        if let Ok(sent) = timeout(C::OUTPUT_TIMEOUT, self.send_to_end()).await {
             return sent;
         }
         self.send_rest().await
@@ -179,7 +179,7 @@ impl<C: Command> Running<'_, C> {
     /// Forwards what is in the pipes now. No more: a child left behind may print as fast as it is read.
     async fn send_rest(&mut self) -> Result<(), ttrpc::Error> {
         for stream in 0..self.outputs.len() {
-            let mut rest = self.outputs[stream].as_ref().map_or(0, held);
+            let mut rest = self.outputs[stream].as_ref().map_or(0, bytes_in_pipe);
             while rest > 0 {
                 match self.send(stream).await? {
                     0 => break,
@@ -193,7 +193,7 @@ impl<C: Command> Running<'_, C> {
     /// Sends at most one chunk of a stream. Returns its length in bytes.
     async fn send(&mut self, stream: usize) -> Result<usize, ttrpc::Error> {
         let Some(output) = &self.outputs[stream] else { return Ok(0) };
-        let mut bytes = Vec::with_capacity(CHUNK);
+        let mut bytes = Vec::with_capacity(MAX_CHUNK_BYTES);
         match read(output, &mut bytes) {
             Read::Some => {}
             Read::Nothing => return Ok(0),

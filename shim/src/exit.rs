@@ -15,12 +15,12 @@ const TMPFS: i64 = 0x0102_1994;
 /// Name of the exit record in a container's bundle.
 pub const FILE_NAME: &str = "exit.json";
 /// Maximum size of a record: one block of common file systems, one page of tmpfs.
-const SIZE: usize = 4096;
+const MAX_RECORD_BYTES: usize = 4096;
 /// Delay before a record on a disk is synced. Most records are removed with their container sooner, and no caller
 /// should wait for a slow disk.
-const SETTLED: Duration = Duration::from_secs(1);
+const SYNC_DELAY: Duration = Duration::from_secs(1);
 /// Stack of the thread that syncs.
-const STACK: usize = 64 * 1024;
+const SYNC_STACK_BYTES: usize = 64 * 1024;
 
 /// How a process ended.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -42,15 +42,15 @@ impl Exit {
         Self { code, finished_at: now(), oom_killed: false, message: message.into() }
     }
 
-    /// Writes the record into the bundle by rename, so that readers see all of it or none. Not synced: see [`settle`].
+    /// Writes the record into the bundle by rename, so that readers see all of it or none. Not synced: see [`sync_later`].
     pub fn write(&self, bundle: &Path) -> io::Result<()> {
-        record::write(&bundle.join(FILE_NAME), &self.fitting()?)
+        record::write(&bundle.join(FILE_NAME), &self.shortened_to_fit()?)
     }
 
-    /// Shortens the message until the record fits into [`SIZE`].
-    fn fitting(&self) -> io::Result<Self> {
+    /// Shortens the message until the record fits into [`MAX_RECORD_BYTES`].
+    fn shortened_to_fit(&self) -> io::Result<Self> {
         let mut exit = self.clone();
-        while serde_json::to_vec(&exit)?.len() > SIZE {
+        while serde_json::to_vec(&exit)?.len() > MAX_RECORD_BYTES {
             exit.message.truncate(exit.message.floor_char_boundary(exit.message.len() / 2));
         }
         Ok(exit)
@@ -65,12 +65,12 @@ impl Exit {
 /// Disk space reserved for the record of a container being created, so that its end can be recorded on a full disk.
 /// Freed when dropped.
 #[derive(Debug)]
-pub struct Room {
+pub struct RecordSpace {
     path: PathBuf,
     kept: bool,
 }
 
-impl Room {
+impl RecordSpace {
     /// Reserves the space, and removes the record of an earlier container in the same bundle.
     pub fn reserve(bundle: &Path) -> io::Result<Self> {
         let path = bundle.join(FILE_NAME);
@@ -78,7 +78,7 @@ impl Room {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
             _ => {}
         }
-        record::reserve(&path, SIZE as u64)?;
+        record::reserve(&path, MAX_RECORD_BYTES as u64)?;
         Ok(Self { path, kept: false })
     }
 
@@ -88,21 +88,21 @@ impl Room {
     }
 }
 
-impl Drop for Room {
+impl Drop for RecordSpace {
     fn drop(&mut self) {
         if !self.kept {
-            record::give_back(&self.path);
+            record::release_space(&self.path);
         }
     }
 }
 
 /// Syncs a record that was just written, after a delay and in a thread of its own because a disk may take seconds. Does
 /// nothing on tmpfs.
-pub async fn settle(bundle: PathBuf) {
-    sleep(SETTLED).await;
+pub async fn sync_later(bundle: PathBuf) {
+    sleep(SYNC_DELAY).await;
     let on_disk = statfs(&bundle).is_ok_and(|fs| fs.f_type != TMPFS);
     if on_disk {
-        let builder = std::thread::Builder::new().name("settle".into()).stack_size(STACK);
+        let builder = std::thread::Builder::new().name("settle".into()).stack_size(SYNC_STACK_BYTES);
         // Without a thread the record is as durable as any file the kernel writes back later.
         drop(builder.spawn(move || sync(&bundle)));
     }
@@ -137,9 +137,9 @@ mod tests {
     }
 
     /// A tmpfs of `pages` pages, unmounted when dropped.
-    struct Small(tempfile::TempDir);
+    struct SmallTmpfs(tempfile::TempDir);
 
-    impl Small {
+    impl SmallTmpfs {
         fn new(pages: u32) -> Self {
             assert!(
                 rustix::process::geteuid().is_root(),
@@ -159,7 +159,7 @@ mod tests {
         }
     }
 
-    impl Drop for Small {
+    impl Drop for SmallTmpfs {
         fn drop(&mut self) {
             rustix::mount::unmount(self.0.path(), rustix::mount::UnmountFlags::DETACH).unwrap();
         }
@@ -167,22 +167,22 @@ mod tests {
 
     #[test]
     fn root_an_end_is_recorded_on_a_full_disk() {
-        let disk = Small::new(4);
+        let disk = SmallTmpfs::new(4);
         let bundle = disk.0.path();
-        Room::reserve(bundle).unwrap().keep();
+        RecordSpace::reserve(bundle).unwrap().keep();
         disk.fill();
-        let long = Exit { code: 1, message: "\u{1}ü".repeat(SIZE), ..Exit::default() };
+        let long = Exit { code: 1, message: "\u{1}ü".repeat(MAX_RECORD_BYTES), ..Exit::default() };
         long.write(bundle).unwrap();
         let read = Exit::read(bundle).unwrap().unwrap();
         assert!(read.code == 1 && read.message.len() > 100, "{read:?}");
-        assert!(fs::metadata(bundle.join(FILE_NAME)).unwrap().len() <= SIZE as u64);
+        assert!(fs::metadata(bundle.join(FILE_NAME)).unwrap().len() <= MAX_RECORD_BYTES as u64);
     }
 
     #[test]
     fn root_without_room_nothing_is_promised_and_nothing_is_left() {
-        let disk = Small::new(4);
+        let disk = SmallTmpfs::new(4);
         disk.fill();
-        assert_eq!(Room::reserve(disk.0.path()).unwrap_err().kind(), io::ErrorKind::StorageFull);
+        assert_eq!(RecordSpace::reserve(disk.0.path()).unwrap_err().kind(), io::ErrorKind::StorageFull);
         assert_eq!(fs::read_dir(disk.0.path()).unwrap().count(), 1);
     }
 
@@ -190,7 +190,7 @@ mod tests {
     fn room_that_is_not_kept_is_given_back() {
         let bundle = tempfile::tempdir().unwrap();
         Exit::now(3, "of a former one").write(bundle.path()).unwrap();
-        drop(Room::reserve(bundle.path()).unwrap());
+        drop(RecordSpace::reserve(bundle.path()).unwrap());
         assert_eq!(fs::read_dir(bundle.path()).unwrap().count(), 0);
     }
 

@@ -14,12 +14,12 @@ pub mod foreign;
 pub mod service;
 
 pub mod container;
+mod container_map;
 mod creations;
 pub mod exec;
 pub mod exec_sync;
 pub mod pod;
 pub mod sandbox;
-mod slots;
 
 pub mod descendants;
 mod descriptors;

@@ -1,17 +1,17 @@
 //! The contents of one shim: at most one sandbox, and containers.
 
-use crate::container::{Container, Identity, Phase, Surroundings};
+use crate::container::{Container, Identity, Phase, ShimContext};
 use crate::creations::Creations;
 use crate::error::Error;
-use crate::exit::{Exit, Room};
+use crate::exit::{Exit, RecordSpace};
 use crate::init::{
-    self, CreateRequest, Created, Neighbour, PodNamespaces, PodOptions, RootfsMount, Slate, Stdio,
+    self, CreateRequest, Created, Neighbour, PodNamespaces, PodOptions, RootfsMount, StepFile, Stdio,
 };
-use crate::process::{DEATH_PATIENCE, KILL, Process};
+use crate::process::{KILL_TIMEOUT, KILL, ChildProcess};
 use crate::sandbox::{self, Sandbox};
 use crate::shim_log::note;
-use crate::slots::Slots;
-use crate::stdio::{Outside, Streams, connect};
+use crate::container_map::ContainerMap;
+use crate::stdio::{ShimStdio, Streams, connect};
 use crate::sys::heap;
 use berth_failpoint::{failpoint, killpoint};
 use std::os::fd::AsFd;
@@ -22,11 +22,11 @@ use tokio::sync::{Notify, watch};
 use tokio::time::{Instant, timeout, timeout_at};
 
 /// Time for the last output of a container that was given up: two FIFOs without readers take 13 s.
-const BURIAL_PATIENCE: Duration = Duration::from_secs(15);
+const LAST_OUTPUT_TIMEOUT: Duration = Duration::from_secs(15);
 /// Time that a stop leaves to containers still being created before their creations are given up.
-const CREATION_PATIENCE: Duration = Duration::from_secs(1);
+const PENDING_CREATION_TIMEOUT: Duration = Duration::from_secs(1);
 /// Interval at which a shim checks whether it is idle and its bundle still exists.
-const LOOK: Duration = Duration::from_secs(30);
+const IDLE_CHECK_INTERVAL: Duration = Duration::from_secs(30);
 
 /// The state of a shim.
 #[derive(Debug)]
@@ -34,9 +34,9 @@ pub struct Pod {
     id: String,
     bundle: PathBuf,
     socket: PathBuf,
-    surroundings: Surroundings,
+    context: ShimContext,
     sandbox: Sandbox,
-    containers: Arc<Slots<Container>>,
+    containers: Arc<ContainerMap<Container>>,
     creations: Creations,
     emptied: Notify,
     closing: watch::Sender<bool>,
@@ -52,14 +52,14 @@ pub struct NewContainer {
 
 impl Pod {
     /// A shim without sandbox or containers that listens on `socket`.
-    pub fn new(id: String, bundle: PathBuf, socket: PathBuf, surroundings: Surroundings) -> Arc<Self> {
+    pub fn new(id: String, bundle: PathBuf, socket: PathBuf, context: ShimContext) -> Arc<Self> {
         Arc::new(Self {
             id,
             bundle,
             socket,
-            surroundings,
+            context,
             sandbox: Sandbox::default(),
-            containers: Slots::empty(),
+            containers: ContainerMap::empty(),
             creations: Creations::default(),
             emptied: Notify::new(),
             closing: watch::Sender::new(false),
@@ -77,8 +77,8 @@ impl Pod {
     }
 
     /// State shared by everything in the shim.
-    pub fn surroundings(&self) -> &Surroundings {
-        &self.surroundings
+    pub fn context(&self) -> &ShimContext {
+        &self.context
     }
 
     /// Returns the container of that id. Fails while it is still being created.
@@ -93,7 +93,7 @@ impl Pod {
 
     /// Ids of the containers being created, each with its current step.
     pub fn creations(&self) -> Vec<(String, String)> {
-        self.creations.all()
+        self.creations.steps()
     }
 
     /// Creates a container up to the point before execve. Fails when that takes longer than `limit` or the pod is
@@ -103,21 +103,21 @@ impl Pod {
         let id = new.identity.id.clone();
         let reservation = self.containers.reserve(&id)?;
         let namespaces = self.sandbox.enter(&self.id).await?;
-        let names = &new.identity.names;
-        let streams = Streams::parse(&names.stdin, &names.stdout, &names.stderr, names.terminal)?;
-        let (stdio, outside) =
+        let stdio_config = &new.identity.stdio_config;
+        let streams = Streams::parse(&stdio_config.stdin, &stdio_config.stdout, &stdio_config.stderr, stdio_config.terminal)?;
+        let (stdio, shim_stdio) =
             connect(&streams).map_err(|source| Error::Streams { id: id.clone(), source })?;
         failpoint!(STREAMS_OPENED)?;
-        let room = Room::reserve(&new.identity.bundle).map_err(|source| Error::Io {
+        let record_space = RecordSpace::reserve(&new.identity.bundle).map_err(|source| Error::Io {
             doing: "make room for the exit record of",
             id: id.clone(),
             source,
         })?;
-        let _creation = self.surroundings.orphans.creation();
+        let _creation = self.context.orphans.creation();
         let created = self.set_up(&new, &namespaces, stdio, deadline).await;
         let created = created.map_err(|source| Error::Init { doing: "create", id: id.clone(), source })?;
-        let container = self.adopt(new.identity, outside, created).await?;
-        room.keep();
+        let container = self.adopt(new.identity, shim_stdio, created).await?;
+        record_space.keep();
         killpoint!(CONTAINER_ADOPTED);
         reservation.fill(&container);
         heap::trim();
@@ -132,27 +132,27 @@ impl Pod {
         stdio: Stdio,
         deadline: Instant,
     ) -> Result<Created, init::Error> {
-        let Identity { id, bundle, names } = &new.identity;
+        let Identity { id, bundle, stdio_config } = &new.identity;
         let containers = self.containers();
         let neighbours: Vec<_> = containers.iter().map(|container| neighbour(container)).collect();
-        let (rootfs, terminal, neighbours) = (&new.rootfs, names.terminal, &neighbours);
+        let (rootfs, terminal, neighbours) = (&new.rootfs, stdio_config.terminal, &neighbours);
         let request = CreateRequest { id, bundle, rootfs, terminal, stdio, pod, neighbours };
-        let slate = Arc::new(Slate::new()?);
-        let noted = self.creations.note(id, &slate);
-        init::create_until(request, &slate, noted.stop(deadline)).await
+        let step_file = Arc::new(StepFile::new()?);
+        let registration = self.creations.register(id, &step_file);
+        init::create_until(request, &step_file, registration.cancelled(deadline)).await
     }
 
     async fn adopt(
         &self,
         identity: Identity,
-        outside: Outside,
+        shim_stdio: ShimStdio,
         created: Created,
     ) -> Result<Arc<Container>, Error> {
         let (id, group) = (identity.id.clone(), created.cgroup.clone());
-        match Container::adopt(identity, outside, created, self.surroundings.clone()) {
+        match Container::adopt(identity, shim_stdio, created, self.context.clone()) {
             Ok(container) => Ok(container),
             Err(source) => {
-                let _ = group.end(DEATH_PATIENCE).await;
+                let _ = group.kill_and_remove(KILL_TIMEOUT).await;
                 Err(Error::Io { doing: "watch", id, source })
             }
         }
@@ -163,7 +163,7 @@ impl Pod {
         let container = self.container(id)?;
         let exit = container.prepare_delete().await?;
         // An exec that was being started when the container ended may have entered the cgroup since.
-        container.leave_cgroup().await;
+        container.remove_cgroup().await;
         failpoint!(TASK_CLEARED)?;
         self.containers.remove(id);
         self.emptied.notify_one();
@@ -184,11 +184,11 @@ impl Pod {
     /// The end of the first process of a shared PID namespace ends the pod: the kernel kills the other processes in the
     /// namespace and no new ones can be made in it, pid_namespaces(7).
     fn watch_init(self: &Arc<Self>, pid: u32) -> Result<(), Error> {
-        let watched = Process::of_child(pid, &self.surroundings.orphans);
+        let watched = ChildProcess::of_child(pid, &self.context.orphans);
         let init = watched.map_err(|source| Error::Io { doing: "watch", id: self.id.clone(), source })?;
         let pod = Arc::clone(self);
         tokio::spawn(async move {
-            init.ended().await;
+            init.reap().await;
             pod.init_ended().await;
         });
         Ok(())
@@ -200,16 +200,16 @@ impl Pod {
             return;
         }
         note("the first process of the pod has ended");
-        if let Err(error) = self.end_containers(DEATH_PATIENCE).await {
+        if let Err(error) = self.end_containers(KILL_TIMEOUT).await {
             note(format_args!("end the pod after its first process: {error}"));
         }
-        self.sandbox.tell_end();
+        self.sandbox.announce_end();
     }
 
     /// Kills every container, waits for their exit records, undoes the namespaces. Repeatable. Creations and ends share
-    /// `patience`; a container that does not die by then is given up.
-    pub async fn stop_sandbox(&self, patience: Duration) -> Result<(), Error> {
-        self.end_containers(patience).await?;
+    /// `time_limit`; a container that does not die by then is given up.
+    pub async fn stop_sandbox(&self, time_limit: Duration) -> Result<(), Error> {
+        self.end_containers(time_limit).await?;
         failpoint!(SANDBOX_EMPTIED)?;
         self.sandbox.destroy(&self.id).await?;
         self.emptied.notify_one();
@@ -218,8 +218,8 @@ impl Pod {
     }
 
     /// Refuses new containers, kills the present ones and waits for their exit records.
-    async fn end_containers(&self, patience: Duration) -> Result<(), Error> {
-        let deadline = Instant::now() + patience;
+    async fn end_containers(&self, time_limit: Duration) -> Result<(), Error> {
+        let deadline = Instant::now() + time_limit;
         let closed = timeout_at(deadline, self.close_sandbox()).await;
         closed.map_err(|_| Error::TooLong("the creation of a container".into()))?;
         let containers = self.containers();
@@ -232,8 +232,8 @@ impl Pod {
             if timeout_at(deadline, container.wait()).await.is_err() {
                 note(format_args!("container {} does not die, and is given up", container.id()));
                 container.give_up();
-                let told = timeout(BURIAL_PATIENCE, container.wait()).await;
-                told.map_err(|_| Error::TooLong(format!("the end of container {}", container.id())))?;
+                let ended = timeout(LAST_OUTPUT_TIMEOUT, container.wait()).await;
+                ended.map_err(|_| Error::TooLong(format!("the end of container {}", container.id())))?;
             }
         }
         Ok(())
@@ -241,8 +241,8 @@ impl Pod {
 
     /// Refuses new containers. Creations under way get a moment to finish and are then given up.
     async fn close_sandbox(&self) {
-        if timeout(CREATION_PATIENCE, self.sandbox.close()).await.is_err() {
-            self.creations.stop();
+        if timeout(PENDING_CREATION_TIMEOUT, self.sandbox.close()).await.is_err() {
+            self.creations.cancel_all();
             self.sandbox.close().await;
         }
     }
@@ -272,10 +272,10 @@ impl Pod {
 
     /// Closes the shim once nothing runs in it and its bundle is gone: no request can come for it any more. While
     /// containers run the shim stays, even without its bundle: it must not end their work.
-    pub async fn close_when_forgotten(&self) {
+    pub async fn close_when_unused(&self) {
         while !self.is_idle() || self.bundle.exists() {
             // `emptied` does not announce container ends, failed creations or the removal of the bundle, so poll for them.
-            let _ = timeout(LOOK, self.emptied.notified()).await;
+            let _ = timeout(IDLE_CHECK_INTERVAL, self.emptied.notified()).await;
         }
         note("the bundle is gone and nothing runs: leaving");
         self.close();
@@ -284,7 +284,7 @@ impl Pod {
     /// Whether nothing runs or is being created; ended containers may still be known.
     fn is_idle(&self) -> bool {
         let up = matches!(self.sandbox.phase(), sandbox::Phase::Created | sandbox::Phase::Ready { .. });
-        !up && self.containers.none_is(is_alive)
+        !up && self.containers.none_matches(is_alive)
     }
 }
 

@@ -18,26 +18,26 @@ use tokio::io::unix::AsyncFd;
 /// `SIGKILL`.
 pub const KILL: i32 = libc::SIGKILL;
 /// Pidfds that [`signal_listed`] holds at once: few lists, and far below the shim's descriptor limit.
-const PINNED_AT_ONCE: usize = 128;
+const MAX_OPEN_PIDFDS: usize = 128;
 /// Time for a killed process to be gone; one that waits for a dead file system may never be.
-pub const DEATH_PATIENCE: Duration = Duration::from_secs(10);
+pub const KILL_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// A child of the shim. The pid is only displayed; signals and waits use the pidfd, so a process that reuses the pid is
 /// never touched. Dropped before the child's end, the child is left to the reaper of orphans.
 #[derive(Debug)]
-pub struct Process {
+pub struct ChildProcess {
     pid: u32,
     pidfd: AsyncFd<OwnedFd>,
     orphans: Arc<Orphans>,
-    let_go: AtomicBool,
+    released: AtomicBool,
 }
 
-impl Process {
+impl ChildProcess {
     /// Takes over a child that was just made. A [`crate::orphans::Creation`] must be held, or it may be reaped as an orphan.
     pub fn new(pid: u32, pidfd: OwnedFd, orphans: &Arc<Orphans>) -> io::Result<Self> {
         let pidfd = watched(pidfd)?;
         orphans.watch(pid);
-        Ok(Self { pid, pidfd, orphans: Arc::clone(orphans), let_go: AtomicBool::new(false) })
+        Ok(Self { pid, pidfd, orphans: Arc::clone(orphans), released: AtomicBool::new(false) })
     }
 
     /// The same for a child that is already exempt from other reapers. Opens the pidfd by pid.
@@ -63,7 +63,7 @@ impl Process {
     }
 
     /// Waits for the end without reaping.
-    pub async fn end(&self) {
+    pub async fn ended(&self) {
         match self.pidfd.readable().await {
             Ok(mut ready) => ready.retain_ready(),
             // Pending for ever: this happens only while the runtime shuts down.
@@ -72,9 +72,9 @@ impl Process {
     }
 
     /// Waits for the end and reaps. Only one task may await it.
-    pub async fn ended(&self) -> Exit {
+    pub async fn reap(&self) -> Exit {
         let waited = self.wait().await;
-        self.let_go();
+        self.release();
         match waited {
             Ok(code) => Exit::now(code, ""),
             Err(error) => Exit::now(255, format!("the exit code is lost: {error}")),
@@ -93,20 +93,20 @@ impl Process {
     }
 
     /// Leaves it to the reaper of orphans. Only once: afterwards the pid may be reused.
-    pub(crate) fn let_go(&self) {
-        if !self.let_go.swap(true, Ordering::Relaxed) {
+    pub(crate) fn release(&self) {
+        if !self.released.swap(true, Ordering::Relaxed) {
             self.orphans.unwatch(self.pid);
         }
     }
 }
 
-impl Drop for Process {
+impl Drop for ChildProcess {
     fn drop(&mut self) {
-        self.let_go();
+        self.release();
     }
 }
 
-impl AsFd for Process {
+impl AsFd for ChildProcess {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.pidfd.get_ref().as_fd()
     }
@@ -127,10 +127,10 @@ pub fn signal_listed(
 ) -> io::Result<()> {
     let meant: Vec<u32> = list()?.into_iter().filter(|pid| wanted(*pid)).collect();
     let mut result = Ok(());
-    for some in meant.chunks(PINNED_AT_ONCE) {
-        let pinned = some.iter().map(|&pid| pin(pid)).collect::<io::Result<Vec<_>>>()?;
+    for some in meant.chunks(MAX_OPEN_PIDFDS) {
+        let pidfds = some.iter().map(|&pid| open_pidfd(pid)).collect::<io::Result<Vec<_>>>()?;
         let still: HashSet<u32> = list()?.into_iter().collect();
-        for (pid, pidfd) in some.iter().zip(pinned).filter(|(pid, _)| still.contains(pid)) {
+        for (pid, pidfd) in some.iter().zip(pidfds).filter(|(pid, _)| still.contains(pid)) {
             let Some(pidfd) = pidfd else { continue };
             let sent = ignore_gone(pidfd_signal(pidfd.as_fd(), signal));
             result =
@@ -141,7 +141,7 @@ pub fn signal_listed(
 }
 
 /// `None` when the process is gone.
-fn pin(pid: u32) -> io::Result<Option<OwnedFd>> {
+fn open_pidfd(pid: u32) -> io::Result<Option<OwnedFd>> {
     let Some(raw) = i32::try_from(pid).ok().and_then(Pid::from_raw) else { return Ok(None) };
     match pidfd_open(raw, PidfdFlags::empty()) {
         // EINVAL, or since Linux 6.15 ENOENT: the number was reused for a thread; no process can be signalled by it.
@@ -165,14 +165,14 @@ mod tests {
     #[test]
     fn a_number_that_is_a_threads_is_no_process() {
         let thread =
-            std::thread::spawn(|| pin(rustix::thread::gettid().as_raw_nonzero().get().unsigned_abs()));
+            std::thread::spawn(|| open_pidfd(rustix::thread::gettid().as_raw_nonzero().get().unsigned_abs()));
         assert!(thread.join().unwrap().unwrap().is_none());
     }
 
-    fn child(script: &str) -> Process {
+    fn child(script: &str) -> ChildProcess {
         let child = std::process::Command::new("sh").args(["-c", script]).spawn().unwrap();
         let pid = Pid::from_child(&child);
-        Process::new(child.id(), pidfd_open(pid, PidfdFlags::empty()).unwrap(), &Orphans::of_a_test())
+        ChildProcess::new(child.id(), pidfd_open(pid, PidfdFlags::empty()).unwrap(), &Orphans::of_a_test())
             .unwrap()
     }
 
@@ -180,14 +180,14 @@ mod tests {
     async fn codes_and_signals_are_told_as_a_shell_tells_them() {
         for (script, expected) in [("exit 0", 0), ("exit 42", 42), ("kill -15 $$", 143), ("kill -37 $$", 165)]
         {
-            assert_eq!(child(script).ended().await.code, expected, "{script}");
+            assert_eq!(child(script).reap().await.code, expected, "{script}");
         }
     }
 
     #[tokio::test]
     async fn a_signal_after_the_end_reaches_nobody_and_is_no_error() {
         let process = child("exit 0");
-        process.ended().await;
+        process.reap().await;
         process.signal(KILL).unwrap();
     }
 
@@ -203,7 +203,7 @@ mod tests {
         let stays = || Ok(vec![process.pid()]);
         signal_listed(&stays, &|_| false, KILL).unwrap();
         signal_listed(&stays, &|_| true, 34).unwrap();
-        assert_eq!(process.ended().await.code, 128 + 34);
+        assert_eq!(process.reap().await.code, 128 + 34);
     }
 
     #[test]

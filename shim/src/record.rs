@@ -20,7 +20,7 @@ pub(crate) fn write(path: &Path, record: &impl Serialize) -> io::Result<()> {
     fs::rename(&staging, path)
 }
 
-/// Reserves disk space for a record of at most `size` bytes at `path`, for [`write()`] or [`give_back`].
+/// Reserves disk space for a record of at most `size` bytes at `path`, for [`write()`] or [`release_space`].
 pub(crate) fn reserve(path: &Path, size: u64) -> io::Result<()> {
     let staging = staging(path);
     let reserved = File::create(&staging).and_then(|file| {
@@ -30,11 +30,11 @@ pub(crate) fn reserve(path: &Path, size: u64) -> io::Result<()> {
             other => Ok(other?),
         }
     });
-    reserved.inspect_err(|_| give_back(path))
+    reserved.inspect_err(|_| release_space(path))
 }
 
 /// Frees reserved space, if any.
-pub(crate) fn give_back(path: &Path) {
+pub(crate) fn release_space(path: &Path) {
     // Fails if there is none, or on a read-only file system.
     let _ = fs::remove_file(staging(path));
 }

@@ -13,8 +13,8 @@
 use crate::cgroup::{Cgroup, Stats};
 use crate::error::Error;
 use crate::exit::now;
-use crate::init::{IdMappings, NSFS, PodNamespaces, PodOptions, end_later};
-use crate::process::DEATH_PATIENCE;
+use crate::init::{IdMappings, NSFS, PodNamespaces, PodOptions, remove_cgroup_later};
+use crate::process::KILL_TIMEOUT;
 use crate::record;
 use crate::shim_log::note;
 use crate::spec::IdMapping;
@@ -34,9 +34,9 @@ use containerd_shim_protos::protobuf::Message;
 use containerd_shim_protos::protobuf::well_known_types::any::Any;
 
 /// Time for killed processes to leave the pod's cgroup. A process that waits in the kernel leaves later.
-const LEAVING: Duration = Duration::from_secs(1);
+const CGROUP_EMPTY_TIMEOUT: Duration = Duration::from_secs(1);
 /// Type name of the options message.
-const OPTIONS: &str = "berth.shim.v1.SandboxOptions";
+const OPTIONS_TYPE: &str = "berth.shim.v1.SandboxOptions";
 
 /// State of a sandbox. Times are nanoseconds since the Unix epoch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -55,12 +55,12 @@ pub struct Sandbox {
     /// Creating a container holds the read lock, stopping takes the write lock: a stop waits for creations under way.
     namespaces: Arc<RwLock<PodNamespaces>>,
     stopped: watch::Sender<bool>,
-    known: Mutex<Known>,
+    cached: Mutex<Cached>,
 }
 
 /// Values that can be read while the namespaces are locked.
 #[derive(Debug, Default)]
-struct Known {
+struct Cached {
     init_pid: Option<u32>,
     cgroup: Option<Cgroup>,
 }
@@ -71,7 +71,7 @@ impl Default for Sandbox {
             phase: Mutex::new(Phase::Absent),
             namespaces: Arc::new(RwLock::new(PodNamespaces::host())),
             stopped: watch::Sender::new(false),
-            known: Mutex::default(),
+            cached: Mutex::default(),
         }
     }
 }
@@ -84,12 +84,12 @@ impl Sandbox {
 
     /// Host pid of the first process of a shared PID namespace.
     pub fn init_pid(&self) -> Option<u32> {
-        self.known().init_pid
+        self.cached().init_pid
     }
 
     /// Resource usage of the whole pod. Fails if it has no cgroup of its own.
     pub fn stats(&self, id: &str) -> Result<Stats, Error> {
-        let cgroup = self.known().cgroup.clone();
+        let cgroup = self.cached().cgroup.clone();
         let cgroup =
             cgroup.ok_or_else(|| Error::NotFound { what: "cgroup of sandbox", id: id.to_owned() })?;
         cgroup.stats().map_err(|source| Error::Cgroup { doing: "measure", id: id.to_owned(), source })
@@ -116,7 +116,7 @@ impl Sandbox {
         let named = Some(&options.cgroup_path).filter(|path| !path.is_empty());
         let cgroup = named.map(|path| Cgroup::of_pod(path, id));
         failpoint!(SANDBOX_MADE)?;
-        *self.known() = Known { init_pid: namespaces.init_pid(), cgroup };
+        *self.cached() = Cached { init_pid: namespaces.init_pid(), cgroup };
         *self.lock() = Phase::Created;
         Ok(())
     }
@@ -157,14 +157,14 @@ impl Sandbox {
     /// Undoes the namespaces, once no container is left. Repeatable.
     pub async fn destroy(&self, id: &str) -> Result<(), Error> {
         let mut namespaces = self.namespaces.write().await;
-        namespaces.end_init(DEATH_PATIENCE).await;
-        let cgroup = self.known().cgroup.clone();
+        namespaces.end_init(KILL_TIMEOUT).await;
+        let cgroup = self.cached().cgroup.clone();
         if let Some(cgroup) = cgroup
-            && let Err(error) = cgroup.end(LEAVING).await
+            && let Err(error) = cgroup.kill_and_remove(CGROUP_EMPTY_TIMEOUT).await
         {
             note(format_args!("the cgroup of sandbox {id} is removed later: {error}"));
-            namespaces.leave_cgroup();
-            end_later(cgroup, format!("sandbox {id}"));
+            namespaces.release_cgroup();
+            remove_cgroup_later(cgroup, format!("sandbox {id}"));
         }
         namespaces.destroy().map_err(|source| Error::Init {
             doing: "stop sandbox",
@@ -172,13 +172,13 @@ impl Sandbox {
             source,
         })?;
         failpoint!(SANDBOX_DESTROYED)?;
-        *self.known() = Known::default();
-        self.tell_end();
+        *self.cached() = Cached::default();
+        self.announce_end();
         Ok(())
     }
 
     /// Announces the end to waiters.
-    pub fn tell_end(&self) {
+    pub fn announce_end(&self) {
         self.stopped.send_replace(true);
     }
 
@@ -192,8 +192,8 @@ impl Sandbox {
         }
     }
 
-    fn known(&self) -> MutexGuard<'_, Known> {
-        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    fn cached(&self) -> MutexGuard<'_, Cached> {
+        self.cached.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn lock(&self) -> MutexGuard<'_, Phase> {
@@ -288,8 +288,8 @@ fn users(
 pub(crate) fn read_options(any: Option<&Any>) -> Result<SandboxOptions, Error> {
     let Some(any) = any else { return Ok(SandboxOptions::default()) };
     let name = any.type_url.rsplit('/').next().unwrap_or_default();
-    if name != OPTIONS {
-        return Err(invalid(&format!("{name:?} is not understood, only {OPTIONS}")));
+    if name != OPTIONS_TYPE {
+        return Err(invalid(&format!("{name:?} is not understood, only {OPTIONS_TYPE}")));
     }
     SandboxOptions::parse_from_bytes(&any.value).map_err(|error| invalid(&error.to_string()))
 }
@@ -316,7 +316,7 @@ mod tests {
     #[test]
     fn options_are_read_with_or_without_a_host_before_their_name() {
         let asked = SandboxOptions { hostname: "h".into(), shm_size: 4096, ..Default::default() };
-        for url in [OPTIONS.to_owned(), format!("type.googleapis.com/{OPTIONS}")] {
+        for url in [OPTIONS_TYPE.to_owned(), format!("type.googleapis.com/{OPTIONS_TYPE}")] {
             let read = options(Some(&any(&url, &asked)), "/run/netns/n").unwrap();
             assert_eq!((read.hostname.as_str(), read.shm_size, read.host_network), ("h", 4096, false));
             assert_eq!(read.netns_path.unwrap().to_str(), Some("/run/netns/n"));
@@ -334,8 +334,8 @@ mod tests {
         let negative = SandboxOptions { shm_size: -1, ..Default::default() };
         for any in [
             any("runtime.v1.PodSandboxConfig", &SandboxOptions::default()),
-            any(OPTIONS, &negative),
-            Any { type_url: OPTIONS.into(), value: vec![0xff], ..Default::default() },
+            any(OPTIONS_TYPE, &negative),
+            Any { type_url: OPTIONS_TYPE.into(), value: vec![0xff], ..Default::default() },
         ] {
             assert_eq!(options(Some(&any), "").unwrap_err().code(), ttrpc::Code::INVALID_ARGUMENT);
         }

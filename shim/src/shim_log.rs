@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
 /// Maximum size in bytes; further lines are dropped.
-const MAX_SIZE: u64 = 256 * 1024;
+const MAX_LOG_BYTES: u64 = 256 * 1024;
 
 static FILE: OnceLock<PathBuf> = OnceLock::new();
 
@@ -27,7 +27,7 @@ pub fn note(line: impl Display) {
 
 fn append(path: &Path, line: &dyn Display) -> std::io::Result<()> {
     let mut file = OpenOptions::new().append(true).create(true).open(path)?;
-    if file.metadata()?.len() > MAX_SIZE {
+    if file.metadata()?.len() > MAX_LOG_BYTES {
         return Ok(());
     }
     let mut now = Timestamp::default();

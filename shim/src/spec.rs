@@ -1,11 +1,11 @@
 //! The part of the OCI runtime specification 1.3 that the shim acts on, as it stands in a bundle's `config.json`.
 //!
 //! Only members that the shim reads are parsed, by structs of our own; unknown ones are skipped. Members it does not
-//! implement but must not ignore are recognised by name, see [`Asked`].
+//! implement but must not ignore are recognised by name, see [`UnsupportedMember`].
 
-mod asked;
+mod unsupported;
 
-pub use asked::Asked;
+pub use unsupported::UnsupportedMember;
 
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
@@ -111,7 +111,7 @@ pub struct Process {
     pub scheduler: Option<Scheduler>,
     /// Not supported.
     #[serde(rename = "execCPUAffinity")]
-    pub exec_cpu_affinity: Asked,
+    pub exec_cpu_affinity: UnsupportedMember,
 }
 
 /// I/O priority, ioprio_set(2).
@@ -260,13 +260,13 @@ pub struct Linux {
     /// Execution domain; absent leaves the shim's own.
     pub personality: Option<Personality>,
     /// Not supported.
-    pub time_offsets: Asked,
+    pub time_offsets: UnsupportedMember,
     /// Not supported.
-    pub memory_policy: Asked,
+    pub memory_policy: UnsupportedMember,
     /// Not supported.
-    pub intel_rdt: Asked,
+    pub intel_rdt: UnsupportedMember,
     /// Not supported.
-    pub net_devices: Asked,
+    pub net_devices: UnsupportedMember,
 }
 
 /// An execution domain, personality(2).
@@ -346,9 +346,9 @@ pub struct Resources {
     /// Files of cgroup v2 by name.
     pub unified: BTreeMap<String, String>,
     /// Not supported.
-    pub rdma: Asked,
+    pub rdma: UnsupportedMember,
     /// Not supported.
-    pub network: Asked,
+    pub network: UnsupportedMember,
 }
 
 /// One rule of the device controller.
@@ -384,12 +384,12 @@ pub struct Memory {
     #[serde(rename = "disableOOMKiller")]
     pub disable_oom_killer: Option<bool>,
     /// Not supported, and no longer in the kernel.
-    pub kernel: Asked,
+    pub kernel: UnsupportedMember,
     /// Not supported.
     #[serde(rename = "kernelTCP")]
-    pub kernel_tcp: Asked,
+    pub kernel_tcp: UnsupportedMember,
     /// Not supported.
-    pub check_before_update: Asked,
+    pub check_before_update: UnsupportedMember,
 }
 
 /// Processor limits.
@@ -411,9 +411,9 @@ pub struct Cpu {
     /// 1 makes the group idle.
     pub idle: Option<i64>,
     /// Not supported.
-    pub realtime_runtime: Asked,
+    pub realtime_runtime: UnsupportedMember,
     /// Not supported.
-    pub realtime_period: Asked,
+    pub realtime_period: UnsupportedMember,
 }
 
 /// Limit on the number of tasks.
@@ -441,17 +441,17 @@ pub struct BlockIo {
     /// Relative weight, 10 to 1000.
     pub weight: Option<u16>,
     /// Not supported, and no longer in the kernel.
-    pub leaf_weight: Asked,
+    pub leaf_weight: UnsupportedMember,
     /// Not supported.
-    pub weight_device: Asked,
+    pub weight_device: UnsupportedMember,
     /// Not supported.
-    pub throttle_read_bps_device: Asked,
+    pub throttle_read_bps_device: UnsupportedMember,
     /// Not supported.
-    pub throttle_write_bps_device: Asked,
+    pub throttle_write_bps_device: UnsupportedMember,
     /// Not supported.
     #[serde(rename = "throttleReadIOPSDevice")]
-    pub throttle_read_iops_device: Asked,
+    pub throttle_read_iops_device: UnsupportedMember,
     /// Not supported.
     #[serde(rename = "throttleWriteIOPSDevice")]
-    pub throttle_write_iops_device: Asked,
+    pub throttle_write_iops_device: UnsupportedMember,
 }

@@ -20,11 +20,11 @@ const GETATTR: u32 = 3;
 const INIT: u32 = 26;
 const BATCH_FORGET: u32 = 42;
 /// How long the kernel may cache attributes, in seconds: longer than any test.
-const VALID: u64 = 1 << 20;
+const ATTRIBUTES_VALID_SECONDS: u64 = 1 << 20;
 /// `S_IFDIR | 0755`
-const DIRECTORY: u32 = 0o040_755;
+const DIRECTORY_MODE: u32 = 0o040_755;
 /// Size of the buffer for a request, larger than any request.
-const QUESTION: usize = 1 << 20;
+const MAX_REQUEST_BYTES: usize = 1 << 20;
 
 /// A mounted file system that hangs. Dropping it unmounts it, which makes every open request fail.
 pub struct DeadFs {
@@ -34,26 +34,26 @@ pub struct DeadFs {
 
 impl DeadFs {
     /// Requests are not read. A process that waits for one can be killed.
-    pub fn silent(at: &Path) -> Self {
+    pub fn unread(at: &Path) -> Self {
         Self { at: at.to_owned(), _device: Some(mounted(at)) }
     }
 
     /// Requests are read and not answered. A process that waits for one cannot be killed.
-    pub fn deaf(at: &Path) -> Self {
+    pub fn unanswered(at: &Path) -> Self {
         let device = mounted(at);
-        greet(&device);
-        std::thread::spawn(move || while read(&device, &mut vec![0; QUESTION]).is_ok() {});
+        answer_init(&device);
+        std::thread::spawn(move || while read(&device, &mut vec![0; MAX_REQUEST_BYTES]).is_ok() {});
         Self { at: at.to_owned(), _device: None }
     }
 
     /// The root directory exists, but lookups in it are not answered. A process that waits for one cannot be killed.
-    pub fn hollow(at: &Path) -> Self {
+    pub fn lookups_unanswered(at: &Path) -> Self {
         let device = mounted(at);
-        greet(&device);
+        answer_init(&device);
         std::thread::spawn(move || {
-            let mut question = vec![0; QUESTION];
-            while read(&device, &mut question).is_ok() {
-                tell_of_directory(&device, &question);
+            let mut request = vec![0; MAX_REQUEST_BYTES];
+            while read(&device, &mut request).is_ok() {
+                answer_getattr(&device, &request);
             }
         });
         Self { at: at.to_owned(), _device: None }
@@ -75,39 +75,39 @@ fn mounted(at: &Path) -> OwnedFd {
 }
 
 /// Answers FUSE_INIT, before which the kernel sends no other request.
-fn greet(device: &OwnedFd) {
-    let mut question = vec![0; QUESTION];
-    read(device, &mut question).unwrap();
-    assert_eq!(operation(&question), INIT);
+fn answer_init(device: &OwnedFd) {
+    let mut request = vec![0; MAX_REQUEST_BYTES];
+    read(device, &mut request).unwrap();
+    assert_eq!(operation(&request), INIT);
     let mut init = [0; 64];
     init[0..4].copy_from_slice(&7u32.to_ne_bytes());
     init[4..8].copy_from_slice(&31u32.to_ne_bytes());
     init[20..24].copy_from_slice(&4096u32.to_ne_bytes());
-    answer(device, &question, 0, &init);
+    answer(device, &request, 0, &init);
 }
 
-fn tell_of_directory(device: &OwnedFd, question: &[u8]) {
-    match operation(question) {
+fn answer_getattr(device: &OwnedFd, request: &[u8]) {
+    match operation(request) {
         LOOKUP | FORGET | BATCH_FORGET => {}
         GETATTR => {
             let mut attributes = [0; 104];
-            attributes[0..8].copy_from_slice(&VALID.to_ne_bytes());
+            attributes[0..8].copy_from_slice(&ATTRIBUTES_VALID_SECONDS.to_ne_bytes());
             attributes[16..24].copy_from_slice(&1u64.to_ne_bytes());
-            attributes[76..80].copy_from_slice(&DIRECTORY.to_ne_bytes());
+            attributes[76..80].copy_from_slice(&DIRECTORY_MODE.to_ne_bytes());
             attributes[80..84].copy_from_slice(&2u32.to_ne_bytes());
-            answer(device, question, 0, &attributes);
+            answer(device, request, 0, &attributes);
         }
-        _ => answer(device, question, Errno::NOSYS.raw_os_error(), &[]),
+        _ => answer(device, request, Errno::NOSYS.raw_os_error(), &[]),
     }
 }
 
-fn operation(question: &[u8]) -> u32 {
-    u32::from_ne_bytes(question[4..8].try_into().unwrap())
+fn operation(request: &[u8]) -> u32 {
+    u32::from_ne_bytes(request[4..8].try_into().unwrap())
 }
 
 /// Writes `fuse_out_header` and `body`; `error` is 0 or a positive errno.
-fn answer(device: &OwnedFd, question: &[u8], error: i32, body: &[u8]) {
+fn answer(device: &OwnedFd, request: &[u8], error: i32, body: &[u8]) {
     let length = u32::try_from(16 + body.len()).unwrap();
-    write(device, &[&length.to_ne_bytes(), &(-error).to_ne_bytes(), &question[8..16], body].concat())
+    write(device, &[&length.to_ne_bytes(), &(-error).to_ne_bytes(), &request[8..16], body].concat())
         .unwrap();
 }

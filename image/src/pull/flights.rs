@@ -69,11 +69,11 @@ impl Drop for StopOnDrop {
 
 /// One lock for each key in use.
 #[derive(Default)]
-pub(crate) struct Locks {
+pub(crate) struct KeyedLocks {
     locks: Mutex<HashMap<Key, Weak<tokio::sync::Mutex<()>>>>,
 }
 
-impl Locks {
+impl KeyedLocks {
     pub(crate) async fn lock(&self, key: &Key) -> OwnedMutexGuard<()> {
         self.of(key).lock_owned().await
     }

@@ -6,8 +6,8 @@ use std::sync::Arc;
 use futures::future::try_join_all;
 use tokio::sync::mpsc;
 
-use super::flights::{Flight, Locks};
-use super::slots::Slots;
+use super::flights::{Flight, KeyedLocks};
+use super::permits::RegistryPermits;
 use super::{blocking, stream};
 use crate::digest::Digest;
 use crate::error::{Error, Kind, io_kind, registry_kind};
@@ -18,7 +18,7 @@ use crate::store::{Layer, Staging, Store};
 use crate::unpack::{self, Limits, Unpacked};
 
 /// The most chunks of a blob that may wait for inflation.
-const CHUNKS: usize = 64;
+const MAX_QUEUED_CHUNKS: usize = 64;
 
 /// Key of the committed layer, or why there is none.
 pub(crate) type Outcome = Result<Digest, Arc<LayerError>>;
@@ -108,8 +108,8 @@ struct Attempt {
 pub(crate) struct LayerPull {
     pub(crate) store: Arc<Store>,
     pub(crate) registry: Registry,
-    pub(crate) slots: Arc<Slots>,
-    pub(crate) unpacking: Arc<Locks>,
+    pub(crate) permits: Arc<RegistryPermits>,
+    pub(crate) unpacking: Arc<KeyedLocks>,
     pub(crate) image: Reference,
     pub(crate) credentials: Option<Arc<Credentials>>,
     pub(crate) blob: LayerBlob,
@@ -149,7 +149,7 @@ impl LayerPull {
 
     /// Fetches and unpacks the layer; retries with another host if the content was wrong.
     async fn unpack(&self) -> Result<(Staging, Unpacked), LayerError> {
-        let _slot = self.slots.take(self.image.registry()).await.ok_or(LayerError::Lost)?;
+        let _permit = self.permits.acquire(self.image.registry()).await.ok_or(LayerError::Lost)?;
         let mut avoided = Vec::new();
         loop {
             let Attempt { outcome, sources } = self.attempt(&avoided).await;
@@ -158,7 +158,7 @@ impl LayerPull {
                 (outcome, _) => return outcome,
             };
             let digest = &self.blob.digest;
-            tracing::warn!(%digest, host = blamed, error = whole(&failure), "a registry host sent a bad layer");
+            tracing::warn!(%digest, host = blamed, error = with_causes(&failure), "a registry host sent a bad layer");
             avoided.push(blamed);
             if !self.registry.has_other_hosts(&self.image, &avoided).await.map_err(LayerError::Fetch)? {
                 return Err(failure);
@@ -167,11 +167,11 @@ impl LayerPull {
     }
 
     async fn attempt(&self, avoided: &[String]) -> Attempt {
-        let (chunks, received) = mpsc::channel(CHUNKS);
+        let (chunks, received) = mpsc::channel(MAX_QUEUED_CHUNKS);
         let (store, blob, diff_id, limits) =
             (Arc::clone(&self.store), self.blob.clone(), self.diff_id.clone(), self.limits);
         let unpacking = in_thread(move || {
-            let staged = store.stage().map_err(stored)?;
+            let staged = store.stage().map_err(store_error)?;
             let unpacked = stream::unpack(received, &blob, &diff_id, &staged.path, limits)?;
             Ok((staged, unpacked))
         });
@@ -224,7 +224,7 @@ impl LayerPull {
         in_thread(move || {
             unpacked.finish().map_err(LayerError::Unpack)?;
             drop(unpacked);
-            store.commit_layer(staged, &key, layer).map_err(stored)?;
+            store.commit_layer(staged, &key, layer).map_err(store_error)?;
             Ok(key)
         })
         .await
@@ -241,7 +241,7 @@ async fn feed(blob: &mut Blob, chunks: mpsc::Sender<Bytes>) -> Result<(), LayerE
 }
 
 /// Formats an error with all its causes, for the log.
-fn whole(error: &dyn std::error::Error) -> String {
+fn with_causes(error: &dyn std::error::Error) -> String {
     let causes = std::iter::successors(Some(error), |error| error.source());
     causes.map(ToString::to_string).collect::<Vec<_>>().join(": ")
 }
@@ -250,9 +250,9 @@ async fn in_thread<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, LayerError> + Send + 'static,
 ) -> Result<T, LayerError> {
     // The outer result is the thread's, the inner one the work's.
-    blocking("pull a layer", move || Ok(work())).await.map_err(stored)?
+    blocking("pull a layer", move || Ok(work())).await.map_err(store_error)?
 }
 
-fn stored(error: Error) -> LayerError {
+fn store_error(error: Error) -> LayerError {
     LayerError::Store(Box::new(error))
 }

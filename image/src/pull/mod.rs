@@ -13,7 +13,7 @@
 mod flights;
 mod layer;
 mod resolve;
-mod slots;
+mod permits;
 mod stream;
 
 use std::sync::{Arc, Weak};
@@ -28,14 +28,14 @@ use crate::manifest::{Manifest, ManifestError, chain_ids};
 use crate::platform::Platform;
 use crate::reference::Reference;
 use crate::registry::{self, Credentials, Registry};
-use crate::store::{KEEP_UNFINISHED, Pulled, Store, Wanted};
+use crate::store::{KEEP_UNFINISHED, Pulled, Store, RemovalGuard};
 use crate::unpack::Limits;
 
-use self::flights::{Flight, Flights, Locks};
+use self::flights::{Flight, Flights, KeyedLocks};
 pub use self::layer::LayerError;
 use self::layer::{LayerPull, Outcome};
 use self::resolve::Resolved;
-use self::slots::Slots;
+use self::permits::RegistryPermits;
 
 /// State shared by all pulls.
 pub(crate) struct Puller {
@@ -43,9 +43,9 @@ pub(crate) struct Puller {
     registry: Registry,
     platform: Platform,
     limits: Limits,
-    slots: Arc<Slots>,
+    permits: Arc<RegistryPermits>,
     flights: Flights<Outcome>,
-    unpacking: Arc<Locks>,
+    unpacking: Arc<KeyedLocks>,
 }
 
 impl Puller {
@@ -61,7 +61,7 @@ impl Puller {
             registry,
             platform,
             limits,
-            slots: Arc::new(Slots::new(parallel)),
+            permits: Arc::new(RegistryPermits::new(parallel)),
             flights: Flights::new(),
             unpacking: Arc::default(),
         }
@@ -91,7 +91,7 @@ impl Puller {
         let Resolved { manifest, configuration, diff_ids, documents } =
             self.resolve(image, credentials.as_deref()).await?;
         let chain = chain_ids(&diff_ids);
-        let wanted = self.store.want(diff_ids.iter().chain(&chain).cloned().collect());
+        let protection = self.store.protect(diff_ids.iter().chain(&chain).cloned().collect());
         let layers = self.layers(image, &manifest, &diff_ids, &chain, credentials).await?;
         let pulled = Pulled {
             id: manifest.config.clone(),
@@ -101,7 +101,7 @@ impl Puller {
             configuration,
             layers: chain.into_iter().zip(layers).collect(),
         };
-        self.record(pulled, wanted).await
+        self.record(pulled, protection).await
     }
 
     /// Removes the layers of unfinished pulls that no pull under way relies on. On failure they stay for a later sweep.
@@ -146,7 +146,7 @@ impl Puller {
             let pull = LayerPull {
                 store: Arc::clone(&self.store),
                 registry: self.registry.clone(),
-                slots: Arc::clone(&self.slots),
+                permits: Arc::clone(&self.permits),
                 unpacking: Arc::clone(&self.unpacking),
                 image: image.clone(),
                 credentials: credentials.clone(),
@@ -165,11 +165,11 @@ impl Puller {
         (flights, any_joined)
     }
 
-    async fn record(&self, pulled: Pulled, wanted: Wanted) -> Result<Arc<Image>, Error> {
+    async fn record(&self, pulled: Pulled, protection: RemovalGuard) -> Result<Arc<Image>, Error> {
         let store = Arc::clone(&self.store);
         blocking("record the image", move || {
             // Held until the image itself refers to its layers, even if the caller has dropped the pull.
-            let _wanted = wanted;
+            let _protection = protection;
             store.commit_image(&pulled)
         })
         .await

@@ -16,7 +16,7 @@ const MAX_DEPTH: usize = 3;
 const MAX_DOCUMENTS: usize = 32;
 
 /// The most bytes an image configuration may have.
-const MAX_CONFIGURATION: u64 = 8 << 20;
+const MAX_CONFIGURATION_BYTES: u64 = 8 << 20;
 
 /// A resolved reference.
 pub(super) struct Resolved {
@@ -29,13 +29,13 @@ pub(super) struct Resolved {
 }
 
 /// A document still to be read, with those that led to it.
-struct Waiting {
+struct PendingDocument {
     candidate: Candidate,
     above: Vec<Arc<registry::Manifest>>,
 }
 
 /// Content of a document.
-enum Looked {
+enum DocumentContent {
     Image(Manifest, Vec<u8>, Vec<Digest>),
     /// The documents it lists, the best first.
     Index(Vec<Candidate>),
@@ -51,17 +51,17 @@ impl Puller {
     ) -> Result<Resolved, Error> {
         let top = Arc::new(self.named(image, credentials).await?);
         let (mut unfit, mut looked_at) = (None, 1);
-        let mut way = vec![top];
+        let mut path = vec![top];
         let mut waiting = Vec::new();
         let mut described = String::new();
         loop {
-            match self.look(image, &way, &described, credentials).await {
-                Ok(Looked::Image(manifest, configuration, diff_ids)) => {
-                    let documents = way.into_iter().map(Arc::unwrap_or_clone).collect();
+            match self.look(image, &path, &described, credentials).await {
+                Ok(DocumentContent::Image(manifest, configuration, diff_ids)) => {
+                    let documents = path.into_iter().map(Arc::unwrap_or_clone).collect();
                     return Ok(Resolved { manifest, configuration, diff_ids, documents });
                 }
-                Ok(Looked::Index(candidates)) => {
-                    let next = |candidate| Waiting { candidate, above: way.clone() };
+                Ok(DocumentContent::Index(candidates)) => {
+                    let next = |candidate| PendingDocument { candidate, above: path.clone() };
                     waiting.extend(candidates.into_iter().rev().map(next));
                 }
                 Err(error) if is_of_another_kind(&error) => {
@@ -70,38 +70,38 @@ impl Puller {
                 Err(error) => return Err(error),
             }
             let Some(next) = waiting.pop().filter(|_| looked_at < MAX_DOCUMENTS) else {
-                return Err(unfit.unwrap_or_else(|| nested(image, &way)));
+                return Err(unfit.unwrap_or_else(|| nested(image, &path)));
             };
             looked_at += 1;
-            let Waiting { candidate, above } = next;
-            way = above;
-            way.push(Arc::new(self.by_digest(image, &candidate.digest, credentials).await?));
+            let PendingDocument { candidate, above } = next;
+            path = above;
+            path.push(Arc::new(self.by_digest(image, &candidate.digest, credentials).await?));
             described = candidate.media_type;
         }
     }
 
-    /// Reads the last document of `way`; `described` is the media type in the descriptor that led to it.
+    /// Reads the last document of `path`; `described` is the media type in the descriptor that led to it.
     async fn look(
         &self,
         image: &Reference,
-        way: &[Arc<registry::Manifest>],
+        path: &[Arc<registry::Manifest>],
         described: &str,
         credentials: Option<&Credentials>,
-    ) -> Result<Looked, Error> {
-        let Some(document) = way.last().filter(|_| way.len() <= MAX_DEPTH) else {
-            return Err(nested(image, way));
+    ) -> Result<DocumentContent, Error> {
+        let Some(document) = path.last().filter(|_| path.len() <= MAX_DEPTH) else {
+            return Err(nested(image, path));
         };
         let parsed = Document::parse(&document.bytes, described, &document.content_type, &self.platform)
             .map_err(|source| unusable("manifest", &document.digest, image, source))?;
         let manifest = match parsed {
             Document::Image(manifest) => manifest,
-            Document::Index(candidates) => return Ok(Looked::Index(candidates)),
+            Document::Index(candidates) => return Ok(DocumentContent::Index(candidates)),
         };
         let bytes = self.configuration(image, &manifest, credentials).await?;
         let unfit = |source| unusable("configuration", &manifest.config, image, source);
         let configuration = Configuration::parse(&bytes).map_err(unfit)?;
         let diff_ids = configuration.diff_ids(&manifest, &self.platform).map_err(unfit)?.to_vec();
-        Ok(Looked::Image(manifest, bytes, diff_ids))
+        Ok(DocumentContent::Image(manifest, bytes, diff_ids))
     }
 
     /// Returns the document the name stands for. If it may be in the store, only its digest is asked for (HEAD), as
@@ -165,7 +165,7 @@ impl Puller {
         if let Some(known) = blocking("read configuration", move || store.configuration(&id)).await? {
             return Ok(known);
         }
-        let fetched = self.registry.blob_bytes(image, &manifest.config, MAX_CONFIGURATION, credentials).await;
+        let fetched = self.registry.blob_bytes(image, &manifest.config, MAX_CONFIGURATION_BYTES, credentials).await;
         fetched.map_err(refused("fetch the configuration", image))
     }
 }
@@ -182,7 +182,7 @@ fn is_of_another_kind(error: &Error) -> bool {
     )
 }
 
-fn nested(image: &Reference, way: &[Arc<registry::Manifest>]) -> Error {
-    let deepest = way.last().map_or_else(|| Digest::sha256(b""), |document| document.digest.clone());
+fn nested(image: &Reference, path: &[Arc<registry::Manifest>]) -> Error {
+    let deepest = path.last().map_or_else(|| Digest::sha256(b""), |document| document.digest.clone());
     unusable("index", &deepest, image, ManifestError::Nested(MAX_DEPTH))
 }

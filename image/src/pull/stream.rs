@@ -16,13 +16,13 @@ use crate::registry::Bytes;
 use crate::unpack::{self, Limits, Unpacked};
 
 /// Size in bytes of the pieces in which inflated data is handed over.
-const PIECE: usize = 128 * 1024;
+const PIECE_BYTES: usize = 128 * 1024;
 
 /// The most pieces that may wait.
-const PIECES: usize = 8;
+const MAX_QUEUED_PIECES: usize = 8;
 
 /// Bytes of a blob still read after unpacking failed, to tell a damaged blob from an archive that cannot be unpacked.
-const PATIENCE: u64 = 16 << 20;
+const MAX_BYTES_AFTER_FAILURE: u64 = 16 << 20;
 
 /// Unpacks the blob that `chunks` delivers into the directory `into`. Fails unless size, digest and diff id match.
 pub(crate) fn unpack(
@@ -32,16 +32,16 @@ pub(crate) fn unpack(
     into: &Path,
     limits: Limits,
 ) -> Result<Unpacked, LayerError> {
-    let (pieces, inflated) = sync_channel(PIECES);
+    let (pieces, inflated) = sync_channel(MAX_QUEUED_PIECES);
     let (emptied, spare) = channel();
     let mut hasher = diff_id.hasher();
     thread::scope(|scope| {
-        let inflate = || Compressed::new(chunks, blob).inflate(blob, &Outlet { pieces, spare });
+        let inflate = || CompressedStream::new(chunks, blob).inflate(blob, &PieceChannels { pieces, spare });
         let inflating = thread::Builder::new()
             .name("inflate".to_owned())
             .spawn_scoped(scope, inflate)
             .map_err(LayerError::Thread)?;
-        let plain = Plain { pieces: inflated, emptied, piece: Vec::new(), at: 0, hasher: &mut hasher };
+        let plain = PlainStream { pieces: inflated, emptied, piece: Vec::new(), at: 0, hasher: &mut hasher };
         let unpacked = unpack::unpack(plain, into, limits).map_err(LayerError::Unpack);
         inflating.join().unwrap_or(Err(LayerError::Lost))?;
         unpacked
@@ -56,28 +56,28 @@ pub(crate) fn unpack(
 }
 
 /// Channel for inflated pieces, and the one for emptied buffers coming back.
-struct Outlet {
+struct PieceChannels {
     pieces: SyncSender<Vec<u8>>,
     spare: Receiver<Vec<u8>>,
 }
 
 /// The blob as it arrives, hashed on the way.
-struct Compressed {
+struct CompressedStream {
     chunks: mpsc::Receiver<Bytes>,
     chunk: Bytes,
     hasher: Hasher,
     length: u64,
 }
 
-impl Compressed {
+impl CompressedStream {
     fn new(chunks: mpsc::Receiver<Bytes>, blob: &LayerBlob) -> Self {
-        Compressed { chunks, chunk: Bytes::new(), hasher: blob.digest.hasher(), length: 0 }
+        CompressedStream { chunks, chunk: Bytes::new(), hasher: blob.digest.hasher(), length: 0 }
     }
 
-    fn inflate(mut self, blob: &LayerBlob, outlet: &Outlet) -> Result<(), LayerError> {
-        let inflated = self.inflate_all(blob.compression, outlet);
+    fn inflate(mut self, blob: &LayerBlob, channels: &PieceChannels) -> Result<(), LayerError> {
+        let inflated = self.inflate_all(blob.compression, channels);
         let length = self.length;
-        match (inflated, self.finish(length + PATIENCE)) {
+        match (inflated, self.finish(length + MAX_BYTES_AFTER_FAILURE)) {
             (_, Some((length, found))) if length != blob.size || found != blob.digest => {
                 Err(LayerError::Digest { expected: blob.digest.clone(), size: blob.size, found, length })
             }
@@ -85,15 +85,15 @@ impl Compressed {
         }
     }
 
-    fn inflate_all(&mut self, expected: Compression, outlet: &Outlet) -> Result<(), LayerError> {
+    fn inflate_all(&mut self, expected: Compression, channels: &PieceChannels) -> Result<(), LayerError> {
         let mut plain = self.decoder(expected)?;
         loop {
-            let mut piece = outlet.spare.try_recv().unwrap_or_default();
-            piece.resize(PIECE, 0);
+            let mut piece = channels.spare.try_recv().unwrap_or_default();
+            piece.resize(PIECE_BYTES, 0);
             let length = fill(&mut plain, &mut piece).map_err(LayerError::Inflate)?;
             piece.truncate(length);
             // Sending fails if unpacking has failed; the unpacker reports why.
-            if length == 0 || outlet.pieces.send(piece).is_err() {
+            if length == 0 || channels.pieces.send(piece).is_err() {
                 return Ok(());
             }
         }
@@ -145,7 +145,7 @@ impl Compressed {
     }
 }
 
-impl BufRead for Compressed {
+impl BufRead for CompressedStream {
     fn fill_buf(&mut self) -> io::Result<&[u8]> {
         while self.chunk.is_empty() {
             match self.receive() {
@@ -161,14 +161,14 @@ impl BufRead for Compressed {
     }
 }
 
-impl Read for Compressed {
+impl Read for CompressedStream {
     fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
         read_buffered(self, into)
     }
 }
 
 /// The inflated tar stream, hashed on the way.
-struct Plain<'a> {
+struct PlainStream<'a> {
     pieces: Receiver<Vec<u8>>,
     emptied: Sender<Vec<u8>>,
     piece: Vec<u8>,
@@ -176,7 +176,7 @@ struct Plain<'a> {
     hasher: &'a mut Hasher,
 }
 
-impl BufRead for Plain<'_> {
+impl BufRead for PlainStream<'_> {
     fn fill_buf(&mut self) -> io::Result<&[u8]> {
         if self.at == self.piece.len()
             && let Ok(next) = self.pieces.recv()
@@ -194,7 +194,7 @@ impl BufRead for Plain<'_> {
     }
 }
 
-impl Read for Plain<'_> {
+impl Read for PlainStream<'_> {
     fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
         read_buffered(self, into)
     }

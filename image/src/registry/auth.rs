@@ -92,25 +92,25 @@ pub(super) struct Subject {
 }
 
 #[derive(Clone)]
-struct Granted {
+struct GrantedProof {
     proof: Proof,
     until: Instant,
 }
 
 /// The proof for one subject. Stays locked while a new one is fetched, so that other requests wait for it.
-type Slot = Arc<tokio::sync::Mutex<Option<Granted>>>;
+type ProofCell = Arc<tokio::sync::Mutex<Option<GrantedProof>>>;
 
 /// The proofs accepted so far.
 #[derive(Default)]
 pub(super) struct Proofs {
-    slots: Mutex<HashMap<Subject, Slot>>,
+    cells: Mutex<HashMap<Subject, ProofCell>>,
 }
 
 impl Proofs {
     /// Returns the proof to send with a first request, if a valid one is known.
     pub(super) async fn current(&self, subject: &Subject) -> Option<Proof> {
-        let slot = self.slots.lock().unwrap_or_else(PoisonError::into_inner).get(subject).cloned()?;
-        let granted = slot.lock().await;
+        let cell = self.cells.lock().unwrap_or_else(PoisonError::into_inner).get(subject).cloned()?;
+        let granted = cell.lock().await;
         granted.as_ref().filter(|granted| granted.is_valid()).map(|granted| granted.proof.clone())
     }
 
@@ -123,8 +123,8 @@ impl Proofs {
         challenges: &[Challenge],
         service: &TokenService<'_>,
     ) -> Result<Proof, Error> {
-        let slot = self.slot(subject);
-        let mut granted = slot.lock().await;
+        let cell = self.cell(subject);
+        let mut granted = cell.lock().await;
         if let Some(newer) = granted.as_ref().filter(|it| it.is_valid() && Some(&it.proof) != refused) {
             return Ok(newer.proof.clone());
         }
@@ -134,20 +134,20 @@ impl Proofs {
         Ok(fresh.proof)
     }
 
-    fn slot(&self, subject: &Subject) -> Slot {
-        let mut slots = self.slots.lock().unwrap_or_else(PoisonError::into_inner);
-        slots.retain(|_, slot| is_needed(slot));
-        slots.entry(subject.clone()).or_default().clone()
+    fn cell(&self, subject: &Subject) -> ProofCell {
+        let mut cells = self.cells.lock().unwrap_or_else(PoisonError::into_inner);
+        cells.retain(|_, cell| is_needed(cell));
+        cells.entry(subject.clone()).or_default().clone()
     }
 }
 
-/// True if the slot is in use (locked or cloned), or its proof is still valid.
-fn is_needed(slot: &Slot) -> bool {
-    Arc::strong_count(slot) > 1
-        || slot.try_lock().is_ok_and(|granted| granted.as_ref().is_some_and(Granted::is_valid))
+/// True if the cell is in use (locked or cloned), or its proof is still valid.
+fn is_needed(cell: &ProofCell) -> bool {
+    Arc::strong_count(cell) > 1
+        || cell.try_lock().is_ok_and(|granted| granted.as_ref().is_some_and(GrantedProof::is_valid))
 }
 
-impl Granted {
+impl GrantedProof {
     fn is_valid(&self) -> bool {
         Instant::now() < self.until
     }
@@ -158,21 +158,21 @@ async fn answer(
     subject: &Subject,
     challenges: &[Challenge],
     service: &TokenService<'_>,
-) -> Result<Granted, Error> {
+) -> Result<GrantedProof, Error> {
     let offers = |scheme: &str| challenges.iter().find(|challenge| challenge.scheme == scheme);
     let until = Instant::now() + BASIC_LIFETIME;
     if let (Some(Credentials::RegistryToken(token)), true) =
         (&subject.credentials, offers("bearer").is_some())
     {
-        return Ok(Granted { proof: Proof::Bearer(token.clone()), until });
+        return Ok(GrantedProof { proof: Proof::Bearer(token.clone()), until });
     }
     if let Some(bearer) = offers("bearer") {
         let token::Token { value, until } = service.fetch(bearer, subject).await?;
-        return Ok(Granted { proof: Proof::Bearer(value), until });
+        return Ok(GrantedProof { proof: Proof::Bearer(value), until });
     }
     match (offers("basic"), &subject.credentials) {
         (Some(_), Some(Credentials::Basic { user, password })) => {
-            Ok(Granted { proof: Proof::Basic { user: user.clone(), password: password.clone() }, until })
+            Ok(GrantedProof { proof: Proof::Basic { user: user.clone(), password: password.clone() }, until })
         }
         (Some(_), None) => Err(service.unauthorized(NONE_GIVEN)),
         (Some(_), Some(_)) => Err(service.unauthorized("a token was given, it wants user and password")),

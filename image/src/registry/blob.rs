@@ -17,8 +17,8 @@ use reqwest::{Response, StatusCode};
 use super::client::Get;
 use super::error::{Error, Kind};
 use super::hosts::Endpoint;
-use super::pace::{Pace, Piece};
-use super::route::{Route, Tries};
+use super::progress::{ProgressMonitor, ChunkResult};
+use super::route::{Route, HostFailures};
 
 /// The content of a blob as it arrives.
 ///
@@ -45,7 +45,7 @@ pub struct Blob {
 enum State {
     Reading {
         response: Response,
-        pace: Pace,
+        monitor: ProgressMonitor,
         /// Bytes to skip because the host sends them again.
         skip: u64,
     },
@@ -87,16 +87,16 @@ impl Blob {
             match &mut self.state {
                 State::Over => return Ok(None),
                 State::Broken(_) => self.reconnect().await?,
-                State::Reading { response, pace, .. } => match pace.piece(response).await {
-                    Piece::Bytes(bytes) => {
+                State::Reading { response, monitor, .. } => match monitor.next_chunk(response).await {
+                    ChunkResult::Bytes(bytes) => {
                         if let Some(fresh) = self.accept(bytes)? {
                             return Ok(Some(fresh));
                         }
                     }
                     _ if self.received == self.size => self.state = State::Over,
-                    Piece::End => self.broke(None),
-                    Piece::Broken(error) => self.broke(Some(error)),
-                    Piece::TooSlow => self.trickled(),
+                    ChunkResult::End => self.connection_broke(None),
+                    ChunkResult::Broken(error) => self.connection_broke(Some(error)),
+                    ChunkResult::TooSlow => self.connection_too_slow(),
                 },
             }
         }
@@ -109,8 +109,8 @@ impl Blob {
 
     /// Returns the part of `bytes` that was not received before.
     fn accept(&mut self, mut bytes: Bytes) -> Result<Option<Bytes>, Error> {
-        if let State::Reading { skip, pace, .. } = &mut self.state {
-            if pace.has_kept_up() {
+        if let State::Reading { skip, monitor, .. } = &mut self.state {
+            if monitor.has_kept_up() {
                 self.slow = 0;
             }
             let passed = usize::try_from(*skip).unwrap_or(usize::MAX).min(bytes.len());
@@ -134,7 +134,7 @@ impl Blob {
     }
 
     /// From Reading to Broken. After the second break without a byte in between, the next host is asked.
-    fn broke(&mut self, cause: Option<reqwest::Error>) {
+    fn connection_broke(&mut self, cause: Option<reqwest::Error>) {
         let error = Error::Truncated {
             what: self.get.what.clone(),
             host: self.host_name(),
@@ -149,7 +149,7 @@ impl Blob {
     }
 
     /// From Reading to Broken because the host is too slow. The few bytes that came do not reset the failures.
-    fn trickled(&mut self) {
+    fn connection_too_slow(&mut self) {
         let (what, host, received) = (self.get.what.clone(), self.host_name(), self.received);
         let within = self.route.client.config.progress.within;
         self.host = (self.host + 1) % self.route.endpoints.len();
@@ -197,28 +197,28 @@ impl Blob {
     /// Asks the hosts in turn for the missing bytes, beginning with the one that was read from last.
     async fn connect(&mut self) -> Result<(), Error> {
         let get = Get { offset: self.received, ..self.get.clone() };
-        let mut tries = Tries::new(&get.what);
+        let mut host_failures = HostFailures::new(&get.what);
         let count = self.route.endpoints.len();
         for position in (self.host..count).chain(0..self.host) {
             let endpoint = &self.route.endpoints[position];
-            if !tries.wants(endpoint) {
+            if !host_failures.should_try(endpoint) {
                 continue;
             }
             match open_at(&self.route, endpoint, &get, self.size).await {
                 Ok((response, skip)) => {
-                    self.host = self.route.settle(position);
+                    self.host = self.route.confirm(position);
                     let source = self.route.endpoints[self.host].host();
                     if !self.sources.contains(&source) {
                         self.sources.push(source);
                     }
-                    let pace = Pace::new(self.route.client.config.progress);
-                    self.state = State::Reading { response, pace, skip };
+                    let monitor = ProgressMonitor::new(self.route.client.config.progress);
+                    self.state = State::Reading { response, monitor, skip };
                     return Ok(());
                 }
-                Err(failure) => tries.add(position, endpoint, failure),
+                Err(failure) => host_failures.add(position, endpoint, failure),
             }
         }
-        Err(tries.into_error())
+        Err(host_failures.into_error())
     }
 
     fn host_name(&self) -> String {

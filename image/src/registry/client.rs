@@ -15,20 +15,20 @@ use super::auth::{Credentials, Proof, Proofs, Subject};
 use super::challenge::Challenge;
 use super::error::Error;
 use super::hosts::{Endpoint, Tls};
-use super::pace::{Pace, Piece, Progress};
+use super::progress::{ProgressMonitor, ChunkResult, Progress};
 use super::token::TokenService;
 
 /// The most redirects that are followed.
-const REDIRECTS_MAX: usize = 10;
+const MAX_REDIRECTS: usize = 10;
 /// The most bytes of an error's body that are read.
-const REASON_LIMIT: u64 = 16 << 10;
+const MAX_REASON_BYTES: u64 = 16 << 10;
 /// The most clients kept; reached only if certificates are replaced again and again.
-const CLIENTS_MAX: usize = 64;
+const MAX_CLIENTS: usize = 64;
 
 /// HTTP/2 flow control windows in bytes, of a response and of a connection: enough for parallel layers over a link of
 /// high latency, little enough to be held in memory when unpacking is slower than the network.
-const STREAM_WINDOW: u32 = 4 << 20;
-const CONNECTION_WINDOW: u32 = 32 << 20;
+const STREAM_WINDOW_BYTES: u32 = 4 << 20;
+const CONNECTION_WINDOW_BYTES: u32 = 32 << 20;
 
 /// A GET, or a HEAD, for something in a repository.
 #[derive(Clone, Debug)]
@@ -109,7 +109,7 @@ impl Client {
     /// Sends `get` and follows redirects. Proof and configured headers are sent to the endpoint's own origin only.
     async fn follow(&self, endpoint: &Endpoint, get: &Get, proof: Option<&Proof>) -> Result<Response, Error> {
         let mut url = address(endpoint, get)?;
-        for _ in 0..=REDIRECTS_MAX {
+        for _ in 0..=MAX_REDIRECTS {
             let response = self.send(endpoint, get, proof, url.clone()).await?;
             let Some(next) = redirect_target(&response) else { return Ok(response) };
             let bad = |reason: &str| bad_response(get, &url, reason);
@@ -178,7 +178,7 @@ impl Client {
         }
         let failed = |source| Error::Setup { host: host.to_owned(), source: Box::new(source) };
         let client = connect.builder(&self.config)?.build().map_err(failed)?;
-        if connections.len() >= CLIENTS_MAX {
+        if connections.len() >= MAX_CLIENTS {
             connections.clear();
         }
         connections.insert(connect, client.clone());
@@ -203,8 +203,8 @@ impl Connect {
             .user_agent(&config.user_agent)
             .connect_timeout(dial_timeout.unwrap_or(config.connect_timeout))
             .read_timeout(config.read_timeout)
-            .http2_initial_stream_window_size(STREAM_WINDOW)
-            .http2_initial_connection_window_size(CONNECTION_WINDOW);
+            .http2_initial_stream_window_size(STREAM_WINDOW_BYTES)
+            .http2_initial_connection_window_size(CONNECTION_WINDOW_BYTES);
         let builder = if no_proxy { builder.no_proxy() } else { builder };
         match self {
             Self::Plain { .. } => Ok(builder.tls_certs_only([])),
@@ -319,7 +319,7 @@ async fn reason(response: Response) -> String {
         #[serde(default)]
         message: String,
     }
-    let Ok(body) = read(response, REASON_LIMIT, Progress::default(), "", "").await else {
+    let Ok(body) = read(response, MAX_REASON_BYTES, Progress::default(), "", "").await else {
         return String::new();
     };
     let Ok(Errors { errors }) = serde_json::from_slice(&body) else { return String::new() };
@@ -345,17 +345,17 @@ pub(super) async fn read(
     if expected.is_some_and(|length| length > limit) {
         return Err(too_large());
     }
-    let (mut body, mut pace) = (Vec::new(), Pace::new(progress));
+    let (mut body, mut monitor) = (Vec::new(), ProgressMonitor::new(progress));
     loop {
-        let broken = match pace.piece(&mut response).await {
-            Piece::End => return Ok(body),
-            Piece::Bytes(bytes) if (body.len() + bytes.len()) as u64 > limit => return Err(too_large()),
-            Piece::Bytes(bytes) => {
+        let broken = match monitor.next_chunk(&mut response).await {
+            ChunkResult::End => return Ok(body),
+            ChunkResult::Bytes(bytes) if (body.len() + bytes.len()) as u64 > limit => return Err(too_large()),
+            ChunkResult::Bytes(bytes) => {
                 body.extend_from_slice(&bytes);
                 continue;
             }
-            Piece::Broken(error) => Some(Box::new(error.without_url())),
-            Piece::TooSlow => None,
+            ChunkResult::Broken(error) => Some(Box::new(error.without_url())),
+            ChunkResult::TooSlow => None,
         };
         let (what, host, received) = (what.to_owned(), host.to_owned(), body.len() as u64);
         return Err(match broken {

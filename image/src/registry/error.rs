@@ -14,7 +14,7 @@ use crate::digest::Digest;
 #[non_exhaustive]
 pub enum Error {
     /// The registry answered that it has no such manifest or blob.
-    #[error("{what} not found at {host}{}", Because(.reason))]
+    #[error("{what} not found at {host}{}", ReasonSuffix(.reason))]
     NotFound {
         /// Description of the content.
         what: String,
@@ -24,7 +24,7 @@ pub enum Error {
         reason: String,
     },
     /// No credentials were accepted, or none were given where some are needed.
-    #[error("not authorized at {host} for {what}{}", Because(.reason))]
+    #[error("not authorized at {host} for {what}{}", ReasonSuffix(.reason))]
     Unauthorized {
         /// Description of the content.
         what: String,
@@ -34,7 +34,7 @@ pub enum Error {
         reason: String,
     },
     /// The registry denies access, with these credentials or without any (403).
-    #[error("{host} denies access to {what}{}", Because(.reason))]
+    #[error("{host} denies access to {what}{}", ReasonSuffix(.reason))]
     Denied {
         /// Description of the content.
         what: String,
@@ -44,7 +44,7 @@ pub enum Error {
         reason: String,
     },
     /// The registry limits the rate of requests.
-    #[error("{host} has had too many requests, asked for {what}{}", Because(.reason))]
+    #[error("{host} has had too many requests, asked for {what}{}", ReasonSuffix(.reason))]
     TooManyRequests {
         /// Description of the content.
         what: String,
@@ -56,7 +56,7 @@ pub enum Error {
         reason: String,
     },
     /// The registry is there but cannot serve now (5xx, 408).
-    #[error("{host} failed with status {status} on {what}{}", Because(.reason))]
+    #[error("{host} failed with status {status} on {what}{}", ReasonSuffix(.reason))]
     ServerFailure {
         /// Description of the content.
         what: String,
@@ -154,7 +154,7 @@ pub enum Error {
         actual: u64,
     },
     /// All hosts that may be asked have failed, or the configuration allows none.
-    #[error("{}", Tries { what, tries })]
+    #[error("{}", AllFailures { what, tries })]
     AllFailed {
         /// Description of the content.
         what: String,
@@ -258,9 +258,9 @@ impl Error {
 }
 
 /// Displays `: reason`, or nothing.
-struct Because<'a>(&'a str);
+struct ReasonSuffix<'a>(&'a str);
 
-impl fmt::Display for Because<'_> {
+impl fmt::Display for ReasonSuffix<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.0 {
             "" => Ok(()),
@@ -270,12 +270,12 @@ impl fmt::Display for Because<'_> {
 }
 
 /// Displays each try with its causes, since `source()` can follow only one of them.
-struct Tries<'a> {
+struct AllFailures<'a> {
     what: &'a str,
     tries: &'a [Error],
 }
 
-impl fmt::Display for Tries<'_> {
+impl fmt::Display for AllFailures<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if self.tries.is_empty() {
             return write!(f, "the registry configuration lets no host be asked for {}", self.what);

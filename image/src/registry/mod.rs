@@ -9,7 +9,7 @@ pub use bytes::Bytes;
 pub use self::auth::Credentials;
 pub use self::blob::Blob;
 pub use self::error::{Error, Kind};
-pub use self::pace::Progress;
+pub use self::progress::Progress;
 
 use self::client::{Client, Get};
 use self::hosts::Endpoint;
@@ -24,14 +24,14 @@ mod client;
 mod error;
 pub(crate) mod hosts;
 mod hosts_toml;
-mod pace;
+mod progress;
 mod route;
 #[cfg(test)]
 mod tests;
 mod token;
 
 /// The most bytes a manifest or index may have.
-const MANIFEST_LIMIT: u64 = 4 << 20;
+const MAX_MANIFEST_BYTES: u64 = 4 << 20;
 /// Accept header: the documents that can be read. Registries convert to one of these, or refuse.
 const MANIFEST_TYPES: &str = "application/vnd.oci.image.index.v1+json, application/vnd.oci.image.manifest.v1+json, \
      application/vnd.docker.distribution.manifest.list.v2+json, application/vnd.docker.distribution.manifest.v2+json";
@@ -119,7 +119,7 @@ impl Registry {
         let digest = digest.or_else(|| image.digest());
         let get = self.manifest_get(image, digest, credentials);
         let route = self.manifest_route(image, get.is_pinned).await?;
-        let Document { bytes, content_type, digest } = route.document(&get, MANIFEST_LIMIT, digest).await?;
+        let Document { bytes, content_type, digest } = route.document(&get, MAX_MANIFEST_BYTES, digest).await?;
         Ok(Manifest { content_type, bytes, digest })
     }
 
@@ -133,7 +133,7 @@ impl Registry {
         let pinned = image.digest();
         let get = Get { is_head: true, ..self.manifest_get(image, pinned, credentials) };
         let route = self.manifest_route(image, get.is_pinned).await?;
-        Ok(route.document(&get, MANIFEST_LIMIT, pinned).await?.digest)
+        Ok(route.document(&get, MAX_MANIFEST_BYTES, pinned).await?.digest)
     }
 
     /// Opens the blob `digest`, promised to have `size` bytes, in the image's repository.

@@ -27,19 +27,19 @@ pub(super) struct Document {
 }
 
 /// The failures of the hosts asked so far.
-pub(super) struct Tries {
+pub(super) struct HostFailures {
     what: String,
     /// Each failure with the host's position in the route.
     failures: Vec<(usize, Error)>,
 }
 
-impl Tries {
+impl HostFailures {
     pub(super) fn new(what: &str) -> Self {
         Self { what: what.to_owned(), failures: Vec::new() }
     }
 
     /// Whether to ask `endpoint`. A plain HTTP fallback is asked only right after its TLS twin was unreachable.
-    pub(super) fn wants(&self, endpoint: &Endpoint) -> bool {
+    pub(super) fn should_try(&self, endpoint: &Endpoint) -> bool {
         !endpoint.is_plain_fallback || matches!(self.failures.last(), Some((_, Error::Unreachable { .. })))
     }
 
@@ -66,7 +66,7 @@ impl Tries {
 impl Route {
     /// Records that the host at `position` works: if it is a plain HTTP fallback, its TLS twin is removed from the
     /// route. Returns the host's new position.
-    pub(super) fn settle(&mut self, position: usize) -> usize {
+    pub(super) fn confirm(&mut self, position: usize) -> usize {
         if !self.endpoints[position].is_plain_fallback {
             return position;
         }
@@ -99,17 +99,17 @@ impl Route {
     }
 
     async fn document_once(&self, get: &Get, limit: u64, digest: Option<&Digest>) -> Result<Document, Error> {
-        let mut tries = Tries::new(&get.what);
+        let mut host_failures = HostFailures::new(&get.what);
         for (position, endpoint) in self.endpoints.iter().enumerate() {
-            if !tries.wants(endpoint) {
+            if !host_failures.should_try(endpoint) {
                 continue;
             }
             match self.document_from(endpoint, get, limit, digest).await {
                 Ok(document) => return Ok(document),
-                Err(failure) => tries.add(position, endpoint, failure),
+                Err(failure) => host_failures.add(position, endpoint, failure),
             }
         }
-        Err(tries.into_error())
+        Err(host_failures.into_error())
     }
 
     async fn document_from(

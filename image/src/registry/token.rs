@@ -16,11 +16,11 @@ use super::hosts::Endpoint;
 /// Our client id in OAuth 2 requests.
 const CLIENT_ID: &str = "berth";
 /// The most bytes an answer of a token service may have.
-const ANSWER_LIMIT: u64 = 1 << 20;
+const MAX_ANSWER_BYTES: u64 = 1 << 20;
 /// Lifetime of a token if the service states none, and the shortest assumed: the protocol promises 60 seconds.
 const DEFAULT_LIFETIME: Duration = Duration::from_secs(60);
 /// The longest lifetime assumed.
-const LONGEST_LIFETIME: Duration = Duration::from_secs(24 * 3600);
+const MAX_LIFETIME: Duration = Duration::from_secs(24 * 3600);
 
 /// An access token.
 pub(super) struct Token {
@@ -54,7 +54,7 @@ impl TokenService<'_> {
         let response = client::send(request, &host, self.what).await?;
         let response = client::check(response, &host, self.what).await?;
         let body =
-            client::read(response, ANSWER_LIMIT, self.client.config.progress, &host, self.what).await?;
+            client::read(response, MAX_ANSWER_BYTES, self.client.config.progress, &host, self.what).await?;
         let bad = |reason: &str| self.bad_response(&host, reason);
         let answer: Answer = serde_json::from_slice(&body).map_err(|error| bad(&error.to_string()))?;
         let until = asked_at + answer.lifetime();
@@ -147,7 +147,7 @@ impl Answer {
     /// Returns how long to use the token: 90 % of its lifetime, so that it does not expire while requests are sent.
     fn lifetime(&self) -> Duration {
         let stated = self.expires_in.and_then(|seconds| Duration::try_from_secs_f64(seconds).ok());
-        stated.unwrap_or(DEFAULT_LIFETIME).clamp(DEFAULT_LIFETIME, LONGEST_LIFETIME).mul_f64(0.9)
+        stated.unwrap_or(DEFAULT_LIFETIME).clamp(DEFAULT_LIFETIME, MAX_LIFETIME).mul_f64(0.9)
     }
 }
 

@@ -8,7 +8,7 @@ use std::thread;
 use rusqlite::Connection;
 
 /// Changes between two checkpoints; the log has grown by some megabytes by then.
-pub(super) const EVERY: u32 = 500;
+pub(super) const CHANGES_PER_CHECKPOINT: u32 = 500;
 
 pub(super) struct Checkpoints {
     changes: u32,
@@ -27,7 +27,7 @@ impl Checkpoints {
 
     pub(super) fn changed(&mut self) {
         self.changes = self.changes.wrapping_add(1);
-        if self.changes.is_multiple_of(EVERY) {
+        if self.changes.is_multiple_of(CHANGES_PER_CHECKPOINT) {
             // Fails if a checkpoint is queued already, or if the thread died: then SQLite's autocheckpoint remains.
             let _ = self.due.try_send(());
         }

@@ -16,7 +16,7 @@ use crate::manifest::Configuration;
 use crate::unpack::Usage;
 
 use super::checkpoint::Checkpoints;
-use super::room::reserve_log;
+use super::log_space::reserve_log;
 
 /// Schema version, raised with every change of the tables. Version 1 is upgraded, any other is refused.
 pub(super) const VERSION: i64 = 2;

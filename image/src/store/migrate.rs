@@ -15,7 +15,7 @@ use rustix::fs::{FileType, fstat};
 use super::index::{Index, Layer, VERSION};
 use crate::digest::Digest;
 use crate::error::Error;
-use crate::layers::{Found, Layers, is_opaque_at};
+use crate::merged_view::{Found, Layers, is_opaque_at};
 
 /// Facts about a layer, read from its directory.
 struct Survey {

@@ -12,7 +12,7 @@ mod checkpoint;
 mod index;
 mod inspect;
 mod migrate;
-mod room;
+mod log_space;
 #[cfg(test)]
 mod tests;
 mod trash;
@@ -29,14 +29,14 @@ use std::time::Duration;
 use crate::digest::Digest;
 use crate::error::Error;
 use crate::image::Image;
-use crate::layers::Layers;
+use crate::merged_view::Layers;
 use crate::unpack::Usage;
 use berth_failpoint::{failpoint, killpoint};
 
 use self::index::Index;
 pub(crate) use self::index::{Layer, Pulled};
 pub use self::inspect::{Inspection, inspect};
-pub use self::room::reserve_log;
+pub use self::log_space::reserve_log;
 use self::trash::Trash;
 
 /// How long layers of a pull that failed or was cancelled are kept for the next try.
@@ -44,7 +44,7 @@ pub(crate) const KEEP_UNFINISHED: Duration = Duration::from_secs(3600);
 
 /// Copy of the index in memory, so that reads never wait for the disk.
 #[derive(Default)]
-struct View {
+struct IndexCache {
     images: BTreeMap<Digest, Arc<Image>>,
     names: HashMap<String, Digest>,
     /// Keys of each image's layers, the bottom one first.
@@ -56,14 +56,14 @@ struct View {
 pub(crate) struct Store {
     root: PathBuf,
     index: Mutex<Index>,
-    view: RwLock<View>,
+    cache: RwLock<IndexCache>,
     /// Layers that pulls under way rely on, with the number of pulls. Locked inside `index`, never the other way round.
-    wanted: Mutex<HashMap<Digest, usize>>,
+    protected: Mutex<HashMap<Digest, usize>>,
     /// Held while a layer is moved into place, which waits for the disk. Never locked inside `index`: creating a
     /// container waits for `index`.
     committing: Mutex<()>,
-    /// Layers that the index has forgotten but whose directories still exist. Locked after `index` and `wanted`.
-    doomed: Mutex<HashSet<Digest>>,
+    /// Layers that the index has forgotten but whose directories still exist. Locked after `index` and `protected`.
+    forgotten: Mutex<HashSet<Digest>>,
     trash: Trash,
     staged: AtomicU64,
     pinned: HashSet<String>,
@@ -80,9 +80,9 @@ impl Store {
             index: Mutex::new(index),
             trash: Trash::new(root.join("trash")),
             root,
-            view: RwLock::default(),
-            wanted: Mutex::default(),
-            doomed: Mutex::default(),
+            cache: RwLock::default(),
+            protected: Mutex::default(),
+            forgotten: Mutex::default(),
             committing: Mutex::default(),
             staged: AtomicU64::new(0),
             pinned,
@@ -108,7 +108,7 @@ impl Store {
         let missing: Vec<_> = known.into_keys().filter(|key| !self.layer_path(key).is_dir()).collect();
         index.forget_layers(&missing)?;
         self.refresh(&index)?;
-        self.view_mut().leases = index.leases()?;
+        self.cache_mut().leases = index.leases()?;
         self.collect(&mut index)?;
         killpoint!(IMAGES_SWEPT);
         self.trash.empty()
@@ -142,9 +142,9 @@ impl Store {
         failpoint!(LAYER_SYNCED)?;
         let _committing = lock(&self.committing);
         // The pull may have been cancelled: keep the layer from being collected between rename and record.
-        let _wanted = self.want(vec![key.clone()]);
+        let _protection = self.protect(vec![key.clone()]);
         let path = self.layer_path(key);
-        if path.is_dir() && self.view().layers.contains_key(key) {
+        if path.is_dir() && self.cache().layers.contains_key(key) {
             return Ok(());
         }
         self.trash.discard(&path)?;
@@ -162,7 +162,7 @@ impl Store {
         sync_directory(&layers).map_err(failed("sync", &layers))?;
         let mut index = self.lock_index();
         index.add_layer(key, layer)?;
-        self.view_mut().layers.insert(key.clone(), layer);
+        self.cache_mut().layers.insert(key.clone(), layer);
         killpoint!(LAYER_RECORDED);
         Ok(())
     }
@@ -194,7 +194,7 @@ impl Store {
     /// pulled again, and the lease fails.
     pub(crate) fn lease(&self, id: &Digest, holder: &str) -> Result<Layers, Error> {
         let mut index = self.lock_index();
-        let keys = self.view().image_layers.get(id).cloned();
+        let keys = self.cache().image_layers.get(id).cloned();
         let keys = keys.ok_or_else(|| Error::Unknown { image: id.to_string() })?;
         let missing: Vec<_> = keys.iter().filter(|key| !self.layer_path(key).is_dir()).cloned().collect();
         if let Some(layer) = missing.first().cloned() {
@@ -203,37 +203,37 @@ impl Store {
             return Err(Error::Damaged { image: id.to_string(), layer });
         }
         index.lease(holder, &keys)?;
-        self.view_mut().leases.insert(holder.to_owned(), keys.clone());
+        self.cache_mut().leases.insert(holder.to_owned(), keys.clone());
         Ok(self.stack(&keys))
     }
 
     pub(crate) fn release(&self, holder: &str) -> Result<(), Error> {
         let mut index = self.lock_index();
-        if !self.view().leases.contains_key(holder) {
+        if !self.cache().leases.contains_key(holder) {
             return Ok(());
         }
-        // Index first: if only the view were changed, a repeated release would return above and keep the lease.
+        // Index first: if only the cache were changed, a repeated release would return above and keep the lease.
         index.release(holder)?;
-        self.view_mut().leases.remove(holder);
+        self.cache_mut().leases.remove(holder);
         failpoint!(IMAGE_RELEASED)?;
         self.collect(&mut index)
     }
 
     pub(crate) fn leased(&self, holder: &str) -> Option<Layers> {
-        let keys = self.view().leases.get(holder).cloned()?;
+        let keys = self.cache().leases.get(holder).cloned()?;
         Some(self.stack(&keys))
     }
 
     pub(crate) fn leases(&self) -> Vec<String> {
-        self.view().leases.keys().cloned().collect()
+        self.cache().leases.keys().cloned().collect()
     }
 
     pub(crate) fn list(&self) -> Vec<Arc<Image>> {
-        self.view().images.values().cloned().collect()
+        self.cache().images.values().cloned().collect()
     }
 
     pub(crate) fn image(&self, id: &Digest) -> Option<Arc<Image>> {
-        self.view().images.get(id).cloned()
+        self.cache().images.get(id).cloned()
     }
 
     /// Returns the configuration of a stored image.
@@ -251,17 +251,17 @@ impl Store {
     pub(crate) fn knows_repository(&self, repository: &str) -> bool {
         let of_it =
             |name: &String| name.strip_prefix(repository).is_some_and(|rest| rest.starts_with([':', '@']));
-        self.view().names.keys().any(of_it)
+        self.cache().names.keys().any(of_it)
     }
 
     /// Returns the image with this exact tag or digest name.
     pub(crate) fn named(&self, name: &str) -> Option<Arc<Image>> {
-        let view = self.view();
-        view.names.get(name).and_then(|id| view.images.get(id)).cloned()
+        let cache = self.cache();
+        cache.names.get(name).and_then(|id| cache.images.get(id)).cloned()
     }
 
     pub(crate) fn usage(&self) -> Usage {
-        self.view().layers.values().fold(Usage::default(), |sum, layer| Usage {
+        self.cache().layers.values().fold(Usage::default(), |sum, layer| Usage {
             bytes: sum.bytes + layer.usage.bytes,
             inodes: sum.inodes + layer.usage.inodes,
         })
@@ -270,7 +270,7 @@ impl Store {
     /// Returns the key, in index and directory, of a layer that fits where the chain id is `chain_id`, if there is one.
     pub(crate) fn layer(&self, diff_id: &Digest, chain_id: &Digest) -> Option<Digest> {
         let here =
-            |key: &Digest| self.view().layers.get(key).copied().filter(|_| self.layer_path(key).is_dir());
+            |key: &Digest| self.cache().layers.get(key).copied().filter(|_| self.layer_path(key).is_dir());
         if here(diff_id).is_some_and(|layer| layer.stands_alone) {
             return Some(diff_id.clone());
         }
@@ -281,10 +281,10 @@ impl Store {
     /// layer that hides all below. Of a repeated layer the upper one counts: it shows and hides the same already.
     pub(crate) fn stack(&self, keys: &[Digest]) -> Layers {
         let (mut seen, mut lower) = (HashSet::new(), Vec::new());
-        let view = self.view();
+        let cache = self.cache();
         for key in keys.iter().rev().filter(|key| seen.insert(*key)) {
             lower.push(self.layer_path(key));
-            if view.layers.get(key).is_some_and(|layer| layer.hides_all_below) {
+            if cache.layers.get(key).is_some_and(|layer| layer.hides_all_below) {
                 break;
             }
         }
@@ -292,13 +292,13 @@ impl Store {
     }
 
     /// Protects layers from removal while a pull relies on them, whether they exist yet or not.
-    pub(crate) fn want(self: &Arc<Self>, keys: Vec<Digest>) -> Wanted {
-        let mut wanted = lock(&self.wanted);
+    pub(crate) fn protect(self: &Arc<Self>, keys: Vec<Digest>) -> RemovalGuard {
+        let mut protected = lock(&self.protected);
         for key in &keys {
-            *wanted.entry(key.clone()).or_insert(0) += 1;
+            *protected.entry(key.clone()).or_insert(0) += 1;
         }
-        drop(wanted);
-        Wanted { keys, store: Arc::clone(self) }
+        drop(protected);
+        RemovalGuard { keys, store: Arc::clone(self) }
     }
 
     /// Removes what nothing refers to, including layers that unfinished pulls unpacked longer than `unfinished` ago.
@@ -316,28 +316,28 @@ impl Store {
     }
 
     fn collect_older(&self, index: &mut Index, unfinished: Duration) -> Result<(), Error> {
-        let wanted = lock(&self.wanted);
+        let protected = lock(&self.protected);
         let mut unused = index.unreferenced(unfinished)?;
-        unused.retain(|key| !wanted.contains_key(key));
+        unused.retain(|key| !protected.contains_key(key));
         if !unused.is_empty() {
             index.forget_layers(&unused)?;
-            let mut view = self.view_mut();
+            let mut cache = self.cache_mut();
             for key in &unused {
-                view.layers.remove(key);
+                cache.layers.remove(key);
             }
         }
-        let mut doomed = lock(&self.doomed);
-        doomed.extend(unused);
-        // A layer that is being pulled again, or is in the index again, is no longer doomed.
-        doomed.retain(|key| !wanted.contains_key(key) && !self.view().layers.contains_key(key));
-        self.throw_away(&mut doomed)
+        let mut forgotten = lock(&self.forgotten);
+        forgotten.extend(unused);
+        // A layer that is being pulled again, or is in the index again, is no longer forgotten.
+        forgotten.retain(|key| !protected.contains_key(key) && !self.cache().layers.contains_key(key));
+        self.discard_forgotten(&mut forgotten)
     }
 
-    fn throw_away(&self, doomed: &mut HashSet<Digest>) -> Result<(), Error> {
-        while let Some(key) = doomed.iter().next().cloned() {
+    fn discard_forgotten(&self, forgotten: &mut HashSet<Digest>) -> Result<(), Error> {
+        while let Some(key) = forgotten.iter().next().cloned() {
             failpoint!(LAYERS_FORGOTTEN)?;
             self.trash.discard(&self.layer_path(&key))?;
-            doomed.remove(&key);
+            forgotten.remove(&key);
             failpoint!(LAYER_TRASHED)?;
         }
         Ok(())
@@ -345,18 +345,18 @@ impl Store {
 
     fn refresh(&self, index: &Index) -> Result<(), Error> {
         let (listed, layers) = (index.images()?, index.layers()?);
-        let mut view = self.view_mut();
-        view.layers = layers;
-        view.names.clear();
-        view.images.clear();
-        view.image_layers.clear();
+        let mut cache = self.cache_mut();
+        cache.layers = layers;
+        cache.names.clear();
+        cache.images.clear();
+        cache.image_layers.clear();
         for mut entry in listed {
             let id = entry.image.id.clone();
             let names = entry.image.tags.iter().chain(&entry.image.digests);
-            view.names.extend(names.map(|name| (name.clone(), id.clone())));
+            cache.names.extend(names.map(|name| (name.clone(), id.clone())));
             entry.image.pinned = self.pinned.iter().any(|name| entry.image.is_named(name));
-            view.image_layers.insert(id.clone(), entry.layers);
-            view.images.insert(id, Arc::new(entry.image));
+            cache.image_layers.insert(id.clone(), entry.layers);
+            cache.images.insert(id, Arc::new(entry.image));
         }
         Ok(())
     }
@@ -369,12 +369,12 @@ impl Store {
         lock(&self.index)
     }
 
-    fn view(&self) -> std::sync::RwLockReadGuard<'_, View> {
-        self.view.read().unwrap_or_else(PoisonError::into_inner)
+    fn cache(&self) -> std::sync::RwLockReadGuard<'_, IndexCache> {
+        self.cache.read().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn view_mut(&self) -> std::sync::RwLockWriteGuard<'_, View> {
-        self.view.write().unwrap_or_else(PoisonError::into_inner)
+    fn cache_mut(&self) -> std::sync::RwLockWriteGuard<'_, IndexCache> {
+        self.cache.write().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -402,20 +402,20 @@ impl Drop for Staging {
 }
 
 /// Protects layers from removal until dropped.
-pub(crate) struct Wanted {
+pub(crate) struct RemovalGuard {
     keys: Vec<Digest>,
     store: Arc<Store>,
 }
 
-impl Drop for Wanted {
+impl Drop for RemovalGuard {
     fn drop(&mut self) {
-        let mut wanted = lock(&self.store.wanted);
+        let mut protected = lock(&self.store.protected);
         for key in &self.keys {
-            if let Some(count) = wanted.get_mut(key) {
+            if let Some(count) = protected.get_mut(key) {
                 *count -= 1;
             }
         }
-        wanted.retain(|_, count| *count > 0);
+        protected.retain(|_, count| *count > 0);
     }
 }
 

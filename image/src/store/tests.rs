@@ -46,12 +46,12 @@ fn layers_of_unfinished_pulls_are_swept_unless_a_pull_counts_on_them() {
     for key in &keys {
         store.commit_layer(store.stage().unwrap(), key, Layer::default()).unwrap();
     }
-    let wanted = store.want(vec![keys[0].clone()]);
+    let protection = store.protect(vec![keys[0].clone()]);
     store.sweep_unfinished(KEEP_UNFINISHED).unwrap();
     assert!(keys.iter().all(|key| store.layer(key, key).is_some()));
     store.sweep_unfinished(Duration::ZERO).unwrap();
     assert_eq!(keys.each_ref().map(|key| store.layer(key, key).is_some()), [true, false]);
-    drop(wanted);
+    drop(protection);
     store.sweep_unfinished(Duration::ZERO).unwrap();
     assert_eq!(std::fs::read_dir(root.path().join("layers")).unwrap().count(), 0);
 }
@@ -61,7 +61,7 @@ fn a_release_that_failed_is_made_when_it_is_repeated() {
     let (root, store) = opened();
     let keys = vec![Digest::sha256(b"layer")];
     store.lock_index().lease("holder", &keys).unwrap();
-    store.view_mut().leases.insert("holder".to_owned(), keys);
+    store.cache_mut().leases.insert("holder".to_owned(), keys);
     let other = rusqlite::Connection::open(root.path().join("index.db")).unwrap();
     other.execute_batch("BEGIN IMMEDIATE").unwrap();
     assert!(store.release("holder").is_err());
@@ -79,7 +79,7 @@ fn the_index_comes_to_the_disk_beside_those_who_change_it() {
     let change =
         |count| (0..count).for_each(|n| store.lock_index().lease(&format!("{count}-{n}"), &key).unwrap());
     let before = state();
-    change(checkpoint::EVERY - 10);
+    change(checkpoint::CHANGES_PER_CHECKPOINT - 10);
     assert_eq!(state(), before, "a change waited for the disk");
     change(10);
     let started = Instant::now();

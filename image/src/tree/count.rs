@@ -10,7 +10,7 @@ use rustix::{
 use super::{Visit, visit};
 
 /// Bytes in a unit of `st_blocks`, whatever the file system's block size.
-const BLOCK: u64 = 512;
+const BLOCK_BYTES: u64 = 512;
 
 /// Disk usage of a tree.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -28,20 +28,20 @@ pub struct Total {
 /// When `directory` is not a directory, or one on the way was moved or removed meanwhile.
 pub fn count(directory: &Path) -> io::Result<Total> {
     let top = statat(CWD, directory, AtFlags::SYMLINK_NOFOLLOW)?;
-    let mut tally = Tally { device: top.st_dev, linked: HashSet::new(), total: Total::default() };
-    tally.count(&top);
-    visit(directory, &mut tally)?;
-    Ok(tally.total)
+    let mut counter = UsageCounter { device: top.st_dev, linked: HashSet::new(), total: Total::default() };
+    counter.count(&top);
+    visit(directory, &mut counter)?;
+    Ok(counter.total)
 }
 
-struct Tally {
+struct UsageCounter {
     device: u64,
     /// Inode numbers of files with several links that were counted already.
     linked: HashSet<u64>,
     total: Total,
 }
 
-impl Visit for Tally {
+impl Visit for UsageCounter {
     fn entry(&mut self, directory: BorrowedFd<'_>, name: &CStr) -> io::Result<bool> {
         let stat = match statat(directory, name, AtFlags::SYMLINK_NOFOLLOW) {
             Err(Errno::NOENT) => return Ok(false),
@@ -54,16 +54,16 @@ impl Visit for Tally {
         Ok(is_directory(&stat))
     }
 
-    fn left(&mut self, _: BorrowedFd<'_>, _: &CStr) -> io::Result<()> {
+    fn leave_directory(&mut self, _: BorrowedFd<'_>, _: &CStr) -> io::Result<()> {
         Ok(())
     }
 }
 
-impl Tally {
+impl UsageCounter {
     fn count(&mut self, stat: &Stat) {
         let again = !is_directory(stat) && stat.st_nlink > 1 && !self.linked.insert(stat.st_ino);
         if !again {
-            self.total.bytes += u64::try_from(stat.st_blocks).unwrap_or(0) * BLOCK;
+            self.total.bytes += u64::try_from(stat.st_blocks).unwrap_or(0) * BLOCK_BYTES;
             self.total.inodes += 1;
         }
     }

@@ -45,7 +45,7 @@ impl Visit for Labeller<'_> {
         }
     }
 
-    fn left(&mut self, _: BorrowedFd<'_>, _: &CStr) -> io::Result<()> {
+    fn leave_directory(&mut self, _: BorrowedFd<'_>, _: &CStr) -> io::Result<()> {
         Ok(())
     }
 }

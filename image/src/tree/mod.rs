@@ -28,7 +28,7 @@ pub use label::label;
 pub use remove::remove;
 
 /// Bytes for directory entries; limits how many one getdents64(2) returns.
-const BUFFER: usize = 32 << 10;
+const ENTRY_BUFFER_BYTES: usize = 32 << 10;
 
 /// The actions of a walk.
 trait Visit {
@@ -36,7 +36,7 @@ trait Visit {
     fn entry(&mut self, directory: BorrowedFd<'_>, name: &CStr) -> io::Result<bool>;
 
     /// Called for a directory that was gone into, once everything below it has been visited.
-    fn left(&mut self, parent: BorrowedFd<'_>, name: &CStr) -> io::Result<()>;
+    fn leave_directory(&mut self, parent: BorrowedFd<'_>, name: &CStr) -> io::Result<()>;
 }
 
 /// Visits everything below `top`, but not `top` itself.
@@ -47,14 +47,14 @@ trait Visit {
 fn visit(top: &Path, visitor: &mut impl Visit) -> io::Result<()> {
     let current = open(CWD, top)?;
     let here = Level::of(&current, CString::default())?;
-    let buffer = vec![MaybeUninit::uninit(); BUFFER];
-    let mut journey = Journey { current, here, above: Vec::new(), buffer };
-    journey.look_around(visitor)?;
-    while journey.step(visitor)? {}
+    let buffer = vec![MaybeUninit::uninit(); ENTRY_BUFFER_BYTES];
+    let mut walk = TreeWalk { current, here, above: Vec::new(), buffer };
+    walk.visit_entries(visitor)?;
+    while walk.step(visitor)? {}
     Ok(())
 }
 
-struct Journey {
+struct TreeWalk {
     current: OwnedFd,
     here: Level,
     /// From the top to the parent of the current directory.
@@ -77,7 +77,7 @@ impl Level {
     }
 }
 
-impl Journey {
+impl TreeWalk {
     /// Goes down into the next directory, or up; false at the end.
     fn step(&mut self, visitor: &mut impl Visit) -> io::Result<bool> {
         match self.here.below.pop() {
@@ -95,7 +95,7 @@ impl Journey {
         let level = Level::of(&directory, name)?;
         self.above.push(std::mem::replace(&mut self.here, level));
         self.current = directory;
-        self.look_around(visitor)
+        self.visit_entries(visitor)
     }
 
     fn leave(&mut self, visitor: &mut impl Visit) -> io::Result<bool> {
@@ -104,13 +104,13 @@ impl Journey {
         if Level::of(&parent, CString::default())?.identity != level.identity {
             return Err(io::Error::other("a directory was moved on the way"));
         }
-        visitor.left(parent.as_fd(), &self.here.name)?;
+        visitor.leave_directory(parent.as_fd(), &self.here.name)?;
         (self.current, self.here) = (parent, level);
         Ok(true)
     }
 
     /// Shows the visitor the entries of the current directory.
-    fn look_around(&mut self, visitor: &mut impl Visit) -> io::Result<()> {
+    fn visit_entries(&mut self, visitor: &mut impl Visit) -> io::Result<()> {
         let mut entries = RawDir::new(&self.current, &mut self.buffer);
         while let Some(entry) = entries.next() {
             let entry = entry?;

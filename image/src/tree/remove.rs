@@ -34,7 +34,7 @@ impl Visit for Remover {
         }
     }
 
-    fn left(&mut self, parent: BorrowedFd<'_>, name: &CStr) -> io::Result<()> {
+    fn leave_directory(&mut self, parent: BorrowedFd<'_>, name: &CStr) -> io::Result<()> {
         match unlinkat(parent, name, AtFlags::REMOVEDIR) {
             Ok(()) | Err(Errno::NOENT) => Ok(()),
             Err(error) => Err(error.into()),

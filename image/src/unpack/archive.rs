@@ -10,10 +10,10 @@ use tar::{EntryType, Header};
 use super::pax::{self, Records};
 use super::sparse::{self, Extent};
 
-const BLOCK: usize = 512;
+const BLOCK_BYTES: usize = 512;
 
 /// The most bytes of a PAX header or a GNU long name: the limit of Go's archive/tar, which wrote most layers.
-const MAX_EXTENSION: u64 = 1 << 20;
+const MAX_EXTENSION_BYTES: u64 = 1 << 20;
 
 /// The most extension headers that may stand before one entry.
 const MAX_EXTENSIONS: usize = 16;
@@ -143,7 +143,7 @@ impl<R: BufRead> Archive<R> {
         Ok(Some(header))
     }
 
-    fn read_block(&mut self, block: &mut [u8; BLOCK]) -> io::Result<()> {
+    fn read_block(&mut self, block: &mut [u8; BLOCK_BYTES]) -> io::Result<()> {
         self.input
             .read_exact(block)
             .map_err(|error| if error.kind() == io::ErrorKind::UnexpectedEof { truncated() } else { error })
@@ -151,7 +151,7 @@ impl<R: BufRead> Archive<R> {
 
     fn frame(&mut self, size: u64) -> io::Result<()> {
         let padded = size
-            .checked_next_multiple_of(BLOCK as u64)
+            .checked_next_multiple_of(BLOCK_BYTES as u64)
             .filter(|padded| i64::try_from(*padded).is_ok())
             .ok_or_else(|| malformed("an entry's size does not fit a file"))?;
         self.body = size;
@@ -160,7 +160,7 @@ impl<R: BufRead> Archive<R> {
     }
 
     fn extension(&mut self) -> io::Result<Vec<u8>> {
-        if self.body > MAX_EXTENSION {
+        if self.body > MAX_EXTENSION_BYTES {
             return Err(malformed("an extension header is larger than 1 MiB"));
         }
         self.extended += self.body;
@@ -245,9 +245,9 @@ impl<R: BufRead> Archive<R> {
     fn leading_map(&mut self) -> io::Result<Vec<Extent>> {
         let mut map = sparse::Map::default();
         while !map.is_complete() {
-            let mut block = [0; BLOCK];
+            let mut block = [0; BLOCK_BYTES];
             let mut filled = 0;
-            self.body(BLOCK as u64, |piece| {
+            self.body(BLOCK_BYTES as u64, |piece| {
                 block[filled..filled + piece.len()].copy_from_slice(piece);
                 filled += piece.len();
                 Ok(())

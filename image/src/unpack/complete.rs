@@ -10,11 +10,11 @@ use std::os::fd::{AsFd, OwnedFd};
 use rustix::fs::{self, AtFlags, FileType, Gid, Mode, OFlags, Stat, Timespec, Timestamps, Uid, XattrFlags};
 use rustix::io::Errno;
 
-use super::names::Names;
+use super::path_map::PathMap;
 use super::relocate::relocate;
 use super::root::{Directory, split};
 use super::{Error, Unpacked, failed, link_inside, lossy};
-use crate::layers::{Finder, Found, Layers, joined};
+use crate::merged_view::{Finder, Found, Layers, joined};
 
 /// Takes from `parents` what `layer` needs: places of relocated entries, hard link targets, and directory attributes.
 pub(crate) fn complete(layer: &mut Unpacked, parents: &Layers) -> Result<(), Error> {
@@ -31,9 +31,9 @@ pub(crate) fn complete(layer: &mut Unpacked, parents: &Layers) -> Result<(), Err
 }
 
 fn link_to_parents(layer: &mut Unpacked, parents: &Layers) -> Result<(), Error> {
-    let links = std::mem::replace(&mut layer.links, Names::new("", 0));
+    let links = std::mem::replace(&mut layer.links, PathMap::new("", 0));
     let mut links: Vec<_> = links.into_iter().collect();
-    links.sort_by_key(|(_, link)| link.turn);
+    links.sort_by_key(|(_, link)| link.position);
     // Files of lower layers that were copied to another path: their own path, and that of the copy.
     let mut copied = HashMap::new();
     for (path, link) in &links {
@@ -64,8 +64,8 @@ fn link_to_lower(
         return Ok(());
     }
     let lower = Lower { directory: &parent, name: split(&place).1, stat: &stat };
-    layer.room =
-        lower.size().and_then(|size| layer.room.checked_sub(size)).ok_or_else(|| layer.too_large())?;
+    layer.remaining_bytes =
+        lower.size().and_then(|size| layer.remaining_bytes.checked_sub(size)).ok_or_else(|| layer.too_large())?;
     match lower.copy(layer, &place) {
         // The path is taken, by a whiteout if this layer removes the target: the copy gets the name of the first link.
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {

@@ -8,7 +8,7 @@ use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::PathBuf;
 
 use super::*;
-use crate::layers::Layers;
+use crate::merged_view::Layers;
 
 /// Far below the defaults: bugs show with few bytes and entries.
 const LIMITS: Limits = Limits { bytes: 1 << 20, entries: 256 };

@@ -6,7 +6,7 @@ mod complete;
 mod error;
 #[cfg(feature = "fuzz")]
 pub(crate) mod fuzz;
-mod names;
+mod path_map;
 mod pax;
 mod relocate;
 pub(crate) mod root;
@@ -22,7 +22,7 @@ use rustix::fs::{self, AtFlags, FileType, Gid, Mode, OFlags, Timespec, Timestamp
 use rustix::io::Errno;
 
 use self::archive::{Archive, Entry, Kind};
-use self::names::Names;
+use self::path_map::PathMap;
 use self::root::{Directory, Root, is_directory, is_whiteout, mark_opaque, normalized, split};
 
 pub(crate) use self::complete::complete;
@@ -72,14 +72,14 @@ impl Usage {
 pub(crate) struct Unpacked {
     root: Root,
     /// Modification times of directories; set last, since creating entries changes them.
-    times: Names<Timespec>,
+    times: PathMap<Timespec>,
     /// Hard links whose target was not found in the layer.
-    links: Names<Link>,
+    links: PathMap<Link>,
     pub(crate) usage: Usage,
     /// The archive marks the root directory opaque: nothing of the layers below is visible.
     pub(crate) hides_all_below: bool,
     /// Bytes that the limits leave for files copied up from lower layers.
-    room: u64,
+    remaining_bytes: u64,
     limits: Limits,
 }
 
@@ -87,7 +87,7 @@ pub(crate) struct Unpacked {
 struct Link {
     target: Vec<u8>,
     /// Position in the archive. Links are made in this order, as one may be the target of another.
-    turn: u64,
+    position: u64,
 }
 
 impl Unpacked {
@@ -97,8 +97,8 @@ impl Unpacked {
     }
 
     /// Records a hard link whose target is not in the layer, or not yet.
-    fn waits(&mut self, path: &[u8], target: Vec<u8>, turn: u64) -> io::Result<()> {
-        self.links.insert_with(path, target.len(), Link { target, turn })
+    fn defer_link(&mut self, path: &[u8], target: Vec<u8>, position: u64) -> io::Result<()> {
+        self.links.insert_with(path, target.len(), Link { target, position })
     }
 
     fn too_large(&self) -> Error {
@@ -126,11 +126,11 @@ pub(crate) fn unpack(input: impl BufRead, into: &Path, limits: Limits) -> Result
     let mut unpacker = Unpacker {
         state: Unpacked {
             root,
-            times: Names::new("the directories", MAX_DIRECTORIES),
-            links: Names::new("the hard links to lower layers", MAX_LINKS),
+            times: PathMap::new("the directories", MAX_DIRECTORIES),
+            links: PathMap::new("the hard links to lower layers", MAX_LINKS),
             usage: Usage::default(),
             hides_all_below: false,
-            room: 0,
+            remaining_bytes: 0,
             limits,
         },
         umask: umask().map_err(failed("read umask of", b"/proc/self/status"))?,
@@ -139,7 +139,7 @@ pub(crate) fn unpack(input: impl BufRead, into: &Path, limits: Limits) -> Result
     };
     unpacker.state.usage.add(4096);
     unpacker.run(Archive::new(input))?;
-    unpacker.state.room = limits.bytes - unpacker.written;
+    unpacker.state.remaining_bytes = limits.bytes - unpacker.written;
     Ok(unpacker.state)
 }
 
@@ -254,8 +254,8 @@ impl Unpacker {
             Err(error) if is_absent(&error) => {
                 let cleared = self.clear(directory, split(path).1);
                 cleared.map_err(failed("replace", path))?;
-                let waits = self.state.waits(path, target, self.entries);
-                waits.map_err(failed("remember the link", path))?;
+                let deferred = self.state.defer_link(path, target, self.entries);
+                deferred.map_err(failed("remember the link", path))?;
             }
             linked => linked.map_err(failed("link", path))?,
         }

@@ -7,10 +7,10 @@ use std::io;
 use rustix::fs::{self, AtFlags, Dir, FileType};
 use rustix::io::Errno;
 
-use super::names::take_below;
+use super::path_map::take_below;
 use super::root::{Root, is_directory};
 use super::{Error, Unpacked, failed};
-use crate::layers::{Finder, Found, Layers, joined};
+use crate::merged_view::{Finder, Found, Layers, joined};
 
 /// The most renames of names for one layer: a name can be moved once for each symlink on its way.
 const MAX_RENAMES: usize = 20_000_000;

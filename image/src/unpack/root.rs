@@ -11,7 +11,7 @@ use std::sync::Arc;
 use rustix::fs::{self, AtFlags, FileType, Mode, OFlags, ResolveFlags, Stat};
 use rustix::io::Errno;
 
-use super::names::Names;
+use super::path_map::PathMap;
 use crate::tree;
 
 /// Overlay's mark on a directory that hides the content of the same directory in lower layers.
@@ -93,14 +93,14 @@ pub(crate) struct Root {
     top: Directory,
     recent: Option<(Vec<u8>, Directory)>,
     /// Directories created for an entry below them that have no entry of their own.
-    pub(crate) implied: Names<()>,
+    pub(crate) implied: PathMap<()>,
 }
 
 impl Root {
     pub(crate) fn open(path: &Path) -> io::Result<Self> {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC | OFlags::NOFOLLOW;
         let top = fs::open(path, flags, Mode::empty())?;
-        let implied = Names::new("the directories without an entry of their own", MAX_IMPLIED);
+        let implied = PathMap::new("the directories without an entry of their own", MAX_IMPLIED);
         Ok(Root { top: described(top)?, recent: None, implied })
     }
 

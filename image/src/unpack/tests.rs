@@ -11,7 +11,7 @@ use tar::EntryType;
 use tempfile::TempDir;
 
 use super::*;
-use crate::layers::Layers;
+use crate::merged_view::Layers;
 use crate::tarball::{Tarball, header, must_be_root};
 use crate::tree::testing::on_a_small_stack;
 

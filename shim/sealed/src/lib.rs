@@ -27,8 +27,8 @@ use rustix::mount::{
 /// Magic number of tmpfs.
 const TMPFS: u64 = 0x0102_1994;
 /// Much longer than a child needs from fork to execve.
-const PATIENCE: Duration = Duration::from_secs(1);
-const PAUSE: Duration = Duration::from_millis(1);
+const READ_ONLY_TIMEOUT: Duration = Duration::from_secs(1);
+const READ_ONLY_RETRY_INTERVAL: Duration = Duration::from_millis(1);
 
 /// Why a program could not be copied.
 #[derive(Debug, thiserror::Error)]
@@ -44,12 +44,12 @@ pub struct Error {
 pub struct Sealed {
     mount: OwnedFd,
     name: OsString,
-    of: Identity,
+    original: FileIdentity,
 }
 
 /// Identity of a file's content, as far as known without reading it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Identity {
+struct FileIdentity {
     device: u64,
     inode: u64,
     size: u64,
@@ -61,10 +61,10 @@ impl Sealed {
     pub fn copy_of(program: &Path) -> Result<Self, Error> {
         let failed = |step| move |source| Error { step, program: program.to_owned(), source };
         let mut original = File::open(program).map_err(failed("open"))?;
-        let of = Identity::of(&original).map_err(failed("look at"))?;
+        let identity = FileIdentity::of(&original).map_err(failed("look at"))?;
         let name = program.file_name().unwrap_or(OsStr::new("program")).to_owned();
         let mount = filled(&name, &mut original).map_err(failed("make a copy that nobody can change of"))?;
-        Ok(Self { mount, name, of })
+        Ok(Self { mount, name, original: identity })
     }
 
     /// Path of the copy, for this process and its children to execute.
@@ -76,7 +76,7 @@ impl Sealed {
 
     /// Whether `program` is still the file that was copied.
     pub fn is_of(&self, program: &Path) -> bool {
-        metadata(program).is_ok_and(|found| Identity::from(&found) == self.of)
+        metadata(program).is_ok_and(|found| FileIdentity::from(&found) == self.original)
     }
 }
 
@@ -109,7 +109,7 @@ fn make_read_only(mount: BorrowedFd<'_>) -> io::Result<()> {
         match fsconfig_reconfigure(&context) {
             // EBUSY: a child that another thread has just forked holds the file open for writing until its execve. A
             // context that failed cannot be used again.
-            Err(Errno::BUSY) if begun.elapsed() < PATIENCE => sleep(PAUSE),
+            Err(Errno::BUSY) if begun.elapsed() < READ_ONLY_TIMEOUT => sleep(READ_ONLY_RETRY_INTERVAL),
             other => return Ok(other?),
         }
     }
@@ -124,13 +124,13 @@ fn write(directory: BorrowedFd<'_>, name: &OsStr, original: &mut File) -> io::Re
     copy.set_modified(found.modified()?)
 }
 
-impl Identity {
+impl FileIdentity {
     fn of(file: &File) -> io::Result<Self> {
         Ok(Self::from(&file.metadata()?))
     }
 }
 
-impl From<&std::fs::Metadata> for Identity {
+impl From<&std::fs::Metadata> for FileIdentity {
     fn from(found: &std::fs::Metadata) -> Self {
         Self {
             device: found.dev(),

@@ -5,7 +5,7 @@ use super::{Error, Flags, failed, socket};
 use crate::cgroup::Cgroup;
 use crate::exit::Exit;
 use crate::foreign;
-use crate::process::DEATH_PATIENCE;
+use crate::process::KILL_TIMEOUT;
 use crate::sandbox::Record;
 use crate::service::runtime;
 use crate::spec::Spec;
@@ -58,7 +58,7 @@ fn cgroup_path(bundle: &Path) -> Result<Option<String>, Error> {
 
 fn end(cgroup: &Cgroup) -> Result<(), Error> {
     let runtime = runtime().map_err(failed("make a runtime for", Path::new("the clean-up")))?;
-    Ok(runtime.block_on(cgroup.end(DEATH_PATIENCE))?)
+    Ok(runtime.block_on(cgroup.kill_and_remove(KILL_TIMEOUT))?)
 }
 
 /// The exit record; without one, the exit seen just now, or code 137.

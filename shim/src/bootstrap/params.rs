@@ -2,7 +2,7 @@
 //!
 //! Since 2.3 both are protobuf messages. Before that the parameters are flags and environment, standard input has at most
 //! the runtime's options as an `Any`, and the answer is JSON. An `Any` also parses as BootstrapParams, with its type URL
-//! as the instance id. So parameters that do not name this shim and have no other fields count as the older form.
+//! as the instance id. So parameters that do not name this shim and have no other fields count as the older format.
 
 use super::{Error, Flags};
 use containerd_shim_protos::bootstrap_api::{BootstrapParams, BootstrapResult};
@@ -11,9 +11,9 @@ use containerd_shim_protos::protobuf::Message;
 /// Version of containerd's task service that the shim serves.
 const TASK_VERSION: i32 = 3;
 
-/// Form of the answer.
+/// Format of the answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Form {
+pub(super) enum AnswerFormat {
     Protobuf,
     Json,
 }
@@ -21,7 +21,7 @@ pub(super) enum Form {
 /// Parameters of a starting shim besides the flags.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Params {
-    pub(super) form: Form,
+    pub(super) format: AnswerFormat,
     /// ttrpc socket for events; empty for none.
     pub(super) events: String,
     /// Directory of the shim's socket; derived from the daemon's address when absent.
@@ -29,17 +29,17 @@ pub(super) struct Params {
 }
 
 impl Params {
-    /// Parses standard input. `environment` is the event address of the older form. Fails if the parameters are for
+    /// Parses standard input. `environment` is the event address of the older format. Fails if the parameters are for
     /// another shim.
     pub(super) fn parse(input: &[u8], flags: &Flags, environment: String) -> Result<Self, Error> {
-        let older = Self { form: Form::Json, events: environment, socket_directory: None };
+        let older = Self { format: AnswerFormat::Json, events: environment, socket_directory: None };
         let params = match BootstrapParams::parse_from_bytes(input) {
             Ok(params) if !input.is_empty() => params,
             _ => return Ok(older),
         };
         if params.instance_id == flags.id && params.namespace == flags.namespace {
             return Ok(Self {
-                form: Form::Protobuf,
+                format: AnswerFormat::Protobuf,
                 events: params.containerd_ttrpc_address,
                 socket_directory: params.socket_dir.filter(|directory| !directory.is_empty()),
             });
@@ -64,7 +64,7 @@ fn is_any(params: &BootstrapParams) -> bool {
     *params == two_fields
 }
 
-impl Form {
+impl AnswerFormat {
     /// Encodes the shim's address.
     pub(super) fn answer(self, address: &str) -> Vec<u8> {
         match self {
@@ -117,7 +117,7 @@ mod tests {
     #[test]
     fn the_protobuf_form_is_taken_at_its_word() {
         let params = parse(&params("a").write_to_bytes().unwrap()).unwrap();
-        assert_eq!(params.form, Form::Protobuf);
+        assert_eq!(params.format, AnswerFormat::Protobuf);
         assert_eq!(
             (params.events.as_str(), params.socket_directory.as_deref()),
             ("/run/c.ttrpc", Some("/run/s"))
@@ -140,18 +140,18 @@ mod tests {
             any(b"\x12\x01x".to_vec()).write_to_bytes().unwrap(),
         ] {
             let params = parse(&input).unwrap();
-            assert_eq!((params.form, params.events.as_str()), (Form::Json, "/from/environment"), "{input:?}");
+            assert_eq!((params.format, params.events.as_str()), (AnswerFormat::Json, "/from/environment"), "{input:?}");
         }
     }
 
     #[test]
     fn answers_are_read_back() {
-        let result = BootstrapResult::parse_from_bytes(&Form::Protobuf.answer("unix:///s")).unwrap();
+        let result = BootstrapResult::parse_from_bytes(&AnswerFormat::Protobuf.answer("unix:///s")).unwrap();
         assert_eq!(
             (result.version, result.address.as_str(), result.protocol.as_str()),
             (3, "unix:///s", "ttrpc")
         );
-        let json: serde_json::Value = serde_json::from_slice(&Form::Json.answer("unix:///s")).unwrap();
+        let json: serde_json::Value = serde_json::from_slice(&AnswerFormat::Json.answer("unix:///s")).unwrap();
         assert_eq!(json, serde_json::json!({"version": 3, "address": "unix:///s", "protocol": "ttrpc"}));
     }
 }

@@ -9,15 +9,15 @@ use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-const RUNNING: &str = "/proc/self/exe";
+const RUNNING_PROGRAM: &str = "/proc/self/exe";
 
 /// Returns if this process runs from a sealed copy. Otherwise executes the program again from a copy of its own.
 pub(super) fn ensure_sealed() -> Result<(), Error> {
-    let sealed = File::open(RUNNING).and_then(is_sealed);
-    if sealed.map_err(failed("look at", Path::new(RUNNING)))? {
+    let sealed = File::open(RUNNING_PROGRAM).and_then(is_sealed);
+    if sealed.map_err(failed("look at", Path::new(RUNNING_PROGRAM)))? {
         return Ok(());
     }
-    let original = current_exe().map_err(failed("find", Path::new(RUNNING)))?;
+    let original = current_exe().map_err(failed("find", Path::new(RUNNING_PROGRAM)))?;
     let copy =
         Sealed::copy_of(&original).map_err(|error| failed("seal", &original)(io::Error::other(error)))?;
     let refused = Command::new(copy.path()).arg0(&original).args(args_os().skip(1)).exec();

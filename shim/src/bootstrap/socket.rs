@@ -12,23 +12,23 @@ pub(super) use berth_shim_proto::address::{directory, socket as path};
 
 /// Result of binding the socket.
 #[derive(Debug)]
-pub(super) enum Bound {
+pub(super) enum BindResult {
     /// Bound by this process.
-    Mine(UnixListener),
+    Bound(UnixListener),
     /// A living shim listens on it.
-    Others,
+    InUse,
 }
 
 /// Binds the socket unless a living shim listens on it. Replaces the socket of a dead shim. Concurrent starts are
 /// serialised by a lock on the directory.
-pub(super) fn bind(path: &Path) -> Result<Bound, Error> {
+pub(super) fn bind(path: &Path) -> Result<BindResult, Error> {
     let directory = path.parent().unwrap_or(Path::new("/"));
     fs::create_dir_all(directory).map_err(failed("create", directory))?;
-    let turn = open(directory, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
+    let directory_lock = open(directory, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
         .map_err(|error| failed("open", directory)(error.into()))?;
-    flock(&turn, FlockOperation::LockExclusive).map_err(|error| failed("lock", directory)(error.into()))?;
+    flock(&directory_lock, FlockOperation::LockExclusive).map_err(|error| failed("lock", directory)(error.into()))?;
     match UnixListener::bind(path) {
-        Ok(listener) => return Ok(Bound::Mine(listener)),
+        Ok(listener) => return Ok(BindResult::Bound(listener)),
         Err(error) if error.kind() == ErrorKind::AddrInUse => {}
         Err(error) => return Err(failed("bind", path)(error)),
     }
@@ -36,12 +36,12 @@ pub(super) fn bind(path: &Path) -> Result<Bound, Error> {
         return Err(failed("bind", path)(std::io::Error::other("there is something else than a socket")));
     }
     match UnixStream::connect(path) {
-        Ok(_) => return Ok(Bound::Others),
+        Ok(_) => return Ok(BindResult::InUse),
         Err(error) if error.kind() == ErrorKind::ConnectionRefused => {}
         Err(error) => return Err(failed("connect to", path)(error)),
     }
     fs::remove_file(path).map_err(failed("remove the dead", path))?;
-    UnixListener::bind(path).map(Bound::Mine).map_err(failed("bind", path))
+    UnixListener::bind(path).map(BindResult::Bound).map_err(failed("bind", path))
 }
 
 #[cfg(test)]
@@ -53,10 +53,10 @@ mod tests {
     fn a_living_shim_keeps_its_socket_and_a_dead_ones_is_replaced() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("s/x.sock");
-        let Bound::Mine(living) = bind(&path).unwrap() else { unreachable!() };
-        assert!(matches!(bind(&path).unwrap(), Bound::Others));
+        let BindResult::Bound(living) = bind(&path).unwrap() else { unreachable!() };
+        assert!(matches!(bind(&path).unwrap(), BindResult::InUse));
         drop(living);
-        assert!(matches!(bind(&path).unwrap(), Bound::Mine(_)));
+        assert!(matches!(bind(&path).unwrap(), BindResult::Bound(_)));
     }
 
     #[test]

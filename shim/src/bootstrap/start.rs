@@ -1,10 +1,10 @@
 //! The `start` action, up to a server in the background.
 
 use super::params::Params;
-use super::socket::{self, Bound};
+use super::socket::{self, BindResult};
 use super::{Error, Flags, failed, program};
 use crate::foreign::{self, Handler};
-use crate::service::{Serve, serve};
+use crate::service::{ServerConfig, serve};
 use crate::{descriptors, shim_log};
 use berth_failpoint::failpoint;
 use nix::unistd::{dup2_stderr, dup2_stdin, dup2_stdout, setsid};
@@ -17,7 +17,7 @@ use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 
 /// Maximum size of the parameters in bytes.
-const MAX_INPUT: u64 = 10 << 20;
+const MAX_INPUT_BYTES: u64 = 10 << 20;
 /// Annotation by containerd's CRI: the sandbox whose shim runs a container.
 const SANDBOX_ID: &str = "io.kubernetes.cri.sandbox-id";
 
@@ -28,8 +28,8 @@ pub fn start(flags: &Flags) -> Result<(), Error> {
     let environment = std::env::var("TTRPC_ADDRESS").unwrap_or_default();
     let params = Params::parse(&input, flags, environment)?;
     let plan = Plan::new(flags, &params)?;
-    let answer = params.form.answer(&format!("unix://{}", plan.socket.display()));
-    if let Bound::Mine(listener) = socket::bind(&plan.socket)? {
+    let answer = params.format.answer(&format!("unix://{}", plan.socket.display()));
+    if let BindResult::Bound(listener) = socket::bind(&plan.socket)? {
         failpoint!(SHIM_BOUND)?;
         plan.fork(listener, params.events)?;
         failpoint!(SHIM_FORKED)?;
@@ -45,8 +45,8 @@ pub fn serve_here(flags: &Flags) -> Result<(), Error> {
     let plan = Plan::new(flags, &params)?;
     let bundle = plan.bundle.clone();
     match socket::bind(&plan.socket)? {
-        Bound::Mine(listener) => plan.serve(listener, params.events).map_err(failed("serve", &bundle)),
-        Bound::Others => Err(Error::Usage(format!("a shim serves {} already", plan.group))),
+        BindResult::Bound(listener) => plan.serve(listener, params.events).map_err(failed("serve", &bundle)),
+        BindResult::InUse => Err(Error::Usage(format!("a shim serves {} already", plan.group))),
     }
 }
 
@@ -99,7 +99,7 @@ impl Plan {
 
     fn serve(self, listener: UnixListener, events: String) -> io::Result<()> {
         let handler = Handler::read(&self.bundle)?;
-        let what = Serve {
+        let config = ServerConfig {
             id: self.group,
             namespace: self.namespace,
             bundle: self.bundle,
@@ -108,10 +108,10 @@ impl Plan {
             events,
         };
         match handler {
-            Some(handler) => foreign::serve(handler, self.daemon, what),
+            Some(handler) => foreign::serve(handler, self.daemon, config),
             None => {
                 descriptors::raise();
-                serve(what)
+                serve(config)
             }
         }
     }
@@ -162,7 +162,7 @@ fn read_input() -> io::Result<Vec<u8>> {
     let mut input = Vec::new();
     let stdin = io::stdin();
     if !stdin.is_terminal() {
-        stdin.lock().take(MAX_INPUT).read_to_end(&mut input)?;
+        stdin.lock().take(MAX_INPUT_BYTES).read_to_end(&mut input)?;
     }
     Ok(input)
 }

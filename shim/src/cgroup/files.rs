@@ -7,9 +7,9 @@ use std::path::Path;
 use std::time::Duration;
 
 /// How many times, a millisecond apart, a removal is tried while killed processes leave.
-const PATIENCE: u32 = 200;
+const REMOVE_ATTEMPTS: u32 = 200;
 /// How many times a parent may vanish before its child is created.
-const ATTEMPTS: u32 = 8;
+const CREATE_ATTEMPTS: u32 = 8;
 
 /// Writes to a control file in a single write, as the kernel requires. EINTR is a failure: an alarm must be able to end
 /// a write that blocks.
@@ -43,7 +43,7 @@ pub(super) fn field(text: &str, name: &str) -> u64 {
 /// Creates a cgroup with its parents, and calls `made` for each new one, topmost first. One for which `made` fails is removed.
 pub(super) fn make(directory: &Path, made: &mut dyn FnMut(&Path) -> Result<(), Error>) -> Result<(), Error> {
     // A parent may be removed with its last child at any moment.
-    for _ in 0..ATTEMPTS {
+    for _ in 0..CREATE_ATTEMPTS {
         match fs::create_dir(directory) {
             Ok(()) => {
                 return made(directory).inspect_err(|_| {
@@ -101,7 +101,7 @@ fn lists_none(error: &std::io::Error) -> bool {
 
 /// Removes a cgroup and those below it; waits up to 200 ms for ending processes to leave.
 pub(super) fn remove(directory: &Path) -> Result<(), Error> {
-    for _ in 1..PATIENCE {
+    for _ in 1..REMOVE_ATTEMPTS {
         match remove_now(directory) {
             Err(error) if error.source.kind() == ErrorKind::ResourceBusy => {
                 std::thread::sleep(Duration::from_millis(1));

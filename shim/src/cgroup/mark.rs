@@ -6,13 +6,13 @@ use rustix::fs::{XattrFlags, getxattr, setxattr};
 use std::path::Path;
 
 /// `trusted.*` needs CAP_SYS_ADMIN on the host, xattr(7).
-const NAME: &str = "trusted.berth";
+const XATTR_NAME: &str = "trusted.berth";
 /// Longer than any id.
-const LENGTH: usize = 256;
+const MAX_OWNER_BYTES: usize = 256;
 
 /// Marks a new cgroup with its owner's id, or as a shared parent (empty).
 pub(super) fn write(directory: &Path, owner: &[u8]) -> Result<(), Error> {
-    setxattr(directory, NAME, owner, XattrFlags::empty()).map_err(|error| Error {
+    setxattr(directory, XATTR_NAME, owner, XattrFlags::empty()).map_err(|error| Error {
         action: "mark as Berth's".into(),
         path: directory.into(),
         source: error.into(),
@@ -21,8 +21,8 @@ pub(super) fn write(directory: &Path, owner: &[u8]) -> Result<(), Error> {
 
 /// The mark of a cgroup; `None` when Berth did not create it, or it is gone.
 pub(super) fn read(directory: &Path) -> Option<Vec<u8>> {
-    let mut owner = [0; LENGTH];
-    let length = getxattr(directory, NAME, &mut owner[..]).ok()?;
+    let mut owner = [0; MAX_OWNER_BYTES];
+    let length = getxattr(directory, XATTR_NAME, &mut owner[..]).ok()?;
     Some(owner[..length].to_vec())
 }
 

@@ -28,7 +28,7 @@ use tokio::time::{Instant, sleep};
 use writes::Writes;
 
 /// First and longest interval between checks whether processes have left a cgroup or are frozen.
-const LOOKS: [Duration; 2] = [Duration::from_millis(1), Duration::from_secs(1)];
+const POLL_INTERVALS: [Duration; 2] = [Duration::from_millis(1), Duration::from_secs(1)];
 
 /// Why a cgroup operation failed.
 #[derive(Debug, thiserror::Error)]
@@ -53,16 +53,16 @@ pub struct Cgroup {
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Owner {
     /// None: the caller has made the cgroup itself.
-    Unasked,
+    Unchecked,
     /// The id of this container or pod.
-    Alone(Arc<str>),
+    Id(Arc<str>),
     /// The empty mark of a parent that Berth made for several pods: it is removed when empty, and nothing in it is killed.
-    All,
+    SharedParent,
 }
 
-/// The way of a new process into a cgroup: opened beforehand, used by the process itself.
+/// Open descriptors of a cgroup, by which a new process enters it: opened beforehand, used by the process itself.
 #[derive(Debug)]
-pub(crate) enum Door {
+pub(crate) enum CgroupFd {
     /// v2: the process is created in this directory, by CLONE_INTO_CGROUP.
     Directory(OwnedFd),
     /// The process writes to these files, one per hierarchy. A thread that moves itself by `tasks` needs neither the
@@ -72,7 +72,7 @@ pub(crate) enum Door {
 
 /// A cgroup's directory in one hierarchy, to be mounted in a container.
 #[derive(Debug)]
-pub(crate) struct View {
+pub(crate) struct HierarchyMount {
     /// Directory name of the hierarchy; empty on v2.
     pub(crate) name: String,
     /// Other names of the hierarchy.
@@ -90,20 +90,20 @@ impl Cgroup {
     /// Creates the cgroup for the container `id`, with missing parents, and sets the limits. Fails if the cgroup
     /// exists, which then stays untouched. On failure what was created is removed.
     pub fn create(path: &str, id: &str, resources: &Resources) -> Result<Self, Error> {
-        let group = Self::made_for(id, Self::to_be_made(path)?.path);
-        group.make().and_then(|()| group.apply(resources, &mut Writes::for_good())).inspect_err(|_| {
+        let group = Self::owned_by(id, Self::for_creation(path)?.path);
+        group.make().and_then(|()| group.apply(resources, &mut Writes::permanent())).inspect_err(|_| {
             let _ = group.remove();
         })?;
         Ok(group)
     }
 
     /// Creates the cgroup of the pod `id` unless it exists. An existing one keeps its mark and thereby its owner.
-    pub fn provide(path: &str, id: &str) -> Result<Self, Error> {
+    pub fn ensure(path: &str, id: &str) -> Result<Self, Error> {
         let group = Self::of_pod(path, id);
         if group.is_root() {
             return Ok(group);
         }
-        Self::named(path)?;
+        Self::validated(path)?;
         group.make().inspect_err(|_| {
             let _ = group.remove();
         })?;
@@ -111,8 +111,8 @@ impl Cgroup {
     }
 
     /// Names a cgroup that is to be created; fails if it exists. Changes nothing.
-    pub(crate) fn to_be_made(path: &str) -> Result<Self, Error> {
-        let group = Self::named(path)?;
+    pub(crate) fn for_creation(path: &str) -> Result<Self, Error> {
+        let group = Self::validated(path)?;
         match group.directories().into_iter().find(|directory| directory.exists()) {
             Some(path) => {
                 let source = std::io::Error::from_raw_os_error(libc::EEXIST);
@@ -122,8 +122,8 @@ impl Cgroup {
         }
     }
 
-    fn named(path: &str) -> Result<Self, Error> {
-        let group = Self::open(path);
+    fn validated(path: &str) -> Result<Self, Error> {
+        let group = Self::unchecked(path);
         let mut parts = group.path.components();
         if parts.all(|part| matches!(part, Component::Normal(_))) && !group.is_root() {
             return Ok(group);
@@ -133,26 +133,26 @@ impl Cgroup {
     }
 
     /// Names a cgroup that may exist, without an owner check. Changes nothing.
-    pub fn open(path: &str) -> Self {
-        Self { path: PathBuf::from(path.trim_start_matches('/')), owner: Owner::Unasked }
+    pub fn unchecked(path: &str) -> Self {
+        Self { path: PathBuf::from(path.trim_start_matches('/')), owner: Owner::Unchecked }
     }
 
     /// Names the cgroup of the container `id`: only one marked with this id is killed in or removed.
     pub fn of_container(path: &str, id: &str) -> Self {
-        Self::made_for(id, Self::open(path).path)
+        Self::owned_by(id, Self::unchecked(path).path)
     }
 
     /// Names the pod's cgroup: its own if the last component is the pod's id, otherwise a parent of several pods.
     pub fn of_pod(path: &str, id: &str) -> Self {
-        let path = Self::open(path).path;
+        let path = Self::unchecked(path).path;
         if path.file_name().is_some_and(|name| name == id) {
-            return Self::made_for(id, path);
+            return Self::owned_by(id, path);
         }
-        Self { path, owner: Owner::All }
+        Self { path, owner: Owner::SharedParent }
     }
 
-    fn made_for(id: &str, path: PathBuf) -> Self {
-        Self { path, owner: Owner::Alone(id.into()) }
+    fn owned_by(id: &str, path: PathBuf) -> Self {
+        Self { path, owner: Owner::Id(id.into()) }
     }
 
     fn is_root(&self) -> bool {
@@ -162,19 +162,19 @@ impl Cgroup {
     /// Whether the mark of this directory permits to kill and remove there.
     fn owns(&self, directory: &Path) -> bool {
         match &self.owner {
-            Owner::Unasked => true,
-            Owner::Alone(id) => match mark::read(directory) {
+            Owner::Unchecked => true,
+            Owner::Id(id) => match mark::read(directory) {
                 Some(mark) => mark == id.as_bytes(),
                 None => directory.ends_with(&**id) && mark::is_random(id),
             },
-            Owner::All => mark::read(directory).is_some_and(|mark| mark.is_empty()),
+            Owner::SharedParent => mark::read(directory).is_some_and(|mark| mark.is_empty()),
         }
     }
 
     /// Creates and marks the cgroup. Missing parents get the empty mark of a shared parent.
     fn make(&self) -> Result<(), Error> {
         let mark = |made: &Path| match &self.owner {
-            Owner::Alone(id) if made.ends_with(&self.path) => mark::write(made, id.as_bytes()),
+            Owner::Id(id) if made.ends_with(&self.path) => mark::write(made, id.as_bytes()),
             _ => mark::write(made, b""),
         };
         match layout() {
@@ -200,7 +200,7 @@ impl Cgroup {
     }
 
     /// The directory by which processes are listed and frozen.
-    fn main(&self) -> Option<PathBuf> {
+    fn primary_directory(&self) -> Option<PathBuf> {
         match layout() {
             Layout::V1(_) => ["freezer", "pids", "memory"].iter().find_map(|name| self.v1().directory(name)),
             Layout::V2(root) => Some(root.join(&self.path)),
@@ -209,9 +209,9 @@ impl Cgroup {
 
     /// Changes limits of a live cgroup, all of them or none; absent ones stay. Device rules are not rolled back.
     pub fn update(&self, resources: &Resources) -> Result<(), Error> {
-        let mut writes = Writes::until_put_back();
+        let mut writes = Writes::reversible();
         let Err(error) = self.apply(resources, &mut writes) else { return Ok(()) };
-        match writes.put_back() {
+        match writes.roll_back() {
             Ok(()) => Err(error),
             Err(left) => Err(Error { action: format!("{error}; and then {}", left.action), ..left }),
         }
@@ -225,7 +225,7 @@ impl Cgroup {
     }
 
     /// Opens the way into the cgroup.
-    pub(crate) fn door(&self) -> Result<Door, Error> {
+    pub(crate) fn open_fd(&self) -> Result<CgroupFd, Error> {
         let open = |path: PathBuf, flags| {
             rustix::fs::open(&path, flags | OFlags::CLOEXEC, Mode::empty()).map_err(|error| Error {
                 action: "open".into(),
@@ -235,25 +235,25 @@ impl Cgroup {
         };
         match layout() {
             Layout::V2(root) => {
-                open(root.join(&self.path), OFlags::PATH | OFlags::DIRECTORY).map(Door::Directory)
+                open(root.join(&self.path), OFlags::PATH | OFlags::DIRECTORY).map(CgroupFd::Directory)
             }
             Layout::V1(_) => {
                 let tasks = self
                     .directories()
                     .into_iter()
                     .map(|directory| open(directory.join("tasks"), OFlags::WRONLY));
-                tasks.collect::<Result<_, _>>().map(Door::Tasks)
+                tasks.collect::<Result<_, _>>().map(CgroupFd::Tasks)
             }
         }
     }
 
     /// Copies the mounts of its directories, for a container to see.
-    pub(crate) fn views(&self) -> Result<Vec<View>, rustix::io::Errno> {
+    pub(crate) fn clone_mounts(&self) -> Result<Vec<HierarchyMount>, rustix::io::Errno> {
         let copy = |path: PathBuf| {
             open_tree(CWD, path, OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC)
         };
         match layout() {
-            Layout::V2(root) => Ok(vec![View {
+            Layout::V2(root) => Ok(vec![HierarchyMount {
                 name: String::new(),
                 aliases: Vec::new(),
                 tree: copy(root.join(&self.path))?,
@@ -262,17 +262,18 @@ impl Cgroup {
                 .iter()
                 .map(|hierarchy| {
                     let tree = copy(hierarchy.mount.join(&self.path))?;
-                    Ok(View { name: hierarchy.name(), aliases: hierarchy.aliases(), tree })
+                    Ok(HierarchyMount { name: hierarchy.name(), aliases: hierarchy.aliases(), tree })
                 })
                 .collect(),
         }
     }
 
     /// Kills every process in the cgroup and those below it, if the owner's mark is there. Does not wait for their
-    /// ends. Where the kernel lacks `cgroup.kill`, processes being forked may escape: [`Self::end`] repeats it.
+    /// ends. Where the kernel lacks `cgroup.kill`, processes being forked may escape: [`Self::kill_and_remove`] repeats
+    /// it.
     pub fn kill(&self) -> Result<(), Error> {
-        let ours = |directory: &PathBuf| self.owner != Owner::All && self.owns(directory);
-        let Some(directory) = self.main().filter(ours) else { return Ok(()) };
+        let ours = |directory: &PathBuf| self.owner != Owner::SharedParent && self.owns(directory);
+        let Some(directory) = self.primary_directory().filter(ours) else { return Ok(()) };
         if let Layout::V2(_) = layout() {
             match files::write(&directory, "cgroup.kill", "1") {
                 // Kernels before 5.14 have no such file.
@@ -285,10 +286,10 @@ impl Cgroup {
             return Ok(());
         }
         // Freeze first, so that processes cannot fork while the list is walked.
-        let held = self.tell_frozen(true);
+        let held = self.write_frozen(true);
         let killed = signal_in(&directory, KILL, &|_| true);
         match held {
-            Ok(()) => killed.and(self.tell_frozen(false)),
+            Ok(()) => killed.and(self.write_frozen(false)),
             Err(_) => killed,
         }
     }
@@ -296,33 +297,33 @@ impl Cgroup {
     /// Signals the processes in the cgroup and those below it that `wanted` selects. Safe against pid reuse, see
     /// [`signal_listed`].
     pub fn signal(&self, signal: i32, wanted: &dyn Fn(u32) -> bool) -> Result<(), Error> {
-        self.main().map_or(Ok(()), |directory| signal_in(&directory, signal, wanted))
+        self.primary_directory().map_or(Ok(()), |directory| signal_in(&directory, signal, wanted))
     }
 
-    /// Kills all processes until the cgroup is empty, and removes it. Fails after `patience`: a process that waits for
+    /// Kills all processes until the cgroup is empty, and removes it. Fails after `time_limit`: a process that waits for
     /// a dead file system dies only when that answers.
-    pub async fn end(&self, patience: Duration) -> Result<(), Error> {
+    pub async fn kill_and_remove(&self, time_limit: Duration) -> Result<(), Error> {
         let begun = Instant::now();
-        let [mut look, longest] = LOOKS;
+        let [mut interval, longest] = POLL_INTERVALS;
         loop {
             let ended = self.kill().and_then(|()| self.remove_now());
             match ended {
-                Err(error) if begun.elapsed() >= patience => return Err(error),
-                Err(_) => sleep(look).await,
+                Err(error) if begun.elapsed() >= time_limit => return Err(error),
+                Err(_) => sleep(interval).await,
                 Ok(()) => return Ok(()),
             }
-            look = longest.min(look * 2);
+            interval = longest.min(interval * 2);
         }
     }
 
     /// Host pids of the processes in the cgroup and those below it; none when the cgroup is gone.
     pub fn procs(&self) -> Result<Vec<u32>, Error> {
-        self.main().map_or(Ok(Vec::new()), |directory| files::procs(&directory))
+        self.primary_directory().map_or(Ok(Vec::new()), |directory| files::procs(&directory))
     }
 
     /// Whether the cgroup exists.
     pub fn exists(&self) -> bool {
-        self.main().is_some_and(|directory| directory.exists())
+        self.primary_directory().is_some_and(|directory| directory.exists())
     }
 
     /// Number of processes in the cgroup that the OOM killer has killed.
@@ -337,35 +338,36 @@ impl Cgroup {
         files::field(&text.unwrap_or_default(), "oom_kill")
     }
 
-    /// Freezes all processes; returns once they are frozen. If that takes longer than `patience` it thaws them and fails.
-    pub async fn freeze(&self, patience: Duration) -> Result<(), Error> {
-        let frozen = self.set_frozen(true, patience).await;
+    /// Freezes all processes; returns once they are frozen. If that takes longer than `time_limit` it thaws them and
+    /// fails.
+    pub async fn freeze(&self, time_limit: Duration) -> Result<(), Error> {
+        let frozen = self.set_frozen(true, time_limit).await;
         frozen.inspect_err(|_| {
-            let _ = self.tell_frozen(false);
+            let _ = self.write_frozen(false);
         })
     }
 
     /// Thaws all processes.
     pub fn thaw(&self) -> Result<(), Error> {
-        self.tell_frozen(false)
+        self.write_frozen(false)
     }
 
-    async fn set_frozen(&self, frozen: bool, patience: Duration) -> Result<(), Error> {
-        self.tell_frozen(frozen)?;
-        let deadline = Instant::now() + patience;
-        let [look, _] = LOOKS;
+    async fn set_frozen(&self, frozen: bool, time_limit: Duration) -> Result<(), Error> {
+        self.write_frozen(frozen)?;
+        let deadline = Instant::now() + time_limit;
+        let [interval, _] = POLL_INTERVALS;
         while !self.is_frozen()? {
             if Instant::now() >= deadline {
                 let source = ErrorKind::TimedOut.into();
                 return Err(Error { action: "freeze".into(), path: self.path.clone(), source });
             }
-            sleep(look).await;
+            sleep(interval).await;
         }
         Ok(())
     }
 
     /// Requests the state without waiting for it.
-    fn tell_frozen(&self, frozen: bool) -> Result<(), Error> {
+    fn write_frozen(&self, frozen: bool) -> Result<(), Error> {
         let directory = self.freezer()?;
         match layout() {
             Layout::V1(_) => {
@@ -396,7 +398,7 @@ impl Cgroup {
     }
 
     /// Removes the cgroup and those below it, if the owner's mark is there, and waits a moment for ending processes; no
-    /// error when it is gone already. Blocks: the shim itself uses [`Self::end`].
+    /// error when it is gone already. Blocks: the shim itself uses [`Self::kill_and_remove`].
     pub fn remove(&self) -> Result<(), Error> {
         self.remove_with(&files::remove)
     }
@@ -413,7 +415,7 @@ impl Cgroup {
         let directories = self.directories();
         directories.iter().filter(|directory| self.owns(directory)).try_for_each(|directory| {
             match self.owner {
-                Owner::All => files::remove_empty(directory),
+                Owner::SharedParent => files::remove_empty(directory),
                 _ => remove(directory),
             }
         })
@@ -421,8 +423,8 @@ impl Cgroup {
 
     /// Resource usage and limits. Fails if the cgroup is gone.
     pub fn stats(&self) -> Result<Stats, Error> {
-        if let Some(main) = self.main().filter(|main| !main.exists()) {
-            return Err(Error { action: "read".into(), path: main, source: ErrorKind::NotFound.into() });
+        if let Some(directory) = self.primary_directory().filter(|directory| !directory.exists()) {
+            return Err(Error { action: "read".into(), path: directory, source: ErrorKind::NotFound.into() });
         }
         Ok(match layout() {
             Layout::V1(_) => Stats::of_v1(&self.v1()),
@@ -440,21 +442,21 @@ fn signal_in(directory: &Path, signal: i32, wanted: &dyn Fn(u32) -> bool) -> Res
     })
 }
 
-impl Door {
+impl CgroupFd {
     /// The directory to create a process in, on v2.
     pub(crate) fn directory(&self) -> Option<BorrowedFd<'_>> {
         match self {
-            Door::Directory(directory) => Some(directory.as_fd()),
-            Door::Tasks(_) => None,
+            CgroupFd::Directory(directory) => Some(directory.as_fd()),
+            CgroupFd::Tasks(_) => None,
         }
     }
 
     /// The same way for a process that is created elsewhere and enters by itself without privileges: it only writes to
     /// an open file. The pids limit does not apply to such moves.
-    pub(crate) fn for_anyone(self) -> Result<Self, Error> {
-        let Door::Directory(directory) = self else { return Ok(self) };
+    pub(crate) fn for_unprivileged_entry(self) -> Result<Self, Error> {
+        let CgroupFd::Directory(directory) = self else { return Ok(self) };
         let procs = openat(&directory, "cgroup.procs", OFlags::WRONLY | OFlags::CLOEXEC, Mode::empty());
-        procs.map(|procs| Door::Tasks(vec![procs])).map_err(|error| Error {
+        procs.map(|procs| CgroupFd::Tasks(vec![procs])).map_err(|error| Error {
             action: "open".into(),
             path: Path::new("cgroup.procs").into(),
             source: error.into(),
@@ -464,14 +466,14 @@ impl Door {
     /// Its descriptors.
     pub(crate) fn descriptors(&self) -> Vec<BorrowedFd<'_>> {
         match self {
-            Door::Directory(directory) => vec![directory.as_fd()],
-            Door::Tasks(tasks) => tasks.iter().map(AsFd::as_fd).collect(),
+            CgroupFd::Directory(directory) => vec![directory.as_fd()],
+            CgroupFd::Tasks(tasks) => tasks.iter().map(AsFd::as_fd).collect(),
         }
     }
 
     /// Moves the calling process, which must have one thread, into the cgroup, unless it was created there.
     pub(crate) fn enter(&self) -> Result<(), Error> {
-        let Door::Tasks(tasks) = self else { return Ok(()) };
+        let CgroupFd::Tasks(tasks) = self else { return Ok(()) };
         for tasks in tasks {
             rustix::io::write(tasks, b"0").map_err(|error| Error {
                 action: "enter".into(),

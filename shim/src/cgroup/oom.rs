@@ -14,19 +14,19 @@ use tokio::io::unix::AsyncFd;
 use tokio::time::sleep;
 
 /// v1 notifies before the OOM killer has chosen a process: how many times, and at which interval, the counter is read then.
-const ASKED: u32 = 20;
-const LOOK: Duration = Duration::from_millis(50);
+const MAX_COUNTER_READS: u32 = 20;
+const COUNTER_READ_INTERVAL: Duration = Duration::from_millis(50);
 
 /// Waits for OOM kills in one cgroup.
 #[derive(Debug)]
 pub struct OomWatch {
     group: Cgroup,
     seen: u64,
-    bell: Bell,
+    notifier: OomNotifier,
 }
 
 #[derive(Debug)]
-enum Bell {
+enum OomNotifier {
     /// v1: an eventfd registered with `cgroup.event_control`.
     Eventfd(AsyncFd<OwnedFd>),
     /// v2: `memory.events`, polled for EPOLLPRI. Descriptors have no limit of their own, unlike inotify instances.
@@ -36,40 +36,40 @@ enum Bell {
 impl OomWatch {
     /// Starts listening; `None` without a memory controller.
     pub fn of(group: &Cgroup) -> Result<Option<Self>, Error> {
-        let bell = match layout() {
-            Layout::V1(_) => group.v1().directory("memory").map(|directory| Bell::of_v1(&directory)),
-            Layout::V2(root) => Some(Bell::of_v2(&root.join(&group.path).join("memory.events"))),
+        let notifier = match layout() {
+            Layout::V1(_) => group.v1().directory("memory").map(|directory| OomNotifier::of_v1(&directory)),
+            Layout::V2(root) => Some(OomNotifier::of_v2(&root.join(&group.path).join("memory.events"))),
         };
-        Ok(bell.transpose()?.map(|bell| Self { group: group.clone(), seen: 0, bell }))
+        Ok(notifier.transpose()?.map(|notifier| Self { group: group.clone(), seen: 0, notifier }))
     }
 
     /// Waits for the next kill; `false` once the cgroup is gone.
-    pub async fn struck(&mut self) -> bool {
+    pub async fn next_kill(&mut self) -> bool {
         loop {
-            for _ in 0..ASKED {
+            for _ in 0..MAX_COUNTER_READS {
                 let kills = self.group.oom_kills();
                 if kills > self.seen {
                     self.seen = kills;
                     return true;
                 }
-                if self.bell.tells_late() { sleep(LOOK).await } else { break }
+                if self.notifier.counter_lags() { sleep(COUNTER_READ_INTERVAL).await } else { break }
             }
-            if !self.bell.rings().await || !self.group.exists() {
+            if !self.notifier.notified().await || !self.group.exists() {
                 return false;
             }
         }
     }
 }
 
-impl Bell {
+impl OomNotifier {
     fn of_v1(directory: &Path) -> Result<Self, Error> {
         let control = directory.join("memory.oom_control");
         let made = || -> io::Result<AsyncFd<OwnedFd>> {
-            let bell = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
+            let notifier = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
             let watched_file = open(&control, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?;
-            let order = format!("{} {}", bell.as_raw_fd(), watched_file.as_raw_fd());
+            let order = format!("{} {}", notifier.as_raw_fd(), watched_file.as_raw_fd());
             std::fs::write(directory.join("cgroup.event_control"), order)?;
-            watched(bell)
+            watched(notifier)
         };
         made().map(Self::Eventfd).map_err(|source| listen_failed(&control, source))
     }
@@ -80,15 +80,15 @@ impl Bell {
         watched.map(Self::Events).map_err(|source| listen_failed(file, source))
     }
 
-    fn tells_late(&self) -> bool {
+    fn counter_lags(&self) -> bool {
         matches!(self, Self::Eventfd(_))
     }
 
-    async fn rings(&self) -> bool {
+    async fn notified(&self) -> bool {
         match self {
-            Self::Eventfd(bell) => {
-                let taken = |bell: &OwnedFd| Ok(rustix::io::read(bell, &mut [0; 8])?);
-                bell.async_io(Interest::READABLE, taken).await.is_ok()
+            Self::Eventfd(notifier) => {
+                let taken = |notifier: &OwnedFd| Ok(rustix::io::read(notifier, &mut [0; 8])?);
+                notifier.async_io(Interest::READABLE, taken).await.is_ok()
             }
             Self::Events(file) => changed(file).await.is_ok(),
         }
@@ -121,9 +121,9 @@ mod tests {
         let root = Path::new(root.split(' ').nth(1).unwrap());
         let group = root.join(format!("berth-test-events-{}", std::process::id()));
         std::fs::create_dir(&group).unwrap();
-        let Bell::Events(events) = Bell::of_v2(&group.join("cgroup.events")).unwrap() else { unreachable!() };
+        let OomNotifier::Events(events) = OomNotifier::of_v2(&group.join("cgroup.events")).unwrap() else { unreachable!() };
         rustix::io::pread(events.get_ref(), &mut [0; 512], 0).unwrap();
-        let quiet = tokio::time::timeout(LOOK, changed(&events)).await;
+        let quiet = tokio::time::timeout(COUNTER_READ_INTERVAL, changed(&events)).await;
         let mut child = std::process::Command::new("sleep").arg("1000").spawn().unwrap();
         std::fs::write(group.join("cgroup.procs"), child.id().to_string()).unwrap();
         let heard = tokio::time::timeout(Duration::from_secs(60), changed(&events)).await;

@@ -196,7 +196,7 @@ mod tests {
         let group = group(&["memory.max"]);
         let set = |swap| {
             let memory = Some(Memory { limit: Some(100), swap: Some(swap), ..Memory::default() });
-            apply(group.path(), &Resources { memory, ..Resources::default() }, &mut Writes::for_good())
+            apply(group.path(), &Resources { memory, ..Resources::default() }, &mut Writes::permanent())
         };
         set(100).unwrap();
         set(-1).unwrap();

@@ -13,12 +13,12 @@ pub(super) struct Writes {
 
 impl Writes {
     /// For a new cgroup: nothing is kept.
-    pub(super) fn for_good() -> Self {
+    pub(super) fn permanent() -> Self {
         Self { before: None }
     }
 
     /// For a live cgroup, which must be restored if a write fails.
-    pub(super) fn until_put_back() -> Self {
+    pub(super) fn reversible() -> Self {
         Self { before: Some(Vec::new()) }
     }
 
@@ -37,7 +37,7 @@ impl Writes {
     /// # Errors
     ///
     /// The first file that cannot be restored; the others are restored all the same.
-    pub(super) fn put_back(self) -> Result<(), Error> {
+    pub(super) fn roll_back(self) -> Result<(), Error> {
         let before = self.before.unwrap_or_default();
         let back = before.iter().rev().map(|(directory, file, value)| write(directory, file, written(value)));
         back.fold(Ok(()), Result::and)
@@ -66,9 +66,9 @@ mod tests {
     fn what_was_empty_is_written_too_when_it_is_put_back() {
         let group = tempfile::tempdir().unwrap();
         fs::write(group.path().join("cpuset.cpus"), "").unwrap();
-        let mut writes = Writes::until_put_back();
+        let mut writes = Writes::reversible();
         writes.write(group.path(), "cpuset.cpus", "0").unwrap();
-        writes.put_back().unwrap();
+        writes.roll_back().unwrap();
         assert_eq!(fs::read(group.path().join("cpuset.cpus")).unwrap(), b"\n");
     }
 }

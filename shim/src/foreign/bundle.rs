@@ -2,7 +2,7 @@
 //! of the OCI specification with what Berth's own shim would derive itself.
 
 use crate::bootstrap::program;
-use crate::init::{CONTAINER, DEFAULT_SHM};
+use crate::init::{CONTAINER_PREFIX, DEFAULT_SHM};
 use crate::record;
 use crate::spec::{Namespace, Spec};
 use berth_shim_proto::berth_shim::SandboxOptions;
@@ -20,13 +20,13 @@ use std::path::{Path, PathBuf};
 const CONTAINER_TYPE: &str = "io.kubernetes.cri.container-type";
 const SANDBOX_ID: &str = "io.kubernetes.cri.sandbox-id";
 /// Symlink in a container's bundle to its pod's bundle.
-const POD: &str = "pod";
+const POD_LINK: &str = "pod";
 /// Uid and gid of the pause process.
 const NOBODY: u32 = 65535;
 
 /// The sandbox of a pod, as its bundle describes it.
 #[derive(Debug)]
-pub(super) struct Sandbox<'a> {
+pub(super) struct SandboxBundle<'a> {
     pub(super) id: &'a str,
     pub(super) bundle: &'a Path,
     /// Path of the network namespace; empty for the host's.
@@ -34,7 +34,7 @@ pub(super) struct Sandbox<'a> {
     pub(super) options: &'a SandboxOptions,
 }
 
-impl Sandbox<'_> {
+impl SandboxBundle<'_> {
     /// Writes config.json and creates what else the foreign shim expects in a bundle.
     pub(super) fn write(&self) -> io::Result<()> {
         fs::create_dir_all(self.bundle.join("rootfs"))?;
@@ -113,7 +113,7 @@ impl Sandbox<'_> {
 
 /// What a container takes from its pod.
 #[derive(Debug)]
-pub(super) struct OfPod<'a> {
+pub(super) struct PodAttributes<'a> {
     pub(super) id: &'a str,
     pub(super) bundle: &'a Path,
     /// First process of the sandbox.
@@ -127,11 +127,11 @@ pub(super) struct OfPod<'a> {
 /// Id of the container whose PID namespace a config.json joins.
 pub(super) fn target_of(bundle: &Path) -> io::Result<Option<String>> {
     let spec: Spec = serde_json::from_slice(&fs::read(bundle.join("config.json"))?)?;
-    let named = |namespace: &Namespace| namespace.path.strip_prefix(CONTAINER).map(str::to_owned);
+    let named = |namespace: &Namespace| namespace.path.strip_prefix(CONTAINER_PREFIX).map(str::to_owned);
     Ok(spec.linux.namespaces.iter().find_map(named))
 }
 
-impl OfPod<'_> {
+impl PodAttributes<'_> {
     /// Adds the pod's namespaces, memory and annotations to a container's config.json, and links its bundle to the pod's.
     pub(super) fn complete(&self, bundle: &Path) -> io::Result<()> {
         let path = bundle.join("config.json");
@@ -142,7 +142,7 @@ impl OfPod<'_> {
         spec["annotations"][CONTAINER_TYPE] = "container".into();
         spec["annotations"][SANDBOX_ID] = self.id.into();
         record::write(&path, &spec)?;
-        match symlink(self.bundle, bundle.join(POD)) {
+        match symlink(self.bundle, bundle.join(POD_LINK)) {
             Err(error) if error.kind() != io::ErrorKind::AlreadyExists => Err(error),
             _ => Ok(()),
         }
@@ -152,7 +152,7 @@ impl OfPod<'_> {
     fn name_target(&self, listed: &mut Value) {
         let Some((id, pid)) = self.target else { return };
         for namespace in listed.as_array_mut().into_iter().flatten() {
-            if namespace["path"] == format!("{CONTAINER}{id}") {
+            if namespace["path"] == format!("{CONTAINER_PREFIX}{id}") {
                 namespace["path"] = format!("/proc/{pid}/ns/pid").into();
             }
         }
@@ -186,7 +186,7 @@ impl OfPod<'_> {
 
 /// The pod's bundle, by a container's; `None` if it was never given to a foreign shim.
 pub(super) fn pod_of(bundle: &Path) -> Option<PathBuf> {
-    fs::read_link(bundle.join(POD)).ok()
+    fs::read_link(bundle.join(POD_LINK)).ok()
 }
 
 /// The FIFO for a foreign shim's log.
@@ -223,11 +223,11 @@ mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
 
-    fn of_pod(bundle: &Path) -> OfPod<'_> {
-        OfPod { id: "p", bundle, pid: 7, host_network: false, host_ipc: false, target: None }
+    fn pod_attributes(bundle: &Path) -> PodAttributes<'_> {
+        PodAttributes { id: "p", bundle, pid: 7, host_network: false, host_ipc: false, target: None }
     }
 
-    fn completed(pod: &OfPod<'_>, spec: &Value) -> Value {
+    fn completed(pod: &PodAttributes<'_>, spec: &Value) -> Value {
         let bundle = tempfile::tempdir().unwrap();
         fs::write(bundle.path().join("config.json"), spec.to_string()).unwrap();
         pod.complete(bundle.path()).unwrap();
@@ -238,8 +238,8 @@ mod tests {
     #[test]
     fn a_container_joins_what_it_has_not_of_its_own() {
         let spec = json!({"linux": {"namespaces": [{"type": "mount"}, {"type": "uts"}]}, "mounts": []});
-        let namespaces = |pod: &OfPod<'_>| completed(pod, &spec)["linux"]["namespaces"].clone();
-        let pod = of_pod(Path::new("/pod"));
+        let namespaces = |pod: &PodAttributes<'_>| completed(pod, &spec)["linux"]["namespaces"].clone();
+        let pod = pod_attributes(Path::new("/pod"));
         assert_eq!(
             namespaces(&pod),
             json!([
@@ -247,14 +247,14 @@ mod tests {
                 {"type": "network", "path": "/proc/7/ns/net"}, {"type": "ipc", "path": "/proc/7/ns/ipc"},
             ])
         );
-        let host = OfPod { host_network: true, host_ipc: true, ..pod };
+        let host = PodAttributes { host_network: true, host_ipc: true, ..pod };
         assert_eq!(namespaces(&host), spec["linux"]["namespaces"]);
     }
 
     #[test]
     fn a_container_that_is_joined_is_named_by_its_process() {
         let spec = json!({"linux": {"namespaces": [{"type": "pid", "path": "container:abc"}]}, "mounts": []});
-        let pod = OfPod { target: Some(("abc", 99)), ..of_pod(Path::new("/pod")) };
+        let pod = PodAttributes { target: Some(("abc", 99)), ..pod_attributes(Path::new("/pod")) };
         let bundle = tempfile::tempdir().unwrap();
         fs::write(bundle.path().join("config.json"), spec.to_string()).unwrap();
         assert_eq!(target_of(bundle.path()).unwrap().as_deref(), Some("abc"));
@@ -266,7 +266,7 @@ mod tests {
     fn shared_memory_and_annotations_are_the_pods() {
         let mounts = json!([{"destination": "/dev/shm", "type": "pod-shm", "source": "shm"}, {"destination": "/x", "type": "tmpfs"}]);
         let spec = json!({"linux": {"namespaces": []}, "mounts": mounts, "annotations": {"own": "kept"}});
-        let spec = completed(&of_pod(Path::new("/pod")), &spec);
+        let spec = completed(&pod_attributes(Path::new("/pod")), &spec);
         assert_eq!(spec["mounts"][0]["source"], "/pod/shm");
         assert_eq!(spec["mounts"][1], mounts[1]);
         assert_eq!(spec["annotations"], json!({"own": "kept", CONTAINER_TYPE: "container", SANDBOX_ID: "p"}));
@@ -276,7 +276,7 @@ mod tests {
     fn the_sandbox_has_the_pods_network_and_new_namespaces_beside_it() {
         let options = SandboxOptions { hostname: "h".into(), cgroup_path: "/a".into(), ..Default::default() };
         let sandbox =
-            Sandbox { id: "p", bundle: Path::new("/pod"), netns: "/run/netns/n", options: &options };
+            SandboxBundle { id: "p", bundle: Path::new("/pod"), netns: "/run/netns/n", options: &options };
         let spec = sandbox.spec(Path::new("/bin/shim"));
         assert_eq!(spec["linux"]["cgroupsPath"], "/a/p");
         assert_eq!(spec["hostname"], "h");
@@ -285,7 +285,7 @@ mod tests {
         assert!(namespaces.contains(&json!({"type": "network", "path": "/run/netns/n"})));
         assert!(namespaces.contains(&json!({"type": "ipc"})));
         let on_host = SandboxOptions { host_network: true, host_ipc: true, ..options.clone() };
-        let sandbox = Sandbox { netns: "", options: &on_host, ..sandbox };
+        let sandbox = SandboxBundle { netns: "", options: &on_host, ..sandbox };
         assert_eq!(sandbox.namespaces(), [json!({"type": "mount"}), json!({"type": "pid"})]);
     }
 }

@@ -1,12 +1,12 @@
 //! Cleanup in a foreign shim after the process in between was killed.
 
 use super::bundle::{pod_of, remove_cgroup, unmount_all};
-use super::client::Tasks;
+use super::client::TaskClient;
 use super::handler::{Address, Handler};
 use super::launch::Launcher;
 use crate::error::Error;
 use crate::exit::Exit;
-use crate::process::DEATH_PATIENCE;
+use crate::process::KILL_TIMEOUT;
 use crate::sandbox::Record;
 use crate::service::runtime;
 use std::io;
@@ -27,7 +27,7 @@ pub fn clean_up(id: &str, bundle: &Path, namespace: &str, daemon: &str) -> io::R
             Err(_dead) => {
                 let events = pod.join("none");
                 let (namespace, daemon) = (namespace.to_owned(), daemon.to_owned());
-                let left = Launcher { handler, namespace, daemon, events }.delete_now(id, bundle);
+                let left = Launcher { handler, namespace, daemon, events }.delete_blocking(id, bundle);
                 left.map(|()| None).map_err(io::Error::other)
             }
         },
@@ -41,7 +41,7 @@ pub fn clean_up(id: &str, bundle: &Path, namespace: &str, daemon: &str) -> io::R
 
 /// Ends the task through the foreign shim, if that lives. With its pod the shim exits, even if the pod's task was never made.
 async fn end(id: &str, is_pod: bool, address: &Address, namespace: &str) -> Result<Exit, Error> {
-    let tasks = Tasks::connect(address, namespace).await?;
+    let tasks = TaskClient::connect(address, namespace).await?;
     let ended = end_task(&tasks, id).await;
     if is_pod {
         tasks.shutdown(id).await;
@@ -49,9 +49,9 @@ async fn end(id: &str, is_pod: bool, address: &Address, namespace: &str) -> Resu
     ended
 }
 
-async fn end_task(tasks: &Tasks, id: &str) -> Result<Exit, Error> {
+async fn end_task(tasks: &TaskClient, id: &str) -> Result<Exit, Error> {
     tasks.kill(id).await?;
-    let end = tasks.wait(id, DEATH_PATIENCE).await?;
+    let end = tasks.wait(id, KILL_TIMEOUT).await?;
     tasks.delete(id).await?;
     Ok(Exit::now(end.exit_status, "the shim died"))
 }

@@ -10,23 +10,23 @@ use ttrpc::proto::KeyValue;
 use ttrpc::{Code, Request, get_status};
 
 /// Time limit of calls that a shim answers from memory, or with a few system calls.
-pub(super) const QUICK: Duration = Duration::from_secs(10);
+pub(super) const SHORT_TIMEOUT: Duration = Duration::from_secs(10);
 /// Time limit of calls that start a program, or touch file systems that may be slow.
-pub(super) const SLOW: Duration = Duration::from_secs(120);
+pub(super) const LONG_TIMEOUT: Duration = Duration::from_secs(120);
 /// No time limit: for calls that wait for an end.
-pub(super) const WAITING: Duration = Duration::ZERO;
-const NAMESPACE: &str = "containerd-namespace-ttrpc";
+pub(super) const NO_TIMEOUT: Duration = Duration::ZERO;
+const NAMESPACE_KEY: &str = "containerd-namespace-ttrpc";
 const SIGKILL: u32 = 9;
 
 /// A connection; clones share it.
 #[derive(Clone)]
-pub(super) struct Tasks {
+pub(super) struct TaskClient {
     client: Client,
     service: &'static str,
     namespace: String,
 }
 
-impl Tasks {
+impl TaskClient {
     /// Connects to the shim at `address`, whose tasks are in `namespace`. Fails for an unknown version.
     pub(super) async fn connect(address: &Address, namespace: &str) -> Result<Self, Error> {
         let service = match address.version {
@@ -50,7 +50,7 @@ impl Tasks {
     ) -> ttrpc::Result<A> {
         let encode = |error: containerd_shim_protos::protobuf::Error| status(error.to_string());
         let namespace =
-            KeyValue { key: NAMESPACE.into(), value: self.namespace.clone(), ..Default::default() };
+            KeyValue { key: NAMESPACE_KEY.into(), value: self.namespace.clone(), ..Default::default() };
         let request = Request {
             service: self.service.to_owned(),
             method: method.to_owned(),
@@ -66,7 +66,7 @@ impl Tasks {
     /// Sends SIGKILL to all processes of a task. No error if it has ended.
     pub(super) async fn kill(&self, id: &str) -> Result<(), Error> {
         let request = KillRequest { id: id.into(), signal: SIGKILL, all: true, ..Default::default() };
-        match self.call::<Empty>("Kill", &request, QUICK).await {
+        match self.call::<Empty>("Kill", &request, SHORT_TIMEOUT).await {
             Err(error) if code(&error) != Code::NOT_FOUND => Err(failed("kill", id, error)),
             _ => Ok(()),
         }
@@ -81,7 +81,7 @@ impl Tasks {
     /// Makes the shim forget an ended task. No error if the shim does not know it.
     pub(super) async fn delete(&self, id: &str) -> Result<(), Error> {
         let request = DeleteRequest { id: id.into(), ..Default::default() };
-        match self.call::<DeleteResponse>("Delete", &request, SLOW).await {
+        match self.call::<DeleteResponse>("Delete", &request, LONG_TIMEOUT).await {
             Err(error) if code(&error) != Code::NOT_FOUND => Err(failed("delete", id, error)),
             _ => Ok(()),
         }
@@ -90,7 +90,7 @@ impl Tasks {
     /// Asks the shim to exit. Errors are ignored: the exit may break the connection before the answer.
     pub(super) async fn shutdown(&self, id: &str) {
         let request = ShutdownRequest { id: id.into(), now: true, ..Default::default() };
-        let _ = self.call::<Empty>("Shutdown", &request, QUICK).await;
+        let _ = self.call::<Empty>("Shutdown", &request, SHORT_TIMEOUT).await;
     }
 }
 

@@ -1,8 +1,8 @@
 //! Commands whose output is the answer, by shim v2's calls and pipes of this process.
 
-use super::client::{QUICK, SLOW, WAITING, failed};
-use super::guest::{Guest, path_of};
-use super::launch::Started;
+use super::client::{SHORT_TIMEOUT, LONG_TIMEOUT, NO_TIMEOUT, failed};
+use super::container::{ForeignContainer, path_of};
+use super::launch::ForeignShim;
 use crate::error::Error;
 use crate::exec_sync::{Caller, Command, answer, deadline, outputs};
 use crate::exit::Exit;
@@ -18,20 +18,20 @@ use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-const PROCESS: &str = "types.containerd.io/opencontainers/runtime-spec/1/Process";
+const PROCESS_TYPE_URL: &str = "types.containerd.io/opencontainers/runtime-spec/1/Process";
 
 /// Runs the requested command and streams its output.
 pub(super) async fn exec_sync(
-    shim: &Started,
-    guest: &Guest,
+    shim: &ForeignShim,
+    container: &ForeignContainer,
     request: &ExecSyncRequest,
     caller: &Caller,
 ) -> Result<(), Error> {
-    let io = |source| Error::Io { doing: "run a command in", id: guest.id.clone(), source };
+    let io = |source| Error::Io { doing: "run a command in", id: container.id.clone(), source };
     let deadline = deadline(request.timeout_ns)?;
-    let process = process_of(&guest.bundle, &request.args).map_err(io)?;
+    let process = process_of(&container.bundle, &request.args).map_err(io)?;
     let (stdio, outputs) = outputs().map_err(io)?;
-    let command = Exec { shim, container: &guest.id, id: next_id() };
+    let command = Exec { shim, container: &container.id, id: next_id() };
     let result = match command.start(process, stdio).await {
         Ok(()) => answer(&command, outputs, deadline, caller).await,
         Err(error) => Err(error),
@@ -56,7 +56,7 @@ fn next_id() -> String {
 
 /// A command in a foreign shim's container.
 struct Exec<'a> {
-    shim: &'a Started,
+    shim: &'a ForeignShim,
     container: &'a str,
     id: String,
 }
@@ -64,7 +64,7 @@ struct Exec<'a> {
 impl Exec<'_> {
     async fn start(&self, process: Value, stdio: Stdio) -> Result<(), Error> {
         let spec =
-            Any { type_url: PROCESS.into(), value: process.to_string().into_bytes(), ..Default::default() };
+            Any { type_url: PROCESS_TYPE_URL.into(), value: process.to_string().into_bytes(), ..Default::default() };
         let request = ExecProcessRequest {
             id: self.container.into(),
             exec_id: self.id.clone(),
@@ -73,11 +73,11 @@ impl Exec<'_> {
             spec: MessageField::some(spec),
             ..Default::default()
         };
-        let added: ttrpc::Result<Empty> = self.shim.tasks.call("Exec", &request, QUICK).await;
+        let added: ttrpc::Result<Empty> = self.shim.tasks.call("Exec", &request, SHORT_TIMEOUT).await;
         added.map_err(|source| self.failed(source))?;
         let request =
             StartRequest { id: self.container.into(), exec_id: self.id.clone(), ..Default::default() };
-        let started: ttrpc::Result<StartResponse> = self.shim.tasks.call("Start", &request, SLOW).await;
+        let started: ttrpc::Result<StartResponse> = self.shim.tasks.call("Start", &request, LONG_TIMEOUT).await;
         started.map(drop).map_err(|source| self.failed(source))
     }
 
@@ -88,7 +88,7 @@ impl Exec<'_> {
     async fn forget(&self) {
         let request =
             DeleteRequest { id: self.container.into(), exec_id: self.id.clone(), ..Default::default() };
-        if let Err(error) = self.shim.tasks.call::<DeleteResponse>("Delete", &request, SLOW).await {
+        if let Err(error) = self.shim.tasks.call::<DeleteResponse>("Delete", &request, LONG_TIMEOUT).await {
             note(format_args!("a command is left in {}: {error}", self.container));
         }
     }
@@ -96,12 +96,12 @@ impl Exec<'_> {
 
 impl Command for Exec<'_> {
     /// The foreign shim copies the output and closes the pipes at its end.
-    const LINGER: Duration = Duration::from_secs(5);
+    const OUTPUT_TIMEOUT: Duration = Duration::from_secs(5);
 
     async fn ended(&self) -> Exit {
         let request =
             WaitRequest { id: self.container.into(), exec_id: self.id.clone(), ..Default::default() };
-        match self.shim.tasks.call::<WaitResponse>("Wait", &request, WAITING).await {
+        match self.shim.tasks.call::<WaitResponse>("Wait", &request, NO_TIMEOUT).await {
             Ok(end) => Exit::now(end.exit_status, ""),
             Err(error) => Exit::now(255, format!("the exit code is lost: {error}")),
         }
@@ -115,7 +115,7 @@ impl Command for Exec<'_> {
             all: true,
             ..Default::default()
         };
-        if let Err(error) = self.shim.tasks.call::<Empty>("Kill", &request, QUICK).await {
+        if let Err(error) = self.shim.tasks.call::<Empty>("Kill", &request, SHORT_TIMEOUT).await {
             note(format_args!("kill a command in {}: {error}", self.container));
         }
     }

@@ -1,10 +1,10 @@
 //! The command line of a foreign shim: `start` and `delete`, called as containerd does.
 
-use super::client::Tasks;
+use super::client::TaskClient;
 use super::handler::{Address, Handler};
 use crate::error::Error;
 use crate::orphans::Orphans;
-use crate::process::Process;
+use crate::process::ChildProcess;
 use crate::shim_log::note;
 use crate::stdio::{Read, asynchronous, pipe, read};
 use containerd_shim_protos::bootstrap_api::{BootstrapParams, BootstrapResult, Extension};
@@ -21,8 +21,8 @@ use tokio::io::unix::AsyncFd;
 use tokio::time::timeout;
 
 /// Time limit, much longer than a shim needs to start.
-const PATIENCE: Duration = Duration::from_secs(60);
-const MAX_ANSWER: usize = 64 * 1024;
+const COMMAND_TIMEOUT: Duration = Duration::from_secs(60);
+const MAX_ANSWER_BYTES: usize = 64 * 1024;
 
 /// Runs a foreign shim's binary.
 #[derive(Debug, Clone)]
@@ -54,7 +54,7 @@ impl Launcher {
     }
 
     /// The same, blocking and without a runtime.
-    pub(super) fn delete_now(&self, id: &str, bundle: &Path) -> Result<(), Error> {
+    pub(super) fn delete_blocking(&self, id: &str, bundle: &Path) -> Result<(), Error> {
         let output = self.command(id, bundle, "delete").stdin(Stdio::null()).output();
         let output = output.map_err(|error| self.failed("delete", &error.to_string()))?;
         match output.status.success() {
@@ -99,11 +99,11 @@ impl Launcher {
     ) -> Result<Vec<u8>, Error> {
         let failed = |error: io::Error| self.failed(action, &error.to_string());
         let (process, output) = self.spawn(orphans, id, bundle, action, input).map_err(failed)?;
-        let ended = timeout(PATIENCE, process.ended()).await;
+        let ended = timeout(COMMAND_TIMEOUT, process.reap()).await;
         if ended.is_err() {
             process.signal(crate::process::KILL).map_err(failed)?;
         }
-        let mut said = Vec::with_capacity(MAX_ANSWER);
+        let mut said = Vec::with_capacity(MAX_ANSWER_BYTES);
         if read(&output, &mut said) != Read::Some {
             said.clear();
         }
@@ -122,7 +122,7 @@ impl Launcher {
         bundle: &Path,
         action: &str,
         input: &[u8],
-    ) -> io::Result<(Process, AsyncFd<OwnedFd>)> {
+    ) -> io::Result<(ChildProcess, AsyncFd<OwnedFd>)> {
         let _creation = orphans.creation();
         let (reader, writer) = pipe()?;
         let mut command = self.command(id, bundle, action);
@@ -133,7 +133,7 @@ impl Launcher {
             let _ = stdin.write_all(input);
         }
         let pidfd = pidfd_open(Pid::from_child(&child), PidfdFlags::empty())?;
-        Ok((Process::new(child.id(), pidfd, orphans)?, asynchronous(reader)?))
+        Ok((ChildProcess::new(child.id(), pidfd, orphans)?, asynchronous(reader)?))
     }
 
     fn failed(&self, action: &str, said: &str) -> Error {
@@ -142,13 +142,13 @@ impl Launcher {
 }
 
 /// A running foreign shim.
-pub(super) struct Started {
-    pub(super) tasks: Tasks,
+pub(super) struct ForeignShim {
+    pub(super) tasks: TaskClient,
     pub(super) launcher: Launcher,
     orphans: Arc<Orphans>,
 }
 
-impl Started {
+impl ForeignShim {
     /// Starts the shim of a pod and connects to it. Its address is kept in the bundle.
     pub(super) async fn start(
         launcher: Launcher,
@@ -159,7 +159,7 @@ impl Started {
         let address = launcher.start(&orphans, id, bundle).await?;
         let kept = address.write(bundle);
         kept.map_err(|source| Error::Io { doing: "keep the shim's address of", id: id.into(), source })?;
-        let tasks = Tasks::connect(&address, &launcher.namespace).await?;
+        let tasks = TaskClient::connect(&address, &launcher.namespace).await?;
         Ok(Arc::new(Self { tasks, launcher, orphans }))
     }
 

@@ -15,8 +15,8 @@
 mod bundle;
 mod cleanup;
 mod client;
+mod container;
 mod exec_sync;
-mod guest;
 mod handler;
 mod launch;
 mod pause;

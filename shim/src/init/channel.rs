@@ -44,7 +44,7 @@ pub(super) enum Report {
     /// Setup is complete; a terminal's master or a pod's namespaces are attached.
     Ready {
         /// Kinds of the attached descriptors, in order.
-        attached: Vec<Attached>,
+        attached: Vec<DescriptorKind>,
     },
     /// Setup failed.
     Failed(Error),
@@ -53,7 +53,7 @@ pub(super) enum Report {
 /// Kind of a descriptor attached to a report.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[allow(missing_docs)]
-pub(super) enum Attached {
+pub(super) enum DescriptorKind {
     Console,
     Net,
     Ipc,
@@ -96,8 +96,8 @@ pub(super) fn fail(socket: BorrowedFd<'_>, error: Error) {
     send(socket, &Report::Failed(error.shortened()), &[]);
 }
 
-/// Waits for the byte that opens the gate, in a process on its way to execve. False when the shim is gone or has given up.
-pub(super) fn wait_for_gate(socket: BorrowedFd<'_>) -> bool {
+/// Waits for the byte that opens the barrier, in a process on its way to execve. False when the shim is gone or has given up.
+pub(super) fn wait_at_barrier(socket: BorrowedFd<'_>) -> bool {
     let mut byte = [0u8; 1];
     loop {
         match rustix::net::recv(socket, &mut byte, RecvFlags::empty()) {
@@ -168,15 +168,15 @@ impl Reports {
     }
 
     /// The next report if it has arrived already.
-    pub(super) fn there(&self) -> Result<Option<Received>, Error> {
+    pub(super) fn try_next(&self) -> Result<Option<Received>, Error> {
         match receive(self.0.get_ref().as_fd()) {
             Err(Errno::AGAIN) => Ok(None),
             other => other.at(Step::Process, || "receive a report".into()),
         }
     }
 
-    /// Lets the process that waits at the gate go on.
-    pub(super) fn open_gate(&self) -> Result<(), Error> {
+    /// Lets the process that waits at the barrier go on.
+    pub(super) fn release_barrier(&self) -> Result<(), Error> {
         rustix::net::send(self.0.get_ref(), b"g", SendFlags::NOSIGNAL)
             .map(drop)
             .at(Step::Exec, || "the container's process is gone: open its gate".into())

@@ -58,12 +58,12 @@ impl Child {
         }
     }
 
-    /// Kills it and waits at most `patience` for its end, without reaping.
-    pub(super) async fn stop(&self, patience: Duration) {
+    /// Kills it and waits at most `time_limit` for its end, without reaping.
+    pub(super) async fn stop(&self, time_limit: Duration) {
         if let Some(pidfd) = &self.pidfd {
             let _ = pidfd_send_signal(pidfd, Signal::KILL);
         }
-        let _ = tokio::time::timeout(patience, self.ended()).await;
+        let _ = tokio::time::timeout(time_limit, self.ended()).await;
     }
 
     /// Kills it, waits for its end and reaps it.
@@ -114,10 +114,10 @@ async fn reap(pidfd: OwnedFd) {
     }
 }
 
-/// Kills a child and waits for it at most `patience`.
-pub(super) async fn end(pidfd: OwnedFd, patience: Duration) {
+/// Kills a child and waits for it at most `time_limit`.
+pub(super) async fn end(pidfd: OwnedFd, time_limit: Duration) {
     let _ = pidfd_send_signal(&pidfd, Signal::KILL);
-    let _ = tokio::time::timeout(patience, reap(pidfd)).await;
+    let _ = tokio::time::timeout(time_limit, reap(pidfd)).await;
 }
 
 /// Kills a child and reaps it, without a runtime. Waits for one second at most, since a process that hangs in the

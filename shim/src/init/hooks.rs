@@ -3,7 +3,7 @@
 //!
 //! ```text
 //! stage --forks--> runner, in the host's namespaces: prestart, createRuntime
-//!   `--clone--> first process: mounts, waits for the runner, createContainer, pivots ... gate ... startContainer, execve
+//!   `--clone--> first process: mounts, waits for the runner, createContainer, pivots ... barrier ... startContainer, execve
 //! shim ---forks---> poststart when execve has happened, poststop when the container has ended
 //! ```
 //! A hook gets the container's state on standard input. Its output is reported when it fails.
@@ -33,15 +33,15 @@ pub struct LaterHooks {
 
 /// The container as its hooks see it.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Subject<'a> {
+pub(super) struct HookContext<'a> {
     pub(super) id: &'a str,
     pub(super) bundle: &'a Path,
     pub(super) spec: &'a Spec,
 }
 
-impl Subject<'_> {
+impl HookContext<'_> {
     /// Which hooks run later.
-    pub(super) fn later(&self) -> LaterHooks {
+    pub(super) fn later_hooks(&self) -> LaterHooks {
         let hooks = &self.spec.hooks;
         LaterHooks { poststart: !hooks.poststart.is_empty(), poststop: !hooks.poststop.is_empty() }
     }
@@ -72,42 +72,42 @@ impl Subject<'_> {
 }
 
 /// The process that runs the hooks that belong into the runtime's namespaces: a child of the stage, which waits for its end.
-pub(super) struct Runner {
+pub(super) struct HookRunner {
     process: OwnedFd,
     /// The near end of a socket pair to the runner, shared by the stage and the container's first process.
-    turnstile: Option<OwnedFd>,
+    socket: Option<OwnedFd>,
 }
 
-impl Runner {
+impl HookRunner {
     /// Starts it if there are hooks for it. Its result is given to `report`, in the runner.
     pub(super) fn start(
-        subject: Subject<'_>,
+        context: HookContext<'_>,
         report: impl Fn(Result<(), Error>) -> u8,
     ) -> Result<Option<Self>, Error> {
-        let hooks = &subject.spec.hooks;
+        let hooks = &context.spec.hooks;
         if hooks.prestart.is_empty() && hooks.create_runtime.is_empty() {
             return Ok(None);
         }
         let pair = socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None);
         let (near, far) = pair.at(Step::Hook, || "make a socket pair".into())?;
-        let mut turnstile = Some(near);
+        let mut socket = Some(near);
         let pid = sys::clone_child(0, || {
             // Drop the inherited copy of the near end: otherwise the runner would never see end-of-file when the other
             // holders die.
-            drop(turnstile.take());
-            report(serve(subject, &far))
+            drop(socket.take());
+            report(serve(context, &far))
         });
         let pid = pid.at(Step::Hook, || "make a process for the hooks".into())?;
-        Ok(Some(Self { process: child::pidfd_of(pid)?, turnstile }))
+        Ok(Some(Self { process: child::pidfd_of(pid)?, socket }))
     }
 
     /// Called in the container's first process once all is mounted: waits until the runner's hooks have run.
-    pub(super) fn pass(&self) {
-        let Some(turnstile) = &self.turnstile else { return };
+    pub(super) fn wait_for_hooks(&self) {
+        let Some(socket) = &self.socket else { return };
         let mut go = [0u8];
-        let told = send(turnstile, b"r", SendFlags::NOSIGNAL);
+        let sent = send(socket, b"r", SendFlags::NOSIGNAL);
         let passed =
-            told.is_ok() && retry_on_intr(|| recv(turnstile, &mut go, RecvFlags::empty())) == Ok((1, 1));
+            sent.is_ok() && retry_on_intr(|| recv(socket, &mut go, RecvFlags::empty())) == Ok((1, 1));
         if !passed {
             // The runner has reported the failure.
             sys::leave(1);
@@ -115,31 +115,31 @@ impl Runner {
     }
 
     /// Called in the stage: sends the first process's pid to the runner and waits for its end.
-    pub(super) fn finish(mut self, pid: u32) {
-        if let Some(turnstile) = self.turnstile.take() {
+    pub(super) fn run_for(mut self, pid: u32) {
+        if let Some(socket) = self.socket.take() {
             // If the runner is gone, it has failed and reported that.
-            let _ = send(&turnstile, &pid.to_ne_bytes(), SendFlags::NOSIGNAL);
+            let _ = send(&socket, &pid.to_ne_bytes(), SendFlags::NOSIGNAL);
         }
         child::wait(self.process.as_fd());
     }
 }
 
 /// The whole life of the runner.
-fn serve(subject: Subject<'_>, turnstile: &OwnedFd) -> Result<(), Error> {
+fn serve(context: HookContext<'_>, socket: &OwnedFd) -> Result<(), Error> {
     user::die_with_shim()?;
-    let Some(pid) = arrival(turnstile)? else { return Ok(()) };
-    let hooks = &subject.spec.hooks;
-    subject.run("prestart", &hooks.prestart, "creating", pid)?;
-    subject.run("createRuntime", &hooks.create_runtime, "creating", pid)?;
-    send(turnstile, b"g", SendFlags::NOSIGNAL).map(drop).at(Step::Hook, || "let the container go on".into())
+    let Some(pid) = wait_until_ready(socket)? else { return Ok(()) };
+    let hooks = &context.spec.hooks;
+    context.run("prestart", &hooks.prestart, "creating", pid)?;
+    context.run("createRuntime", &hooks.create_runtime, "creating", pid)?;
+    send(socket, b"g", SendFlags::NOSIGNAL).map(drop).at(Step::Hook, || "let the container go on".into())
 }
 
 /// Waits for the pid from the stage and for the first process to be ready; `None` when both are gone.
-fn arrival(turnstile: &OwnedFd) -> Result<Option<u32>, Error> {
+fn wait_until_ready(socket: &OwnedFd) -> Result<Option<u32>, Error> {
     let (mut pid, mut ready) = (None, false);
     while pid.is_none() || !ready {
         let mut message = [0u8; 4];
-        let got = retry_on_intr(|| recv(turnstile, &mut message, RecvFlags::empty()));
+        let got = retry_on_intr(|| recv(socket, &mut message, RecvFlags::empty()));
         match got.at(Step::Hook, || "wait for the container".into())?.1 {
             0 => return Ok(None),
             1 => ready = true,

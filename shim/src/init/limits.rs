@@ -11,7 +11,7 @@ use std::io::ErrorKind;
 pub(super) fn set(limits: &[spec::Rlimit]) -> Result<(), Error> {
     // Only then: a process without CAP_SYS_RESOURCE could not raise the hard limit again.
     if !limits.iter().any(|limit| limit.kind == "RLIMIT_NOFILE") {
-        descriptors::put_back();
+        descriptors::restore();
     }
     limits.iter().try_for_each(|limit| {
         set_one(limit, Rlimit { current: finite(limit.soft), maximum: finite(limit.hard) })

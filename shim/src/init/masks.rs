@@ -14,18 +14,18 @@ use std::path::Path;
 
 /// Mounts that cover masked paths: the host's null device for files, one empty read-only tmpfs for directories.
 #[derive(Debug)]
-pub(super) struct Covers {
-    null: Cover,
-    empty: Option<Cover>,
+pub(super) struct MaskMounts {
+    null: MaskMount,
+    empty: Option<MaskMount>,
 }
 
-impl Covers {
+impl MaskMounts {
     /// Opens the null device of the host, whose root must be the caller's. `None` when nothing is to be masked.
     pub(super) fn prepare(hidden: &[String]) -> Result<Option<Self>, Error> {
         if hidden.is_empty() {
             return Ok(None);
         }
-        Ok(Some(Self { null: Cover::of(devices::null_mount()?), empty: None }))
+        Ok(Some(Self { null: MaskMount::of(devices::null_mount()?), empty: None }))
     }
 
     /// Masks `paths`; missing ones are skipped.
@@ -35,26 +35,26 @@ impl Covers {
 
     fn hide_one(&mut self, root: InRoot<'_>, path: &str) -> Result<(), Error> {
         let Some(target) = find(root, path)? else { return Ok(()) };
-        let cover = match is_directory(target.as_fd()).at(Step::Mask, || path.to_owned())? {
+        let mask = match is_directory(target.as_fd()).at(Step::Mask, || path.to_owned())? {
             true => self.empty()?,
             false => &mut self.null,
         };
-        cover.lay_over(target.as_fd()).at(Step::Mask, || format!("hide {path}"))
+        mask.attach_over(target.as_fd()).at(Step::Mask, || format!("hide {path}"))
     }
 
-    fn empty(&mut self) -> Result<&mut Cover, Error> {
+    fn empty(&mut self) -> Result<&mut MaskMount, Error> {
         let empty = match self.empty.take() {
             Some(empty) => empty,
             None => {
                 let options = Options::parse(&["ro", "nr_inodes=2"])?;
-                Cover::of(filesystem::mount("tmpfs", "tmpfs", &options)?)
+                MaskMount::of(filesystem::mount("tmpfs", "tmpfs", &options)?)
             }
         };
         Ok(self.empty.insert(empty))
     }
 }
 
-impl AsFd for Covers {
+impl AsFd for MaskMounts {
     /// The mount from the host.
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.null.mount.as_fd()
@@ -63,18 +63,18 @@ impl AsFd for Covers {
 
 /// A mount that is put over any number of places.
 #[derive(Debug)]
-struct Cover {
+struct MaskMount {
     mount: OwnedFd,
     /// Kernels before 6.15 copy only attached mounts: the first place gets the mount itself, the others copies.
     attached: bool,
 }
 
-impl Cover {
+impl MaskMount {
     fn of(mount: OwnedFd) -> Self {
         Self { mount, attached: false }
     }
 
-    fn lay_over(&mut self, target: BorrowedFd<'_>) -> Result<(), Errno> {
+    fn attach_over(&mut self, target: BorrowedFd<'_>) -> Result<(), Errno> {
         if self.attached {
             return filesystem::attach(filesystem::copy_of(self.mount.as_fd(), false)?.as_fd(), target);
         }

@@ -3,7 +3,7 @@
 //! ```text
 //! shim --fork--> stage (parses config.json, makes the cgroup, opens mount sources)
 //!                  `--clone3, CLONE_PARENT--> the container's first process, a child of the shim
-//!                                              namespaces, rootfs, mounts, devices, user ... gate ... execve
+//!                                              namespaces, rootfs, mounts, devices, user ... barrier ... execve
 //! ```
 //! The shim has one thread, so no other thread can hold a lock across fork. Memory that the forks use is freed at execve.
 //!
@@ -18,13 +18,14 @@
 //!   processes is joined by their pidfd: the pid may have been reused.
 //! - A user namespace, the pod's or the container's, owns all namespaces made for the container. The first process is
 //!   created in it, so the stage does whatever needs the host's privileges: the rootfs, bind mounts from the host, `/dev`.
-//! - Dropping the future of [`create`] or [`exec`], or a [`Created`] with an unopened gate, kills the process being set up.
+//! - Dropping the future of [`create`] or [`exec`], or a [`Created`] with an unopened barrier, kills the process being set up.
 
 mod capabilities;
 mod channel;
 mod child;
 mod command;
 mod cwd;
+mod deferred_cleanup;
 mod devices;
 mod error;
 mod filesystem;
@@ -32,7 +33,6 @@ mod hooks;
 mod idmap;
 mod inroot;
 mod keyring;
-mod left;
 mod limits;
 mod masks;
 mod mounts;
@@ -46,8 +46,8 @@ mod proc;
 mod process;
 mod rootfs;
 mod security;
-mod slate;
 mod stage;
+mod step_file;
 mod sysctl;
 mod terminal;
 mod user;
@@ -57,19 +57,19 @@ pub use capabilities::capability_names;
 pub use error::{Errno, Error, Step, Unrunnable};
 pub use hooks::LaterHooks;
 pub use idmap::IdMappings;
-pub use left::{end_later, gone};
-pub use namespaces::CONTAINER;
+pub use deferred_cleanup::{cleanup_finished, remove_cgroup_later};
+pub use namespaces::CONTAINER_PREFIX;
 pub use options::mount_options;
 pub(crate) use pod::NSFS;
 pub use pod::{DEFAULT_SHM, PodNamespaces, PodOptions};
-pub use slate::Slate;
+pub use step_file::StepFile;
 
 use crate::cgroup::{self, Cgroup};
-use crate::process::DEATH_PATIENCE;
+use crate::process::KILL_TIMEOUT;
 use crate::spec::Resources;
 use channel::{Received, Report, Reports};
 use child::Child;
-use stage::Entry;
+use stage::CgroupEntry;
 use std::future::pending;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
@@ -77,9 +77,9 @@ use std::time::Duration;
 use tokio::time::timeout;
 
 /// Time limit for poststop hooks, which nothing else would end.
-pub(crate) const POSTSTOP_PATIENCE: Duration = Duration::from_secs(30);
+pub(crate) const POSTSTOP_TIMEOUT: Duration = Duration::from_secs(30);
 /// Time for a killed process to be gone, unless it hangs in the kernel.
-const LAST_WORD: Duration = Duration::from_millis(50);
+const STAGE_KILL_TIMEOUT: Duration = Duration::from_millis(50);
 
 /// A mount of the root filesystem, like containerd's Mount message.
 #[derive(Debug, Clone, Default)]
@@ -160,56 +160,56 @@ pub struct Created {
     /// Master end of the terminal.
     pub console: Option<OwnedFd>,
     /// Lets execve happen.
-    pub gate: StartGate,
+    pub barrier: StartBarrier,
     /// The cgroup; the caller removes it once the processes are gone.
     pub cgroup: Cgroup,
     /// The hooks that the caller runs later, see [`run_hooks`].
-    pub later: LaterHooks,
+    pub later_hooks: LaterHooks,
 }
 
 /// Sets a container up to the point before execve. On failure no process, mount or cgroup is left.
 pub async fn create(request: CreateRequest<'_>) -> Result<Created, Error> {
-    create_until(request, &Slate::new()?, pending()).await
+    create_until(request, &StepFile::new()?, pending()).await
 }
 
 /// The same, given up when `stop` completes: its processes are killed, and those that hang in the kernel are not waited
-/// for. `slate` shows the current step.
+/// for. `step_file` shows the current step.
 pub async fn create_until(
     request: CreateRequest<'_>,
-    slate: &Slate,
+    step_file: &StepFile,
     stop: impl Future<Output = ()>,
 ) -> Result<Created, Error> {
     detect()?;
     let (ours, theirs) = channel::pair()?;
     let stage = Child::fork(|| {
-        slate.take_up();
+        step_file.install();
         stage::create(&request, theirs.as_fd())
     })?;
     let (id, bundle) = (request.id.to_owned(), request.bundle.to_owned());
     drop((theirs, request));
     let reports = Reports::new(ours)?;
-    let mut arrival = Arrival::of(&stage, Until::Ready);
+    let mut setup = ProcessSetup::of(&stage, SetupGoal::Ready);
     let result = tokio::select! {
-        result = arrival.wait(&reports, &stage) => result,
+        result = setup.wait(&reports, &stage) => result,
         () = stop => {
-            let what = slate.read();
-            arrival.abandon(stage, &reports).await;
+            let what = step_file.read();
+            setup.abort(stage, &reports).await;
             return Err(Error::Stuck { what });
         }
     };
     if let Err(error) = result {
         drop(reports);
-        arrival.undo(stage).await;
-        if arrival.later.poststop {
+        setup.roll_back(stage).await;
+        if setup.later_hooks.poststop {
             // The first failure is reported.
-            let _ = timeout(POSTSTOP_PATIENCE, run_hooks(&id, &bundle, Moment::Poststop)).await;
+            let _ = timeout(POSTSTOP_TIMEOUT, run_hooks(&id, &bundle, Moment::Poststop)).await;
         }
         return Err(error);
     }
     stage.reaped().await;
-    let (pid, pidfd) = arrival.hand_over()?;
-    let (cgroup, later) = (Cgroup::open(&arrival.cgroup), arrival.later);
-    Ok(Created { pid, pidfd, console: arrival.console, gate: StartGate { reports }, cgroup, later })
+    let (pid, pidfd) = setup.take_process()?;
+    let (cgroup, later_hooks) = (Cgroup::unchecked(&setup.cgroup), setup.later_hooks);
+    Ok(Created { pid, pidfd, console: setup.console, barrier: StartBarrier { reports }, cgroup, later_hooks })
 }
 
 /// Moments of hooks that run after the stage has ended.
@@ -244,9 +244,9 @@ async fn in_stage(work: impl FnOnce(BorrowedFd<'_>) -> u8) -> Result<(), Error> 
     let (ours, theirs) = channel::pair()?;
     let stage = Child::fork(|| work(theirs.as_fd()))?;
     drop(theirs);
-    let heard = Reports::new(ours)?.next().await;
+    let received = Reports::new(ours)?.next().await;
     stage.reaped().await;
-    match heard? {
+    match received? {
         Some(Received { report: Report::Failed(error), .. }) => Err(error),
         _ => Ok(()),
     }
@@ -254,14 +254,14 @@ async fn in_stage(work: impl FnOnce(BorrowedFd<'_>) -> u8) -> Result<(), Error> 
 
 /// Holds a container back from execve. Dropped unopened, the process exits with code 1.
 #[derive(Debug)]
-pub struct StartGate {
+pub struct StartBarrier {
     reports: Reports,
 }
 
-impl StartGate {
+impl StartBarrier {
     /// Lets execve happen and reports whether it worked. After an error the process is gone (reap it by its pidfd).
     pub async fn start(self) -> Result<(), Error> {
-        self.reports.open_gate()?;
+        self.reports.release_barrier()?;
         match self.reports.next().await? {
             Some(Received { report: Report::Failed(error), .. }) => Err(error),
             _ => Ok(()),
@@ -322,32 +322,32 @@ pub struct Execed {
 /// Starts another process in a container; returns after its execve.
 pub async fn exec(request: ExecRequest<'_>) -> Result<Execed, Error> {
     detect()?;
-    match enter(&request, Entry::Birth).await {
+    match enter(&request, CgroupEntry::AtCreation).await {
         Err(Error::Os { step: Step::Process, cause: Errno(libc::EAGAIN), .. }) => {
-            enter(&request, Entry::OnFoot).await
+            enter(&request, CgroupEntry::AfterCreation).await
         }
         other => other,
     }
 }
 
-async fn enter(request: &ExecRequest<'_>, entry: Entry) -> Result<Execed, Error> {
+async fn enter(request: &ExecRequest<'_>, entry: CgroupEntry) -> Result<Execed, Error> {
     let (ours, theirs) = channel::pair()?;
     let stage = Child::fork(|| stage::exec(request, entry, theirs.as_fd()))?;
     drop(theirs);
     let reports = Reports::new(ours)?;
-    let mut arrival = Arrival::of(&stage, Until::Executed);
-    let result = arrival.wait(&reports, &stage).await;
+    let mut setup = ProcessSetup::of(&stage, SetupGoal::Executed);
+    let result = setup.wait(&reports, &stage).await;
     if let Err(error) = result {
         drop(reports);
-        arrival.undo(stage).await;
+        setup.roll_back(stage).await;
         return Err(error);
     }
     stage.reaped().await;
-    if let Some(helper) = arrival.helper.take() {
+    if let Some(helper) = setup.helper.take() {
         helper.reaped().await;
     }
-    let (pid, pidfd) = arrival.hand_over()?;
-    Ok(Execed { pid, pidfd, console: arrival.console })
+    let (pid, pidfd) = setup.take_process()?;
+    Ok(Execed { pid, pidfd, console: setup.console })
 }
 
 /// Detects once, before any fork, what forks would have to detect each time.
@@ -358,35 +358,35 @@ fn detect() -> Result<(), Error> {
 
 /// The point at which a setup is complete.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Until {
+enum SetupGoal {
     Ready,
     Executed,
 }
 
-/// The reports received about a process being set up.
+/// A process being set up, as far as the reports received tell.
 #[derive(Debug)]
-struct Arrival {
-    until: Until,
+struct ProcessSetup {
+    goal: SetupGoal,
     /// Pid of the stage.
     stage: u32,
     helper: Option<Child>,
     child: Option<Child>,
     cgroup: String,
-    later: LaterHooks,
+    later_hooks: LaterHooks,
     console: Option<OwnedFd>,
     ready: bool,
     failure: Option<Error>,
 }
 
-impl Arrival {
-    fn of(stage: &Child, until: Until) -> Self {
+impl ProcessSetup {
+    fn of(stage: &Child, goal: SetupGoal) -> Self {
         Self {
-            until,
+            goal,
             stage: stage.pid,
             helper: None,
             child: None,
             cgroup: String::new(),
-            later: LaterHooks::default(),
+            later_hooks: LaterHooks::default(),
             console: None,
             ready: false,
             failure: None,
@@ -399,15 +399,15 @@ impl Arrival {
     async fn wait(&mut self, reports: &Reports, stage: &Child) -> Result<(), Error> {
         let (stage_ended, mut stage_lives) = (stage.ended(), true);
         tokio::pin!(stage_ended);
-        while !(self.until == Until::Ready && self.ready && self.child.is_some()) {
+        while !(self.goal == SetupGoal::Ready && self.ready && self.child.is_some()) {
             tokio::select! {
                 report = reports.next() => match report? {
-                    Some(received) => self.hear(received)?,
-                    None => return self.at_end(),
+                    Some(received) => self.handle(received)?,
+                    None => return self.result_at_eof(),
                 },
                 () = &mut stage_ended, if stage_lives => {
                     stage_lives = false;
-                    self.hear_rest(reports)?;
+                    self.handle_rest(reports)?;
                 }
             }
         }
@@ -415,16 +415,16 @@ impl Arrival {
     }
 
     /// Reads the remaining reports of a stage that has ended: all have arrived.
-    fn hear_rest(&mut self, reports: &Reports) -> Result<(), Error> {
-        while let Some(received) = reports.there()? {
-            self.hear(received)?;
+    fn handle_rest(&mut self, reports: &Reports) -> Result<(), Error> {
+        while let Some(received) = reports.try_next()? {
+            self.handle(received)?;
         }
-        if self.child.is_some() { Ok(()) } else { self.at_end() }
+        if self.child.is_some() { Ok(()) } else { self.result_at_eof() }
     }
 
-    fn hear(&mut self, received: Received) -> Result<(), Error> {
+    fn handle(&mut self, received: Received) -> Result<(), Error> {
         let Received { report, attached, sender } = received;
-        if !self.may_say(&report) && !self.is_ours(sender) {
+        if !self.may_send(&report) && !self.is_from_stage(sender) {
             let reason = format!("process {sender} of the container speaks for the stage");
             return Err(Error::invalid(Step::Process, reason));
         }
@@ -437,7 +437,7 @@ impl Arrival {
             Report::Group(path) => self.cgroup = path,
             Report::Helper { pid } => self.helper = Some(Child::adopt(pid)?),
             Report::Spawned { pid, later } => {
-                self.later = later;
+                self.later_hooks = later;
                 self.child = Some(Child::adopt(pid)?);
             }
         }
@@ -445,19 +445,19 @@ impl Arrival {
     }
 
     /// Whether any process may send this report. Processes of the container may not name what would be killed or removed.
-    fn may_say(&self, report: &Report) -> bool {
+    fn may_send(&self, report: &Report) -> bool {
         match report {
             Report::Failed(_) => true,
-            Report::Ready { .. } => self.until == Until::Ready,
+            Report::Ready { .. } => self.goal == SetupGoal::Ready,
             Report::Group(_) | Report::Helper { .. } | Report::Spawned { .. } => false,
         }
     }
 
-    fn is_ours(&self, sender: u32) -> bool {
+    fn is_from_stage(&self, sender: u32) -> bool {
         sender == self.stage || self.helper.as_ref().is_some_and(|helper| helper.pid == sender)
     }
 
-    fn at_end(&mut self) -> Result<(), Error> {
+    fn result_at_eof(&mut self) -> Result<(), Error> {
         match self.failure.take() {
             Some(error) => Err(error),
             None if self.ready && self.child.is_some() => Ok(()),
@@ -466,30 +466,30 @@ impl Arrival {
     }
 
     /// Kills all processes made so far and removes the cgroup. A process that hangs in the kernel is left behind.
-    async fn undo(&mut self, stage: Child) {
+    async fn roll_back(&mut self, stage: Child) {
         for process in [Some(stage), self.helper.take(), self.child.take()].into_iter().flatten() {
             // If this times out, the reaper of orphans reaps it later.
-            let _ = timeout(DEATH_PATIENCE, process.kill()).await;
+            let _ = timeout(KILL_TIMEOUT, process.kill()).await;
         }
         if self.cgroup.is_empty() {
             return;
         }
         // The cgroup may contain a process that was never reported.
-        let group = Cgroup::open(&self.cgroup);
-        if group.end(DEATH_PATIENCE).await.is_err() {
-            end_later(group, "a creation that failed".into());
+        let group = Cgroup::unchecked(&self.cgroup);
+        if group.kill_and_remove(KILL_TIMEOUT).await.is_err() {
+            remove_cgroup_later(group, "a creation that failed".into());
         }
     }
 
     /// Kills all processes of the setup. The stage goes first, so that the last reports name every process and cgroup it made.
-    async fn abandon(mut self, stage: Child, reports: &Reports) {
-        stage.stop(LAST_WORD).await;
-        let _ = self.hear_rest(reports);
+    async fn abort(mut self, stage: Child, reports: &Reports) {
+        stage.stop(STAGE_KILL_TIMEOUT).await;
+        let _ = self.handle_rest(reports);
         let processes = [Some(stage), self.helper.take(), self.child.take()];
-        left::leave(processes.into_iter().flatten(), self.cgroup).await;
+        deferred_cleanup::kill_and_remove(processes.into_iter().flatten(), self.cgroup).await;
     }
 
-    fn hand_over(&mut self) -> Result<(u32, OwnedFd), Error> {
+    fn take_process(&mut self) -> Result<(u32, OwnedFd), Error> {
         let died = || Error::Died { step: Step::Process };
         let child = self.child.take().ok_or_else(died)?;
         let pid = child.pid;

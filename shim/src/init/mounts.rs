@@ -6,8 +6,8 @@ use super::idmap::IdMappings;
 use super::inroot::{Create, InRoot, is_directory};
 use super::options::Options;
 use super::userns::UserNamespace;
-use super::{Error, PodNamespaces, Step, devices, filesystem, overlay, slate};
-use crate::cgroup::{Cgroup, View};
+use super::{Error, PodNamespaces, Step, devices, filesystem, overlay, step_file};
+use crate::cgroup::{Cgroup, HierarchyMount};
 use crate::spec;
 use crate::sys;
 use rustix::fs::{fstat, stat};
@@ -32,7 +32,7 @@ enum Content {
     /// New file system of the spec's type.
     Filesystem,
     /// The container's own cgroup in each v1 hierarchy.
-    Hierarchies(Vec<View>),
+    Hierarchies(Vec<HierarchyMount>),
 }
 
 impl Prepared<'_> {
@@ -86,7 +86,7 @@ fn prepare_one<'a>(mount: &'a spec::Mount, sources: Sources<'_>) -> Result<Prepa
 }
 
 fn bind(mount: &spec::Mount, options: &Options, sources: Sources<'_>) -> Result<OwnedFd, Error> {
-    slate::at(|| format!("open {:?}, to be mounted at {:?}", mount.source, mount.destination));
+    step_file::record(|| format!("open {:?}, to be mounted at {:?}", mount.source, mount.destination));
     let copy = || filesystem::copy(Path::new(&mount.source), options.bind.unwrap_or(true));
     let tree = match copy() {
         Err(Errno::NOENT) if sources.pod.creates_mount_sources => {
@@ -187,15 +187,15 @@ fn pod_shm(mount: &spec::Mount, pod: &PodNamespaces) -> Result<OwnedFd, Error> {
 
 fn cgroups(mount: &spec::Mount, options: &Options, cgroup: &Cgroup) -> Result<Content, Error> {
     let what = || format!("cgroups at {:?}", mount.destination);
-    let mut views = cgroup.views().at(Step::Mount, what)?;
-    for view in &views {
-        filesystem::apply_single(view.tree.as_fd(), options).at(Step::Mount, what)?;
+    let mut hierarchies = cgroup.clone_mounts().at(Step::Mount, what)?;
+    for hierarchy in &hierarchies {
+        filesystem::apply_single(hierarchy.tree.as_fd(), options).at(Step::Mount, what)?;
     }
-    match views.pop() {
-        Some(view) if view.name.is_empty() => Ok(Content::Tree(view.tree)),
-        Some(view) => {
-            views.push(view);
-            Ok(Content::Hierarchies(views))
+    match hierarchies.pop() {
+        Some(hierarchy) if hierarchy.name.is_empty() => Ok(Content::Tree(hierarchy.tree)),
+        Some(hierarchy) => {
+            hierarchies.push(hierarchy);
+            Ok(Content::Hierarchies(hierarchies))
         }
         None => Err(Error::invalid(Step::Mount, "no cgroup hierarchy is mounted on this host")),
     }
@@ -204,7 +204,7 @@ fn cgroups(mount: &spec::Mount, options: &Options, cgroup: &Cgroup) -> Result<Co
 /// Attaches the mounts, in order.
 pub(super) fn attach(mounts: Vec<Prepared<'_>>, root: InRoot<'_>) -> Result<(), Error> {
     for mount in mounts {
-        slate::at(|| format!("mount {}", mount.what()));
+        step_file::record(|| format!("mount {}", mount.what()));
         attach_one(&mount, root)?;
     }
     Ok(())
@@ -228,7 +228,7 @@ fn attach_one(prepared: &Prepared<'_>, root: InRoot<'_>) -> Result<(), Error> {
             filesystem::attach(tree.as_fd(), target.as_fd()).at(Step::Mount, what)
         }
         Content::Filesystem => attach_filesystem(prepared, root),
-        Content::Hierarchies(views) => attach_hierarchies(prepared, views, root),
+        Content::Hierarchies(hierarchies) => attach_hierarchies(prepared, hierarchies, root),
     }
 }
 
@@ -261,18 +261,18 @@ fn target_directory(mount: &spec::Mount, root: InRoot<'_>) -> Result<OwnedFd, Er
 }
 
 /// A tmpfs with a directory for each v1 hierarchy.
-fn attach_hierarchies(prepared: &Prepared<'_>, views: &[View], root: InRoot<'_>) -> Result<(), Error> {
+fn attach_hierarchies(prepared: &Prepared<'_>, hierarchies: &[HierarchyMount], root: InRoot<'_>) -> Result<(), Error> {
     let what = || prepared.what();
     let target = root.find_or_create(Path::new(&prepared.mount.destination), Create::Directory)?;
     let options = Options::parse(&["nosuid", "nodev", "noexec", "mode=755"])?;
     let base = filesystem::mount("tmpfs", "tmpfs", &options)?;
     filesystem::attach(base.as_fd(), target.as_fd()).at(Step::Mount, what)?;
     let inside = InRoot(base.as_fd());
-    for view in views {
-        let directory = inside.find_or_create(Path::new(&view.name), Create::Directory)?;
-        filesystem::attach(view.tree.as_fd(), directory.as_fd()).at(Step::Mount, what)?;
-        for alias in &view.aliases {
-            rustix::fs::symlinkat(&view.name, &base, alias).at(Step::Mount, what)?;
+    for hierarchy in hierarchies {
+        let directory = inside.find_or_create(Path::new(&hierarchy.name), Create::Directory)?;
+        filesystem::attach(hierarchy.tree.as_fd(), directory.as_fd()).at(Step::Mount, what)?;
+        for alias in &hierarchy.aliases {
+            rustix::fs::symlinkat(&hierarchy.name, &base, alias).at(Step::Mount, what)?;
         }
     }
     let mut change = prepared.options.attributes;

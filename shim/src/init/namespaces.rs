@@ -11,7 +11,7 @@ use rustix::fs::{CWD, Mode, OFlags, openat};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 /// Prefix of a container id in the place of a path: the PID namespace of that container in the same pod.
-pub const CONTAINER: &str = "container:";
+pub const CONTAINER_PREFIX: &str = "container:";
 
 /// The plan, with the namespaces to join already open.
 #[derive(Debug, Default)]
@@ -76,23 +76,23 @@ impl Namespaces {
             (NamespaceKind::Cgroup, "") => self.new_cgroup = true,
             (_, "") => {
                 self.new |= flag(kind);
-                self.own(kind);
+                self.mark_owned(kind);
             }
-            (NamespaceKind::Pid, path) => match process_at(path, pod, neighbours)? {
+            (NamespaceKind::Pid, path) => match find_process(path, pod, neighbours)? {
                 Some(process) => self.join(process, kind),
-                None => self.join(opened(path, kind)?, kind),
+                None => self.join(open_namespace(path, kind)?, kind),
             },
-            (_, path) => self.join(opened(path, kind)?, kind),
+            (_, path) => self.join(open_namespace(path, kind)?, kind),
         }
         Ok(())
     }
 
     fn join(&mut self, namespace: OwnedFd, kind: NamespaceKind) {
-        self.own(kind);
+        self.mark_owned(kind);
         self.join.push((namespace, kind));
     }
 
-    fn own(&mut self, kind: NamespaceKind) {
+    fn mark_owned(&mut self, kind: NamespaceKind) {
         match kind {
             NamespaceKind::Network => self.owned.net = true,
             NamespaceKind::Ipc => self.owned.ipc = true,
@@ -110,25 +110,25 @@ impl Namespaces {
     }
 }
 
-fn opened(path: &str, kind: NamespaceKind) -> Result<OwnedFd, Error> {
+fn open_namespace(path: &str, kind: NamespaceKind) -> Result<OwnedFd, Error> {
     openat(CWD, path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())
         .at(Step::Namespace, || format!("open {kind:?} {path:?}"))
 }
 
 /// The process of the pod that a path names, to be joined by its pidfd: its pid may have been reused. One that has
 /// ended cannot be joined.
-fn process_at(
+fn find_process(
     path: &str,
     pod: &PodNamespaces,
     neighbours: &[Neighbour<'_>],
 ) -> Result<Option<OwnedFd>, Error> {
-    let found = match path.strip_prefix(CONTAINER) {
+    let found = match path.strip_prefix(CONTAINER_PREFIX) {
         Some(id) => {
             let found = neighbours.iter().find(|neighbour| neighbour.id == id);
             let absent = || Error::invalid(Step::Namespace, format!("container {id:?} is not in this pod"));
             Some(found.ok_or_else(absent)?.process)
         }
-        None => pid_in(path).and_then(|pid| of_pid(pid, pod, neighbours)),
+        None => pid_in_path(path).and_then(|pid| find_process_by_pid(pid, pod, neighbours)),
     };
     found
         .map(|process| process.try_clone_to_owned())
@@ -136,11 +136,11 @@ fn process_at(
         .at(Step::Namespace, || format!("join {path}"))
 }
 
-fn pid_in(path: &str) -> Option<u32> {
+fn pid_in_path(path: &str) -> Option<u32> {
     path.strip_prefix("/proc/")?.strip_suffix("/ns/pid")?.parse().ok()
 }
 
-fn of_pid<'a>(pid: u32, pod: &'a PodNamespaces, neighbours: &[Neighbour<'a>]) -> Option<BorrowedFd<'a>> {
+fn find_process_by_pid<'a>(pid: u32, pod: &'a PodNamespaces, neighbours: &[Neighbour<'a>]) -> Option<BorrowedFd<'a>> {
     let of_neighbour = || neighbours.iter().find(|neighbour| neighbour.pid == pid);
     pod.init()
         .filter(|(init, _)| *init == pid)

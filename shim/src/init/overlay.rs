@@ -103,8 +103,8 @@ impl Overlay {
     /// Makes a detached overlay with the new mount API: layers by descriptor if mapped, else by path. `None` when the
     /// kernel lacks `lowerdir+` (before 6.7) or does not take descriptors for it (before 6.15), or when a path is too long.
     pub(super) fn detached(&self, mapped: Option<&Mapped>) -> Result<Option<OwnedFd>, Error> {
-        const LONGEST_VALUE: usize = 255;
-        if mapped.is_none() && self.lower.iter().any(|layer| layer.len() > LONGEST_VALUE) {
+        const MAX_OPTION_BYTES: usize = 255;
+        if mapped.is_none() && self.lower.iter().any(|layer| layer.len() > MAX_OPTION_BYTES) {
             return Ok(None);
         }
         let context = fsopen("overlay", FsOpenFlags::FSOPEN_CLOEXEC).at(Step::Rootfs, || "overlay".into())?;

@@ -1,14 +1,14 @@
 //! The namespaces that the containers of a pod share. No process stays to hold them: a fork makes them, passes them to
 //! the shim by descriptor and ends. Only a shared PID namespace needs a first process, which sleeps for ever.
 
-use super::channel::{self, Attached, Received, Report};
+use super::channel::{self, DescriptorKind, Received, Report};
 use super::child::{self, Child, pidfd_of};
 use super::error::At;
 use super::hooks::LaterHooks;
 use super::idmap::IdMappings;
 use super::options::Options;
 use super::sysctl::{self, Owned};
-use super::userns::{Anchor, UserNamespace};
+use super::userns::{NamespaceHolder, UserNamespace};
 use super::{Error, Step, filesystem, process, rootfs, user};
 use crate::cgroup::Cgroup;
 use crate::sys;
@@ -23,7 +23,7 @@ use std::time::Duration;
 
 /// Time limit for each report of the fork that makes the namespaces. The shim blocks meanwhile, but nothing else runs
 /// in the pod yet.
-const PATIENCE: Duration = Duration::from_secs(30);
+const REPORT_TIMEOUT: Duration = Duration::from_secs(30);
 /// `f_type` of nsfs, the file system of a pinned namespace.
 pub(crate) const NSFS: i64 = 0x6e73_6673;
 /// Default size of a pod's `/dev/shm` in bytes.
@@ -127,23 +127,23 @@ impl PodNamespaces {
         }
         if !options.cgroup_path.is_empty() {
             self.cgroup = Some(Cgroup::of_pod(&options.cgroup_path, &options.id));
-            Cgroup::provide(&options.cgroup_path, &options.id)?;
+            Cgroup::ensure(&options.cgroup_path, &options.id)?;
             failpoint!(SANDBOX_CGROUP_MADE)?;
         }
         let (ours, theirs) = channel::pair()?;
-        let maker = Child::fork(|| Maker { options, netns: &netns, socket: theirs.as_fd() }.run())?;
+        let maker = Child::fork(|| NamespaceMaker { options, netns: &netns, socket: theirs.as_fd() }.run())?;
         drop(theirs);
         let maker = maker.release().ok_or(Error::Died { step: Step::Pod })?;
-        set_socket_timeout(&ours, Timeout::Recv, Some(PATIENCE)).at(Step::Pod, || "set a deadline".into())?;
-        let heard = self.hear(ours.as_fd(), options);
-        match &heard {
+        set_socket_timeout(&ours, Timeout::Recv, Some(REPORT_TIMEOUT)).at(Step::Pod, || "set a deadline".into())?;
+        let result = self.receive_reports(ours.as_fd(), options);
+        match &result {
             Ok(()) => child::wait(maker.as_fd()),
             Err(_) => child::kill_and_wait(maker.as_fd()),
         }
-        heard
+        result
     }
 
-    fn hear(&mut self, socket: BorrowedFd<'_>, options: &PodOptions) -> Result<(), Error> {
+    fn receive_reports(&mut self, socket: BorrowedFd<'_>, options: &PodOptions) -> Result<(), Error> {
         let (mut ready, mut failure) = (false, None);
         loop {
             match channel::receive(socket).at(Step::Pod, || "receive a report".into())? {
@@ -153,7 +153,7 @@ impl PodNamespaces {
                 Some(Received { report: Report::Failed(error), .. }) => failure = Some(error),
                 Some(Received { report: Report::Ready { attached }, attached: descriptors, .. }) => {
                     ready = true;
-                    attached.into_iter().zip(descriptors).for_each(|(what, fd)| self.take(what, fd, options));
+                    attached.into_iter().zip(descriptors).for_each(|(what, fd)| self.store(what, fd, options));
                 }
                 Some(_) => {}
                 None => break,
@@ -166,30 +166,30 @@ impl PodNamespaces {
         }
     }
 
-    fn take(&mut self, what: Attached, descriptor: OwnedFd, options: &PodOptions) {
+    fn store(&mut self, what: DescriptorKind, descriptor: OwnedFd, options: &PodOptions) {
         match what {
-            Attached::Net => self.net = Some(descriptor),
-            Attached::Ipc => self.ipc = Some(descriptor),
-            Attached::Uts => self.uts = Some(descriptor),
-            Attached::User => {
+            DescriptorKind::Net => self.net = Some(descriptor),
+            DescriptorKind::Ipc => self.ipc = Some(descriptor),
+            DescriptorKind::Uts => self.uts = Some(descriptor),
+            DescriptorKind::User => {
                 let mappings = options.users.clone().unwrap_or_default();
                 self.user = Some(UserNamespace { file: descriptor, mappings });
             }
-            Attached::Shm => self.shm = Some(descriptor),
-            Attached::Console => {}
+            DescriptorKind::Shm => self.shm = Some(descriptor),
+            DescriptorKind::Console => {}
         }
     }
 
-    /// Kills the pod's first process and waits at most `patience` for its end: it ends after all others of its
+    /// Kills the pod's first process and waits at most `time_limit` for its end: it ends after all others of its
     /// namespace, one of which may hang in the kernel. Afterwards the reaper of orphans reaps it.
-    pub async fn end_init(&mut self, patience: Duration) {
+    pub async fn end_init(&mut self, time_limit: Duration) {
         if let Some(init) = self.init.take() {
-            child::end(init.pidfd, patience).await;
+            child::end(init.pidfd, time_limit).await;
         }
     }
 
     /// Leaves the removal of the pod's cgroup to the caller.
-    pub fn leave_cgroup(&mut self) {
+    pub fn release_cgroup(&mut self) {
         self.cgroup = None;
     }
 
@@ -249,13 +249,13 @@ fn unpin(path: &Path) -> Result<(), Error> {
 }
 
 /// The fork that makes the namespaces.
-struct Maker<'a> {
+struct NamespaceMaker<'a> {
     options: &'a PodOptions,
     netns: &'a Option<NetworkPlan>,
     socket: BorrowedFd<'a>,
 }
 
-impl Maker<'_> {
+impl NamespaceMaker<'_> {
     fn run(&self) -> u8 {
         match self.make() {
             Ok(()) => 0,
@@ -274,25 +274,25 @@ impl Maker<'_> {
         process::begin(&[self.socket, joined])?;
         let own =
             Owned { net: self.netns.is_some(), ipc: !self.options.host_ipc, uts: !self.options.host_network };
-        let user = self.enter_new(own)?;
+        let user = self.enter_namespaces(own)?;
         failpoint!(SANDBOX_PINNED)?;
         self.configure(own)?;
         let mut made = Vec::new();
         if let Some(user) = user {
             user.enter()?;
             user::become_root()?;
-            made.push((Attached::User, user.file));
+            made.push((DescriptorKind::User, user.file));
         }
         // After entering the user namespace: parameters of the IPC namespace belong to that one's root.
         let parameters = self.options.sysctls.iter().map(|(name, value)| (name.as_str(), value.as_str()));
         sysctl::write(parameters, own)?;
-        for (kind, wanted) in [(Attached::Net, own.net), (Attached::Ipc, own.ipc), (Attached::Uts, own.uts)] {
+        for (kind, wanted) in [(DescriptorKind::Net, own.net), (DescriptorKind::Ipc, own.ipc), (DescriptorKind::Uts, own.uts)] {
             if wanted {
                 made.push((kind, namespace_file(kind)?));
             }
         }
         if own.ipc {
-            made.push((Attached::Shm, self.shared_memory()?));
+            made.push((DescriptorKind::Shm, self.shared_memory()?));
         } else if self.options.shared_pid {
             // No memory to share here, but pivoting hides the host's files from the first process.
             self.shared_memory()?;
@@ -307,7 +307,7 @@ impl Maker<'_> {
     }
 
     /// Creates the new namespaces and joins the existing one. The user namespace is created but not entered.
-    fn enter_new(&self, own: Owned) -> Result<Option<UserNamespace>, Error> {
+    fn enter_namespaces(&self, own: Owned) -> Result<Option<UserNamespace>, Error> {
         let mut kinds = 0;
         if let Some(NetworkPlan::New(_)) = self.netns {
             kinds |= libc::CLONE_NEWNET;
@@ -318,7 +318,7 @@ impl Maker<'_> {
         if own.uts {
             kinds |= libc::CLONE_NEWUTS;
         }
-        let user = self.leave_host(kinds)?;
+        let user = self.unshare_from_host(kinds)?;
         failpoint!(SANDBOX_UNSHARED)?;
         match self.netns {
             Some(NetworkPlan::New(path)) => pin(path)?,
@@ -331,14 +331,14 @@ impl Maker<'_> {
         Ok(user)
     }
 
-    fn leave_host(&self, kinds: libc::c_int) -> Result<Option<UserNamespace>, Error> {
+    fn unshare_from_host(&self, kinds: libc::c_int) -> Result<Option<UserNamespace>, Error> {
         let Some(mappings) = &self.options.users else {
             sys::unshare(kinds).at(Step::Pod, || "unshare".into())?;
             return Ok(None);
         };
-        let anchor = Anchor::create(mappings, kinds)?;
-        anchor.join(kinds)?;
-        anchor.user_namespace().map(Some)
+        let holder = NamespaceHolder::create(mappings, kinds)?;
+        holder.join(kinds)?;
+        holder.user_namespace().map(Some)
     }
 
     fn configure(&self, own: Owned) -> Result<(), Error> {
@@ -390,10 +390,10 @@ impl Maker<'_> {
     }
 }
 
-fn namespace_file(kind: Attached) -> Result<OwnedFd, Error> {
+fn namespace_file(kind: DescriptorKind) -> Result<OwnedFd, Error> {
     let name = match kind {
-        Attached::Net => "net",
-        Attached::Ipc => "ipc",
+        DescriptorKind::Net => "net",
+        DescriptorKind::Ipc => "ipc",
         _ => "uts",
     };
     open(format!("/proc/self/ns/{name}"), OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())

@@ -12,7 +12,7 @@ const DEADLINE: u32 = 6;
 /// `SCHED_FLAG_RESET_ON_FORK`.
 const RESET: u64 = 0x01;
 
-/// Sets what the spec asks for; may need the shim's privileges. Children inherit it unless [`keep_to_itself`] is called.
+/// Sets what the spec asks for; may need the shim's privileges. Children inherit it unless [`reset_on_fork`] is called.
 pub(super) fn set(process: &spec::Process) -> Result<(), Error> {
     if let Some(priority) = &process.io_priority {
         let value = io_priority(priority)?;
@@ -27,7 +27,7 @@ pub(super) fn set(process: &spec::Process) -> Result<(), Error> {
 }
 
 /// Sets SCHED_RESET_ON_FORK if the spec asks for it: children then start with the default policy.
-pub(super) fn keep_to_itself(process: &spec::Process) -> Result<(), Error> {
+pub(super) fn reset_on_fork(process: &spec::Process) -> Result<(), Error> {
     let Some(scheduler) = &process.scheduler else { return Ok(()) };
     let wanted = attributes(scheduler)?;
     match wanted.flags & RESET != 0 && wanted.policy != DEADLINE {

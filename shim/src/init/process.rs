@@ -6,7 +6,7 @@ use super::error::At;
 use super::idmap::IdMappings;
 use super::inroot::InRoot;
 use super::terminal::{self, Terminal};
-use super::{Error, Stdio, Step, cwd, devices, limits, personality, priority, slate, user};
+use super::{Error, Stdio, Step, cwd, devices, limits, personality, priority, step_file, user};
 use crate::{seccomp::Filter, spec, sys};
 use rustix::fs::{FileType, Gid, Uid, fchown, fstat};
 use rustix::thread::CapabilitySet;
@@ -15,7 +15,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 /// A process whose spec is checked, prepared before it is created.
 #[derive(Debug)]
-pub(super) struct Process<'a> {
+pub(super) struct PreparedProcess<'a> {
     spec: &'a spec::Process,
     command: Command,
     capabilities: Sets,
@@ -32,19 +32,19 @@ pub(super) struct Process<'a> {
 pub(super) fn begin(kept: &[BorrowedFd<'_>]) -> Result<(), Error> {
     sys::reset_signals();
     user::die_with_shim()?;
-    let held = devices::held_null().into_iter().chain(slate::descriptor());
+    let held = devices::held_null().into_iter().chain(step_file::descriptor());
     let kept: Vec<_> = kept.iter().copied().chain(held).collect();
     sys::close_others(&kept).at(Step::Process, || "close descriptors".into())?;
-    hide()
+    set_undumpable()
 }
 
 /// Keeps processes of the container, unless they have CAP_SYS_PTRACE, from inspecting this one, prctl(2).
-fn hide() -> Result<(), Error> {
+fn set_undumpable() -> Result<(), Error> {
     rustix::process::set_dumpable_behavior(rustix::process::DumpableBehavior::NotDumpable)
         .at(Step::Process, || "hide from the container".into())
 }
 
-impl<'a> Process<'a> {
+impl<'a> PreparedProcess<'a> {
     /// Checks the spec and does what needs the host's privileges. `users` are the mappings of its user namespace, if any.
     pub(super) fn prepare(
         spec: &'a spec::Process,
@@ -61,7 +61,7 @@ impl<'a> Process<'a> {
         [&stdio.stdin, &stdio.stdout, &stdio.stderr]
             .into_iter()
             .flatten()
-            .try_for_each(|pipe| own_pipe(pipe.as_fd(), owner))?;
+            .try_for_each(|pipe| chown_pipe(pipe.as_fd(), owner))?;
         Ok(Self {
             spec,
             command: Command::parse(&spec.args, &spec.env)?,
@@ -76,7 +76,7 @@ impl<'a> Process<'a> {
     }
 
     /// Adds the settings for all processes of the container: personality, and the seccomp filter, which [`Self::execute`] loads.
-    pub(super) fn on(mut self, linux: &spec::Linux) -> Result<Self, Error> {
+    pub(super) fn with_settings_of(mut self, linux: &spec::Linux) -> Result<Self, Error> {
         self.personality = linux.personality.as_ref().map(personality::of).transpose()?;
         self.filter = linux.seccomp.as_deref().map(Filter::prepare).transpose()?;
         Ok(self)
@@ -91,22 +91,22 @@ impl<'a> Process<'a> {
     }
 
     /// Sets up the streams, and enters the working directory as far as root may.
-    pub(super) fn arrange(&mut self, root: InRoot<'_>, terminal: Option<&Terminal>) -> Result<(), Error> {
+    pub(super) fn set_up_stdio_and_cwd(&mut self, root: InRoot<'_>, terminal: Option<&Terminal>) -> Result<(), Error> {
         self.streams(terminal)?;
         self.entered = cwd::enter(root, &self.spec.cwd)?;
         Ok(())
     }
 
     /// Gives up all privileges the process is not to have; later steps need none.
-    pub(super) fn surrender(&mut self, root: InRoot<'_>) -> Result<(), Error> {
+    pub(super) fn drop_privileges(&mut self, root: InRoot<'_>) -> Result<(), Error> {
         priority::set(self.spec)?;
         if let Some(personality) = self.personality {
             sys::set_personality(personality)
                 .at(Step::Process, || format!("set the personality to {personality:#x}"))?;
         }
-        user::become_user(self.spec, &self.capabilities.holding(self.needed_later()))?;
+        user::become_user(self.spec, &self.capabilities.holding(self.capabilities_for_filter()))?;
         // A change of credentials may make the process dumpable again.
-        hide()?;
+        set_undumpable()?;
         if !self.entered {
             cwd::enter_as_user(root, &self.spec.cwd)?;
         }
@@ -115,13 +115,13 @@ impl<'a> Process<'a> {
     }
 
     /// Sets the resource limits. Hard limits must have been raised before, where the privilege for it is gone.
-    pub(super) fn limit(&self) -> Result<(), Error> {
+    pub(super) fn set_rlimits(&self) -> Result<(), Error> {
         limits::set(&self.spec.rlimits)
     }
 
-    /// See [`priority::keep_to_itself`].
-    pub(super) fn keep_priority(&self) -> Result<(), Error> {
-        priority::keep_to_itself(self.spec)
+    /// See [`priority::reset_on_fork`].
+    pub(super) fn reset_priority_of_children(&self) -> Result<(), Error> {
+        priority::reset_on_fork(self.spec)
     }
 
     /// Makes the terminal, if any, the controlling one of the session which the process leads.
@@ -137,7 +137,7 @@ impl<'a> Process<'a> {
     }
 
     /// Capabilities to keep until the filter is loaded.
-    fn needed_later(&self) -> CapabilitySet {
+    fn capabilities_for_filter(&self) -> CapabilitySet {
         match self.filter {
             Some(_) if !self.spec.no_new_privileges => CapabilitySet::SYS_ADMIN,
             _ => CapabilitySet::empty(),
@@ -145,10 +145,10 @@ impl<'a> Process<'a> {
     }
 
     /// Loads the filter now if that needs a privilege, so that the process made next starts without it. A filter that
-    /// forbids one of the [`REST`] of the steps is left to [`Self::execute`].
-    pub(super) fn confine(&mut self) -> Result<(), Error> {
-        let privileged = !self.needed_later().is_empty();
-        if privileged && self.filter.as_ref().is_some_and(|filter| filter.allows(REST)) {
+    /// forbids one of the [`CALLS_UNTIL_EXECVE`] is left to [`Self::execute`].
+    pub(super) fn load_filter_early(&mut self) -> Result<(), Error> {
+        let privileged = !self.capabilities_for_filter().is_empty();
+        if privileged && self.filter.as_ref().is_some_and(|filter| filter.allows(CALLS_UNTIL_EXECVE)) {
             self.load_filter()?;
             self.filter = None;
         }
@@ -165,14 +165,14 @@ impl<'a> Process<'a> {
 
     fn load_filter(&self) -> Result<(), Error> {
         let Some(filter) = &self.filter else { return Ok(()) };
-        self.capabilities.raise(self.needed_later())?;
+        self.capabilities.raise(self.capabilities_for_filter())?;
         filter.load().at(Step::Seccomp, || "load the filter".into())?;
-        self.capabilities.lower(self.needed_later())
+        self.capabilities.lower(self.capabilities_for_filter())
     }
 
     fn streams(&self, terminal: Option<&Terminal>) -> Result<(), Error> {
         if let Some(terminal) = terminal {
-            own(terminal.slave.as_fd(), self.spec.user.uid)?;
+            chown(terminal.slave.as_fd(), self.spec.user.uid)?;
         }
         let given = [&self.stdio.stdin, &self.stdio.stdout, &self.stdio.stderr];
         for (number, given) in given.into_iter().enumerate() {
@@ -187,8 +187,8 @@ impl<'a> Process<'a> {
 }
 
 /// System calls from the clone of an exec's process to its execve, with those arguments that filters may check.
-const REST: &[(libc::c_long, &[u64])] = &[
-    (sys::CLONE_ALIKE.0, &[sys::CLONE_ALIKE.1]),
+const CALLS_UNTIL_EXECVE: &[(libc::c_long, &[u64])] = &[
+    (sys::LEGACY_CLONE.0, &[sys::LEGACY_CLONE.1]),
     (libc::SYS_capset, &[]),
     (libc::SYS_prctl, &[libc::PR_SET_PDEATHSIG as u64, libc::SIGKILL as u64]),
     (libc::SYS_write, &[]),
@@ -205,11 +205,11 @@ const REST: &[(libc::c_long, &[u64])] = &[
 ];
 
 /// Changes the owner of a pipe, so that the user can reopen it by `/dev/stdout` and the like.
-fn own_pipe(stream: BorrowedFd<'_>, uid: u32) -> Result<(), Error> {
+fn chown_pipe(stream: BorrowedFd<'_>, uid: u32) -> Result<(), Error> {
     let mode = fstat(stream).at(Step::Process, || "stat a stream".into())?.st_mode;
-    if FileType::from_raw_mode(mode) == FileType::Fifo { own(stream, uid) } else { Ok(()) }
+    if FileType::from_raw_mode(mode) == FileType::Fifo { chown(stream, uid) } else { Ok(()) }
 }
 
-fn own(stream: BorrowedFd<'_>, uid: u32) -> Result<(), Error> {
+fn chown(stream: BorrowedFd<'_>, uid: u32) -> Result<(), Error> {
     fchown(stream, Some(Uid::from_raw(uid)), None::<Gid>).at(Step::Process, || "own a stream".into())
 }

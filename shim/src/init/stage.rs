@@ -3,24 +3,24 @@
 
 mod enter;
 
-pub(super) use enter::Entry;
+pub(super) use enter::CgroupEntry;
 
-use super::channel::{self, Attached, Report};
+use super::channel::{self, DescriptorKind, Report};
 use super::error::At;
-use super::hooks::{Runner, Subject};
+use super::hooks::{HookRunner, HookContext};
 use super::inroot::InRoot;
 use super::keyring::Keyring;
-use super::masks::{self, Covers};
+use super::masks::{self, MaskMounts};
 use super::mounts::{self, Prepared, Sources};
 use super::namespaces::Namespaces;
-use super::process::{self, Process};
+use super::process::{self, PreparedProcess};
 use super::rootfs::Rootfs;
 use super::terminal::Terminal;
 use super::{
-    CreateRequest, Error, ExecRequest, Moment, Step, cwd, devices, limits, rootfs, security, slate, sysctl,
+    CreateRequest, Error, ExecRequest, Moment, Step, cwd, devices, limits, rootfs, security, step_file, sysctl,
     user,
 };
-use crate::cgroup::{Cgroup, Door};
+use crate::cgroup::{Cgroup, CgroupFd};
 use crate::spec::{Resources, Spec};
 use crate::sys;
 use berth_failpoint::{failpoint, killpoint};
@@ -30,7 +30,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
 /// Seconds that the kernel may take to reclaim memory for a lower limit.
-const LIMITS_PATIENCE: u32 = 10;
+const UPDATE_TIMEOUT_SECONDS: u32 = 10;
 
 /// Stage of a new container; returns the exit code.
 pub(super) fn create(request: &CreateRequest<'_>, socket: BorrowedFd<'_>) -> u8 {
@@ -38,7 +38,7 @@ pub(super) fn create(request: &CreateRequest<'_>, socket: BorrowedFd<'_>) -> u8 
 }
 
 /// Stage of an exec; returns the exit code.
-pub(super) fn exec(request: &ExecRequest<'_>, entry: Entry, socket: BorrowedFd<'_>) -> u8 {
+pub(super) fn exec(request: &ExecRequest<'_>, entry: CgroupEntry, socket: BorrowedFd<'_>) -> u8 {
     reporting(socket, || enter::stage(request, entry, socket))
 }
 
@@ -47,10 +47,10 @@ pub(super) fn run_hooks(id: &str, bundle: &Path, moment: Moment, socket: Borrowe
     reporting(socket, || {
         process::begin(&[socket])?;
         let spec = read_spec(bundle)?;
-        let subject = Subject { id, bundle, spec: &spec };
+        let hook_context = HookContext { id, bundle, spec: &spec };
         match moment {
-            Moment::Poststart(pid) => subject.run("poststart", &spec.hooks.poststart, "running", pid),
-            Moment::Poststop => subject.run("poststop", &spec.hooks.poststop, "stopped", 0),
+            Moment::Poststart(pid) => hook_context.run("poststart", &spec.hooks.poststart, "running", pid),
+            Moment::Poststop => hook_context.run("poststop", &spec.hooks.poststop, "stopped", 0),
         }
     })
 }
@@ -59,7 +59,7 @@ pub(super) fn run_hooks(id: &str, bundle: &Path, moment: Moment, socket: Borrowe
 pub(super) fn update(cgroup: &Cgroup, resources: &Resources, socket: BorrowedFd<'_>) -> u8 {
     reporting(socket, || {
         process::begin(&[socket])?;
-        sys::interrupt_after(LIMITS_PATIENCE);
+        sys::interrupt_after(UPDATE_TIMEOUT_SECONDS);
         Ok(cgroup.update(resources)?)
     })
 }
@@ -105,9 +105,9 @@ fn stage_create(request: &CreateRequest<'_>, socket: BorrowedFd<'_>) -> Result<(
     limits::set_oom_score(spec.process.oom_score_adj)?;
     let namespaces = Namespaces::plan(&spec.linux, request.pod, request.neighbours)?;
     let users = namespaces.user.as_ref().map(|user| &user.mappings);
-    let process = Process::prepare(&spec.process, request.terminal, &request.stdio, users)?.on(&spec.linux)?;
+    let process = PreparedProcess::prepare(&spec.process, request.terminal, &request.stdio, users)?.with_settings_of(&spec.linux)?;
     let keyring = Keyring::of(request.id, request.bundle)?;
-    Cgroup::to_be_made(&spec.linux.cgroups_path)?;
+    Cgroup::for_creation(&spec.linux.cgroups_path)?;
     channel::send(socket, &Report::Group(spec.linux.cgroups_path.clone()), &[]);
     let cgroup = Cgroup::create(&spec.linux.cgroups_path, request.id, &spec.linux.resources)?;
     failpoint!(CGROUP_MADE)?;
@@ -126,38 +126,38 @@ struct Container<'a> {
 }
 
 /// Resources that the stage prepared for the container's first process.
-struct Brought<'a> {
+struct StageResources<'a> {
     mounts: Vec<Prepared<'a>>,
     root: Option<OwnedFd>,
-    covers: Option<Covers>,
-    runner: Option<&'a Runner>,
+    mask_mounts: Option<MaskMounts>,
+    runner: Option<&'a HookRunner>,
 }
 
 impl Container<'_> {
-    fn spawn(&self, process: Process<'_>, cgroup: &Cgroup, socket: BorrowedFd<'_>) -> Result<(), Error> {
+    fn spawn(&self, process: PreparedProcess<'_>, cgroup: &Cgroup, socket: BorrowedFd<'_>) -> Result<(), Error> {
         let (pod, user, devices) =
             (self.request.pod, self.namespaces.user.as_ref(), &self.spec.linux.devices);
         let mounts = mounts::prepare(&self.spec.mounts, Sources { pod, cgroup, user, devices })?;
         let root = user.map(|user| self.rootfs().prepare(user)).transpose()?;
-        let covers = Covers::prepare(&self.spec.linux.masked_paths)?;
+        let mask_mounts = MaskMounts::prepare(&self.spec.linux.masked_paths)?;
         failpoint!(MOUNTS_PREPARED)?;
-        let door = cgroup.door()?;
-        let runner = Runner::start(self.subject(), |hooks| reporting(socket, || hooks))?;
+        let cgroup_fd = cgroup.open_fd()?;
+        let runner = HookRunner::start(self.hook_context(), |hooks| reporting(socket, || hooks))?;
         self.namespaces.enter()?;
-        let brought = Brought { mounts, root, covers, runner: runner.as_ref() };
-        let first_process = || self.become_container(process, brought, &door, socket);
-        let pid = sys::clone_sibling(self.namespaces.new, door.directory(), first_process)
+        let prepared = StageResources { mounts, root, mask_mounts, runner: runner.as_ref() };
+        let first_process = || self.become_container(process, prepared, &cgroup_fd, socket);
+        let pid = sys::clone_sibling(self.namespaces.new, cgroup_fd.directory(), first_process)
             .at(Step::Process, || "make the container's first process".into())?;
         killpoint!(CONTAINER_FORKED);
-        channel::send(socket, &Report::Spawned { pid, later: self.subject().later() }, &[]);
+        channel::send(socket, &Report::Spawned { pid, later: self.hook_context().later_hooks() }, &[]);
         if let Some(runner) = runner {
-            runner.finish(pid);
+            runner.run_for(pid);
         }
         Ok(())
     }
 
-    fn subject(&self) -> Subject<'_> {
-        Subject { id: self.request.id, bundle: self.request.bundle, spec: self.spec }
+    fn hook_context(&self) -> HookContext<'_> {
+        HookContext { id: self.request.id, bundle: self.request.bundle, spec: self.spec }
     }
 
     fn rootfs(&self) -> Rootfs<'_> {
@@ -168,37 +168,37 @@ impl Container<'_> {
     /// The whole life of the container's first process up to execve.
     fn become_container(
         &self,
-        mut process: Process<'_>,
-        brought: Brought<'_>,
-        door: &Door,
+        mut process: PreparedProcess<'_>,
+        prepared: StageResources<'_>,
+        cgroup_fd: &CgroupFd,
         socket: BorrowedFd<'_>,
     ) -> u8 {
         let code = reporting(socket, || {
             user::die_with_shim()?;
-            self.enter_namespaces(door)?;
+            self.enter_namespaces(cgroup_fd)?;
             failpoint!(CONTAINER_ENTERED)?;
-            self.set_up(&mut process, brought, socket)
+            self.set_up(&mut process, prepared, socket)
         });
         if code == 0 {
-            last_steps(socket, &process, |socket| channel::wait_for_gate(socket) && self.may_start(socket));
+            wait_and_execute(socket, &process, |socket| channel::wait_at_barrier(socket) && self.run_start_container_hooks(socket));
         }
         code
     }
 
     /// Runs the startContainer hooks, as the user that the container's command will run as.
-    fn may_start(&self, socket: BorrowedFd<'_>) -> bool {
+    fn run_start_container_hooks(&self, socket: BorrowedFd<'_>) -> bool {
         let hooks = &self.spec.hooks.start_container;
-        reporting(socket, || self.subject().run("startContainer", hooks, "created", own_pid())) == 0
+        reporting(socket, || self.hook_context().run("startContainer", hooks, "created", own_pid())) == 0
     }
 
-    fn enter_namespaces(&self, door: &Door) -> Result<(), Error> {
-        door.enter()?;
+    fn enter_namespaces(&self, cgroup_fd: &CgroupFd) -> Result<(), Error> {
+        cgroup_fd.enter()?;
         rustix::process::setsid().at(Step::Process, || "lead a session".into())?;
         if self.namespaces.new_cgroup {
             sys::unshare(libc::CLONE_NEWCGROUP).at(Step::Namespace, || "make Cgroup".into())?;
         }
         if self.namespaces.new & libc::CLONE_NEWUTS != 0 {
-            name_host(&self.spec.hostname, &self.spec.domainname)?;
+            set_host_name(&self.spec.hostname, &self.spec.domainname)?;
         }
         Ok(())
     }
@@ -216,26 +216,26 @@ impl Container<'_> {
 
     fn set_up(
         &self,
-        process: &mut Process<'_>,
-        brought: Brought<'_>,
+        process: &mut PreparedProcess<'_>,
+        prepared: StageResources<'_>,
         socket: BorrowedFd<'_>,
     ) -> Result<(), Error> {
-        let Brought { mounts, root, mut covers, runner } = brought;
-        slate::at(|| "mount the root file system".into());
+        let StageResources { mounts, root, mut mask_mounts, runner } = prepared;
+        step_file::record(|| "mount the root file system".into());
         let root = self.mount_root(root)?;
         let inside = InRoot(root.as_fd());
         self.fill_root(inside, mounts, runner)?;
         security::label_self(&self.spec.process)?;
-        self.let_go_of_the_host(process, inside, covers.as_ref(), socket)?;
+        self.close_host_descriptors(process, inside, mask_mounts.as_ref(), socket)?;
         rootfs::pivot(inside.0)?;
         rootfs::propagate(inside.0, &self.spec.linux.rootfs_propagation)?;
-        let terminal = self.finish_root(process, inside, covers.as_mut())?;
+        let terminal = self.finish_root(process, inside, mask_mounts.as_mut())?;
         self.keyring.make()?;
-        process.arrange(inside, terminal.as_ref())?;
+        process.set_up_stdio_and_cwd(inside, terminal.as_ref())?;
         process.control_terminal()?;
-        process.limit()?;
-        process.surrender(inside)?;
-        process.keep_priority()?;
+        process.set_rlimits()?;
+        process.drop_privileges(inside)?;
+        process.reset_priority_of_children()?;
         ready(socket, terminal.as_ref());
         Ok(())
     }
@@ -245,52 +245,52 @@ impl Container<'_> {
         &self,
         root: InRoot<'_>,
         mounts: Vec<Prepared<'_>>,
-        runner: Option<&Runner>,
+        runner: Option<&HookRunner>,
     ) -> Result<(), Error> {
         rustix::process::umask(rustix::fs::Mode::empty());
         mounts::attach(mounts, root)?;
         if !mounts::binds_dev(&self.spec.mounts) {
             devices::make(root, &self.spec.linux.devices)?;
         }
-        slate::at(|| "run the hooks of its creation".into());
+        step_file::record(|| "run the hooks of its creation".into());
         if let Some(runner) = runner {
-            runner.pass();
+            runner.wait_for_hooks();
         }
-        self.subject().run("createContainer", &self.spec.hooks.create_container, "creating", own_pid())
+        self.hook_context().run("createContainer", &self.spec.hooks.create_container, "creating", own_pid())
     }
 
     /// Closes all descriptors that lead to the host. No value dropped later owns one of them.
-    fn let_go_of_the_host(
+    fn close_host_descriptors(
         &self,
-        process: &Process<'_>,
+        process: &PreparedProcess<'_>,
         root: InRoot<'_>,
-        covers: Option<&Covers>,
+        mask_mounts: Option<&MaskMounts>,
         socket: BorrowedFd<'_>,
     ) -> Result<(), Error> {
         let mut kept = process.descriptors();
         kept.extend([socket, root.0]);
-        kept.extend(covers.map(AsFd::as_fd));
-        kept.extend(slate::descriptor());
+        kept.extend(mask_mounts.map(AsFd::as_fd));
+        kept.extend(step_file::descriptor());
         sys::close_others(&kept).at(Step::Process, || "close descriptors".into())
     }
 
     /// The last changes to the root filesystem, by paths that the image or a volume may have prepared.
     fn finish_root(
         &self,
-        process: &Process<'_>,
+        process: &PreparedProcess<'_>,
         root: InRoot<'_>,
-        covers: Option<&mut Covers>,
+        mask_mounts: Option<&mut MaskMounts>,
     ) -> Result<Option<Terminal>, Error> {
         let linux = &self.spec.linux;
         let terminal = process.terminal(root)?;
         if let Some(terminal) = &terminal {
             terminal.bind_console(root)?;
         }
-        slate::at(|| format!("make the working directory {:?}", self.spec.process.cwd));
+        step_file::record(|| format!("make the working directory {:?}", self.spec.process.cwd));
         cwd::create(root, &self.spec.process.cwd)?;
         masks::make_read_only(root, &linux.readonly_paths)?;
-        if let Some(covers) = covers {
-            covers.hide(root, &linux.masked_paths)?;
+        if let Some(mask_mounts) = mask_mounts {
+            mask_mounts.hide(root, &linux.masked_paths)?;
         }
         if self.spec.root.readonly {
             rootfs::seal(root.0)?;
@@ -301,7 +301,7 @@ impl Container<'_> {
 
 /// Reports that setup is complete, and passes the terminal's master.
 fn ready(socket: BorrowedFd<'_>, terminal: Option<&Terminal>) {
-    let attached = terminal.iter().map(|_| Attached::Console).collect();
+    let attached = terminal.iter().map(|_| DescriptorKind::Console).collect();
     let masters: Vec<_> = terminal.iter().map(|terminal| terminal.master.as_fd()).collect();
     channel::send(socket, &Report::Ready { attached }, &masters);
 }
@@ -311,7 +311,7 @@ fn own_pid() -> u32 {
     rustix::process::getpid().as_raw_nonzero().get().cast_unsigned()
 }
 
-fn name_host(host: &str, domain: &str) -> Result<(), Error> {
+fn set_host_name(host: &str, domain: &str) -> Result<(), Error> {
     if !host.is_empty() {
         sethostname(host.as_bytes()).at(Step::Hostname, || format!("set {host:?}"))?;
     }
@@ -323,7 +323,7 @@ fn name_host(host: &str, domain: &str) -> Result<(), Error> {
 
 /// Closes all but the socket, waits for `go` and executes the command, or exits. Nothing is dropped: values may own
 /// descriptors that are closed by now.
-fn last_steps(socket: BorrowedFd<'_>, process: &Process<'_>, go: impl FnOnce(BorrowedFd<'_>) -> bool) -> ! {
+fn wait_and_execute(socket: BorrowedFd<'_>, process: &PreparedProcess<'_>, go: impl FnOnce(BorrowedFd<'_>) -> bool) -> ! {
     let socket = match sys::keep_only(socket).at(Step::Process, || "close descriptors".into()) {
         Ok(socket) => socket,
         Err(error) => sys::leave(reporting(socket, || Err(error))),

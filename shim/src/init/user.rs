@@ -14,7 +14,7 @@ use std::io::Read;
 use std::path::Path;
 
 /// Maximum bytes read from `/etc/passwd`.
-const LONGEST_PASSWD: u64 = 1024 * 1024;
+const MAX_PASSWD_BYTES: u64 = 1024 * 1024;
 
 /// Changes from the shim's credentials to those of the spec.
 pub(super) fn become_user(process: &spec::Process, capabilities: &Sets) -> Result<(), Error> {
@@ -63,7 +63,7 @@ pub(super) fn home_of(root: InRoot<'_>, uid: u32) -> String {
     let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY;
     let mut text = Vec::new();
     if let Ok(file) = root.find(Path::new("/etc/passwd"), flags) {
-        let _ = std::fs::File::from(file).take(LONGEST_PASSWD).read_to_end(&mut text);
+        let _ = std::fs::File::from(file).take(MAX_PASSWD_BYTES).read_to_end(&mut text);
     }
     home_in(&String::from_utf8_lossy(&text), uid).unwrap_or("/").to_owned()
 }

@@ -21,7 +21,7 @@ pub(super) struct UserNamespace {
 impl UserNamespace {
     /// Creates one.
     pub(super) fn create(mappings: &IdMappings) -> Result<Self, Error> {
-        Anchor::create(mappings, 0)?.user_namespace()
+        NamespaceHolder::create(mappings, 0)?.user_namespace()
     }
 
     /// Opens an existing one; `mappings` must be its own.
@@ -52,14 +52,14 @@ impl UserNamespace {
 }
 
 /// A process that holds new namespaces until descriptors do. It ends when dropped, and with the process that made it.
-pub(super) struct Anchor<'a> {
+pub(super) struct NamespaceHolder<'a> {
     pid: u32,
     pidfd: OwnedFd,
     mappings: &'a IdMappings,
     _lifeline: OwnedFd,
 }
 
-impl<'a> Anchor<'a> {
+impl<'a> NamespaceHolder<'a> {
     /// Creates a user namespace and, owned by it, those of `others` (`CLONE_NEW*`).
     pub(super) fn create(mappings: &'a IdMappings, others: libc::c_int) -> Result<Self, Error> {
         if mappings.uids.is_empty() || mappings.gids.is_empty() {
@@ -70,15 +70,15 @@ impl<'a> Anchor<'a> {
         }
         let (lifeline, theirs) = channel::pair()?;
         let stay = || match sys::keep_only(theirs.as_fd()) {
-            Ok(lifeline) => u8::from(channel::wait_for_gate(lifeline.as_fd())),
+            Ok(lifeline) => u8::from(channel::wait_at_barrier(lifeline.as_fd())),
             Err(_) => 1,
         };
         let pid = sys::clone_child(libc::CLONE_NEWUSER | others, stay)
             .at(Step::Namespace, || "make User".into())?;
-        let anchor = Self { pid, pidfd: pidfd_of(pid)?, mappings, _lifeline: lifeline };
-        anchor.write("uid_map", &mappings.uids)?;
-        anchor.write("gid_map", &mappings.gids)?;
-        Ok(anchor)
+        let holder = Self { pid, pidfd: pidfd_of(pid)?, mappings, _lifeline: lifeline };
+        holder.write("uid_map", &mappings.uids)?;
+        holder.write("gid_map", &mappings.gids)?;
+        Ok(holder)
     }
 
     fn write(&self, file: &str, ranges: &[IdMapping]) -> Result<(), Error> {
@@ -102,7 +102,7 @@ impl<'a> Anchor<'a> {
     }
 }
 
-impl Drop for Anchor<'_> {
+impl Drop for NamespaceHolder<'_> {
     fn drop(&mut self) {
         kill_and_wait(self.pidfd.as_fd());
     }
@@ -144,25 +144,25 @@ mod tests {
         assert_eq!(read, expected);
     }
 
-    /// As when a stage is killed: its anchor is not dropped.
+    /// As when a stage is killed: its holder is not dropped.
     #[test]
     fn root_an_anchor_ends_with_the_process_that_made_it() {
         assert!(rustix::process::geteuid().is_root(), "needs root: sudo -E cargo test -p berth-shim root_");
         let (read, write) = rustix::pipe::pipe().unwrap();
         let maker = sys::fork(|| {
             let mappings = IdMappings::parse("0:7:1", "0:7:1").unwrap();
-            let anchor = Anchor::create(&mappings, 0).unwrap();
-            let told = rustix::io::write(&write, anchor.pid.to_string().as_bytes());
-            std::mem::forget(anchor);
-            u8::from(told.is_err())
+            let holder = NamespaceHolder::create(&mappings, 0).unwrap();
+            let written = rustix::io::write(&write, holder.pid.to_string().as_bytes());
+            std::mem::forget(holder);
+            u8::from(written.is_err())
         });
         super::super::child::wait(pidfd_of(maker.unwrap()).unwrap().as_fd());
         drop(write);
         let mut pid = String::new();
         std::io::Read::read_to_string(&mut fs::File::from(read), &mut pid).unwrap();
-        let anchor = std::path::PathBuf::from(format!("/proc/{pid}/ns/user"));
+        let holder = std::path::PathBuf::from(format!("/proc/{pid}/ns/user"));
         for _ in 0..1000 {
-            if fs::read_link(&anchor).is_err() {
+            if fs::read_link(&holder).is_err() {
                 return;
             }
             std::thread::sleep(std::time::Duration::from_millis(5));

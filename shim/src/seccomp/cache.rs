@@ -19,12 +19,12 @@ use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 const MAGIC: &[u8; 16] = b"berth-seccomp-1\n";
-const HEADER: usize = 16 + 4 + 4 + 4 + 8;
-const INSTRUCTION: usize = size_of::<Instruction>();
+const HEADER_BYTES: usize = 16 + 4 + 4 + 4 + 8;
+const INSTRUCTION_BYTES: usize = size_of::<Instruction>();
 /// Maximum file size: many times a usual profile, and 4096 instructions.
-const LARGEST: u64 = 1 << 20;
+const MAX_FILE_BYTES: u64 = 1 << 20;
 /// Maximum number of files, which take up memory. When it is reached all are removed; those in use are compiled again.
-const MOST: usize = 128;
+const MAX_ENTRIES: usize = 128;
 
 /// The directory, verified to be accessible to root only.
 #[derive(Debug)]
@@ -60,7 +60,7 @@ impl Cache {
         let key = self.key(section);
         let file = openat(&self.directory, name(&key), flags, Mode::empty()).ok()?;
         let mut bytes = Vec::new();
-        File::from(file).take(LARGEST).read_to_end(&mut bytes).ok()?;
+        File::from(file).take(MAX_FILE_BYTES).read_to_end(&mut bytes).ok()?;
         decode(&bytes, key.as_bytes())
     }
 
@@ -87,7 +87,7 @@ impl Cache {
         let kept: Vec<_> = entries
             .filter(|name| !name.to_bytes().starts_with(b".") && !name.to_bytes().starts_with(b"tmp-"))
             .collect();
-        if kept.len() < MOST {
+        if kept.len() < MAX_ENTRIES {
             return;
         }
         for name in kept {
@@ -127,19 +127,19 @@ fn encode(filter: &Filter, key: &[u8]) -> Vec<u8> {
 
 /// `None` for anything but the output of [`encode`] for this key.
 fn decode(bytes: &[u8], key: &[u8]) -> Option<Filter> {
-    let (header, body) = bytes.split_at_checked(HEADER)?;
+    let (header, body) = bytes.split_at_checked(HEADER_BYTES)?;
     let number = |at: usize| Some(u32::from_ne_bytes(header.get(at..at + 4)?.try_into().ok()?));
     let (flags, stored_sum) = (number(24)?, u64::from_ne_bytes(header.get(28..36)?.try_into().ok()?));
     let (stored_key, program) = body.split_at_checked(number(16)? as usize)?;
-    let whole = program.len() == number(20)? as usize * INSTRUCTION;
+    let whole = program.len() == number(20)? as usize * INSTRUCTION_BYTES;
     if !header.starts_with(MAGIC) || stored_key != key || !whole || sum(flags, program) != stored_sum {
         return None;
     }
-    let program = program.chunks_exact(INSTRUCTION).map(instruction).collect();
+    let program = program.chunks_exact(INSTRUCTION_BYTES).map(instruction).collect();
     Some(Filter { flags, program })
 }
 
-fn bytes_of(instruction: &Instruction) -> [u8; INSTRUCTION] {
+fn bytes_of(instruction: &Instruction) -> [u8; INSTRUCTION_BYTES] {
     let ([a, b], [c, d, e, f]) = (instruction.operation.to_ne_bytes(), instruction.value.to_ne_bytes());
     [a, b, instruction.if_true, instruction.if_false, c, d, e, f]
 }
@@ -195,7 +195,7 @@ mod tests {
             fs::write(&path, bad).unwrap();
             assert_eq!(cache.find(SECTION), None, "byte {at}");
         }
-        for length in [0, 10, HEADER, good.len() - 8, good.len() - 1] {
+        for length in [0, 10, HEADER_BYTES, good.len() - 8, good.len() - 1] {
             fs::write(&path, &good[..length]).unwrap();
             assert_eq!(cache.find(SECTION), None, "{length} bytes");
         }
@@ -224,10 +224,10 @@ mod tests {
     #[test]
     fn it_does_not_grow_without_end() {
         let (place, cache, filter) = place();
-        for number in 0..2 * MOST {
+        for number in 0..2 * MAX_ENTRIES {
             cache.keep(&number.to_string(), &filter);
         }
-        assert!(fs::read_dir(place.path().join("new/seccomp")).unwrap().count() <= MOST);
-        assert_eq!(cache.find(&(2 * MOST - 1).to_string()), Some(filter));
+        assert!(fs::read_dir(place.path().join("new/seccomp")).unwrap().count() <= MAX_ENTRIES);
+        assert_eq!(cache.find(&(2 * MAX_ENTRIES - 1).to_string()), Some(filter));
     }
 }

@@ -1,6 +1,6 @@
 //! `berth.shim.v1.Shim`: calls that shim v2 lacks.
 
-use super::{to_end, unless_closed};
+use super::{run_to_completion, unless_closed};
 use crate::container::{Container, Phase};
 use crate::exec_sync::{Caller, exec_sync};
 use crate::exit;
@@ -64,7 +64,7 @@ impl Shim for Berth {
         request: ReopenLogRequest,
     ) -> ttrpc::Result<ReopenLogResponse> {
         let container = self.0.container(&request.id)?;
-        to_end(async move { container.reopen_log() }).await?;
+        run_to_completion(async move { container.reopen_log() }).await?;
         Ok(ReopenLogResponse::default())
     }
 }

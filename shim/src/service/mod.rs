@@ -1,7 +1,7 @@
 //! The ttrpc services. A method only reads its request, calls the pod or a container, and builds the answer.
 //!
 //! ttrpc drops the handler of a call whose connection ends. An operation that changes state must not stop half way, so
-//! it runs in a task of its own ([`to_end`]), and only its answer is lost.
+//! it runs in a task of its own ([`run_to_completion`]), and only its answer is lost.
 
 mod berth;
 mod sandbox;
@@ -9,9 +9,9 @@ mod stats;
 mod task;
 
 pub(crate) use berth::{described, message};
-pub(crate) use sandbox::patience;
+pub(crate) use sandbox::stop_timeout;
 
-use crate::container::Surroundings;
+use crate::container::ShimContext;
 use crate::error::Error;
 use crate::events::Events;
 use crate::init;
@@ -32,17 +32,17 @@ use ttrpc::r#async::transport::Listener;
 use ttrpc::r#async::{Server, TtrpcContext};
 
 /// Time for an error to reach the caller before its own time limit.
-const MARGIN: Duration = Duration::from_secs(2);
+const TIMEOUT_MARGIN: Duration = Duration::from_secs(2);
 /// Limit for callers that set none.
-const FOREVER: Duration = Duration::from_secs(365 * 24 * 3600);
+const DEFAULT_TIMEOUT: Duration = Duration::from_secs(365 * 24 * 3600);
 
 /// Pause after a failed accept(2).
-const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+const ACCEPT_RETRY_INTERVAL: Duration = Duration::from_millis(50);
 
 /// Parameters of a server.
 #[derive(Debug)]
 #[allow(missing_docs)]
-pub struct Serve {
+pub struct ServerConfig {
     pub id: String,
     pub namespace: String,
     pub bundle: PathBuf,
@@ -54,8 +54,8 @@ pub struct Serve {
 
 /// Serves until the pod is closed. Runs on the calling thread, which becomes the parent of all containers, and starts
 /// no other thread. Blocks.
-pub fn serve(serve: Serve) -> io::Result<()> {
-    runtime()?.block_on(run(serve))
+pub fn serve(config: ServerConfig) -> io::Result<()> {
+    runtime()?.block_on(run(config))
 }
 
 /// The shim's runtime: it uses the calling thread only.
@@ -68,34 +68,34 @@ pub(crate) fn runtime() -> io::Result<Runtime> {
         .build()
 }
 
-async fn run(serve: Serve) -> io::Result<()> {
-    let surroundings =
-        Surroundings { events: Events::forward_to(&serve.events, &serve.namespace), ..Default::default() };
-    let pod = Pod::new(serve.id, serve.bundle, serve.socket, surroundings);
-    let mut server = start(&pod, serve.listener).await?;
-    attend(&pod.surroundings().orphans, pod.close_when_forgotten(), pod.closed()).await?;
+async fn run(config: ServerConfig) -> io::Result<()> {
+    let context =
+        ShimContext { events: Events::forward_to(&config.events, &config.namespace), ..Default::default() };
+    let pod = Pod::new(config.id, config.bundle, config.socket, context);
+    let mut server = start(&pod, config.listener).await?;
+    run_until_closed(&pod.context().orphans, pod.close_when_unused(), pod.closed()).await?;
     server.shutdown().await.map_err(io::Error::other)?;
-    init::gone().await;
+    init::cleanup_finished().await;
     Ok(())
 }
 
-/// Becomes a subreaper and reaps orphans until the shim is `closed`. Also runs `forgotten`, which closes it.
-pub(crate) async fn attend(
+/// Becomes a subreaper and reaps orphans until the shim is `closed`. Also runs `unused`, which closes it.
+pub(crate) async fn run_until_closed(
     orphans: &Orphans,
-    forgotten: impl Future<Output = ()>,
+    unused: impl Future<Output = ()>,
     closed: impl Future<Output = ()>,
 ) -> io::Result<()> {
     rustix::process::set_child_subreaper(rustix::process::Pid::from_raw(1))?;
     let mut children = signal(SignalKind::child())?;
     let mut terminations = signal(SignalKind::terminate())?;
-    tokio::pin!(forgotten, closed);
+    tokio::pin!(unused, closed);
     let mut waiting = true;
     loop {
         tokio::select! {
             _ = children.recv() => orphans.reap(),
             // Ignored: there are calls to end the containers.
             _ = terminations.recv() => note("a termination signal was ignored"),
-            () = &mut forgotten, if waiting => waiting = false,
+            () = &mut unused, if waiting => waiting = false,
             () = &mut closed => return Ok(()),
         }
     }
@@ -103,7 +103,7 @@ pub(crate) async fn attend(
 
 async fn start(pod: &Arc<Pod>, listener: UnixListener) -> io::Result<Server> {
     let mut server = Server::new()
-        .add_listener(patient(listener)?)
+        .add_listener(retrying_listener(listener)?)
         .register_service(task::service(pod))
         .register_service(sandbox::service(pod))
         .register_service(berth::service(pod));
@@ -113,14 +113,14 @@ async fn start(pod: &Arc<Pod>, listener: UnixListener) -> io::Result<Server> {
 
 /// Wraps a listener so that accept errors do not end it. Without a free descriptor (EMFILE) the connection stays
 /// queued, and accept would fail again at once, so it is repeated after a pause.
-pub(crate) fn patient(listener: UnixListener) -> io::Result<Listener> {
+pub(crate) fn retrying_listener(listener: UnixListener) -> io::Result<Listener> {
     listener.set_nonblocking(true)?;
     let listener = tokio::net::UnixListener::from_std(listener)?;
     Ok(Listener::new(unfold(listener, |listener| async move {
         loop {
             match listener.accept().await {
                 Ok((connection, _)) => return Some((Ok(connection), listener)),
-                Err(_) => sleep(ACCEPT_PAUSE).await,
+                Err(_) => sleep(ACCEPT_RETRY_INTERVAL).await,
             }
         }
     })))
@@ -129,13 +129,13 @@ pub(crate) fn patient(listener: UnixListener) -> io::Result<Listener> {
 /// Time limit of work for a caller: a little less than its own, so that it gets the reason of a failure.
 fn limit(context: &TtrpcContext) -> Duration {
     match u64::try_from(context.timeout_nano).map(Duration::from_nanos) {
-        Ok(limit) if !limit.is_zero() => limit - (limit / 10).min(MARGIN),
-        _ => FOREVER,
+        Ok(limit) if !limit.is_zero() => limit - (limit / 10).min(TIMEOUT_MARGIN),
+        _ => DEFAULT_TIMEOUT,
     }
 }
 
 /// Runs `work` to its end even if the caller disconnects.
-pub(crate) async fn to_end<T: Send + 'static>(
+pub(crate) async fn run_to_completion<T: Send + 'static>(
     work: impl Future<Output = Result<T, Error>> + Send + 'static,
 ) -> ttrpc::Result<T> {
     match tokio::spawn(work).await {

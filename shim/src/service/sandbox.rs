@@ -1,10 +1,10 @@
 //! `containerd.runtime.sandbox.v1.Sandbox`: the sandbox's calls.
 
-use super::{to_end, unless_closed};
+use super::{run_to_completion, unless_closed};
 use crate::error::Error;
 use crate::events::timestamp;
 use crate::pod::Pod;
-use crate::process::DEATH_PATIENCE;
+use crate::process::KILL_TIMEOUT;
 use crate::sandbox::{Phase, options};
 use async_trait::async_trait;
 use containerd_shim_protos::protobuf::MessageField;
@@ -36,9 +36,9 @@ impl SandboxService {
 }
 
 /// Time limit of a stop: that of the request, or a default.
-pub(crate) fn patience(request: &StopSandboxRequest) -> Duration {
+pub(crate) fn stop_timeout(request: &StopSandboxRequest) -> Duration {
     match request.timeout_secs {
-        0 => DEATH_PATIENCE,
+        0 => KILL_TIMEOUT,
         seconds => Duration::from_secs(seconds.into()),
     }
 }
@@ -52,7 +52,7 @@ impl Sandbox for SandboxService {
     ) -> ttrpc::Result<CreateSandboxResponse> {
         let pod = self.mine(&request.sandbox_id)?;
         let options = options(request.options.as_ref(), &request.netns_path)?;
-        to_end(async move { pod.create_sandbox(&options).await }).await?;
+        run_to_completion(async move { pod.create_sandbox(&options).await }).await?;
         Ok(CreateSandboxResponse::default())
     }
 
@@ -89,8 +89,8 @@ impl Sandbox for SandboxService {
         request: StopSandboxRequest,
     ) -> ttrpc::Result<StopSandboxResponse> {
         let pod = self.mine(&request.sandbox_id)?;
-        let patience = patience(&request);
-        to_end(async move { pod.stop_sandbox(patience).await }).await?;
+        let stop_timeout = stop_timeout(&request);
+        run_to_completion(async move { pod.stop_sandbox(stop_timeout).await }).await?;
         Ok(StopSandboxResponse::default())
     }
 
@@ -139,8 +139,8 @@ impl Sandbox for SandboxService {
         request: ShutdownSandboxRequest,
     ) -> ttrpc::Result<ShutdownSandboxResponse> {
         let pod = self.mine(&request.sandbox_id)?;
-        to_end(async move {
-            pod.stop_sandbox(DEATH_PATIENCE).await?;
+        run_to_completion(async move {
+            pod.stop_sandbox(KILL_TIMEOUT).await?;
             pod.close();
             Ok(())
         })

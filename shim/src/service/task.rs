@@ -1,7 +1,7 @@
 //! `containerd.task.v3.Task`: containers and execs.
 
-use super::{to_end, unless_closed};
-use crate::container::{Container, Identity, Names, Phase};
+use super::{run_to_completion, unless_closed};
+use crate::container::{Container, Identity, StdioConfig, Phase};
 use crate::error::Error;
 use crate::events::timestamp;
 use crate::exec::{self, Exec};
@@ -59,9 +59,9 @@ impl Task for TaskService {
             return Err(Error::Unsupported("starting from a checkpoint").into());
         }
         let (pod, limit) = (Arc::clone(&self.0), super::limit(context));
-        let pid = to_end(async move {
+        let pid = run_to_completion(async move {
             let container = pod.create(new_container(&request), limit).await?;
-            pod.surroundings().events.created(&request, container.pid());
+            pod.context().events.created(&request, container.pid());
             Ok(container.pid())
         })
         .await?;
@@ -71,8 +71,8 @@ impl Task for TaskService {
     async fn start(&self, _: &TtrpcContext, request: StartRequest) -> ttrpc::Result<StartResponse> {
         let target = self.target(&request.id, &request.exec_id)?;
         let pod = Arc::clone(&self.0);
-        let pid = to_end(async move {
-            let events = &pod.surroundings().events;
+        let pid = run_to_completion(async move {
+            let events = &pod.context().events;
             match target {
                 Target::Container(container) => {
                     let pid = container.start().await?;
@@ -93,11 +93,11 @@ impl Task for TaskService {
     async fn delete(&self, _: &TtrpcContext, request: DeleteRequest) -> ttrpc::Result<DeleteResponse> {
         let target = self.target(&request.id, &request.exec_id)?;
         let pod = Arc::clone(&self.0);
-        let (pid, exit) = to_end(async move {
+        let (pid, exit) = run_to_completion(async move {
             match target {
                 Target::Container(container) => {
                     let (container, exit) = pod.delete(container.id()).await?;
-                    pod.surroundings().events.deleted(container.id(), container.pid(), &exit);
+                    pod.context().events.deleted(container.id(), container.pid(), &exit);
                     Ok((container.pid(), exit))
                 }
                 // There is a delete event for containers only.
@@ -117,9 +117,9 @@ impl Task for TaskService {
 
     async fn pause(&self, _: &TtrpcContext, request: PauseRequest) -> ttrpc::Result<Empty> {
         let container = self.0.container(&request.id)?;
-        to_end(async move {
+        run_to_completion(async move {
             container.pause().await?;
-            container.surroundings().events.paused(container.id());
+            container.context().events.paused(container.id());
             Ok(Empty::default())
         })
         .await
@@ -127,9 +127,9 @@ impl Task for TaskService {
 
     async fn resume(&self, _: &TtrpcContext, request: ResumeRequest) -> ttrpc::Result<Empty> {
         let container = self.0.container(&request.id)?;
-        to_end(async move {
+        run_to_completion(async move {
             container.resume().await?;
-            container.surroundings().events.resumed(container.id());
+            container.context().events.resumed(container.id());
             Ok(Empty::default())
         })
         .await
@@ -154,15 +154,15 @@ impl Task for TaskService {
         if request.exec_id.is_empty() {
             return Err(Error::Invalid { field: "exec_id", reason: "empty".into() }.into());
         }
-        let names = Names {
+        let stdio_config = StdioConfig {
             stdin: request.stdin,
             stdout: request.stdout,
             stderr: request.stderr,
             terminal: request.terminal,
         };
         let spec = request.spec.into_option().unwrap_or_default().value;
-        container.add_exec(Exec::new(request.exec_id.clone(), names, spec)?)?;
-        self.0.surroundings().events.exec_added(&request.id, &request.exec_id);
+        container.add_exec(Exec::new(request.exec_id.clone(), stdio_config, spec)?)?;
+        self.0.context().events.exec_added(&request.id, &request.exec_id);
         Ok(Empty::default())
     }
 
@@ -193,7 +193,7 @@ impl Task for TaskService {
         if let Some(member) = resources.unsupported() {
             return Err(Error::Unsupported(member).into());
         }
-        to_end(async move { container.update(&resources).await }).await?;
+        run_to_completion(async move { container.update(&resources).await }).await?;
         Ok(Empty::default())
     }
 
@@ -238,14 +238,14 @@ fn new_container(request: &CreateTaskRequest) -> NewContainer {
         target: mount.target.clone(),
         options: mount.options.clone(),
     });
-    let names = Names {
+    let stdio_config = StdioConfig {
         stdin: request.stdin.clone(),
         stdout: request.stdout.clone(),
         stderr: request.stderr.clone(),
         terminal: request.terminal,
     };
     let bundle = PathBuf::from(&request.bundle);
-    NewContainer { identity: Identity { id: request.id.clone(), bundle, names }, rootfs: rootfs.collect() }
+    NewContainer { identity: Identity { id: request.id.clone(), bundle, stdio_config }, rootfs: rootfs.collect() }
 }
 
 fn delete_exec(container: &Container, exec: &Exec) -> Result<(u32, Exit), Error> {
@@ -271,7 +271,7 @@ fn container_state(container: &Container) -> StateResponse {
     StateResponse {
         id: identity.id.clone(),
         bundle: identity.bundle.display().to_string(),
-        ..state(&identity.names, container.pid(), status, exit)
+        ..state(&identity.stdio_config, container.pid(), status, exit)
     }
 }
 
@@ -284,18 +284,18 @@ fn exec_state(container: &Container, exec: &Exec) -> StateResponse {
     StateResponse {
         id: container.id().to_owned(),
         exec_id: exec.id().to_owned(),
-        ..state(exec.names(), pid, status, exit)
+        ..state(exec.stdio_config(), pid, status, exit)
     }
 }
 
-fn state(names: &Names, pid: u32, status: Status, exit: Option<Exit>) -> StateResponse {
+fn state(stdio_config: &StdioConfig, pid: u32, status: Status, exit: Option<Exit>) -> StateResponse {
     let mut response = StateResponse {
         pid,
         status: status.into(),
-        stdin: names.stdin.clone(),
-        stdout: names.stdout.clone(),
-        stderr: names.stderr.clone(),
-        terminal: names.terminal,
+        stdin: stdio_config.stdin.clone(),
+        stdout: stdio_config.stdout.clone(),
+        stderr: stdio_config.stderr.clone(),
+        terminal: stdio_config.terminal,
         ..Default::default()
     };
     if let Some(exit) = exit {

@@ -13,40 +13,40 @@ use tokio::task::JoinHandle;
 
 /// The readers of one stream; `None` once it has ended.
 #[derive(Debug)]
-pub(super) struct Attached(Mutex<Option<Vec<Reader>>>);
+pub(super) struct AttachedReaders(Mutex<Option<Vec<Reader>>>);
 
 #[derive(Debug)]
 struct Reader {
     fifo: Arc<AsyncFd<OwnedFd>>,
-    leaving: JoinHandle<()>,
+    removal: JoinHandle<()>,
 }
 
-impl Attached {
+impl AttachedReaders {
     /// No readers yet.
-    pub(super) fn nobody() -> Arc<Self> {
+    pub(super) fn new() -> Arc<Self> {
         Arc::new(Self(Mutex::new(Some(Vec::new()))))
     }
 
     /// Adds a reader, at the other end of `fifo`. If the stream has ended the FIFO is closed.
-    pub(super) fn join(self: &Arc<Self>, fifo: OwnedFd) -> io::Result<()> {
+    pub(super) fn add(self: &Arc<Self>, fifo: OwnedFd) -> io::Result<()> {
         if let Some(readers) = &mut *self.readers() {
             let fifo = Arc::new(watched_for_errors(fifo)?);
-            let leaving = tokio::spawn(until_it_leaves(Arc::downgrade(self), Arc::clone(&fifo)));
-            readers.push(Reader { fifo, leaving });
+            let removal = tokio::spawn(remove_when_closed(Arc::downgrade(self), Arc::clone(&fifo)));
+            readers.push(Reader { fifo, removal });
         }
         Ok(())
     }
 
     /// Writes to each FIFO as much as fits.
-    pub(super) fn pass(&self, bytes: &[u8]) {
+    pub(super) fn write(&self, bytes: &[u8]) {
         for reader in self.readers().iter().flatten() {
-            // EAGAIN or EPIPE: full, or the reader has left, which `until_it_leaves` handles.
+            // EAGAIN or EPIPE: full, or the reader has left, which `remove_when_closed` handles.
             let _ = rustix::io::write(&reader.fifo, bytes);
         }
     }
 
     /// Closes the FIFOs at the end of the stream.
-    pub(super) fn end(&self) {
+    pub(super) fn close(&self) {
         self.readers().take();
     }
 
@@ -57,12 +57,12 @@ impl Attached {
 
 impl Drop for Reader {
     fn drop(&mut self) {
-        self.leaving.abort();
+        self.removal.abort();
     }
 }
 
 /// Removes the reader once it leaves: poll(2) then reports POLLERR on the write end.
-async fn until_it_leaves(attached: Weak<Attached>, fifo: Arc<AsyncFd<OwnedFd>>) {
+async fn remove_when_closed(attached: Weak<AttachedReaders>, fifo: Arc<AsyncFd<OwnedFd>>) {
     while let Ok(mut ready) = fifo.ready(Interest::ERROR).await {
         if ready.ready().is_error() {
             break;

@@ -19,9 +19,9 @@ use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 /// Records are batched up to this size before they are written.
-const BATCH_SIZE: usize = 64 * 1024;
+const MAX_BATCH_BYTES: usize = 64 * 1024;
 /// Length of ` stdout F `, after the timestamp.
-const TAG: usize = 10;
+const TAG_LENGTH: usize = 10;
 
 thread_local! {
     /// Buffer shared by all logs: empty after each call.
@@ -101,10 +101,10 @@ impl State {
                     break;
                 }
             };
-            prefix[LENGTH + TAG - 2] = tag;
+            prefix[LENGTH + TAG_LENGTH - 2] = tag;
             record(batch, &prefix, unended, line);
             rest = after;
-            if batch.len() >= BATCH_SIZE {
+            if batch.len() >= MAX_BATCH_BYTES {
                 self.write(batch, log);
             }
         }
@@ -115,7 +115,7 @@ impl State {
         let mut unended = std::mem::take(&mut self.unended[stream as usize]);
         if !unended.is_empty() {
             let mut prefix = prefix(&mut self.clock, stream);
-            prefix[LENGTH + TAG - 2] = b'P';
+            prefix[LENGTH + TAG_LENGTH - 2] = b'P';
             record(batch, &prefix, &mut unended, &[]);
             self.write(batch, log);
         }
@@ -181,8 +181,8 @@ fn next_piece(bytes: &[u8], room: usize) -> Piece<'_> {
     }
 }
 
-fn prefix(clock: &mut Timestamp, stream: Stream) -> [u8; LENGTH + TAG] {
-    let mut prefix = [0; LENGTH + TAG];
+fn prefix(clock: &mut Timestamp, stream: Stream) -> [u8; LENGTH + TAG_LENGTH] {
+    let mut prefix = [0; LENGTH + TAG_LENGTH];
     prefix[..LENGTH].copy_from_slice(clock.now());
     prefix[LENGTH..].copy_from_slice(match stream {
         Stream::Stdout => b" stdout F ",

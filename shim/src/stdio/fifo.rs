@@ -11,9 +11,9 @@ use tokio::io::unix::AsyncFd;
 use tokio::time::{Instant, sleep};
 
 /// Time to wait at the end for a reader that has not come yet.
-const ARRIVAL: Duration = Duration::from_secs(1);
+const READER_ARRIVAL_TIMEOUT: Duration = Duration::from_secs(1);
 /// Polling interval: the kernel has no event for a new reader.
-const LOOK: Duration = Duration::from_millis(5);
+const READER_POLL_INTERVAL: Duration = Duration::from_millis(5);
 
 /// Opens for writing. The read end is held open too (O_RDWR), so that a reader may come late, leave and come back.
 pub(super) fn open_writer(path: &Path) -> io::Result<AsyncFd<OwnedFd>> {
@@ -25,16 +25,16 @@ pub(super) fn open_for_reader(path: &Path) -> io::Result<OwnedFd> {
     open_fifo(path, OFlags::WRONLY)
 }
 
-/// Closes the write end once there is a reader, or after [`ARRIVAL`]. If it were closed before the reader opens the
-/// FIFO, its contents would be lost, and the reader would wait for a writer for ever.
+/// Closes the write end once there is a reader, or after [`READER_ARRIVAL_TIMEOUT`]. If it were closed before the
+/// reader opens the FIFO, its contents would be lost, and the reader would wait for a writer for ever.
 pub(super) async fn close_writer(fifo: AsyncFd<OwnedFd>) -> io::Result<()> {
     let itself = format!("/proc/self/fd/{}", fifo.as_raw_fd());
     let writer = open(itself, OFlags::WRONLY | OFlags::NONBLOCK | OFlags::CLOEXEC, Mode::empty())?;
     // This descriptor, opened O_RDWR, counts as a reader, too.
     drop(fifo);
-    let deadline = Instant::now() + ARRIVAL;
+    let deadline = Instant::now() + READER_ARRIVAL_TIMEOUT;
     while !has_reader(&writer)? && Instant::now() < deadline {
-        sleep(LOOK).await;
+        sleep(READER_POLL_INTERVAL).await;
     }
     Ok(())
 }

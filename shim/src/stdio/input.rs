@@ -9,7 +9,7 @@ use tokio::io::unix::AsyncFd;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
-const BUFFER: usize = 4096;
+const BUFFER_BYTES: usize = 4096;
 
 /// The task that copies from the FIFO.
 #[derive(Debug)]
@@ -54,7 +54,7 @@ async fn feed(
     sink: Arc<AsyncFd<OwnedFd>>,
     mut closing: watch::Receiver<bool>,
 ) {
-    let mut buffer = Vec::with_capacity(BUFFER);
+    let mut buffer = Vec::with_capacity(BUFFER_BYTES);
     loop {
         let closed = *closing.borrow();
         match read_when(&fifo, &mut buffer, closed, &mut closing).await {

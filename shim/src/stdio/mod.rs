@@ -1,6 +1,6 @@
 //! The standard streams: pipes or a terminal on the process's side, log files and FIFOs on the other.
 //!
-//! Streams are opened before the process exists ([`connect`]) and pumped afterwards ([`Outside::start`]). The process
+//! Streams are opened before the process exists ([`connect`]) and pumped afterwards ([`ShimStdio::start`]). The process
 //! only holds the shim's own pipes or terminal (or a file that is appended to directly), so a reader that disconnects
 //! or was never there cannot break it.
 
@@ -31,15 +31,15 @@ use tokio::io::unix::AsyncFd;
 use tokio::sync::watch;
 use uri::{Input, Output};
 
-pub use output::{Read, held, read};
+pub use output::{Read, bytes_in_pipe, read};
 
 /// Time for a FIFO's reader to take the last bytes.
-pub const READER_PATIENCE: Duration = Duration::from_millis(if cfg!(test) { 20 } else { 5_000 });
+pub const READER_TIMEOUT: Duration = Duration::from_millis(if cfg!(test) { 20 } else { 5_000 });
 
 /// Maximum bytes that [`copy`] reads at once.
-const COPIED: usize = 4096;
+const COPY_CHUNK_BYTES: usize = 4096;
 /// Maximum size of a file that [`copy`] appends to.
-const LONGEST_COPY: u64 = if cfg!(test) { 100_000 } else { 16 << 20 };
+const MAX_COPY_BYTES: u64 = if cfg!(test) { 100_000 } else { 16 << 20 };
 
 /// Destinations of one process's streams.
 #[derive(Debug, Clone)]
@@ -48,17 +48,17 @@ pub struct Streams {
     stdout: Output,
     stderr: Output,
     terminal: bool,
-    readers: Readers,
+    readers: ReaderPolicy,
 }
 
 /// Effect on a process of the reader of its output FIFO leaving.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Readers {
+pub enum ReaderPolicy {
     /// The process blocks until a reader comes back; likewise before the first one comes.
-    Return,
+    Block,
     /// The process gets EPIPE, if a reader was there when it started. While the reader stays, it may take any time for
     /// the last bytes.
-    Stay,
+    BreakPipe,
 }
 
 /// Failure to open a stream.
@@ -81,41 +81,41 @@ impl Streams {
     pub fn parse(stdin: &str, stdout: &str, stderr: &str, terminal: bool) -> Result<Self, uri::Invalid> {
         let stderr = if terminal { Output::Null } else { Output::parse(stderr)? };
         let (stdin, stdout) = (Input::parse(stdin)?, Output::parse(stdout)?);
-        Ok(Self { stdin, stdout, stderr, terminal, readers: Readers::Return })
+        Ok(Self { stdin, stdout, stderr, terminal, readers: ReaderPolicy::Block })
     }
 
     /// Changes the effect of readers that leave.
-    pub fn read_by(self, readers: Readers) -> Self {
+    pub fn with_reader_policy(self, readers: ReaderPolicy) -> Self {
         Self { readers, ..self }
     }
 }
 
 /// The shim's ends of the streams of a process that does not exist yet.
 #[derive(Debug)]
-pub struct Outside {
+pub struct ShimStdio {
     stdin: Option<(Input, AsyncFd<OwnedFd>, Option<OwnedFd>)>,
     outputs: Vec<(Stream, Option<OwnedFd>, Sink)>,
-    readers: Readers,
+    readers: ReaderPolicy,
     log: Option<Arc<CriLog>>,
 }
 
 /// Opens everything; returns the process's ends and the shim's.
-pub fn connect(streams: &Streams) -> Result<(Stdio, Outside), OpenError> {
+pub fn connect(streams: &Streams) -> Result<(Stdio, ShimStdio), OpenError> {
     let mut stdio = Stdio::default();
-    let mut outside = Outside { stdin: None, outputs: Vec::new(), readers: streams.readers, log: None };
+    let mut shim_stdio = ShimStdio { stdin: None, outputs: Vec::new(), readers: streams.readers, log: None };
     if let Some(input) = &streams.stdin {
         let fifo = at(&input.fifo, fifo::open_reader(&input.fifo))?;
         let writer = if streams.terminal { None } else { Some(at(&input.fifo, stdin_pipe(&mut stdio))?) };
-        outside.stdin = Some((input.clone(), fifo, writer));
+        shim_stdio.stdin = Some((input.clone(), fifo, writer));
     }
-    stdio.stdout = outside.add_output(&streams.stdout, Stream::Stdout, streams.terminal)?;
+    stdio.stdout = shim_stdio.add_output(&streams.stdout, Stream::Stdout, streams.terminal)?;
     if !streams.terminal {
-        stdio.stderr = outside.add_output(&streams.stderr, Stream::Stderr, false)?;
+        stdio.stderr = shim_stdio.add_output(&streams.stderr, Stream::Stderr, false)?;
     }
-    Ok((stdio, outside))
+    Ok((stdio, shim_stdio))
 }
 
-impl Outside {
+impl ShimStdio {
     /// Opens one output; returns the process's end.
     fn add_output(
         &mut self,
@@ -231,12 +231,12 @@ impl Pumps {
     }
 
     /// Called after the process's end: passes on the rest of its output and closes everything. Other holders of a pipe
-    /// (a process that left the cgroup, a child that an exec left behind) get `patience`, then only what is in the pipe
-    /// is read. A FIFO without reader is given up after [`READER_PATIENCE`].
-    pub async fn finish(mut self, patience: Duration) {
+    /// (a process that left the cgroup, a child that an exec left behind) get `time_limit`, then only what is in the pipe
+    /// is read. A FIFO without reader is given up after [`READER_TIMEOUT`].
+    pub async fn finish(mut self, time_limit: Duration) {
         drop(self.stdin.take());
         for (_, output) in &mut self.outputs {
-            output.finish(patience).await;
+            output.finish(time_limit).await;
         }
     }
 }
@@ -245,9 +245,9 @@ impl Pumps {
 /// that cannot be written, are read and dropped, so that the writer never blocks.
 pub fn copy(from: &Path, to: &Path) -> io::Result<()> {
     let (source, mut file) = (fifo::open_writer(from)?, File::from(append_to(to)?));
-    let mut room = LONGEST_COPY.saturating_sub(file.metadata()?.len());
+    let mut room = MAX_COPY_BYTES.saturating_sub(file.metadata()?.len());
     tokio::spawn(async move {
-        let mut buffer = Vec::with_capacity(COPIED);
+        let mut buffer = Vec::with_capacity(COPY_CHUNK_BYTES);
         while let Ok(mut ready) = source.readable().await {
             ready.retain_ready();
             if read(&source, &mut buffer) == Read::Some {
@@ -271,13 +271,13 @@ pub fn pipe() -> io::Result<(OwnedFd, OwnedFd)> {
     Ok(pipe_with(PipeFlags::CLOEXEC)?)
 }
 
-fn open_sink(path: &Path, readers: Readers) -> io::Result<Sink> {
-    if readers == Readers::Stay
+fn open_sink(path: &Path, readers: ReaderPolicy) -> io::Result<Sink> {
+    if readers == ReaderPolicy::BreakPipe
         && let Ok(fifo) = fifo::open_for_reader(path)
     {
-        return Ok(Sink::Fifo(asynchronous(fifo)?, Readers::Stay));
+        return Ok(Sink::Fifo(asynchronous(fifo)?, ReaderPolicy::BreakPipe));
     }
-    Ok(Sink::Fifo(fifo::open_writer(path)?, Readers::Return))
+    Ok(Sink::Fifo(fifo::open_writer(path)?, ReaderPolicy::Block))
 }
 
 /// Opens with O_NONBLOCK, because a FIFO in the file's place would block until it has a reader; then clears the flag.

@@ -1,8 +1,8 @@
 //! Output of a process to a log, a FIFO or a file: one task per stream.
 
-use super::attached::Attached;
+use super::attached::AttachedReaders;
 use super::cri_log::{self, CriLog, Stream};
-use super::{READER_PATIENCE, Readers, fifo};
+use super::{READER_TIMEOUT, ReaderPolicy, fifo};
 use rustix::buffer::spare_capacity;
 use rustix::fs::{FileType, fstat};
 use rustix::io::Errno;
@@ -19,16 +19,16 @@ use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
 /// Default capacity of a pipe.
-const BUFFER: usize = 64 * 1024;
+const PIPE_CAPACITY_BYTES: usize = 64 * 1024;
 /// Size of the buffer of each stream that goes to a FIFO.
-const FIFO_BUFFER: usize = 16 * 1024;
+const FIFO_BUFFER_BYTES: usize = 16 * 1024;
 
 /// At least as much as a pipe or a terminal can hold when its process ends.
-const HELD: usize = 2 * BUFFER;
+const MAX_PIPE_BYTES: usize = 2 * PIPE_CAPACITY_BYTES;
 
 thread_local! {
     /// Read buffer shared by all streams: filled and emptied without an await in between.
-    static SCRATCH: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
+    static READ_BUFFER: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
 }
 
 /// Destination of output.
@@ -38,7 +38,7 @@ pub(super) enum Sink {
     Discard,
     Log(Arc<CriLog>, Stream),
     File(OwnedFd),
-    Fifo(AsyncFd<OwnedFd>, Readers),
+    Fifo(AsyncFd<OwnedFd>, ReaderPolicy),
 }
 
 /// The task that reads one stream.
@@ -47,33 +47,33 @@ pub(super) struct OutputPump {
     task: JoinHandle<()>,
     ending: watch::Sender<bool>,
     /// Time for the reader to take the last bytes.
-    reader_patience: Duration,
-    attached: Arc<Attached>,
+    reader_timeout: Duration,
+    attached: Arc<AttachedReaders>,
 }
 
 impl OutputPump {
     pub(super) fn start(source: Arc<AsyncFd<OwnedFd>>, sink: Sink) -> Self {
         let (ending, ended) = watch::channel(false);
-        let attached = Attached::nobody();
-        let reader_patience = match sink {
+        let attached = AttachedReaders::new();
+        let reader_timeout = match sink {
             // No limit: such a reader reads on or leaves, and leaving is an error that is noticed.
-            Sink::Fifo(_, Readers::Stay) => Duration::MAX,
-            _ => READER_PATIENCE,
+            Sink::Fifo(_, ReaderPolicy::BreakPipe) => Duration::MAX,
+            _ => READER_TIMEOUT,
         };
         let task = tokio::spawn(pump(source, sink, ended, Arc::clone(&attached)));
-        Self { task, ending, reader_patience, attached }
+        Self { task, ending, reader_timeout, attached }
     }
 
     /// Adds a reader, at the other end of `fifo`.
     pub(super) fn attach(&self, fifo: OwnedFd) -> io::Result<()> {
-        self.attached.join(fifo)
+        self.attached.add(fifo)
     }
 
-    /// Waits at most `patience` for the stream's end; then reads only what is in it.
-    pub(super) async fn finish(&mut self, patience: Duration) {
-        if timeout(patience, &mut self.task).await.is_err() {
+    /// Waits at most `time_limit` for the stream's end; then reads only what is in it.
+    pub(super) async fn finish(&mut self, time_limit: Duration) {
+        if timeout(time_limit, &mut self.task).await.is_err() {
             self.ending.send_replace(true);
-            if timeout(self.reader_patience, &mut self.task).await.is_err() {
+            if timeout(self.reader_timeout, &mut self.task).await.is_err() {
                 self.task.abort();
             }
         }
@@ -90,42 +90,42 @@ async fn pump(
     source: Arc<AsyncFd<OwnedFd>>,
     sink: Sink,
     ending: watch::Receiver<bool>,
-    attached: Arc<Attached>,
+    attached: Arc<AttachedReaders>,
 ) {
     match sink {
         Sink::Fifo(fifo, readers) => {
             into_fifo(&source, &fifo, ending, &attached).await;
-            if readers == Readers::Return {
+            if readers == ReaderPolicy::Block {
                 // An error changes nothing: the FIFO is closed in any case.
                 let _ = fifo::close_writer(fifo).await;
             }
         }
-        Sink::Discard => take_all(&source, ending, |bytes| attached.pass(bytes)).await,
+        Sink::Discard => drain(&source, ending, |bytes| attached.write(bytes)).await,
         Sink::File(file) => {
             let mut file = File::from(file);
             let take = |bytes: &[u8]| {
                 // A full disk must not block the process. Missing output cannot be marked in a plain file.
                 drop(file.write_all(bytes));
-                attached.pass(bytes);
+                attached.write(bytes);
             };
-            take_all(&source, ending, take).await;
+            drain(&source, ending, take).await;
         }
         Sink::Log(log, stream) => {
             let take = |bytes: &[u8]| {
                 log.append(stream, bytes);
-                attached.pass(bytes);
+                attached.write(bytes);
             };
-            take_all(&source, ending, take).await;
+            drain(&source, ending, take).await;
             log.end(stream);
         }
     }
-    attached.end();
-    SCRATCH.take();
+    attached.close();
+    READ_BUFFER.take();
     cri_log::release();
 }
 
 /// Passes everything to `take` until the stream ends or, once `ending` is set, until it is empty.
-async fn take_all(
+async fn drain(
     source: &AsyncFd<OwnedFd>,
     mut ending: watch::Receiver<bool>,
     mut take: impl FnMut(&[u8]) + Send,
@@ -133,8 +133,8 @@ async fn take_all(
     // A short read means that a pipe is empty; a terminal may hold more.
     let is_pipe = fstat(source).is_ok_and(|stat| FileType::from_raw_mode(stat.st_mode) == FileType::Fifo);
     while let Some(waited) = ready(source, &mut ending).await {
-        let read = SCRATCH.with_borrow_mut(|scratch| {
-            scratch.reserve(BUFFER);
+        let read = READ_BUFFER.with_borrow_mut(|scratch| {
+            scratch.reserve(PIPE_CAPACITY_BYTES);
             let read = read(source, scratch);
             if read == Read::Some {
                 take(scratch);
@@ -158,10 +158,10 @@ async fn into_fifo(
     source: &AsyncFd<OwnedFd>,
     fifo: &AsyncFd<OwnedFd>,
     mut ending: watch::Receiver<bool>,
-    attached: &Attached,
+    attached: &AttachedReaders,
 ) {
-    let mut buffer = Vec::with_capacity(FIFO_BUFFER);
-    let mut rest = HELD;
+    let mut buffer = Vec::with_capacity(FIFO_BUFFER_BYTES);
+    let mut rest = MAX_PIPE_BYTES;
     while let Some(waited) = ready(source, &mut ending).await {
         match read(source, &mut buffer) {
             // Another process that holds the pipe prints as fast as it is read.
@@ -170,7 +170,7 @@ async fn into_fifo(
                 if waited == Ready::Ending {
                     rest = rest.saturating_sub(buffer.len());
                 }
-                attached.pass(&buffer);
+                attached.write(&buffer);
                 if write_all(fifo, &buffer).await.is_err() {
                     return;
                 }
@@ -230,7 +230,7 @@ pub fn read(source: &AsyncFd<OwnedFd>, buffer: &mut Vec<u8>) -> Read {
 }
 
 /// Bytes in a pipe.
-pub fn held(source: &AsyncFd<OwnedFd>) -> usize {
+pub fn bytes_in_pipe(source: &AsyncFd<OwnedFd>) -> usize {
     rustix::io::ioctl_fionread(source).map_or(0, |bytes| bytes as usize)
 }
 

@@ -4,7 +4,7 @@ use super::*;
 use std::io::Read as _;
 use tempfile::TempDir;
 
-const PATIENCE: Duration = Duration::from_secs(60);
+const TEST_TIMEOUT: Duration = Duration::from_secs(60);
 
 fn fifo(directory: &TempDir, name: &str) -> String {
     let path = directory.path().join(name);
@@ -17,8 +17,8 @@ fn open_now(path: &str) -> File {
 }
 
 fn start(stdin: &str, stdout: &str) -> (Stdio, Pumps) {
-    let (stdio, outside) = connect(&Streams::parse(stdin, stdout, "", false).unwrap()).unwrap();
-    (stdio, outside.start(None).unwrap())
+    let (stdio, shim_stdio) = connect(&Streams::parse(stdin, stdout, "", false).unwrap()).unwrap();
+    (stdio, shim_stdio.start(None).unwrap())
 }
 
 /// Reads a pipe to its end without blocking the runtime.
@@ -37,7 +37,7 @@ async fn a_file_gets_the_bytes_as_they_are_and_keeps_what_it_had() {
     std::fs::write(&path, "before ").unwrap();
     let (stdio, pumps) = start("", &format!("file://{}", path.display()));
     File::from(stdio.stdout.unwrap()).write_all(b"after").unwrap();
-    pumps.finish(PATIENCE).await;
+    pumps.finish(TEST_TIMEOUT).await;
     assert_eq!(std::fs::read(&path).unwrap(), b"before after");
 }
 
@@ -47,7 +47,7 @@ async fn a_log_is_complete_when_its_pumps_have_finished() {
     let path = directory.path().join("0.log");
     let (stdio, pumps) = start("", &format!("cri-log://{}", path.display()));
     File::from(stdio.stdout.unwrap()).write_all(b"one\ntwo").unwrap();
-    pumps.finish(PATIENCE).await;
+    pumps.finish(TEST_TIMEOUT).await;
     let log = std::fs::read_to_string(&path).unwrap();
     let lines: Vec<&str> = log.lines().map(|line| &line[timestamp::LENGTH..]).collect();
     assert_eq!(lines, [" stdout F one", " stdout P two"]);
@@ -71,7 +71,7 @@ async fn a_fifo_reader_may_come_after_the_process_has_printed() {
     let (stdio, pumps) = start("", &path);
     File::from(stdio.stdout.unwrap()).write_all(b"hello").unwrap();
     let reader = File::open(&path).unwrap();
-    pumps.finish(PATIENCE).await;
+    pumps.finish(TEST_TIMEOUT).await;
     assert_eq!(read_to_end(reader.into()).await, b"hello");
 }
 
@@ -82,7 +82,7 @@ async fn a_fifo_reader_may_even_come_after_the_process_has_ended() {
     let path = fifo(&directory, "out");
     let (stdio, pumps) = start("", &path);
     File::from(stdio.stdout.unwrap()).write_all(b"hello").unwrap();
-    let finished = tokio::spawn(pumps.finish(PATIENCE));
+    let finished = tokio::spawn(pumps.finish(TEST_TIMEOUT));
     for _ in 0..100 {
         tokio::task::yield_now().await;
     }
@@ -99,7 +99,7 @@ async fn a_fifo_reader_that_leaves_breaks_nothing_for_the_next() {
     drop(open_now(&path));
     File::from(stdio.stdout.unwrap()).write_all(b"hello").unwrap();
     let reader = open_now(&path);
-    pumps.finish(PATIENCE).await;
+    pumps.finish(TEST_TIMEOUT).await;
     let mut bytes = [0; 10];
     assert_eq!((&reader).read(&mut bytes).unwrap(), 5);
 }
@@ -175,7 +175,7 @@ fn a_fifo_in_the_place_of_a_file_is_refused_at_once() {
         let streams = Streams::parse("", &format!("{scheme}://{path}"), "", false).unwrap();
         let (told, opened) = std::sync::mpsc::channel();
         std::thread::spawn(move || told.send(connect(&streams).is_err()));
-        assert_eq!(opened.recv_timeout(PATIENCE), Ok(true), "{scheme}");
+        assert_eq!(opened.recv_timeout(TEST_TIMEOUT), Ok(true), "{scheme}");
     }
 }
 
@@ -187,5 +187,5 @@ async fn a_copy_stops_growing_and_its_writer_goes_on() {
     copy(Path::new(&from), &to).unwrap();
     let write = move || OpenOptions::new().write(true).open(from).unwrap().write_all(&[b'x'; 1 << 20]);
     tokio::task::spawn_blocking(write).await.unwrap().unwrap();
-    assert_eq!(std::fs::metadata(&to).unwrap().len(), LONGEST_COPY);
+    assert_eq!(std::fs::metadata(&to).unwrap().len(), MAX_COPY_BYTES);
 }

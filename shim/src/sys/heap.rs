@@ -44,7 +44,7 @@ mod tests {
     use std::fs;
     use std::time::{Duration, Instant};
 
-    const PATIENCE: Duration = Duration::from_secs(30);
+    const TRIM_TIMEOUT: Duration = Duration::from_secs(30);
 
     /// Resident size of the heap in KiB; proc_pid_smaps(5).
     fn heap_of(pid: u32) -> u64 {
@@ -58,7 +58,7 @@ mod tests {
     fn a_sleeper_has_no_heap_and_goes_by_a_signal() {
         let sleeper = crate::sys::fork(|| sleep_without_heap()).unwrap();
         let begun = Instant::now();
-        while heap_of(sleeper) > 0 && begun.elapsed() < PATIENCE {
+        while heap_of(sleeper) > 0 && begun.elapsed() < TRIM_TIMEOUT {
             std::thread::yield_now();
         }
         let heaps = [sleeper, std::process::id()].map(heap_of);

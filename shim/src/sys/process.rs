@@ -60,13 +60,13 @@ pub(crate) fn clone_child(namespaces: libc::c_int, child: impl FnOnce() -> u8) -
     clone(&args, child)
 }
 
-/// System call number and flags that [`clone_alike`] uses, to test seccomp filters with.
-pub(crate) const CLONE_ALIKE: (libc::c_long, u64) = (libc::SYS_clone, libc::CLONE_PARENT as u64);
+/// System call number and flags that [`legacy_clone_sibling`] uses, to test seccomp filters with.
+pub(crate) const LEGACY_CLONE: (libc::c_long, u64) = (libc::SYS_clone, libc::CLONE_PARENT as u64);
 
 /// Runs `child` in a new sibling without new namespaces, by clone(2): seccomp filters can allow it by its flags, but
 /// cannot look into the struct that clone3 takes. The caller must have one thread only, as a fork of [`fork`] has.
-pub(crate) fn clone_alike(child: impl FnOnce() -> u8) -> io::Result<u32> {
-    let (call, flags) = CLONE_ALIKE;
+pub(crate) fn legacy_clone_sibling(child: impl FnOnce() -> u8) -> io::Result<u32> {
+    let (call, flags) = LEGACY_CLONE;
     // SAFETY: as in `clone`; the flags are the first argument on all supported architectures, the others are unused.
     match unsafe { libc::syscall(call, flags, 0, 0, 0, 0) } {
         -1 => Err(io::Error::last_os_error()),

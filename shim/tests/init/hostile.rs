@@ -1,6 +1,6 @@
 //! Images and volumes prepared to lead the shim astray.
 
-use super::support::{Place, block_on};
+use super::support::{Fixture, block_on};
 use berth_shim::init::{self, Stdio};
 use serde_json::{Value, json};
 use std::fs::{self, Permissions};
@@ -19,14 +19,14 @@ fn dev_is(spec: &mut Value, volume: &Path) {
 /// Tries all low numbers that a descriptor of the host may have while the directory is created.
 #[test]
 fn root_a_working_directory_is_not_made_through_a_descriptor_of_the_host() {
-    let place = Place::new();
-    let host = place.path("host");
+    let fixture = Fixture::new();
+    let host = fixture.path("host");
     fs::create_dir(&host).unwrap();
     let shim = std::process::id();
     for number in 0..30 {
         for way in [format!("{shim}/root"), "..".to_owned(), ".".to_owned()] {
             let cwd = format!("/proc/self/fd/{number}/{way}{}/x", host.display());
-            let error = place.fail(&["/bin/true"], |spec| spec["process"]["cwd"] = json!(cwd));
+            let error = fixture.fail(&["/bin/true"], |spec| spec["process"]["cwd"] = json!(cwd));
             assert!(error.to_string().starts_with("working directory: "), "{cwd}: {error}");
         }
     }
@@ -35,35 +35,35 @@ fn root_a_working_directory_is_not_made_through_a_descriptor_of_the_host() {
 
 #[test]
 fn root_a_working_directory_behind_a_link_is_made_inside() {
-    let place = Place::new();
-    let outside = place.path("outside");
+    let fixture = Fixture::new();
+    let outside = fixture.path("outside");
     fs::create_dir(&outside).unwrap();
-    symlink(&outside, place.image().join("link")).unwrap();
-    let (_, output) = place.run("pwd -P", |spec| spec["process"]["cwd"] = json!("/link/below"));
+    symlink(&outside, fixture.image().join("link")).unwrap();
+    let (_, output) = fixture.run("pwd -P", |spec| spec["process"]["cwd"] = json!("/link/below"));
     assert_eq!(output, format!("{}/below\n", outside.display()));
     assert_eq!(fs::read_dir(&outside).unwrap().count(), 0);
 }
 
 #[test]
 fn root_what_is_masked_stays_so_without_a_null_device() {
-    let place = Place::new();
-    let volume = place.path("volume");
+    let fixture = Fixture::new();
+    let volume = fixture.path("volume");
     fs::create_dir(&volume).unwrap();
-    let (_, output) = place.run(SHOW_HIDDEN, |spec| dev_is(spec, &volume));
+    let (_, output) = fixture.run(SHOW_HIDDEN, |spec| dev_is(spec, &volume));
     assert_eq!(output, "0\n0\n0\n");
 }
 
 #[test]
 fn root_what_is_masked_stays_so_with_a_null_device_that_is_none() {
-    let place = Place::new();
-    let volume = place.path("volume");
+    let fixture = Fixture::new();
+    let volume = fixture.path("volume");
     fs::create_dir(&volume).unwrap();
     fs::write(volume.join("null"), "a file").unwrap();
-    let (_, output) = place.run(SHOW_HIDDEN, |spec| dev_is(spec, &volume));
+    let (_, output) = fixture.run(SHOW_HIDDEN, |spec| dev_is(spec, &volume));
     assert_eq!(output, "0\n0\n0\n");
     fs::remove_file(volume.join("null")).unwrap();
     symlink("/proc/sys/kernel/core_pattern", volume.join("null")).unwrap();
-    let (_, output) = place.run(SHOW_HIDDEN, |spec| dev_is(spec, &volume));
+    let (_, output) = fixture.run(SHOW_HIDDEN, |spec| dev_is(spec, &volume));
     assert_eq!(output, "0\n0\n0\n");
 }
 
@@ -84,10 +84,10 @@ impl Drop for HostsNull {
 
 #[test]
 fn root_the_hosts_null_device_is_not_the_containers_to_change() {
-    let place = Place::new();
+    let fixture = Fixture::new();
     let before = HostsNull::look();
     let script = "busybox chmod 667 /proc/self/fd/0 /proc/timer_list; echo 2 > /proc/self/fd/0 && cat /proc/self/fd/0 && echo ok";
-    let (_, output) = place.run(script, |_| {});
+    let (_, output) = fixture.run(script, |_| {});
     assert_eq!(HostsNull::look().0.mode(), before.0.mode(), "{output}");
     assert!(output.matches("Read-only file system").count() == 2 && output.ends_with("ok\n"), "{output}");
 }
@@ -95,12 +95,12 @@ fn root_the_hosts_null_device_is_not_the_containers_to_change() {
 /// The console goes to a path where a container may have put a symlink (CVE-2025-52565).
 #[test]
 fn root_the_console_does_not_follow_a_link() {
-    let place = Place::new();
-    let volume = place.path("volume");
+    let fixture = Fixture::new();
+    let volume = fixture.path("volume");
     fs::create_dir_all(volume.join("pts")).unwrap();
     symlink("/proc/sys/kernel/core_pattern", volume.join("console")).unwrap();
-    let rootfs = place.overlay("c1", &[place.image()]);
-    let created = place.create_on_terminal(&rootfs, &["/bin/true"], |spec| {
+    let rootfs = fixture.overlay("c1", &[fixture.image()]);
+    let created = fixture.create_on_terminal(&rootfs, &["/bin/true"], |spec| {
         dev_is(spec, &volume);
         let pts = json!({ "destination": "/dev/pts", "type": "devpts", "source": "devpts", "options": ["newinstance", "ptmxmode=0666"] });
         spec["mounts"].as_array_mut().unwrap().push(pts);
@@ -115,9 +115,9 @@ fn root_the_console_does_not_follow_a_link() {
 /// The container puts a multiplexer of its own over the devpts one (by a bind mount, which only a running container can make).
 #[test]
 fn root_a_terminal_is_not_taken_from_what_covers_the_multiplexer() {
-    let place = Place::new();
+    let fixture = Fixture::new();
     block_on(async {
-        let running = place.create("c1", &["/bin/sleep", "1000"], |_| {}).await.unwrap().start().await;
+        let running = fixture.create("c1", &["/bin/sleep", "1000"], |_| {}).await.unwrap().start().await;
         running.change_mounts("mount --bind /dev/zero /dev/pts/ptmx");
         let args = ["true".to_owned()];
         let request = running.request(init::ExecProcess::Args(&args), true, Stdio::default());

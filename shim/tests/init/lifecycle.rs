@@ -1,6 +1,6 @@
 //! From create to the end, after which nothing is left.
 
-use super::support::{Place, block_on, wait};
+use super::support::{Fixture, block_on, wait};
 use berth_shim::init::{Error, ExecProcess, Unrunnable};
 use rustix::process::{Signal, pidfd_send_signal};
 use std::os::fd::AsFd;
@@ -9,30 +9,30 @@ use tokio::time::{sleep, timeout};
 
 #[test]
 fn root_a_container_runs_and_its_output_and_exit_code_come_back() {
-    let place = Place::new();
-    let (code, output) = place.run("echo hello; hostname; exit 7", |_| {});
+    let fixture = Fixture::new();
+    let (code, output) = fixture.run("echo hello; hostname; exit 7", |_| {});
     assert_eq!((code, output.as_str()), (7, "hello\npod-host\n"));
 }
 
 #[test]
 fn root_nothing_is_left_on_the_host() {
-    let place = Place::new();
-    let (_, output) = place.run("mount", |_| {});
+    let fixture = Fixture::new();
+    let (_, output) = fixture.run("mount", |_| {});
     assert!(output.contains("overlay on / type overlay"), "{output}");
-    assert!(!place.has_cgroup("c1"));
-    let directory = place.dir.path().display().to_string();
+    assert!(!fixture.has_cgroup("c1"));
+    let directory = fixture.dir.path().display().to_string();
     let mounts = || std::fs::read_to_string("/proc/self/mountinfo").unwrap();
     let ours: Vec<_> = mounts().lines().filter(|line| line.contains(&directory)).map(str::to_owned).collect();
     assert!(ours.len() == 1 && ours[0].contains("/netns "), "{ours:?}");
-    drop(place);
+    drop(fixture);
     assert!(!mounts().contains(&directory));
 }
 
 #[test]
 fn root_an_exec_runs_beside_the_first_process() {
-    let place = Place::new();
+    let fixture = Fixture::new();
     block_on(async {
-        let running = place.create("c1", &["/bin/sleep", "1000"], |_| {}).await.unwrap().start().await;
+        let running = fixture.create("c1", &["/bin/sleep", "1000"], |_| {}).await.unwrap().start().await;
         let (code, output) = running.sh("ps -o pid,args; exit 3").await;
         assert_eq!(code, 3);
         assert!(output.contains("/bin/sleep 1000"), "{output}");
@@ -42,9 +42,9 @@ fn root_an_exec_runs_beside_the_first_process() {
 
 #[test]
 fn root_an_exec_is_in_all_the_containers_namespaces_and_its_cgroup() {
-    let place = Place::new();
+    let fixture = Fixture::new();
     block_on(async {
-        let running = place.create("c1", &["/bin/sleep", "1000"], |_| {}).await.unwrap().start().await;
+        let running = fixture.create("c1", &["/bin/sleep", "1000"], |_| {}).await.unwrap().start().await;
         let script =
             "for n in cgroup ipc mnt net pid uts; do readlink /proc/self/ns/$n; readlink /proc/1/ns/$n; done";
         let (_, output) = running.sh(script).await;
@@ -62,10 +62,10 @@ fn root_an_exec_is_in_all_the_containers_namespaces_and_its_cgroup() {
 
 #[test]
 fn root_a_container_that_is_never_started_leaves_by_itself() {
-    let place = Place::new();
+    let fixture = Fixture::new();
     block_on(async {
-        let created = place.create("c1", &["/bin/true"], |_| {}).await.unwrap().created;
-        drop(created.gate);
+        let created = fixture.create("c1", &["/bin/true"], |_| {}).await.unwrap().created;
+        drop(created.barrier);
         assert_eq!(wait(created.pidfd.as_fd()), 1);
         created.cgroup.remove().unwrap();
     });
@@ -73,24 +73,24 @@ fn root_a_container_that_is_never_started_leaves_by_itself() {
 
 #[test]
 fn root_a_create_that_is_given_up_leaves_nothing() {
-    let place = Place::new();
+    let fixture = Fixture::new();
     block_on(async {
-        let bundle = place.bundle("c1", &["/bin/true"], |_| {});
-        let rootfs = place.overlay("c1", &[place.image()]);
+        let bundle = fixture.bundle("c1", &["/bin/true"], |_| {});
+        let rootfs = fixture.overlay("c1", &[fixture.image()]);
         let request = berth_shim::init::CreateRequest {
             id: "c1",
             bundle: &bundle,
             rootfs: &rootfs,
             terminal: false,
             stdio: Default::default(),
-            pod: &place.pod,
+            pod: &fixture.pod,
             neighbours: &[],
         };
         let given_up = timeout(Duration::ZERO, berth_shim::init::create(request)).await;
         assert!(given_up.is_err());
         // It is killed at once, but ends asynchronously.
         let empty = async {
-            while !place.cgroup_of("c1").is_empty() {
+            while !fixture.cgroup_of("c1").is_empty() {
                 sleep(Duration::from_millis(1)).await;
             }
         };
@@ -100,12 +100,12 @@ fn root_a_create_that_is_given_up_leaves_nothing() {
 
 #[test]
 fn root_a_container_killed_before_its_start_says_so() {
-    let place = Place::new();
+    let fixture = Fixture::new();
     block_on(async {
-        let created = place.create("c1", &["/bin/true"], |_| {}).await.unwrap().created;
+        let created = fixture.create("c1", &["/bin/true"], |_| {}).await.unwrap().created;
         pidfd_send_signal(&created.pidfd, Signal::KILL).unwrap();
         assert_eq!(wait(created.pidfd.as_fd()), 128 + 9);
-        let error = created.gate.start().await.unwrap_err();
+        let error = created.barrier.start().await.unwrap_err();
         assert!(error.to_string().contains("is gone"), "{error}");
         created.cgroup.remove().unwrap();
     });
@@ -113,10 +113,10 @@ fn root_a_container_killed_before_its_start_says_so() {
 
 #[test]
 fn root_killing_the_cgroup_ends_every_process() {
-    let place = Place::new();
+    let fixture = Fixture::new();
     block_on(async {
         let script = ["/bin/sh", "-c", "sleep 1000 & sleep 1000 & exec sleep 1000"];
-        let running = place.create("c1", &script, |spec| {
+        let running = fixture.create("c1", &script, |spec| {
             spec["linux"]["namespaces"] = serde_json::json!([{ "type": "mount" }]);
         });
         let running = running.await.unwrap().start().await;
@@ -126,15 +126,15 @@ fn root_killing_the_cgroup_ends_every_process() {
         running.cgroup.kill().unwrap();
         assert_eq!(wait(running.pidfd.as_fd()), 128 + 9);
         running.cgroup.remove().unwrap();
-        assert!(!place.has_cgroup("c1"));
+        assert!(!fixture.has_cgroup("c1"));
     });
 }
 
 #[test]
 fn root_an_exec_that_cannot_run_leaves_the_container_alone() {
-    let place = Place::new();
+    let fixture = Fixture::new();
     block_on(async {
-        let running = place.create("c1", &["/bin/sleep", "1000"], |_| {}).await.unwrap().start().await;
+        let running = fixture.create("c1", &["/bin/sleep", "1000"], |_| {}).await.unwrap().start().await;
         let args = ["nothing-of-that-name".to_owned()];
         let error = running.exec(ExecProcess::Args(&args)).await.map(drop).unwrap_err();
         let problem = Unrunnable::NotInPath;
@@ -148,9 +148,9 @@ fn root_an_exec_that_cannot_run_leaves_the_container_alone() {
 
 #[test]
 fn root_an_exec_into_a_container_that_has_ended_is_refused() {
-    let place = Place::new();
+    let fixture = Fixture::new();
     block_on(async {
-        let running = place.create("c1", &["/bin/sleep", "1000"], |_| {}).await.unwrap().start().await;
+        let running = fixture.create("c1", &["/bin/sleep", "1000"], |_| {}).await.unwrap().start().await;
         pidfd_send_signal(&running.pidfd, Signal::KILL).unwrap();
         wait(running.pidfd.as_fd());
         let args = ["true".to_owned()];
@@ -162,10 +162,10 @@ fn root_an_exec_into_a_container_that_has_ended_is_refused() {
 
 #[test]
 fn root_no_process_outlives_the_thread_that_made_it() {
-    let place = Place::new();
+    let fixture = Fixture::new();
     let make = || {
         block_on(async {
-            let container = place.create("c1", &["/bin/sleep", "1000"], |spec| {
+            let container = fixture.create("c1", &["/bin/sleep", "1000"], |spec| {
                 spec["process"]["user"] = serde_json::json!({ "uid": 1000, "gid": 1000 });
             });
             let running = container.await.unwrap().start().await;

@@ -1,6 +1,6 @@
 //! Duration of single steps: `cargo test -p berth-shim --test init -- --ignored --nocapture measure`.
 
-use super::support::{HOST, Place, block_on, ids, mapped_overlay, wait};
+use super::support::{HOST, Fixture, block_on, ids, mapped_overlay, wait};
 use berth_shim::init::{self, CreateRequest, ExecProcess, PodNamespaces, PodOptions, Stdio};
 use std::os::fd::AsFd;
 use std::path::PathBuf;
@@ -45,12 +45,12 @@ fn root_measure_create_and_start_under_a_filter() {
 }
 
 fn measure_create_and_start(change: impl Fn(usize, &mut serde_json::Value)) {
-    let place = Place::new();
+    let fixture = Fixture::new();
     block_on(async {
         let (mut create, mut start, mut both) = (vec![], vec![], vec![]);
         for round in 0..ROUNDS {
-            let bundle = place.bundle("c1", &["/bin/true"], |spec| change(round, spec));
-            let rootfs = place.overlay(&format!("round-{round}"), &[place.image()]);
+            let bundle = fixture.bundle("c1", &["/bin/true"], |spec| change(round, spec));
+            let rootfs = fixture.overlay(&format!("round-{round}"), &[fixture.image()]);
             let begun = Instant::now();
             let request = CreateRequest {
                 id: "c1",
@@ -58,13 +58,13 @@ fn measure_create_and_start(change: impl Fn(usize, &mut serde_json::Value)) {
                 rootfs: &rootfs,
                 terminal: false,
                 stdio: Stdio::default(),
-                pod: &place.pod,
+                pod: &fixture.pod,
                 neighbours: &[],
             };
             let created = init::create(request).await.unwrap();
             create.push(begun.elapsed());
             let starting = Instant::now();
-            created.gate.start().await.unwrap();
+            created.barrier.start().await.unwrap();
             start.push(starting.elapsed());
             both.push(begun.elapsed());
             wait(created.pidfd.as_fd());
@@ -79,9 +79,9 @@ fn measure_create_and_start(change: impl Fn(usize, &mut serde_json::Value)) {
 #[test]
 #[ignore = "a measurement, not a test"]
 fn root_measure_exec() {
-    let place = Place::new();
+    let fixture = Fixture::new();
     block_on(async {
-        let running = place.create("c1", &["/bin/sleep", "1000"], |_| {}).await.unwrap().start().await;
+        let running = fixture.create("c1", &["/bin/sleep", "1000"], |_| {}).await.unwrap().start().await;
         let (mut times, mut whole) = (vec![], vec![]);
         let args = ["/bin/true".to_owned()];
         for _ in 0..ROUNDS {
@@ -101,12 +101,12 @@ fn root_measure_exec() {
 #[test]
 #[ignore = "a measurement, not a test"]
 fn root_measure_pod() {
-    let place = Place::new();
+    let fixture = Fixture::new();
     let (mut create, mut destroy) = (vec![], vec![]);
     for _ in 0..50 {
         let options = PodOptions {
-            netns_path: Some(place.path("pin")),
-            cgroup_path: format!("/{}/pod", place.name),
+            netns_path: Some(fixture.path("pin")),
+            cgroup_path: format!("/{}/pod", fixture.name),
             hostname: "x".into(),
             ..PodOptions::default()
         };
@@ -125,10 +125,10 @@ fn root_measure_pod() {
 #[test]
 #[ignore = "a measurement, not a test"]
 fn root_measure_users() {
-    let place = Place::new();
-    let mut layers = vec![place.image()];
+    let fixture = Fixture::new();
+    let mut layers = vec![fixture.image()];
     for number in 1..20 {
-        let layer = place.path(&format!("layer-{number}"));
+        let layer = fixture.path(&format!("layer-{number}"));
         std::fs::create_dir_all(layer.join("etc")).unwrap();
         layers.insert(0, layer);
     }
@@ -138,7 +138,7 @@ fn root_measure_users() {
         for turn in 0..cases.len() {
             let case = (round + turn) % cases.len();
             let (count, own) = cases[case];
-            let (pod, container) = block_on(pod_and_container(&place, &layers[20 - count..], own));
+            let (pod, container) = block_on(pod_and_container(&fixture, &layers[20 - count..], own));
             times[case].0.push(pod);
             times[case].1.push(container);
         }
@@ -150,16 +150,16 @@ fn root_measure_users() {
     }
 }
 
-async fn pod_and_container(place: &Place, layers: &[PathBuf], own: bool) -> (Duration, Duration) {
+async fn pod_and_container(fixture: &Fixture, layers: &[PathBuf], own: bool) -> (Duration, Duration) {
     let options = PodOptions {
-        netns_path: Some(place.path("pin")),
-        cgroup_path: format!("/{}/pod", place.name),
+        netns_path: Some(fixture.path("pin")),
+        cgroup_path: format!("/{}/pod", fixture.name),
         users: own.then(|| ids(HOST)),
         ..PodOptions::default()
     };
-    let bundle = place.bundle("c1", &["/bin/true"], |_| {});
-    let _ = std::fs::remove_dir_all(place.path("c1-upper"));
-    let rootfs = if own { mapped_overlay(place, "c1", layers) } else { place.overlay("c1", layers) };
+    let bundle = fixture.bundle("c1", &["/bin/true"], |_| {});
+    let _ = std::fs::remove_dir_all(fixture.path("c1-upper"));
+    let rootfs = if own { mapped_overlay(fixture, "c1", layers) } else { fixture.overlay("c1", layers) };
     let begun = Instant::now();
     let mut pod = PodNamespaces::create(&options).unwrap();
     let made = begun.elapsed();
@@ -175,7 +175,7 @@ async fn pod_and_container(place: &Place, layers: &[PathBuf], own: bool) -> (Dur
         neighbours: &[],
     };
     let created = init::create(request).await.unwrap();
-    created.gate.start().await.unwrap();
+    created.barrier.start().await.unwrap();
     let started = begun.elapsed();
     wait(created.pidfd.as_fd());
     created.cgroup.remove().unwrap();

@@ -1,15 +1,15 @@
 //! The process itself: user, capabilities, limits, directory, environment.
 
-use super::support::{Place, block_on};
+use super::support::{Fixture, block_on};
 use berth_shim::init::ExecProcess;
 use serde_json::json;
 use std::io::Read;
 
 #[test]
 fn root_the_process_runs_as_the_user_asked_for() {
-    let place = Place::new();
+    let fixture = Fixture::new();
     let (_, output) =
-        place.run("id -u; id -g; id -G; echo $HOME; umask; touch /tmp/x; stat -c %u /tmp/x", |spec| {
+        fixture.run("id -u; id -g; id -G; echo $HOME; umask; touch /tmp/x; stat -c %u /tmp/x", |spec| {
             spec["process"]["user"] =
                 json!({ "uid": 1000, "gid": 1001, "additionalGids": [5, 6], "umask": 0o027 });
             spec["mounts"].as_array_mut().unwrap().push(
@@ -21,8 +21,8 @@ fn root_the_process_runs_as_the_user_asked_for() {
 
 #[test]
 fn root_a_user_can_reopen_his_standard_streams() {
-    let place = Place::new();
-    let (code, output) = place.run("echo again > /dev/stdout", |spec| {
+    let fixture = Fixture::new();
+    let (code, output) = fixture.run("echo again > /dev/stdout", |spec| {
         spec["process"]["user"] = json!({ "uid": 1000, "gid": 1000 });
     });
     assert_eq!((code, output.as_str()), (0, "again\n"));
@@ -30,8 +30,8 @@ fn root_a_user_can_reopen_his_standard_streams() {
 
 #[test]
 fn root_capabilities_are_those_of_the_spec() {
-    let place = Place::new();
-    let (_, output) = place.run("grep -E 'Cap|NoNew' /proc/self/status", |spec| {
+    let fixture = Fixture::new();
+    let (_, output) = fixture.run("grep -E 'Cap|NoNew' /proc/self/status", |spec| {
         spec["process"]["user"] = json!({ "uid": 1000, "gid": 1000 });
         spec["process"]["noNewPrivileges"] = json!(false);
         let net = json!(["CAP_NET_RAW"]);
@@ -47,8 +47,8 @@ fn root_capabilities_are_those_of_the_spec() {
 
 #[test]
 fn root_without_capabilities_in_the_spec_there_are_none() {
-    let place = Place::new();
-    let (_, output) = place.run("grep Cap /proc/self/status", |spec| {
+    let fixture = Fixture::new();
+    let (_, output) = fixture.run("grep Cap /proc/self/status", |spec| {
         spec["process"].as_object_mut().unwrap().remove("capabilities");
     });
     assert!(output.lines().all(|line| line.ends_with("0000000000000000")), "{output}");
@@ -56,10 +56,10 @@ fn root_without_capabilities_in_the_spec_there_are_none() {
 
 #[test]
 fn root_all_capabilities_means_those_the_host_has() {
-    let place = Place::new();
+    let fixture = Fixture::new();
     let own = std::fs::read_to_string("/proc/self/status").unwrap();
     let own = own.lines().find(|line| line.starts_with("CapPrm")).unwrap();
-    let (_, output) = place.run("grep CapPrm /proc/self/status", |spec| {
+    let (_, output) = fixture.run("grep CapPrm /proc/self/status", |spec| {
         let all = json!(["CAP_SYS_ADMIN", "CAP_SYS_RESOURCE", "CAP_CHOWN"]);
         spec["process"]["capabilities"] = json!({ "bounding": all, "effective": all, "permitted": all });
     });
@@ -69,8 +69,8 @@ fn root_all_capabilities_means_those_the_host_has() {
 
 #[test]
 fn root_no_descriptor_but_the_streams_reaches_the_process() {
-    let place = Place::new();
-    let (_, output) = place.run("cd /proc/self/fd; echo *; ls -l /proc/self/fd", |_| {});
+    let fixture = Fixture::new();
+    let (_, output) = fixture.run("cd /proc/self/fd; echo *; ls -l /proc/self/fd", |_| {});
     assert!(!output.contains("socket:") && !output.contains("berth-init"), "{output}");
     assert!(output.starts_with("0 1 2"), "{output}");
     assert!(output.lines().filter(|line| line.contains(" -> ")).count() <= 4, "{output}");
@@ -78,18 +78,18 @@ fn root_no_descriptor_but_the_streams_reaches_the_process() {
 
 #[test]
 fn root_no_signal_is_blocked_or_ignored_in_the_process() {
-    let place = Place::new();
+    let fixture = Fixture::new();
     let (_, output) = block_on(async {
         let args = ["/bin/grep", "-E", "Sig(Blk|Ign)", "/proc/self/status"];
-        place.create("c1", &args, |_| {}).await.unwrap().finish().await.unwrap()
+        fixture.create("c1", &args, |_| {}).await.unwrap().finish().await.unwrap()
     });
     assert_eq!(output, "SigBlk:\t0000000000000000\nSigIgn:\t0000000000000000\n");
 }
 
 #[test]
 fn root_resource_limits_and_the_oom_score_are_set() {
-    let place = Place::new();
-    let (_, output) = place.run("ulimit -Sn; ulimit -Hn; cat /proc/self/oom_score_adj", |spec| {
+    let fixture = Fixture::new();
+    let (_, output) = fixture.run("ulimit -Sn; ulimit -Hn; cat /proc/self/oom_score_adj", |spec| {
         spec["process"]["rlimits"] = json!([{ "type": "RLIMIT_NOFILE", "soft": 64, "hard": 128 }]);
         spec["process"]["oomScoreAdj"] = json!(500);
     });
@@ -98,9 +98,9 @@ fn root_resource_limits_and_the_oom_score_are_set() {
 
 #[test]
 fn root_a_lower_oom_score_than_the_host_allows_is_left_as_it_is() {
-    let place = Place::new();
+    let fixture = Fixture::new();
     let own = std::fs::read_to_string("/proc/self/oom_score_adj").unwrap();
-    let (code, output) = place.run("cat /proc/self/oom_score_adj", |spec| {
+    let (code, output) = fixture.run("cat /proc/self/oom_score_adj", |spec| {
         spec["process"]["oomScoreAdj"] = json!(-999);
     });
     assert_eq!(code, 0);
@@ -109,8 +109,8 @@ fn root_a_lower_oom_score_than_the_host_allows_is_left_as_it_is() {
 
 #[test]
 fn root_a_missing_working_directory_is_made() {
-    let place = Place::new();
-    let (_, output) = place.run("pwd; stat -c '%u %a' .", |spec| {
+    let fixture = Fixture::new();
+    let (_, output) = fixture.run("pwd; stat -c '%u %a' .", |spec| {
         spec["process"]["cwd"] = json!("/new/deep/dir");
         spec["process"]["user"] = json!({ "uid": 1000, "gid": 1000 });
         spec["root"]["readonly"] = json!(true);
@@ -120,9 +120,9 @@ fn root_a_missing_working_directory_is_made() {
 
 #[test]
 fn root_an_exec_of_an_oci_process_has_its_own_user_directory_and_environment() {
-    let place = Place::new();
+    let fixture = Fixture::new();
     block_on(async {
-        let running = place.create("c1", &["/bin/sleep", "1000"], |_| {}).await.unwrap().start().await;
+        let running = fixture.create("c1", &["/bin/sleep", "1000"], |_| {}).await.unwrap().start().await;
         let process = json!({
             "args": ["sh", "-c", "id -u; pwd; echo $A $HOME; grep CapEff /proc/self/status"], "cwd": "/home/me",
             "env": ["PATH=/bin", "A=1", "HOME=/x"], "user": { "uid": 1000, "gid": 1000 }
@@ -138,9 +138,9 @@ fn root_an_exec_of_an_oci_process_has_its_own_user_directory_and_environment() {
 
 #[test]
 fn root_host_name_and_sysctls_of_namespaces_of_its_own() {
-    let place = Place::new();
+    let fixture = Fixture::new();
     let (_, output) =
-        place.run("hostname; cat /proc/sys/kernel/shm_rmid_forced /proc/sys/net/ipv4/ip_forward", |spec| {
+        fixture.run("hostname; cat /proc/sys/kernel/shm_rmid_forced /proc/sys/net/ipv4/ip_forward", |spec| {
             spec["hostname"] = json!("own-name");
             let namespaces = spec["linux"]["namespaces"].as_array_mut().unwrap();
             namespaces.extend([
@@ -155,11 +155,11 @@ fn root_host_name_and_sysctls_of_namespaces_of_its_own() {
 
 #[test]
 fn root_a_personality_holds_for_execs_too() {
-    let place = Place::new();
+    let fixture = Fixture::new();
     block_on(async {
         let change =
             |spec: &mut serde_json::Value| spec["linux"]["personality"] = json!({ "domain": "LINUX32" });
-        let container = place.create("c1", &["/bin/sleep", "1000"], change);
+        let container = fixture.create("c1", &["/bin/sleep", "1000"], change);
         let running = container.await.unwrap().start().await;
         assert_eq!(
             running.sh("cat /proc/1/personality /proc/self/personality").await.1,
@@ -172,9 +172,9 @@ fn root_a_personality_holds_for_execs_too() {
 /// Fields 19 and 41 of /proc/PID/stat are nice value and policy.
 #[test]
 fn root_an_exec_has_the_scheduler_that_it_asks_for_to_itself() {
-    let place = Place::new();
+    let fixture = Fixture::new();
     block_on(async {
-        let running = place.create("c1", &["/bin/sleep", "1000"], |_| {}).await.unwrap().start().await;
+        let running = fixture.create("c1", &["/bin/sleep", "1000"], |_| {}).await.unwrap().start().await;
         for (flags, inherited) in [(json!([]), "-5"), (json!(["SCHED_FLAG_RESET_ON_FORK"]), "0")] {
             let script = "read -r line < /proc/$$/stat; echo $line; cat /proc/self/stat; true";
             let process = json!({ "args": ["sh", "-c", script], "cwd": "/", "env": ["PATH=/bin"],

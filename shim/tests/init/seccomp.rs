@@ -1,6 +1,6 @@
 //! Filters that the kernel enforces.
 
-use super::support::{Place, block_on};
+use super::support::{Fixture, block_on};
 use berth_shim::init::{Error, ExecProcess, Step, Unrunnable};
 use serde_json::{Value, json};
 use std::io::Read;
@@ -12,7 +12,7 @@ fn except(names: &[&str], action: &str) -> Value {
 
 /// Runs a script under a filter, as root with no_new_privs or as a user without it.
 fn run(filter: &Value, new_privileges: bool, script: &str) -> (i32, String) {
-    Place::new().run(script, |spec| {
+    Fixture::new().run(script, |spec| {
         spec["linux"]["seccomp"] = filter.clone();
         spec["process"]["noNewPrivileges"] = json!(!new_privileges);
         if new_privileges {
@@ -40,7 +40,7 @@ fn root_what_a_filter_needs_to_be_loaded_does_not_reach_the_process() {
     let script = "grep -E 'Cap(Prm|Eff|Amb|Inh)' /proc/self/status";
     for user in [0, 1000] {
         let with = |seccomp: Value| {
-            Place::new().run(script, |spec| {
+            Fixture::new().run(script, |spec| {
                 spec["linux"]["seccomp"] = seccomp;
                 spec["process"]["noNewPrivileges"] = json!(false);
                 spec["process"]["user"] = json!({ "uid": user, "gid": user });
@@ -106,13 +106,13 @@ fn root_a_list_of_what_is_allowed_need_not_name_what_the_shim_does() {
         ] })
     };
     for (no_new_privileges, extra) in [(true, "execve"), (false, "capset")] {
-        let place = Place::new();
+        let fixture = Fixture::new();
         let (code, output) = block_on(async {
             let change = |spec: &mut Value| {
                 spec["linux"]["seccomp"] = filter(&[extra]);
                 spec["process"]["noNewPrivileges"] = json!(no_new_privileges);
             };
-            place.create("c1", &["/bin/echo", "word"], change).await.unwrap().finish().await.unwrap()
+            fixture.create("c1", &["/bin/echo", "word"], change).await.unwrap().finish().await.unwrap()
         });
         assert_eq!((code, output.as_str()), (0, "word\n"), "no_new_privs {no_new_privileges}");
     }
@@ -132,9 +132,9 @@ fn root_arguments_decide() {
 
 #[test]
 fn root_an_exec_is_under_the_containers_filter() {
-    let place = Place::new();
+    let fixture = Fixture::new();
     block_on(async {
-        let sleeping = place.create("c1", &["/bin/sleep", "1000"], |spec| {
+        let sleeping = fixture.create("c1", &["/bin/sleep", "1000"], |spec| {
             spec["linux"]["seccomp"] = except(&["mkdir"], "SCMP_ACT_ERRNO");
             spec["process"]["noNewPrivileges"] = json!(false);
         });
@@ -159,8 +159,8 @@ fn root_an_exec_is_under_the_containers_filter() {
 
 #[test]
 fn root_a_command_that_cannot_be_run_is_reported_from_under_a_filter() {
-    let place = Place::new();
-    let error = place.fail(&["/bin/absent"], |spec| {
+    let fixture = Fixture::new();
+    let error = fixture.fail(&["/bin/absent"], |spec| {
         spec["linux"]["seccomp"] = except(&["mkdir"], "SCMP_ACT_ERRNO");
     });
     assert!(matches!(error, Error::Command { .. }), "{error}");
@@ -168,7 +168,7 @@ fn root_a_command_that_cannot_be_run_is_reported_from_under_a_filter() {
 
 #[test]
 fn root_a_filter_that_cannot_be_is_refused_with_its_field() {
-    let place = Place::new();
+    let fixture = Fixture::new();
     for (filter, expected) in [
         (
             json!({ "defaultAction": "SCMP_ACT_FLY" }),
@@ -179,7 +179,7 @@ fn root_a_filter_that_cannot_be_is_refused_with_its_field() {
             r#"seccomp: linux.seccomp.syscalls[0].action "SCMP_ACT_NOTIFY": is not supported: no agent is asked"#,
         ),
     ] {
-        let error = place.fail(&["/bin/true"], |spec| spec["linux"]["seccomp"] = filter);
+        let error = fixture.fail(&["/bin/true"], |spec| spec["linux"]["seccomp"] = filter);
         assert!(matches!(error, Error::Invalid { step: Step::Seccomp, .. }));
         assert_eq!(error.to_string(), expected);
     }
@@ -196,7 +196,7 @@ fn root_names_of_unknown_calls_are_passed_over() {
 fn root_the_shims_own_binary_is_not_run_where_a_filter_forbids_to_look_for_it() {
     let looking = ["stat", "newfstatat", "statx", "access", "faccessat", "faccessat2"];
     let filter = except(&looking, "SCMP_ACT_ERRNO");
-    let error = Place::new().fail(&["/proc/self/exe"], |spec| spec["linux"]["seccomp"] = filter);
+    let error = Fixture::new().fail(&["/proc/self/exe"], |spec| spec["linux"]["seccomp"] = filter);
     let problem = Unrunnable::PermissionDenied;
     assert_eq!(error, Error::Command { command: "/proc/self/exe".into(), problem });
 }

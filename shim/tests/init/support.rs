@@ -34,13 +34,13 @@ pub fn need_root() {
 }
 
 /// A directory, a pod and its cgroup; all removed when dropped.
-pub struct Place {
+pub struct Fixture {
     pub dir: tempfile::TempDir,
     pub pod: PodNamespaces,
     pub name: String,
 }
 
-impl Place {
+impl Fixture {
     pub fn new() -> Self {
         Self::with(|_| {})
     }
@@ -188,18 +188,18 @@ impl Place {
     }
 
     pub fn cgroup_of(&self, id: &str) -> Vec<u32> {
-        Cgroup::open(&self.cgroup_path(id)).procs().unwrap()
+        Cgroup::unchecked(&self.cgroup_path(id)).procs().unwrap()
     }
 
     pub fn has_cgroup(&self, id: &str) -> bool {
-        Cgroup::open(&self.cgroup_path(id)).stats().is_ok()
+        Cgroup::unchecked(&self.cgroup_path(id)).stats().is_ok()
     }
 }
 
-impl Drop for Place {
+impl Drop for Fixture {
     fn drop(&mut self) {
         // Contains processes only after a failed test.
-        let _ = Cgroup::open(&format!("/{}", self.name)).kill();
+        let _ = Cgroup::unchecked(&format!("/{}", self.name)).kill();
         let left = self.pod.destroy();
         if !std::thread::panicking() {
             left.unwrap();
@@ -222,8 +222,8 @@ pub struct Container {
 impl Container {
     /// Starts it, waits for its end, removes its cgroup.
     pub async fn finish(self) -> Result<(i32, String), Error> {
-        let Created { pidfd, gate, cgroup, .. } = self.created;
-        let started = gate.start().await;
+        let Created { pidfd, barrier, cgroup, .. } = self.created;
+        let started = barrier.start().await;
         let mut text = String::new();
         fs::File::from(self.output).read_to_string(&mut text).unwrap();
         let code = wait(pidfd.as_fd());
@@ -233,8 +233,8 @@ impl Container {
 
     /// Starts it and returns the running container.
     pub async fn start(self) -> Running {
-        let Created { pid, pidfd, gate, cgroup, .. } = self.created;
-        gate.start().await.unwrap();
+        let Created { pid, pidfd, barrier, cgroup, .. } = self.created;
+        barrier.start().await.unwrap();
         Running { pid, pidfd, cgroup, bundle: self.bundle, id: self.id, _output: self.output }
     }
 }
@@ -379,10 +379,10 @@ pub fn ids(host: u32) -> IdMappings {
 }
 
 /// Unchanged layers, idmapped for the pod, with an upper directory that belongs to the pod's root.
-pub fn mapped_overlay(place: &Place, id: &str, layers: &[PathBuf]) -> Vec<RootfsMount> {
-    let mut rootfs = place.overlay(id, layers);
+pub fn mapped_overlay(fixture: &Fixture, id: &str, layers: &[PathBuf]) -> Vec<RootfsMount> {
+    let mut rootfs = fixture.overlay(id, layers);
     let ids = format!("0:{HOST}:{LENGTH}");
     rootfs[0].options.extend([format!("uidmap={ids}"), format!("gidmap={ids}")]);
-    chown(place.path(&format!("{id}-upper")), Some(HOST), Some(HOST)).unwrap();
+    chown(fixture.path(&format!("{id}-upper")), Some(HOST), Some(HOST)).unwrap();
     rootfs
 }

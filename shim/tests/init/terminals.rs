@@ -1,6 +1,6 @@
 //! Processes with a terminal.
 
-use super::support::{Place, block_on, shown, wait};
+use super::support::{Fixture, block_on, shown, wait};
 use berth_shim::init::{self, ExecProcess, Stdio};
 use serde_json::json;
 use std::os::fd::AsFd;
@@ -9,15 +9,15 @@ const SCRIPT: &str = "tty; test -t 0 && test -t 2 && echo all; stty size; echo x
 
 #[test]
 fn root_a_container_with_a_terminal_leads_its_session() {
-    let place = Place::new();
+    let fixture = Fixture::new();
     block_on(async {
-        let rootfs = place.overlay("c1", &[place.image()]);
-        let created = place.create_on_terminal(&rootfs, &["/bin/sh", "-c", SCRIPT], |spec| {
+        let rootfs = fixture.overlay("c1", &[fixture.image()]);
+        let created = fixture.create_on_terminal(&rootfs, &["/bin/sh", "-c", SCRIPT], |spec| {
             spec["process"]["consoleSize"] = json!({ "height": 40, "width": 100 });
             spec["process"]["user"] = json!({ "uid": 1000, "gid": 1000 });
         });
         let created = created.await.unwrap();
-        created.gate.start().await.unwrap();
+        created.barrier.start().await.unwrap();
         assert_eq!(shown(created.console), "/dev/pts/0\nall\n40 100\nx\n1000\nconsole\n");
         assert_eq!(wait(created.pidfd.as_fd()), 0);
         created.cgroup.remove().unwrap();
@@ -26,9 +26,9 @@ fn root_a_container_with_a_terminal_leads_its_session() {
 
 #[test]
 fn root_an_exec_with_a_terminal_leads_its_session() {
-    let place = Place::new();
+    let fixture = Fixture::new();
     block_on(async {
-        let running = place.create("c1", &["/bin/sleep", "1000"], |_| {}).await.unwrap().start().await;
+        let running = fixture.create("c1", &["/bin/sleep", "1000"], |_| {}).await.unwrap().start().await;
         let args = ["sh", "-c", "tty; echo x > /dev/tty"].map(String::from);
         let execed =
             init::exec(running.request(ExecProcess::Args(&args), true, Stdio::default())).await.unwrap();
@@ -40,9 +40,9 @@ fn root_an_exec_with_a_terminal_leads_its_session() {
 
 #[test]
 fn root_a_terminal_multiplexer_that_is_none_is_refused() {
-    let place = Place::new();
+    let fixture = Fixture::new();
     block_on(async {
-        let running = place.create("c1", &["/bin/sleep", "1000"], |_| {}).await.unwrap().start().await;
+        let running = fixture.create("c1", &["/bin/sleep", "1000"], |_| {}).await.unwrap().start().await;
         running.sh("umount /dev/pts; mount -t tmpfs t /dev/pts; echo > /dev/pts/ptmx").await;
         // Without CAP_SYS_ADMIN the container cannot do that to itself: its mount namespace is entered from the host.
         running.change_mounts("umount /dev/pts; echo fake > /dev/pts/ptmx");

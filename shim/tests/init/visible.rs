@@ -1,6 +1,6 @@
 //! Processes that a container can see, and could take over with CAP_SYS_PTRACE, while another process is made among them.
 
-use super::support::{Place, Running, block_on, wait};
+use super::support::{Fixture, Running, block_on, wait};
 use berth_shim::init::ExecProcess;
 use nix::sys::ptrace::{self, Options};
 use nix::unistd::Pid;
@@ -85,9 +85,9 @@ async fn newborn(running: &Running) -> Newborn {
 }
 
 fn check(change: impl FnOnce(&mut Value)) -> Newborn {
-    let place = Place::new();
+    let fixture = Fixture::new();
     block_on(async {
-        let running = place.create("c1", &["/bin/sleep", "1000"], change).await.unwrap().start().await;
+        let running = fixture.create("c1", &["/bin/sleep", "1000"], change).await.unwrap().start().await;
         let seen = newborn(&running).await;
         let own = u64::from_str_radix(&status(running.pid, "CapPrm"), 16).unwrap();
         assert_eq!(seen.permitted & !own, 0, "capabilities that the container has not: {seen:?}");
@@ -120,9 +120,9 @@ fn root_an_exec_keeps_no_privilege_for_its_filter() {
 /// A filter that forbids clone and other calls before execve: then the exec's process itself loads it, as late as possible.
 #[test]
 fn root_an_exec_under_a_filter_without_clone_works_all_the_same() {
-    let place = Place::new();
+    let fixture = Fixture::new();
     block_on(async {
-        let running = place.create("c1", &["/bin/sleep", "1000"], |spec| {
+        let running = fixture.create("c1", &["/bin/sleep", "1000"], |spec| {
             spec["process"]["noNewPrivileges"] = json!(false);
             let names = ["clone", "fork", "vfork", "setsid", "sendmsg", "recvfrom"];
             spec["linux"]["seccomp"] = json!({ "defaultAction": "SCMP_ACT_ALLOW", "syscalls": [
@@ -137,8 +137,8 @@ fn root_an_exec_under_a_filter_without_clone_works_all_the_same() {
 
 #[test]
 fn root_a_container_has_a_session_keyring_of_its_own_and_execs_share_it() {
-    let place = Place::new();
-    let (_, keys) = place.run("cat /proc/keys", |spec| {
+    let fixture = Fixture::new();
+    let (_, keys) = fixture.run("cat /proc/keys", |spec| {
         spec["linux"]["maskedPaths"] = json!([]);
         spec["process"]["user"] = json!({ "uid": 4321, "gid": 4321 });
     });
@@ -149,8 +149,8 @@ fn root_a_container_has_a_session_keyring_of_its_own_and_execs_share_it() {
             spec["linux"]["maskedPaths"] = json!([]);
             spec["process"]["user"] = json!({ "uid": 4321, "gid": 4321 });
         };
-        let first = place.create("ring-1", &["/bin/sleep", "1000"], user).await.unwrap().start().await;
-        let second = place.create("ring-2", &["/bin/sleep", "1000"], user).await.unwrap().start().await;
+        let first = fixture.create("ring-1", &["/bin/sleep", "1000"], user).await.unwrap().start().await;
+        let second = fixture.create("ring-2", &["/bin/sleep", "1000"], user).await.unwrap().start().await;
         for (running, own, other) in [(&first, "ring-1:", "ring-2:"), (&second, "ring-2:", "ring-1:")] {
             let (_, keys) = running.sh("cat /proc/keys").await;
             assert!(keys.contains(own) && !keys.contains(other), "{keys}");

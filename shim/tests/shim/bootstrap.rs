@@ -35,7 +35,7 @@ async fn root_a_container_of_a_pod_is_answered_by_the_pods_shim() {
 #[tokio::test]
 async fn root_the_socket_of_a_dead_shim_is_replaced() {
     let shim = Shim::start().await;
-    shim.murder().await;
+    shim.kill_shim().await;
     let address = start(shim.directory.path(), &shim.path(&shim.id), &shim.id);
     assert_eq!(address, shim.address);
     let client = containerd_shim_protos::shim_async::Client::connect(&address).await.unwrap();

@@ -15,7 +15,7 @@ async fn root_nothing_of_a_container_outlives_a_killed_shim() {
     let init = pidfd(pid);
     shim.logged("c", "ready").await;
     until(|| processes_with("sleep 1234567").len() == 2).await;
-    shim.murder().await;
+    shim.kill_shim().await;
     gone(&init).await;
     let exit = shim.clean_up("c");
     assert_eq!(exit.exit_status, 137);
@@ -35,7 +35,7 @@ async fn root_processes_in_the_hosts_pid_namespace_are_found_by_their_cgroup() {
     shim.start_task("c").await.unwrap();
     shim.logged("c", "ready").await;
     until(|| processes_with("sleep 7654321").len() == 2).await;
-    shim.murder().await;
+    shim.kill_shim().await;
     shim.clean_up("c");
     until(|| processes_with("sleep 7654321").is_empty()).await;
 }
@@ -45,7 +45,7 @@ async fn root_the_end_that_a_dead_shim_recorded_stays_true() {
     let mut shim = Shim::start().await;
     shim.run("c", "exit 9").await;
     shim.wait("c").await;
-    shim.murder().await;
+    shim.kill_shim().await;
     assert_eq!(shim.clean_up("c").exit_status, 9);
 }
 
@@ -53,7 +53,7 @@ async fn root_the_end_that_a_dead_shim_recorded_stays_true() {
 async fn root_a_dead_pods_namespace_and_cgroup_are_undone() {
     let shim = Shim::with_sandbox(|_| {}).await;
     assert!(shim.netns().exists() && !shim.cgroups().is_empty());
-    shim.murder().await;
+    shim.kill_shim().await;
     shim.clean_up(&shim.id);
     assert!(!shim.netns().exists());
     assert!(shim.cgroups().is_empty());
@@ -95,7 +95,7 @@ async fn root_who_comes_into_the_cgroup_after_the_end_dies_with_the_deletion() {
 #[tokio::test]
 async fn root_what_is_ours_is_undone_though_the_foreign_shim_is_not_installed_any_more() {
     let shim = Shim::with_sandbox(|_| {}).await;
-    shim.murder().await;
+    shim.kill_shim().await;
     let bundle = shim.path(&shim.id);
     fs::write(bundle.join("handler.json"), json!({"shim": "/no/such/shim"}).to_string()).unwrap();
     let address = json!({"address": format!("unix://{}", shim.path("nobody").display()), "version": 3});
@@ -111,7 +111,7 @@ async fn root_asking_for_a_pod_again_does_not_change_what_is_undone_after_a_deat
     let netns_path = shim.path("another").display().to_string();
     let again = CreateSandboxRequest { sandbox_id: shim.id.clone(), netns_path, ..Default::default() };
     assert_eq!(code(shim.sandbox.create_sandbox(soon(), &again).await.unwrap_err()), Code::ALREADY_EXISTS);
-    shim.murder().await;
+    shim.kill_shim().await;
     shim.clean_up(&shim.id);
     assert!(!shim.netns().exists() && shim.cgroups().is_empty());
 }
@@ -151,7 +151,7 @@ async fn root_the_clean_up_after_a_dead_shim_leaves_a_namespace_that_it_joined()
         ..Default::default()
     };
     shim.sandbox.create_sandbox(soon(), &request).await.unwrap();
-    shim.murder().await;
+    shim.kill_shim().await;
     shim.clean_up(&shim.id);
     let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap();
     assert!(mounts.contains(pin.to_str().unwrap()), "{mounts}");
@@ -172,7 +172,7 @@ async fn root_the_clean_up_after_a_dead_shim_leaves_its_neighbours_alone() {
         shim.create_in(id, &bundle, |_| {}).await.unwrap();
         shim.start_task(id).await.unwrap();
     }
-    dying.murder().await;
+    dying.kill_shim().await;
     dying.clean_up("d");
     dying.clean_up(&dying.id);
     assert_eq!(neighbour.exec("n", "exit 7", Duration::from_secs(60)).await.2, 7);

@@ -242,7 +242,7 @@ impl Shim {
     }
 
     /// Kills the shim with SIGKILL and waits for its exit.
-    pub async fn murder(&self) {
+    pub async fn kill_shim(&self) {
         pidfd_send_signal(&self.pidfd, Signal::KILL).unwrap();
         gone(&self.pidfd).await;
     }

@@ -113,7 +113,7 @@ async fn root_a_stop_waits_for_containers_in_the_making_but_not_for_ever() {
         let stop = StopSandboxRequest { sandbox_id: shim.id.clone(), timeout_secs: 1, ..Default::default() };
         let error = shim.sandbox.stop_sandbox(soon(), &stop).await.unwrap_err();
         assert!(error.to_string().contains("the creation of a container takes too long"), "{error}");
-        shim.murder().await;
+        shim.kill_shim().await;
     };
     let (created, ()) = tokio::join!(shim.create_in("c", &bundle, |_| {}), stopping);
     assert!(created.is_err());

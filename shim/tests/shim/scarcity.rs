@@ -292,7 +292,7 @@ async fn root_without_room_for_a_process_a_call_fails_and_leaves_nothing() {
     assert_eq!(shim.exec("c", "exit 7", Duration::from_secs(60)).await.2, 7);
     shim.kill("c", 9).await.unwrap();
     shim.wait("c").await;
-    shim.murder().await;
+    shim.kill_shim().await;
     until(|| fs::remove_dir(&group).is_ok()).await;
 }
 

@@ -29,7 +29,7 @@ async fn create(shim: &Shim, id: &str, bundle: &Path, limit: Duration) -> ttrpc:
 async fn root_a_creation_that_hangs_is_given_up_in_time_and_says_where_it_hung() {
     let mut shim = Shim::with_sandbox(|_| {}).await;
     let volume = shim.path("volume");
-    for (kind, dead) in [("silent", DeadFs::silent as fn(&Path) -> DeadFs), ("deaf", DeadFs::deaf)] {
+    for (kind, dead) in [("silent", DeadFs::unread as fn(&Path) -> DeadFs), ("deaf", DeadFs::unanswered)] {
         let dead = dead(&volume);
         let (id, other) = (format!("hangs-{kind}"), format!("other-{kind}"));
         let bundle = bundle_on(&mut shim, &id, &volume);
@@ -63,7 +63,7 @@ fn begin_creation(shim: &mut Shim, volume: &Path) -> JoinHandle<ttrpc::Result<Cr
 async fn root_what_a_creation_hangs_on_is_told_while_it_hangs() {
     let mut shim = Shim::with_sandbox(|_| {}).await;
     let volume = shim.path("volume");
-    let dead = DeadFs::silent(&volume);
+    let dead = DeadFs::unread(&volume);
     let creation = begin_creation(&mut shim, &volume);
     let step = loop {
         let known = shim.berth.containers(soon(), &Default::default()).await.unwrap();
@@ -84,7 +84,7 @@ async fn root_what_a_creation_hangs_on_is_told_while_it_hangs() {
 async fn root_a_pod_is_stopped_while_a_creation_hangs_and_its_shim_leaves_when_that_is_gone() {
     let mut shim = Shim::with_sandbox(|_| {}).await;
     let volume = shim.path("volume");
-    let dead = DeadFs::deaf(&volume);
+    let dead = DeadFs::unanswered(&volume);
     let creation = begin_creation(&mut shim, &volume);
     let hangs = async || {
         let known = shim.berth.containers(soon(), &Default::default()).await.unwrap();

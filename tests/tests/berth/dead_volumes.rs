@@ -44,7 +44,7 @@ async fn root_a_creation_that_hangs_ends_with_its_pod_and_nothing_wakes_up_when_
     let image = berth.busybox().await;
     let sandbox = pod(&berth, "dead");
     let id = berth.run(&sandbox).await.unwrap();
-    let dead = DeadFs::deaf(&berth.path().join("volume"));
+    let dead = DeadFs::unanswered(&berth.path().join("volume"));
 
     for _ in 0..2 {
         let request = hanging(&berth, &id, &sandbox, &image, Duration::from_secs(6));
@@ -78,7 +78,7 @@ async fn root_a_container_that_cannot_die_is_given_up_with_its_pod_and_gone_when
     let image = berth.busybox().await;
     let sandbox = pod(&berth, "undead");
     let pod = berth.run(&sandbox).await.unwrap();
-    let dead = DeadFs::hollow(&berth.path().join("volume"));
+    let dead = DeadFs::lookups_unanswered(&berth.path().join("volume"));
     let asks = with_volume(&berth, "volume", shell("asks", &image, "exec cat /data/anything"));
     let id = berth.create(&pod, &sandbox, asks).await.unwrap();
     berth.start_container(&id).await.unwrap();

@@ -15,15 +15,15 @@ use std::ffi::CString;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 /// Bytes of a hook's output that are reported.
-const EXCERPT: usize = 1024;
+const MAX_OUTPUT_BYTES: usize = 1024;
 /// Exit code for a program that could not be executed, as in a shell.
-const NOT_RUN: u8 = 127;
+const EXIT_NOT_EXECUTED: u8 = 127;
 
 /// Runs `hook` with `state` on its standard input.
 pub(super) fn run(when: &str, hook: &Hook, state: &[u8]) -> Result<(), Error> {
     let failed = |problem: String| Error::Hook { when: when.to_owned(), path: hook.path.clone(), problem };
     let program = Program::of(hook).ok_or_else(|| failed("no absolute path, or a NUL byte in it".into()))?;
-    let (input, output) = (scratch()?, scratch()?);
+    let (input, output) = (memory_file()?, memory_file()?);
     write(&input, state)
         .and_then(|_| seek(&input, SeekFrom::Start(0)))
         .at(Step::Hook, || "write the state".into())?;
@@ -32,7 +32,7 @@ pub(super) fn run(when: &str, hook: &Hook, state: &[u8]) -> Result<(), Error> {
     match ended(pid, hook.timeout)? {
         None => Err(failed(format!("took longer than {} s", hook.timeout.unwrap_or_default()))),
         Some(status) if status.exit_status() == Some(0) => Ok(()),
-        Some(status) => Err(failed(format!("{}{}", told(&status), excerpt(&output)))),
+        Some(status) => Err(failed(format!("{}{}", describe_status(&status), excerpt(&output)))),
     }
 }
 
@@ -58,29 +58,29 @@ impl Program {
     fn become_hook(&self, input: BorrowedFd<'_>, output: BorrowedFd<'_>) -> u8 {
         let _ = user::die_with_shim();
         let _ = setpgid(None, None);
-        descriptors::put_back();
+        descriptors::restore();
         rustix::process::umask(Mode::from_raw_mode(0o022));
         for (stream, number) in [(input, 0), (output, 1), (output, 2)] {
             if sys::place(stream, number).is_err() {
-                return NOT_RUN;
+                return EXIT_NOT_EXECUTED;
             }
         }
         let Err(error) = nix::unistd::execve(&self.path, &self.args, &self.env);
         let _ = write(output, error.desc().as_bytes());
-        NOT_RUN
+        EXIT_NOT_EXECUTED
     }
 }
 
 /// A file in memory. A pipe would block its writer, since no process reads it meanwhile.
-fn scratch() -> Result<OwnedFd, Error> {
+fn memory_file() -> Result<OwnedFd, Error> {
     memfd_create("hook", MemfdFlags::CLOEXEC).at(Step::Hook, || "make a file in memory".into())
 }
 
 /// Waits for the end; `None` when it was killed after its timeout.
-fn ended(pid: u32, limit: Option<i64>) -> Result<Option<WaitIdStatus>, Error> {
+fn ended(pid: u32, time_limit: Option<i64>) -> Result<Option<WaitIdStatus>, Error> {
     let process = child::pidfd_of(pid)?;
-    let limit = limit.filter(|seconds| *seconds > 0).map(|tv_sec| Timespec { tv_sec, tv_nsec: 0 });
-    let waited = retry_on_intr(|| poll(&mut [PollFd::new(&process, PollFlags::IN)], limit.as_ref()));
+    let time_limit = time_limit.filter(|seconds| *seconds > 0).map(|tv_sec| Timespec { tv_sec, tv_nsec: 0 });
+    let waited = retry_on_intr(|| poll(&mut [PollFd::new(&process, PollFlags::IN)], time_limit.as_ref()));
     let in_time = waited.at(Step::Hook, || "wait for a hook".into())? > 0;
     if !in_time && let Some(group) = Pid::from_raw(pid as i32) {
         let _ = kill_process_group(group, Signal::KILL);
@@ -89,7 +89,7 @@ fn ended(pid: u32, limit: Option<i64>) -> Result<Option<WaitIdStatus>, Error> {
     Ok(status.at(Step::Hook, || "wait for a hook".into())?.filter(|_| in_time))
 }
 
-fn told(status: &WaitIdStatus) -> String {
+fn describe_status(status: &WaitIdStatus) -> String {
     match (status.exit_status(), status.terminating_signal()) {
         (Some(code), _) => format!("exit status {code}"),
         (_, Some(signal)) => format!("ended by signal {signal}"),
@@ -99,7 +99,7 @@ fn told(status: &WaitIdStatus) -> String {
 
 /// The beginning of its output.
 fn excerpt(output: &OwnedFd) -> String {
-    let mut bytes = vec![0; EXCERPT];
+    let mut bytes = vec![0; MAX_OUTPUT_BYTES];
     let printed = seek(output, SeekFrom::Start(0)).and_then(|_| read(output, &mut bytes));
     let text = String::from_utf8_lossy(&bytes[..printed.unwrap_or(0)]).trim().to_owned();
     if text.is_empty() { text } else { format!(": {text}") }

@@ -12,10 +12,10 @@ use super::super::child;
 use super::super::hooks::LaterHooks;
 use super::super::idmap::IdMappings;
 use super::super::inroot::InRoot;
-use super::super::process::Process;
+use super::super::process::PreparedProcess;
 use super::super::{Error, ExecProcess, ExecRequest, Step, priority, userns};
 use super::*;
-use crate::cgroup::Door;
+use crate::cgroup::CgroupFd;
 use crate::spec;
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::fs::{Mode, OFlags, open};
@@ -24,40 +24,40 @@ use rustix::net::SendFlags;
 
 /// How the process gets into the container's cgroup.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(in super::super) enum Entry {
+pub(in super::super) enum CgroupEntry {
     /// It is created there, by CLONE_INTO_CGROUP.
-    Birth,
+    AtCreation,
     /// It is created outside and enters by itself, through files opened for that: the way into a cgroup that is at its
     /// pids limit, so that probes and debugging work there, too.
-    OnFoot,
+    AfterCreation,
 }
 
 /// The whole life of the stage.
-pub(super) fn stage(request: &ExecRequest<'_>, entry: Entry, socket: BorrowedFd<'_>) -> Result<(), Error> {
+pub(super) fn stage(request: &ExecRequest<'_>, entry: CgroupEntry, socket: BorrowedFd<'_>) -> Result<(), Error> {
     process::begin(&request.descriptors(socket))?;
     let (spec, linux) = read(request)?;
     limits::set_oom_score(spec.oom_score_adj)?;
     limits::raise(&spec.rlimits)?;
-    let place = Place::of(request)?;
+    let container_namespaces = ContainerNamespaces::of(request)?;
     let process =
-        Process::prepare(&spec, request.terminal, &request.stdio, place.users.as_ref())?.on(&linux)?;
+        PreparedProcess::prepare(&spec, request.terminal, &request.stdio, container_namespaces.users.as_ref())?.with_settings_of(&linux)?;
     security::label_self(&spec)?;
     let keyring = Keyring::of(request.id, request.bundle)?;
-    let door = request.cgroup.door()?;
-    let maker = Maker { place, process, keyring, socket };
-    match (entry, door.directory()) {
-        (Entry::OnFoot, _) => maker.make(Some(&door.for_anyone()?)),
-        (Entry::Birth, None) => {
-            door.enter()?;
-            maker.make(None)
+    let cgroup_fd = request.cgroup.open_fd()?;
+    let creator = ExecCreator { container_namespaces, process, keyring, socket };
+    match (entry, cgroup_fd.directory()) {
+        (CgroupEntry::AfterCreation, _) => creator.make(Some(&cgroup_fd.for_unprivileged_entry()?)),
+        (CgroupEntry::AtCreation, None) => {
+            cgroup_fd.enter()?;
+            creator.make(None)
         }
-        (Entry::Birth, Some(directory)) => make_inside(maker, directory),
+        (CgroupEntry::AtCreation, Some(directory)) => make_inside(creator, directory),
     }
 }
 
 /// Lets a helper, which is created in the cgroup, make the process.
-fn make_inside(maker: Maker<'_>, group: BorrowedFd<'_>) -> Result<(), Error> {
-    let socket = maker.socket;
+fn make_inside(creator: ExecCreator<'_>, group: BorrowedFd<'_>) -> Result<(), Error> {
+    let socket = creator.socket;
     let (ours, theirs) = channel::pair()?;
     let mut ours = Some(ours);
     let inside = || {
@@ -66,22 +66,22 @@ fn make_inside(maker: Maker<'_>, group: BorrowedFd<'_>) -> Result<(), Error> {
         reporting(socket, || {
             user::die_with_shim()?;
             // The shim rejects reports of a sender it has not been told about, so wait until the stage has reported this helper.
-            match channel::wait_for_gate(theirs.as_fd()) {
-                true => maker.make(None),
+            match channel::wait_at_barrier(theirs.as_fd()) {
+                true => creator.make(None),
                 false => Ok(()),
             }
         })
     };
-    let pid = sys::clone_sibling(0, Some(group), inside).at(Step::Process, || MAKE.into())?;
+    let pid = sys::clone_sibling(0, Some(group), inside).at(Step::Process, || MAKE_PROCESS.into())?;
     channel::send(socket, &Report::Helper { pid }, &[]);
     let helper = child::pidfd_of(pid)?;
     let sent = ours.map(|ours| rustix::net::send(ours, b"g", SendFlags::NOSIGNAL)).transpose();
-    sent.map(drop).at(Step::Process, || MAKE.into())?;
+    sent.map(drop).at(Step::Process, || MAKE_PROCESS.into())?;
     let waited = retry_on_intr(|| poll(&mut [PollFd::new(&helper, PollFlags::IN)], None));
     waited.map(drop).at(Step::Process, || "wait for the process that makes it".into())
 }
 
-const MAKE: &str = "make the process";
+const MAKE_PROCESS: &str = "make the process";
 
 /// The process to run, and the `linux` section, which applies to it as well.
 fn read(request: &ExecRequest<'_>) -> Result<(spec::Process, spec::Linux), Error> {
@@ -99,14 +99,14 @@ fn read(request: &ExecRequest<'_>) -> Result<(spec::Process, spec::Linux), Error
 }
 
 /// The namespaces of the container that an exec enters.
-struct Place<'a> {
+struct ContainerNamespaces<'a> {
     container: BorrowedFd<'a>,
     pid: u32,
     users: Option<IdMappings>,
     own_cgroups: bool,
 }
 
-impl<'a> Place<'a> {
+impl<'a> ContainerNamespaces<'a> {
     /// Reads under /proc/PID before the join by pidfd. If the join succeeds the process was alive all the time, so the
     /// pid was its own.
     fn of(request: &ExecRequest<'a>) -> Result<Self, Error> {
@@ -132,51 +132,51 @@ fn joining(pid: u32) -> String {
 }
 
 /// The process that makes the exec's process and then ends.
-struct Maker<'a> {
-    place: Place<'a>,
-    process: Process<'a>,
+struct ExecCreator<'a> {
+    container_namespaces: ContainerNamespaces<'a>,
+    process: PreparedProcess<'a>,
     keyring: Keyring,
     socket: BorrowedFd<'a>,
 }
 
-impl Maker<'_> {
-    /// Takes on the attributes of the process and makes it. `door` is set if that one has yet to enter the cgroup.
-    fn make(mut self, door: Option<&Door>) -> Result<(), Error> {
-        self.become_alike()?;
+impl ExecCreator<'_> {
+    /// Takes on the attributes of the process and makes it. `cgroup_fd` is set if that one has yet to enter the cgroup.
+    fn make(mut self, cgroup_fd: Option<&CgroupFd>) -> Result<(), Error> {
+        self.assume_attributes()?;
         let mut kept = vec![self.socket];
-        kept.extend(door.map(Door::descriptors).unwrap_or_default());
+        kept.extend(cgroup_fd.map(CgroupFd::descriptors).unwrap_or_default());
         sys::close_others(&kept).at(Step::Process, || "close descriptors".into())?;
         // Leave without dropping anything: values may own descriptors that are closed by now.
         sys::leave(reporting(self.socket, || {
-            self.process.confine()?;
-            let pid = sys::clone_alike(|| self.become_exec(door)).at(Step::Process, || MAKE.into())?;
+            self.process.load_filter_early()?;
+            let pid = sys::legacy_clone_sibling(|| self.become_exec(cgroup_fd)).at(Step::Process, || MAKE_PROCESS.into())?;
             channel::send(self.socket, &Report::Spawned { pid, later: LaterHooks::default() }, &[]);
             Ok(())
         }))
     }
 
-    fn become_alike(&mut self) -> Result<(), Error> {
-        self.place.enter()?;
+    fn assume_attributes(&mut self) -> Result<(), Error> {
+        self.container_namespaces.enter()?;
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let root = open("/", flags, Mode::empty()).at(Step::Namespace, || "open the root".into())?;
         let inside = InRoot(root.as_fd());
         let terminal = self.process.terminal(inside)?;
         self.keyring.join()?;
-        self.process.arrange(inside, terminal.as_ref())?;
-        self.process.surrender(inside)?;
+        self.process.set_up_stdio_and_cwd(inside, terminal.as_ref())?;
+        self.process.drop_privileges(inside)?;
         ready(self.socket, terminal.as_ref());
         Ok(())
     }
 
     /// In the new process: the steps that it must do for itself.
-    fn become_exec(&self, door: Option<&Door>) -> u8 {
+    fn become_exec(&self, cgroup_fd: Option<&CgroupFd>) -> u8 {
         reporting(self.socket, || {
             user::die_with_shim()?;
-            door.map_or(Ok(()), Door::enter)?;
+            cgroup_fd.map_or(Ok(()), CgroupFd::enter)?;
             rustix::process::setsid().at(Step::Process, || "lead a session".into())?;
             self.process.control_terminal()?;
-            self.process.limit()?;
-            self.process.keep_priority()?;
+            self.process.set_rlimits()?;
+            self.process.reset_priority_of_children()?;
             match channel::shim_lives(self.socket) {
                 true => self.process.execute().map(|never: Infallible| match never {}),
                 false => Ok(()),

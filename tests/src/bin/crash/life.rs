@@ -13,17 +13,17 @@ use tonic::{Code, Status};
 
 use crate::{
     Failure,
-    left::processes,
+    leftovers::processes,
     random::Kill,
     world::{World, sandbox},
 };
 
 /// Tries of one call before the life has failed.
-const TRIES: usize = 4;
+const CALL_ATTEMPTS: usize = 4;
 /// Pods that may die in one life.
-const ATTEMPTS: u32 = 4;
+const MAX_POD_DEATHS: u32 = 4;
 /// Limit of one call: longer than any may take, so that a hanging call is reported.
-const CALL: Duration = Duration::from_secs(60);
+const CALL_TIMEOUT: Duration = Duration::from_secs(60);
 /// Exit code of the container that ends by itself.
 const CODE: i32 = 7;
 
@@ -113,7 +113,7 @@ impl<'a> Life<'a> {
     ///
     /// # Errors
     ///
-    /// A call hangs or fails [`TRIES`] times, an answer is wrong, or too many pods die.
+    /// A call hangs or fails [`CALL_ATTEMPTS`] times, an answer is wrong, or too many pods die.
     pub(crate) async fn live(mut self) -> (Outcome, Result<(), Failure>) {
         let lived = self.all().await;
         if let Some(killing) = self.killing.take() {
@@ -130,8 +130,8 @@ impl<'a> Life<'a> {
             match self.pod().await {
                 Ok(()) => break,
                 Err(Stop::Failed(why)) => return Err(why),
-                Err(Stop::PodDied) if self.attempt < ATTEMPTS => self.bury().await?,
-                Err(Stop::PodDied) => return Err(format!("{} pods died one after the other", ATTEMPTS + 1)),
+                Err(Stop::PodDied) if self.attempt < MAX_POD_DEATHS => self.remove_dead_pods().await?,
+                Err(Stop::PodDied) => return Err(format!("{} pods died one after the other", MAX_POD_DEATHS + 1)),
             }
         }
         self.settled(Step::RemoveImage, "", async |world| remove_image(world, &image).await).await
@@ -202,14 +202,14 @@ impl<'a> Life<'a> {
                     let text = format!("exited with {} ({}), not {CODE}", status.exit_code, status.message);
                     return Err(Stop::Failed(text));
                 }
-                _ if begun.elapsed() > CALL => return Err(Stop::Failed(format!("never ended: {status:?}"))),
+                _ if begun.elapsed() > CALL_TIMEOUT => return Err(Stop::Failed(format!("never ended: {status:?}"))),
                 _ => sleep(Duration::from_millis(5)).await,
             }
         }
     }
 
     /// Removes a pod that died, as kubelet does before it runs the next attempt.
-    async fn bury(&mut self) -> Result<(), Failure> {
+    async fn remove_dead_pods(&mut self) -> Result<(), Failure> {
         self.outcome.shim_kills += 1;
         self.attempt += 1;
         let name = self.name.clone();
@@ -233,21 +233,21 @@ impl<'a> Life<'a> {
         })
     }
 
-    /// Makes a call up to [`TRIES`] times, restarting the daemon whenever it has ended. `pod` is the id of a pod that may
-    /// die, or empty.
+    /// Makes a call up to [`CALL_ATTEMPTS`] times, restarting the daemon whenever it has ended. `pod` is the id of a pod
+    /// that may die, or empty.
     async fn call<T>(
         &mut self,
         step: Step,
         pod: &str,
         mut call: impl AsyncFnMut(&mut World) -> Result<T, Status>,
     ) -> Result<T, Stop> {
-        for again in 0..TRIES {
+        for again in 0..CALL_ATTEMPTS {
             self.outcome.daemon_kills += self.world.revive().await;
             self.outcome.retries += usize::from(again > 0);
             let begun = Instant::now();
             self.kill_in(step, pod);
-            let Ok(answer) = timeout(CALL, call(&mut *self.world)).await else {
-                return Err(Stop::Failed(format!("{step:?} has no answer after {CALL:?}")));
+            let Ok(answer) = timeout(CALL_TIMEOUT, call(&mut *self.world)).await else {
+                return Err(Stop::Failed(format!("{step:?} has no answer after {CALL_TIMEOUT:?}")));
             };
             let status = match answer {
                 Ok(answer) => {
@@ -263,7 +263,7 @@ impl<'a> Life<'a> {
                 }
             }
         }
-        Err(Stop::Failed(format!("{step:?} failed {TRIES} times: {:?}", self.outcome.errors)))
+        Err(Stop::Failed(format!("{step:?} failed {CALL_ATTEMPTS} times: {:?}", self.outcome.errors)))
     }
 
     /// Whether the call failed because the daemon has ended, not by an error it answered.

@@ -7,7 +7,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod failpoints;
-mod left;
+mod leftovers;
 mod life;
 mod matrix;
 mod random;

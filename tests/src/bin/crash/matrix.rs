@@ -20,7 +20,7 @@ use crate::{
 const PASSES: u64 = 6;
 /// How long after a life's last answer a point may still be reached.
 const BEHIND: Duration = Duration::from_secs(10);
-const PAUSE: Duration = Duration::from_millis(5);
+const POLL_INTERVAL: Duration = Duration::from_millis(5);
 
 /// A point that acts in a life.
 #[derive(Clone, Copy, Debug)]
@@ -114,7 +114,7 @@ async fn idle<'a>(world: &World, case: &'a Case) -> Vec<&'a Event> {
         if idle.is_empty() || begun.elapsed() > BEHIND {
             return idle;
         }
-        sleep(PAUSE).await;
+        sleep(POLL_INTERVAL).await;
     }
 }
 
@@ -134,7 +134,7 @@ pub(crate) async fn after(world: &mut World, report: &mut Report) -> Result<(), 
     let left = world.left_behind().await;
     if !left.is_empty() {
         report.leak();
-        world.forgive();
+        world.ignore_leftovers();
         return Err(format!("left behind: {left:#?}"));
     }
     world.bystander_is_well().await?;

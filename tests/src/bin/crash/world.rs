@@ -21,13 +21,13 @@ use tokio::time::sleep;
 use crate::{
     Failure,
     failpoints::Failpoints,
-    left::{Places, processes},
+    leftovers::{HostPaths, processes},
     report::Report,
 };
 
 /// Limit of the work that goes on in the background after a call, on a busy machine.
-const PATIENCE: Duration = Duration::from_secs(20);
-const PAUSE: Duration = Duration::from_millis(20);
+const TIMEOUT: Duration = Duration::from_secs(20);
+const POLL_INTERVAL: Duration = Duration::from_millis(20);
 const BYSTANDER: &str = "bystander";
 
 /// The daemon under test, its failpoints and the bystander.
@@ -36,15 +36,15 @@ pub(crate) struct World {
     pub(crate) failpoints: Failpoints,
     /// Image that each life pulls and removes.
     pub(crate) image: String,
-    places: Places,
+    paths: HostPaths,
     /// Pid of the bystander's process, and its start time in clock ticks after boot: proc_pid_stat(5).
     bystander: (i32, String),
     /// Everything of the bystander on the host.
     base: BTreeSet<String>,
     /// Leftovers of earlier cases, which were reported already.
-    forgiven: BTreeSet<String>,
+    ignored_leftovers: BTreeSet<String>,
     /// Lines of `berthd check` about those leftovers.
-    told: BTreeSet<String>,
+    reported: BTreeSet<String>,
     /// Pids of the bystander's shim processes.
     shims: BTreeSet<i32>,
 }
@@ -63,11 +63,11 @@ impl World {
         let busybox = berth.busybox().await;
         let image = push(&berth).await;
         berth.run_alone(BYSTANDER, &busybox, &prints()).await;
-        let places = Places { directory: berth.path().into(), bridge };
+        let paths = HostPaths { directory: berth.path().into(), bridge };
         let bystander = bystander().expect("the bystander runs");
-        let (base, shims) = (places.everything(), places.shims());
-        let (forgiven, told) = (BTreeSet::new(), BTreeSet::new());
-        Self { berth, failpoints, image, places, bystander, base, forgiven, told, shims }
+        let (base, shims) = (paths.everything(), paths.shims());
+        let (ignored_leftovers, reported) = (BTreeSet::new(), BTreeSet::new());
+        Self { berth, failpoints, image, paths, bystander, base, ignored_leftovers, reported, shims }
     }
 
     /// Starts the daemon again, if it has ended, until it answers. Returns how often it had ended.
@@ -81,18 +81,18 @@ impl World {
         ends
     }
 
-    /// Everything that was not there before the first life, after background work had up to [`PATIENCE`] to remove it.
+    /// Everything that was not there before the first life, after background work had up to [`TIMEOUT`] to remove it.
     pub(crate) async fn left_behind(&mut self) -> Vec<String> {
         let begun = Instant::now();
         loop {
             // A failpoint may kill the daemon in its background work.
             self.revive().await;
-            let mut left: Vec<_> = self.places.everything().into_iter().collect();
-            left.retain(|one| !self.base.contains(one) && !self.forgiven.contains(one));
-            if left.is_empty() || begun.elapsed() > PATIENCE {
+            let mut left: Vec<_> = self.paths.everything().into_iter().collect();
+            left.retain(|one| !self.base.contains(one) && !self.ignored_leftovers.contains(one));
+            if left.is_empty() || begun.elapsed() > TIMEOUT {
                 return left;
             }
-            sleep(PAUSE).await;
+            sleep(POLL_INTERVAL).await;
         }
     }
 
@@ -102,16 +102,16 @@ impl World {
         if now != self.bystander {
             return Err(format!("the bystander was {:?} and is {now:?}", self.bystander));
         }
-        let gone: Vec<_> = self.base.difference(&self.places.everything()).cloned().collect();
+        let gone: Vec<_> = self.base.difference(&self.paths.everything()).cloned().collect();
         if !gone.is_empty() {
             return Err(format!("of the bystander's there is no more {gone:?}"));
         }
         let (before, begun) = (self.printed().len(), Instant::now());
         while self.printed().len() == before {
-            if begun.elapsed() > PATIENCE {
+            if begun.elapsed() > TIMEOUT {
                 return Err("the bystander prints no more".into());
             }
-            sleep(PAUSE).await;
+            sleep(POLL_INTERVAL).await;
         }
         Ok(())
     }
@@ -130,12 +130,12 @@ impl World {
     }
 
     /// Accepts what was left behind, so that each leak is reported once. Kills shims that are not the bystander's.
-    pub(crate) fn forgive(&mut self) {
-        for pid in self.places.shims().difference(&self.shims) {
+    pub(crate) fn ignore_leftovers(&mut self) {
+        for pid in self.paths.shims().difference(&self.shims) {
             let _ = kill(Pid::from_raw(*pid), Signal::SIGKILL);
         }
-        self.forgiven = self.places.everything();
-        self.told = self.checked();
+        self.ignored_leftovers = self.paths.everything();
+        self.reported = self.checked();
     }
 
     /// Removes the pods and the image of a life that failed, so that the next life begins with none.
@@ -155,7 +155,7 @@ impl World {
 
     /// Fails if `berthd check`, run beside the daemon, prints a line that is not known yet.
     pub(crate) fn check(&self) -> Result<(), Failure> {
-        let new: Vec<_> = self.checked().difference(&self.told).cloned().collect();
+        let new: Vec<_> = self.checked().difference(&self.reported).cloned().collect();
         if new.is_empty() { Ok(()) } else { Err(format!("berthd check: {new:#?}")) }
     }
 
@@ -173,7 +173,7 @@ impl World {
         let left = self.left_behind().await;
         let nothing = if left.is_empty() { Ok(()) } else { Err(format!("left behind: {left:#?}")) };
         report.case("nothing is left at the end", nothing);
-        self.forgive();
+        self.ignore_leftovers();
     }
 }
 

@@ -9,17 +9,17 @@
 //! Only the watcher task moves it to Stopped: it waits for the end, drains the output, writes the exit record, and only
 //! then announces the end.
 
-use super::client::{SLOW, WAITING, failed};
-use super::launch::Started;
+use super::client::{LONG_TIMEOUT, NO_TIMEOUT, failed};
+use super::launch::ForeignShim;
 use crate::cgroup::Cgroup;
-use crate::container::{Names, Phase, wait_for};
+use crate::container::{StdioConfig, Phase, wait_for_exit};
 use crate::error::Error;
 use crate::exit::{Exit, now};
 use crate::init::Stdio;
 use crate::shim_log::note;
 use crate::spec::Spec;
 use crate::stdio::cri_log::CriLog;
-use crate::stdio::{Outside, Pumps, Streams, connect};
+use crate::stdio::{ShimStdio, Pumps, Streams, connect};
 use containerd_shim_protos::api::*;
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
@@ -30,15 +30,15 @@ use std::time::Duration;
 use tokio::sync::watch;
 
 /// Time for the foreign shim to deliver the last output.
-const STREAM_PATIENCE: Duration = Duration::from_secs(5);
+const STREAM_DRAIN_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// A container that was created and not yet deleted.
-pub(super) struct Guest {
+pub(super) struct ForeignContainer {
     pub(super) id: String,
     pub(super) bundle: PathBuf,
     /// As the foreign shim reports it; with a virtual machine, not the container's own.
     pub(super) pid: u32,
-    shim: Arc<Started>,
+    shim: Arc<ForeignShim>,
     cgroup: Cgroup,
     oom: AtomicBool,
     inner: Mutex<Inner>,
@@ -52,14 +52,14 @@ struct Inner {
     pumps: Option<Pumps>,
 }
 
-impl Guest {
+impl ForeignContainer {
     /// Has the foreign shim create a container, with streams that lead to this process.
-    pub(super) async fn create(shim: Arc<Started>, request: CreateTaskRequest) -> Result<Arc<Self>, Error> {
+    pub(super) async fn create(shim: Arc<ForeignShim>, request: CreateTaskRequest) -> Result<Arc<Self>, Error> {
         let id = request.id.clone();
-        let names = names(&request);
+        let stdio_config = stdio_config(&request);
         // The foreign shim has the terminal and copies it to a pipe.
-        let streams = Streams::parse(&names.stdin, &names.stdout, &names.stderr, false)?;
-        let (stdio, outside) =
+        let streams = Streams::parse(&stdio_config.stdin, &stdio_config.stdout, &stdio_config.stderr, false)?;
+        let (stdio, shim_stdio) =
             connect(&streams).map_err(|source| Error::Streams { id: id.clone(), source })?;
         let bundle = PathBuf::from(&request.bundle);
         let request = CreateTaskRequest {
@@ -68,25 +68,25 @@ impl Guest {
             stderr: path_of(&stdio.stderr),
             ..request
         };
-        let made: ttrpc::Result<CreateTaskResponse> = shim.tasks.call("Create", &request, SLOW).await;
+        let made: ttrpc::Result<CreateTaskResponse> = shim.tasks.call("Create", &request, LONG_TIMEOUT).await;
         let made = made.map_err(|source| failed("create container", &id, source))?;
-        let guest = Self::adopt(shim, &id, bundle, made.pid, outside);
+        let container = Self::adopt(shim, &id, bundle, made.pid, shim_stdio);
         drop::<Stdio>(stdio);
-        guest.map_err(|source| Error::Io { doing: "watch", id, source })
+        container.map_err(|source| Error::Io { doing: "watch", id, source })
     }
 
     fn adopt(
-        shim: Arc<Started>,
+        shim: Arc<ForeignShim>,
         id: &str,
         bundle: PathBuf,
         pid: u32,
-        outside: Outside,
+        shim_stdio: ShimStdio,
     ) -> io::Result<Arc<Self>> {
-        let cgroup = Cgroup::open(&cgroup_of(&bundle)?);
-        let pumps = outside.start(None)?;
+        let cgroup = Cgroup::unchecked(&cgroup_of(&bundle)?);
+        let pumps = shim_stdio.start(None)?;
         let input = pumps.input_ended();
         let inner = Inner { phase: Phase::Created, started_at: 0, log: pumps.log(), pumps: Some(pumps) };
-        let guest = Arc::new(Self {
+        let container = Arc::new(Self {
             id: id.to_owned(),
             bundle,
             pid,
@@ -96,18 +96,18 @@ impl Guest {
             inner: Mutex::new(inner),
             ended: watch::Sender::new(None),
         });
-        tokio::spawn(Arc::clone(&guest).watch());
+        tokio::spawn(Arc::clone(&container).watch());
         if let Some(ended) = input {
-            tokio::spawn(Arc::clone(&guest).pass_end_of_input(ended));
+            tokio::spawn(Arc::clone(&container).pass_end_of_input(ended));
         }
-        Ok(guest)
+        Ok(container)
     }
 
     /// The foreign shim holds the write end of stdin itself, so it must be told to close it.
     async fn pass_end_of_input(self: Arc<Self>, mut ended: watch::Receiver<bool>) {
         if ended.wait_for(|ended| *ended).await.is_ok() {
             let request = CloseIORequest { id: self.id.clone(), stdin: true, ..Default::default() };
-            if let Err(error) = self.shim.tasks.call::<Empty>("CloseIO", &request, SLOW).await {
+            if let Err(error) = self.shim.tasks.call::<Empty>("CloseIO", &request, LONG_TIMEOUT).await {
                 note(format_args!("close the input of {}: {error}", self.id));
             }
         }
@@ -116,7 +116,7 @@ impl Guest {
     /// Starts it. Returns its pid.
     pub(super) async fn start(&self) -> Result<u32, Error> {
         let request = StartRequest { id: self.id.clone(), ..Default::default() };
-        let started: ttrpc::Result<StartResponse> = self.shim.tasks.call("Start", &request, SLOW).await;
+        let started: ttrpc::Result<StartResponse> = self.shim.tasks.call("Start", &request, LONG_TIMEOUT).await;
         let started = started.map_err(|source| failed("start container", &self.id, source))?;
         let mut inner = self.inner();
         inner.started_at = now();
@@ -138,7 +138,7 @@ impl Guest {
 
     /// Waits for the end: the output is logged and the exit record is written.
     pub(super) async fn wait(&self) -> Exit {
-        wait_for(&self.ended).await
+        wait_for_exit(&self.ended).await
     }
 
     /// Records that the foreign shim has reported an OOM kill.
@@ -194,26 +194,26 @@ impl Guest {
     }
 
     async fn watch(self: Arc<Self>) {
-        let exit = match self.shim.tasks.wait(&self.id, WAITING).await {
+        let exit = match self.shim.tasks.wait(&self.id, NO_TIMEOUT).await {
             Ok(end) => Exit { code: end.exit_status, finished_at: finished_at(&end), ..Default::default() },
             Err(error) => {
                 self.shim.clean_up_after(&self.id, &self.bundle).await;
                 Exit::now(137, format!("its shim died: {error}"))
             }
         };
-        let exit = self.bury(exit).await;
+        let exit = self.complete_exit(exit).await;
         self.inner().phase = Phase::Stopped(exit.clone());
         self.ended.send_replace(Some(exit));
     }
 
     /// Drains the streams and writes the exit record: all that must precede the announcement of the end.
-    async fn bury(&self, mut exit: Exit) -> Exit {
+    async fn complete_exit(&self, mut exit: Exit) -> Exit {
         let (pumps, log) = {
             let mut inner = self.inner();
             (inner.pumps.take(), inner.log.take())
         };
         if let Some(pumps) = pumps {
-            pumps.finish(STREAM_PATIENCE).await;
+            pumps.finish(STREAM_DRAIN_TIMEOUT).await;
         }
         drop(log);
         exit.oom_killed = self.oom.load(Ordering::Relaxed) || self.cgroup.oom_kills() > 0;
@@ -229,9 +229,9 @@ impl Guest {
 }
 
 /// A terminal has no separate stderr.
-fn names(request: &CreateTaskRequest) -> Names {
+fn stdio_config(request: &CreateTaskRequest) -> StdioConfig {
     let stderr = if request.terminal { String::new() } else { request.stderr.clone() };
-    Names { stdin: request.stdin.clone(), stdout: request.stdout.clone(), stderr, terminal: request.terminal }
+    StdioConfig { stdin: request.stdin.clone(), stdout: request.stdout.clone(), stderr, terminal: request.terminal }
 }
 
 /// A path by which any process on this host can open a pipe's end like a FIFO, while it is open here.

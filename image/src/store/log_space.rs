@@ -7,7 +7,7 @@ use std::path::Path;
 use rustix::fs::{FallocateFlags, fallocate};
 
 /// Reserved bytes: somewhat more than the 1000 pages after which SQLite by default checkpoints the log and restarts it.
-const ROOM: u64 = 5 << 20;
+const LOG_SPACE_BYTES: u64 = 5 << 20;
 
 /// Allocates the blocks of the write-ahead log of the open database at `database` in advance. Removing an image, a
 /// container or a pod changes a database too: without these blocks it fails on a full disk, which then stays full.
@@ -19,7 +19,7 @@ pub fn reserve_log(database: &Path) -> io::Result<()> {
     let mut log = database.as_os_str().to_owned();
     log.push("-wal");
     let log = File::options().write(true).open(log)?;
-    match fallocate(log, FallocateFlags::KEEP_SIZE, 0, ROOM) {
+    match fallocate(log, FallocateFlags::KEEP_SIZE, 0, LOG_SPACE_BYTES) {
         Err(error) if error != rustix::io::Errno::OPNOTSUPP => Err(error.into()),
         _ => Ok(()),
     }

@@ -6,22 +6,22 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// Containers, native or of a foreign shim. The lock is never held across an await.
 #[derive(Debug)]
-pub(crate) struct Slots<T>(Mutex<BTreeMap<String, Slot<T>>>);
+pub(crate) struct ContainerMap<T>(Mutex<BTreeMap<String, Entry<T>>>);
 
 #[derive(Debug)]
-enum Slot<T> {
+enum Entry<T> {
     Reserved,
-    Made(Arc<T>),
+    Created(Arc<T>),
 }
 
 /// Reserves an id while its container is being created; dropped unfilled, the id is free again.
 pub(crate) struct Reservation<T> {
-    slots: Arc<Slots<T>>,
+    containers: Arc<ContainerMap<T>>,
     id: String,
     filled: bool,
 }
 
-impl<T> Slots<T> {
+impl<T> ContainerMap<T> {
     /// Nothing yet.
     pub(crate) fn empty() -> Arc<Self> {
         Arc::new(Self(Mutex::default()))
@@ -32,27 +32,27 @@ impl<T> Slots<T> {
         if id.is_empty() {
             return Err(Error::Invalid { field: "id", reason: "empty".into() });
         }
-        let mut slots = self.lock();
-        if slots.contains_key(id) {
+        let mut containers = self.lock();
+        if containers.contains_key(id) {
             return Err(Error::AlreadyExists { what: "container", id: id.to_owned() });
         }
-        slots.insert(id.to_owned(), Slot::Reserved);
-        Ok(Reservation { slots: Arc::clone(self), id: id.to_owned(), filled: false })
+        containers.insert(id.to_owned(), Entry::Reserved);
+        Ok(Reservation { containers: Arc::clone(self), id: id.to_owned(), filled: false })
     }
 
     /// Returns the container of that id. Fails while it is still being created.
     pub(crate) fn get(&self, id: &str) -> Result<Arc<T>, Error> {
         match self.lock().get(id) {
-            Some(Slot::Made(container)) => Ok(Arc::clone(container)),
+            Some(Entry::Created(container)) => Ok(Arc::clone(container)),
             _ => Err(Error::no_container(id)),
         }
     }
 
     /// All containers, by id.
     pub(crate) fn all(&self) -> Vec<Arc<T>> {
-        let made = |slot: &Slot<T>| match slot {
-            Slot::Made(container) => Some(Arc::clone(container)),
-            Slot::Reserved => None,
+        let made = |entry: &Entry<T>| match entry {
+            Entry::Created(container) => Some(Arc::clone(container)),
+            Entry::Reserved => None,
         };
         self.lock().values().filter_map(made).collect()
     }
@@ -67,12 +67,12 @@ impl<T> Slots<T> {
         self.lock().is_empty()
     }
 
-    /// Whether no container is being created and none matches `like_this`.
-    pub(crate) fn none_is(&self, like_this: impl Fn(&T) -> bool) -> bool {
-        self.lock().values().all(|slot| matches!(slot, Slot::Made(container) if !like_this(container)))
+    /// Whether no container is being created and none matches `predicate`.
+    pub(crate) fn none_matches(&self, predicate: impl Fn(&T) -> bool) -> bool {
+        self.lock().values().all(|entry| matches!(entry, Entry::Created(container) if !predicate(container)))
     }
 
-    fn lock(&self) -> MutexGuard<'_, BTreeMap<String, Slot<T>>> {
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<String, Entry<T>>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -80,7 +80,7 @@ impl<T> Slots<T> {
 impl<T> Reservation<T> {
     /// Enters the finished container in the place of the reservation.
     pub(crate) fn fill(mut self, container: &Arc<T>) {
-        self.slots.lock().insert(self.id.clone(), Slot::Made(Arc::clone(container)));
+        self.containers.lock().insert(self.id.clone(), Entry::Created(Arc::clone(container)));
         self.filled = true;
     }
 }
@@ -88,7 +88,7 @@ impl<T> Reservation<T> {
 impl<T> Drop for Reservation<T> {
     fn drop(&mut self) {
         if !self.filled {
-            self.slots.remove(&self.id);
+            self.containers.remove(&self.id);
         }
     }
 }
@@ -100,16 +100,16 @@ mod tests {
 
     #[test]
     fn an_id_is_taken_from_the_reservation_to_the_removal() {
-        let slots = Slots::empty();
-        let first = slots.reserve("a").unwrap();
-        assert!(slots.reserve("a").is_err() && slots.get("a").is_err() && slots.all().is_empty());
-        assert!(!slots.is_empty() && !slots.none_is(|_| false));
+        let containers = ContainerMap::empty();
+        let first = containers.reserve("a").unwrap();
+        assert!(containers.reserve("a").is_err() && containers.get("a").is_err() && containers.all().is_empty());
+        assert!(!containers.is_empty() && !containers.none_matches(|_| false));
         drop(first);
-        slots.reserve("a").unwrap().fill(&Arc::new(7));
-        assert!(slots.reserve("a").is_err());
-        assert_eq!((*slots.get("a").unwrap(), slots.all().len()), (7, 1));
-        assert!(slots.none_is(|value| *value == 8) && !slots.none_is(|value| *value == 7));
-        slots.remove("a");
-        assert!(slots.is_empty() && slots.reserve("").is_err());
+        containers.reserve("a").unwrap().fill(&Arc::new(7));
+        assert!(containers.reserve("a").is_err());
+        assert_eq!((*containers.get("a").unwrap(), containers.all().len()), (7, 1));
+        assert!(containers.none_matches(|value| *value == 8) && !containers.none_matches(|value| *value == 7));
+        containers.remove("a");
+        assert!(containers.is_empty() && containers.reserve("").is_err());
     }
 }

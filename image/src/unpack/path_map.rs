@@ -8,7 +8,7 @@ use std::io;
 const OVERHEAD: usize = 64;
 
 /// Values by path.
-pub(crate) struct Names<T> {
+pub(crate) struct PathMap<T> {
     values: BTreeMap<Vec<u8>, T>,
     bytes: usize,
     limit: usize,
@@ -16,10 +16,10 @@ pub(crate) struct Names<T> {
     what: &'static str,
 }
 
-impl<T> Names<T> {
+impl<T> PathMap<T> {
     /// Makes an empty map for the names of `what`, which may take about `limit` bytes of memory.
     pub(crate) fn new(what: &'static str, limit: usize) -> Self {
-        Names { values: BTreeMap::new(), bytes: 0, limit, what }
+        PathMap { values: BTreeMap::new(), bytes: 0, limit, what }
     }
 
     pub(crate) fn is_empty(&self) -> bool {
@@ -35,7 +35,7 @@ impl<T> Names<T> {
         self.insert_with(path, 0, value)
     }
 
-    /// Like [`Names::insert`], for a value with `bytes` of its own. These stay counted even if the value is removed.
+    /// Like [`PathMap::insert`], for a value with `bytes` of its own. These stay counted even if the value is removed.
     pub(crate) fn insert_with(&mut self, path: &[u8], bytes: usize, value: T) -> io::Result<()> {
         self.bytes += bytes;
         if self.values.insert(path.to_vec(), value).is_none() {
@@ -68,7 +68,7 @@ impl<T> Names<T> {
     }
 }
 
-impl<T> IntoIterator for Names<T> {
+impl<T> IntoIterator for PathMap<T> {
     type Item = (Vec<u8>, T);
     type IntoIter = btree_map::IntoIter<Vec<u8>, T>;
 
@@ -89,15 +89,15 @@ mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
 
-    fn names(paths: &[&str]) -> Names<()> {
-        let mut names = Names::new("tests", 1000);
+    fn names(paths: &[&str]) -> PathMap<()> {
+        let mut names = PathMap::new("tests", 1000);
         for path in paths {
             names.insert(path.as_bytes(), ()).unwrap();
         }
         names
     }
 
-    fn listed(names: &Names<()>) -> Vec<&str> {
+    fn listed(names: &PathMap<()>) -> Vec<&str> {
         names.iter().map(|(path, ())| str::from_utf8(path).unwrap()).collect()
     }
 

@@ -19,7 +19,7 @@ const MAX_SYMLINKS: usize = 40;
 
 /// The most directories one look-up may hold open, in all layers together: an image may nest any number, and file
 /// descriptors are shared by the whole process.
-const MAX_OPEN: usize = 16 << 10;
+const MAX_OPEN_DIRECTORIES: usize = 16 << 10;
 
 /// The directories of an image's layers, the top one first, as overlay's `lowerdir` has them.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -49,7 +49,7 @@ pub struct ReadError {
 /// Result of a look-up in the merged tree.
 pub(crate) enum Found {
     Absent,
-    Directory(Merged),
+    Directory(MergedDirectory),
     /// Anything but a directory; `parent` is the directory that holds it, in its layer.
     Leaf {
         parent: Arc<OwnedFd>,
@@ -59,10 +59,10 @@ pub(crate) enum Found {
 
 /// A directory of the merged tree: its parts in the layers, top first.
 #[derive(Clone)]
-pub(crate) struct Merged(Vec<Arc<OwnedFd>>);
+pub(crate) struct MergedDirectory(Vec<Arc<OwnedFd>>);
 
 /// A looked-up path: `path` is its place in the tree once symlinks are followed.
-pub(crate) struct Located {
+pub(crate) struct LocatedPath {
     pub(crate) path: Vec<Vec<u8>>,
     pub(crate) found: Found,
 }
@@ -101,14 +101,14 @@ impl Layers {
     }
 
     /// Looks up `path` from the root of the tree, following symlinks; a symlink in the last component only if `follow`.
-    pub(crate) fn locate(&self, path: &[u8], follow: bool) -> io::Result<Located> {
-        let mut walk = Walk { above: vec![(Vec::new(), self.top()?)], rest: components(path), followed: 0 };
+    pub(crate) fn locate(&self, path: &[u8], follow: bool) -> io::Result<LocatedPath> {
+        let mut walk = PathWalk { above: vec![(Vec::new(), self.top()?)], rest: components(path), followed: 0 };
         while let Some(name) = walk.rest.pop_front() {
             if let Some(located) = walk.step(name, follow)? {
                 return Ok(located);
             }
         }
-        Ok(walk.arrived())
+        Ok(walk.at_current_directory())
     }
 
     /// Returns a finder for many look-ups, best made in the order of their names.
@@ -116,7 +116,7 @@ impl Layers {
         Ok(Finder { layers: self, above: vec![(Vec::new(), self.top()?)] })
     }
 
-    fn top(&self) -> io::Result<Merged> {
+    fn top(&self) -> io::Result<MergedDirectory> {
         let mut parts = Vec::new();
         for path in &self.lower {
             let part = Arc::new(open_directory(fs::CWD, path)?);
@@ -126,7 +126,7 @@ impl Layers {
                 break;
             }
         }
-        Ok(Merged(parts))
+        Ok(MergedDirectory(parts))
     }
 }
 
@@ -134,7 +134,7 @@ impl Layers {
 pub(crate) struct Finder<'a> {
     layers: &'a Layers,
     /// The directories from the root down to the last path, each with its name.
-    above: Vec<(Vec<u8>, Merged)>,
+    above: Vec<(Vec<u8>, MergedDirectory)>,
 }
 
 impl Finder<'_> {
@@ -160,15 +160,15 @@ impl Finder<'_> {
     }
 }
 
-struct Walk {
+struct PathWalk {
     /// The directories from the root down to the current one, each with its name.
-    above: Vec<(Vec<u8>, Merged)>,
+    above: Vec<(Vec<u8>, MergedDirectory)>,
     rest: VecDeque<Vec<u8>>,
     followed: usize,
 }
 
-impl Walk {
-    fn step(&mut self, name: Vec<u8>, follow: bool) -> io::Result<Option<Located>> {
+impl PathWalk {
+    fn step(&mut self, name: Vec<u8>, follow: bool) -> io::Result<Option<LocatedPath>> {
         if name == b".." {
             self.up();
             return Ok(None);
@@ -208,17 +208,17 @@ impl Walk {
         Ok(())
     }
 
-    fn at(&self, name: Vec<u8>, found: Found) -> Located {
+    fn at(&self, name: Vec<u8>, found: Found) -> LocatedPath {
         let mut path: Vec<_> = self.names().collect();
         path.push(name);
-        Located { path, found }
+        LocatedPath { path, found }
     }
 
-    fn arrived(self) -> Located {
+    fn at_current_directory(self) -> LocatedPath {
         let path = self.names().collect();
         let here = self.above.into_iter().next_back();
         let found = here.map_or(Found::Absent, |(_, directory)| Found::Directory(directory));
-        Located { path, found }
+        LocatedPath { path, found }
     }
 
     fn names(&self) -> impl Iterator<Item = Vec<u8>> {
@@ -226,7 +226,7 @@ impl Walk {
     }
 }
 
-impl Merged {
+impl MergedDirectory {
     /// Returns the directory in the uppermost layer that has it: overlay shows its owner, mode and attributes.
     pub(crate) fn uppermost(&self) -> Option<&OwnedFd> {
         self.0.first().map(|part| &**part)
@@ -255,14 +255,14 @@ impl Merged {
                 break;
             }
         }
-        Ok(if parts.is_empty() { Found::Absent } else { Found::Directory(Merged(parts)) })
+        Ok(if parts.is_empty() { Found::Absent } else { Found::Directory(MergedDirectory(parts)) })
     }
 }
 
-fn descend(above: &mut Vec<(Vec<u8>, Merged)>, name: Vec<u8>, directory: Merged) -> io::Result<()> {
+fn descend(above: &mut Vec<(Vec<u8>, MergedDirectory)>, name: Vec<u8>, directory: MergedDirectory) -> io::Result<()> {
     above.push((name, directory));
     let open: usize = above.iter().map(|(_, merged)| merged.0.len()).sum();
-    if open > MAX_OPEN { Err(Errno::NAMETOOLONG.into()) } else { Ok(()) }
+    if open > MAX_OPEN_DIRECTORIES { Err(Errno::NAMETOOLONG.into()) } else { Ok(()) }
 }
 
 fn components(path: &[u8]) -> VecDeque<Vec<u8>> {

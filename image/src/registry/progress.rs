@@ -21,49 +21,49 @@ impl Default for Progress {
     }
 }
 
-/// The pace of one connection. Only time spent waiting for bytes counts, not that of a slow consumer.
+/// Measures the progress of one connection. Only time spent waiting for bytes counts, not that of a slow consumer.
 #[derive(Debug)]
-pub(super) struct Pace {
-    wanted: Progress,
+pub(super) struct ProgressMonitor {
+    required: Progress,
     waited: Duration,
-    brought: u64,
+    received: u64,
     has_kept_up: bool,
 }
 
-/// Outcome of waiting for a piece.
-pub(super) enum Piece {
+/// Outcome of waiting for a chunk.
+pub(super) enum ChunkResult {
     Bytes(Bytes),
     End,
     Broken(reqwest::Error),
     TooSlow,
 }
 
-impl Pace {
-    pub(super) fn new(wanted: Progress) -> Self {
-        Self { wanted, waited: Duration::ZERO, brought: 0, has_kept_up: false }
+impl ProgressMonitor {
+    pub(super) fn new(required: Progress) -> Self {
+        Self { required, waited: Duration::ZERO, received: 0, has_kept_up: false }
     }
 
-    /// Waits for the next piece of `response`. The future may be dropped and called again without losing a byte.
-    pub(super) async fn piece(&mut self, response: &mut Response) -> Piece {
+    /// Waits for the next chunk of `response`. The future may be dropped and called again without losing a byte.
+    pub(super) async fn next_chunk(&mut self, response: &mut Response) -> ChunkResult {
         let started = Instant::now();
-        let left = self.wanted.within.saturating_sub(self.waited);
-        let piece = timeout(left, response.chunk()).await;
+        let left = self.required.within.saturating_sub(self.waited);
+        let chunk = timeout(left, response.chunk()).await;
         self.waited += started.elapsed();
-        match piece {
-            Err(_) => Piece::TooSlow,
-            Ok(Err(error)) => Piece::Broken(error),
-            Ok(Ok(None)) => Piece::End,
+        match chunk {
+            Err(_) => ChunkResult::TooSlow,
+            Ok(Err(error)) => ChunkResult::Broken(error),
+            Ok(Ok(None)) => ChunkResult::End,
             Ok(Ok(Some(bytes))) => {
                 self.count(bytes.len() as u64);
-                Piece::Bytes(bytes)
+                ChunkResult::Bytes(bytes)
             }
         }
     }
 
     fn count(&mut self, bytes: u64) {
-        self.brought += bytes;
-        if self.brought >= self.wanted.bytes {
-            *self = Self { has_kept_up: true, ..Self::new(self.wanted) };
+        self.received += bytes;
+        if self.received >= self.required.bytes {
+            *self = Self { has_kept_up: true, ..Self::new(self.required) };
         }
     }
 

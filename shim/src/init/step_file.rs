@@ -10,58 +10,59 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::OnceLock;
 
 /// Maximum length in bytes; longer than any path.
-const LONGEST: usize = 8192;
+const MAX_TEXT_BYTES: usize = 8192;
 /// Size of the length field before the text.
-const HEAD: usize = 4;
+const LENGTH_FIELD_BYTES: usize = 4;
 
-/// The slate of this process, if it is a stage or was made by one. Only until it closes all descriptors but its socket.
-static OWN: OnceLock<OwnedFd> = OnceLock::new();
+/// The step file of this process, if it is a stage or was made by one. Only until it closes all descriptors but its
+/// socket.
+static INSTALLED: OnceLock<OwnedFd> = OnceLock::new();
 
-/// The current step of one creation.
+/// The memfd that holds the current step of one creation.
 #[derive(Debug)]
-pub struct Slate(OwnedFd);
+pub struct StepFile(OwnedFd);
 
-impl Slate {
-    /// An empty slate. Fails if no memfd can be made.
+impl StepFile {
+    /// An empty step file. Fails if no memfd can be made.
     pub fn new() -> Result<Self, Error> {
-        let file = memfd_create("berth-slate", MemfdFlags::CLOEXEC);
+        let file = memfd_create("berth-step", MemfdFlags::CLOEXEC);
         Ok(Self(file.at(Step::Process, || "make a file in memory".into())?))
     }
 
-    /// Called in the fork: later steps are written here. If it fails, the creation continues without a slate.
-    pub(super) fn take_up(&self) {
-        if let Ok(own) = self.0.try_clone() {
-            let _ = OWN.set(own);
+    /// Called in the fork: later steps are written here. If it fails, the creation continues without a step file.
+    pub(super) fn install(&self) {
+        if let Ok(installed) = self.0.try_clone() {
+            let _ = INSTALLED.set(installed);
         }
     }
 
     /// The last step written, a verb phrase; empty before the first.
     pub fn read(&self) -> String {
-        let mut bytes = vec![0; HEAD + LONGEST];
+        let mut bytes = vec![0; LENGTH_FIELD_BYTES + MAX_TEXT_BYTES];
         let read = pread(&self.0, &mut bytes, 0).unwrap_or(0);
         text(&bytes[..read]).unwrap_or_default()
     }
 }
 
 fn text(bytes: &[u8]) -> Option<String> {
-    let (head, text) = bytes.split_first_chunk::<HEAD>()?;
+    let (head, text) = bytes.split_first_chunk::<LENGTH_FIELD_BYTES>()?;
     let length = usize::try_from(u32::from_ne_bytes(*head)).ok()?;
     Some(String::from_utf8_lossy(text.get(..length)?).into_owned())
 }
 
 /// The descriptor to keep open: a memfd, which gives access to nothing else.
 pub(super) fn descriptor() -> Option<BorrowedFd<'static>> {
-    OWN.get().map(AsFd::as_fd)
+    INSTALLED.get().map(AsFd::as_fd)
 }
 
-/// Writes the current step, a verb phrase. Does nothing in a process without a slate.
-pub(super) fn at(what: impl FnOnce() -> String) {
-    let Some(own) = OWN.get() else { return };
+/// Writes the current step, a verb phrase. Does nothing in a process without a step file.
+pub(super) fn record(what: impl FnOnce() -> String) {
+    let Some(installed) = INSTALLED.get() else { return };
     let what = what();
-    let text = &what.as_bytes()[..what.len().min(LONGEST)];
+    let text = &what.as_bytes()[..what.len().min(MAX_TEXT_BYTES)];
     let head = u32::try_from(text.len()).unwrap_or(0).to_ne_bytes();
     // Errors are ignored: only the display depends on it.
-    let _ = pwrite(own, &[&head, text].concat(), 0);
+    let _ = pwrite(installed, &[&head, text].concat(), 0);
 }
 
 #[cfg(test)]
@@ -71,12 +72,12 @@ mod tests {
 
     #[test]
     fn the_last_words_are_read_whole_and_none_before_the_first() {
-        let slate = Slate::new().unwrap();
-        assert_eq!(slate.read(), "");
+        let step_file = StepFile::new().unwrap();
+        assert_eq!(step_file.read(), "");
         for words in ["mount a long name", "wait"] {
             let head = u32::try_from(words.len()).unwrap().to_ne_bytes();
-            pwrite(&slate.0, &[&head, words.as_bytes()].concat(), 0).unwrap();
-            assert_eq!(slate.read(), words);
+            pwrite(&step_file.0, &[&head, words.as_bytes()].concat(), 0).unwrap();
+            assert_eq!(step_file.read(), words);
         }
     }
 }

@@ -8,70 +8,70 @@ use std::time::Duration;
 use tokio::time::sleep;
 
 /// Interval between attempts to remove a cgroup.
-const LOOK: Duration = Duration::from_millis(500);
+const REMOVE_INTERVAL: Duration = Duration::from_millis(500);
 /// Time for killed processes to be gone unless they hang.
-const MOMENT: Duration = Duration::from_millis(200);
+const REMOVE_TIMEOUT: Duration = Duration::from_millis(200);
 
-static LEFT: AtomicUsize = AtomicUsize::new(0);
+static PENDING: AtomicUsize = AtomicUsize::new(0);
 
-/// Guard of something left behind.
-struct Left;
+/// Guard of a cleanup that goes on in the background.
+struct DeferredCleanup;
 
-impl Left {
-    fn behind() -> Self {
-        LEFT.fetch_add(1, Ordering::Relaxed);
+impl DeferredCleanup {
+    fn begin() -> Self {
+        PENDING.fetch_add(1, Ordering::Relaxed);
         Self
     }
 }
 
-impl Drop for Left {
+impl Drop for DeferredCleanup {
     fn drop(&mut self) {
-        LEFT.fetch_sub(1, Ordering::Relaxed);
+        PENDING.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
-/// Waits until everything that was left behind is gone.
-pub async fn gone() {
-    while LEFT.load(Ordering::Relaxed) > 0 {
-        sleep(LOOK).await;
+/// Waits until every such cleanup is done.
+pub async fn cleanup_finished() {
+    while PENDING.load(Ordering::Relaxed) > 0 {
+        sleep(REMOVE_INTERVAL).await;
     }
 }
 
 /// Kills the processes of a creation and removes its cgroup (empty: none). Does not wait for processes that hang.
-pub(super) async fn leave(processes: impl IntoIterator<Item = Child>, group: String) {
+pub(super) async fn kill_and_remove(processes: impl IntoIterator<Item = Child>, group: String) {
     for process in processes {
-        let (left, group) = (Left::behind(), group.clone());
+        let (pending, group) = (DeferredCleanup::begin(), group.clone());
         tokio::spawn(async move {
             process.kill().await;
             // The process may have created the cgroup with its last system call. By now the path may belong to another
             // creation, so remove it only if empty and kill nothing in it.
-            let _ = Cgroup::open(&group).remove_now();
-            drop(left);
+            let _ = Cgroup::unchecked(&group).remove_now();
+            drop(pending);
         });
     }
-    if remove(&group, MOMENT).await {
+    if remove(&group, REMOVE_TIMEOUT).await {
         return;
     }
-    let left = Left::behind();
+    let pending = DeferredCleanup::begin();
     tokio::spawn(async move {
-        while !remove(&group, LOOK).await {}
-        drop(left);
+        while !remove(&group, REMOVE_INTERVAL).await {}
+        drop(pending);
     });
 }
 
 /// Kills all in the cgroup and removes it; false when a process hangs in it.
-async fn remove(group: &str, patience: Duration) -> bool {
-    group.is_empty() || Cgroup::open(group).end(patience).await.is_ok()
+async fn remove(group: &str, time_limit: Duration) -> bool {
+    group.is_empty() || Cgroup::unchecked(group).kill_and_remove(time_limit).await.is_ok()
 }
 
 /// Kills all in a cgroup and removes it in the background, however long a process hangs in it.
-pub fn end_later(group: Cgroup, of: String) {
-    let left = Left::behind();
+pub fn remove_cgroup_later(group: Cgroup, of: String) {
+    let pending = DeferredCleanup::begin();
     tokio::spawn(async move {
-        match group.end(Duration::MAX).await {
+        match group.kill_and_remove(Duration::MAX).await {
             Ok(()) => note(format_args!("the cgroup of {of} is removed at last")),
             Err(error) => note(format_args!("remove the cgroup of {of}: {error}")),
         }
-        drop(left);
+        drop(pending);
     });
 }

@@ -5,29 +5,29 @@ use super::{BlockIo, Cpu, Linux, Memory, Process, Resources, Spec};
 use serde::{Deserialize, Deserializer};
 use serde_json::Value;
 
-/// Whether a member asks for something: a number other than 0, `true`, or anything non-empty.
+/// Whether a member that the shim does not implement is set: to a number other than 0, `true`, or anything non-empty.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Asked(pub bool);
+pub struct UnsupportedMember(pub bool);
 
-impl<'de> Deserialize<'de> for Asked {
+impl<'de> Deserialize<'de> for UnsupportedMember {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        Value::deserialize(deserializer).map(|value| Self(asks(&value)))
+        Value::deserialize(deserializer).map(|value| Self(is_set(&value)))
     }
 }
 
-fn asks(value: &Value) -> bool {
+fn is_set(value: &Value) -> bool {
     match value {
         Value::Null => false,
         Value::Bool(wanted) => *wanted,
         Value::Number(number) => number.as_f64() != Some(0.0),
         Value::String(text) => !text.is_empty(),
         Value::Array(list) => !list.is_empty(),
-        Value::Object(members) => members.values().any(asks),
+        Value::Object(members) => members.values().any(is_set),
     }
 }
 
-fn first(members: &[(Asked, &'static str)]) -> Option<&'static str> {
-    members.iter().find(|(asked, _)| asked.0).map(|(_, name)| *name)
+fn first_set(members: &[(UnsupportedMember, &'static str)]) -> Option<&'static str> {
+    members.iter().find(|(member, _)| member.0).map(|(_, name)| *name)
 }
 
 impl Spec {
@@ -40,13 +40,13 @@ impl Spec {
 impl Process {
     /// See [`Spec::unsupported`].
     pub fn unsupported(&self) -> Option<&'static str> {
-        first(&[(self.exec_cpu_affinity, "process.execCPUAffinity")])
+        first_set(&[(self.exec_cpu_affinity, "process.execCPUAffinity")])
     }
 }
 
 impl Linux {
     fn unsupported(&self) -> Option<&'static str> {
-        let own = first(&[
+        let own = first_set(&[
             (self.time_offsets, "linux.timeOffsets"),
             (self.memory_policy, "linux.memoryPolicy"),
             (self.intel_rdt, "linux.intelRdt"),
@@ -60,7 +60,7 @@ impl Resources {
     /// See [`Spec::unsupported`].
     pub fn unsupported(&self) -> Option<&'static str> {
         let own = [(self.rdma, "linux.resources.rdma"), (self.network, "linux.resources.network")];
-        first(&own)
+        first_set(&own)
             .or_else(|| self.memory.as_ref().and_then(Memory::unsupported))
             .or_else(|| self.cpu.as_ref().and_then(Cpu::unsupported))
             .or_else(|| self.block_io.as_ref().and_then(BlockIo::unsupported))
@@ -69,7 +69,7 @@ impl Resources {
 
 impl Memory {
     fn unsupported(&self) -> Option<&'static str> {
-        first(&[
+        first_set(&[
             (self.kernel, "linux.resources.memory.kernel"),
             (self.kernel_tcp, "linux.resources.memory.kernelTCP"),
             (self.check_before_update, "linux.resources.memory.checkBeforeUpdate"),
@@ -79,7 +79,7 @@ impl Memory {
 
 impl Cpu {
     fn unsupported(&self) -> Option<&'static str> {
-        first(&[
+        first_set(&[
             (self.realtime_runtime, "linux.resources.cpu.realtimeRuntime"),
             (self.realtime_period, "linux.resources.cpu.realtimePeriod"),
         ])
@@ -88,7 +88,7 @@ impl Cpu {
 
 impl BlockIo {
     fn unsupported(&self) -> Option<&'static str> {
-        first(&[
+        first_set(&[
             (self.leaf_weight, "linux.resources.blockIO.leafWeight"),
             (self.weight_device, "linux.resources.blockIO.weightDevice"),
             (self.throttle_read_bps_device, "linux.resources.blockIO.throttleReadBpsDevice"),
