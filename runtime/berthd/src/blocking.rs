@@ -8,11 +8,12 @@ use crate::error::{Error, Kind, Result};
 use berth_work::Turns;
 
 /// Time limit for looking up a path that a caller chose: a lookup on a dead file system never returns.
-const LIMIT: Duration = Duration::from_secs(30);
+const LOOKUP_TIMEOUT: Duration = Duration::from_secs(30);
 /// Most threads that may hang on such paths. The other blocking threads stay free for the daemon's own disk work.
-const HANGING: usize = 64;
+const MAX_HANGING_LOOKUPS: usize = 64;
 
-static ROOM: Semaphore = Semaphore::const_new(HANGING);
+/// One permit for each running lookup.
+static LOOKUP_PERMITS: Semaphore = Semaphore::const_new(MAX_HANGING_LOOKUPS);
 /// One queue per cause.
 static TURNS: LazyLock<Turns> = LazyLock::new(Turns::default);
 
@@ -38,7 +39,7 @@ pub(crate) async fn look_up<T: Send + 'static>(
 ) -> Result<T> {
     let looking = async {
         let turn = TURNS.take(cause).await;
-        let room = ROOM.acquire().await;
+        let room = LOOKUP_PERMITS.acquire().await;
         run(step, move || {
             let found = work();
             drop((turn, room));
@@ -46,8 +47,8 @@ pub(crate) async fn look_up<T: Send + 'static>(
         })
         .await
     };
-    let late = |_| Error::new(Kind::DeadlineExceeded, format!("{step}, for {LIMIT:?}"));
-    timeout(LIMIT, looking).await.map_err(late)?
+    let late = |_| Error::new(Kind::DeadlineExceeded, format!("{step}, for {LOOKUP_TIMEOUT:?}"));
+    timeout(LOOKUP_TIMEOUT, looking).await.map_err(late)?
 }
 
 #[cfg(test)]
@@ -66,7 +67,7 @@ mod tests {
         let (answer, never) = mpsc::channel::<()>();
         let looking = tokio::spawn(look_up("look at a path", "a", move || never.recv().is_ok()));
         tokio::task::yield_now().await;
-        tokio::time::advance(LIMIT).await;
+        tokio::time::advance(LOOKUP_TIMEOUT).await;
         let error = looking.await.unwrap().unwrap_err();
         drop(answer);
         assert_eq!(error.to_string(), "look at a path, for 30s");
@@ -86,7 +87,7 @@ mod tests {
         let again = Arc::clone(&begun);
         let second = tokio::spawn(look_up("look", "dead", move || again.fetch_add(1, Ordering::SeqCst)));
         tokio::task::yield_now().await;
-        tokio::time::advance(LIMIT).await;
+        tokio::time::advance(LOOKUP_TIMEOUT).await;
         assert_eq!(hanging.await.unwrap().unwrap_err().kind(), Kind::DeadlineExceeded);
         assert_eq!(second.await.unwrap().unwrap_err().kind(), Kind::DeadlineExceeded);
         assert!(matches!(look_up("look", "alive", || 7).await, Ok(7)));

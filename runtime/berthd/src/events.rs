@@ -17,7 +17,7 @@ use crate::{
 };
 
 /// Longest queue of a listener: more events than the start of a full node causes at once.
-const LONGEST_QUEUE: usize = 4096;
+const MAX_QUEUED_EVENTS: usize = 4096;
 
 /// The kind of an event.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -73,7 +73,7 @@ impl Events {
     ///
     /// `Unavailable` when the daemon is stopping.
     pub fn listen(&self) -> Result<Listener> {
-        let (sender, queue) = mpsc::channel(LONGEST_QUEUE);
+        let (sender, queue) = mpsc::channel(MAX_QUEUED_EVENTS);
         let mut listeners = self.lock();
         if listeners.closed {
             return Err(stopping());
@@ -118,7 +118,7 @@ impl Listener {
             None if self.events.lock().closed => Err(stopping()),
             None => {
                 let text = format!(
-                    "more than {LONGEST_QUEUE} events waited to be taken: what came after them was not kept, \
+                    "more than {MAX_QUEUED_EVENTS} events waited to be taken: what came after them was not kept, \
                      list pods and containers to see how they are now"
                 );
                 Err(Error::new(Kind::ResourceExhausted, text))

@@ -28,11 +28,11 @@ use crate::{
 };
 
 /// Mode of a directory that only root may enter.
-const PRIVATE: u32 = 0o700;
+const PRIVATE_DIRECTORY_MODE: u32 = 0o700;
 /// Mode of a directory that everyone may pass through and only root may list.
-const PASSABLE: u32 = 0o711;
+const TRAVERSABLE_DIRECTORY_MODE: u32 = 0o711;
 /// Mode of a file that only root may read.
-const SECRET: u32 = 0o600;
+const PRIVATE_FILE_MODE: u32 = 0o600;
 
 /// The paths of one daemon.
 #[derive(Clone, Debug)]
@@ -52,8 +52,8 @@ impl Layout {
     /// pinned network namespaces is shared with other programs, and keeps its mode.
     pub fn create(root: &Path, state: &Path, netns: &Path) -> Result<Self> {
         let layout = Self::of(root, state, netns);
-        make(root, PRIVATE)?;
-        make(state, PASSABLE)?;
+        make(root, PRIVATE_DIRECTORY_MODE)?;
+        make(state, TRAVERSABLE_DIRECTORY_MODE)?;
         make_private(&state.join("s"))?;
         for parent in [layout.writables(), layout.sandboxes(), layout.bundles()] {
             make_private(&parent)?;
@@ -126,7 +126,7 @@ impl Layout {
 
 /// Makes a directory, and missing parents, accessible to root only; corrects the mode of an existing directory.
 pub(crate) fn make_private(path: &Path) -> Result<()> {
-    make(path, PRIVATE)
+    make(path, PRIVATE_DIRECTORY_MODE)
 }
 
 fn make(path: &Path, mode: u32) -> Result<()> {
@@ -141,7 +141,7 @@ fn mend_below(parent: &Path) -> Result<()> {
         for entry in fs::read_dir(parent)? {
             let entry = entry?;
             if entry.file_type()?.is_dir() {
-                set_mode(&entry.path(), PRIVATE)?;
+                set_mode(&entry.path(), PRIVATE_DIRECTORY_MODE)?;
             }
         }
         Ok::<_, io::Error>(())
@@ -155,14 +155,14 @@ fn set_mode(path: &Path, mode: u32) -> io::Result<()> {
 
 /// Writes a file with mode 0600. An existing file is overwritten in place, not atomically, and keeps its mode.
 pub(crate) fn write_private(path: &Path, content: &[u8]) -> Result<()> {
-    let open = || OpenOptions::new().write(true).create(true).truncate(true).mode(SECRET).open(path);
+    let open = || OpenOptions::new().write(true).create(true).truncate(true).mode(PRIVATE_FILE_MODE).open(path);
     open().and_then(|mut file| file.write_all(content)).during(|| format!("write {}", path.display()))
 }
 
 /// Makes an empty file with mode 0600, or corrects the mode of an existing one.
 pub(crate) fn touch_private(path: &Path) -> Result<()> {
-    let touch = || OpenOptions::new().append(true).create(true).mode(SECRET).open(path);
-    touch().and_then(|_| set_mode(path, SECRET)).during(|| format!("make {} root's alone", path.display()))
+    let touch = || OpenOptions::new().append(true).create(true).mode(PRIVATE_FILE_MODE).open(path);
+    touch().and_then(|_| set_mode(path, PRIVATE_FILE_MODE)).during(|| format!("make {} root's alone", path.display()))
 }
 
 /// Removes a directory recursively; succeeds when it does not exist.

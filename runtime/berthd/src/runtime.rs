@@ -103,9 +103,9 @@ pub(crate) struct Shared {
 }
 
 /// How long the start waits for steps that are quick unless something hangs. They go on in the background.
-const GRACE: Duration = Duration::from_millis(500);
+const STARTUP_TIMEOUT: Duration = Duration::from_millis(500);
 /// How long a call waits for its pod to be recovered.
-const TAKING_UP: Duration = Duration::from_secs(10);
+const RECOVERY_TIMEOUT: Duration = Duration::from_secs(10);
 
 impl Runtime {
     /// Opens the state below the configured directories, and starts to recover the pods that run.
@@ -135,7 +135,7 @@ impl Runtime {
         events::observe(&shared);
         let plugins = nri::open(&shared)?;
         let settled = async { tokio::join!(recovered, plugins, asked, network.settled()) };
-        if timeout(GRACE, settled).await.is_err() {
+        if timeout(STARTUP_TIMEOUT, settled).await.is_err() {
             tracing::warn!("something takes long at the start: it goes on while calls are answered");
         }
         Ok(Self {
@@ -189,7 +189,7 @@ impl Shared {
             let text = format!("the shim of pod {pod_id} has not answered since the daemon was started");
             Error::new(Kind::DeadlineExceeded, text)
         };
-        timeout(TAKING_UP, self.pending.wait(pod_id)).await.map_err(late)
+        timeout(RECOVERY_TIMEOUT, self.pending.wait(pod_id)).await.map_err(late)
     }
 
     /// Returns the host name that a pod's processes see.

@@ -19,9 +19,9 @@ use crate::{
 };
 
 /// Exit code of a container whose end no shim reported.
-const UNSEEN_EXIT_CODE: i32 = 255;
+const UNKNOWN_EXIT_CODE: i32 = 255;
 /// Pause before the next attempt to connect to a shim, after a failure of the daemon's own, such as EMFILE.
-const PAUSE: Duration = Duration::from_secs(1);
+const RECONNECT_DELAY: Duration = Duration::from_secs(1);
 /// How long the ends of a pod's containers may take to arrive, after the pod's own end.
 const ENDS_TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -138,7 +138,7 @@ pub(crate) async fn reconnect(shared: &Shared, pod_id: &str) -> Result<Shim> {
                 if !matches!(error.kind(), Kind::Unavailable | Kind::FailedPrecondition | Kind::NotFound) =>
             {
                 tracing::warn!(pod = pod_id, %error, "the pod's shim is not reached for now");
-                sleep(PAUSE).await;
+                sleep(RECONNECT_DELAY).await;
             }
             reached => return reached,
         }
@@ -193,7 +193,7 @@ async fn record_end(shared: &Shared, entry: &Entry<Container>, exit: Exit) {
 
 fn unseen() -> Exit {
     Exit {
-        code: UNSEEN_EXIT_CODE,
+        code: UNKNOWN_EXIT_CODE,
         finished_at: identity::now(),
         oom_killed: false,
         message: "its shim died, and with it the container: how it ended is not known".into(),
@@ -214,7 +214,7 @@ fn read_exit(bundle: &Path) -> Option<Exit> {
     let bytes = std::fs::read(bundle.join("exit.json")).ok()?;
     let record: Record = serde_json::from_slice(&bytes).ok()?;
     Some(Exit {
-        code: i32::try_from(record.code).unwrap_or(UNSEEN_EXIT_CODE),
+        code: i32::try_from(record.code).unwrap_or(UNKNOWN_EXIT_CODE),
         finished_at: record.finished_at,
         oom_killed: record.oom_killed,
         message: record.message,

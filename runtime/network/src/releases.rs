@@ -16,7 +16,7 @@ use super::error::Error;
 use berth_work::{Turns, pauses};
 
 /// Limit of concurrent detaches, so that a full node does not start hundreds of plugins at once.
-const AT_ONCE: usize = 8;
+const MAX_CONCURRENT_DETACHES: usize = 8;
 
 /// The releases under way. Dropping the last reference ends them.
 #[derive(Debug)]
@@ -41,7 +41,7 @@ impl Releases {
         Arc::new_cyclic(|own| Releases {
             backend,
             turns,
-            slots: Semaphore::new(AT_ONCE),
+            slots: Semaphore::new(MAX_CONCURRENT_DETACHES),
             failed: Mutex::default(),
             tasks: Mutex::default(),
             own: own.clone(),

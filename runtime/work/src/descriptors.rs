@@ -8,12 +8,12 @@ use rustix::process::{Pid, Resource, Rlimit, getrlimit, prlimit, setrlimit};
 use tokio::process::Child;
 
 /// The limit that the daemon was started with.
-static GIVEN: OnceLock<Rlimit> = OnceLock::new();
+static ORIGINAL_LIMIT: OnceLock<Rlimit> = OnceLock::new();
 
 /// Raises the soft limit to the hard one. Returns the original limit, for containers: programs that use select(2), or
 /// that close all possible descriptors, need a low soft limit.
 pub fn raise_limit() -> io::Result<PosixRlimit> {
-    let given = *GIVEN.get_or_init(|| getrlimit(Resource::Nofile));
+    let given = *ORIGINAL_LIMIT.get_or_init(|| getrlimit(Resource::Nofile));
     if let Err(error) = setrlimit(Resource::Nofile, Rlimit { current: given.maximum, ..given }) {
         tracing::warn!(%error, "the limit of descriptors stays as it was given");
     }
@@ -24,7 +24,7 @@ pub fn raise_limit() -> io::Result<PosixRlimit> {
 /// cannot be set between fork and exec without unsafe code. Not for shims, which raise their own limit.
 pub fn put_back(child: &Child) {
     let pid = child.id().and_then(|id| Pid::from_raw(id as i32));
-    if let (Some(given), Some(pid)) = (GIVEN.get(), pid) {
+    if let (Some(given), Some(pid)) = (ORIGINAL_LIMIT.get(), pid) {
         // Fails for a process that has already ended.
         let _ = prlimit(Some(pid), Resource::Nofile, *given);
     }

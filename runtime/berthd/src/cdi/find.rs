@@ -16,7 +16,7 @@ use super::{
 };
 
 /// Largest file that is read, in bytes.
-const LONGEST: u64 = 16 << 20;
+const MAX_FILE_BYTES: u64 = 16 << 20;
 
 /// Resolves the devices `names` to edits, in that order. Fails on the first that cannot be given, see [`Error`].
 ///
@@ -106,8 +106,8 @@ fn files_of(directory: &Path) -> io::Result<Vec<PathBuf>> {
 
 fn read(path: &Path) -> io::Result<Vec<u8>> {
     let mut content = Vec::new();
-    File::open(path)?.take(LONGEST + 1).read_to_end(&mut content)?;
-    match content.len() as u64 > LONGEST {
+    File::open(path)?.take(MAX_FILE_BYTES + 1).read_to_end(&mut content)?;
+    match content.len() as u64 > MAX_FILE_BYTES {
         true => Err(io::Error::other("is longer than 16 MiB")),
         false => Ok(content),
     }

@@ -25,7 +25,7 @@ use records::Records;
 use remedy::Remedy;
 
 /// One repair may expose the next: directories lose their owner when a record is removed.
-const ROUNDS: usize = 3;
+const MAX_ROUNDS: usize = 3;
 
 /// A disagreement between two of the things compared.
 #[derive(Debug)]
@@ -100,7 +100,7 @@ pub async fn check(config: &Config, repair: bool) -> Result<Outcome> {
         false => None,
     };
     let mut outcome = Outcome::default();
-    for _ in 0..ROUNDS {
+    for _ in 0..MAX_ROUNDS {
         let (scene, mut findings) = Scene::look(config)?;
         findings.extend(scene.findings()?);
         if !outcome.report(&scene, findings, repair) {

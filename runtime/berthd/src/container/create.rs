@@ -50,11 +50,11 @@ use crate::{
 use berth_work::progress;
 
 /// The step in which the shim touches the paths that the container mounts.
-const SET_UP: &str = "set it up in its pod's shim, mounts included";
+const SET_UP_STEP: &str = "set it up in its pod's shim, mounts included";
 /// Time after which the shim is asked which step a creation is at.
-const LONG: Duration = Duration::from_millis(500);
+const STEP_QUERY_DELAY: Duration = Duration::from_millis(500);
 /// Largest /etc/passwd or /etc/group of an image that is read, in bytes.
-const MAX_ACCOUNTS: usize = 4 << 20;
+const MAX_ACCOUNTS_BYTES: usize = 4 << 20;
 
 /// Creates the container, or returns the id of the existing one with the same metadata.
 pub(super) async fn create(
@@ -341,18 +341,18 @@ impl Plan {
     }
 }
 
-/// Has the shim set the container up. After [`LONG`], reports the shim's own steps as progress.
+/// Has the shim set the container up. After [`STEP_QUERY_DELAY`], reports the shim's own steps as progress.
 async fn set_up(shim: &Shim, task: &ContainerTask) -> Result<u32> {
-    progress::at(SET_UP);
+    progress::at(SET_UP_STEP);
     let mut creation = pin!(shim.create(task.clone()));
     loop {
-        if let Ok(created) = timeout(LONG, &mut creation).await {
+        if let Ok(created) = timeout(STEP_QUERY_DELAY, &mut creation).await {
             return created;
         }
         tokio::select! {
             created = &mut creation => return created,
             step = shim.creation_step(&task.id) => {
-                step.into_iter().for_each(|step| progress::at(format!("{SET_UP}: {step}")));
+                step.into_iter().for_each(|step| progress::at(format!("{SET_UP_STEP}: {step}")));
             }
         }
     }
@@ -387,7 +387,7 @@ async fn look_up(cause: &str, config: &ContainerConfig, host: &Host) -> Result<F
 /// Reads the users and groups of the image.
 fn accounts_of(layers: &Layers) -> Result<Accounts> {
     let read = |path| {
-        let found = layers.read(path, MAX_ACCOUNTS);
+        let found = layers.read(path, MAX_ACCOUNTS_BYTES);
         found.map_err(|error| Error::caused(Kind::InvalidArgument, "look up the image's users", error))
     };
     let (passwd, group) = (read("etc/passwd")?, read("etc/group")?);

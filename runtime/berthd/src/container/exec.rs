@@ -35,9 +35,9 @@ use crate::{
 };
 
 /// Most bytes of both streams together in one answer. The rest of the largest message is for its other fields.
-const MOST_OUTPUT: usize = (16 << 20) - 1024;
+const MAX_OUTPUT_BYTES: usize = (16 << 20) - 1024;
 /// Size of the buffer for input, in bytes.
-const INPUT: usize = 64 << 10;
+const INPUT_BUFFER_BYTES: usize = 64 << 10;
 
 /// Runs `args` and returns their output.
 pub(super) async fn exec_sync(
@@ -66,10 +66,10 @@ pub(super) async fn exec_sync(
 /// Truncates the output to fit one answer. Each stream may use the part of the other's half that the other does not
 /// need.
 fn cut(mut output: ExecOutput) -> ExecOutput {
-    let half = MOST_OUTPUT / 2;
-    let for_stdout = MOST_OUTPUT - output.stderr.len().min(half);
+    let half = MAX_OUTPUT_BYTES / 2;
+    let for_stdout = MAX_OUTPUT_BYTES - output.stderr.len().min(half);
     output.stdout.truncate(for_stdout);
-    output.stderr.truncate(MOST_OUTPUT - output.stdout.len());
+    output.stderr.truncate(MAX_OUTPUT_BYTES - output.stdout.len());
     output
 }
 
@@ -224,7 +224,7 @@ impl Input {
 
     /// Copies what the session writes to the FIFO. End of file ends the command's input.
     fn feed(self, exec: Exec) -> (pipe::Sender, JoinHandle<()>) {
-        let (mut from, mut fifo) = (BufReader::with_capacity(INPUT, self.ours), self.fifo);
+        let (mut from, mut fifo) = (BufReader::with_capacity(INPUT_BUFFER_BYTES, self.ours), self.fifo);
         let feeding = async move {
             // A command that closed its input breaks the pipe (EPIPE); the session notices that through its own pipe.
             let _ = copy_buf(&mut from, &mut fifo).await;

@@ -24,7 +24,7 @@ use crate::{
 };
 
 /// Requested buffer size of FIFOs that are read, in bytes: fewer wake-ups for processes that print much.
-const CAPACITY: usize = 1 << 20;
+const PIPE_BUFFER_BYTES: usize = 1 << 20;
 
 /// Name of the FIFO for the container's input in its bundle.
 pub(super) const STDIN: &str = "stdin";
@@ -101,7 +101,7 @@ pub(super) fn reader(path: &Path) -> Result<pipe::Receiver> {
     let opened = pipe::OpenOptions::new().open_receiver(path);
     let reader = opened.during(|| format!("open the pipe {}", path.display()))?;
     // Fails beyond the user's limit for pipe buffers (pipe(7)); then the default size stays.
-    let _ = fcntl_setpipe_size(&reader, CAPACITY);
+    let _ = fcntl_setpipe_size(&reader, PIPE_BUFFER_BYTES);
     Ok(reader)
 }
 

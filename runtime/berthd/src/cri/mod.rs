@@ -28,7 +28,7 @@ mod tests;
 
 use std::sync::Arc;
 
-pub(crate) use list::LARGEST_MESSAGE;
+pub(crate) use list::MAX_MESSAGE_BYTES;
 
 use crate::{config::Config, runtime::Runtime, spec::HostFeatures, streaming::Tokens};
 

@@ -44,11 +44,11 @@ fn listeners_that_come_and_go_while_nothing_happens_leave_nothing() {
 async fn a_listener_that_falls_behind_hears_what_was_kept_and_then_why_it_ends() {
     let events = Events::default();
     let (mut slow, mut quick) = (events.listen().unwrap(), events.listen().unwrap());
-    for number in 0..2 * LONGEST_QUEUE as i64 {
+    for number in 0..2 * MAX_QUEUED_EVENTS as i64 {
         events.tell(|| numbered(number));
         assert_eq!(quick.next().await.unwrap().at, number);
     }
-    for number in 0..LONGEST_QUEUE as i64 {
+    for number in 0..MAX_QUEUED_EVENTS as i64 {
         assert_eq!(slow.next().await.unwrap().at, number);
     }
     let error = slow.next().await.unwrap_err();

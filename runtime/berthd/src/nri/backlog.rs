@@ -18,7 +18,7 @@ use super::plugin::Plugin;
 use crate::error::{Error, Kind, Result};
 
 /// Limit of queued events for one plugin; each takes some kilobytes.
-const LIMIT: usize = 4096;
+const MAX_QUEUED_EVENTS: usize = 4096;
 
 /// A queued event.
 #[derive(Clone)]
@@ -66,7 +66,7 @@ impl Backlog {
     /// Queues an event if queueing is on; returns false when the queue is full.
     fn push(&self, event: impl FnOnce() -> Missed) -> bool {
         self.with(|events| match events {
-            Some(events) if events.len() < LIMIT => {
+            Some(events) if events.len() < MAX_QUEUED_EVENTS => {
                 events.push_back(event());
                 true
             }
@@ -88,7 +88,7 @@ impl Plugin {
     /// Queues an event for a plugin that is still taking in the state. A plugin whose queue is full is disconnected.
     pub fn defer(&self, event: impl FnOnce() -> Missed) {
         if !self.backlog.push(event) {
-            tracing::warn!(plugin = %self.identity, "{LIMIT} events wait for an NRI plugin: it is let go");
+            tracing::warn!(plugin = %self.identity, "{MAX_QUEUED_EVENTS} events wait for an NRI plugin: it is let go");
             self.close();
         }
     }
@@ -196,7 +196,7 @@ mod tests {
     fn what_waits_has_a_limit() {
         let backlog = Backlog::default();
         backlog.open();
-        for _ in 0..LIMIT {
+        for _ in 0..MAX_QUEUED_EVENTS {
             assert!(backlog.push(event));
         }
         assert!(!backlog.push(event));

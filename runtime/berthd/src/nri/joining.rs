@@ -23,10 +23,10 @@ use crate::{
 };
 
 /// Largest message of the state in bytes; ttrpc carries 4 MiB.
-const MESSAGE: u64 = 3 << 20;
+const MAX_STATE_MESSAGE_BYTES: u64 = 3 << 20;
 
 /// How often queued events are delivered while new ones may come, before a turn holds those up for the rest.
-const ROUNDS: usize = 8;
+const MAX_CATCH_UP_ROUNDS: usize = 8;
 
 /// Gives a configured plugin the state and lets it take part.
 pub(super) async fn join(shared: &Arc<Shared>, plugin: Plugin) -> Result<()> {
@@ -71,7 +71,7 @@ async fn learn(shared: &Arc<Shared>, plugin: &Arc<Plugin>) -> Result<Vec<Contain
 
 /// Delivers the queued events until none is left and the plugin gets events as they happen.
 async fn catch_up(shared: &Arc<Shared>, plugin: &Plugin) -> Result<()> {
-    for _ in 0..ROUNDS {
+    for _ in 0..MAX_CATCH_UP_ROUNDS {
         make(shared, plugin.catch_up().await?).await;
         let _turn = shared.nri.turn_anyway().await;
         if plugin.backlog.close_if_empty() {
@@ -163,7 +163,7 @@ fn room<'a>(
 ) -> &'a mut SynchronizeRequest {
     // Tag and length of an item take some bytes, too.
     *length += more + 8;
-    if *length > MESSAGE {
+    if *length > MAX_STATE_MESSAGE_BYTES {
         *length = more + 8;
         messages.push(SynchronizeRequest::new());
     }

@@ -24,7 +24,7 @@ use berth_work::pauses;
 use berth_work::progress;
 
 /// How long a failed run waits for the first attempt at undoing it.
-const UNDO_PATIENCE: Duration = Duration::from_secs(10);
+const UNDO_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Stops the pod: processes first, then the network, then the namespaces, so that no process runs in a detached pod.
 pub(super) async fn stop(shared: &Arc<Shared>, entry: &Arc<Entry<Pod>>) -> Result<()> {
@@ -163,7 +163,7 @@ pub(crate) async fn undo(shared: &Arc<Shared>, pod: Pod) {
         }
     });
     // The result is not needed: the caller has its own error to return.
-    let _ = timeout(UNDO_PATIENCE, first).await;
+    let _ = timeout(UNDO_TIMEOUT, first).await;
 }
 
 /// Makes one attempt. Waits first for the process that starts the shim, so that nothing is added to the pod meanwhile.

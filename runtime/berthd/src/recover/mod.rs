@@ -40,9 +40,9 @@ use sweep::Left;
 pub(crate) use pending::Pending;
 
 /// Time after which a shim counts as stuck: it answers from memory.
-const PATIENCE: Duration = Duration::from_secs(10);
+const SHIM_ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
 /// Pause before the next connection when a shim closed one.
-const PAUSE: Duration = Duration::from_millis(100);
+const RECONNECT_DELAY: Duration = Duration::from_millis(100);
 
 /// Shows what is on record and starts to reconcile it. The returned future completes when that is done.
 pub(crate) async fn recover(shared: &Arc<Shared>) -> Result<impl Future<Output = ()> + use<>> {
@@ -92,10 +92,10 @@ async fn take_up(shared: Arc<Shared>, entry: Arc<Entry<Pod>>) {
     }
 }
 
-/// Returns the shim and its tasks. Logs an error after [`PATIENCE`], then keeps waiting.
+/// Returns the shim and its tasks. Logs an error after [`SHIM_ANSWER_TIMEOUT`], then keeps waiting.
 async fn answer(shared: &Shared, pod_id: &str) -> Result<(Shim, Vec<Task>)> {
     let mut answer = pin!(ask(shared, pod_id));
-    if let Ok(answer) = timeout(PATIENCE, &mut answer).await {
+    if let Ok(answer) = timeout(SHIM_ANSWER_TIMEOUT, &mut answer).await {
         return answer;
     }
     tracing::error!(
@@ -111,7 +111,7 @@ async fn ask(shared: &Shared, pod_id: &str) -> Result<(Shim, Vec<Task>)> {
         let shim = watch::reconnect(shared, pod_id).await?;
         match shim.tasks().await {
             // The connection broke. Reconnecting tells whether the shim is dead.
-            Err(error) if error.kind() == Kind::Unavailable => sleep(PAUSE).await,
+            Err(error) if error.kind() == Kind::Unavailable => sleep(RECONNECT_DELAY).await,
             tasks => return Ok((shim, tasks?)),
         }
     }

@@ -12,7 +12,7 @@ use std::{
 use tokio::time::sleep;
 
 /// Pause between attempts to take a held lock.
-const PAUSE: Duration = Duration::from_millis(10);
+const RETRY_INTERVAL: Duration = Duration::from_millis(10);
 
 /// Lock on `<root>/lock`, which the kernel releases when the process ends. The file holds the pid, for people.
 #[derive(Debug)]
@@ -45,7 +45,7 @@ pub enum LockError {
 impl Lock {
     /// How long the daemon waits for its predecessor. The kernel releases the lock of a killed daemon only when its
     /// last thread has exited, which may be after the process already looks dead.
-    pub const PATIENCE: Duration = Duration::from_secs(5);
+    pub const TIMEOUT: Duration = Duration::from_secs(5);
 
     /// Takes the lock of `root`, and makes the directory if need be. Waits up to `patience` while it is held.
     pub async fn take(root: &Path, patience: Duration) -> Result<Self, LockError> {
@@ -68,7 +68,7 @@ async fn lock(file: &File, patience: Duration) -> io::Result<bool> {
     loop {
         match file.try_lock() {
             Ok(()) => return Ok(true),
-            Err(TryLockError::WouldBlock) if begun.elapsed() < patience => sleep(PAUSE).await,
+            Err(TryLockError::WouldBlock) if begun.elapsed() < patience => sleep(RETRY_INTERVAL).await,
             Err(TryLockError::WouldBlock) => return Ok(false),
             Err(TryLockError::Error(source)) => return Err(source),
         }

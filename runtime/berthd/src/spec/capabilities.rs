@@ -8,7 +8,7 @@ use super::Error;
 use crate::container::config::Security;
 
 /// Capabilities of a container that asks for none: the set on which runtimes agree.
-const DEFAULT: [Capability; 14] = [
+const DEFAULT_CAPABILITIES: [Capability; 14] = [
     Capability::AuditWrite,
     Capability::Chown,
     Capability::DacOverride,
@@ -38,7 +38,7 @@ pub(crate) fn build(security: &Security, host: &Capabilities) -> Result<LinuxCap
     if security.privileged {
         return Ok(sets(host.clone(), ambient.of(host)));
     }
-    let mut granted: Capabilities = if add.all { host.clone() } else { DEFAULT.into() };
+    let mut granted: Capabilities = if add.all { host.clone() } else { DEFAULT_CAPABILITIES.into() };
     if drop.all {
         granted.clear();
     }

@@ -27,14 +27,14 @@ use crate::{
 };
 
 /// How long a caller waits for trees to be counted.
-pub(super) const PATIENCE: Duration = Duration::from_millis(100);
+pub(super) const COUNT_TIMEOUT: Duration = Duration::from_millis(100);
 /// Minimum age of a value before its tree is counted again...
-const SHORTEST_AGE: Duration = Duration::from_secs(10);
+const MIN_AGE: Duration = Duration::from_secs(10);
 /// ... unless this multiple of the time that counting took is longer: it then takes at most 1/20 of a processor per
 /// tree.
 const AGE_PER_EFFORT: u32 = 20;
 /// Most trees that are counted at the same time.
-const AT_ONCE: usize = 2;
+const MAX_CONCURRENT_COUNTS: usize = 2;
 
 /// Disk usage.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -76,7 +76,7 @@ struct Counted {
 
 impl Default for Disks {
     fn default() -> Self {
-        let permits = Arc::new(Semaphore::new(AT_ONCE));
+        let permits = Arc::new(Semaphore::new(MAX_CONCURRENT_COUNTS));
         Self { counted: Arc::default(), walks: Flights::default(), permits }
     }
 }
@@ -124,7 +124,7 @@ impl Disks {
 fn count(directory: &Path) -> io::Result<Counted> {
     let begun = Instant::now();
     let total = tree::count(directory)?;
-    let good_for = (begun.elapsed() * AGE_PER_EFFORT).max(SHORTEST_AGE);
+    let good_for = (begun.elapsed() * AGE_PER_EFFORT).max(MIN_AGE);
     let usage = DiskUsage { at: identity::now(), bytes: total.bytes, inodes: total.inodes };
     Ok(Counted { usage, good_until: Instant::now() + good_for })
 }
@@ -194,7 +194,7 @@ mod tests {
     async fn a_caller_without_patience_gets_the_number_before_and_the_next_one_the_new() {
         let (tree, disks) = (tempfile::tempdir().unwrap(), Disks::default());
         let path = || tree.path().to_owned();
-        let all = Arc::clone(&disks.permits).acquire_many_owned(AT_ONCE as u32).await.unwrap();
+        let all = Arc::clone(&disks.permits).acquire_many_owned(MAX_CONCURRENT_COUNTS as u32).await.unwrap();
         assert_eq!(disks.usage("a", path(), Instant::now()).await, None);
         drop(all);
         let counted = disks.usage("a", path(), soon()).await.unwrap();

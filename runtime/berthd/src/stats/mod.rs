@@ -184,7 +184,7 @@ impl Stats {
     }
 
     async fn disks_of(&self, containers: &[Arc<Container>]) -> Vec<Option<DiskUsage>> {
-        let until = Instant::now() + disk::PATIENCE;
+        let until = Instant::now() + disk::COUNT_TIMEOUT;
         let upper = |container: &Container| self.shared.layout.writable(&container.id).join("upper");
         join_all(containers.iter().map(|one| self.disks.usage(&one.id, upper(one), until))).await
     }

@@ -9,7 +9,7 @@ use super::idle::Idle;
 
 /// How long a client may take to close its side after everything was written. Closing first would destroy what it has
 /// not read yet: the kernel answers data that still comes from it with a reset.
-const FAREWELL: Duration = Duration::from_secs(5);
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Runs the three until the client leaves or breaks the protocol, the connection is idle for too long, or `work` is
 /// done and its output is written. `work` must drop its senders when it ends: that ends `writer`.
@@ -29,7 +29,7 @@ pub(super) async fn converse<E: Display>(
             Err(error) => return tell("write to", Err(error)),
         },
     }
-    let _ = tokio::time::timeout(FAREWELL, reader).await;
+    let _ = tokio::time::timeout(CLOSE_TIMEOUT, reader).await;
 }
 
 fn tell<E: Display>(step: &str, ended: Result<(), E>) {

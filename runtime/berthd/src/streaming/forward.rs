@@ -25,11 +25,11 @@ use super::{
 use crate::pod::Pods;
 
 /// Limit of a client's connections at a time.
-const CONNECTIONS: usize = 1024;
+const MAX_CONNECTIONS: usize = 1024;
 /// How long one stream of a pair may wait for the other; as in kubelet.
-const PATIENCE: Duration = Duration::from_secs(30);
+const PAIR_TIMEOUT: Duration = Duration::from_secs(30);
 /// Longest id of a pair in bytes. Clients send small numbers.
-const LONGEST_ID: usize = 64;
+const MAX_REQUEST_ID_BYTES: usize = 64;
 
 /// Serves every pair of streams that the client opens, until it disconnects or the daemon stops. All connections are
 /// closed when this ends.
@@ -44,7 +44,7 @@ pub(super) async fn serve(mut acceptor: Acceptor, behind: &Behind, pod: &str) {
         };
         let Some(incoming) = incoming else { return };
         waiting.forget_late();
-        let room = connections.len() < CONNECTIONS;
+        let room = connections.len() < MAX_CONNECTIONS;
         let Some(ask) = Ask::read(&incoming).filter(|ask| room && waiting.wants(ask)) else {
             acceptor.refuse(&incoming);
             continue;
@@ -85,7 +85,7 @@ impl Ask {
         // Clients that send no id open the stream for errors first, and the other directly after (id + 2).
         let first = if kind == Kind::Data { incoming.id.wrapping_sub(2) } else { incoming.id };
         let request = headers.get("requestid").map_or_else(|| first.to_string(), str::to_owned);
-        (request.len() <= LONGEST_ID).then_some(Self { request, kind, port })
+        (request.len() <= MAX_REQUEST_ID_BYTES).then_some(Self { request, kind, port })
     }
 }
 
@@ -95,14 +95,14 @@ struct Waiting(HashMap<String, (Kind, Instant, Stream)>);
 
 impl Waiting {
     fn forget_late(&mut self) {
-        self.0.retain(|_, (_, since, _)| since.elapsed() < PATIENCE);
+        self.0.retain(|_, (_, since, _)| since.elapsed() < PAIR_TIMEOUT);
     }
 
     /// Whether this stream begins or completes a pair.
     fn wants(&self, ask: &Ask) -> bool {
         match self.0.get(&ask.request) {
             Some((kind, ..)) => *kind != ask.kind,
-            None => self.0.len() < CONNECTIONS,
+            None => self.0.len() < MAX_CONNECTIONS,
         }
     }
 

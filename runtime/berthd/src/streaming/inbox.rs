@@ -14,11 +14,11 @@ use tokio::{
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 /// How many bytes may wait on one connection.
-const ROOM: usize = 16 << 20;
+const MAX_BUFFERED_BYTES: usize = 16 << 20;
 /// Bytes that a piece takes of the room in addition to its content.
-const OVERHEAD: usize = 256;
+const PIECE_OVERHEAD_BYTES: usize = 256;
 /// A piece shorter than this is copied, so that it does not keep the whole block that it was read with.
-const SHORT: usize = 16 << 10;
+const COPY_BELOW_BYTES: usize = 16 << 10;
 
 /// The room for data that waits on one connection. Clones share it.
 #[derive(Clone, Debug)]
@@ -68,7 +68,7 @@ pub(super) enum Copied {
 
 impl Default for Room {
     fn default() -> Self {
-        Self(Arc::new(Semaphore::new(ROOM)))
+        Self(Arc::new(Semaphore::new(MAX_BUFFERED_BYTES)))
     }
 }
 
@@ -86,12 +86,12 @@ impl Feed {
         if self.unwanted() || bytes.is_empty() {
             return;
         }
-        let cost = (bytes.len() + OVERHEAD).min(ROOM);
+        let cost = (bytes.len() + PIECE_OVERHEAD_BYTES).min(MAX_BUFFERED_BYTES);
         let room = Arc::clone(&self.room.0).acquire_many_owned(u32::try_from(cost).unwrap_or(u32::MAX));
         tokio::select! {
             () = self.pieces.closed() => {}
             Ok(room) = room => {
-                let bytes = if bytes.len() < SHORT { Bytes::copy_from_slice(&bytes) } else { bytes };
+                let bytes = if bytes.len() < COPY_BELOW_BYTES { Bytes::copy_from_slice(&bytes) } else { bytes };
                 let _ = self.pieces.send(Some(Piece { bytes, _room: room }));
             }
             else => {}

@@ -43,19 +43,19 @@ use crate::{
 };
 
 /// How long a client may take for its first byte.
-const SILENCE: Duration = Duration::from_secs(2);
+const FIRST_BYTE_TIMEOUT: Duration = Duration::from_secs(2);
 /// How long a client may take for its TLS handshake, and for the header of its request.
-const PATIENCE: Duration = Duration::from_secs(10);
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
 /// Limit of clients that have not asked for a stream yet.
-const LOBBY: usize = 128;
+const MAX_PENDING_CLIENTS: usize = 128;
 /// Limit of open streams. Each has a handful of descriptors.
-const SESSIONS: usize = 2048;
+const MAX_SESSIONS: usize = 2048;
 /// TCP keepalive: idle time before the first probe to a client, and pause between two.
-const KEEPALIVE: Duration = Duration::from_secs(30);
+const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(30);
 /// How long clients may take to leave once they were told that the server stops.
-const PARTING: Duration = Duration::from_secs(2);
+const DISCONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 /// Pause after a connection could not be accepted, for instance because no descriptor was free (EMFILE).
-const PAUSE: Duration = Duration::from_millis(100);
+const ACCEPT_RETRY_DELAY: Duration = Duration::from_millis(100);
 
 /// A listening server.
 pub struct Server {
@@ -99,7 +99,7 @@ impl Server {
         let address = listener.local_addr().during(step)?;
         let scheme = if tls.is_some() { "https" } else { "http" };
         let tokens = Tokens::new(&format!("{scheme}://{}", reachable(address)));
-        Ok(Self { listener, tls, idle: config.idle_timeout(), sessions: SESSIONS, tokens })
+        Ok(Self { listener, tls, idle: config.idle_timeout(), sessions: MAX_SESSIONS, tokens })
     }
 
     /// Returns the tokens that admit clients.
@@ -114,7 +114,7 @@ impl Server {
         let behind = Behind { containers, pods, stopping: CancellationToken::new() };
         let seats = Arc::new(Semaphore::new(sessions));
         let door = Arc::new(Door { tls, idle, tokens, behind, seats });
-        let lobby = Lobby::new(LOBBY);
+        let lobby = Lobby::new(MAX_PENDING_CLIENTS);
         let mut clients = JoinSet::new();
         let mut stop = pin!(stop);
         loop {
@@ -124,14 +124,14 @@ impl Server {
                     Ok((connection, _)) => drop(clients.spawn(Arc::clone(&door).client(connection, lobby.enter()))),
                     Err(error) => {
                         warn!(%error, "a client of the streaming server was not accepted");
-                        sleep(PAUSE).await;
+                        sleep(ACCEPT_RETRY_DELAY).await;
                     }
                 },
                 Some(_) = clients.join_next() => {}
             }
         }
         door.behind.stopping.cancel();
-        let _ = timeout(PARTING, clients.join_all()).await;
+        let _ = timeout(DISCONNECT_TIMEOUT, clients.join_all()).await;
     }
 }
 
@@ -160,13 +160,14 @@ impl Door {
         }
     }
 
-    /// Does the TLS handshake, if configured, and HTTP. A client that sends nothing is dropped after `SILENCE`.
+    /// Does the TLS handshake, if configured, and HTTP. A client that sends nothing is dropped after
+    /// `FIRST_BYTE_TIMEOUT`.
     async fn let_in(&self, connection: TcpStream) -> Option<Admitted> {
         // Not `readable()`, which may return although there is nothing to read.
-        timeout(SILENCE, connection.peek(&mut [0])).await.ok()?.ok()?;
+        timeout(FIRST_BYTE_TIMEOUT, connection.peek(&mut [0])).await.ok()?.ok()?;
         let Some(tls) = &self.tls else { return self.http(connection).await };
         let acceptor = tls.acceptor().await.inspect_err(|error| warn!(%error, "TLS with a client")).ok()?;
-        match timeout(PATIENCE, acceptor.accept(connection)).await {
+        match timeout(REQUEST_TIMEOUT, acceptor.accept(connection)).await {
             Ok(Ok(connection)) => return self.http(connection).await,
             Ok(Err(error)) => debug!(%error, "TLS with a client"),
             Err(_) => debug!("a client did not finish its TLS handshake"),
@@ -186,7 +187,7 @@ impl Door {
         });
         let serving = http1::Builder::new()
             .timer(TokioTimer::new())
-            .header_read_timeout(PATIENCE)
+            .header_read_timeout(REQUEST_TIMEOUT)
             .serve_connection(TokioIo::new(connection), answer)
             .with_upgrades();
         if let Err(error) = serving.await {
@@ -231,8 +232,8 @@ impl Door {
 fn tune(connection: &TcpStream) -> rustix::io::Result<()> {
     sockopt::set_tcp_nodelay(connection, true)?;
     sockopt::set_socket_keepalive(connection, true)?;
-    sockopt::set_tcp_keepidle(connection, KEEPALIVE)?;
-    sockopt::set_tcp_keepintvl(connection, KEEPALIVE)
+    sockopt::set_tcp_keepidle(connection, KEEPALIVE_INTERVAL)?;
+    sockopt::set_tcp_keepintvl(connection, KEEPALIVE_INTERVAL)
 }
 
 #[cfg(test)]

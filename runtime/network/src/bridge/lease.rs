@@ -18,7 +18,7 @@ use crate::record;
 use crate::{Error, PodNetwork, PortMapping, Subnet};
 
 /// The subdirectory of leases whose interface is being deleted.
-const LEAVING: &str = "leaving";
+const RETIRED_DIRECTORY: &str = "leaving";
 
 /// The address, interface and ports of one pod.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -50,7 +50,7 @@ pub(super) struct Leases {
 impl Leases {
     /// Reads the leases in `directory`. An unreadable one, as power loss may leave it, is removed.
     pub(super) fn open(directory: &Path, subnet: Subnet) -> Result<Leases, Error> {
-        record::make_directory(&directory.join(LEAVING))?;
+        record::make_directory(&directory.join(RETIRED_DIRECTORY))?;
         let mut leases = Leases {
             directory: directory.to_owned(),
             subnet,
@@ -64,7 +64,7 @@ impl Leases {
             leases.count(&lease);
             leases.by_pod.insert(lease.pod.clone(), lease);
         }
-        for lease in read_all(&directory.join(LEAVING))? {
+        for lease in read_all(&directory.join(RETIRED_DIRECTORY))? {
             leases.count(&lease);
             leases.leaving.insert(lease.interface.clone(), lease);
         }
@@ -197,7 +197,7 @@ impl Leases {
     }
 
     fn leaving_path(&self, interface: &str) -> PathBuf {
-        self.directory.join(LEAVING).join(format!("{interface}.json"))
+        self.directory.join(RETIRED_DIRECTORY).join(format!("{interface}.json"))
     }
 }
 

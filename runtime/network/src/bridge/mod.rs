@@ -36,13 +36,13 @@ use super::config::BridgeConfig;
 use super::error::Error;
 use super::pod::{Attachment, PodNetwork};
 use link::is;
-use steps::{Core, NEW_PAIR};
+use steps::{Core, NEW_PAIR_STEP};
 use surroundings::Surroundings;
 
 /// Limit of concurrent deletions: the kernel does them under one lock (RTNL), and each blocks a thread.
-const DELETIONS: usize = 8;
+const MAX_DELETIONS: usize = 8;
 /// How long opening waits for the repair of bridge and table; a longer repair goes on in the background.
-const REPAIR: Duration = Duration::from_millis(500);
+const REPAIR_TIMEOUT: Duration = Duration::from_millis(500);
 
 /// The built-in bridge network.
 #[derive(Debug)]
@@ -70,7 +70,8 @@ struct Foundation {
 
 impl Bridge {
     /// Opens the leases below `root`. With pods on record, the bridge and its table are checked and repaired; a repair
-    /// that takes longer than `REPAIR` goes on in the background, and a failed one is tried again with the next pod.
+    /// that takes longer than `REPAIR_TIMEOUT` goes on in the background, and a failed one is tried again with the next
+    /// pod.
     pub(super) async fn open(config: BridgeConfig, root: &Path) -> Result<Arc<Bridge>, Error> {
         refuse_unusable(&config)?;
         let directory = root.join("network").join(&config.name);
@@ -81,7 +82,7 @@ impl Bridge {
             core: Arc::new(core),
             foundation: RwLock::default(),
             deletions: Mutex::default(),
-            deleting: Semaphore::new(DELETIONS),
+            deleting: Semaphore::new(MAX_DELETIONS),
             closing: CancellationToken::new(),
             surroundings: Surroundings::default(),
         });
@@ -89,7 +90,7 @@ impl Bridge {
         let repair = tokio::spawn(bridge.clone().repair(in_use));
         if in_use {
             // After the time limit the repair goes on, and its failure is logged as any other.
-            let _ = timeout(REPAIR, repair).await;
+            let _ = timeout(REPAIR_TIMEOUT, repair).await;
         }
         leaving.into_iter().for_each(|interface| bridge.delete_later(interface));
         Ok(bridge)
@@ -119,7 +120,7 @@ impl Bridge {
         }
         match self.attach_once(pod).await {
             // EINVAL means that the bridge was removed: make it again, once.
-            Err(Error::Kernel { step: NEW_PAIR, source, .. }) if is(&source, Errno::INVAL) => {
+            Err(Error::Kernel { step: NEW_PAIR_STEP, source, .. }) if is(&source, Errno::INVAL) => {
                 self.foundation.write().await.bridge = None;
                 self.attach_once(pod).await
             }

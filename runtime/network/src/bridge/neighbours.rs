@@ -20,9 +20,9 @@ use crate::record;
 use crate::{Error, Subnet};
 
 /// Name of the file with the chosen subnet, in the directory of leases but without their extension.
-const CHOSEN: &str = "subnet";
+const CHOSEN_SUBNET_FILE: &str = "subnet";
 /// The first candidate: the subnet that Berth has always used.
-const FIRST: (Ipv4Addr, u8) = (Ipv4Addr::new(10, 88, 0, 0), 16);
+const FIRST_CANDIDATE: (Ipv4Addr, u8) = (Ipv4Addr::new(10, 88, 0, 0), 16);
 
 /// A network that the host is in, or has a route to.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -99,7 +99,7 @@ pub(super) fn expected(config: &BridgeConfig, directory: &Path) -> Result<Subnet
     }
     let remembered = record::read(&chosen(directory))?;
     let remembered = remembered.and_then(|text| String::from_utf8(text).ok()?.trim().parse().ok());
-    Ok(remembered.unwrap_or(Subnet::containing(FIRST.0, FIRST.1)))
+    Ok(remembered.unwrap_or(Subnet::containing(FIRST_CANDIDATE.0, FIRST_CANDIDATE.1)))
 }
 
 /// Settles the subnet while no pod is attached: `expected`, or another free one when none is configured.
@@ -165,7 +165,7 @@ fn candidates() -> impl Iterator<Item = Subnet> {
     let of_ten = (200..=231).map(|second| (10, second));
     let others = (24..=30).map(|second| (172, second));
     let networks = of_ten.chain(others).map(|(a, b)| (Ipv4Addr::new(a, b, 0, 0), 16));
-    [FIRST].into_iter().chain(networks).map(|(address, prefix)| Subnet::containing(address, prefix))
+    [FIRST_CANDIDATE].into_iter().chain(networks).map(|(address, prefix)| Subnet::containing(address, prefix))
 }
 
 fn no_subnet() -> Error {
@@ -183,7 +183,7 @@ fn leave(config: &BridgeConfig, subnet: Subnet, netlink: &mut Netlink) -> Result
 }
 
 fn chosen(directory: &Path) -> PathBuf {
-    directory.join(CHOSEN)
+    directory.join(CHOSEN_SUBNET_FILE)
 }
 
 #[cfg(test)]

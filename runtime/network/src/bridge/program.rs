@@ -15,9 +15,9 @@ use crate::Error;
 use berth_work::descriptors;
 
 /// Time limit of a run. The programs only talk to the kernel, which takes milliseconds.
-const LIMIT: Duration = Duration::from_secs(10);
+const RUN_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long to wait for a killed program to be gone. After that tokio reaps it when it ends.
-const GOING: Duration = Duration::from_secs(1);
+const EXIT_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Runs the command line `words` with `input` on standard input, and returns its standard output. Blocks the calling
 /// thread.
@@ -27,7 +27,7 @@ const GOING: Duration = Duration::from_secs(1);
 /// When the program cannot be run, fails (with its standard error) or is killed at the time limit; each names
 /// `purpose`.
 pub(super) fn run(purpose: &'static str, words: &[&str], input: &str) -> Result<String, Error> {
-    run_within(LIMIT, purpose, words, input)
+    run_within(RUN_TIMEOUT, purpose, words, input)
 }
 
 fn run_within(limit: Duration, purpose: &'static str, words: &[&str], input: &str) -> Result<String, Error> {
@@ -91,7 +91,7 @@ async fn end(child: &mut Child) -> io::Result<()> {
         // ESRCH is fine: the group is gone.
         let _ = kill_process_group(group, Signal::KILL);
     }
-    let _ = timeout(GOING, child.wait()).await;
+    let _ = timeout(EXIT_TIMEOUT, child.wait()).await;
     Ok(())
 }
 

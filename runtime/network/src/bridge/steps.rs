@@ -22,10 +22,10 @@ use crate::pod::{Attachment, Interface, PodNetwork};
 use crate::{Error, Subnet};
 
 /// The step that fails when the bridge was removed.
-pub(super) const NEW_PAIR: &str = "make the veth pair";
+pub(super) const NEW_PAIR_STEP: &str = "make the veth pair";
 /// How often, and how far apart, a new interface is polled until it passes packets, on kernels before 6.8, where
 /// polling does not itself apply the carrier.
-const SETTLING: (u32, Duration) = (200, Duration::from_millis(5));
+const CARRIER_POLL: (u32, Duration) = (200, Duration::from_millis(5));
 
 /// State of the blocking steps.
 #[derive(Debug)]
@@ -122,7 +122,7 @@ impl Core {
         let (host_end, mtu) = (lease.interface.as_str(), self.config.mtu);
         let pair = Pair { host_end, bridge, netns, mac: mac_of(lease.address), mtu };
         failpoint!(LEASE_WRITTEN)?;
-        host.add_pair(&pair).map_err(refused(NEW_PAIR, host_end))?;
+        host.add_pair(&pair).map_err(refused(NEW_PAIR_STEP, host_end))?;
         failpoint!(PAIR_MADE)?;
         let (subnet, address) = (self.subnet, lease.address);
         netns::inside(netns, || Netlink::open()?.set_up_pod(address, subnet.prefix(), subnet.gateway()))
@@ -247,7 +247,7 @@ fn forget_dead(leases: &mut Leases, netlink: &mut Netlink) -> Result<(), Error> 
 
 /// Waits until the interface passes packets, so that the pod's first packet is not lost.
 fn settle(netlink: &mut Netlink, name: &str) -> io::Result<Link> {
-    let (tries, pause) = SETTLING;
+    let (tries, pause) = CARRIER_POLL;
     for _ in 0..tries {
         match netlink.find(name)? {
             Some(link) if link.is_up => return Ok(link),

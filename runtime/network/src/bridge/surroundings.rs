@@ -10,7 +10,7 @@ use super::{forward, neighbours};
 use crate::NotReady;
 
 /// Age at which the findings are refreshed, which takes several runs of nft.
-const AGE: Duration = Duration::from_millis(if cfg!(test) { 200 } else { 30_000 });
+const MAX_FINDINGS_AGE: Duration = Duration::from_millis(if cfg!(test) { 200 } else { 30_000 });
 
 /// The last findings.
 #[derive(Debug, Default)]
@@ -31,7 +31,7 @@ impl Surroundings {
     /// Whether a look is due; if so, the caller must do it and call `replace`.
     fn is_due(&self) -> bool {
         self.with(|seen| {
-            let is_due = !seen.is_looking && seen.looked.is_none_or(|when| when.elapsed() >= AGE);
+            let is_due = !seen.is_looking && seen.looked.is_none_or(|when| when.elapsed() >= MAX_FINDINGS_AGE);
             seen.is_looking |= is_due;
             is_due
         })

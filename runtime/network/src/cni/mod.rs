@@ -47,9 +47,9 @@ pub(super) struct Cni {
 }
 
 /// Time limit of one plugin's GC, during which no pod can be attached.
-const COLLECTING: Duration = Duration::from_secs(5);
+const GC_TIMEOUT: Duration = Duration::from_secs(5);
 /// Pause between attempts to find a moment in which no pod is being attached.
-const QUIET_PAUSE: Duration = Duration::from_millis(100);
+const QUIET_POLL_INTERVAL: Duration = Duration::from_millis(100);
 
 impl Drop for Cni {
     fn drop(&mut self) {
@@ -223,7 +223,7 @@ impl Cni {
         for pod in self.cache.pods().await? {
             kept.extend(self.cache.read(&pod).await?);
         }
-        let (plugins, mut outcome) = (self.plugins.within(COLLECTING), Ok(()));
+        let (plugins, mut outcome) = (self.plugins.within(GC_TIMEOUT), Ok(()));
         for network in self.watched.snapshot().loaded.networks.iter().take(self.config.max_conf_num) {
             let valid = attachments_to(&network.name, &kept);
             outcome = outcome.and(chain::collect(&plugins, network, &valid).await);
@@ -237,7 +237,7 @@ impl Cni {
             if let Ok(quiet) = self.attaching.try_write() {
                 return quiet;
             }
-            sleep(QUIET_PAUSE).await;
+            sleep(QUIET_POLL_INTERVAL).await;
         }
     }
 

@@ -18,9 +18,9 @@ use super::conf::{Loaded, NetworkConf};
 use super::plugin::Plugins;
 
 /// Age at which the answers of STATUS are refreshed.
-const STATUS_AGE: Duration = Duration::from_secs(10);
+const MAX_STATUS_AGE: Duration = Duration::from_secs(10);
 /// Pause before another attempt when the directory cannot be watched.
-const RETRY: Duration = Duration::from_secs(5);
+const WATCH_RETRY_DELAY: Duration = Duration::from_secs(5);
 
 /// The configuration as last read, with the plugins' answers to STATUS. Replaced as a whole.
 #[derive(Debug, Clone)]
@@ -116,7 +116,7 @@ impl Watched {
             if let Err(error) = self.follow_once().await {
                 let directory = self.directory.display();
                 tracing::warn!(%directory, %error, "network configuration is not watched; trying again");
-                sleep(RETRY).await;
+                sleep(WATCH_RETRY_DELAY).await;
             }
             self.reload().await;
         }
@@ -135,7 +135,7 @@ impl Watched {
                     }
                     self.reload().await;
                 }
-                () = sleep(STATUS_AGE.saturating_sub(age)), if self.can_ask() => {
+                () = sleep(MAX_STATUS_AGE.saturating_sub(age)), if self.can_ask() => {
                     self.publish(self.snapshot().loaded.clone()).await;
                 }
             }

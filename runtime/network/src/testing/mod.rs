@@ -23,9 +23,9 @@ use nix::sched::{CloneFlags, unshare};
 use super::{Attachment, Backend, Network, PodNetwork, PortMapping, Protocol, netns};
 
 /// Timeout that a passing test does not reach, even on a loaded machine.
-const PATIENCE: Duration = Duration::from_secs(30);
+const TEST_TIMEOUT: Duration = Duration::from_secs(30);
 /// Time after which a packet that has not arrived counts as dropped.
-const REFUSAL: Duration = Duration::from_millis(700);
+const DROPPED_AFTER: Duration = Duration::from_millis(700);
 
 /// A test machine; its directory is removed with it.
 pub(super) struct Machine {
@@ -171,14 +171,14 @@ impl Drop for PodNetns {
 }
 
 /// As [`PodNetns::reaches`], from the calling thread's namespace. A refused connection fails at once, a dropped one
-/// after `REFUSAL`.
+/// after `DROPPED_AFTER`.
 pub(super) fn reaches(to: &str, listener: &TcpListener) -> Option<String> {
     let to: SocketAddr = to.parse().unwrap();
-    let mut stream = TcpStream::connect_timeout(&to, REFUSAL).ok()?;
+    let mut stream = TcpStream::connect_timeout(&to, DROPPED_AFTER).ok()?;
     let (mut accepted, peer) = listener.accept().unwrap();
     accepted.write_all(b"hello").unwrap();
     drop(accepted);
-    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    stream.set_read_timeout(Some(TEST_TIMEOUT)).unwrap();
     let mut greeting = String::new();
     stream.read_to_string(&mut greeting).unwrap();
     assert_eq!(greeting, "hello");
@@ -189,8 +189,8 @@ pub(super) fn reaches(to: &str, listener: &TcpListener) -> Option<String> {
 pub(super) fn echoes(to: &str, server: &UdpSocket) -> bool {
     let client = UdpSocket::bind("0.0.0.0:0").unwrap();
     client.connect(to).unwrap();
-    client.set_read_timeout(Some(PATIENCE)).unwrap();
-    server.set_read_timeout(Some(PATIENCE)).unwrap();
+    client.set_read_timeout(Some(TEST_TIMEOUT)).unwrap();
+    server.set_read_timeout(Some(TEST_TIMEOUT)).unwrap();
     client.send(b"ping").unwrap();
     let mut buffer = [0; 16];
     let (length, from) = server.recv_from(&mut buffer).unwrap();

@@ -22,7 +22,7 @@ use super::usage::{Details, Tasks, Usage};
 use crate::identity;
 
 /// Initial size of the buffer; it grows for larger files.
-const BUFFER: usize = 16 << 10;
+const BUFFER_BYTES: usize = 16 << 10;
 
 /// The cgroups of this machine.
 #[derive(Debug)]
@@ -41,7 +41,7 @@ impl Cgroups {
 
     /// Returns a reader with a buffer of its own.
     pub(super) fn reader(&self) -> Reader<'_> {
-        Reader { cgroups: self, path: String::new(), text: Vec::with_capacity(BUFFER) }
+        Reader { cgroups: self, path: String::new(), text: Vec::with_capacity(BUFFER_BYTES) }
     }
 }
 
@@ -107,7 +107,7 @@ impl Reader<'_> {
         let file = self.open(controller, &self.path, OFlags::empty()).ok()?;
         self.text.clear();
         while rustix::io::read(&file, rustix::buffer::spare_capacity(&mut self.text)).ok()? > 0 {
-            self.text.reserve(BUFFER / 2);
+            self.text.reserve(BUFFER_BYTES / 2);
         }
         Some(&self.text)
     }

@@ -105,7 +105,7 @@ async fn a_stream_that_stays_alone_is_forgotten() {
     waiting.add(asked("a", Kind::Data), acceptor.accept(incoming));
     waiting.forget_late();
     assert_eq!(waiting.0.len(), 1);
-    tokio::time::advance(PATIENCE).await;
+    tokio::time::advance(PAIR_TIMEOUT).await;
     waiting.forget_late();
     assert!(waiting.0.is_empty());
 }

@@ -26,7 +26,7 @@ async fn one_that_is_not_taken_stops_the_others_only_when_the_room_is_full() {
     let (stalled, kept) = inbox(&room);
     let (other, mut taken) = inbox(&room);
     let block = Bytes::from(vec![0; 64 << 10]);
-    for _ in 1..ROOM / (block.len() + OVERHEAD) {
+    for _ in 1..MAX_BUFFERED_BYTES / (block.len() + PIECE_OVERHEAD_BYTES) {
         stalled.put(block.clone()).await;
         other.put(Bytes::from_static(b"x")).await;
         assert!(matches!(taken.next().await, Next::Piece(_)));
@@ -43,7 +43,7 @@ async fn one_that_is_not_taken_stops_the_others_only_when_the_room_is_full() {
 async fn waiting_for_room_ends_when_nobody_takes_the_stream_any_more() {
     let room = Room::default();
     let (full, _kept) = inbox(&room);
-    full.put(Bytes::from(vec![0; ROOM])).await;
+    full.put(Bytes::from(vec![0; MAX_BUFFERED_BYTES])).await;
     let (feed, dropped) = inbox(&room);
     let put = feed.put(Bytes::from_static(b"x"));
     let leave = async {
@@ -72,7 +72,7 @@ async fn a_short_piece_does_not_hold_on_to_a_block() {
     let (feed, mut inbox) = inbox(&Room::default());
     let block = Bytes::from(vec![7; 64 << 10]);
     feed.put(block.slice(..10)).await;
-    feed.put(block.slice(..SHORT)).await;
+    feed.put(block.slice(..COPY_BELOW_BYTES)).await;
     let Next::Piece(short) = inbox.next().await else { panic!("no piece") };
     let Next::Piece(long) = inbox.next().await else { panic!("no piece") };
     assert_ne!(short.bytes.as_ptr(), block.as_ptr());

@@ -9,7 +9,7 @@ use crate::{
 };
 
 /// How long a client may take to open the streams that it asked for; as in kubelet.
-const PATIENCE: Duration = Duration::from_secs(30);
+const OPEN_STREAMS_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Waits for the streams that were `wanted`, and refuses all others from then on; `None` when they do not come in time.
 pub(in crate::streaming) async fn collect(
@@ -17,7 +17,7 @@ pub(in crate::streaming) async fn collect(
     wanted: Wanted,
     protocol: Protocol,
 ) -> Option<Streams> {
-    tokio::time::timeout(PATIENCE, Collected::new(wanted, protocol).complete(acceptor)).await.ok().flatten()
+    tokio::time::timeout(OPEN_STREAMS_TIMEOUT, Collected::new(wanted, protocol).complete(acceptor)).await.ok().flatten()
 }
 
 /// The streams opened so far, and the names of those still expected.

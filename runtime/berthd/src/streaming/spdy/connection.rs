@@ -20,11 +20,11 @@ use crate::streaming::{
 };
 
 /// Bytes that are read at a time.
-const BLOCK: usize = 64 << 10;
+const READ_BYTES: usize = 64 << 10;
 /// Limit of the streams that a client has not ended. A forwarded connection takes one.
-const OPEN: usize = 4096;
+const MAX_OPEN_STREAMS: usize = 4096;
 /// How many streams may wait to be accepted or refused before nothing more is read.
-const ARRIVED: usize = 32;
+const MAX_INCOMING_STREAMS: usize = 32;
 
 /// A stream that the client opened, and that is not accepted or refused yet.
 #[derive(Debug)]
@@ -79,7 +79,7 @@ impl Answers {
 /// Creates the parts of a connection: its reader, the acceptor of streams, and the queue of what is to be written.
 pub(in crate::streaming) fn connection<R>(input: R, idle: Idle) -> (Reader<R>, Acceptor, Queue) {
     let (senders, queue) = queue();
-    let (arrive, arrived) = mpsc::channel(ARRIVED);
+    let (arrive, arrived) = mpsc::channel(MAX_INCOMING_STREAMS);
     let answers = Answers(Arc::new(senders.answers));
     let reader = Reader {
         input,
@@ -133,12 +133,12 @@ impl Acceptor {
 impl<R: AsyncRead + Unpin> Reader<R> {
     /// Reads until the client disconnects, which is no error, or breaks the protocol.
     pub(in crate::streaming) async fn run(mut self) -> Result<(), Fault> {
-        let mut input = BytesMut::with_capacity(BLOCK);
+        let mut input = BytesMut::with_capacity(READ_BYTES);
         loop {
             while let Some(frame) = self.decoder.decode(&mut input)? {
                 self.handle(frame).await?;
             }
-            input.reserve(if input.is_empty() { BLOCK } else { BLOCK / 2 });
+            input.reserve(if input.is_empty() { READ_BYTES } else { READ_BYTES / 2 });
             if self.input.read_buf(&mut input).await? == 0 {
                 return Ok(());
             }
@@ -177,12 +177,12 @@ impl<R: AsyncRead + Unpin> Reader<R> {
         }
         self.last = stream;
         let headers = self.inflater.read(headers)?;
-        if self.feeds.len() >= OPEN {
+        if self.feeds.len() >= MAX_OPEN_STREAMS {
             self.feeds.retain(|_, feed| !feed.unwanted());
         }
         let (feed, inbox) = inbox(&self.room);
         let incoming = Incoming { id: stream, headers, inbox };
-        if self.feeds.len() >= OPEN || self.incoming.send(incoming).await.is_err() {
+        if self.feeds.len() >= MAX_OPEN_STREAMS || self.incoming.send(incoming).await.is_err() {
             self.answers.give(frame::reset(stream, Reason::RefusedStream));
             return Ok(());
         }

@@ -27,16 +27,16 @@ use super::{
 };
 
 /// Longest message that is accepted. Clients send 32 KiB at a time.
-const LONGEST: usize = 4 << 20;
+const MAX_MESSAGE_BYTES: usize = 4 << 20;
 /// Bytes that are read at a time.
-const BLOCK: usize = 64 << 10;
+const READ_BYTES: usize = 64 << 10;
 
 /// Wraps the connection after its upgrade.
 pub(super) async fn open<S: AsyncRead + AsyncWrite + Unpin>(stream: S) -> WebSocketStream<S> {
     let config = WebSocketConfig::default()
-        .read_buffer_size(BLOCK)
-        .max_message_size(Some(LONGEST))
-        .max_frame_size(Some(LONGEST));
+        .read_buffer_size(READ_BYTES)
+        .max_message_size(Some(MAX_MESSAGE_BYTES))
+        .max_frame_size(Some(MAX_MESSAGE_BYTES));
     WebSocketStream::from_raw_socket(stream, Role::Server, Some(config)).await
 }
 
