@@ -5,7 +5,7 @@ use std::{sync::LazyLock, time::Duration};
 use tokio::{sync::Semaphore, task::spawn_blocking, time::timeout};
 
 use crate::error::{Error, Kind, Result};
-use berth_work::Turns;
+use berth_work::KeyedMutex;
 
 /// Time limit for looking up a path that a caller chose: a lookup on a dead file system never returns.
 const LOOKUP_TIMEOUT: Duration = Duration::from_secs(30);
@@ -14,8 +14,8 @@ const MAX_HANGING_LOOKUPS: usize = 64;
 
 /// One permit for each running lookup.
 static LOOKUP_PERMITS: Semaphore = Semaphore::const_new(MAX_HANGING_LOOKUPS);
-/// One queue per cause.
-static TURNS: LazyLock<Turns> = LazyLock::new(Turns::default);
+/// One lock per cause.
+static CAUSE_LOCKS: LazyLock<KeyedMutex> = LazyLock::new(KeyedMutex::default);
 
 /// Runs `work` on a blocking thread. `step` names it in the error if it panics.
 pub(crate) async fn run<T: Send + 'static>(
@@ -38,11 +38,11 @@ pub(crate) async fn look_up<T: Send + 'static>(
     work: impl FnOnce() -> T + Send + 'static,
 ) -> Result<T> {
     let looking = async {
-        let turn = TURNS.take(cause).await;
-        let room = LOOKUP_PERMITS.acquire().await;
+        let lock = CAUSE_LOCKS.lock(cause).await;
+        let permit = LOOKUP_PERMITS.acquire().await;
         run(step, move || {
             let found = work();
-            drop((turn, room));
+            drop((lock, permit));
             found
         })
         .await

@@ -16,11 +16,11 @@ use crate::{
     state::{Record, State},
 };
 
-/// One pod or container: its current snapshot, and its turn, the lock that serializes operations on it.
+/// One pod or container: its current snapshot, and the lock that serializes operations on it.
 #[derive(Debug)]
 pub struct Entry<T> {
     current: watch::Sender<Arc<T>>,
-    turn: Mutex<()>,
+    operation: Mutex<()>,
     /// Held while record and snapshot change, so that changes are recorded in the order in which they are shown.
     recorded: Mutex<Recorded>,
     observer: Arc<Observer<T>>,
@@ -57,7 +57,7 @@ impl<T> fmt::Debug for Observer<T> {
 impl<T> Entry<T> {
     fn new(value: T, observer: Arc<Observer<T>>) -> Self {
         let current = watch::Sender::new(Arc::new(value));
-        Self { current, turn: Mutex::new(()), recorded: Mutex::new(Recorded::Yes), observer }
+        Self { current, operation: Mutex::new(()), recorded: Mutex::new(Recorded::Yes), observer }
     }
 
     /// Returns the current snapshot.
@@ -65,9 +65,9 @@ impl<T> Entry<T> {
         Arc::clone(&self.current.borrow())
     }
 
-    /// Waits until no other operation holds the entry's turn. An operation holds it from its first to its last step.
-    pub async fn turn(&self) -> MutexGuard<'_, ()> {
-        self.turn.lock().await
+    /// Waits until no other operation holds the entry's lock. An operation holds it from its first to its last step.
+    pub async fn lock(&self) -> MutexGuard<'_, ()> {
+        self.operation.lock().await
     }
 
     /// Replaces the snapshot, wakes tasks that wait in [`Entry::when`], and notifies the observer.
@@ -244,12 +244,12 @@ mod tests {
         let crashed = tokio::spawn({
             let (entry, state) = (Arc::clone(&entry), state.clone());
             async move {
-                let _turn = entry.turn().await;
+                let _lock = entry.lock().await;
                 entry.change(&state, |_| panic!("a fault of ours")).await
             }
         });
         assert!(crashed.await.is_err());
-        let _turn = entry.turn().await;
+        let _lock = entry.lock().await;
         assert_eq!(entry.change(&state, |_| thing(2)).await.unwrap().value, 2);
     }
 

@@ -53,7 +53,7 @@ async fn end_of_pod(shared: &Shared, id: &str, mut shim: Shim) -> Result<()> {
 /// Records that the pod's first process has ended, unless the pod was stopped meanwhile. Its containers ended before;
 /// their ends are awaited, so that no container is on record as running in a pod that has ended.
 async fn pod_has_ended(shared: &Arc<Shared>, entry: &Entry<Pod>) {
-    let _turn = entry.turn().await;
+    let _lock = entry.lock().await;
     let pod = entry.get();
     if pod.state != PodState::Ready {
         return;
@@ -69,7 +69,7 @@ async fn pod_has_ended(shared: &Arc<Shared>, entry: &Entry<Pod>) {
 
 /// Records that the pod's shim died, unless the pod was stopped meanwhile. `error` is logged.
 pub(crate) async fn pod_is_lost(shared: &Arc<Shared>, entry: &Entry<Pod>, error: Error) {
-    let _turn = entry.turn().await;
+    let _lock = entry.lock().await;
     let pod = entry.get();
     if pod.state == PodState::Ready {
         tracing::error!(pod = pod.id, %error, "the pod's shim died");
@@ -84,13 +84,13 @@ pub(crate) fn container(shared: &Arc<Shared>, entry: Arc<Entry<Container>>, shim
         let container = entry.get();
         match end_of(&shared, &container, shim).await {
             Ok(exit) => {
-                // A start in progress holds the turn. Waiting for it keeps the end from being reported before the
+                // A start in progress holds the lock. Waiting for it keeps the end from being reported before the
                 // start.
                 let starting = matches!(entry.get().state, ContainerState::Created { .. });
-                let turn = if starting { Some(entry.turn().await) } else { None };
+                let lock = if starting { Some(entry.lock().await) } else { None };
                 record_end(&shared, &entry, exit).await;
-                // Plugins are notified in a turn of their own.
-                drop(turn);
+                // Plugins are notified under a lock of their own.
+                drop(lock);
                 events::container_stopped(&shared, &entry).await;
             }
             // The shim is dead: the pod's watch handles all its containers.
@@ -145,7 +145,7 @@ pub(crate) async fn reconnect(shared: &Shared, pod_id: &str) -> Result<Shim> {
     }
 }
 
-/// Cleans up after a dead shim, and records the ends of its containers. The caller holds the pod's turn.
+/// Cleans up after a dead shim, and records the ends of its containers. The caller holds the pod's lock.
 pub(crate) async fn shim_died(shared: &Arc<Shared>, entry: &Entry<Pod>) {
     let pod = entry.get();
     abandoned_all(shared, &pod.id).await;

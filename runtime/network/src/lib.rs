@@ -42,7 +42,7 @@ use bridge::Bridge;
 use cni::Cni;
 use releases::Releases;
 
-use berth_work::Turns;
+use berth_work::KeyedMutex;
 
 /// Entry points for tests/fuzz: each takes any bytes, and panics when something does not hold that must.
 #[cfg(feature = "fuzz")]
@@ -52,7 +52,7 @@ pub use cni::fuzz;
 #[derive(Debug, Clone)]
 pub struct Network {
     backend: Backend,
-    turns: Arc<Turns>,
+    pod_locks: Arc<KeyedMutex>,
     releases: Arc<Releases>,
 }
 
@@ -81,9 +81,9 @@ impl Network {
             Provider::Cni => Backend::Cni(Cni::open(config.cni, root).await?),
             Provider::Bridge => Backend::Bridge(Bridge::open(config.bridge, root).await?),
         };
-        let turns = Arc::new(Turns::default());
-        let releases = Releases::new(backend.clone(), Arc::clone(&turns));
-        Ok(Network { backend, turns, releases })
+        let pod_locks = Arc::new(KeyedMutex::default());
+        let releases = Releases::new(backend.clone(), Arc::clone(&pod_locks));
+        Ok(Network { backend, pod_locks, releases })
     }
 
     /// Returns once the CNI plugins have answered STATUS for the first time. Until then the network is not ready.
@@ -120,7 +120,7 @@ impl Network {
         pod.bandwidth()?;
         let (network, pod) = (self.clone(), pod.clone());
         to_its_end("attach", async move {
-            let _turn = network.turns.take(&pod.id).await;
+            let _lock = network.pod_locks.lock(&pod.id).await;
             match &network.backend {
                 Backend::Cni(cni) => cni.attach(&pod).await,
                 Backend::Bridge(bridge) => bridge.attach(&pod).await,
@@ -138,7 +138,7 @@ impl Network {
         pod.validate()?;
         let (network, pod, attachment) = (self.clone(), pod.clone(), attachment.cloned());
         to_its_end("detach", async move {
-            let _turn = network.turns.take(&pod.id).await;
+            let _lock = network.pod_locks.lock(&pod.id).await;
             network.backend.detach(&pod.id, attachment.as_ref()).await
         })
         .await
@@ -157,7 +157,7 @@ impl Network {
     /// Fails when the pod's network differs from what `attach` made.
     pub async fn check(&self, pod: &PodNetwork, attachment: &Attachment) -> Result<(), Error> {
         pod.validate()?;
-        let _turn = self.turns.take(&pod.id).await;
+        let _lock = self.pod_locks.lock(&pod.id).await;
         match &self.backend {
             Backend::Cni(cni) => cni.check(&pod.id, attachment).await,
             Backend::Bridge(bridge) => bridge.check(pod).await,

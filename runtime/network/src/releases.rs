@@ -13,7 +13,7 @@ use tokio::time::sleep;
 
 use super::Backend;
 use super::error::Error;
-use berth_work::{Turns, pauses};
+use berth_work::{KeyedMutex, pauses};
 
 /// Limit of concurrent detaches, so that a full node does not start hundreds of plugins at once.
 const MAX_CONCURRENT_DETACHES: usize = 8;
@@ -22,7 +22,7 @@ const MAX_CONCURRENT_DETACHES: usize = 8;
 #[derive(Debug)]
 pub(super) struct Releases {
     backend: Backend,
-    turns: Arc<Turns>,
+    pod_locks: Arc<KeyedMutex>,
     slots: Semaphore,
     /// The last failure, by pod id.
     failed: Mutex<BTreeMap<String, Failed>>,
@@ -37,10 +37,10 @@ struct Failed {
 }
 
 impl Releases {
-    pub(super) fn new(backend: Backend, turns: Arc<Turns>) -> Arc<Releases> {
+    pub(super) fn new(backend: Backend, pod_locks: Arc<KeyedMutex>) -> Arc<Releases> {
         Arc::new_cyclic(|own| Releases {
             backend,
-            turns,
+            pod_locks,
             slots: Semaphore::new(MAX_CONCURRENT_DETACHES),
             failed: Mutex::default(),
             tasks: Mutex::default(),
@@ -88,7 +88,7 @@ impl Releases {
     async fn attempt(&self, pod: &str) -> bool {
         // The semaphore is never closed.
         let _slot = self.slots.acquire().await;
-        let _turn = self.turns.take(pod).await;
+        let _lock = self.pod_locks.lock(pod).await;
         match self.backend.detach(pod, None).await {
             Ok(()) => {
                 self.failed().remove(pod);

@@ -34,7 +34,7 @@ use crate::{
     identity,
     layout::{make_private, write_private},
     nri::{
-        Announced,
+        Announcement,
         events::{self, Adjusted},
     },
     pod::{Pod, PodState, config::PidMode, files_of, own},
@@ -113,7 +113,7 @@ struct Plan {
 struct Prepared {
     task: ContainerTask,
     container: Container,
-    announced: Announced,
+    announced: Announcement,
 }
 
 impl Plan {
@@ -310,7 +310,7 @@ impl Plan {
         })
     }
 
-    /// Records the container, then shows it. Both happen in the pod's turn, because a stop or removal of the pod covers
+    /// Records the container, then shows it. Both happen under the pod's lock, because a stop or removal of the pod covers
     /// only the containers that are shown by then. On failure the shim is told to discard its container.
     async fn publish(
         shared: &Arc<Shared>,
@@ -322,7 +322,7 @@ impl Plan {
         let state = ContainerState::Created { pid };
         let container = Container { created_at: identity::now(), state, ..prepared.container };
         let copy = shared.layout.container_copy(&container.id);
-        let _turn = pod.turn().await;
+        let _lock = pod.lock().await;
         let recorded = match must_be_ready(&pod.get()) {
             Ok(()) => shared.state.put_new(&container, copy).await,
             stopped => stopped,
@@ -335,7 +335,7 @@ impl Plan {
         let id = container.id.clone();
         events::container_created(shared, &container).await;
         let entry = shared.containers.insert(&id, container);
-        prepared.announced.kept();
+        prepared.announced.confirm();
         watch::container(shared, entry, shim);
         Ok(())
     }

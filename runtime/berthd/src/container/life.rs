@@ -26,7 +26,7 @@ const START_ERROR_CODE: i32 = 128;
 
 /// Starts the container. Succeeds if it already runs: the answer to an earlier call may have been lost.
 pub(super) async fn start(shared: Arc<Shared>, entry: Arc<Entry<Container>>) -> Result<()> {
-    let _turn = entry.turn().await;
+    let _lock = entry.lock().await;
     let container = entry.get();
     match &container.state {
         ContainerState::Created { .. } => start_created(&shared, &entry, &container).await,
@@ -92,7 +92,7 @@ pub(super) async fn stop(shared: &Arc<Shared>, entry: Arc<Entry<Container>>, gra
     to_its_end(async move { end(&shared, &entry, grace).await }).await
 }
 
-/// Sends the stop signal, waits for `grace`, then kills. Takes no turn: a stop must not wait for another operation.
+/// Sends the stop signal, waits for `grace`, then kills. Takes no lock: a stop must not wait for another operation.
 async fn end(shared: &Arc<Shared>, entry: &Entry<Container>, grace: Duration) -> Result<()> {
     let container = entry.get();
     if container.state.is_exited() {
@@ -150,7 +150,7 @@ pub(crate) async fn remove_entry(shared: &Arc<Shared>, entry: &Arc<Entry<Contain
     let (shared, entry) = (Arc::clone(shared), Arc::clone(entry));
     to_its_end(async move {
         end(&shared, &entry, Duration::ZERO).await?;
-        let _turn = entry.turn().await;
+        let _lock = entry.lock().await;
         let container = entry.get();
         events::container_removed(&shared, &container).await;
         progress::at("remove what it left");
@@ -232,7 +232,7 @@ pub(crate) async fn set_limits(
 ) -> Result<()> {
     let shared = Arc::clone(shared);
     to_its_end(async move {
-        let _turn = entry.turn().await;
+        let _lock = entry.lock().await;
         let container = entry.get();
         must_not_have_ended(&container)?;
         let merged = spec::resources::merge(&container.config.resources, &change);

@@ -1,11 +1,11 @@
 //! How a new plugin learns the state and then hears of everything exactly once: it gets the state and enters the list
-//! of plugins in one turn, in which no event is delivered.
+//! of plugins under one lock, during which no event is delivered.
 //!
 //! ```text
 //! shown in the tables, or announced before its event could reach the plugin  ->  Synchronize
 //! everything after that                                                      ->  its own event
 //! ```
-//! A plugin that takes longer than the time limit of a request does not hold up the node: the turn ends, and events are
+//! A plugin that takes longer than the time limit of a request does not hold up the node: the lock ends, and events are
 //! queued for it until it has taken in the state (`backlog`).
 
 use std::{pin::pin, sync::Arc};
@@ -15,7 +15,7 @@ use protobuf::Message;
 use tokio::time::timeout;
 use ttrpc::context;
 
-use super::{Config, backlog::Wanted, convert, drafts::Draft, plugin::Plugin, updates};
+use super::{Config, backlog::Wanted, convert, unpublished::UnpublishedObject, plugin::Plugin, updates};
 use crate::{
     blocking,
     error::{Error, Kind, Result},
@@ -25,7 +25,8 @@ use crate::{
 /// Largest message of the state in bytes; ttrpc carries 4 MiB.
 const MAX_STATE_MESSAGE_BYTES: u64 = 3 << 20;
 
-/// How often queued events are delivered while new ones may come, before a turn holds those up for the rest.
+/// How often queued events are delivered while new ones may come, before the lock of the plugins holds
+/// those up for the rest.
 const MAX_CATCH_UP_ROUNDS: usize = 8;
 
 /// Gives a configured plugin the state and lets it take part.
@@ -45,7 +46,7 @@ pub(super) async fn join(shared: &Arc<Shared>, plugin: Plugin) -> Result<()> {
 
 /// Gives the plugin the state and adds it to the list. Returns the updates that it wants.
 async fn learn(shared: &Arc<Shared>, plugin: &Arc<Plugin>) -> Result<Vec<ContainerUpdate>> {
-    let mut turn = shared.nri.turn_of_newcomer().await;
+    let mut dispatch = shared.nri.lock_plugins_to_add().await;
     let state = state_of(shared).await?;
     let config = shared.nri.config();
     let mut learning = pin!(timeout(config.synchronization_timeout(), synchronize(plugin, state, config)));
@@ -53,14 +54,14 @@ async fn learn(shared: &Arc<Shared>, plugin: &Arc<Plugin>) -> Result<Vec<Contain
     let learnt = match timeout(config.request_timeout(), &mut learning).await {
         Ok(learnt) => {
             let updates = learnt.map_err(late)??;
-            turn.admit(Arc::clone(plugin));
+            dispatch.add_plugin(Arc::clone(plugin));
             return Ok(updates);
         }
         Err(_) => {
             tracing::info!(plugin = %plugin.identity, "an NRI plugin takes its time to learn the state");
             plugin.backlog.open();
-            turn.admit(Arc::clone(plugin));
-            drop(turn);
+            dispatch.add_plugin(Arc::clone(plugin));
+            drop(dispatch);
             learning.await.map_err(late)??
         }
     };
@@ -73,15 +74,15 @@ async fn learn(shared: &Arc<Shared>, plugin: &Arc<Plugin>) -> Result<Vec<Contain
 async fn catch_up(shared: &Arc<Shared>, plugin: &Plugin) -> Result<()> {
     for _ in 0..MAX_CATCH_UP_ROUNDS {
         make(shared, plugin.catch_up().await?).await;
-        let _turn = shared.nri.turn_anyway().await;
+        let _dispatch = shared.nri.lock_plugins().await;
         if plugin.backlog.close_if_empty() {
             return Ok(());
         }
     }
-    let turn = shared.nri.turn_anyway().await;
+    let dispatch = shared.nri.lock_plugins().await;
     let wanted = plugin.catch_up().await?;
     plugin.backlog.close_if_empty();
-    drop(turn);
+    drop(dispatch);
     make(shared, wanted).await;
     Ok(())
 }
@@ -99,13 +100,13 @@ async fn state_of(shared: &Arc<Shared>) -> Result<State> {
     let shared = Arc::clone(shared);
     // Blocks: the OCI specs of the containers are read from disk.
     blocking::run("gather the state", move || {
-        // Drafts first: one that enters its table in between is then found in both, not in neither.
-        let drafts = shared.nri.drafts();
+        // Unpublished objects first: one that enters its table in between is then found in both, not in neither.
+        let unpublished = shared.nri.unpublished();
         let mut state = (Vec::new(), Vec::new());
-        for draft in drafts {
-            match draft {
-                Draft::Pod(pod) if !is_shown(&shared.pods.find(&pod.id)) => state.0.push(convert::pod(&pod)),
-                Draft::Container(container, spec) if !is_shown(&shared.containers.find(&container.id)) => {
+        for object in unpublished {
+            match object {
+                UnpublishedObject::Pod(pod) if !is_shown(&shared.pods.find(&pod.id)) => state.0.push(convert::pod(&pod)),
+                UnpublishedObject::Container(container, spec) if !is_shown(&shared.containers.find(&container.id)) => {
                     state.1.push(convert::container(&container, &spec));
                 }
                 _ => {}

@@ -184,9 +184,9 @@ impl Pods {
     ) -> Result<()> {
         let (shared, entry) = (Arc::clone(&self.shared), self.shared.pods.find(id)?);
         to_its_end(async move {
-            let _turn = entry.turn().await;
+            let _lock = entry.lock().await;
             let pod = entry.get();
-            // The pod may have been removed while this call waited for its turn.
+            // The pod may have been removed while this call waited for the lock.
             shared.pods.find(&pod.id)?;
             let overhead = overhead.unwrap_or_else(|| pod.config.overhead.clone());
             let resources = resources.unwrap_or_else(|| pod.config.resources.clone());

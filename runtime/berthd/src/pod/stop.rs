@@ -30,8 +30,8 @@ const UNDO_TIMEOUT: Duration = Duration::from_secs(10);
 pub(super) async fn stop(shared: &Arc<Shared>, entry: &Arc<Entry<Pod>>) -> Result<()> {
     let (shared, entry) = (Arc::clone(shared), Arc::clone(entry));
     to_its_end(async move {
-        let _turn = entry.turn().await;
-        stop_in_turn(&shared, &entry).await
+        let _lock = entry.lock().await;
+        stop_locked(&shared, &entry).await
     })
     .await
 }
@@ -40,8 +40,8 @@ pub(super) async fn stop(shared: &Arc<Shared>, entry: &Arc<Entry<Pod>>) -> Resul
 pub(super) async fn remove(shared: &Arc<Shared>, entry: &Arc<Entry<Pod>>) -> Result<()> {
     let (shared, entry) = (Arc::clone(shared), Arc::clone(entry));
     to_its_end(async move {
-        let _turn = entry.turn().await;
-        stop_in_turn(&shared, &entry).await?;
+        let _lock = entry.lock().await;
+        stop_locked(&shared, &entry).await?;
         let pod = entry.get();
         for container in shared.containers_of(&pod.id) {
             container::remove_entry(&shared, &container).await?;
@@ -57,7 +57,7 @@ pub(super) async fn remove(shared: &Arc<Shared>, entry: &Arc<Entry<Pod>>) -> Res
     .await
 }
 
-async fn stop_in_turn(shared: &Arc<Shared>, entry: &Entry<Pod>) -> Result<()> {
+async fn stop_locked(shared: &Arc<Shared>, entry: &Entry<Pod>) -> Result<()> {
     let pod = entry.get();
     if pod.shim.is_none() {
         return Ok(());

@@ -62,7 +62,7 @@ async fn a_container_that_is_made_while_its_pod_is_stopped_is_taken_back() {
     let address = Some(ShimAddress { socket, pid: 0 });
     let pod = shared.pods.insert("p", Pod { shim: address, ..samples::pod("p", PodState::Ready) });
 
-    let stopping = pod.turn().await;
+    let stopping = pod.lock().await;
     let container = samples::container("c", "p", ContainerState::Created { pid: 0 });
     let overlay = RootfsOverlay {
         lower: Vec::new(),
@@ -73,10 +73,10 @@ async fn a_container_that_is_made_while_its_pod_is_stopped_is_taken_back() {
     };
     let (id, bundle, stdin, output) = ("c".into(), String::new(), String::new(), String::new());
     let task = ContainerTask { id, bundle, rootfs: overlay, terminal: false, stdin, output };
-    let prepared = Prepared { task, container, announced: Announced::nothing() };
+    let prepared = Prepared { task, container, announced: Announcement::none() };
     let publishing = Plan::publish(&shared, &pod, shim, prepared, 7);
     tokio::pin!(publishing);
-    assert!(futures::poll!(&mut publishing).is_pending(), "it waits for the pod's turn");
+    assert!(futures::poll!(&mut publishing).is_pending(), "it waits for the pod's lock");
     pod.change(&shared.state, |pod| Pod { state: PodState::NotReady, shim: None, ..pod.clone() })
         .await
         .unwrap();
