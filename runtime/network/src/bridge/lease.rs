@@ -3,7 +3,7 @@
 //! ```text
 //! (free) --add--> held: <pod>.json --retire--> leaving/<interface>.json --free--> (free)
 //! ```
-//! A leaving lease belongs to no pod any more, but its address is not handed out until its interface is gone.
+//! A retired lease belongs to no pod any more, but its address is not handed out until its interface is gone.
 //!
 //! The files are not synced: power loss destroys the interfaces they describe, too.
 
@@ -40,7 +40,7 @@ pub(super) struct Leases {
     directory: PathBuf,
     subnet: Subnet,
     by_pod: HashMap<String, Lease>,
-    leaving: HashMap<String, Lease>,
+    retired: HashMap<String, Lease>,
     taken: HashSet<Ipv4Addr>,
     /// The index at which the next search for an address starts, so that freed addresses are reused late.
     next: u32,
@@ -55,7 +55,7 @@ impl Leases {
             directory: directory.to_owned(),
             subnet,
             by_pod: HashMap::new(),
-            leaving: HashMap::new(),
+            retired: HashMap::new(),
             taken: HashSet::new(),
             next: 0,
             number: 0,
@@ -66,7 +66,7 @@ impl Leases {
         }
         for lease in read_all(&directory.join(RETIRED_DIRECTORY))? {
             leases.count(&lease);
-            leases.leaving.insert(lease.interface.clone(), lease);
+            leases.retired.insert(lease.interface.clone(), lease);
         }
         Ok(leases)
     }
@@ -134,21 +134,21 @@ impl Leases {
         Ok(())
     }
 
-    /// Turns the pod's lease into a leaving one; its address stays taken until [`Leases::free`].
+    /// Turns the pod's lease into a retired one; its address stays taken until [`Leases::free`].
     pub(super) fn retire(&mut self, pod: &str) -> Result<(), Error> {
         let Some(lease) = self.by_pod.get(pod) else { return Ok(()) };
-        let (from, to) = (self.path(pod), self.leaving_path(&lease.interface));
+        let (from, to) = (self.path(pod), self.retired_path(&lease.interface));
         fs::rename(&from, &to).map_err(|source| Error::File { step: "retire", path: from, source })?;
         if let Some(lease) = self.by_pod.remove(pod) {
-            self.leaving.insert(lease.interface.clone(), lease);
+            self.retired.insert(lease.interface.clone(), lease);
         }
         Ok(())
     }
 
-    /// Frees the address of a leaving lease, on disk first.
+    /// Frees the address of a retired lease, on disk first.
     pub(super) fn free(&mut self, interface: &str) -> Result<(), Error> {
-        record::remove(&self.leaving_path(interface))?;
-        if let Some(lease) = self.leaving.remove(interface) {
+        record::remove(&self.retired_path(interface))?;
+        if let Some(lease) = self.retired.remove(interface) {
             self.taken.remove(&lease.address);
         }
         Ok(())
@@ -163,19 +163,19 @@ impl Leases {
         Ok(())
     }
 
-    /// Whether there are neither leases nor leaving ones.
+    /// Whether there are neither leases nor retired ones.
     pub(super) fn is_empty(&self) -> bool {
-        self.by_pod.is_empty() && self.leaving.is_empty()
+        self.by_pod.is_empty() && self.retired.is_empty()
     }
 
-    /// Lists the interfaces of leaving leases.
-    pub(super) fn leaving(&self) -> Vec<String> {
-        self.leaving.keys().cloned().collect()
+    /// Lists the interfaces of retired leases.
+    pub(super) fn retired(&self) -> Vec<String> {
+        self.retired.keys().cloned().collect()
     }
 
-    /// Lists the interfaces of leaving leases whose pod was in `netns`.
-    pub(super) fn leaving_in(&self, netns: &Path) -> Vec<String> {
-        self.leaving
+    /// Lists the interfaces of retired leases whose pod was in `netns`.
+    pub(super) fn retired_in(&self, netns: &Path) -> Vec<String> {
+        self.retired
             .values()
             .filter(|lease| lease.netns == netns)
             .map(|lease| lease.interface.clone())
@@ -196,7 +196,7 @@ impl Leases {
         self.directory.join(format!("{pod}.json"))
     }
 
-    fn leaving_path(&self, interface: &str) -> PathBuf {
+    fn retired_path(&self, interface: &str) -> PathBuf {
         self.directory.join(RETIRED_DIRECTORY).join(format!("{interface}.json"))
     }
 }

@@ -139,7 +139,7 @@ fn root_a_restarted_daemon_knows_addresses_and_ports_and_detaches() {
         command("nft", &["flush", "ruleset"]);
         let network = open(&machine).await;
         let Backend::Bridge(bridge) = &network.backend else { panic!("no bridge") };
-        bridge.laid().await.unwrap();
+        bridge.wait_until_made().await.unwrap();
         let server = one.listen(80);
         assert!(reaches("127.0.0.1:8080", &server).is_some());
         network.check(&pod, &first).await.unwrap();

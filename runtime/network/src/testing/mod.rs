@@ -6,7 +6,7 @@ mod bridge;
 mod cni;
 mod dial;
 mod measure;
-mod neighbours;
+mod host_networks;
 
 use std::collections::HashSet;
 use std::fs::{self, File};

@@ -150,7 +150,7 @@ fn root_ports_that_no_lease_holds_are_taken_back_at_the_start() {
         stray(8081);
         drop(network);
         let network = open(&machine, subnet).await;
-        bridge(&network).laid().await.unwrap();
+        bridge(&network).wait_until_made().await.unwrap();
         assert!(rules().contains("tcp . 8080") && !rules().contains("tcp . 8081"), "{}", rules());
         network.detach(&pod, None).await.unwrap();
         network.close().await;
