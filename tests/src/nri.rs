@@ -18,12 +18,12 @@ pub struct Plugin {
 
 /// One event as the plugin received it.
 #[derive(Clone, Debug)]
-pub struct Told {
+pub struct ReceivedEvent {
     pub event: String,
     pub all: Value,
 }
 
-impl Told {
+impl ReceivedEvent {
     /// Name of the event's container, or of its pod if it has no container.
     pub fn subject(&self) -> &str {
         let name = |what: &str| self.all[what]["name"].as_str();
@@ -74,19 +74,19 @@ impl Plugin {
     }
 
     /// All events so far.
-    pub fn events(&self) -> Vec<Told> {
-        told(&self.record)
+    pub fn events(&self) -> Vec<ReceivedEvent> {
+        received_events(&self.record)
     }
 
     /// All events so far except Configure and Synchronize, as `event subject`.
     pub fn short_events(&self) -> Vec<String> {
         let all = self.events();
         let later = all.iter().filter(|told| !["Configure", "Synchronize"].contains(&told.event.as_str()));
-        later.map(Told::short).collect()
+        later.map(ReceivedEvent::short).collect()
     }
 
     /// Waits for an event, and returns the first one. An empty `subject` matches any.
-    pub async fn told(&self, event: &str, subject: &str) -> Told {
+    pub async fn wait_for(&self, event: &str, subject: &str) -> ReceivedEvent {
         let find = || {
             let mut events = self.events().into_iter();
             events.find(|told| told.event == event && (subject.is_empty() || told.subject() == subject))
@@ -109,10 +109,10 @@ pub fn binary(kind: &str) -> PathBuf {
 }
 
 /// Events that a recorder has written to its file so far.
-pub fn told(record: &Path) -> Vec<Told> {
+pub fn received_events(record: &Path) -> Vec<ReceivedEvent> {
     let text = fs::read_to_string(record).unwrap_or_default();
     // The last line may be half-written.
     let whole = text.rfind('\n').map_or("", |end| &text[..end]);
     let all = whole.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
-    all.map(|all| Told { event: all["event"].as_str().unwrap().to_owned(), all }).collect()
+    all.map(|all| ReceivedEvent { event: all["event"].as_str().unwrap().to_owned(), all }).collect()
 }

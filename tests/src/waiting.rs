@@ -5,8 +5,8 @@ use std::{
     time::{Duration, Instant},
 };
 
-const PATIENCE: Duration = Duration::from_secs(30);
-const PAUSE: Duration = Duration::from_millis(10);
+const WAIT_TIMEOUT: Duration = Duration::from_secs(30);
+const POLL_INTERVAL: Duration = Duration::from_millis(10);
 
 /// Waits until `holds` returns true. Panics with `what` after 30 s.
 pub async fn until(what: &str, holds: impl Fn() -> bool) {
@@ -21,7 +21,7 @@ pub async fn eventually<T: Debug>(mut look: impl AsyncFnMut() -> T, holds: impl 
         if holds(&there) {
             return there;
         }
-        assert!(begun.elapsed() < PATIENCE, "waited in vain; at last {there:?}");
-        tokio::time::sleep(PAUSE).await;
+        assert!(begun.elapsed() < WAIT_TIMEOUT, "waited in vain; at last {there:?}");
+        tokio::time::sleep(POLL_INTERVAL).await;
     }
 }

@@ -20,14 +20,14 @@ use crate::restart::{processes_with, shim_of};
 
 /// Leftovers of a daemon that was killed while it ran a pod. The next daemon must remove them all.
 #[derive(Debug, Default, PartialEq, Eq)]
-struct Left {
+struct Leftovers {
     shims: usize,
     pins: Vec<String>,
     bundles: Vec<String>,
     sockets: usize,
 }
 
-impl Left {
+impl Leftovers {
     fn of(berth: &Berth) -> Self {
         let bundles = berth.path().join("run/sandboxes");
         Self {
@@ -50,7 +50,7 @@ fn pins(directory: &Path) -> Vec<String> {
 }
 
 async fn nothing_is_left(berth: &Berth) {
-    eventually(async || Left::of(berth), |left| *left == Left::default()).await;
+    eventually(async || Leftovers::of(berth), |left| *left == Leftovers::default()).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -58,7 +58,7 @@ async fn root_a_daemon_killed_at_any_instant_of_running_a_pod_leaves_nothing_of_
     let mut berth = Berth::start().await;
     let bystander = berth.run(&pod(&berth, "bystander")).await.unwrap();
     let shim = shim_of(&bystander);
-    let before = Left::of(&berth);
+    let before = Leftovers::of(&berth);
     for round in 0..12_u64 {
         let sandbox = pod(&berth, &format!("killed{round}"));
         let request =
@@ -75,7 +75,7 @@ async fn root_a_daemon_killed_at_any_instant_of_running_a_pod_leaves_nothing_of_
             assert_eq!(berth.pod_status(&again).await.unwrap().state(), v1::PodSandboxState::SandboxReady);
         }
         berth.remove_pod(&again).await.unwrap();
-        eventually(async || Left::of(&berth), |left| *left == before).await;
+        eventually(async || Leftovers::of(&berth), |left| *left == before).await;
     }
     assert_eq!(shim_of(&bystander), shim, "another pod is untouched");
     berth.remove_pod(&bystander).await.unwrap();

@@ -10,13 +10,13 @@ use tokio::task::JoinSet;
 use tonic::{Code, Status};
 
 /// Largest message that kubelet and crictl accept, in bytes.
-const LARGEST_MESSAGE: usize = 16 << 20;
+const MAX_MESSAGE_BYTES: usize = 16 << 20;
 const PODS: usize = 4;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn root_two_thousand_containers_are_listed_alike_whole_and_in_parts() {
     let mut berth = Berth::start().await;
-    berth.runtime = berth.runtime.clone().max_decoding_message_size(LARGEST_MESSAGE);
+    berth.runtime = berth.runtime.clone().max_decoding_message_size(MAX_MESSAGE_BYTES);
     let mut pods = fill(&mut berth, "many", 2000, 7_000).await;
 
     let whole = list(&mut berth, None).await.unwrap();

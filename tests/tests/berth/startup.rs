@@ -20,7 +20,7 @@ use crate::{
 };
 
 /// Limit of a start that waits for nothing. Even on a busy machine it is much shorter; one that waits is much longer.
-const LONG: Duration = Duration::from_secs(5);
+const STARTUP_LIMIT: Duration = Duration::from_secs(5);
 
 /// A network whose CNI plugin answers at once, but hangs on a command if a file has its name, and fails on it if a file has
 /// its name after `fail-`.
@@ -150,14 +150,14 @@ async fn root_a_start_is_held_up_by_nothing_that_hangs_and_what_hung_is_made_up_
 
     let took = berth.restart().await;
     println!("the first answer came after {took:?}");
-    assert!(took < LONG, "{took:?}");
+    assert!(took < STARTUP_LIMIT, "{took:?}");
     let begun = Instant::now();
     assert_eq!(ready_pods(&mut berth).await, known, "all that is on record is shown");
     let status = berth.runtime.status(v1::StatusRequest { verbose: true }).await.unwrap().into_inner();
     let network =
         status.status.unwrap().conditions.into_iter().find(|one| one.r#type == "NetworkReady").unwrap();
     assert!(!network.status && network.message.contains("not told yet"), "{}", network.message);
-    assert!(begun.elapsed() < LONG);
+    assert!(begun.elapsed() < STARTUP_LIMIT);
     let host = berth.run(&on_host(&berth, "host")).await.unwrap();
     berth.remove_pod(&host).await.unwrap();
     let error = berth.stop_pod(&known[0]).await.unwrap_err();

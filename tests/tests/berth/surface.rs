@@ -10,7 +10,7 @@ use tonic::{Code, Status, transport::Channel};
 use crate::bad_input::assert_says;
 
 /// Largest message that crictl and kubelet accept, in bytes.
-const LARGEST_MESSAGE: usize = 16 << 20;
+const MAX_MESSAGE_BYTES: usize = 16 << 20;
 
 type Client = RuntimeServiceClient<Channel>;
 
@@ -201,7 +201,7 @@ async fn root_control_characters_arrive_and_a_variable_that_is_no_text_is_refuse
 #[tokio::test(flavor = "multi_thread")]
 async fn root_ten_thousand_labels_are_kept_shown_and_found_by() {
     let mut berth = Berth::start().await;
-    berth.runtime = berth.runtime.clone().max_decoding_message_size(LARGEST_MESSAGE);
+    berth.runtime = berth.runtime.clone().max_decoding_message_size(MAX_MESSAGE_BYTES);
     let image = berth.busybox().await;
     let labels: HashMap<_, _> =
         (0..10_000).map(|number| (format!("label-{number}"), "x".repeat(100))).collect();
@@ -214,7 +214,7 @@ async fn root_ten_thousand_labels_are_kept_shown_and_found_by() {
     berth.start_container(&id).await.unwrap();
     berth.kill();
     berth.restart().await;
-    berth.runtime = berth.runtime.clone().max_decoding_message_size(LARGEST_MESSAGE);
+    berth.runtime = berth.runtime.clone().max_decoding_message_size(MAX_MESSAGE_BYTES);
     let (pod, container) = (berth.pod_status(&pod_id).await.unwrap(), berth.status(&id).await.unwrap());
     assert!(pod.labels == labels && pod.annotations == labels);
     assert!(container.labels == labels && container.annotations == labels);

@@ -11,7 +11,7 @@ use tonic::{
 
 use crate::surface::assert_unharmed;
 
-const LARGEST_MESSAGE: usize = 16 << 20;
+const MAX_MESSAGE_BYTES: usize = 16 << 20;
 
 /// Calls that refuse an empty message, and the field that they name. The other calls accept it.
 const NEEDED: [(&str, &str); 24] = [
@@ -131,7 +131,7 @@ async fn root_a_message_without_anything_is_refused_for_what_its_call_needs_howe
     let image = berth.busybox().await;
     let (_, bystander) = berth.run_alone("bystander", &image, "exec sleep 1000").await;
     let needed = BTreeMap::from(NEEDED);
-    for size in [0, LARGEST_MESSAGE] {
+    for size in [0, MAX_MESSAGE_BYTES] {
         let message = if size == 0 { Vec::new() } else { padded(size) };
         for (call, answer) in send_to_all(&berth, &message).await {
             let refused = answer.map_err(|error| (error.code(), error.message().to_owned()));
@@ -175,7 +175,7 @@ async fn root_a_message_over_the_limit_is_refused_by_every_call_before_it_takes_
     let (_, bystander) = berth.run_alone("bystander", &image, "exec sleep 1000").await;
     send_to_all(&berth, &padded(1000)).await;
     let before = memory(&berth);
-    for (call, answer) in send_to_all(&berth, &padded(LARGEST_MESSAGE + 1)).await {
+    for (call, answer) in send_to_all(&berth, &padded(MAX_MESSAGE_BYTES + 1)).await {
         let code = answer.unwrap_err().code();
         assert!(matches!(code, Code::OutOfRange | Code::ResourceExhausted), "{call}: {code:?}");
     }

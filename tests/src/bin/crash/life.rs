@@ -13,19 +13,19 @@ use tonic::{Code, Status};
 
 use crate::{
     Failure,
-    left::processes,
+    host_state::processes,
     random::Kill,
-    world::{World, sandbox},
+    world::{TestNode, sandbox},
 };
 
 /// Tries of one call before the life has failed.
-const TRIES: usize = 4;
+const MAX_CALL_ATTEMPTS: usize = 4;
 /// Pods that may die in one life.
-const ATTEMPTS: u32 = 4;
+const MAX_DEAD_PODS: u32 = 4;
 /// Limit of one call: longer than any may take, so that a hanging call is reported.
-const CALL: Duration = Duration::from_secs(60);
+const CALL_TIMEOUT: Duration = Duration::from_secs(60);
 /// Exit code of the container that ends by itself.
-const CODE: i32 = 7;
+const EXIT_CODE: i32 = 7;
 
 /// A kind of call that changes the host, or of time in which it changes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -94,7 +94,7 @@ enum Stop {
 
 /// A life in progress.
 pub(crate) struct Life<'a> {
-    world: &'a mut World,
+    world: &'a mut TestNode,
     name: String,
     attempt: u32,
     outcome: Outcome,
@@ -105,7 +105,7 @@ pub(crate) struct Life<'a> {
 }
 
 impl<'a> Life<'a> {
-    pub(crate) fn new(world: &'a mut World, name: &str, kill: Option<Kill>) -> Self {
+    pub(crate) fn new(world: &'a mut TestNode, name: &str, kill: Option<Kill>) -> Self {
         Self { world, name: name.into(), attempt: 0, outcome: Outcome::default(), kill, killing: None }
     }
 
@@ -113,7 +113,7 @@ impl<'a> Life<'a> {
     ///
     /// # Errors
     ///
-    /// A call hangs or fails [`TRIES`] times, an answer is wrong, or too many pods die.
+    /// A call hangs or fails [`MAX_CALL_ATTEMPTS`] times, an answer is wrong, or too many pods die.
     pub(crate) async fn live(mut self) -> (Outcome, Result<(), Failure>) {
         let lived = self.all().await;
         if let Some(killing) = self.killing.take() {
@@ -130,8 +130,8 @@ impl<'a> Life<'a> {
             match self.pod().await {
                 Ok(()) => break,
                 Err(Stop::Failed(why)) => return Err(why),
-                Err(Stop::PodDied) if self.attempt < ATTEMPTS => self.bury().await?,
-                Err(Stop::PodDied) => return Err(format!("{} pods died one after the other", ATTEMPTS + 1)),
+                Err(Stop::PodDied) if self.attempt < MAX_DEAD_PODS => self.remove_dead_pod().await?,
+                Err(Stop::PodDied) => return Err(format!("{} pods died one after the other", MAX_DEAD_PODS + 1)),
             }
         }
         self.settled(Step::RemoveImage, "", async |world| remove_image(world, &image).await).await
@@ -143,7 +143,7 @@ impl<'a> Life<'a> {
         let pod = self.call(Step::Run, "", async |world| world.berth.run(&config).await).await?;
         let stays = self.container(&pod, &config, "stays", "exec sleep 1000").await?;
         self.use_it(&pod, &stays).await?;
-        let ends = self.container(&pod, &config, "ends", &format!("echo begun; exit {CODE}")).await?;
+        let ends = self.container(&pod, &config, "ends", &format!("echo begun; exit {EXIT_CODE}")).await?;
         self.see_the_end(&pod, &ends).await?;
         for id in [&ends, &stays] {
             self.call(Step::StopContainer, &pod, async |world| world.berth.stop_container(id, 0).await)
@@ -166,7 +166,7 @@ impl<'a> Life<'a> {
     ) -> Result<String, Stop> {
         let image = self.world.image.clone();
         let wanted = pod::shell(name, &image, script);
-        let create = async |world: &mut World| world.berth.create(pod, config, wanted.clone()).await;
+        let create = async |world: &mut TestNode| world.berth.create(pod, config, wanted.clone()).await;
         let id = self.call(Step::Create, pod, create).await?;
         self.call(Step::Start, pod, async |world| start(world, &id).await).await?;
         Ok(id)
@@ -193,23 +193,23 @@ impl<'a> Life<'a> {
         loop {
             let status = self.call(Step::Look, pod, async |world| world.berth.status(id).await).await?;
             match status.state() {
-                v1::ContainerState::ContainerExited if status.exit_code == CODE => {
+                v1::ContainerState::ContainerExited if status.exit_code == EXIT_CODE => {
                     self.outcome.took.push((Step::End, begun.elapsed()));
                     return Ok(());
                 }
                 v1::ContainerState::ContainerExited if self.is_over(pod).await => return Err(Stop::PodDied),
                 v1::ContainerState::ContainerExited => {
-                    let text = format!("exited with {} ({}), not {CODE}", status.exit_code, status.message);
+                    let text = format!("exited with {} ({}), not {EXIT_CODE}", status.exit_code, status.message);
                     return Err(Stop::Failed(text));
                 }
-                _ if begun.elapsed() > CALL => return Err(Stop::Failed(format!("never ended: {status:?}"))),
+                _ if begun.elapsed() > CALL_TIMEOUT => return Err(Stop::Failed(format!("never ended: {status:?}"))),
                 _ => sleep(Duration::from_millis(5)).await,
             }
         }
     }
 
     /// Removes a pod that died, as kubelet does before it runs the next attempt.
-    async fn bury(&mut self) -> Result<(), Failure> {
+    async fn remove_dead_pod(&mut self) -> Result<(), Failure> {
         self.outcome.shim_kills += 1;
         self.attempt += 1;
         let name = self.name.clone();
@@ -225,7 +225,7 @@ impl<'a> Life<'a> {
         &mut self,
         step: Step,
         pod: &str,
-        call: impl AsyncFnMut(&mut World) -> Result<T, Status>,
+        call: impl AsyncFnMut(&mut TestNode) -> Result<T, Status>,
     ) -> Result<T, Failure> {
         self.call(step, pod, call).await.map_err(|stop| match stop {
             Stop::Failed(why) => why,
@@ -233,21 +233,21 @@ impl<'a> Life<'a> {
         })
     }
 
-    /// Makes a call up to [`TRIES`] times, restarting the daemon whenever it has ended. `pod` is the id of a pod that may
-    /// die, or empty.
+    /// Makes a call up to [`MAX_CALL_ATTEMPTS`] times, restarting the daemon whenever it has ended. `pod` is the id of a pod
+    /// that may die, or empty.
     async fn call<T>(
         &mut self,
         step: Step,
         pod: &str,
-        mut call: impl AsyncFnMut(&mut World) -> Result<T, Status>,
+        mut call: impl AsyncFnMut(&mut TestNode) -> Result<T, Status>,
     ) -> Result<T, Stop> {
-        for again in 0..TRIES {
+        for again in 0..MAX_CALL_ATTEMPTS {
             self.outcome.daemon_kills += self.world.revive().await;
             self.outcome.retries += usize::from(again > 0);
             let begun = Instant::now();
             self.kill_in(step, pod);
-            let Ok(answer) = timeout(CALL, call(&mut *self.world)).await else {
-                return Err(Stop::Failed(format!("{step:?} has no answer after {CALL:?}")));
+            let Ok(answer) = timeout(CALL_TIMEOUT, call(&mut *self.world)).await else {
+                return Err(Stop::Failed(format!("{step:?} has no answer after {CALL_TIMEOUT:?}")));
             };
             let status = match answer {
                 Ok(answer) => {
@@ -263,7 +263,7 @@ impl<'a> Life<'a> {
                 }
             }
         }
-        Err(Stop::Failed(format!("{step:?} failed {TRIES} times: {:?}", self.outcome.errors)))
+        Err(Stop::Failed(format!("{step:?} failed {MAX_CALL_ATTEMPTS} times: {:?}", self.outcome.errors)))
     }
 
     /// Whether the call failed because the daemon has ended, not by an error it answered.
@@ -326,7 +326,7 @@ fn parent(pid: i32) -> i32 {
 }
 
 /// Starts a container. One that runs or has run already counts as started, by an earlier try.
-async fn start(world: &mut World, id: &str) -> Result<(), Status> {
+async fn start(world: &mut TestNode, id: &str) -> Result<(), Status> {
     let refused = match world.berth.start_container(id).await {
         Err(refused) if refused.code() == Code::FailedPrecondition => refused,
         answer => return answer,
@@ -334,12 +334,12 @@ async fn start(world: &mut World, id: &str) -> Result<(), Status> {
     let status = world.berth.status(id).await?;
     let ran = status.state() == v1::ContainerState::ContainerExited
         && status.reason != "StartError"
-        && status.exit_code == CODE;
+        && status.exit_code == EXIT_CODE;
     if ran || status.state() == v1::ContainerState::ContainerRunning { Ok(()) } else { Err(refused) }
 }
 
 /// Runs a command through crictl, so that it has a client at its streams.
-fn exec(world: &mut World, id: &str) -> Result<(), Status> {
+fn exec(world: &mut TestNode, id: &str) -> Result<(), Status> {
     let said = crictl::run(&mut crictl::crictl(&world.berth, "exec", "spdy", &[id, "echo", "hi"]), b"");
     match said.status.success() && said.stdout == b"hi\n" {
         true => Ok(()),
@@ -347,7 +347,7 @@ fn exec(world: &mut World, id: &str) -> Result<(), Status> {
     }
 }
 
-async fn update(world: &mut World, id: &str) -> Result<(), Status> {
+async fn update(world: &mut TestNode, id: &str) -> Result<(), Status> {
     let linux = v1::LinuxContainerResources { cpu_shares: 512, ..Default::default() };
     let request = v1::UpdateContainerResourcesRequest {
         container_id: id.into(),
@@ -357,7 +357,7 @@ async fn update(world: &mut World, id: &str) -> Result<(), Status> {
     world.berth.runtime.update_container_resources(request).await.map(drop)
 }
 
-async fn update_pod(world: &mut World, pod: &str) -> Result<(), Status> {
+async fn update_pod(world: &mut TestNode, pod: &str) -> Result<(), Status> {
     let resources = v1::LinuxContainerResources { cpu_shares: 256, ..Default::default() };
     let request = v1::UpdatePodSandboxResourcesRequest {
         pod_sandbox_id: pod.into(),
@@ -368,7 +368,7 @@ async fn update_pod(world: &mut World, pod: &str) -> Result<(), Status> {
 }
 
 /// Tells the daemon the node's range of pod addresses.
-async fn update_node(world: &mut World) -> Result<(), Status> {
+async fn update_node(world: &mut TestNode) -> Result<(), Status> {
     let network_config = Some(v1::NetworkConfig { pod_cidr: "10.1.0.0/24".into() });
     let runtime_config = Some(v1::RuntimeConfig { network_config });
     world
@@ -379,17 +379,17 @@ async fn update_node(world: &mut World) -> Result<(), Status> {
         .map(drop)
 }
 
-async fn reopen_log(world: &mut World, id: &str) -> Result<(), Status> {
+async fn reopen_log(world: &mut TestNode, id: &str) -> Result<(), Status> {
     let request = v1::ReopenContainerLogRequest { container_id: id.into() };
     world.berth.runtime.reopen_container_log(request).await.map(drop)
 }
 
-async fn remove_image(world: &mut World, image: &str) -> Result<(), Status> {
+async fn remove_image(world: &mut TestNode, image: &str) -> Result<(), Status> {
     let image = Some(v1::ImageSpec { image: image.into(), ..Default::default() });
     world.berth.images.remove_image(v1::RemoveImageRequest { image }).await.map(drop)
 }
 
-async fn pods(world: &mut World, name: &str) -> Result<Vec<String>, Status> {
+async fn pods(world: &mut TestNode, name: &str) -> Result<Vec<String>, Status> {
     let all =
         world.berth.runtime.list_pod_sandbox(v1::ListPodSandboxRequest::default()).await?.into_inner().items;
     let of_life = |pod: &v1::PodSandbox| pod.metadata.as_ref().is_some_and(|metadata| metadata.name == name);

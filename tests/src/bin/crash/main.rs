@@ -7,7 +7,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod failpoints;
-mod left;
+mod host_state;
 mod life;
 mod matrix;
 mod random;
@@ -17,7 +17,7 @@ mod world;
 use std::{env, process::ExitCode};
 
 use report::Report;
-use world::World;
+use world::TestNode;
 
 /// Why a case failed, as a sentence.
 type Failure = String;
@@ -60,7 +60,7 @@ async fn main() -> ExitCode {
         }
     };
     let mut report = Report::default();
-    let mut world = World::start().await;
+    let mut world = TestNode::start().await;
     matrix::run(&mut world, &arguments, &mut report).await;
     random::run(&mut world, &arguments, &mut report).await;
     report.case("the bystander's log has every line once", world.bystander_printed_all());

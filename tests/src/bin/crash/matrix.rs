@@ -13,14 +13,14 @@ use crate::{
     failpoints::Action::{self, Error, Kill},
     life::{Life, Outcome},
     report::Report,
-    world::World,
+    world::TestNode,
 };
 
 /// Most passes of one point that get a case.
 const PASSES: u64 = 6;
 /// How long after a life's last answer a point may still be reached.
 const BEHIND: Duration = Duration::from_secs(10);
-const PAUSE: Duration = Duration::from_millis(5);
+const POLL_INTERVAL: Duration = Duration::from_millis(5);
 
 /// A point that acts in a life.
 #[derive(Clone, Copy, Debug)]
@@ -43,7 +43,7 @@ impl Case {
 }
 
 /// Runs the cases of all points. A case whose point is never reached fails.
-pub(crate) async fn run(world: &mut World, arguments: &Arguments, report: &mut Report) {
+pub(crate) async fn run(world: &mut TestNode, arguments: &Arguments, report: &mut Report) {
     world.failpoints.disarm();
     let (_, lived) = Life::new(world, "rehearsal", None).live().await;
     report.case("a life without any event", lived);
@@ -86,7 +86,7 @@ fn lead_to(point: &Point) -> Option<Event> {
     }
 }
 
-async fn one(world: &mut World, case: &Case, report: &mut Report) -> Result<(), Failure> {
+async fn one(world: &mut TestNode, case: &Case, report: &mut Report) -> Result<(), Failure> {
     world.failpoints.disarm();
     for event in &case.0 {
         world.failpoints.arm(event.point, event.action, event.pass);
@@ -107,14 +107,14 @@ async fn one(world: &mut World, case: &Case, report: &mut Report) -> Result<(), 
 }
 
 /// Events that have not happened within [`BEHIND`], the time that background work gets.
-async fn idle<'a>(world: &World, case: &'a Case) -> Vec<&'a Event> {
+async fn idle<'a>(world: &TestNode, case: &'a Case) -> Vec<&'a Event> {
     let begun = Instant::now();
     loop {
         let idle: Vec<_> = case.0.iter().filter(|event| !world.failpoints.has_fired(event.point)).collect();
         if idle.is_empty() || begun.elapsed() > BEHIND {
             return idle;
         }
-        sleep(PAUSE).await;
+        sleep(POLL_INTERVAL).await;
     }
 }
 
@@ -130,7 +130,7 @@ fn clear(case: &Case, outcome: &Outcome) -> Result<(), Failure> {
 }
 
 /// Checks after every life: nothing is left behind, the bystander is well, `berthd check` finds nothing new.
-pub(crate) async fn after(world: &mut World, report: &mut Report) -> Result<(), Failure> {
+pub(crate) async fn after(world: &mut TestNode, report: &mut Report) -> Result<(), Failure> {
     let left = world.left_behind().await;
     if !left.is_empty() {
         report.leak();

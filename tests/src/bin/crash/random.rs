@@ -13,7 +13,7 @@ use crate::{
     life::{Life, Step},
     matrix,
     report::Report,
-    world::World,
+    world::TestNode,
 };
 
 /// A kill during a call.
@@ -47,7 +47,7 @@ impl Kill {
 }
 
 /// Runs lives with one kill each, at an instant chosen by `--seed`.
-pub(crate) async fn run(world: &mut World, arguments: &Arguments, report: &mut Report) {
+pub(crate) async fn run(world: &mut TestNode, arguments: &Arguments, report: &mut Report) {
     if arguments.random == 0 {
         return;
     }

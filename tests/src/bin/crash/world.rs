@@ -21,35 +21,35 @@ use tokio::time::sleep;
 use crate::{
     Failure,
     failpoints::Failpoints,
-    left::{Places, processes},
+    host_state::{HostState, processes},
     report::Report,
 };
 
 /// Limit of the work that goes on in the background after a call, on a busy machine.
-const PATIENCE: Duration = Duration::from_secs(20);
-const PAUSE: Duration = Duration::from_millis(20);
+const CLEANUP_TIMEOUT: Duration = Duration::from_secs(20);
+const POLL_INTERVAL: Duration = Duration::from_millis(20);
 const BYSTANDER: &str = "bystander";
 
 /// The daemon under test, its failpoints and the bystander.
-pub(crate) struct World {
+pub(crate) struct TestNode {
     pub(crate) berth: Berth,
     pub(crate) failpoints: Failpoints,
     /// Image that each life pulls and removes.
     pub(crate) image: String,
-    places: Places,
+    host_state: HostState,
     /// Pid of the bystander's process, and its start time in clock ticks after boot: proc_pid_stat(5).
     bystander: (i32, String),
     /// Everything of the bystander on the host.
     base: BTreeSet<String>,
     /// Leftovers of earlier cases, which were reported already.
-    forgiven: BTreeSet<String>,
+    reported: BTreeSet<String>,
     /// Lines of `berthd check` about those leftovers.
-    told: BTreeSet<String>,
+    known_findings: BTreeSet<String>,
     /// Pids of the bystander's shim processes.
     shims: BTreeSet<i32>,
 }
 
-impl World {
+impl TestNode {
     /// Starts the daemon and the bystander.
     pub(crate) async fn start() -> Self {
         let failpoints = Failpoints::given();
@@ -63,11 +63,11 @@ impl World {
         let busybox = berth.busybox().await;
         let image = push(&berth).await;
         berth.run_alone(BYSTANDER, &busybox, &prints()).await;
-        let places = Places { directory: berth.path().into(), bridge };
+        let host_state = HostState { directory: berth.path().into(), bridge };
         let bystander = bystander().expect("the bystander runs");
-        let (base, shims) = (places.everything(), places.shims());
-        let (forgiven, told) = (BTreeSet::new(), BTreeSet::new());
-        Self { berth, failpoints, image, places, bystander, base, forgiven, told, shims }
+        let (base, shims) = (host_state.everything(), host_state.shims());
+        let (reported, known_findings) = (BTreeSet::new(), BTreeSet::new());
+        Self { berth, failpoints, image, host_state, bystander, base, reported, known_findings, shims }
     }
 
     /// Starts the daemon again, if it has ended, until it answers. Returns how often it had ended.
@@ -81,18 +81,19 @@ impl World {
         ends
     }
 
-    /// Everything that was not there before the first life, after background work had up to [`PATIENCE`] to remove it.
+    /// Everything that was not there before the first life, after background work had up to
+    /// [`CLEANUP_TIMEOUT`] to remove it.
     pub(crate) async fn left_behind(&mut self) -> Vec<String> {
         let begun = Instant::now();
         loop {
             // A failpoint may kill the daemon in its background work.
             self.revive().await;
-            let mut left: Vec<_> = self.places.everything().into_iter().collect();
-            left.retain(|one| !self.base.contains(one) && !self.forgiven.contains(one));
-            if left.is_empty() || begun.elapsed() > PATIENCE {
+            let mut left: Vec<_> = self.host_state.everything().into_iter().collect();
+            left.retain(|one| !self.base.contains(one) && !self.reported.contains(one));
+            if left.is_empty() || begun.elapsed() > CLEANUP_TIMEOUT {
                 return left;
             }
-            sleep(PAUSE).await;
+            sleep(POLL_INTERVAL).await;
         }
     }
 
@@ -102,16 +103,16 @@ impl World {
         if now != self.bystander {
             return Err(format!("the bystander was {:?} and is {now:?}", self.bystander));
         }
-        let gone: Vec<_> = self.base.difference(&self.places.everything()).cloned().collect();
+        let gone: Vec<_> = self.base.difference(&self.host_state.everything()).cloned().collect();
         if !gone.is_empty() {
             return Err(format!("of the bystander's there is no more {gone:?}"));
         }
         let (before, begun) = (self.printed().len(), Instant::now());
         while self.printed().len() == before {
-            if begun.elapsed() > PATIENCE {
+            if begun.elapsed() > CLEANUP_TIMEOUT {
                 return Err("the bystander prints no more".into());
             }
-            sleep(PAUSE).await;
+            sleep(POLL_INTERVAL).await;
         }
         Ok(())
     }
@@ -131,11 +132,11 @@ impl World {
 
     /// Accepts what was left behind, so that each leak is reported once. Kills shims that are not the bystander's.
     pub(crate) fn forgive(&mut self) {
-        for pid in self.places.shims().difference(&self.shims) {
+        for pid in self.host_state.shims().difference(&self.shims) {
             let _ = kill(Pid::from_raw(*pid), Signal::SIGKILL);
         }
-        self.forgiven = self.places.everything();
-        self.told = self.checked();
+        self.reported = self.host_state.everything();
+        self.known_findings = self.checked();
     }
 
     /// Removes the pods and the image of a life that failed, so that the next life begins with none.
@@ -155,7 +156,7 @@ impl World {
 
     /// Fails if `berthd check`, run beside the daemon, prints a line that is not known yet.
     pub(crate) fn check(&self) -> Result<(), Failure> {
-        let new: Vec<_> = self.checked().difference(&self.told).cloned().collect();
+        let new: Vec<_> = self.checked().difference(&self.known_findings).cloned().collect();
         if new.is_empty() { Ok(()) } else { Err(format!("berthd check: {new:#?}")) }
     }
 

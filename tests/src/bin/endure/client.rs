@@ -10,7 +10,7 @@ use berth_tests::berth::Berth;
 use tonic::{Status, transport::Channel};
 
 /// How long a container may take to end on a busy machine.
-const PATIENCE: Duration = Duration::from_secs(120);
+const CONTAINER_END_TIMEOUT: Duration = Duration::from_secs(120);
 
 /// Client of one daemon. Cheap to clone.
 #[derive(Clone)]
@@ -98,7 +98,7 @@ impl Client {
     /// Waits until the container has ended, and returns its exit code.
     pub(crate) async fn ended(&mut self, id: &str) -> Result<i32, Status> {
         let begun = Instant::now();
-        while begun.elapsed() < PATIENCE {
+        while begun.elapsed() < CONTAINER_END_TIMEOUT {
             let request = v1::ContainerStatusRequest { container_id: id.into(), verbose: false };
             let status = self.cri.container_status(request).await?.into_inner().status.unwrap();
             if status.state() == v1::ContainerState::ContainerExited {
@@ -106,7 +106,7 @@ impl Client {
             }
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
-        Err(Status::deadline_exceeded(format!("container {id} has not ended after {PATIENCE:?}")))
+        Err(Status::deadline_exceeded(format!("container {id} has not ended after {CONTAINER_END_TIMEOUT:?}")))
     }
 
     pub(crate) async fn exec(&mut self, id: &str, script: &str) -> Result<v1::ExecSyncResponse, Status> {

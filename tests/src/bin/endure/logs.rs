@@ -21,7 +21,7 @@ const KILLS: u64 = 10;
 const ROTATE_AT: u64 = 50_000_000;
 /// Length of a line in bytes: its number, padding, and the newline.
 const LINE: usize = 100;
-const LOOK: Duration = Duration::from_millis(5);
+const POLL_INTERVAL: Duration = Duration::from_millis(5);
 
 /// Rotations of the log.
 #[derive(Default)]
@@ -85,7 +85,7 @@ async fn kill_again_and_again(
             node.berth.restart().await;
             kills += 1;
         }
-        tokio::time::sleep(LOOK).await;
+        tokio::time::sleep(POLL_INTERVAL).await;
     }
     kills
 }
@@ -122,7 +122,7 @@ async fn rotate(mut client: Client, id: String, log: PathBuf, written: Arc<Atomi
         if status.is_some_and(|status| status.state() == v1::ContainerState::ContainerExited) {
             return rotations;
         }
-        tokio::time::sleep(LOOK).await;
+        tokio::time::sleep(POLL_INTERVAL).await;
     }
 }
 

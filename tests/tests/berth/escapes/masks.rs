@@ -10,7 +10,7 @@ use super::{
 };
 
 /// Script that reports masked paths that can be read and read-only paths that can be written.
-const LOOK: &str = "
+const PROBE_SCRIPT: &str = "
     for path in /proc/keys /proc/timer_list; do
         [ -n \"$(head -c 1 $path)\" ] && echo ESCAPED: $path can be read
     done
@@ -20,7 +20,7 @@ const LOOK: &str = "
     done
     true";
 
-/// Fails if the host lacks the files that LOOK tries to read, since LOOK would then find nothing wrong.
+/// Fails if the host lacks the files that PROBE_SCRIPT tries to read, since PROBE_SCRIPT would then find nothing wrong.
 fn check_host() {
     for path in ["/proc/keys", "/proc/timer_list"] {
         assert!(!fs::read(path).unwrap().is_empty(), "{path} of this host is empty");
@@ -52,7 +52,7 @@ async fn root_cve_2025_31133_paths_are_hidden_whatever_dev_null_is() {
             "/dev" => symlink("/dev", dev.join("null")).unwrap(),
             _ => {}
         }
-        let mut config = ordinary("c", &image, LOOK);
+        let mut config = ordinary("c", &image, PROBE_SCRIPT);
         config.mounts = vec![volume("/dev", &dev)];
         let outcome = attempt(&mut berth, &sandbox, &pod, config).await;
         assert_held(kind, &outcome);
@@ -72,7 +72,7 @@ async fn root_cve_2025_31133_paths_are_hidden_while_dev_null_is_swapped() {
     let pod = berth.run(&sandbox).await.unwrap();
     let _neighbour = Swapping::between(dev.join("null"), dev.join("other"));
     for round in 0..ROUNDS {
-        let mut config = ordinary("c", &image, LOOK);
+        let mut config = ordinary("c", &image, PROBE_SCRIPT);
         config.mounts = vec![volume("/dev", &dev)];
         let outcome = attempt(&mut berth, &sandbox, &pod, config).await;
         assert_held(&format!("round {round}"), &outcome);
@@ -182,7 +182,7 @@ async fn root_cve_2019_16884_a_volume_that_the_image_declares_does_not_replace_p
     let pod = berth.run(&sandbox).await.unwrap();
     let parameter = Path::new("/proc/sys/kernel/core_pattern");
     let before = Entry::of(parameter).content;
-    let script = format!("grep -c '^proc /proc ' /proc/mounts; {LOOK}");
+    let script = format!("grep -c '^proc /proc ' /proc/mounts; {PROBE_SCRIPT}");
     let outcome = attempt(&mut berth, &sandbox, &pod, ordinary("c", &image, &script)).await;
     let said = outcome.unwrap();
     assert!(said.lines().any(|line| line == "1") && !said.contains(ESCAPED), "{said}");

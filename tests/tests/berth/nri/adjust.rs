@@ -94,7 +94,7 @@ async fn root_what_plugins_adjust_is_seen_inside() {
     );
     assert_eq!(berth.shell(&container, "cat /proc/1/oom_score_adj").await, "700\n");
     assert_eq!(berth.shell(&container, "cat /proc/sys/kernel/domainname").await, "from-a-plugin\n");
-    let started = log.told("PostStartContainer", "c").await.all;
+    let started = log.wait_for("PostStartContainer", "c").await.all;
     assert_eq!(
         scheduling(started["container"]["pid"].as_u64().unwrap()),
         (5, 3),
@@ -103,9 +103,9 @@ async fn root_what_plugins_adjust_is_seen_inside() {
     let resources = berth.status(&container).await.unwrap().resources.unwrap().linux.unwrap();
     assert_eq!((resources.memory_limit_in_bytes, resources.cpu_shares), (50 << 20, 512));
 
-    let seen = log.told("CreateContainer", "c").await.all;
+    let seen = log.wait_for("CreateContainer", "c").await.all;
     assert!(seen["container"]["env"].as_array().unwrap().contains(&json!("COLOUR=blue")), "{seen}");
-    let created = log.told("PostCreateContainer", "c").await.all;
+    let created = log.wait_for("PostCreateContainer", "c").await.all;
     assert_eq!(created["container"]["annotations"]["plugin.example/first"], "yes", "{created}");
     assert_eq!(created["container"]["linux"]["resources"]["memory"]["limit"]["value"], 50 << 20);
 }

@@ -41,28 +41,28 @@ async fn root_a_plugin_is_told_of_the_whole_life_of_a_pod_in_order() {
             "RemovePodSandbox life",
         ]
     );
-    let run = plugin.told("RunPodSandbox", "").await.all;
+    let run = plugin.wait_for("RunPodSandbox", "").await.all;
     assert_eq!((&run["pod"]["id"], &run["pod"]["uid"]), (&json!(pod), &json!("uid-life")));
     assert_eq!((&run["pod"]["namespace"], &run["pod"]["labels"]["name"]), (&json!("tests"), &json!("life")));
     assert!(run["pod"]["ips"][0].as_str().unwrap().starts_with("10."), "{run}");
     assert_eq!(run["pod"]["linux"]["namespaces"][0]["type"], "network", "{run}");
-    let created = plugin.told("CreateContainer", "").await.all;
+    let created = plugin.wait_for("CreateContainer", "").await.all;
     assert_eq!(
         (&created["container"]["id"], &created["container"]["pod_sandbox_id"]),
         (&json!(id), &json!(pod))
     );
     assert_eq!(created["container"]["args"], json!(["sh", "-c", "exec sleep 1000"]));
-    let started = plugin.told("PostStartContainer", "").await.all;
+    let started = plugin.wait_for("PostStartContainer", "").await.all;
     assert_eq!(started["container"]["state"], 3, "running: {started}");
     assert!(started["container"]["pid"].as_u64().unwrap() > 0);
-    let stopped = plugin.told("StopContainer", "").await.all;
+    let stopped = plugin.wait_for("StopContainer", "").await.all;
     assert_eq!(
         (&stopped["container"]["state"], &stopped["container"]["exit_code"]),
         (&json!(4), &json!(137))
     );
-    let updated = plugin.told("UpdateContainer", "").await.all;
+    let updated = plugin.wait_for("UpdateContainer", "").await.all;
     assert_eq!(updated["resources"]["cpu"]["shares"]["value"], 512);
-    let updated = plugin.told("PostUpdateContainer", "").await.all;
+    let updated = plugin.wait_for("PostUpdateContainer", "").await.all;
     assert_eq!(updated["container"]["linux"]["resources"]["cpu"]["shares"]["value"], 512);
 }
 
@@ -90,9 +90,9 @@ async fn root_plugins_are_asked_when_the_kubelet_resizes_a_pod() {
         resources: Some(v1::LinuxContainerResources { memory_limit_in_bytes: 9 << 20, ..Default::default() }),
     };
     berth.runtime.update_pod_sandbox_resources(resize(&id)).await.unwrap();
-    let told = plugin.told("UpdatePodSandbox", "resized").await.all;
+    let told = plugin.wait_for("UpdatePodSandbox", "resized").await.all;
     assert_eq!(told["resources"]["memory"]["limit"]["value"], 9 << 20);
-    plugin.told("PostUpdatePodSandbox", "resized").await;
+    plugin.wait_for("PostUpdatePodSandbox", "resized").await;
     fs::write(&refusing, "").unwrap();
     let refused = berth.runtime.update_pod_sandbox_resources(resize(&id)).await.unwrap_err();
     assert!(refused.message().contains("too much"), "{}", refused.message());
@@ -108,7 +108,7 @@ async fn root_a_container_that_ends_by_itself_is_told_of_in_order_and_removing_i
     for (name, script, code) in [("fine", "exit 0", 0), ("failed", "exit 7", 7), ("quick", "true", 0)] {
         let (pod, id) = berth.run_alone(name, &image, script).await;
         berth.ended(&id).await;
-        let stopped = plugin.told("StopContainer", name).await.all;
+        let stopped = plugin.wait_for("StopContainer", name).await.all;
         assert_eq!(stopped["container"]["exit_code"].as_i64().unwrap_or_default(), code);
         berth.remove_pod(&pod).await.unwrap();
         let told: Vec<_> = plugin.events().into_iter().filter(|told| told.subject() == name).collect();
@@ -161,7 +161,7 @@ async fn root_plugins_are_told_in_the_order_of_their_index() {
         let request = v1::RunPodSandboxRequest { config, runtime_handler: String::new() };
         other.run_pod_sandbox(request).await
     });
-    first.told("RunPodSandbox", "order").await;
+    first.wait_for("RunPodSandbox", "order").await;
     assert!(second.short_events().is_empty(), "the second is told after the first");
     fs::write(&gate, "").unwrap();
     running.await.unwrap().unwrap();
@@ -181,7 +181,7 @@ async fn root_a_pod_is_not_shown_and_takes_no_container_before_plugins_were_told
         let request = v1::RunPodSandboxRequest { config, runtime_handler: String::new() };
         other.run_pod_sandbox(request).await.unwrap().into_inner().pod_sandbox_id
     });
-    let id = plugin.told("RunPodSandbox", "hidden").await.all["pod"]["id"].as_str().unwrap().to_owned();
+    let id = plugin.wait_for("RunPodSandbox", "hidden").await.all["pod"]["id"].as_str().unwrap().to_owned();
     assert_eq!(berth.pod_status(&id).await.unwrap_err().code(), Code::NotFound);
     let listed = berth.runtime.list_pod_sandbox(v1::ListPodSandboxRequest::default()).await.unwrap();
     assert!(listed.into_inner().items.is_empty());
@@ -230,7 +230,7 @@ async fn root_while_plugins_are_told_that_a_pod_stops_its_containers_have_ended_
     let stopping = tokio::spawn(async move {
         other.stop_pod_sandbox(v1::StopPodSandboxRequest { pod_sandbox_id: asked }).await
     });
-    plugin.told("StopPodSandbox", "stopping").await;
+    plugin.wait_for("StopPodSandbox", "stopping").await;
     assert_eq!(berth.status(&id).await.unwrap().state(), v1::ContainerState::ContainerExited);
     assert_eq!(berth.pod_status(&pod).await.unwrap().state(), v1::PodSandboxState::SandboxReady);
     let told = plugin.short_events();
@@ -261,7 +261,7 @@ async fn root_a_container_is_not_shown_before_plugins_were_told() {
             v1::CreateContainerRequest { pod_sandbox_id: pod_id, config, sandbox_config: Some(sandbox) };
         other.create_container(request).await.unwrap().into_inner().container_id
     });
-    let told = plugin.told("CreateContainer", "hidden").await.all;
+    let told = plugin.wait_for("CreateContainer", "hidden").await.all;
     let id = told["container"]["id"].as_str().unwrap();
     assert_eq!(berth.status(id).await.unwrap_err().code(), Code::NotFound);
     let listed = berth.runtime.list_containers(v1::ListContainersRequest::default()).await.unwrap();
@@ -309,7 +309,7 @@ async fn root_a_container_that_fails_after_plugins_were_told_is_taken_back_there
         ..Default::default()
     });
     berth.create(&id, &sandbox, config).await.unwrap_err();
-    plugin.told("RemoveContainer", "broken").await;
+    plugin.wait_for("RemoveContainer", "broken").await;
     assert_eq!(
         plugin.short_events()[1..],
         ["CreateContainer broken", "StopContainer broken", "RemoveContainer broken"].map(String::from)
@@ -330,7 +330,7 @@ async fn root_a_start_that_a_plugin_refuses_ends_the_container_and_says_why() {
     let status = berth.status(&container).await.unwrap();
     assert_eq!((status.state(), status.reason.as_str()), (v1::ContainerState::ContainerExited, "StartError"));
     assert!(status.message.contains("too late"));
-    plugin.told("StopContainer", "c").await;
+    plugin.wait_for("StopContainer", "c").await;
     berth.remove_container(&container).await.unwrap();
     berth.remove_pod(&id).await.unwrap();
 }

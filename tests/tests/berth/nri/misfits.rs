@@ -31,7 +31,7 @@ async fn root_a_plugin_that_hangs_holds_a_request_up_once_and_is_let_go() {
         berth.remove_pod(&pod).await.unwrap();
         let took = begun.elapsed();
         assert!((ONE_TIMEOUT..ONE_TIMEOUT + SOME).contains(&took), "{event}: {took:?}");
-        log.told("RemovePodSandbox", &name).await;
+        log.wait_for("RemovePodSandbox", &name).await;
         assert_eq!(log.short_events().len(), 9, "the other plugin misses nothing");
     }
 }

@@ -28,13 +28,13 @@ async fn root_a_plugin_that_comes_late_is_told_what_exists() {
     let (_, ended) = berth.run_alone("ended", &image, "true").await;
     berth.ended(&ended).await;
     let plugin = Plugin::connect(&berth, "recorder", "10-late", json!({})).await;
-    let told = plugin.told("Synchronize", "").await.all;
+    let told = plugin.wait_for("Synchronize", "").await.all;
     assert_eq!(names(&told, "pods"), ["a", "b", "ended"]);
     assert_eq!(names(&told, "containers"), ["a", "b"], "what has ended is not told");
     assert_eq!(told["containers"][0]["state"], 3);
     assert!(plugin.short_events().is_empty());
     assert_eq!(
-        plugin.told("Configure", "").await.all["runtime"].as_str().unwrap().split(' ').next(),
+        plugin.wait_for("Configure", "").await.all["runtime"].as_str().unwrap().split(' ').next(),
         Some("berth")
     );
 }
@@ -47,7 +47,7 @@ async fn root_a_container_created_while_a_plugin_learns_the_state_is_told_of_by_
     let id = berth.run(&sandbox).await.unwrap();
     let gate = berth.path().join("go");
     let plugin = Plugin::start(&berth, "recorder", "10-late", json!({"hold": {"Synchronize": gate}})).await;
-    plugin.told("Synchronize", "").await;
+    plugin.wait_for("Synchronize", "").await;
     let (mut other, pod_id) = (berth.runtime.clone(), id.clone());
     let config = Some(shell("meanwhile", &image, "true"));
     let creating = tokio::spawn(async move {
@@ -57,9 +57,9 @@ async fn root_a_container_created_while_a_plugin_learns_the_state_is_told_of_by_
     });
     fs::write(&gate, "").unwrap();
     creating.await.unwrap().unwrap();
-    plugin.told("PostCreateContainer", "meanwhile").await;
+    plugin.wait_for("PostCreateContainer", "meanwhile").await;
     assert_eq!(plugin.short_events(), ["CreateContainer meanwhile", "PostCreateContainer meanwhile"]);
-    assert!(names(&plugin.told("Synchronize", "").await.all, "containers").is_empty());
+    assert!(names(&plugin.wait_for("Synchronize", "").await.all, "containers").is_empty());
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -69,7 +69,7 @@ async fn root_a_plugin_that_learns_the_state_slowly_holds_nobody_up_and_misses_n
     berth.run_alone("before", &image, "exec sleep 1000").await;
     let gate = berth.path().join("go");
     let log = Plugin::start(&berth, "recorder", "10-slow", json!({"hold": {"Synchronize": gate}})).await;
-    log.told("Synchronize", "").await;
+    log.wait_for("Synchronize", "").await;
     until("it is known to be slow", || {
         berth.log().contains("takes its time to learn the state plugin=10-slow")
     })
@@ -83,7 +83,7 @@ async fn root_a_plugin_that_learns_the_state_slowly_holds_nobody_up_and_misses_n
     fs::write(&gate, "").unwrap();
     until("it takes part", || berth.log().contains("takes part plugin=10-slow")).await;
     berth.stop_container(&id, 0).await.unwrap();
-    log.told("StopContainer", "meanwhile").await;
+    log.wait_for("StopContainer", "meanwhile").await;
     let life = |name: &'static str| {
         let events = [
             "RunPodSandbox",
@@ -104,7 +104,7 @@ async fn root_a_plugin_that_learns_the_state_slowly_holds_nobody_up_and_misses_n
     expected.sort();
     assert_eq!(last, expected);
     assert_eq!(told[14..], ["StopContainer meanwhile"]);
-    assert_eq!(names(&log.told("Synchronize", "").await.all, "containers"), ["before"]);
+    assert_eq!(names(&log.wait_for("Synchronize", "").await.all, "containers"), ["before"]);
     berth.remove_pod(&pod_id).await.unwrap();
 }
 
@@ -174,7 +174,7 @@ async fn root_plugins_of_the_directory_are_started_with_their_configuration_and_
     let sandbox = pod(&berth, "p");
     berth.run(&sandbox).await.unwrap();
     for record in [&a, &b] {
-        let told: Vec<_> = nri::told(record).iter().map(nri::Told::short).collect();
+        let told: Vec<_> = nri::received_events(record).iter().map(nri::ReceivedEvent::short).collect();
         assert_eq!(told, ["Configure", "Synchronize", "RunPodSandbox p"]);
     }
     assert!(berth.log().contains("30-broken"), "a plugin that does not start is told in the log");
@@ -184,7 +184,7 @@ async fn root_plugins_of_the_directory_are_started_with_their_configuration_and_
     })
     .await;
     berth.restart().await;
-    let again = nri::told(&a).into_iter().rfind(|told| told.event == "Synchronize").unwrap();
+    let again = nri::received_events(&a).into_iter().rfind(|told| told.event == "Synchronize").unwrap();
     assert_eq!(names(&again.all, "pods"), ["p"], "the next daemon's plugins are told what exists");
 }
 
@@ -203,7 +203,7 @@ async fn root_a_plugin_comes_back_to_a_daemon_that_was_killed() {
     berth.restart().await;
     eventually(async || first.is_alive(), |alive| !alive).await;
     let again = Plugin::connect(&berth, "recorder", "10-again", json!({})).await;
-    let told = again.told("Synchronize", "").await.all;
+    let told = again.wait_for("Synchronize", "").await.all;
     assert_eq!(names(&told, "containers"), ["stays"]);
     assert_eq!(told["containers"][0]["args"], json!(["sh", "-c", "exec sleep 1000"]));
     berth.remove_container(&id).await.unwrap();
@@ -219,7 +219,7 @@ async fn root_a_daemon_that_is_asked_to_end_says_good_bye_to_its_plugins() {
     let mut berth = Berth::start().await;
     let plugin = Plugin::connect(&berth, "recorder", "10-log", json!({})).await;
     assert!(berth.terminate().success());
-    plugin.told("Shutdown", "").await;
+    plugin.wait_for("Shutdown", "").await;
     assert!(!berth.path().join("nri.sock").exists());
 }
 

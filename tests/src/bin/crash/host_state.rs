@@ -11,7 +11,7 @@ use rusqlite::{Connection, OpenFlags};
 
 /// Where the daemon under test keeps things on the host.
 #[derive(Clone, Debug)]
-pub(crate) struct Places {
+pub(crate) struct HostState {
     /// Directory of its root, state and everything else. The last component is also the name of its cgroup.
     pub(crate) directory: PathBuf,
     pub(crate) bridge: String,
@@ -38,7 +38,7 @@ const TABLES: [(&str, &str, &str); 6] = [
     ("root/images/index.db", "leases", "holder"),
 ];
 
-impl Places {
+impl HostState {
     /// Everything found, one line each.
     pub(crate) fn everything(&self) -> BTreeSet<String> {
         let mut found = BTreeSet::new();
