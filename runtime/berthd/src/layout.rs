@@ -24,7 +24,7 @@ use berth_image::tree;
 
 use crate::{
     error::{During, Result},
-    identity,
+    ids,
 };
 
 /// Mode of a directory that only root may enter.
@@ -120,7 +120,7 @@ impl Layout {
 
     /// Returns the path at which a pod's network namespace is pinned.
     pub fn netns(&self, id: &str) -> PathBuf {
-        self.netns.join(format!("berth-{}", identity::short(id)))
+        self.netns.join(format!("berth-{}", ids::short(id)))
     }
 }
 

@@ -20,7 +20,7 @@ use serde::{Serialize, de::DeserializeOwned};
 use crate::{
     blocking,
     error::{During, Error, Kind, Result},
-    identity,
+    clock,
     layout::{touch_private, write_private},
 };
 
@@ -234,7 +234,7 @@ fn is_damage(error: &rusqlite::Error) -> bool {
 
 /// Renames the database and the files beside it. They are never deleted.
 fn set_aside(path: &Path) -> io::Result<PathBuf> {
-    let aside = beside(path, &format!(".damaged-{}", identity::now()));
+    let aside = beside(path, &format!(".damaged-{}", clock::now()));
     for suffix in ["-wal", "-shm", ""] {
         match fs::rename(beside(path, suffix), beside(&aside, suffix)) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),

@@ -22,16 +22,16 @@ pub struct Entry<T> {
     current: watch::Sender<Arc<T>>,
     operation: Mutex<()>,
     /// Held while record and snapshot change, so that changes are recorded in the order in which they are shown.
-    recorded: Mutex<Recorded>,
+    recorded: Mutex<Recording>,
     observer: Arc<Observer<T>>,
 }
 
 /// Whether changes of an entry are still recorded.
 #[derive(Debug, PartialEq, Eq)]
-enum Recorded {
-    Yes,
+enum Recording {
+    On,
     /// The entry was removed, and its record must not come back.
-    NoMore,
+    Off,
 }
 
 /// Callback with the previous and the new snapshot. The previous one is `None` when an entry is added, the new one when
@@ -41,7 +41,7 @@ struct Observer<T>(OnceLock<Box<Observe<T>>>);
 type Observe<T> = dyn Fn(Option<&Arc<T>>, Option<&Arc<T>>) + Send + Sync;
 
 impl<T> Observer<T> {
-    fn tell(&self, was: Option<&Arc<T>>, is: Option<&Arc<T>>) {
+    fn notify(&self, was: Option<&Arc<T>>, is: Option<&Arc<T>>) {
         if let Some(observe) = self.0.get() {
             observe(was, is);
         }
@@ -57,7 +57,7 @@ impl<T> fmt::Debug for Observer<T> {
 impl<T> Entry<T> {
     fn new(value: T, observer: Arc<Observer<T>>) -> Self {
         let current = watch::Sender::new(Arc::new(value));
-        Self { current, operation: Mutex::new(()), recorded: Mutex::new(Recorded::Yes), observer }
+        Self { current, operation: Mutex::new(()), recorded: Mutex::new(Recording::On), observer }
     }
 
     /// Returns the current snapshot.
@@ -73,7 +73,7 @@ impl<T> Entry<T> {
     /// Replaces the snapshot, wakes tasks that wait in [`Entry::when`], and notifies the observer.
     fn set(&self, value: Arc<T>) {
         let was = self.current.send_replace(Arc::clone(&value));
-        self.observer.tell(Some(&was), Some(&value));
+        self.observer.notify(Some(&was), Some(&value));
     }
 
     /// Returns the first snapshot, from the current one on, that `wanted` accepts.
@@ -97,7 +97,7 @@ impl<T: Record> Entry<T> {
     pub async fn change(&self, state: &State, next: impl FnOnce(&T) -> T) -> Result<Arc<T>> {
         let recorded = self.recorded.lock().await;
         let next = Arc::new(next(&self.get()));
-        if *recorded == Recorded::NoMore {
+        if *recorded == Recording::Off {
             self.current.send_replace(Arc::clone(&next));
             return Ok(next);
         }
@@ -134,7 +134,7 @@ impl<T> Table<T> {
         // addition.
         let _changing = entry.recorded.try_lock();
         self.write().insert(id.to_owned(), Arc::clone(&entry));
-        self.observer.tell(None, Some(&entry.get()));
+        self.observer.notify(None, Some(&entry.get()));
         Arc::clone(&entry)
     }
 
@@ -196,14 +196,14 @@ impl<T: Record> Table<T> {
     pub async fn remove(&self, id: &str, state: &State) -> Result<()> {
         let Some(entry) = self.read().get(id).cloned() else { return Ok(()) };
         let mut recorded = entry.recorded.lock().await;
-        if *recorded == Recorded::NoMore {
+        if *recorded == Recording::Off {
             return Ok(());
         }
         state.delete::<T>(id).await?;
         killpoint!(ROW_DELETED);
-        *recorded = Recorded::NoMore;
+        *recorded = Recording::Off;
         self.write().remove(id);
-        self.observer.tell(Some(&entry.get()), None);
+        self.observer.notify(Some(&entry.get()), None);
         Ok(())
     }
 }

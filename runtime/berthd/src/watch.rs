@@ -10,7 +10,7 @@ use tokio::time::{sleep, timeout};
 use crate::{
     container::{Container, ContainerState},
     error::{Error, Kind, Result},
-    identity,
+    clock,
     nri::events,
     pod::{Pod, PodState},
     runtime::Shared,
@@ -30,7 +30,7 @@ pub(crate) fn pod(shared: &Arc<Shared>, entry: Arc<Entry<Pod>>, shim: Shim) {
     let shared = Arc::clone(shared);
     tokio::spawn(async move {
         let id = entry.get().id.clone();
-        match end_of_pod(&shared, &id, shim).await {
+        match wait_for_pod_end(&shared, &id, shim).await {
             Ok(()) => pod_has_ended(&shared, &entry).await,
             Err(error) if error.kind() == Kind::Unavailable => pod_is_lost(&shared, &entry, error).await,
             // The pod was stopped or removed meanwhile.
@@ -41,7 +41,7 @@ pub(crate) fn pod(shared: &Arc<Shared>, entry: Arc<Entry<Pod>>, shim: Shim) {
 }
 
 /// Waits for the pod's end. Reconnects when the connection breaks while the shim lives.
-async fn end_of_pod(shared: &Shared, id: &str, mut shim: Shim) -> Result<()> {
+async fn wait_for_pod_end(shared: &Shared, id: &str, mut shim: Shim) -> Result<()> {
     loop {
         match shim.wait_sandbox(id).await {
             Err(error) if error.kind() == Kind::Unavailable => shim = reconnect(shared, id).await?,
@@ -82,7 +82,7 @@ pub(crate) fn container(shared: &Arc<Shared>, entry: Arc<Entry<Container>>, shim
     let shared = Arc::clone(shared);
     tokio::spawn(async move {
         let container = entry.get();
-        match end_of(&shared, &container, shim).await {
+        match wait_for_end(&shared, &container, shim).await {
             Ok(exit) => {
                 // A start in progress holds the lock. Waiting for it keeps the end from being reported before the
                 // start.
@@ -96,25 +96,25 @@ pub(crate) fn container(shared: &Arc<Shared>, entry: Arc<Entry<Container>>, shim
             // The shim is dead: the pod's watch handles all its containers.
             Err(error) if error.kind() == Kind::Unavailable => {}
             // The pod was stopped while the container was being created, and its shim has exited.
-            Err(error) if error.kind() == Kind::FailedPrecondition => abandoned(&shared, &entry).await,
+            Err(error) if error.kind() == Kind::FailedPrecondition => end_without_shim(&shared, &entry).await,
             Err(error) => tracing::error!(container = container.id, %error, "cannot be watched"),
         }
     });
 }
 
 /// Records the end of a container whose pod has ended, so that no watch of the pod handles a dead shim.
-pub(crate) async fn last_end(shared: Arc<Shared>, entry: Arc<Entry<Container>>, shim: Shim) {
-    match end_of(&shared, &entry.get(), shim).await {
+pub(crate) async fn record_end_after_pod(shared: Arc<Shared>, entry: Arc<Entry<Container>>, shim: Shim) {
+    match wait_for_end(&shared, &entry.get(), shim).await {
         Ok(exit) => {
             record_end(&shared, &entry, exit).await;
             events::container_stopped(&shared, &entry).await;
         }
-        Err(_) => abandoned(&shared, &entry).await,
+        Err(_) => end_without_shim(&shared, &entry).await,
     }
 }
 
 /// Waits for the container's end. Reconnects when the connection breaks while the shim lives.
-async fn end_of(shared: &Shared, container: &Container, mut shim: Shim) -> Result<Exit> {
+async fn wait_for_end(shared: &Shared, container: &Container, mut shim: Shim) -> Result<Exit> {
     loop {
         match shim.wait(&container.id).await {
             Err(error) if error.kind() == Kind::Unavailable => {
@@ -133,7 +133,7 @@ async fn end_of(shared: &Shared, container: &Container, mut shim: Shim) -> Resul
 /// `Unavailable` when the shim is dead, `FailedPrecondition` or `NotFound` when the pod was stopped or removed.
 pub(crate) async fn reconnect(shared: &Shared, pod_id: &str) -> Result<Shim> {
     loop {
-        match shared.reach(pod_id).await {
+        match shared.connect_unrecovered(pod_id).await {
             Err(error)
                 if !matches!(error.kind(), Kind::Unavailable | Kind::FailedPrecondition | Kind::NotFound) =>
             {
@@ -148,7 +148,7 @@ pub(crate) async fn reconnect(shared: &Shared, pod_id: &str) -> Result<Shim> {
 /// Cleans up after a dead shim, and records the ends of its containers. The caller holds the pod's lock.
 pub(crate) async fn shim_died(shared: &Arc<Shared>, entry: &Entry<Pod>) {
     let pod = entry.get();
-    abandoned_all(shared, &pod.id).await;
+    end_all_without_shim(shared, &pod.id).await;
     not_ready(shared, entry).await;
 }
 
@@ -160,14 +160,14 @@ async fn not_ready(shared: &Shared, entry: &Entry<Pod>) {
 }
 
 /// Handles all containers of a pod without a shim that have not ended by their records.
-pub(crate) async fn abandoned_all(shared: &Arc<Shared>, pod_id: &str) {
+pub(crate) async fn end_all_without_shim(shared: &Arc<Shared>, pod_id: &str) {
     let mut containers = shared.containers_of(pod_id);
     containers.retain(|entry| !entry.get().state.is_exited());
-    join_all(containers.iter().map(|entry| abandoned(shared, entry))).await;
+    join_all(containers.iter().map(|entry| end_without_shim(shared, entry))).await;
 }
 
 /// Handles a container without a shim: kills what is left of it, and records its end as far as known.
-pub(crate) async fn abandoned(shared: &Arc<Shared>, entry: &Entry<Container>) {
+pub(crate) async fn end_without_shim(shared: &Arc<Shared>, entry: &Entry<Container>) {
     let container = entry.get();
     let bundle = shared.layout.bundle(&container.id);
     // Read before the clean-up, which may write an exit record of its own.
@@ -175,7 +175,7 @@ pub(crate) async fn abandoned(shared: &Arc<Shared>, entry: &Entry<Container>) {
     if let Err(error) = shim::cleanup_after(&shared.launcher, &container.id, &bundle).await {
         tracing::error!(container = container.id, %error, "could not clean up after a dead shim");
     }
-    record_end(shared, entry, exit.unwrap_or_else(unseen)).await;
+    record_end(shared, entry, exit.unwrap_or_else(unknown_exit)).await;
     events::container_stopped(shared, entry).await;
 }
 
@@ -191,10 +191,10 @@ async fn record_end(shared: &Shared, entry: &Entry<Container>, exit: Exit) {
     }
 }
 
-fn unseen() -> Exit {
+fn unknown_exit() -> Exit {
     Exit {
         code: UNKNOWN_EXIT_CODE,
-        finished_at: identity::now(),
+        finished_at: clock::now(),
         oom_killed: false,
         message: "its shim died, and with it the container: how it ended is not known".into(),
     }

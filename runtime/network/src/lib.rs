@@ -119,7 +119,7 @@ impl Network {
         pod.validate()?;
         pod.bandwidth()?;
         let (network, pod) = (self.clone(), pod.clone());
-        to_its_end("attach", async move {
+        run_to_completion("attach", async move {
             let _lock = network.pod_locks.lock(&pod.id).await;
             match &network.backend {
                 Backend::Cni(cni) => cni.attach(&pod).await,
@@ -137,7 +137,7 @@ impl Network {
     pub async fn detach(&self, pod: &PodNetwork, attachment: Option<&Attachment>) -> Result<(), Error> {
         pod.validate()?;
         let (network, pod, attachment) = (self.clone(), pod.clone(), attachment.cloned());
-        to_its_end("detach", async move {
+        run_to_completion("detach", async move {
             let _lock = network.pod_locks.lock(&pod.id).await;
             network.backend.detach(&pod.id, attachment.as_ref()).await
         })
@@ -149,7 +149,7 @@ impl Network {
     pub async fn release(&self, pod: &PodNetwork) -> Result<(), Error> {
         let detached = self.detach(pod, None).await;
         if let Err(error) = &detached {
-            self.releases.try_again(&pod.id, error);
+            self.releases.retry(&pod.id, error);
         }
         detached
     }
@@ -236,7 +236,7 @@ impl Network {
 }
 
 /// Runs `work` to its end even when the caller's future is dropped.
-async fn to_its_end<T, F>(step: &'static str, work: F) -> Result<T, Error>
+async fn run_to_completion<T, F>(step: &'static str, work: F) -> Result<T, Error>
 where
     T: Send + 'static,
     F: Future<Output = Result<T, Error>> + Send + 'static,

@@ -8,5 +8,5 @@ pub mod descriptors;
 pub mod progress;
 mod keyed_mutex;
 
-pub use backoff::pauses;
+pub use backoff::retry_delays;
 pub use keyed_mutex::KeyedMutex;

@@ -19,10 +19,10 @@ pub struct Progress(Arc<Mutex<Step>>);
 #[derive(Clone, Debug, Default)]
 enum Step {
     #[default]
-    Beginning,
+    NotStarted,
     At(Cow<'static, str>),
     /// The step of other work that this one waits for.
-    Like(Progress),
+    Following(Progress),
 }
 
 /// Sets the step of the current work, as a verb phrase: "attach to the network".
@@ -45,7 +45,7 @@ impl Progress {
     /// From now on shows the step of `other`.
     pub fn follow(&self, other: &Self) {
         if !Arc::ptr_eq(&self.0, &other.0) {
-            self.set(Step::Like(other.clone()));
+            self.set(Step::Following(other.clone()));
         }
     }
 
@@ -53,9 +53,9 @@ impl Progress {
     pub fn step(&self) -> Option<Cow<'static, str>> {
         let step = self.0.lock().unwrap_or_else(PoisonError::into_inner).clone();
         match step {
-            Step::Beginning => None,
+            Step::NotStarted => None,
             Step::At(step) => Some(step),
-            Step::Like(other) => other.step(),
+            Step::Following(other) => other.step(),
         }
     }
 

@@ -31,7 +31,8 @@ use super::{
 use crate::{
     blocking, cdi,
     error::{During, Error, Kind, Result, of_image, spec_error},
-    identity,
+    clock,
+    ids,
     layout::{make_private, write_private},
     nri::{
         Announcement,
@@ -70,7 +71,7 @@ pub(super) async fn create(
     must_be_ready(&pod)?;
     let image = find_image(&shared, &config.image)?;
     image_volume::resolve(&shared, &mut config)?;
-    let plan = Plan { id: identity::generate()?, pod, image, config };
+    let plan = Plan { id: ids::generate()?, pod, image, config };
     let (id, name) = (plan.id.clone(), plan.config.metadata.name.clone());
     match plan.carry_out(&shared, &place).await {
         Ok(()) => Ok(id),
@@ -201,7 +202,7 @@ impl Plan {
             image_id: self.image.id.to_string(),
             image_ref: self.image.digests.first().unwrap_or(&self.config.image).clone(),
             config: self.config.clone(),
-            created_at: identity::now(),
+            created_at: clock::now(),
             state: ContainerState::Created { pid: 0 },
             log_path,
             user,
@@ -245,7 +246,7 @@ impl Plan {
         &self,
         shared: &Shared,
         user: &ResolvedUser,
-        found: &Found,
+        found: &HostLookup,
         volumes: &[ImageVolume],
         cgroup_path: &str,
         pid: PidNamespace,
@@ -320,7 +321,7 @@ impl Plan {
         pid: u32,
     ) -> Result<()> {
         let state = ContainerState::Created { pid };
-        let container = Container { created_at: identity::now(), state, ..prepared.container };
+        let container = Container { created_at: clock::now(), state, ..prepared.container };
         let copy = shared.layout.container_copy(&container.id);
         let _lock = pod.lock().await;
         let recorded = match must_be_ready(&pod.get()) {
@@ -369,17 +370,17 @@ async fn forget(shim: &Shim, id: &str) {
 }
 
 /// Results of looking up on the host the paths that the container names.
-struct Found {
+struct HostLookup {
     devices: Devices,
     seccomp: Option<seccomp::Profile>,
 }
 
-async fn look_up(cause: &str, config: &ContainerConfig, host: &Host) -> Result<Found> {
+async fn look_up(cause: &str, config: &ContainerConfig, host: &Host) -> Result<HostLookup> {
     let (config, host) = (config.clone(), host.clone());
     let found = blocking::look_up("look its devices and profiles up", cause, move || {
         spec::apparmor::check(&config.security, &host, Path::new("/"))?;
         spec::selinux::relabel(&config, &host)?;
-        Ok(Found { devices: spec::devices::find(&config)?, seccomp: seccomp::read(&config)? })
+        Ok(HostLookup { devices: spec::devices::find(&config)?, seccomp: seccomp::read(&config)? })
     });
     found.await?.map_err(spec_error)
 }

@@ -9,8 +9,8 @@ use super::{Container, ContainerState, config::Resources, image_volume};
 use crate::{
     blocking,
     error::{During, Error, Kind, Result, of_image, spec_error},
-    flights::to_its_end,
-    identity,
+    single_flight::run_to_completion,
+    clock,
     layout::remove_directory,
     nri::events,
     runtime::Shared,
@@ -49,7 +49,7 @@ async fn start_created(shared: &Arc<Shared>, entry: &Entry<Container>, container
     match shim.start(&container.id).await {
         Ok(pid) => {
             killpoint!(CONTAINER_STARTED);
-            let at = identity::now();
+            let at = clock::now();
             let started = entry.change(&shared.state, |container| container.started(pid, at)).await?;
             killpoint!(START_RECORDED);
             events::container_started(shared, &started).await;
@@ -74,7 +74,7 @@ async fn refuse_start(shared: &Shared, entry: &Entry<Container>, shim: &Shim, re
 async fn could_not_start(shared: &Shared, entry: &Entry<Container>, error: Error) -> Error {
     let message = error.to_string();
     let ended = |container: &Container| {
-        container.exited(START_ERROR_CODE, identity::now(), "StartError", message.clone())
+        container.exited(START_ERROR_CODE, clock::now(), "StartError", message.clone())
     };
     match entry.change(&shared.state, ended).await {
         Ok(_) => error,
@@ -89,7 +89,7 @@ pub(crate) async fn kill(shared: &Arc<Shared>, entry: Arc<Entry<Container>>) -> 
 
 pub(super) async fn stop(shared: &Arc<Shared>, entry: Arc<Entry<Container>>, grace: Duration) -> Result<()> {
     let shared = Arc::clone(shared);
-    to_its_end(async move { end(&shared, &entry, grace).await }).await
+    run_to_completion(async move { end(&shared, &entry, grace).await }).await
 }
 
 /// Sends the stop signal, waits for `grace`, then kills. Takes no lock: a stop must not wait for another operation.
@@ -104,7 +104,7 @@ async fn end(shared: &Arc<Shared>, entry: &Entry<Container>, grace: Duration) ->
         Err(error)
             if matches!(error.kind(), Kind::Unavailable | Kind::FailedPrecondition | Kind::NotFound) =>
         {
-            watch::abandoned(shared, entry).await;
+            watch::end_without_shim(shared, entry).await;
             return Ok(());
         }
         shim => shim?,
@@ -148,7 +148,7 @@ async fn ended_within(entry: &Entry<Container>, limit: Duration) -> bool {
 /// Kills the container, then removes it with its record and files.
 pub(crate) async fn remove_entry(shared: &Arc<Shared>, entry: &Arc<Entry<Container>>) -> Result<()> {
     let (shared, entry) = (Arc::clone(shared), Arc::clone(entry));
-    to_its_end(async move {
+    run_to_completion(async move {
         end(&shared, &entry, Duration::ZERO).await?;
         let _lock = entry.lock().await;
         let container = entry.get();
@@ -205,7 +205,7 @@ pub(super) async fn update(
     change: Resources,
 ) -> Result<()> {
     let shared = Arc::clone(shared);
-    to_its_end(async move {
+    run_to_completion(async move {
         let container = entry.get();
         must_not_have_ended(&container)?;
         let change = events::update_container(&shared, &container, change).await?;
@@ -231,7 +231,7 @@ pub(crate) async fn set_limits(
     change: Resources,
 ) -> Result<()> {
     let shared = Arc::clone(shared);
-    to_its_end(async move {
+    run_to_completion(async move {
         let _lock = entry.lock().await;
         let container = entry.get();
         must_not_have_ended(&container)?;

@@ -10,7 +10,7 @@ use tonic::{Request, Response, Status, codegen, metadata::MetadataMap};
 use tracing::{debug, error, info, warn};
 
 use super::{
-    about::About,
+    log_subject::LogSubject,
     status::{shortened, status},
 };
 use crate::error::{Error, Kind, Result};
@@ -18,10 +18,10 @@ use berth_work::progress::Progress;
 
 /// Longest subject of a call in the log, in bytes. Ids and names are shorter, but a caller may send anything in their
 /// place.
-const LONGEST_ABOUT: usize = 512;
+const MAX_SUBJECT_BYTES: usize = 512;
 
 /// Answers a call that is cancelled when its caller disconnects or its deadline passes.
-pub(super) async fn answer<Q: About, A: About, F>(
+pub(super) async fn answer<Q: LogSubject, A: LogSubject, F>(
     method: &'static str,
     request: Request<Q>,
     work: impl FnOnce(Q) -> F,
@@ -37,7 +37,7 @@ where
 
 /// Answers a call that changes something. It runs to its end even when its caller disconnects or its deadline passes,
 /// so that nothing stays half done; the same call made again joins it or finds it done.
-pub(super) async fn complete<Q: About, A: About + Send + 'static, F>(
+pub(super) async fn complete<Q: LogSubject, A: LogSubject + Send + 'static, F>(
     method: &'static str,
     request: Request<Q>,
     work: impl FnOnce(Q) -> F,
@@ -63,7 +63,7 @@ where
 
 /// Answers a call with a stream of messages, each made when the caller takes it. The stream ends at the deadline or
 /// when the caller disconnects, and the call is logged only then.
-pub(super) async fn answer_stream<Q: About, A: Send + 'static, F, S>(
+pub(super) async fn answer_stream<Q: LogSubject, A: Send + 'static, F, S>(
     method: &'static str,
     request: Request<Q>,
     work: impl FnOnce(Q) -> F,
@@ -145,22 +145,22 @@ fn parse_timeout(text: &str) -> Option<Duration> {
 /// A call from its beginning to its one line in the log.
 struct Call {
     method: &'static str,
-    about: String,
-    loud: bool,
+    subject: String,
+    at_info: bool,
     started: Instant,
     ended: bool,
 }
 
 impl Call {
-    fn begin<Q: About>(method: &'static str, request: &Q) -> Self {
-        let about = shortened(request.about(), LONGEST_ABOUT);
-        Self { method, about, loud: Q::LOUD, started: Instant::now(), ended: false }
+    fn begin<Q: LogSubject>(method: &'static str, request: &Q) -> Self {
+        let subject = shortened(request.log_subject(), MAX_SUBJECT_BYTES);
+        Self { method, subject, at_info: Q::AT_INFO, started: Instant::now(), ended: false }
     }
 
-    fn end<A: About>(self, result: Result<A>) -> Result<Response<A>, Status> {
+    fn end<A: LogSubject>(self, result: Result<A>) -> Result<Response<A>, Status> {
         match result {
             Ok(answer) => {
-                self.succeed(&answer.about());
+                self.succeed(&answer.log_subject());
                 Ok(Response::new(answer))
             }
             Err(error) => Err(self.fail(&error)),
@@ -169,8 +169,8 @@ impl Call {
 
     fn succeed(mut self, answer: &str) {
         self.ended = true;
-        let (method, about, elapsed) = (self.method, &self.about, self.started.elapsed());
-        match self.loud {
+        let (method, about, elapsed) = (self.method, &self.subject, self.started.elapsed());
+        match self.at_info {
             true => info!(method, about, answer, ?elapsed, "done"),
             false => debug!(method, about, answer, ?elapsed, "done"),
         }
@@ -178,7 +178,7 @@ impl Call {
 
     fn fail(mut self, error: &Error) -> Status {
         self.ended = true;
-        log_failure(self.method, &self.about, self.started.elapsed(), error);
+        log_failure(self.method, &self.subject, self.started.elapsed(), error);
         status(error)
     }
 }
@@ -187,7 +187,7 @@ impl Call {
 impl Drop for Call {
     fn drop(&mut self) {
         if !self.ended {
-            let (method, about, elapsed) = (self.method, &self.about, self.started.elapsed());
+            let (method, about, elapsed) = (self.method, &self.subject, self.started.elapsed());
             info!(method, about, ?elapsed, "cut off");
         }
     }

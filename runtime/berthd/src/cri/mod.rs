@@ -1,7 +1,7 @@
 //! The Container Runtime Interface v1. This is the only part that knows its types: each call is converted, handed on,
 //! and its answer converted back.
 
-mod about;
+mod log_subject;
 mod call;
 mod checkpoint;
 mod chunks;

@@ -52,7 +52,7 @@ async fn ask(shim: &Path, options: Option<&Options>) -> std::io::Result<Output> 
         .stderr(Stdio::piped())
         .kill_on_drop(true)
         .spawn()
-        .inspect(descriptors::put_back)?;
+        .inspect(descriptors::restore_limit)?;
     if let (Some(mut stdin), Some(options)) = (child.stdin.take(), options) {
         let any = Any { type_url: options.type_url.into(), value: options.value.clone(), ..Any::default() };
         stdin.write_all(&any.write_to_bytes()?).await?;

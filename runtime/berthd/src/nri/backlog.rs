@@ -32,7 +32,7 @@ pub(super) enum QueuedEvent {
 
 /// Requests of a plugin in answer to queued events.
 #[derive(Default)]
-pub(super) struct Wanted {
+pub(super) struct LateRequests {
     pub updates: Vec<ContainerUpdate>,
     pub evictions: Vec<ContainerEviction>,
 }
@@ -98,8 +98,8 @@ impl Plugin {
     /// # Errors
     ///
     /// `Unavailable` when the plugin has disconnected.
-    pub async fn catch_up(&self) -> Result<Wanted> {
-        let mut wanted = Wanted::default();
+    pub async fn catch_up(&self) -> Result<LateRequests> {
+        let mut wanted = LateRequests::default();
         while let Some(queued) = self.backlog.next() {
             if let Err(error) = self.deliver_queued(queued, &mut wanted).await {
                 tracing::warn!(%error, "an NRI plugin did not like what it was told late");
@@ -112,7 +112,7 @@ impl Plugin {
         Ok(wanted)
     }
 
-    async fn deliver_queued(&self, queued: QueuedEvent, wanted: &mut Wanted) -> Result<()> {
+    async fn deliver_queued(&self, queued: QueuedEvent, wanted: &mut LateRequests) -> Result<()> {
         let deadline = self.deadline();
         match queued {
             QueuedEvent::Notification(event, pod, container) => self.notify(event, &pod, container.as_deref()).await?,
@@ -141,7 +141,7 @@ impl Plugin {
         Ok(())
     }
 
-    fn adjust_late(&self, container: &str, answer: CreateContainerResponse, wanted: &mut Wanted) {
+    fn adjust_late(&self, container: &str, answer: CreateContainerResponse, wanted: &mut LateRequests) {
         let (limits, all) = limits_of(container, answer.adjust.unwrap_or_default());
         if !all {
             let plugin = &self.identity;

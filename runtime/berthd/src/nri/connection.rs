@@ -36,7 +36,7 @@ use ttrpc::{
 };
 
 use super::{
-    Nri, joining, mux,
+    Nri, synchronization, mux,
     plugin::{Identity, Link, Plugin},
     updates,
 };
@@ -65,7 +65,7 @@ pub(super) struct Launched {
 pub(super) async fn serve(shared: &Arc<Shared>, trunk: UnixStream, launched: Option<Launched>) -> Result<()> {
     let due = Instant::now() + shared.nri.config().registration_timeout();
     let plugin = connect(shared, trunk, launched, due).await?;
-    joining::join(shared, plugin).await
+    synchronization::join(shared, plugin).await
 }
 
 /// Registers and configures the plugin.

@@ -16,7 +16,7 @@ mod connection;
 mod convert;
 mod unpublished;
 pub(crate) mod events;
-mod joining;
+mod synchronization;
 mod launch;
 mod listen;
 mod mux;

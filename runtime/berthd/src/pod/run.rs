@@ -18,7 +18,8 @@ use super::{
 };
 use crate::{
     error::{Error, Kind, Result, of_network},
-    identity,
+    clock,
+    ids,
     layout::make_private,
     nri::{Announcement, events},
     runtime::Shared,
@@ -76,11 +77,11 @@ fn check(shared: &Shared, config: &PodConfig) -> Result<()> {
 /// Makes the pod's id and first record. It names everything that later phases make, so that a later daemon can undo
 /// them.
 fn reserve(shared: &Shared, config: PodConfig) -> Result<Pod> {
-    let id = identity::generate()?;
+    let id = ids::generate()?;
     let netns = (!config.namespaces.host_network).then(|| shared.layout.netns(&id));
     Ok(Pod {
         cgroup: cgroup_of(&config, &shared.options.cgroup_root, &id),
-        created_at: identity::now(),
+        created_at: clock::now(),
         state: PodState::Starting,
         attachment: None,
         shim: Some(ShimAddress { socket: shared.launcher.socket(&id), pid: 0 }),

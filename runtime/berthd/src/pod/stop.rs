@@ -12,7 +12,7 @@ use super::{Pod, PodState, step};
 use crate::{
     container::{self, Container},
     error::{Error, Kind, Result, of_network},
-    flights::to_its_end,
+    single_flight::run_to_completion,
     layout::remove_directory,
     nri::events,
     runtime::Shared,
@@ -20,7 +20,7 @@ use crate::{
     table::Entry,
     watch,
 };
-use berth_work::pauses;
+use berth_work::retry_delays;
 use berth_work::progress;
 
 /// How long a failed run waits for the first attempt at undoing it.
@@ -29,7 +29,7 @@ const UNDO_TIMEOUT: Duration = Duration::from_secs(10);
 /// Stops the pod: processes first, then the network, then the namespaces, so that no process runs in a detached pod.
 pub(super) async fn stop(shared: &Arc<Shared>, entry: &Arc<Entry<Pod>>) -> Result<()> {
     let (shared, entry) = (Arc::clone(shared), Arc::clone(entry));
-    to_its_end(async move {
+    run_to_completion(async move {
         let _lock = entry.lock().await;
         stop_locked(&shared, &entry).await
     })
@@ -39,7 +39,7 @@ pub(super) async fn stop(shared: &Arc<Shared>, entry: &Arc<Entry<Pod>>) -> Resul
 /// Stops the pod and removes it with its containers, record and files.
 pub(super) async fn remove(shared: &Arc<Shared>, entry: &Arc<Entry<Pod>>) -> Result<()> {
     let (shared, entry) = (Arc::clone(shared), Arc::clone(entry));
-    to_its_end(async move {
+    run_to_completion(async move {
         let _lock = entry.lock().await;
         stop_locked(&shared, &entry).await?;
         let pod = entry.get();
@@ -62,14 +62,14 @@ async fn stop_locked(shared: &Arc<Shared>, entry: &Entry<Pod>) -> Result<()> {
     if pod.shim.is_none() {
         return Ok(());
     }
-    shared.taken_up(&pod.id).await?;
+    shared.wait_until_recovered(&pod.id).await?;
     let stopped = tear_down(shared, &pod).await;
     stopped.map_err(|error| error.during(step(&pod, "stop")))?;
     let stopped = |pod: &Pod| Pod { state: PodState::NotReady, shim: None, attachment: None, ..pod.clone() };
     entry.change(&shared.state, stopped).await?;
     failpoint!(STOP_RECORDED)?;
     // Containers that were being created while the pod was stopped.
-    watch::abandoned_all(shared, &pod.id).await;
+    watch::end_all_without_shim(shared, &pod.id).await;
     Ok(())
 }
 
@@ -93,7 +93,7 @@ async fn tear_down(shared: &Arc<Shared>, pod: &Pod) -> Result<()> {
             Ok(failpoint!(SHIM_LEFT)?)
         }
         Err(error) if error.kind() == Kind::Unavailable => {
-            watch::abandoned_all(shared, &pod.id).await;
+            watch::end_all_without_shim(shared, &pod.id).await;
             events::pod_stopped(shared, pod).await;
             detach(shared, pod).await?;
             shim::cleanup_after(&shared.launcher, &pod.id, &shared.layout.sandbox(&pod.id)).await
@@ -150,7 +150,7 @@ pub(crate) async fn undo(shared: &Arc<Shared>, pod: Pod) {
     let (attempted, first) = oneshot::channel::<()>();
     tokio::spawn(async move {
         let mut attempted = Some(attempted);
-        for pause in pauses() {
+        for pause in retry_delays() {
             let undone = undo_once(&shared, &pod).await;
             attempted.take();
             match undone {
@@ -170,7 +170,7 @@ pub(crate) async fn undo(shared: &Arc<Shared>, pod: Pod) {
 /// If its network cannot be released now, the network's own record causes later attempts.
 async fn undo_once(shared: &Arc<Shared>, pod: &Pod) -> Result<()> {
     let bundle = shared.layout.sandbox(&pod.id);
-    shim::settled(&bundle).await?;
+    shim::wait_until_started(&bundle).await?;
     if let Some(network) = pod.network()
         && let Err(error) = shared.network.release(&network).await
     {

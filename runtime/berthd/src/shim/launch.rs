@@ -43,7 +43,7 @@ pub struct Launcher {
     binary: PathBuf,
     address: PathBuf,
     copy: Arc<Mutex<Option<Arc<Sealed>>>>,
-    cleaners: Arc<Semaphore>,
+    cleanups: Arc<Semaphore>,
 }
 
 /// Output of a shim's start action, printed once it listens.
@@ -56,7 +56,7 @@ struct Bootstrap {
 impl Launcher {
     /// Shims are started from `binary`, with `address` as the daemon's address: their sockets go to `s/` beside it.
     pub fn new(binary: PathBuf, address: PathBuf) -> Self {
-        Self { binary, address, copy: Arc::default(), cleaners: Arc::new(Semaphore::new(MAX_CLEANUPS)) }
+        Self { binary, address, copy: Arc::default(), cleanups: Arc::new(Semaphore::new(MAX_CLEANUPS)) }
     }
 
     /// Returns the path of the socket of the shim of pod `id`, which is known before the shim is started.
@@ -145,7 +145,7 @@ fn lock(bundle: &Path) -> std::io::Result<File> {
 /// # Errors
 ///
 /// `DeadlineExceeded` after 30 s, the time limit of a start.
-pub async fn settled(bundle: &Path) -> Result<()> {
+pub async fn wait_until_started(bundle: &Path) -> Result<()> {
     let path = bundle.join(START_LOCK_FILE);
     let step = || format!("wait for whoever holds {}", path.display());
     let begun = Instant::now();
@@ -172,7 +172,7 @@ pub async fn cleanup_after(launcher: &Launcher, id: &str, bundle: &Path) -> Resu
         return Ok(());
     }
     // The semaphore is never closed, so acquiring it cannot fail.
-    let _cleaner = launcher.cleaners.acquire().await;
+    let _permit = launcher.cleanups.acquire().await;
     launcher.run(id, bundle, "delete", Stdio::null()).await.map(drop)
 }
 
@@ -184,12 +184,12 @@ mod tests {
     #[tokio::test]
     async fn whoever_waits_for_a_start_waits_until_its_process_has_ended() {
         let bundle = tempfile::tempdir().unwrap();
-        settled(bundle.path()).await.unwrap();
+        wait_until_started(bundle.path()).await.unwrap();
         let starting = lock(bundle.path()).unwrap();
         let mut starter = Command::new("sleep").arg("1000").stdin(starting).spawn().unwrap();
-        let waiting = timeout(Duration::from_millis(100), settled(bundle.path()));
+        let waiting = timeout(Duration::from_millis(100), wait_until_started(bundle.path()));
         assert!(waiting.await.is_err(), "it has not ended");
         starter.kill().await.unwrap();
-        settled(bundle.path()).await.unwrap();
+        wait_until_started(bundle.path()).await.unwrap();
     }
 }

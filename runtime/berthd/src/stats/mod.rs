@@ -15,7 +15,7 @@ use std::{collections::HashMap, fmt, path::PathBuf, sync::Arc, time::Instant};
 
 use futures::future::join_all;
 
-use self::{cgroup::Cgroups, disk::Disks, rate::Rates};
+use self::{cgroup::Cgroups, disk::DiskUsageCache, rate::Rates};
 use crate::{
     blocking,
     container::Container,
@@ -83,7 +83,7 @@ pub struct Stats {
     shared: Arc<Shared>,
     cgroups: Arc<Cgroups>,
     rates: Arc<Rates>,
-    disks: Arc<Disks>,
+    disks: Arc<DiskUsageCache>,
 }
 
 impl fmt::Debug for Stats {

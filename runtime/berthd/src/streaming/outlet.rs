@@ -61,7 +61,7 @@ pub(super) struct Queue {
 
 /// The next thing to be written.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Due {
+pub(super) enum QueueItem {
     /// These bytes.
     Bytes(Bytes),
     /// A ping of the transport.
@@ -79,12 +79,12 @@ pub(super) fn queue() -> (Senders, Queue) {
 
 impl Queue {
     /// Returns the next thing to be written; `None` at the end of the queue.
-    pub(super) async fn next(&mut self) -> Option<Due> {
+    pub(super) async fn next(&mut self) -> Option<QueueItem> {
         tokio::select! {
             biased;
-            Some(answer) = self.answers.recv() => Some(Due::Bytes(answer)),
-            _ = self.heartbeat.tick() => Some(Due::Heartbeat),
-            frame = self.frames.recv() => frame.map(Due::Bytes),
+            Some(answer) = self.answers.recv() => Some(QueueItem::Bytes(answer)),
+            _ = self.heartbeat.tick() => Some(QueueItem::Heartbeat),
+            frame = self.frames.recv() => frame.map(QueueItem::Bytes),
         }
     }
 
@@ -101,11 +101,11 @@ impl Queue {
     ) -> io::Result<()> {
         while let Some(due) = self.next().await {
             match due {
-                Due::Bytes(bytes) => {
+                QueueItem::Bytes(bytes) => {
                     output.write_all(&bytes).await?;
                     idle.touch();
                 }
-                Due::Heartbeat => output.write_all(&frame::ping(frame::OUR_PING)).await?,
+                QueueItem::Heartbeat => output.write_all(&frame::ping(frame::OUR_PING)).await?,
             }
             if self.is_empty() {
                 output.flush().await?;

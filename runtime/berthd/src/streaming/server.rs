@@ -30,9 +30,9 @@ use tracing::{debug, warn};
 use super::{
     Request, Tokens,
     idle::Idle,
-    lobby::{Lobby, Place},
+    pending_clients::{PendingClients, PendingClient},
     negotiate::{self, Answer, Refusal},
-    session::{self, Agreed, Behind},
+    session::{self, Negotiated, SessionContext},
     tls::Tls,
 };
 use crate::{
@@ -67,20 +67,20 @@ pub struct Server {
 }
 
 /// State that every connection needs.
-struct Door {
+struct Admission {
     tls: Option<Arc<Tls>>,
     idle: Duration,
     tokens: Tokens,
-    behind: Behind,
-    seats: Arc<Semaphore>,
+    context: SessionContext,
+    session_permits: Arc<Semaphore>,
 }
 
-/// An admitted client: its connection to be, and the agreed operation.
+/// An admitted client: its connection to be, and the negotiated operation.
 struct Admitted {
     upgrade: OnUpgrade,
-    agreed: Agreed,
+    negotiated: Negotiated,
     /// Permit of the semaphore that limits sessions.
-    _seat: OwnedSemaphorePermit,
+    _permit: OwnedSemaphorePermit,
 }
 
 impl Server {
@@ -111,17 +111,17 @@ impl Server {
     /// Dropping this ends all sessions without notice.
     pub async fn serve(self, containers: Containers, pods: Pods, stop: impl Future<Output = ()>) {
         let Self { listener, tls, idle, sessions, tokens } = self;
-        let behind = Behind { containers, pods, stopping: CancellationToken::new() };
-        let seats = Arc::new(Semaphore::new(sessions));
-        let door = Arc::new(Door { tls, idle, tokens, behind, seats });
-        let lobby = Lobby::new(MAX_PENDING_CLIENTS);
+        let context = SessionContext { containers, pods, stopping: CancellationToken::new() };
+        let session_permits = Arc::new(Semaphore::new(sessions));
+        let admission = Arc::new(Admission { tls, idle, tokens, context, session_permits });
+        let pending_clients = PendingClients::new(MAX_PENDING_CLIENTS);
         let mut clients = JoinSet::new();
         let mut stop = pin!(stop);
         loop {
             tokio::select! {
                 () = &mut stop => break,
                 accepted = listener.accept() => match accepted {
-                    Ok((connection, _)) => drop(clients.spawn(Arc::clone(&door).client(connection, lobby.enter()))),
+                    Ok((connection, _)) => drop(clients.spawn(Arc::clone(&admission).serve_client(connection, pending_clients.add()))),
                     Err(error) => {
                         warn!(%error, "a client of the streaming server was not accepted");
                         sleep(ACCEPT_RETRY_DELAY).await;
@@ -130,7 +130,7 @@ impl Server {
                 Some(_) = clients.join_next() => {}
             }
         }
-        door.behind.stopping.cancel();
+        admission.context.stopping.cancel();
         let _ = timeout(DISCONNECT_TIMEOUT, clients.join_all()).await;
     }
 }
@@ -145,24 +145,24 @@ fn reachable(mut address: SocketAddr) -> SocketAddr {
     address
 }
 
-impl Door {
-    async fn client(self: Arc<Self>, connection: TcpStream, place: Place) {
-        if let Err(error) = tune(&connection) {
+impl Admission {
+    async fn serve_client(self: Arc<Self>, connection: TcpStream, pending: PendingClient) {
+        if let Err(error) = set_socket_options(&connection) {
             debug!(%error, "set options of a client's connection");
         }
         let admitted = tokio::select! {
-            admitted = self.let_in(connection) => admitted,
-            () = place.lost() => None,
+            admitted = self.admit_connection(connection) => admitted,
+            () = pending.evicted() => None,
         };
-        drop(place);
-        if let Some(Admitted { upgrade, agreed, _seat }) = admitted {
-            session::serve(upgrade, agreed, &self.behind, Idle::new(self.idle)).await;
+        drop(pending);
+        if let Some(Admitted { upgrade, negotiated, _permit }) = admitted {
+            session::serve(upgrade, negotiated, &self.context, Idle::new(self.idle)).await;
         }
     }
 
     /// Does the TLS handshake, if configured, and HTTP. A client that sends nothing is dropped after
     /// `FIRST_BYTE_TIMEOUT`.
-    async fn let_in(&self, connection: TcpStream) -> Option<Admitted> {
+    async fn admit_connection(&self, connection: TcpStream) -> Option<Admitted> {
         // Not `readable()`, which may return although there is nothing to read.
         timeout(FIRST_BYTE_TIMEOUT, connection.peek(&mut [0])).await.ok()?.ok()?;
         let Some(tls) = &self.tls else { return self.http(connection).await };
@@ -210,26 +210,26 @@ impl Door {
             return Err(Refusal::new(StatusCode::METHOD_NOT_ALLOWED, "streams are opened by GET or POST"));
         }
         let full = |_| Refusal::new(StatusCode::SERVICE_UNAVAILABLE, "too many streams are open");
-        let seat = Arc::clone(&self.seats).try_acquire_owned().map_err(full)?;
+        let permit = Arc::clone(&self.session_permits).try_acquire_owned().map_err(full)?;
         let wanted = self.tokens.redeem(request.uri().path());
         let none = "no such stream, or it was opened before, or too late";
-        let (agreed, answer) = match wanted.ok_or_else(|| Refusal::new(StatusCode::NOT_FOUND, none))? {
+        let (negotiated, answer) = match wanted.ok_or_else(|| Refusal::new(StatusCode::NOT_FOUND, none))? {
             Request::Command(command) => {
                 let (transport, answer) = negotiate::command(request.headers())?;
-                (Agreed::Command(command, transport), answer)
+                (Negotiated::Command(command, transport), answer)
             }
             Request::Forward { pod } => {
                 let (transport, answer) = negotiate::forward(request.headers())?;
-                (Agreed::Forward { pod, transport }, answer)
+                (Negotiated::Forward { pod, transport }, answer)
             }
         };
-        let _ = admit.try_send(Admitted { upgrade: on(&mut request), agreed, _seat: seat });
+        let _ = admit.try_send(Admitted { upgrade: on(&mut request), negotiated, _permit: permit });
         Ok(answer)
     }
 }
 
 /// Typed characters must not wait for more (TCP_NODELAY), and a machine that is gone must be noticed (keepalive).
-fn tune(connection: &TcpStream) -> rustix::io::Result<()> {
+fn set_socket_options(connection: &TcpStream) -> rustix::io::Result<()> {
     sockopt::set_tcp_nodelay(connection, true)?;
     sockopt::set_socket_keepalive(connection, true)?;
     sockopt::set_tcp_keepidle(connection, KEEPALIVE_INTERVAL)?;

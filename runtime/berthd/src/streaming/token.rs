@@ -11,7 +11,7 @@ use tokio::time::Instant;
 use super::Request;
 use crate::{
     error::{Error, Kind, Result},
-    identity,
+    ids,
 };
 
 /// How long a token is valid.
@@ -44,7 +44,7 @@ impl Tokens {
     ///
     /// `ResourceExhausted` when too many tokens are unused.
     pub fn issue(&self, request: Request) -> Result<String> {
-        let token = identity::generate()?;
+        let token = ids::generate()?;
         let url = format!("{}/{}/{token}", self.base, request.path());
         let mut waiting = self.lock();
         waiting.retain(|_, issued| issued.at.elapsed() < TOKEN_LIFETIME);

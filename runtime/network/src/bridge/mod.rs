@@ -30,7 +30,7 @@ use tokio::task::JoinSet;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
-use berth_work::pauses;
+use berth_work::retry_delays;
 
 use super::config::BridgeConfig;
 use super::error::Error;
@@ -149,7 +149,7 @@ impl Bridge {
         let mut deletions = self.deletions.lock().unwrap_or_else(PoisonError::into_inner);
         while deletions.try_join_next().is_some() {}
         deletions.spawn(async move {
-            for pause in pauses() {
+            for pause in retry_delays() {
                 let Err(error) = bridge.delete(&interface).await else { return };
                 let error = error.chain();
                 tracing::warn!(

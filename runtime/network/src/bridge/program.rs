@@ -74,7 +74,7 @@ impl StdioFiles {
             .stderr(Stdio::from(self.stderr.try_clone()?))
             .process_group(0)
             .spawn()
-            .inspect(descriptors::put_back)
+            .inspect(descriptors::restore_limit)
     }
 
     fn error_text(&mut self, status: ExitStatus) -> String {

@@ -27,7 +27,7 @@ use super::config::CniConfig;
 use super::error::{Error, NotReady};
 use super::netns;
 use super::pod::{Attachment, PodNetwork};
-use cache::{Cache, Joined, Record};
+use cache::{Cache, JoinedNetwork, Record};
 use chain::Chain;
 use plugin::Plugins;
 use ranges::Ranges;
@@ -147,7 +147,7 @@ impl Cni {
             self.ready()?;
         }
         let networks = snapshot.loaded.networks.iter().take(self.config.max_conf_num).enumerate();
-        let join = |(index, conf): (usize, &conf::NetworkConf)| Joined {
+        let join = |(index, conf): (usize, &conf::NetworkConf)| JoinedNetwork {
             conf: conf.clone(),
             interface: format!("eth{index}"),
             result: None,
@@ -218,7 +218,7 @@ impl Cni {
     /// Has plugins that support GC remove every attachment that is neither on record nor in `attached`, where pods keep
     /// a copy in case the record is lost. No pod is attached meanwhile: its attachment would not be on the list yet.
     pub(super) async fn collect(&self, attached: &[Attachment]) -> Result<(), Error> {
-        let _quiet = self.quiet().await;
+        let _blocked = self.block_attaching().await;
         let mut kept: Vec<Record> = attached.iter().filter_map(record_in).collect();
         for pod in self.cache.pods().await? {
             kept.extend(self.cache.read(&pod).await?);
@@ -232,10 +232,10 @@ impl Cni {
     }
 
     /// Returns a guard that keeps pods from being attached. Polls, since a queued writer would block new readers.
-    async fn quiet(&self) -> RwLockWriteGuard<'_, ()> {
+    async fn block_attaching(&self) -> RwLockWriteGuard<'_, ()> {
         loop {
-            if let Ok(quiet) = self.attaching.try_write() {
-                return quiet;
+            if let Ok(guard) = self.attaching.try_write() {
+                return guard;
             }
             sleep(QUIET_POLL_INTERVAL).await;
         }

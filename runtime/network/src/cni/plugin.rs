@@ -43,7 +43,7 @@ pub(super) struct Call<'a> {
 }
 
 /// Exit status and output of a plugin.
-pub(super) struct Ended {
+pub(super) struct PluginOutput {
     pub(super) status: ExitStatus,
     pub(super) stdout: Vec<u8>,
     pub(super) stderr: String,
@@ -51,7 +51,7 @@ pub(super) struct Ended {
 
 /// CNI's error object.
 #[derive(Deserialize)]
-struct Reported {
+struct CniError {
     code: u64,
     msg: String,
     #[serde(default)]
@@ -78,7 +78,7 @@ impl Plugins {
         request: &[u8],
     ) -> Result<Option<Value>, PluginFailure> {
         let child = self.start(&self.find(kind)?, call).map_err(PluginFailure::Spawn)?;
-        let ended = self.converse(child, request).await?;
+        let ended = self.exchange(child, request).await?;
         if !ended.status.success() {
             return Err(ended.failure());
         }
@@ -111,15 +111,15 @@ impl Plugins {
             .stderr(Stdio::piped())
             .process_group(0)
             .spawn()
-            .inspect(descriptors::put_back)
+            .inspect(descriptors::restore_limit)
     }
 
     /// Writes the plugin's input and reads its outputs until it has ended and closed them, or its time is over.
-    async fn converse(&self, mut child: Child, request: &[u8]) -> Result<Ended, PluginFailure> {
+    async fn exchange(&self, mut child: Child, request: &[u8]) -> Result<PluginOutput, PluginFailure> {
         let group = child.id();
         let (stdin, stdout, stderr) = (child.stdin.take(), child.stdout.take(), child.stderr.take());
         let (mut answer, mut diagnostics) = (Vec::new(), Vec::new());
-        let conversation = async {
+        let exchange = async {
             let feed = async {
                 if let Some(mut stdin) = stdin {
                     // EPIPE is ignored: a plugin that does not read its input is judged by its answer.
@@ -133,10 +133,10 @@ impl Plugins {
             );
             child.wait().await
         };
-        let outcome = timeout(self.limit, conversation).await;
+        let outcome = timeout(self.limit, exchange).await;
         let stderr = excerpt(&diagnostics, MAX_STDERR_BYTES as usize);
         match outcome {
-            Ok(Ok(status)) => Ok(Ended { status, stdout: answer, stderr }),
+            Ok(Ok(status)) => Ok(PluginOutput { status, stdout: answer, stderr }),
             Ok(Err(error)) => Err(PluginFailure::Spawn(error)),
             Err(_) => {
                 kill(group);
@@ -166,12 +166,12 @@ fn kill(group: Option<u32>) {
     }
 }
 
-impl Ended {
+impl PluginOutput {
     /// Returns why the plugin failed: its CNI error, or else its status and output.
     pub(super) fn failure(&self) -> PluginFailure {
         let stderr = self.stderr.clone();
-        match serde_json::from_slice::<Reported>(&self.stdout) {
-            Ok(Reported { code, msg: message, details }) => {
+        match serde_json::from_slice::<CniError>(&self.stdout) {
+            Ok(CniError { code, msg: message, details }) => {
                 PluginFailure::Reported { code, message, details, stderr }
             }
             Err(_) => PluginFailure::Ended {

@@ -24,7 +24,7 @@ const RANGES_FILE: &str = "pod-ranges";
 #[derive(Debug)]
 pub(super) struct Ranges {
     path: PathBuf,
-    told: RwLock<Arc<[Cidr]>>,
+    ranges: RwLock<Arc<[Cidr]>>,
 }
 
 impl Ranges {
@@ -34,18 +34,18 @@ impl Ranges {
         let text = record::read(&path)?.unwrap_or_default();
         let ranges =
             String::from_utf8_lossy(&text).split_whitespace().map(str::parse).collect::<Result<_, _>>();
-        Ok(Ranges { path, told: RwLock::new(ranges.unwrap_or_default()) })
+        Ok(Ranges { path, ranges: RwLock::new(ranges.unwrap_or_default()) })
     }
 
     pub(super) fn get(&self) -> Arc<[Cidr]> {
-        self.told.read().unwrap_or_else(PoisonError::into_inner).clone()
+        self.ranges.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     fn set(&self, ranges: &[Cidr]) -> Result<(), Error> {
         if *self.get() != *ranges {
             let lines: String = ranges.iter().map(|range| format!("{range}\n")).collect();
             record::write(&self.path, lines.as_bytes())?;
-            *self.told.write().unwrap_or_else(PoisonError::into_inner) = ranges.into();
+            *self.ranges.write().unwrap_or_else(PoisonError::into_inner) = ranges.into();
         }
         Ok(())
     }
@@ -120,11 +120,11 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let open = || Ranges::open(directory.path()).unwrap();
         assert!(open().get().is_empty());
-        let told = ["10.1.0.0/16", "fd00::/64"].map(|range| range.parse().unwrap());
-        open().set(&told).unwrap();
-        assert_eq!(*open().get(), told);
-        open().set(&told[..1]).unwrap();
-        assert_eq!(*open().get(), told[..1]);
+        let ranges = ["10.1.0.0/16", "fd00::/64"].map(|range| range.parse().unwrap());
+        open().set(&ranges).unwrap();
+        assert_eq!(*open().get(), ranges);
+        open().set(&ranges[..1]).unwrap();
+        assert_eq!(*open().get(), ranges[..1]);
         fs::write(directory.path().join(RANGES_FILE), "10.1.").unwrap();
         assert!(open().get().is_empty());
     }

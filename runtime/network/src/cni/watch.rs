@@ -29,7 +29,7 @@ pub(crate) struct Snapshot {
     /// Errors of STATUS by network, for the networks in use whose version has it.
     pub(super) ailing: BTreeMap<String, String>,
     /// Whether STATUS was answered, or no network in use has it.
-    told: bool,
+    answered: bool,
     asked: Instant,
 }
 
@@ -63,14 +63,14 @@ impl Watched {
             )
         };
         let ailing: BTreeMap<_, _> = can_tell.map(silent).collect();
-        let snapshot = Snapshot { told: ailing.is_empty(), loaded, ailing, asked: Instant::now() };
+        let snapshot = Snapshot { answered: ailing.is_empty(), loaded, ailing, asked: Instant::now() };
         Watched { directory, plugins, in_use, snapshot: watch::Sender::new(Arc::new(snapshot)) }
     }
 
     /// Returns once STATUS was answered for the first time; at once when no network in use has it.
     pub(super) async fn settled(&self) {
         // The sender lives as long as self.
-        let _ = self.snapshot.subscribe().wait_for(|snapshot| snapshot.told).await;
+        let _ = self.snapshot.subscribe().wait_for(|snapshot| snapshot.answered).await;
     }
 
     pub(super) fn snapshot(&self) -> Arc<Snapshot> {
@@ -90,7 +90,7 @@ impl Watched {
 
     async fn publish(&self, loaded: Loaded) {
         let ailing = self.ask(&loaded.networks).await;
-        let snapshot = Arc::new(Snapshot { loaded, ailing, told: true, asked: Instant::now() });
+        let snapshot = Arc::new(Snapshot { loaded, ailing, answered: true, asked: Instant::now() });
         self.snapshot.send_replace(snapshot);
     }
 

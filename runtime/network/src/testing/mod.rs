@@ -28,7 +28,7 @@ const TEST_TIMEOUT: Duration = Duration::from_secs(30);
 const DROPPED_AFTER: Duration = Duration::from_millis(700);
 
 /// A test machine; its directory is removed with it.
-pub(super) struct Machine {
+pub(super) struct TestHost {
     directory: tempfile::TempDir,
 }
 
@@ -39,22 +39,22 @@ pub(super) struct PodNetns {
 }
 
 /// Runs `test` on a machine of its own, with all threads inside its namespaces.
-pub(super) fn on_machine<F: Future<Output = ()>>(test: impl FnOnce(Machine) -> F + Send + 'static) {
+pub(super) fn on_test_host<F: Future<Output = ()>>(test: impl FnOnce(TestHost) -> F + Send + 'static) {
     assert!(
         rustix::process::geteuid().is_root(),
         "this test makes network namespaces and needs root: sudo -E cargo test -p berth-network -- root_"
     );
-    let machine = thread::spawn(|| {
+    let host = thread::spawn(|| {
         unshare(CloneFlags::CLONE_NEWNET | CloneFlags::CLONE_NEWNS).unwrap();
         mount(None::<&str>, "/", None::<&str>, MsFlags::MS_REC | MsFlags::MS_PRIVATE, None::<&str>).unwrap();
         fs::create_dir_all("/var/lib/cni").unwrap();
         mount(Some("tmpfs"), "/var/lib/cni", Some("tmpfs"), MsFlags::empty(), None::<&str>).unwrap();
         ip("link set lo up");
-        let machine = Machine { directory: tempfile::tempdir().unwrap() };
+        let host = TestHost { directory: tempfile::tempdir().unwrap() };
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
-        runtime.unwrap().block_on(test(machine));
+        runtime.unwrap().block_on(test(host));
     });
-    if let Err(panic) = machine.join() {
+    if let Err(panic) = host.join() {
         std::panic::resume_unwind(panic);
     }
 }
@@ -67,7 +67,7 @@ impl Network {
     }
 }
 
-impl Machine {
+impl TestHost {
     pub(super) fn path(&self, name: &str) -> PathBuf {
         self.directory.path().join(name)
     }

@@ -97,7 +97,7 @@ async fn a_connection_that_breaks_is_not_the_end_of_a_command() {
     let shim = Some(ShimAddress { socket: socket.display().to_string(), pid: 0 });
     shared.pods.insert("p", Pod { shim, ..samples::pod("p", PodState::Ready) });
     let exec = shared.shim_of("p").await.unwrap().exec("c", "x");
-    let fifos = Fifos::left(directory.path().join("x"));
+    let fifos = Fifos::existing(directory.path().join("x"));
     let mut command = Command { shared, pod: "p".into(), exec, fifos };
     assert_eq!(command.end(&CancellationToken::new()).await.unwrap(), 7);
 }

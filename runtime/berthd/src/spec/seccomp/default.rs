@@ -8,7 +8,7 @@
 
 use oci_spec::runtime::{Capability, LinuxSeccompAction, LinuxSeccompOperator};
 
-use super::{COMPAT_ARCHITECTURES, Circumstances, NATIVE_ARCHITECTURE, Profile, Rule, argument};
+use super::{COMPAT_ARCHITECTURES, Conditions, NATIVE_ARCHITECTURE, Profile, Rule, argument};
 
 /// Calls that are always allowed, by topic.
 const ALLOWED: &[&str] = &[
@@ -122,7 +122,7 @@ pub(super) fn profile() -> Profile {
     let mut rules: Vec<_> = ALLOWED.iter().map(|names| allowed(names)).collect();
     rules.push(allowed(OF_ARCHITECTURE));
     rules.push(Rule {
-        only: Circumstances { kernel: Some(PTRACE_FIRST_KERNEL), ..Default::default() },
+        only: Conditions { kernel: Some(PTRACE_FIRST_KERNEL), ..Default::default() },
         ..allowed(PTRACE_CALLS)
     });
     rules.extend(arguments());
@@ -169,6 +169,6 @@ fn words(names: &str) -> Vec<String> {
     names.split_whitespace().map(str::to_owned).collect()
 }
 
-fn having(capability: Capability) -> Circumstances {
-    Circumstances { capabilities: [capability].into(), ..Default::default() }
+fn having(capability: Capability) -> Conditions {
+    Conditions { capabilities: [capability].into(), ..Default::default() }
 }

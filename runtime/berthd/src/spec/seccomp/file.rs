@@ -6,7 +6,7 @@ use std::str::FromStr;
 use oci_spec::runtime::{Arch, Capabilities, Capability, LinuxSeccompArg, LinuxSyscall};
 use serde::Deserialize;
 
-use super::{COMPAT_ARCHITECTURES, Circumstances, NATIVE_ARCHITECTURE, Profile, Rule, argument};
+use super::{COMPAT_ARCHITECTURES, Conditions, NATIVE_ARCHITECTURE, Profile, Rule, argument};
 
 /// Greatest error number of the kernel (MAX_ERRNO).
 const MAX_ERRNO: u32 = 4095;
@@ -117,14 +117,14 @@ impl Argument {
 }
 
 impl Filter {
-    fn circumstances(self, at: &str) -> Result<Circumstances, String> {
+    fn circumstances(self, at: &str) -> Result<Conditions, String> {
         let kernel = self.min_kernel.filter(|version| !version.is_empty());
         let capabilities = self.caps.unwrap_or_default();
         let capabilities = each(&format!("{at}.caps"), &capabilities, |at, name| {
             known::<Capability>(at, name.strip_prefix("CAP_").unwrap_or_default())
                 .map_err(|_| format!("{at} {name:?}: is unknown"))
         });
-        Ok(Circumstances {
+        Ok(Conditions {
             capabilities: Capabilities::from_iter(capabilities?),
             architectures: self.arches.unwrap_or_default(),
             kernel: kernel.map(|version| version_of(&format!("{at}.minKernel"), &version)).transpose()?,

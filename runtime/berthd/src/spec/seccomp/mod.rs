@@ -32,14 +32,14 @@ pub struct Profile {
 struct Rule {
     calls: LinuxSyscall,
     /// Conditions that must all hold.
-    only: Circumstances,
+    only: Conditions,
     /// Conditions of which none may hold.
-    unless: Circumstances,
+    unless: Conditions,
 }
 
 /// Conditions of a rule.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-struct Circumstances {
+struct Conditions {
     capabilities: Capabilities,
     /// Architectures, with Go's names: `amd64`, `arm64`.
     architectures: Vec<String>,
@@ -110,7 +110,7 @@ impl Rule {
     }
 }
 
-impl Circumstances {
+impl Conditions {
     fn all_given(&self, container: &Container) -> bool {
         self.capabilities.is_subset(&container.capabilities)
             && (self.architectures.is_empty() || self.names_architecture())

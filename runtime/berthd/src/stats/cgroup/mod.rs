@@ -19,7 +19,7 @@ use rustix::{
 
 use self::hierarchies::Hierarchies;
 use super::usage::{Details, Tasks, Usage};
-use crate::identity;
+use crate::clock;
 
 /// Initial size of the buffer; it grows for larger files.
 const BUFFER_BYTES: usize = 16 << 10;
@@ -59,7 +59,7 @@ impl Reader<'_> {
             Hierarchies::V1(_) => v1::usage(self, group),
             Hierarchies::V2(_) => v2::usage(self, group),
         };
-        usage.at = identity::now();
+        usage.at = clock::now();
         Some(usage).filter(|usage| usage.cpu.is_some() || usage.memory.is_some())
     }
 

@@ -31,7 +31,7 @@ async fn served_by(server: Server) -> (Tokens, impl Sized + use<>) {
 }
 
 fn exec() -> Request {
-    let wanted = crate::container::Wanted { stdout: true, ..Default::default() };
+    let wanted = crate::container::RequestedStreams { stdout: true, ..Default::default() };
     Request::Command(Command { container: "0".repeat(64), args: Some(vec!["true".into()]), wanted })
 }
 

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::{Acceptor, Incoming, Stream};
 use crate::{
-    container::Wanted,
+    container::RequestedStreams,
     streaming::{command::Streams, protocol::Protocol, resize::Sizes},
 };
 
@@ -14,7 +14,7 @@ const OPEN_STREAMS_TIMEOUT: Duration = Duration::from_secs(30);
 /// Waits for the streams that were `wanted`, and refuses all others from then on; `None` when they do not come in time.
 pub(in crate::streaming) async fn collect(
     acceptor: &mut Acceptor,
-    wanted: Wanted,
+    wanted: RequestedStreams,
     protocol: Protocol,
 ) -> Option<Streams> {
     tokio::time::timeout(OPEN_STREAMS_TIMEOUT, Collected::new(wanted, protocol).complete(acceptor)).await.ok().flatten()
@@ -27,7 +27,7 @@ struct Collected {
 }
 
 impl Collected {
-    fn new(wanted: Wanted, protocol: Protocol) -> Self {
+    fn new(wanted: RequestedStreams, protocol: Protocol) -> Self {
         let all = [
             ("error", true),
             ("stdin", wanted.stdin),

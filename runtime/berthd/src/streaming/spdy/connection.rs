@@ -15,7 +15,7 @@ use super::{
 };
 use crate::streaming::{
     idle::Idle,
-    inbox::{Feed, Inbox, Room, inbox},
+    inbox::{InboxSender, Inbox, BufferBudget, inbox},
     outlet::{Framing, Outlet, Queue, queue},
 };
 
@@ -57,9 +57,9 @@ pub(in crate::streaming) struct Reader<R> {
     input: R,
     decoder: Decoder,
     inflater: Inflater,
-    feeds: HashMap<u32, Feed>,
+    senders: HashMap<u32, InboxSender>,
     last: u32,
-    room: Room,
+    budget: BufferBudget,
     incoming: mpsc::Sender<Incoming>,
     answers: Answers,
     idle: Idle,
@@ -85,9 +85,9 @@ pub(in crate::streaming) fn connection<R>(input: R, idle: Idle) -> (Reader<R>, A
         input,
         decoder: Decoder::default(),
         inflater: Inflater::default(),
-        feeds: HashMap::new(),
+        senders: HashMap::new(),
         last: 0,
-        room: Room::default(),
+        budget: BufferBudget::default(),
         incoming: arrive,
         answers: answers.clone(),
         idle,
@@ -125,8 +125,8 @@ impl Acceptor {
     }
 
     /// Sends GOAWAY, after all frames sent before.
-    pub(in crate::streaming) async fn farewell(self) {
-        let _ = self.frames.send(frame::goodbye(self.last)).await;
+    pub(in crate::streaming) async fn go_away(self) {
+        let _ = self.frames.send(frame::goaway(self.last)).await;
     }
 }
 
@@ -157,13 +157,13 @@ impl<R: AsyncRead + Unpin> Reader<R> {
                 self.inflater.read(&headers)?;
                 self.end(stream, fin);
             }
-            Frame::RstStream { stream } => drop(self.feeds.remove(&stream)),
+            Frame::RstStream { stream } => drop(self.senders.remove(&stream)),
             Frame::Ping(id) => self.answers.give(frame::ping(id)),
             Frame::GoAway | Frame::Ignored => {}
             Frame::Data { stream, fin, bytes } => {
                 // Data of a stream that was reset was sent before the client knew.
-                if let Some(feed) = self.feeds.get(&stream) {
-                    feed.put(bytes).await;
+                if let Some(sender) = self.senders.get(&stream) {
+                    sender.put(bytes).await;
                 }
                 self.end(stream, fin);
             }
@@ -177,24 +177,24 @@ impl<R: AsyncRead + Unpin> Reader<R> {
         }
         self.last = stream;
         let headers = self.inflater.read(headers)?;
-        if self.feeds.len() >= MAX_OPEN_STREAMS {
-            self.feeds.retain(|_, feed| !feed.unwanted());
+        if self.senders.len() >= MAX_OPEN_STREAMS {
+            self.senders.retain(|_, sender| !sender.is_closed());
         }
-        let (feed, inbox) = inbox(&self.room);
+        let (sender, inbox) = inbox(&self.budget);
         let incoming = Incoming { id: stream, headers, inbox };
-        if self.feeds.len() >= MAX_OPEN_STREAMS || self.incoming.send(incoming).await.is_err() {
+        if self.senders.len() >= MAX_OPEN_STREAMS || self.incoming.send(incoming).await.is_err() {
             self.answers.give(frame::reset(stream, Reason::RefusedStream));
             return Ok(());
         }
-        self.feeds.insert(stream, feed);
+        self.senders.insert(stream, sender);
         self.end(stream, fin);
         Ok(())
     }
 
     /// Ends the client's direction of a stream, if `fin`.
     fn end(&mut self, stream: u32, fin: bool) {
-        if let Some(feed) = fin.then(|| self.feeds.remove(&stream)).flatten() {
-            feed.end();
+        if let Some(sender) = fin.then(|| self.senders.remove(&stream)).flatten() {
+            sender.end();
         }
     }
 }

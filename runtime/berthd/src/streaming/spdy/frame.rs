@@ -171,7 +171,7 @@ pub(in crate::streaming) fn ping(id: u32) -> Bytes {
 }
 
 /// Builds a GOAWAY: no stream is accepted any more, and `last` is the last one that was.
-pub(in crate::streaming) fn goodbye(last: u32) -> Bytes {
+pub(in crate::streaming) fn goaway(last: u32) -> Bytes {
     control(GOAWAY, &[&last.to_be_bytes(), &[0; 4]])
 }
 

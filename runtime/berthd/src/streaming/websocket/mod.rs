@@ -23,7 +23,7 @@ pub(super) use tunnel::tunnel;
 
 use super::{
     idle::Idle,
-    outlet::{Due, Queue},
+    outlet::{QueueItem, Queue},
 };
 
 /// Longest message that is accepted. Clients send 32 KiB at a time.
@@ -49,11 +49,11 @@ pub(super) async fn send(
 ) -> Result<(), Error> {
     while let Some(due) = queue.next().await {
         match due {
-            Due::Bytes(content) => {
+            QueueItem::Bytes(content) => {
                 output.feed(encoding.message(content)?).await?;
                 idle.touch();
             }
-            Due::Heartbeat => output.feed(Message::Ping(Bytes::new())).await?,
+            QueueItem::Heartbeat => output.feed(Message::Ping(Bytes::new())).await?,
         }
         if queue.is_empty() {
             output.flush().await?;

@@ -15,7 +15,7 @@ use protobuf::Message;
 use tokio::time::timeout;
 use ttrpc::context;
 
-use super::{Config, backlog::Wanted, convert, unpublished::UnpublishedObject, plugin::Plugin, updates};
+use super::{Config, backlog::LateRequests, convert, unpublished::UnpublishedObject, plugin::Plugin, updates};
 use crate::{
     blocking,
     error::{Error, Kind, Result},
@@ -32,7 +32,7 @@ const MAX_CATCH_UP_ROUNDS: usize = 8;
 /// Gives a configured plugin the state and lets it take part.
 pub(super) async fn join(shared: &Arc<Shared>, plugin: Plugin) -> Result<()> {
     let plugin = Arc::new(plugin);
-    let joined = learn(shared, &plugin).await;
+    let joined = synchronize_and_add(shared, &plugin).await;
     if joined.is_err() {
         plugin.close();
         shared.nri.forget_closed().await;
@@ -45,15 +45,15 @@ pub(super) async fn join(shared: &Arc<Shared>, plugin: Plugin) -> Result<()> {
 }
 
 /// Gives the plugin the state and adds it to the list. Returns the updates that it wants.
-async fn learn(shared: &Arc<Shared>, plugin: &Arc<Plugin>) -> Result<Vec<ContainerUpdate>> {
+async fn synchronize_and_add(shared: &Arc<Shared>, plugin: &Arc<Plugin>) -> Result<Vec<ContainerUpdate>> {
     let mut dispatch = shared.nri.lock_plugins_to_add().await;
     let state = state_of(shared).await?;
     let config = shared.nri.config();
-    let mut learning = pin!(timeout(config.synchronization_timeout(), synchronize(plugin, state, config)));
+    let mut synchronizing = pin!(timeout(config.synchronization_timeout(), synchronize(plugin, state, config)));
     let late = |_| Error::new(Kind::DeadlineExceeded, "it did not take in the state in time");
-    let learnt = match timeout(config.request_timeout(), &mut learning).await {
-        Ok(learnt) => {
-            let updates = learnt.map_err(late)??;
+    let synchronized = match timeout(config.request_timeout(), &mut synchronizing).await {
+        Ok(synchronized) => {
+            let updates = synchronized.map_err(late)??;
             dispatch.add_plugin(Arc::clone(plugin));
             return Ok(updates);
         }
@@ -62,10 +62,10 @@ async fn learn(shared: &Arc<Shared>, plugin: &Arc<Plugin>) -> Result<Vec<Contain
             plugin.backlog.open();
             dispatch.add_plugin(Arc::clone(plugin));
             drop(dispatch);
-            learning.await.map_err(late)??
+            synchronizing.await.map_err(late)??
         }
     };
-    updates::apply(shared, learnt).await;
+    updates::apply(shared, synchronized).await;
     catch_up(shared, plugin).await?;
     Ok(Vec::new())
 }
@@ -73,7 +73,7 @@ async fn learn(shared: &Arc<Shared>, plugin: &Arc<Plugin>) -> Result<Vec<Contain
 /// Delivers the queued events until none is left and the plugin gets events as they happen.
 async fn catch_up(shared: &Arc<Shared>, plugin: &Plugin) -> Result<()> {
     for _ in 0..MAX_CATCH_UP_ROUNDS {
-        make(shared, plugin.catch_up().await?).await;
+        apply_late(shared, plugin.catch_up().await?).await;
         let _dispatch = shared.nri.lock_plugins().await;
         if plugin.backlog.close_if_empty() {
             return Ok(());
@@ -83,11 +83,11 @@ async fn catch_up(shared: &Arc<Shared>, plugin: &Plugin) -> Result<()> {
     let wanted = plugin.catch_up().await?;
     plugin.backlog.close_if_empty();
     drop(dispatch);
-    make(shared, wanted).await;
+    apply_late(shared, wanted).await;
     Ok(())
 }
 
-async fn make(shared: &Arc<Shared>, wanted: Wanted) {
+async fn apply_late(shared: &Arc<Shared>, wanted: LateRequests) {
     updates::evict(shared, wanted.evictions).await;
     updates::apply(shared, wanted.updates).await;
 }
@@ -148,16 +148,16 @@ fn split((pods, containers): State) -> Vec<SynchronizeRequest> {
     let mut messages = vec![SynchronizeRequest::new()];
     let mut length = 0;
     for pod in pods {
-        room(&mut messages, &mut length, pod.compute_size()).pods.push(pod);
+        message_for(&mut messages, &mut length, pod.compute_size()).pods.push(pod);
     }
     for container in containers {
-        room(&mut messages, &mut length, container.compute_size()).containers.push(container);
+        message_for(&mut messages, &mut length, container.compute_size()).containers.push(container);
     }
     messages
 }
 
 /// Returns the last message, or a new one when that has no room for `more` bytes.
-fn room<'a>(
+fn message_for<'a>(
     messages: &'a mut Vec<SynchronizeRequest>,
     length: &mut u64,
     more: u64,
