@@ -55,9 +55,9 @@ impl Layout {
         make(root, PRIVATE_DIRECTORY_MODE)?;
         make(state, TRAVERSABLE_DIRECTORY_MODE)?;
         make_private(&state.join("s"))?;
-        for parent in [layout.writables(), layout.sandboxes(), layout.bundles()] {
+        for parent in [layout.writable_layers(), layout.sandboxes(), layout.bundles()] {
             make_private(&parent)?;
-            mend_below(&parent)?;
+            restrict_modes_below(&parent)?;
         }
         fs::create_dir_all(netns).during(|| format!("create {}", netns.display()))?;
         Ok(layout)
@@ -109,13 +109,13 @@ impl Layout {
     }
 
     /// Returns the directory of all writable layers.
-    pub fn writables(&self) -> PathBuf {
+    pub fn writable_layers(&self) -> PathBuf {
         self.root.join("containers")
     }
 
     /// Returns the writable layer of one container: `upper` and `work` of its overlay.
     pub fn writable(&self, id: &str) -> PathBuf {
-        self.writables().join(id)
+        self.writable_layers().join(id)
     }
 
     /// Returns the path at which a pod's network namespace is pinned.
@@ -136,7 +136,7 @@ fn make(path: &Path, mode: u32) -> Result<()> {
 
 /// Sets the mode of each subdirectory. The mode of `parent` is not enough: a subdirectory may be bind mounted or open
 /// elsewhere.
-fn mend_below(parent: &Path) -> Result<()> {
+fn restrict_modes_below(parent: &Path) -> Result<()> {
     let mend = || {
         for entry in fs::read_dir(parent)? {
             let entry = entry?;
@@ -192,7 +192,7 @@ mod tests {
     fn everything_is_roots_alone_and_the_way_to_the_socket_is_open() {
         let base = tempfile::tempdir().unwrap();
         let layout = layout(base.path());
-        for private in [&layout.root, &layout.writables(), &layout.bundles(), &layout.sandboxes()] {
+        for private in [&layout.root, &layout.writable_layers(), &layout.bundles(), &layout.sandboxes()] {
             assert_eq!(mode(private), 0o700, "{}", private.display());
         }
         assert_eq!((mode(&layout.state), mode(&layout.state.join("s"))), (0o711, 0o700));

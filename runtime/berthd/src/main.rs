@@ -39,7 +39,7 @@ const SHIM_NAME: &str = "containerd-shim-berth-v1";
 type Failure = Box<dyn Error + Send + Sync>;
 
 fn main() -> ExitCode {
-    heap::give_large_blocks_back();
+    heap::set_mmap_threshold();
     match run() {
         Ok(code) => code,
         Err(failure) => {

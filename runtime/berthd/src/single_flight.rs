@@ -57,7 +57,7 @@ where
     {
         let guard = FlightGuard { flights: Arc::clone(&self.flights), key };
         let progress = Progress::default();
-        let task = tokio::spawn(progress.clone().during(async move {
+        let task = tokio::spawn(progress.clone().scope(async move {
             // The guard also runs when the work panics, so that the next call starts anew.
             let _guard = guard;
             work.await
@@ -99,7 +99,7 @@ pub(crate) async fn run_to_completion<T: Send + 'static>(
 pub(crate) async fn detached<T: Send + 'static>(
     work: impl Future<Output = T> + Send + 'static,
 ) -> std::result::Result<T, JoinError> {
-    tokio::spawn(Progress::current().during(work)).await
+    tokio::spawn(Progress::current().scope(work)).await
 }
 
 #[cfg(test)]

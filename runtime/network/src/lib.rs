@@ -165,7 +165,7 @@ impl Network {
     }
 
     /// Returns the ids of the pods on record, attached or not. For the start of the daemon, before the first `attach`.
-    pub async fn on_record(&self) -> Result<Vec<String>, Error> {
+    pub async fn recorded_pods(&self) -> Result<Vec<String>, Error> {
         match &self.backend {
             Backend::Cni(cni) => cni.pods().await,
             Backend::Bridge(bridge) => Ok(bridge.pods()),
@@ -173,15 +173,15 @@ impl Network {
     }
 
     /// Kills CNI plugins that an earlier daemon started for `pods`, which are about to be detached, and that still run.
-    pub async fn end_plugins_of(&self, pods: HashSet<String>) {
+    pub async fn kill_plugins_of(&self, pods: HashSet<String>) {
         if let Backend::Cni(_) = &self.backend {
-            cni::orphans::end(pods).await;
+            cni::orphans::kill_plugins(pods).await;
         }
     }
 
     /// Detaches pods that are gone, a few at a time and each until it succeeds, then has plugins that support GC remove
     /// every attachment that is neither on record nor in `attached`. Returns after the first attempt for each pod.
-    pub async fn give_back(&self, gone: Vec<String>, attached: &[Attachment]) {
+    pub async fn release_gone(&self, gone: Vec<String>, attached: &[Attachment]) {
         let first = gone.into_iter().map(|pod| self.releases.begin(pod));
         futures::future::join_all(first).await;
         if let Backend::Cni(cni) = &self.backend

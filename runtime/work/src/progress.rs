@@ -1,6 +1,6 @@
 //! The step that an operation is at, so that a call that times out can say what it waited for.
 //!
-//! A call makes a [`Progress`] and runs its work [`Progress::during`] it; the work reports its steps with [`at`]. Work
+//! A call makes a [`Progress`] and runs its work in its [`Progress::scope`]; the work reports its steps with [`at`]. Work
 //! that is moved to another task takes the progress along, and a call that joins other work shows that work's step.
 
 use std::{
@@ -38,7 +38,7 @@ impl Progress {
     }
 
     /// Runs `work` with this as its current progress.
-    pub async fn during<F: Future>(self, work: F) -> F::Output {
+    pub async fn scope<F: Future>(self, work: F) -> F::Output {
         CURRENT.scope(self, work).await
     }
 
@@ -72,7 +72,7 @@ mod tests {
     async fn the_step_of_watched_work_is_seen_from_outside() {
         let progress = Progress::default();
         assert_eq!(progress.step(), None);
-        progress.clone().during(async { at("pull the rope") }).await;
+        progress.clone().scope(async { at("pull the rope") }).await;
         assert_eq!(progress.step().as_deref(), Some("pull the rope"));
     }
 

@@ -22,7 +22,7 @@ pub(super) fn disagreements(inventory: &Inventory) -> Vec<Finding> {
 /// themselves is the administrator's.
 fn mounts(inventory: &Inventory) -> Vec<Finding> {
     let layout = &inventory.layout;
-    let ours = [layout.sandboxes(), layout.bundles(), layout.writables()];
+    let ours = [layout.sandboxes(), layout.bundles(), layout.writable_layers()];
     let table = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
     let points = table.lines().filter_map(|line| line.split(' ').nth(4)).map(PathBuf::from);
     points.filter_map(|point| mount(inventory, &owner(&ours, &point)?, point)).collect()

@@ -63,7 +63,7 @@ async fn start_created(shared: &Arc<Shared>, entry: &Entry<Container>, container
 /// to answer may still start it.
 async fn refuse_start(shared: &Shared, entry: &Entry<Container>, shim: &Shim, refused: Error) -> Error {
     events::container_ends(shared, &entry.get().id);
-    let refused = could_not_start(shared, entry, refused).await;
+    let refused = record_failed_start(shared, entry, refused).await;
     match shim.kill(&entry.get().id).await {
         Ok(()) => refused,
         Err(error) => error.during(refused.to_string()),
@@ -71,7 +71,7 @@ async fn refuse_start(shared: &Shared, entry: &Entry<Container>, shim: &Shim, re
 }
 
 /// Records that the container ended with a start error, whose message is also the error of the call.
-async fn could_not_start(shared: &Shared, entry: &Entry<Container>, error: Error) -> Error {
+async fn record_failed_start(shared: &Shared, entry: &Entry<Container>, error: Error) -> Error {
     let message = error.to_string();
     let ended = |container: &Container| {
         container.exited(START_ERROR_CODE, clock::now(), "StartError", message.clone())
@@ -111,13 +111,13 @@ async fn end(shared: &Arc<Shared>, entry: &Entry<Container>, grace: Duration) ->
     };
     progress::at("wait for it to end");
     let asked = !grace.is_zero() && matches!(container.state, ContainerState::Running { .. });
-    if asked && ask_to_end(&shim, entry, grace).await? {
+    if asked && stop_gracefully(&shim, entry, grace).await? {
         events::settle_end(shared, entry).await;
         return Ok(());
     }
     shim.kill(&container.id).await?;
     failpoint!(CONTAINER_KILLED)?;
-    killed(entry).await?;
+    wait_until_killed(entry).await?;
     events::settle_end(shared, entry).await;
     Ok(())
 }
@@ -127,7 +127,7 @@ async fn end(shared: &Arc<Shared>, entry: &Entry<Container>, grace: Duration) ->
 /// # Errors
 ///
 /// `DeadlineExceeded` when it has not ended after 10 s.
-pub(crate) async fn killed(entry: &Entry<Container>) -> Result<()> {
+pub(crate) async fn wait_until_killed(entry: &Entry<Container>) -> Result<()> {
     if ended_within(entry, KILL_TIMEOUT).await {
         return Ok(());
     }
@@ -135,7 +135,7 @@ pub(crate) async fn killed(entry: &Entry<Container>) -> Result<()> {
     Err(Error::new(Kind::DeadlineExceeded, text))
 }
 
-async fn ask_to_end(shim: &Shim, entry: &Entry<Container>, grace: Duration) -> Result<bool> {
+async fn stop_gracefully(shim: &Shim, entry: &Entry<Container>, grace: Duration) -> Result<bool> {
     let container = entry.get();
     shim.signal(&container.id, u32::try_from(container.stop_signal).unwrap_or(15)).await?;
     Ok(ended_within(entry, grace).await)

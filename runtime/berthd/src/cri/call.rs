@@ -32,7 +32,7 @@ where
     let call = Call::begin(method, request.get_ref());
     let limit = deadline(request.metadata());
     let result = within(limit, work(request.into_inner())).await;
-    call.end(result.unwrap_or_else(|limit| Err(late(method, limit, "it was given up"))))
+    call.end(result.unwrap_or_else(|limit| Err(timed_out(method, limit, "it was given up"))))
 }
 
 /// Answers a call that changes something. It runs to its end even when its caller disconnects or its deadline passes,
@@ -49,14 +49,14 @@ where
     let limit = deadline(request.metadata());
     let work = work(request.into_inner());
     let progress = Progress::default();
-    let task = tokio::spawn(progress.clone().during(async move { call.end(work.await) }));
+    let task = tokio::spawn(progress.clone().scope(async move { call.end(work.await) }));
     match within(limit, task).await {
         Ok(Ok(answer)) => answer,
         Ok(Err(cut_off)) => Err(status(&Error::caused(Kind::Internal, method, cut_off))),
         Err(limit) => {
             let step = progress.step().map(|step| format!("it waits to {step}; ")).unwrap_or_default();
             let then = format!("{step}it goes on, and the same call again joins it");
-            Err(status(&late(method, limit, &then)))
+            Err(status(&timed_out(method, limit, &then)))
         }
     }
 }
@@ -75,7 +75,7 @@ where
     let call = Call::begin(method, request.get_ref());
     let limit = deadline(request.metadata());
     let begun = within(limit, work(request.into_inner())).await;
-    match begun.unwrap_or_else(|limit| Err(late(method, limit, "it was given up"))) {
+    match begun.unwrap_or_else(|limit| Err(timed_out(method, limit, "it was given up"))) {
         Ok(messages) => {
             let streamed = Streamed { call, messages: messages.boxed(), limit };
             Ok(Response::new(stream::unfold(Some(streamed), Streamed::next).boxed()))
@@ -103,7 +103,7 @@ impl<A> Streamed<A> {
                 streamed.call.succeed("");
                 return None;
             }
-            Err(_) => late(streamed.call.method, streamed.limit.unwrap_or_default(), "it was given up"),
+            Err(_) => timed_out(streamed.call.method, streamed.limit.unwrap_or_default(), "it was given up"),
         };
         Some((Err(streamed.call.fail(&error)), None))
     }
@@ -117,7 +117,7 @@ async fn within<T>(limit: Option<Duration>, future: impl Future<Output = T>) -> 
     }
 }
 
-fn late(method: &str, limit: Duration, then: &str) -> Error {
+fn timed_out(method: &str, limit: Duration, then: &str) -> Error {
     Error::new(Kind::DeadlineExceeded, format!("{method} is not done after {limit:?}; {then}"))
 }
 

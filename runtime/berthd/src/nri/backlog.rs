@@ -23,7 +23,7 @@ const MAX_QUEUED_EVENTS: usize = 4096;
 /// A queued event.
 #[derive(Clone)]
 pub(super) enum QueuedEvent {
-    Told(Event, Box<PodSandbox>, Option<Box<Container>>),
+    Notification(Event, Box<PodSandbox>, Option<Box<Container>>),
     Created(CreateContainerRequest),
     Updated(UpdateContainerRequest),
     PodUpdated(UpdatePodSandboxRequest),

@@ -38,7 +38,7 @@ pub(crate) async fn run_pod(shared: &Shared, pod: &Pod) -> Result<Announcement> 
     if !shared.nri.config().enabled {
         return Ok(Announcement::none());
     }
-    shared.nri.launched().await;
+    shared.nri.wait_until_launched().await;
     let object = UnpublishedObject::Pod(Arc::new(pod.clone()));
     let dispatch = match announce(shared, &object).await {
         Ok(announced) => return Ok(announced),
@@ -100,7 +100,7 @@ pub(crate) async fn create_container(
     if !shared.nri.config().enabled {
         return Ok(adjusted);
     }
-    shared.nri.launched().await;
+    shared.nri.wait_until_launched().await;
     match announce(shared, &adjusted.unpublished()).await {
         Ok(announced) => adjusted.announced = announced,
         Err(dispatch) => adjust(shared, dispatch, pod, &mut adjusted).await?,

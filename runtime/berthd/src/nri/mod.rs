@@ -111,7 +111,7 @@ impl Nri {
     }
 
     /// Returns once the plugins that the daemon starts take part, or have failed to.
-    pub(crate) async fn launched(&self) {
+    pub(crate) async fn wait_until_launched(&self) {
         drop(self.0.launching.read().await);
     }
 

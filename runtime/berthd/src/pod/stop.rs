@@ -77,7 +77,7 @@ async fn tear_down(shared: &Arc<Shared>, pod: &Pod) -> Result<()> {
     match pod.shim().await {
         Ok(shim) => {
             progress::at("end its containers");
-            let undead = kill_containers(shared, pod, &shim).await?;
+            let stuck = kill_containers(shared, pod, &shim).await?;
             failpoint!(POD_EMPTIED)?;
             events::pod_stopped(shared, pod).await;
             detach(shared, pod).await?;
@@ -85,7 +85,7 @@ async fn tear_down(shared: &Arc<Shared>, pod: &Pod) -> Result<()> {
             progress::at("take its namespaces down");
             shim.stop_sandbox(&pod.id).await?;
             failpoint!(SANDBOX_STOPPED)?;
-            if let Some((_, error)) = without_end(shared, undead).await.pop() {
+            if let Some((_, error)) = wait_for_ends(shared, stuck).await.pop() {
                 return Err(error);
             }
             shim.shutdown(&pod.id).await?;
@@ -110,8 +110,8 @@ async fn kill_containers(shared: &Arc<Shared>, pod: &Pod, shim: &Shim) -> Result
     for entry in &running {
         shim.kill(&entry.get().id).await?;
     }
-    let undead = without_end(shared, running).await.into_iter();
-    Ok(undead
+    let stuck = wait_for_ends(shared, running).await.into_iter();
+    Ok(stuck
         .map(|(entry, error)| {
             tracing::warn!(pod = pod.id, %error, "a container is given up");
             entry
@@ -120,11 +120,11 @@ async fn kill_containers(shared: &Arc<Shared>, pod: &Pod, shim: &Shim) -> Result
 }
 
 /// Waits for the ends of killed containers. Returns those that have not ended, each with its error.
-async fn without_end(
+async fn wait_for_ends(
     shared: &Arc<Shared>,
     killed: Vec<Arc<Entry<Container>>>,
 ) -> Vec<(Arc<Entry<Container>>, Error)> {
-    let ends = killed.into_iter().map(async |entry| (container::killed(&entry).await, entry));
+    let ends = killed.into_iter().map(async |entry| (container::wait_until_killed(&entry).await, entry));
     let mut without = Vec::new();
     for (end, entry) in futures::future::join_all(ends).await {
         match end {
@@ -191,7 +191,7 @@ async fn end_shim(shared: &Shared, pod: &Pod, bundle: &Path) -> Result<()> {
             let stopped = shim.stop_sandbox(&pod.id).await;
             shim.shutdown(&pod.id).await?;
             shared.launcher.remove_socket(&pod.id)?;
-            stopped.or_else(unless_gone)
+            stopped.or_else(ignore_not_found)
         }
         Err(error) if matches!(error.kind(), Kind::Unavailable | Kind::FailedPrecondition) => {
             shim::cleanup_after(&shared.launcher, &pod.id, bundle).await
@@ -201,7 +201,7 @@ async fn end_shim(shared: &Shared, pod: &Pod, bundle: &Path) -> Result<()> {
 }
 
 /// A sandbox that was never made counts as stopped.
-fn unless_gone(error: Error) -> Result<()> {
+fn ignore_not_found(error: Error) -> Result<()> {
     match error.kind() {
         Kind::NotFound => Ok(()),
         _ => Err(error),

@@ -26,7 +26,7 @@ pub(super) struct Leftovers {
 impl Leftovers {
     /// Looks for leftovers. Pods in `starting` have a record but are not in the table.
     pub(super) async fn find(shared: &Shared, starting: &[Pod]) -> Self {
-        let mut attached = shared.network.on_record().await.unwrap_or_else(|error| {
+        let mut attached = shared.network.recorded_pods().await.unwrap_or_else(|error| {
             let error = error.chain();
             tracing::error!(error, "what is attached to the network is not known");
             Vec::new()
@@ -40,7 +40,7 @@ fn containers(shared: &Shared) -> Vec<String> {
     let layout = &shared.layout;
     let held = names_in(&layout.bundles())
         .into_iter()
-        .chain(names_in(&layout.writables()))
+        .chain(names_in(&layout.writable_layers()))
         .chain(shared.images.leases().into_iter().map(|holder| container_of(&holder).to_owned()));
     let held: HashSet<_> = held.filter(|id| !shared.containers.has(id)).collect();
     held.into_iter().collect()
@@ -50,13 +50,13 @@ fn containers(shared: &Shared) -> Vec<String> {
 pub(super) async fn sweep(shared: Arc<Shared>, starting: Vec<Pod>, leftovers: Leftovers) {
     // A CNI plugin that still runs could add what is removed here.
     let undone = starting.iter().map(|pod| pod.id.clone()).chain(leftovers.attached.iter().cloned());
-    shared.network.end_plugins_of(undone.collect()).await;
+    shared.network.kill_plugins_of(undone.collect()).await;
     killpoint!(RECOVERY_TAKEN_UP);
     let undone = join_all(starting.into_iter().map(|pod| pod::undo(&shared, pod)));
     let removed = join_all(leftovers.containers.into_iter().map(|id| remove_container(&shared, id)));
     let ended = join_all(orphaned_containers(&shared).into_iter().map(|entry| end_orphaned(&shared, entry)));
     let attached: Vec<_> = shared.pods.list().iter().filter_map(|pod| pod.attachment.clone()).collect();
-    let released = shared.network.give_back(leftovers.attached, &attached);
+    let released = shared.network.release_gone(leftovers.attached, &attached);
     tokio::join!(undone, removed, ended, released);
     killpoint!(RECOVERY_SWEPT);
     warn_of_changed_networks(&shared).await;

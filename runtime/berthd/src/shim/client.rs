@@ -319,7 +319,7 @@ impl Shim {
     ///
     /// `DeadlineExceeded` when the shim has not answered 10 s after `limit`.
     pub async fn exec_sync(&self, id: &str, args: Vec<String>, limit: Option<Duration>) -> Result<ExecEnd> {
-        let run = self.run_to_its_end(id, args, limit);
+        let run = self.exec_and_collect(id, args, limit);
         let Some(limit) = limit else { return run.await };
         let silent = |_| {
             let step = format!("run a command in container {id}: the shim does not answer");
@@ -328,7 +328,7 @@ impl Shim {
         timeout(limit.saturating_add(QUICK_CALL_TIMEOUT), run).await.map_err(silent)?
     }
 
-    async fn run_to_its_end(&self, id: &str, args: Vec<String>, limit: Option<Duration>) -> Result<ExecEnd> {
+    async fn exec_and_collect(&self, id: &str, args: Vec<String>, limit: Option<Duration>) -> Result<ExecEnd> {
         let request = ours::ExecSyncRequest {
             container_id: id.into(),
             args,

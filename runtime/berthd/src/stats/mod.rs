@@ -158,13 +158,13 @@ impl Stats {
 
     /// Returns the file system of the writable layers.
     pub async fn file_system(&self) -> Result<FileSystem> {
-        let directory = self.shared.layout.writables();
+        let directory = self.shared.layout.writable_layers();
         read(move || FileSystem::of(&directory)).await?
     }
 
     /// Returns the directory of the writable layers.
-    pub fn writables(&self) -> PathBuf {
-        self.shared.layout.writables()
+    pub fn writable_layers_directory(&self) -> PathBuf {
+        self.shared.layout.writable_layers()
     }
 
     async fn gather(&self, containers: Vec<Arc<Container>>) -> Result<Vec<ContainerStats>> {

@@ -62,8 +62,8 @@ pub(super) fn on_test_host<F: Future<Output = ()>>(test: impl FnOnce(TestHost) -
 impl Network {
     /// Does what a starting daemon does when only the pods in `live` exist.
     pub(super) async fn retain(&self, live: &HashSet<String>) {
-        let on_record = self.on_record().await.unwrap();
-        self.give_back(on_record.into_iter().filter(|pod| !live.contains(pod)).collect(), &[]).await;
+        let on_record = self.recorded_pods().await.unwrap();
+        self.release_gone(on_record.into_iter().filter(|pod| !live.contains(pod)).collect(), &[]).await;
     }
 }
 

@@ -8,7 +8,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod client;
-mod held;
+mod resource_usage;
 mod logs;
 mod node;
 mod scale;

@@ -11,7 +11,7 @@ use tokio::task::JoinSet;
 use crate::{
     Score,
     client::{Client, Pod},
-    held::Held,
+    resource_usage::ResourceUsage,
     node::Node,
 };
 
@@ -31,14 +31,14 @@ async fn with_network(count: usize, host_network: bool, score: &mut Score) {
     let network = if host_network { "host network" } else { "bridge" };
     let mut node = Node::start().await;
     let mut client = Client::new(&mut node.berth).await;
-    let empty = Held::of(&node);
+    let empty = ResourceUsage::of(&node);
     let mut pods = run(&client, 0..FEW, host_network).await;
     let few = Figures::measure(&mut node, &mut client, FEW, host_network).await;
     pods.extend(run(&client, FEW..count, host_network).await);
     let many = Figures::measure(&mut node, &mut client, count, host_network).await;
     println!("scale, {network}: {FEW} pods: {few}");
     println!("scale, {network}: {count} pods: {many}");
-    println!("scale, {network}: {count} pods: {}", Held::of(&node));
+    println!("scale, {network}: {count} pods: {}", ResourceUsage::of(&node));
     let running = client.running().await.unwrap();
     score.count(
         &format!("{count} pods run after the daemon was killed ({network})"),
@@ -51,10 +51,10 @@ async fn with_network(count: usize, host_network: bool, score: &mut Score) {
 }
 
 /// What has grown since `before`, after background work had up to [`BEHIND`] to finish.
-async fn left_since(before: &Held, node: &Node) -> Option<String> {
+async fn left_since(before: &ResourceUsage, node: &Node) -> Option<String> {
     let begun = Instant::now();
     loop {
-        let now = Held::of(node);
+        let now = ResourceUsage::of(node);
         let left = now.grown_since(&before.with_room_of(&now));
         if left.is_none() || begun.elapsed() > BEHIND {
             return left;

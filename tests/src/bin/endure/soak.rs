@@ -11,7 +11,7 @@ use std::{
 
 use tonic::Status;
 
-use crate::{Score, client::Client, held::Held, node::Node};
+use crate::{Score, client::Client, resource_usage::ResourceUsage, node::Node};
 
 /// Pods at the same time.
 const WORKERS: usize = 8;
@@ -27,17 +27,17 @@ pub(crate) async fn endure(lifecycles: usize, score: &mut Score) {
         let until = (done + lifecycles / WARM_UP).min(lifecycles);
         wrong.extend(run_all(&client, done, until).await);
         done = until;
-        let held = Held::of(&node);
-        println!("soak: {done} pods in {:.0?}: {held}", begun.elapsed());
-        warm.get_or_insert(held);
+        let resource_usage = ResourceUsage::of(&node);
+        println!("soak: {done} pods in {:.0?}: {resource_usage}", begun.elapsed());
+        warm.get_or_insert(resource_usage);
     }
     let (pods, first) = (wrong.len(), wrong.into_iter().next());
     score.count(
         &format!("{lifecycles} pods come, do their work and go"),
         first.map(|first| format!("{pods} did not; the first: {first}")),
     );
-    let warm = warm.unwrap_or_else(|| Held::of(&node));
-    score.count("what the daemon holds does not grow", Held::of(&node).grown_since(&warm));
+    let warm = warm.unwrap_or_else(|| ResourceUsage::of(&node));
+    score.count("what the daemon holds does not grow", ResourceUsage::of(&node).grown_since(&warm));
 }
 
 /// Runs the pods with these numbers, several at a time. Returns their failures.

@@ -113,7 +113,7 @@ fn what_is_printed_is_cut_to_what_one_answer_carries() {
         ((all, all), (all / 2, all - all / 2)),
     ] {
         let output = ExecOutput { stdout: vec![1; printed.0], stderr: vec![2; printed.1], code: 0 };
-        let output = cut(output);
+        let output = truncate_output(output);
         assert_eq!((output.stdout.len(), output.stderr.len()), kept, "{printed:?}");
     }
 }

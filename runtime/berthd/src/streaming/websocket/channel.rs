@@ -5,7 +5,7 @@ use bytes::{Buf, Bytes};
 use futures::{Stream, StreamExt};
 use tokio_tungstenite::tungstenite::{Error, Message, error::ProtocolError};
 
-use super::left;
+use super::is_disconnect;
 use crate::{
     container::RequestedStreams,
     streaming::{
@@ -140,7 +140,7 @@ impl Reader {
                 Ok(Message::Ping(_) | Message::Pong(_)) => {}
                 Ok(Message::Close(_)) => return Ok(()),
                 Ok(_) => return Err(wrong()),
-                Err(error) if left(&error) => return Ok(()),
+                Err(error) if is_disconnect(&error) => return Ok(()),
                 Err(error) => return Err(error),
             }
         }

@@ -65,6 +65,6 @@ pub(super) async fn send(
 }
 
 /// Whether the error only says that the client closed the connection in order.
-fn left(error: &Error) -> bool {
+fn is_disconnect(error: &Error) -> bool {
     matches!(error, Error::ConnectionClosed | Error::AlreadyClosed)
 }

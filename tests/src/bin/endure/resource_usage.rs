@@ -9,7 +9,7 @@ use crate::node::Node;
 
 /// Counts at one moment. With the same pods at another moment, none may be higher by more than its slack below.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Held {
+pub(crate) struct ResourceUsage {
     /// Resident anonymous memory of the daemon, in KiB.
     memory: u64,
     descriptors: usize,
@@ -29,7 +29,7 @@ const DATABASE_SLACK: u64 = 5 << 20;
 /// Connections of clients and threads of the blocking pool come and go.
 const POOL_SLACK: usize = 24;
 
-impl Held {
+impl ResourceUsage {
     pub(crate) fn of(node: &Node) -> Self {
         let (pid, directory) = (node.berth.pid(), node.berth.path());
         Self {
@@ -76,7 +76,7 @@ impl Held {
     }
 }
 
-impl fmt::Display for Held {
+impl fmt::Display for ResourceUsage {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { memory, descriptors, threads, shims, mounts, pins, cgroups, entries, database } = self;
         write!(
