@@ -38,7 +38,7 @@ pub struct Event {
     /// Id of the container, or of the pod itself.
     pub id: String,
     /// The kind of the event.
-    pub what: EventKind,
+    pub kind: EventKind,
     /// Nanoseconds since the epoch. Later events have no earlier time, unless the clock was set back.
     pub at: i64,
     /// The pod; `None` when the container outlived it.
@@ -136,16 +136,16 @@ pub(crate) fn observe(shared: &Arc<Shared>) {
     let weak = Arc::downgrade(shared);
     shared.pods.observe(move |was, is| {
         let Some((shared, pod)) = weak.upgrade().zip(is.or(was)) else { return };
-        for &what in of_pod(was, is) {
-            shared.events.publish(|| event(&shared, &pod.id, what, Some(Arc::clone(pod))));
+        for &kind in of_pod(was, is) {
+            shared.events.publish(|| event(&shared, &pod.id, kind, Some(Arc::clone(pod))));
         }
     });
     let weak = Arc::downgrade(shared);
     shared.containers.observe(move |was, is| {
         let Some((shared, container)) = weak.upgrade().zip(is.or(was)) else { return };
         let pod = || shared.pods.find(&container.pod_id).ok().map(|entry| entry.get());
-        for &what in of_container(was, is) {
-            shared.events.publish(|| event(&shared, &container.id, what, pod()));
+        for &kind in of_container(was, is) {
+            shared.events.publish(|| event(&shared, &container.id, kind, pod()));
         }
     });
 }
@@ -169,10 +169,10 @@ fn of_container(was: Option<&Arc<Container>>, is: Option<&Arc<Container>>) -> &'
     }
 }
 
-fn event(shared: &Shared, id: &str, what: EventKind, pod: Option<Arc<Pod>>) -> Event {
+fn event(shared: &Shared, id: &str, kind: EventKind, pod: Option<Arc<Pod>>) -> Event {
     let of_pod = |pod: &Arc<Pod>| shared.containers_of(&pod.id).iter().map(|entry| entry.get()).collect();
     let containers = pod.as_ref().map(of_pod).unwrap_or_default();
-    Event { id: id.to_owned(), what, at: clock::now(), pod, containers }
+    Event { id: id.to_owned(), kind, at: clock::now(), pod, containers }
 }
 
 #[cfg(test)]

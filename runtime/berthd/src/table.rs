@@ -70,14 +70,14 @@ impl<T> Entry<T> {
         self.operation.lock().await
     }
 
-    /// Replaces the snapshot, wakes tasks that wait in [`Entry::when`], and notifies the observer.
+    /// Replaces the snapshot, wakes tasks that wait in [`Entry::wait_for`], and notifies the observer.
     fn set(&self, value: Arc<T>) {
         let was = self.current.send_replace(Arc::clone(&value));
         self.observer.notify(Some(&was), Some(&value));
     }
 
     /// Returns the first snapshot, from the current one on, that `wanted` accepts.
-    pub async fn when(&self, wanted: impl Fn(&T) -> bool) -> Arc<T> {
+    pub async fn wait_for(&self, wanted: impl Fn(&T) -> bool) -> Arc<T> {
         let mut changes = self.current.subscribe();
         // The sender lives as long as `self`, so waiting cannot fail.
         match changes.wait_for(|value| wanted(value)).await {
@@ -258,7 +258,7 @@ mod tests {
         let entry = Table::new("container").insert("a", 1);
         let waiting = {
             let entry = Arc::clone(&entry);
-            tokio::spawn(async move { *entry.when(|v| *v == 2).await })
+            tokio::spawn(async move { *entry.wait_for(|v| *v == 2).await })
         };
         entry.set(Arc::new(2));
         assert_eq!(waiting.await.unwrap(), 2);
@@ -290,7 +290,7 @@ mod tests {
         entry.change(&state, |_| thing(2)).await.unwrap();
         table.remove("e", &state).await.unwrap();
         assert_eq!(entry.change(&state, |_| thing(3)).await.unwrap().value, 3);
-        assert_eq!(entry.when(|thing| thing.value == 3).await.value, 3);
+        assert_eq!(entry.wait_for(|thing| thing.value == 3).await.value, 3);
         assert_eq!(*told.lock().unwrap(), 3, "it came, it changed, it went");
         assert!(state.load::<Thing>().unwrap().records.is_empty(), "its record stays gone");
     }

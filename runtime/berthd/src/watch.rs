@@ -60,7 +60,7 @@ async fn pod_has_ended(shared: &Arc<Shared>, entry: &Entry<Pod>) {
     }
     tracing::error!(pod = pod.id, "the pod's first process has ended");
     let containers = shared.containers_of(&pod.id);
-    let ends = containers.iter().map(|one| one.when(|container: &Container| container.state.is_exited()));
+    let ends = containers.iter().map(|one| one.wait_for(|container: &Container| container.state.is_exited()));
     if timeout(ENDS_TIMEOUT, join_all(ends)).await.is_err() {
         tracing::error!(pod = pod.id, "the ends of its containers did not arrive within 10 s");
     }

@@ -1,7 +1,8 @@
 //! The step that an operation is at, so that a call that times out can say what it waited for.
 //!
-//! A call makes a [`Progress`] and runs its work in its [`Progress::scope`]; the work reports its steps with [`at`]. Work
-//! that is moved to another task takes the progress along, and a call that joins other work shows that work's step.
+//! A call makes a [`Progress`] and runs its work in its [`Progress::scope`]; the work reports its steps with [`at`].
+//! Work that is moved to another task takes the progress along, and a call that joins other work shows that work's
+//! step.
 
 use std::{
     borrow::Cow,

@@ -311,8 +311,8 @@ impl Plan {
         })
     }
 
-    /// Records the container, then shows it. Both happen under the pod's lock, because a stop or removal of the pod covers
-    /// only the containers that are shown by then. On failure the shim is told to discard its container.
+    /// Records the container, then shows it. Both happen under the pod's lock, because a stop or removal of the pod
+    /// covers only the containers that are shown by then. On failure the shim is told to discard its container.
     async fn publish(
         shared: &Arc<Shared>,
         pod: &Entry<Pod>,

@@ -142,7 +142,7 @@ async fn stop_gracefully(shim: &Shim, entry: &Entry<Container>, grace: Duration)
 }
 
 async fn ended_within(entry: &Entry<Container>, limit: Duration) -> bool {
-    timeout(limit, entry.when(|container| container.state.is_exited())).await.is_ok()
+    timeout(limit, entry.wait_for(|container| container.state.is_exited())).await.is_ok()
 }
 
 /// Kills the container, then removes it with its record and files.

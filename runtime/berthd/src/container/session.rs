@@ -90,7 +90,7 @@ impl Control {
                 }
             }
             SessionProcess::Container { entry, .. } => {
-                let ended = entry.when(|container| container.state.is_exited()).await;
+                let ended = entry.wait_for(|container| container.state.is_exited()).await;
                 match ended.state {
                     ContainerState::Exited { code, .. } => Ok(code),
                     _ => Err(Error::new(Kind::Internal, "wait for a container: nobody watches it")),

@@ -77,35 +77,35 @@ where
     let begun = within(limit, work(request.into_inner())).await;
     match begun.unwrap_or_else(|limit| Err(timed_out(method, limit, "it was given up"))) {
         Ok(messages) => {
-            let streamed = Streamed { call, messages: messages.boxed(), limit };
-            Ok(Response::new(stream::unfold(Some(streamed), Streamed::next).boxed()))
+            let state = StreamState { call, messages: messages.boxed(), limit };
+            Ok(Response::new(stream::unfold(Some(state), StreamState::next).boxed()))
         }
         Err(error) => Err(call.fail(&error)),
     }
 }
 
 /// The state of a stream between two messages.
-struct Streamed<A> {
+struct StreamState<A> {
     call: Call,
     messages: BoxStream<'static, Result<A>>,
     limit: Option<Duration>,
 }
 
-impl<A> Streamed<A> {
+impl<A> StreamState<A> {
     /// Returns the next message and the rest of the stream; there is no rest after an error.
-    async fn next(streamed: Option<Self>) -> Option<(Result<A, Status>, Option<Self>)> {
-        let mut streamed = streamed?;
-        let left = streamed.limit.map(|limit| limit.saturating_sub(streamed.call.started.elapsed()));
-        let error = match within(left, streamed.messages.next()).await {
-            Ok(Some(Ok(message))) => return Some((Ok(message), Some(streamed))),
+    async fn next(state: Option<Self>) -> Option<(Result<A, Status>, Option<Self>)> {
+        let mut state = state?;
+        let left = state.limit.map(|limit| limit.saturating_sub(state.call.started.elapsed()));
+        let error = match within(left, state.messages.next()).await {
+            Ok(Some(Ok(message))) => return Some((Ok(message), Some(state))),
             Ok(Some(Err(error))) => error,
             Ok(None) => {
-                streamed.call.succeed("");
+                state.call.succeed("");
                 return None;
             }
-            Err(_) => timed_out(streamed.call.method, streamed.limit.unwrap_or_default(), "it was given up"),
+            Err(_) => timed_out(state.call.method, state.limit.unwrap_or_default(), "it was given up"),
         };
-        Some((Err(streamed.call.fail(&error)), None))
+        Some((Err(state.call.fail(&error)), None))
     }
 }
 

@@ -23,7 +23,7 @@ pub(super) async fn get_container_events(
 
 impl Cri {
     fn event(&self, event: &Event) -> ContainerEventResponse {
-        let what = match event.what {
+        let what = match event.kind {
             EventKind::Created => ContainerEventType::ContainerCreatedEvent,
             EventKind::Started => ContainerEventType::ContainerStartedEvent,
             EventKind::Stopped => ContainerEventType::ContainerStoppedEvent,

@@ -3,7 +3,7 @@ use super::*;
 use crate::cri::samples::{container, pod};
 
 fn numbered(number: i64) -> Event {
-    Event { id: "c".into(), what: EventKind::Created, at: number, pod: None, containers: Vec::new() }
+    Event { id: "c".into(), kind: EventKind::Created, at: number, pod: None, containers: Vec::new() }
 }
 
 #[tokio::test]

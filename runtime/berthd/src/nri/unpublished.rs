@@ -33,8 +33,8 @@ impl UnpublishedObject {
     }
 }
 
-/// All of them, and whether there is any plugin. Both are under one lock, so that a new plugin finds those
-/// that were announced while there was none.
+/// All of them, and whether there is any plugin. Both are under one lock, so that a new plugin finds those that
+/// were announced while there was none.
 #[derive(Default)]
 pub(super) struct UnpublishedObjects(Mutex<UnpublishedState>);
 
@@ -51,8 +51,8 @@ impl UnpublishedObjects {
     }
 }
 
-/// An object that plugins may know of: to be [confirmed](Announcement::confirm) once it is in its table, reported as gone
-/// when dropped.
+/// An object that plugins may know of: to be [confirmed](Announcement::confirm) once it is in its table, reported as
+/// gone when dropped.
 #[must_use]
 pub(crate) struct Announcement {
     announced: Option<(Nri, UnpublishedObject)>,

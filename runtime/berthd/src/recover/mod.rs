@@ -69,7 +69,7 @@ fn begin(
     leftovers: Leftovers,
 ) -> Vec<JoinHandle<()>> {
     let ready = entries.iter().filter(|entry| entry.get().state == PodState::Ready);
-    shared.pending.begin(ready.map(|entry| entry.get().id.clone()));
+    shared.pending.add(ready.map(|entry| entry.get().id.clone()));
     let recover_pod = |entry| tokio::spawn(recover_pod(Arc::clone(shared), entry));
     let mut under_way: Vec<_> = entries.into_iter().map(recover_pod).collect();
     under_way.push(tokio::spawn(sweep::sweep(Arc::clone(shared), starting, leftovers)));

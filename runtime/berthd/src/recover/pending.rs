@@ -10,7 +10,7 @@ pub(crate) struct PendingPods(watch::Sender<BTreeSet<String>>);
 
 impl PendingPods {
     /// Adds pods that are going to be recovered.
-    pub(super) fn begin(&self, pods: impl Iterator<Item = String>) {
+    pub(super) fn add(&self, pods: impl Iterator<Item = String>) {
         self.0.send_modify(|pending| pending.extend(pods));
     }
 
@@ -59,7 +59,7 @@ mod tests {
     #[test]
     fn a_pod_is_waited_for_and_no_other() {
         let pending = PendingPods::default();
-        pending.begin(["a".to_owned(), "b".to_owned()].into_iter());
+        pending.add(["a".to_owned(), "b".to_owned()].into_iter());
         assert!(pending.wait("a").now_or_never().is_none());
         assert!(pending.wait("c").now_or_never().is_some());
         drop(pending.guard("a"));

@@ -32,7 +32,7 @@ pub(super) const COUNT_TIMEOUT: Duration = Duration::from_millis(100);
 const MIN_AGE: Duration = Duration::from_secs(10);
 /// ... unless this multiple of the time that counting took is longer: it then takes at most 1/20 of a processor per
 /// tree.
-const AGE_PER_EFFORT: u32 = 20;
+const AGE_PER_COUNT_TIME: u32 = 20;
 /// Most trees that are counted at the same time.
 const MAX_CONCURRENT_COUNTS: usize = 2;
 
@@ -124,7 +124,7 @@ impl DiskUsageCache {
 fn count(directory: &Path) -> io::Result<CachedUsage> {
     let begun = Instant::now();
     let total = tree::count(directory)?;
-    let good_for = (begun.elapsed() * AGE_PER_EFFORT).max(MIN_AGE);
+    let good_for = (begun.elapsed() * AGE_PER_COUNT_TIME).max(MIN_AGE);
     let usage = DiskUsage { at: clock::now(), bytes: total.bytes, inodes: total.inodes };
     Ok(CachedUsage { usage, good_until: Instant::now() + good_for })
 }

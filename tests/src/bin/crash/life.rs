@@ -233,8 +233,8 @@ impl<'a> Life<'a> {
         })
     }
 
-    /// Makes a call up to [`MAX_CALL_ATTEMPTS`] times, restarting the daemon whenever it has ended. `pod` is the id of a pod
-    /// that may die, or empty.
+    /// Makes a call up to [`MAX_CALL_ATTEMPTS`] times, restarting the daemon whenever it has ended. `pod` is the id of
+    /// a pod that may die, or empty.
     async fn call<T>(
         &mut self,
         step: Step,

@@ -71,10 +71,10 @@ fn a_terminal_is_named_unless_the_container_names_its_own() {
 }
 
 /// Every process has ended with exit code 7.
-struct Ended;
+struct EndedExecs;
 
 #[async_trait]
-impl Task for Ended {
+impl Task for EndedExecs {
     async fn wait(&self, _: &TtrpcContext, _: WaitRequest) -> ttrpc::Result<WaitResponse> {
         Ok(WaitResponse { exit_status: 7, ..Default::default() })
     }
@@ -84,7 +84,7 @@ impl Task for Ended {
 async fn serve_the_second(listener: UnixListener) {
     drop(listener.accept().await.unwrap());
     let (second, _) = listener.accept().await.unwrap();
-    let _server = serve(second, create_task(Arc::new(Ended))).await;
+    let _server = serve(second, create_task(Arc::new(EndedExecs))).await;
     pending().await
 }
 
