@@ -6,9 +6,9 @@ use tokio::{io::AsyncWriteExt, process::Command, time::timeout};
 
 use crate::spec::apparmor::Confinement;
 
-const NAME: &str = "berth-default";
+const PROFILE_NAME: &str = "berth-default";
 /// Time limit for loading the profile: the daemon serves no call before.
-const PATIENCE: Duration = Duration::from_secs(5);
+const LOAD_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Denies writes to kernel settings, mounts, and ptrace of processes outside the profile. It guards against mistakes of
 /// the kernel or the administrator more than against containers: their capabilities and read-only mounts already forbid
@@ -45,13 +45,13 @@ pub async fn set_up() -> Confinement {
     if !is_enabled(Path::new("/")) {
         return Confinement::Absent;
     }
-    let late = |_| io::Error::other(format!("apparmor_parser: no end after {PATIENCE:?}"));
-    let loaded = timeout(PATIENCE, load()).await.map_err(late).flatten();
+    let late = |_| io::Error::other(format!("apparmor_parser: no end after {LOAD_TIMEOUT:?}"));
+    let loaded = timeout(LOAD_TIMEOUT, load()).await.map_err(late).flatten();
     let lacking = loaded.err().map(|error| error.to_string());
     if let Some(error) = &lacking {
-        tracing::warn!(%error, profile = NAME, "cannot be loaded: containers that are to run with it are refused");
+        tracing::warn!(%error, profile = PROFILE_NAME, "cannot be loaded: containers that are to run with it are refused");
     }
-    Confinement::Enabled { own: NAME, lacking }
+    Confinement::Enabled { own: PROFILE_NAME, lacking }
 }
 
 fn is_enabled(root: &Path) -> bool {

@@ -5,16 +5,17 @@ use std::{sync::LazyLock, time::Duration};
 use tokio::{sync::Semaphore, task::spawn_blocking, time::timeout};
 
 use crate::error::{Error, Kind, Result};
-use berth_work::Turns;
+use berth_work::KeyedMutex;
 
 /// Time limit for looking up a path that a caller chose: a lookup on a dead file system never returns.
-const LIMIT: Duration = Duration::from_secs(30);
+const LOOKUP_TIMEOUT: Duration = Duration::from_secs(30);
 /// Most threads that may hang on such paths. The other blocking threads stay free for the daemon's own disk work.
-const HANGING: usize = 64;
+const MAX_HANGING_LOOKUPS: usize = 64;
 
-static ROOM: Semaphore = Semaphore::const_new(HANGING);
-/// One queue per cause.
-static TURNS: LazyLock<Turns> = LazyLock::new(Turns::default);
+/// One permit for each running lookup.
+static LOOKUP_PERMITS: Semaphore = Semaphore::const_new(MAX_HANGING_LOOKUPS);
+/// One lock per cause.
+static CAUSE_LOCKS: LazyLock<KeyedMutex> = LazyLock::new(KeyedMutex::default);
 
 /// Runs `work` on a blocking thread. `step` names it in the error if it panics.
 pub(crate) async fn run<T: Send + 'static>(
@@ -37,17 +38,17 @@ pub(crate) async fn look_up<T: Send + 'static>(
     work: impl FnOnce() -> T + Send + 'static,
 ) -> Result<T> {
     let looking = async {
-        let turn = TURNS.take(cause).await;
-        let room = ROOM.acquire().await;
+        let lock = CAUSE_LOCKS.lock(cause).await;
+        let permit = LOOKUP_PERMITS.acquire().await;
         run(step, move || {
             let found = work();
-            drop((turn, room));
+            drop((lock, permit));
             found
         })
         .await
     };
-    let late = |_| Error::new(Kind::DeadlineExceeded, format!("{step}, for {LIMIT:?}"));
-    timeout(LIMIT, looking).await.map_err(late)?
+    let late = |_| Error::new(Kind::DeadlineExceeded, format!("{step}, for {LOOKUP_TIMEOUT:?}"));
+    timeout(LOOKUP_TIMEOUT, looking).await.map_err(late)?
 }
 
 #[cfg(test)]
@@ -66,7 +67,7 @@ mod tests {
         let (answer, never) = mpsc::channel::<()>();
         let looking = tokio::spawn(look_up("look at a path", "a", move || never.recv().is_ok()));
         tokio::task::yield_now().await;
-        tokio::time::advance(LIMIT).await;
+        tokio::time::advance(LOOKUP_TIMEOUT).await;
         let error = looking.await.unwrap().unwrap_err();
         drop(answer);
         assert_eq!(error.to_string(), "look at a path, for 30s");
@@ -86,7 +87,7 @@ mod tests {
         let again = Arc::clone(&begun);
         let second = tokio::spawn(look_up("look", "dead", move || again.fetch_add(1, Ordering::SeqCst)));
         tokio::task::yield_now().await;
-        tokio::time::advance(LIMIT).await;
+        tokio::time::advance(LOOKUP_TIMEOUT).await;
         assert_eq!(hanging.await.unwrap().unwrap_err().kind(), Kind::DeadlineExceeded);
         assert_eq!(second.await.unwrap().unwrap_err().kind(), Kind::DeadlineExceeded);
         assert!(matches!(look_up("look", "alive", || 7).await, Ok(7)));

@@ -11,17 +11,17 @@ use tokio::sync::mpsc;
 use crate::{
     container::{Container, ContainerState},
     error::{Error, Kind, Result},
-    identity,
+    clock,
     pod::{Pod, PodState},
     runtime::Shared,
 };
 
 /// Longest queue of a listener: more events than the start of a full node causes at once.
-const LONGEST_QUEUE: usize = 4096;
+const MAX_QUEUED_EVENTS: usize = 4096;
 
 /// The kind of an event.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Happening {
+pub enum EventKind {
     /// The container or pod was set up.
     Created,
     /// It was started.
@@ -38,7 +38,7 @@ pub struct Event {
     /// Id of the container, or of the pod itself.
     pub id: String,
     /// The kind of the event.
-    pub what: Happening,
+    pub kind: EventKind,
     /// Nanoseconds since the epoch. Later events have no earlier time, unless the clock was set back.
     pub at: i64,
     /// The pod; `None` when the container outlived it.
@@ -73,7 +73,7 @@ impl Events {
     ///
     /// `Unavailable` when the daemon is stopping.
     pub fn listen(&self) -> Result<Listener> {
-        let (sender, queue) = mpsc::channel(LONGEST_QUEUE);
+        let (sender, queue) = mpsc::channel(MAX_QUEUED_EVENTS);
         let mut listeners = self.lock();
         if listeners.closed {
             return Err(stopping());
@@ -91,7 +91,7 @@ impl Events {
 
     /// Sends an event to all listeners. It is made under the lock, so that its snapshots are never older than those of
     /// the event before; it is not made at all without listeners.
-    fn tell(&self, event: impl FnOnce() -> Event) {
+    fn publish(&self, event: impl FnOnce() -> Event) {
         let mut listeners = self.lock();
         if listeners.queues.is_empty() {
             return;
@@ -118,7 +118,7 @@ impl Listener {
             None if self.events.lock().closed => Err(stopping()),
             None => {
                 let text = format!(
-                    "more than {LONGEST_QUEUE} events waited to be taken: what came after them was not kept, \
+                    "more than {MAX_QUEUED_EVENTS} events waited to be taken: what came after them was not kept, \
                      list pods and containers to see how they are now"
                 );
                 Err(Error::new(Kind::ResourceExhausted, text))
@@ -136,43 +136,43 @@ pub(crate) fn observe(shared: &Arc<Shared>) {
     let weak = Arc::downgrade(shared);
     shared.pods.observe(move |was, is| {
         let Some((shared, pod)) = weak.upgrade().zip(is.or(was)) else { return };
-        for &what in of_pod(was, is) {
-            shared.events.tell(|| event(&shared, &pod.id, what, Some(Arc::clone(pod))));
+        for &kind in of_pod(was, is) {
+            shared.events.publish(|| event(&shared, &pod.id, kind, Some(Arc::clone(pod))));
         }
     });
     let weak = Arc::downgrade(shared);
     shared.containers.observe(move |was, is| {
         let Some((shared, container)) = weak.upgrade().zip(is.or(was)) else { return };
         let pod = || shared.pods.find(&container.pod_id).ok().map(|entry| entry.get());
-        for &what in of_container(was, is) {
-            shared.events.tell(|| event(&shared, &container.id, what, pod()));
+        for &kind in of_container(was, is) {
+            shared.events.publish(|| event(&shared, &container.id, kind, pod()));
         }
     });
 }
 
-fn of_pod(was: Option<&Arc<Pod>>, is: Option<&Arc<Pod>>) -> &'static [Happening] {
+fn of_pod(was: Option<&Arc<Pod>>, is: Option<&Arc<Pod>>) -> &'static [EventKind] {
     match (was.map(|pod| pod.state), is.map(|pod| pod.state)) {
-        (None, Some(PodState::Ready)) => &[Happening::Created, Happening::Started],
-        (Some(PodState::Ready), Some(PodState::NotReady)) => &[Happening::Stopped],
-        (Some(_), None) => &[Happening::Deleted],
+        (None, Some(PodState::Ready)) => &[EventKind::Created, EventKind::Started],
+        (Some(PodState::Ready), Some(PodState::NotReady)) => &[EventKind::Stopped],
+        (Some(_), None) => &[EventKind::Deleted],
         _ => &[],
     }
 }
 
-fn of_container(was: Option<&Arc<Container>>, is: Option<&Arc<Container>>) -> &'static [Happening] {
+fn of_container(was: Option<&Arc<Container>>, is: Option<&Arc<Container>>) -> &'static [EventKind] {
     match (was.map(|container| &container.state), is.map(|container| &container.state)) {
-        (None, Some(_)) => &[Happening::Created],
-        (Some(ContainerState::Created { .. }), Some(ContainerState::Running { .. })) => &[Happening::Started],
-        (Some(was), Some(is)) if is.is_exited() && !was.is_exited() => &[Happening::Stopped],
-        (Some(_), None) => &[Happening::Deleted],
+        (None, Some(_)) => &[EventKind::Created],
+        (Some(ContainerState::Created { .. }), Some(ContainerState::Running { .. })) => &[EventKind::Started],
+        (Some(was), Some(is)) if is.is_exited() && !was.is_exited() => &[EventKind::Stopped],
+        (Some(_), None) => &[EventKind::Deleted],
         _ => &[],
     }
 }
 
-fn event(shared: &Shared, id: &str, what: Happening, pod: Option<Arc<Pod>>) -> Event {
+fn event(shared: &Shared, id: &str, kind: EventKind, pod: Option<Arc<Pod>>) -> Event {
     let of_pod = |pod: &Arc<Pod>| shared.containers_of(&pod.id).iter().map(|entry| entry.get()).collect();
     let containers = pod.as_ref().map(of_pod).unwrap_or_default();
-    Event { id: id.to_owned(), what, at: identity::now(), pod, containers }
+    Event { id: id.to_owned(), kind, at: clock::now(), pod, containers }
 }
 
 #[cfg(test)]

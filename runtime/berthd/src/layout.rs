@@ -24,15 +24,15 @@ use berth_image::tree;
 
 use crate::{
     error::{During, Result},
-    identity,
+    ids,
 };
 
 /// Mode of a directory that only root may enter.
-const PRIVATE: u32 = 0o700;
+const PRIVATE_DIRECTORY_MODE: u32 = 0o700;
 /// Mode of a directory that everyone may pass through and only root may list.
-const PASSABLE: u32 = 0o711;
+const TRAVERSABLE_DIRECTORY_MODE: u32 = 0o711;
 /// Mode of a file that only root may read.
-const SECRET: u32 = 0o600;
+const PRIVATE_FILE_MODE: u32 = 0o600;
 
 /// The paths of one daemon.
 #[derive(Clone, Debug)]
@@ -52,12 +52,12 @@ impl Layout {
     /// pinned network namespaces is shared with other programs, and keeps its mode.
     pub fn create(root: &Path, state: &Path, netns: &Path) -> Result<Self> {
         let layout = Self::of(root, state, netns);
-        make(root, PRIVATE)?;
-        make(state, PASSABLE)?;
+        make(root, PRIVATE_DIRECTORY_MODE)?;
+        make(state, TRAVERSABLE_DIRECTORY_MODE)?;
         make_private(&state.join("s"))?;
-        for parent in [layout.writables(), layout.sandboxes(), layout.bundles()] {
+        for parent in [layout.writable_layers(), layout.sandboxes(), layout.bundles()] {
             make_private(&parent)?;
-            mend_below(&parent)?;
+            restrict_modes_below(&parent)?;
         }
         fs::create_dir_all(netns).during(|| format!("create {}", netns.display()))?;
         Ok(layout)
@@ -109,24 +109,24 @@ impl Layout {
     }
 
     /// Returns the directory of all writable layers.
-    pub fn writables(&self) -> PathBuf {
+    pub fn writable_layers(&self) -> PathBuf {
         self.root.join("containers")
     }
 
     /// Returns the writable layer of one container: `upper` and `work` of its overlay.
     pub fn writable(&self, id: &str) -> PathBuf {
-        self.writables().join(id)
+        self.writable_layers().join(id)
     }
 
     /// Returns the path at which a pod's network namespace is pinned.
     pub fn netns(&self, id: &str) -> PathBuf {
-        self.netns.join(format!("berth-{}", identity::short(id)))
+        self.netns.join(format!("berth-{}", ids::short(id)))
     }
 }
 
 /// Makes a directory, and missing parents, accessible to root only; corrects the mode of an existing directory.
 pub(crate) fn make_private(path: &Path) -> Result<()> {
-    make(path, PRIVATE)
+    make(path, PRIVATE_DIRECTORY_MODE)
 }
 
 fn make(path: &Path, mode: u32) -> Result<()> {
@@ -136,12 +136,12 @@ fn make(path: &Path, mode: u32) -> Result<()> {
 
 /// Sets the mode of each subdirectory. The mode of `parent` is not enough: a subdirectory may be bind mounted or open
 /// elsewhere.
-fn mend_below(parent: &Path) -> Result<()> {
+fn restrict_modes_below(parent: &Path) -> Result<()> {
     let mend = || {
         for entry in fs::read_dir(parent)? {
             let entry = entry?;
             if entry.file_type()?.is_dir() {
-                set_mode(&entry.path(), PRIVATE)?;
+                set_mode(&entry.path(), PRIVATE_DIRECTORY_MODE)?;
             }
         }
         Ok::<_, io::Error>(())
@@ -155,14 +155,14 @@ fn set_mode(path: &Path, mode: u32) -> io::Result<()> {
 
 /// Writes a file with mode 0600. An existing file is overwritten in place, not atomically, and keeps its mode.
 pub(crate) fn write_private(path: &Path, content: &[u8]) -> Result<()> {
-    let open = || OpenOptions::new().write(true).create(true).truncate(true).mode(SECRET).open(path);
+    let open = || OpenOptions::new().write(true).create(true).truncate(true).mode(PRIVATE_FILE_MODE).open(path);
     open().and_then(|mut file| file.write_all(content)).during(|| format!("write {}", path.display()))
 }
 
 /// Makes an empty file with mode 0600, or corrects the mode of an existing one.
 pub(crate) fn touch_private(path: &Path) -> Result<()> {
-    let touch = || OpenOptions::new().append(true).create(true).mode(SECRET).open(path);
-    touch().and_then(|_| set_mode(path, SECRET)).during(|| format!("make {} root's alone", path.display()))
+    let touch = || OpenOptions::new().append(true).create(true).mode(PRIVATE_FILE_MODE).open(path);
+    touch().and_then(|_| set_mode(path, PRIVATE_FILE_MODE)).during(|| format!("make {} root's alone", path.display()))
 }
 
 /// Removes a directory recursively; succeeds when it does not exist.
@@ -192,7 +192,7 @@ mod tests {
     fn everything_is_roots_alone_and_the_way_to_the_socket_is_open() {
         let base = tempfile::tempdir().unwrap();
         let layout = layout(base.path());
-        for private in [&layout.root, &layout.writables(), &layout.bundles(), &layout.sandboxes()] {
+        for private in [&layout.root, &layout.writable_layers(), &layout.bundles(), &layout.sandboxes()] {
             assert_eq!(mode(private), 0o700, "{}", private.display());
         }
         assert_eq!((mode(&layout.state), mode(&layout.state.join("s"))), (0o711, 0o700));

@@ -34,12 +34,12 @@ use tracing::{info, warn};
 use tracing_subscriber::EnvFilter;
 
 /// Name of the binary of Berth's own shim.
-const SHIM: &str = "containerd-shim-berth-v1";
+const SHIM_NAME: &str = "containerd-shim-berth-v1";
 
 type Failure = Box<dyn Error + Send + Sync>;
 
 fn main() -> ExitCode {
-    heap::give_large_blocks_back();
+    heap::set_mmap_threshold();
     match run() {
         Ok(code) => code,
         Err(failure) => {
@@ -107,7 +107,7 @@ fn configure(overrides: Overrides) -> Result<Config, config::Error> {
 async fn serve(config: Config) -> Result<(), Failure> {
     start_log(&config.log)?;
     let stop = stop_signal()?;
-    let _lock = Lock::take(&config.root, Lock::PATIENCE).await?;
+    let _lock = Lock::take(&config.root, Lock::TIMEOUT).await?;
     let socket = config.socket_path();
     let streaming = streaming::Server::bind(&config.streaming).await?;
     let (runtime, features) = open(&config).await?;
@@ -129,7 +129,7 @@ async fn serve(config: Config) -> Result<(), Failure> {
         events.close();
         drop(stopping);
     });
-    server::serve(listener, Services::new(cri), stop, server::DRAIN).await?;
+    server::serve(listener, Services::new(cri), stop, server::DRAIN_TIMEOUT).await?;
     sessions.await?;
     std::fs::remove_file(&socket)?;
     nri.close().await;
@@ -178,11 +178,11 @@ fn shim(configured: Option<&Path>) -> Result<PathBuf, Failure> {
     if let Some(path) = configured {
         return Ok(path.to_owned());
     }
-    let beside = std::env::current_exe()?.with_file_name(SHIM);
+    let beside = std::env::current_exe()?.with_file_name(SHIM_NAME);
     let path = std::env::var_os("PATH").unwrap_or_default();
-    let mut places = std::iter::once(beside).chain(std::env::split_paths(&path).map(|dir| dir.join(SHIM)));
+    let mut places = std::iter::once(beside).chain(std::env::split_paths(&path).map(|dir| dir.join(SHIM_NAME)));
     places.find(|place| place.is_file()).ok_or_else(|| {
-        format!("{SHIM} is neither beside berthd nor in PATH; configuration key pods.shim can name it").into()
+        format!("{SHIM_NAME} is neither beside berthd nor in PATH; configuration key pods.shim can name it").into()
     })
 }
 

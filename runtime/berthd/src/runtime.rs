@@ -15,7 +15,7 @@ use crate::{
     container::{Container, Containers, config::ContainerMetadata},
     error::{Error, Kind, Result},
     events::{self, Events},
-    flights::Flights,
+    single_flight::SingleFlight,
     handlers::{self, Handlers},
     layout::Layout,
     nri::{self, Nri},
@@ -23,7 +23,7 @@ use crate::{
         Pod, Pods,
         config::{PodConfig, PodMetadata},
     },
-    recover::{self, Pending},
+    recover::{self, PendingPods},
     shim::{Launcher, Shim},
     spec::{Defaults, Host},
     state::State,
@@ -96,16 +96,16 @@ pub(crate) struct Shared {
     pub(crate) pods: Table<Pod>,
     pub(crate) containers: Table<Container>,
     pub(crate) events: Events,
-    pub(crate) running: Flights<PodMetadata, String>,
-    pub(crate) creating: Flights<(String, ContainerMetadata), String>,
-    pub(crate) starting: Flights<String, ()>,
-    pub(crate) pending: Pending,
+    pub(crate) running: SingleFlight<PodMetadata, String>,
+    pub(crate) creating: SingleFlight<(String, ContainerMetadata), String>,
+    pub(crate) starting: SingleFlight<String, ()>,
+    pub(crate) pending: PendingPods,
 }
 
 /// How long the start waits for steps that are quick unless something hangs. They go on in the background.
-const GRACE: Duration = Duration::from_millis(500);
+const STARTUP_TIMEOUT: Duration = Duration::from_millis(500);
 /// How long a call waits for its pod to be recovered.
-const TAKING_UP: Duration = Duration::from_secs(10);
+const RECOVERY_TIMEOUT: Duration = Duration::from_secs(10);
 
 impl Runtime {
     /// Opens the state below the configured directories, and starts to recover the pods that run.
@@ -124,10 +124,10 @@ impl Runtime {
             pods: Table::new("pod"),
             containers: Table::new("container"),
             events: Events::default(),
-            running: Flights::default(),
-            creating: Flights::default(),
-            starting: Flights::default(),
-            pending: Pending::default(),
+            running: SingleFlight::default(),
+            creating: SingleFlight::default(),
+            starting: SingleFlight::default(),
+            pending: PendingPods::default(),
             layout,
             options,
         });
@@ -135,7 +135,7 @@ impl Runtime {
         events::observe(&shared);
         let plugins = nri::open(&shared)?;
         let settled = async { tokio::join!(recovered, plugins, asked, network.settled()) };
-        if timeout(GRACE, settled).await.is_err() {
+        if timeout(STARTUP_TIMEOUT, settled).await.is_err() {
             tracing::warn!("something takes long at the start: it goes on while calls are answered");
         }
         Ok(Self {
@@ -166,12 +166,12 @@ impl Shared {
     /// Connects to the shim of a pod, after the pod is recovered.
     pub(crate) async fn shim_of(&self, pod_id: &str) -> Result<Shim> {
         let pod = self.pods.find(pod_id)?.get();
-        self.taken_up(&pod.id).await?;
+        self.wait_until_recovered(&pod.id).await?;
         pod.shim().await
     }
 
     /// Connects to the shim of a pod that may not be recovered yet.
-    pub(crate) async fn reach(&self, pod_id: &str) -> Result<Shim> {
+    pub(crate) async fn connect_unrecovered(&self, pod_id: &str) -> Result<Shim> {
         self.pods.find(pod_id)?.get().shim().await
     }
 
@@ -180,7 +180,7 @@ impl Shared {
     /// # Errors
     ///
     /// `DeadlineExceeded` when its shim has not answered for 10 s.
-    pub(crate) async fn taken_up(&self, pod_id: &str) -> Result<()> {
+    pub(crate) async fn wait_until_recovered(&self, pod_id: &str) -> Result<()> {
         if !self.pending.has(pod_id) {
             return Ok(());
         }
@@ -189,7 +189,7 @@ impl Shared {
             let text = format!("the shim of pod {pod_id} has not answered since the daemon was started");
             Error::new(Kind::DeadlineExceeded, text)
         };
-        timeout(TAKING_UP, self.pending.wait(pod_id)).await.map_err(late)
+        timeout(RECOVERY_TIMEOUT, self.pending.wait(pod_id)).await.map_err(late)
     }
 
     /// Returns the host name that a pod's processes see.

@@ -20,7 +20,7 @@ use serde::{Serialize, de::DeserializeOwned};
 use crate::{
     blocking,
     error::{During, Error, Kind, Result},
-    identity,
+    clock,
     layout::{touch_private, write_private},
 };
 
@@ -28,7 +28,7 @@ use crate::{
 const SCHEMA_VERSION: u32 = 1;
 
 /// Returns the path of a file that SQLite keeps beside the database.
-fn beside(path: &Path, suffix: &str) -> PathBuf {
+fn sibling(path: &Path, suffix: &str) -> PathBuf {
     let mut name = path.as_os_str().to_owned();
     name.push(suffix);
     name.into()
@@ -213,8 +213,8 @@ fn set_aside_of<R: Record>(connection: &Connection) -> rusqlite::Result<Vec<Stri
 /// Sets mode 0600 on the database and the files beside it. SQLite gives files that it makes later the database's mode.
 fn close_to_others(path: &Path) -> Result<()> {
     touch_private(path)?;
-    let beside = ["-wal", "-shm"].map(|suffix| beside(path, suffix));
-    beside.iter().filter(|path| path.exists()).try_for_each(|path| touch_private(path))
+    let siblings = ["-wal", "-shm"].map(|suffix| sibling(path, suffix));
+    siblings.iter().filter(|path| path.exists()).try_for_each(|path| touch_private(path))
 }
 
 /// Opens the database. Fails with SQLITE_CORRUPT unless its quick check passes.
@@ -234,9 +234,9 @@ fn is_damage(error: &rusqlite::Error) -> bool {
 
 /// Renames the database and the files beside it. They are never deleted.
 fn set_aside(path: &Path) -> io::Result<PathBuf> {
-    let aside = beside(path, &format!(".damaged-{}", identity::now()));
+    let aside = sibling(path, &format!(".damaged-{}", clock::now()));
     for suffix in ["-wal", "-shm", ""] {
-        match fs::rename(beside(path, suffix), beside(&aside, suffix)) {
+        match fs::rename(sibling(path, suffix), sibling(&aside, suffix)) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
             _ => {}
         }
@@ -286,7 +286,7 @@ pub(crate) mod tests {
     async fn its_files_are_roots_alone_also_those_of_a_daemon_that_left_them_open() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("state.db");
-        let files = || ["", "-wal", "-shm"].map(|suffix| beside(&path, suffix));
+        let files = || ["", "-wal", "-shm"].map(|suffix| sibling(&path, suffix));
         let state = State::open(&path).unwrap();
         state.put(&Thing { id: "a".into(), value: 1 }).await.unwrap();
         for file in files() {

@@ -16,22 +16,22 @@ use crate::{
     state::{Record, State},
 };
 
-/// One pod or container: its current snapshot, and its turn, the lock that serializes operations on it.
+/// One pod or container: its current snapshot, and the lock that serializes operations on it.
 #[derive(Debug)]
 pub struct Entry<T> {
     current: watch::Sender<Arc<T>>,
-    turn: Mutex<()>,
+    operation: Mutex<()>,
     /// Held while record and snapshot change, so that changes are recorded in the order in which they are shown.
-    recorded: Mutex<Recorded>,
+    recorded: Mutex<Recording>,
     observer: Arc<Observer<T>>,
 }
 
 /// Whether changes of an entry are still recorded.
 #[derive(Debug, PartialEq, Eq)]
-enum Recorded {
-    Yes,
+enum Recording {
+    On,
     /// The entry was removed, and its record must not come back.
-    NoMore,
+    Off,
 }
 
 /// Callback with the previous and the new snapshot. The previous one is `None` when an entry is added, the new one when
@@ -41,7 +41,7 @@ struct Observer<T>(OnceLock<Box<Observe<T>>>);
 type Observe<T> = dyn Fn(Option<&Arc<T>>, Option<&Arc<T>>) + Send + Sync;
 
 impl<T> Observer<T> {
-    fn tell(&self, was: Option<&Arc<T>>, is: Option<&Arc<T>>) {
+    fn notify(&self, was: Option<&Arc<T>>, is: Option<&Arc<T>>) {
         if let Some(observe) = self.0.get() {
             observe(was, is);
         }
@@ -57,7 +57,7 @@ impl<T> fmt::Debug for Observer<T> {
 impl<T> Entry<T> {
     fn new(value: T, observer: Arc<Observer<T>>) -> Self {
         let current = watch::Sender::new(Arc::new(value));
-        Self { current, turn: Mutex::new(()), recorded: Mutex::new(Recorded::Yes), observer }
+        Self { current, operation: Mutex::new(()), recorded: Mutex::new(Recording::On), observer }
     }
 
     /// Returns the current snapshot.
@@ -65,19 +65,19 @@ impl<T> Entry<T> {
         Arc::clone(&self.current.borrow())
     }
 
-    /// Waits until no other operation holds the entry's turn. An operation holds it from its first to its last step.
-    pub async fn turn(&self) -> MutexGuard<'_, ()> {
-        self.turn.lock().await
+    /// Waits until no other operation holds the entry's lock. An operation holds it from its first to its last step.
+    pub async fn lock(&self) -> MutexGuard<'_, ()> {
+        self.operation.lock().await
     }
 
-    /// Replaces the snapshot, wakes tasks that wait in [`Entry::when`], and notifies the observer.
+    /// Replaces the snapshot, wakes tasks that wait in [`Entry::wait_for`], and notifies the observer.
     fn set(&self, value: Arc<T>) {
         let was = self.current.send_replace(Arc::clone(&value));
-        self.observer.tell(Some(&was), Some(&value));
+        self.observer.notify(Some(&was), Some(&value));
     }
 
     /// Returns the first snapshot, from the current one on, that `wanted` accepts.
-    pub async fn when(&self, wanted: impl Fn(&T) -> bool) -> Arc<T> {
+    pub async fn wait_for(&self, wanted: impl Fn(&T) -> bool) -> Arc<T> {
         let mut changes = self.current.subscribe();
         // The sender lives as long as `self`, so waiting cannot fail.
         match changes.wait_for(|value| wanted(value)).await {
@@ -97,7 +97,7 @@ impl<T: Record> Entry<T> {
     pub async fn change(&self, state: &State, next: impl FnOnce(&T) -> T) -> Result<Arc<T>> {
         let recorded = self.recorded.lock().await;
         let next = Arc::new(next(&self.get()));
-        if *recorded == Recorded::NoMore {
+        if *recorded == Recording::Off {
             self.current.send_replace(Arc::clone(&next));
             return Ok(next);
         }
@@ -134,7 +134,7 @@ impl<T> Table<T> {
         // addition.
         let _changing = entry.recorded.try_lock();
         self.write().insert(id.to_owned(), Arc::clone(&entry));
-        self.observer.tell(None, Some(&entry.get()));
+        self.observer.notify(None, Some(&entry.get()));
         Arc::clone(&entry)
     }
 
@@ -196,14 +196,14 @@ impl<T: Record> Table<T> {
     pub async fn remove(&self, id: &str, state: &State) -> Result<()> {
         let Some(entry) = self.read().get(id).cloned() else { return Ok(()) };
         let mut recorded = entry.recorded.lock().await;
-        if *recorded == Recorded::NoMore {
+        if *recorded == Recording::Off {
             return Ok(());
         }
         state.delete::<T>(id).await?;
         killpoint!(ROW_DELETED);
-        *recorded = Recorded::NoMore;
+        *recorded = Recording::Off;
         self.write().remove(id);
-        self.observer.tell(Some(&entry.get()), None);
+        self.observer.notify(Some(&entry.get()), None);
         Ok(())
     }
 }
@@ -244,12 +244,12 @@ mod tests {
         let crashed = tokio::spawn({
             let (entry, state) = (Arc::clone(&entry), state.clone());
             async move {
-                let _turn = entry.turn().await;
+                let _lock = entry.lock().await;
                 entry.change(&state, |_| panic!("a fault of ours")).await
             }
         });
         assert!(crashed.await.is_err());
-        let _turn = entry.turn().await;
+        let _lock = entry.lock().await;
         assert_eq!(entry.change(&state, |_| thing(2)).await.unwrap().value, 2);
     }
 
@@ -258,7 +258,7 @@ mod tests {
         let entry = Table::new("container").insert("a", 1);
         let waiting = {
             let entry = Arc::clone(&entry);
-            tokio::spawn(async move { *entry.when(|v| *v == 2).await })
+            tokio::spawn(async move { *entry.wait_for(|v| *v == 2).await })
         };
         entry.set(Arc::new(2));
         assert_eq!(waiting.await.unwrap(), 2);
@@ -290,7 +290,7 @@ mod tests {
         entry.change(&state, |_| thing(2)).await.unwrap();
         table.remove("e", &state).await.unwrap();
         assert_eq!(entry.change(&state, |_| thing(3)).await.unwrap().value, 3);
-        assert_eq!(entry.when(|thing| thing.value == 3).await.value, 3);
+        assert_eq!(entry.wait_for(|thing| thing.value == 3).await.value, 3);
         assert_eq!(*told.lock().unwrap(), 3, "it came, it changed, it went");
         assert!(state.load::<Thing>().unwrap().records.is_empty(), "its record stays gone");
     }

@@ -10,7 +10,7 @@ use tokio::time::{sleep, timeout};
 use crate::{
     container::{Container, ContainerState},
     error::{Error, Kind, Result},
-    identity,
+    clock,
     nri::events,
     pod::{Pod, PodState},
     runtime::Shared,
@@ -19,9 +19,9 @@ use crate::{
 };
 
 /// Exit code of a container whose end no shim reported.
-const UNSEEN_EXIT_CODE: i32 = 255;
+const UNKNOWN_EXIT_CODE: i32 = 255;
 /// Pause before the next attempt to connect to a shim, after a failure of the daemon's own, such as EMFILE.
-const PAUSE: Duration = Duration::from_secs(1);
+const RECONNECT_DELAY: Duration = Duration::from_secs(1);
 /// How long the ends of a pod's containers may take to arrive, after the pod's own end.
 const ENDS_TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -30,7 +30,7 @@ pub(crate) fn pod(shared: &Arc<Shared>, entry: Arc<Entry<Pod>>, shim: Shim) {
     let shared = Arc::clone(shared);
     tokio::spawn(async move {
         let id = entry.get().id.clone();
-        match end_of_pod(&shared, &id, shim).await {
+        match wait_for_pod_end(&shared, &id, shim).await {
             Ok(()) => pod_has_ended(&shared, &entry).await,
             Err(error) if error.kind() == Kind::Unavailable => pod_is_lost(&shared, &entry, error).await,
             // The pod was stopped or removed meanwhile.
@@ -41,7 +41,7 @@ pub(crate) fn pod(shared: &Arc<Shared>, entry: Arc<Entry<Pod>>, shim: Shim) {
 }
 
 /// Waits for the pod's end. Reconnects when the connection breaks while the shim lives.
-async fn end_of_pod(shared: &Shared, id: &str, mut shim: Shim) -> Result<()> {
+async fn wait_for_pod_end(shared: &Shared, id: &str, mut shim: Shim) -> Result<()> {
     loop {
         match shim.wait_sandbox(id).await {
             Err(error) if error.kind() == Kind::Unavailable => shim = reconnect(shared, id).await?,
@@ -53,14 +53,14 @@ async fn end_of_pod(shared: &Shared, id: &str, mut shim: Shim) -> Result<()> {
 /// Records that the pod's first process has ended, unless the pod was stopped meanwhile. Its containers ended before;
 /// their ends are awaited, so that no container is on record as running in a pod that has ended.
 async fn pod_has_ended(shared: &Arc<Shared>, entry: &Entry<Pod>) {
-    let _turn = entry.turn().await;
+    let _lock = entry.lock().await;
     let pod = entry.get();
     if pod.state != PodState::Ready {
         return;
     }
     tracing::error!(pod = pod.id, "the pod's first process has ended");
     let containers = shared.containers_of(&pod.id);
-    let ends = containers.iter().map(|one| one.when(|container: &Container| container.state.is_exited()));
+    let ends = containers.iter().map(|one| one.wait_for(|container: &Container| container.state.is_exited()));
     if timeout(ENDS_TIMEOUT, join_all(ends)).await.is_err() {
         tracing::error!(pod = pod.id, "the ends of its containers did not arrive within 10 s");
     }
@@ -69,7 +69,7 @@ async fn pod_has_ended(shared: &Arc<Shared>, entry: &Entry<Pod>) {
 
 /// Records that the pod's shim died, unless the pod was stopped meanwhile. `error` is logged.
 pub(crate) async fn pod_is_lost(shared: &Arc<Shared>, entry: &Entry<Pod>, error: Error) {
-    let _turn = entry.turn().await;
+    let _lock = entry.lock().await;
     let pod = entry.get();
     if pod.state == PodState::Ready {
         tracing::error!(pod = pod.id, %error, "the pod's shim died");
@@ -82,39 +82,39 @@ pub(crate) fn container(shared: &Arc<Shared>, entry: Arc<Entry<Container>>, shim
     let shared = Arc::clone(shared);
     tokio::spawn(async move {
         let container = entry.get();
-        match end_of(&shared, &container, shim).await {
+        match wait_for_end(&shared, &container, shim).await {
             Ok(exit) => {
-                // A start in progress holds the turn. Waiting for it keeps the end from being reported before the
+                // A start in progress holds the lock. Waiting for it keeps the end from being reported before the
                 // start.
                 let starting = matches!(entry.get().state, ContainerState::Created { .. });
-                let turn = if starting { Some(entry.turn().await) } else { None };
+                let lock = if starting { Some(entry.lock().await) } else { None };
                 record_end(&shared, &entry, exit).await;
-                // Plugins are notified in a turn of their own.
-                drop(turn);
+                // Plugins are notified under a lock of their own.
+                drop(lock);
                 events::container_stopped(&shared, &entry).await;
             }
             // The shim is dead: the pod's watch handles all its containers.
             Err(error) if error.kind() == Kind::Unavailable => {}
             // The pod was stopped while the container was being created, and its shim has exited.
-            Err(error) if error.kind() == Kind::FailedPrecondition => abandoned(&shared, &entry).await,
+            Err(error) if error.kind() == Kind::FailedPrecondition => end_without_shim(&shared, &entry).await,
             Err(error) => tracing::error!(container = container.id, %error, "cannot be watched"),
         }
     });
 }
 
 /// Records the end of a container whose pod has ended, so that no watch of the pod handles a dead shim.
-pub(crate) async fn last_end(shared: Arc<Shared>, entry: Arc<Entry<Container>>, shim: Shim) {
-    match end_of(&shared, &entry.get(), shim).await {
+pub(crate) async fn record_end_after_pod(shared: Arc<Shared>, entry: Arc<Entry<Container>>, shim: Shim) {
+    match wait_for_end(&shared, &entry.get(), shim).await {
         Ok(exit) => {
             record_end(&shared, &entry, exit).await;
             events::container_stopped(&shared, &entry).await;
         }
-        Err(_) => abandoned(&shared, &entry).await,
+        Err(_) => end_without_shim(&shared, &entry).await,
     }
 }
 
 /// Waits for the container's end. Reconnects when the connection breaks while the shim lives.
-async fn end_of(shared: &Shared, container: &Container, mut shim: Shim) -> Result<Exit> {
+async fn wait_for_end(shared: &Shared, container: &Container, mut shim: Shim) -> Result<Exit> {
     loop {
         match shim.wait(&container.id).await {
             Err(error) if error.kind() == Kind::Unavailable => {
@@ -133,22 +133,22 @@ async fn end_of(shared: &Shared, container: &Container, mut shim: Shim) -> Resul
 /// `Unavailable` when the shim is dead, `FailedPrecondition` or `NotFound` when the pod was stopped or removed.
 pub(crate) async fn reconnect(shared: &Shared, pod_id: &str) -> Result<Shim> {
     loop {
-        match shared.reach(pod_id).await {
+        match shared.connect_unrecovered(pod_id).await {
             Err(error)
                 if !matches!(error.kind(), Kind::Unavailable | Kind::FailedPrecondition | Kind::NotFound) =>
             {
                 tracing::warn!(pod = pod_id, %error, "the pod's shim is not reached for now");
-                sleep(PAUSE).await;
+                sleep(RECONNECT_DELAY).await;
             }
             reached => return reached,
         }
     }
 }
 
-/// Cleans up after a dead shim, and records the ends of its containers. The caller holds the pod's turn.
+/// Cleans up after a dead shim, and records the ends of its containers. The caller holds the pod's lock.
 pub(crate) async fn shim_died(shared: &Arc<Shared>, entry: &Entry<Pod>) {
     let pod = entry.get();
-    abandoned_all(shared, &pod.id).await;
+    end_all_without_shim(shared, &pod.id).await;
     not_ready(shared, entry).await;
 }
 
@@ -160,14 +160,14 @@ async fn not_ready(shared: &Shared, entry: &Entry<Pod>) {
 }
 
 /// Handles all containers of a pod without a shim that have not ended by their records.
-pub(crate) async fn abandoned_all(shared: &Arc<Shared>, pod_id: &str) {
+pub(crate) async fn end_all_without_shim(shared: &Arc<Shared>, pod_id: &str) {
     let mut containers = shared.containers_of(pod_id);
     containers.retain(|entry| !entry.get().state.is_exited());
-    join_all(containers.iter().map(|entry| abandoned(shared, entry))).await;
+    join_all(containers.iter().map(|entry| end_without_shim(shared, entry))).await;
 }
 
 /// Handles a container without a shim: kills what is left of it, and records its end as far as known.
-pub(crate) async fn abandoned(shared: &Arc<Shared>, entry: &Entry<Container>) {
+pub(crate) async fn end_without_shim(shared: &Arc<Shared>, entry: &Entry<Container>) {
     let container = entry.get();
     let bundle = shared.layout.bundle(&container.id);
     // Read before the clean-up, which may write an exit record of its own.
@@ -175,7 +175,7 @@ pub(crate) async fn abandoned(shared: &Arc<Shared>, entry: &Entry<Container>) {
     if let Err(error) = shim::cleanup_after(&shared.launcher, &container.id, &bundle).await {
         tracing::error!(container = container.id, %error, "could not clean up after a dead shim");
     }
-    record_end(shared, entry, exit.unwrap_or_else(unseen)).await;
+    record_end(shared, entry, exit.unwrap_or_else(unknown_exit)).await;
     events::container_stopped(shared, entry).await;
 }
 
@@ -191,10 +191,10 @@ async fn record_end(shared: &Shared, entry: &Entry<Container>, exit: Exit) {
     }
 }
 
-fn unseen() -> Exit {
+fn unknown_exit() -> Exit {
     Exit {
-        code: UNSEEN_EXIT_CODE,
-        finished_at: identity::now(),
+        code: UNKNOWN_EXIT_CODE,
+        finished_at: clock::now(),
         oom_killed: false,
         message: "its shim died, and with it the container: how it ended is not known".into(),
     }
@@ -214,7 +214,7 @@ fn read_exit(bundle: &Path) -> Option<Exit> {
     let bytes = std::fs::read(bundle.join("exit.json")).ok()?;
     let record: Record = serde_json::from_slice(&bytes).ok()?;
     Some(Exit {
-        code: i32::try_from(record.code).unwrap_or(UNSEEN_EXIT_CODE),
+        code: i32::try_from(record.code).unwrap_or(UNKNOWN_EXIT_CODE),
         finished_at: record.finished_at,
         oom_killed: record.oom_killed,
         message: record.message,

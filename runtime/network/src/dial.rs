@@ -15,7 +15,7 @@ use tokio::time::timeout;
 use super::netns::inside;
 
 /// Time limit of a connection.
-const LIMIT: Duration = Duration::from_secs(10);
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 const LOOPBACK: [IpAddr; 2] = [IpAddr::V4(Ipv4Addr::LOCALHOST), IpAddr::V6(Ipv6Addr::LOCALHOST)];
 
 /// Connects to `port` of the IPv4 loopback, or else of the IPv6 loopback, in the network namespace pinned at `netns`, or in the
@@ -26,7 +26,7 @@ const LOOPBACK: [IpAddr; 2] = [IpAddr::V4(Ipv4Addr::LOCALHOST), IpAddr::V6(Ipv6A
 /// When both fail the first error; `TimedOut` after 10 s.
 pub async fn dial(netns: Option<PathBuf>, port: u16) -> io::Result<TcpStream> {
     let late = || io::Error::new(io::ErrorKind::TimedOut, "no answer for 10 s");
-    timeout(LIMIT, connect(netns, port)).await.unwrap_or_else(|_| Err(late()))
+    timeout(CONNECT_TIMEOUT, connect(netns, port)).await.unwrap_or_else(|_| Err(late()))
 }
 
 async fn connect(netns: Option<PathBuf>, port: u16) -> io::Result<TcpStream> {

@@ -42,7 +42,7 @@ use bridge::Bridge;
 use cni::Cni;
 use releases::Releases;
 
-use berth_work::Turns;
+use berth_work::KeyedMutex;
 
 /// Entry points for tests/fuzz: each takes any bytes, and panics when something does not hold that must.
 #[cfg(feature = "fuzz")]
@@ -52,7 +52,7 @@ pub use cni::fuzz;
 #[derive(Debug, Clone)]
 pub struct Network {
     backend: Backend,
-    turns: Arc<Turns>,
+    pod_locks: Arc<KeyedMutex>,
     releases: Arc<Releases>,
 }
 
@@ -81,9 +81,9 @@ impl Network {
             Provider::Cni => Backend::Cni(Cni::open(config.cni, root).await?),
             Provider::Bridge => Backend::Bridge(Bridge::open(config.bridge, root).await?),
         };
-        let turns = Arc::new(Turns::default());
-        let releases = Releases::new(backend.clone(), Arc::clone(&turns));
-        Ok(Network { backend, turns, releases })
+        let pod_locks = Arc::new(KeyedMutex::default());
+        let releases = Releases::new(backend.clone(), Arc::clone(&pod_locks));
+        Ok(Network { backend, pod_locks, releases })
     }
 
     /// Returns once the CNI plugins have answered STATUS for the first time. Until then the network is not ready.
@@ -119,8 +119,8 @@ impl Network {
         pod.validate()?;
         pod.bandwidth()?;
         let (network, pod) = (self.clone(), pod.clone());
-        to_its_end("attach", async move {
-            let _turn = network.turns.take(&pod.id).await;
+        run_to_completion("attach", async move {
+            let _lock = network.pod_locks.lock(&pod.id).await;
             match &network.backend {
                 Backend::Cni(cni) => cni.attach(&pod).await,
                 Backend::Bridge(bridge) => bridge.attach(&pod).await,
@@ -137,8 +137,8 @@ impl Network {
     pub async fn detach(&self, pod: &PodNetwork, attachment: Option<&Attachment>) -> Result<(), Error> {
         pod.validate()?;
         let (network, pod, attachment) = (self.clone(), pod.clone(), attachment.cloned());
-        to_its_end("detach", async move {
-            let _turn = network.turns.take(&pod.id).await;
+        run_to_completion("detach", async move {
+            let _lock = network.pod_locks.lock(&pod.id).await;
             network.backend.detach(&pod.id, attachment.as_ref()).await
         })
         .await
@@ -149,7 +149,7 @@ impl Network {
     pub async fn release(&self, pod: &PodNetwork) -> Result<(), Error> {
         let detached = self.detach(pod, None).await;
         if let Err(error) = &detached {
-            self.releases.try_again(&pod.id, error);
+            self.releases.retry(&pod.id, error);
         }
         detached
     }
@@ -157,7 +157,7 @@ impl Network {
     /// Fails when the pod's network differs from what `attach` made.
     pub async fn check(&self, pod: &PodNetwork, attachment: &Attachment) -> Result<(), Error> {
         pod.validate()?;
-        let _turn = self.turns.take(&pod.id).await;
+        let _lock = self.pod_locks.lock(&pod.id).await;
         match &self.backend {
             Backend::Cni(cni) => cni.check(&pod.id, attachment).await,
             Backend::Bridge(bridge) => bridge.check(pod).await,
@@ -165,7 +165,7 @@ impl Network {
     }
 
     /// Returns the ids of the pods on record, attached or not. For the start of the daemon, before the first `attach`.
-    pub async fn on_record(&self) -> Result<Vec<String>, Error> {
+    pub async fn recorded_pods(&self) -> Result<Vec<String>, Error> {
         match &self.backend {
             Backend::Cni(cni) => cni.pods().await,
             Backend::Bridge(bridge) => Ok(bridge.pods()),
@@ -173,15 +173,15 @@ impl Network {
     }
 
     /// Kills CNI plugins that an earlier daemon started for `pods`, which are about to be detached, and that still run.
-    pub async fn end_plugins_of(&self, pods: HashSet<String>) {
+    pub async fn kill_plugins_of(&self, pods: HashSet<String>) {
         if let Backend::Cni(_) = &self.backend {
-            cni::orphans::end(pods).await;
+            cni::orphans::kill_plugins(pods).await;
         }
     }
 
     /// Detaches pods that are gone, a few at a time and each until it succeeds, then has plugins that support GC remove
     /// every attachment that is neither on record nor in `attached`. Returns after the first attempt for each pod.
-    pub async fn give_back(&self, gone: Vec<String>, attached: &[Attachment]) {
+    pub async fn release_gone(&self, gone: Vec<String>, attached: &[Attachment]) {
         let first = gone.into_iter().map(|pod| self.releases.begin(pod));
         futures::future::join_all(first).await;
         if let Backend::Cni(cni) = &self.backend
@@ -236,7 +236,7 @@ impl Network {
 }
 
 /// Runs `work` to its end even when the caller's future is dropped.
-async fn to_its_end<T, F>(step: &'static str, work: F) -> Result<T, Error>
+async fn run_to_completion<T, F>(step: &'static str, work: F) -> Result<T, Error>
 where
     T: Send + 'static,
     F: Future<Output = Result<T, Error>> + Send + 'static,

@@ -8,12 +8,12 @@ use rustix::process::{Pid, Resource, Rlimit, getrlimit, prlimit, setrlimit};
 use tokio::process::Child;
 
 /// The limit that the daemon was started with.
-static GIVEN: OnceLock<Rlimit> = OnceLock::new();
+static ORIGINAL_LIMIT: OnceLock<Rlimit> = OnceLock::new();
 
 /// Raises the soft limit to the hard one. Returns the original limit, for containers: programs that use select(2), or
 /// that close all possible descriptors, need a low soft limit.
 pub fn raise_limit() -> io::Result<PosixRlimit> {
-    let given = *GIVEN.get_or_init(|| getrlimit(Resource::Nofile));
+    let given = *ORIGINAL_LIMIT.get_or_init(|| getrlimit(Resource::Nofile));
     if let Err(error) = setrlimit(Resource::Nofile, Rlimit { current: given.maximum, ..given }) {
         tracing::warn!(%error, "the limit of descriptors stays as it was given");
     }
@@ -22,9 +22,9 @@ pub fn raise_limit() -> io::Result<PosixRlimit> {
 
 /// Sets the original limit on a program that was just started; children that it starts from then on inherit it. It
 /// cannot be set between fork and exec without unsafe code. Not for shims, which raise their own limit.
-pub fn put_back(child: &Child) {
+pub fn restore_limit(child: &Child) {
     let pid = child.id().and_then(|id| Pid::from_raw(id as i32));
-    if let (Some(given), Some(pid)) = (GIVEN.get(), pid) {
+    if let (Some(given), Some(pid)) = (ORIGINAL_LIMIT.get(), pid) {
         // Fails for a process that has already ended.
         let _ = prlimit(Some(pid), Resource::Nofile, *given);
     }
@@ -54,7 +54,7 @@ mod tests {
         assert_eq!(getrlimit(Resource::Nofile).current, hard);
 
         let mut sleep = tokio::process::Command::new("sleep");
-        let child = sleep.arg("1000").kill_on_drop(true).spawn().inspect(put_back).unwrap();
+        let child = sleep.arg("1000").kill_on_drop(true).spawn().inspect(restore_limit).unwrap();
         let limits = std::fs::read_to_string(format!("/proc/{}/limits", child.id().unwrap())).unwrap();
         let files = limits.lines().find(|line| line.starts_with("Max open files")).unwrap();
         assert_eq!(files.split_whitespace().nth(3), Some("1000"));

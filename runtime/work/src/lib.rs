@@ -6,7 +6,7 @@
 mod backoff;
 pub mod descriptors;
 pub mod progress;
-mod turns;
+mod keyed_mutex;
 
-pub use backoff::pauses;
-pub use turns::Turns;
+pub use backoff::retry_delays;
+pub use keyed_mutex::KeyedMutex;

@@ -1,7 +1,8 @@
 //! The step that an operation is at, so that a call that times out can say what it waited for.
 //!
-//! A call makes a [`Progress`] and runs its work [`Progress::during`] it; the work reports its steps with [`at`]. Work
-//! that is moved to another task takes the progress along, and a call that joins other work shows that work's step.
+//! A call makes a [`Progress`] and runs its work in its [`Progress::scope`]; the work reports its steps with [`at`].
+//! Work that is moved to another task takes the progress along, and a call that joins other work shows that work's
+//! step.
 
 use std::{
     borrow::Cow,
@@ -19,10 +20,10 @@ pub struct Progress(Arc<Mutex<Step>>);
 #[derive(Clone, Debug, Default)]
 enum Step {
     #[default]
-    Beginning,
+    NotStarted,
     At(Cow<'static, str>),
     /// The step of other work that this one waits for.
-    Like(Progress),
+    Following(Progress),
 }
 
 /// Sets the step of the current work, as a verb phrase: "attach to the network".
@@ -38,14 +39,14 @@ impl Progress {
     }
 
     /// Runs `work` with this as its current progress.
-    pub async fn during<F: Future>(self, work: F) -> F::Output {
+    pub async fn scope<F: Future>(self, work: F) -> F::Output {
         CURRENT.scope(self, work).await
     }
 
     /// From now on shows the step of `other`.
     pub fn follow(&self, other: &Self) {
         if !Arc::ptr_eq(&self.0, &other.0) {
-            self.set(Step::Like(other.clone()));
+            self.set(Step::Following(other.clone()));
         }
     }
 
@@ -53,9 +54,9 @@ impl Progress {
     pub fn step(&self) -> Option<Cow<'static, str>> {
         let step = self.0.lock().unwrap_or_else(PoisonError::into_inner).clone();
         match step {
-            Step::Beginning => None,
+            Step::NotStarted => None,
             Step::At(step) => Some(step),
-            Step::Like(other) => other.step(),
+            Step::Following(other) => other.step(),
         }
     }
 
@@ -72,7 +73,7 @@ mod tests {
     async fn the_step_of_watched_work_is_seen_from_outside() {
         let progress = Progress::default();
         assert_eq!(progress.step(), None);
-        progress.clone().during(async { at("pull the rope") }).await;
+        progress.clone().scope(async { at("pull the rope") }).await;
         assert_eq!(progress.step().as_deref(), Some("pull the rope"));
     }
 

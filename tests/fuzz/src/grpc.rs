@@ -6,16 +6,16 @@ use prost_types::FileDescriptorSet;
 use tokio::runtime::{Builder, Runtime};
 
 thread_local! {
-    static WORLD: World = World::open();
+    static DAEMON: TestDaemon = TestDaemon::open();
 }
 
-struct World {
+struct TestDaemon {
     tokio: Runtime,
     daemon: Daemon,
     methods: Vec<String>,
 }
 
-impl World {
+impl TestDaemon {
     fn open() -> Self {
         let tokio = Builder::new_current_thread().enable_all().build().unwrap();
         let daemon = tokio.block_on(Daemon::open());
@@ -27,7 +27,7 @@ impl World {
 /// the daemon makes of a CreateContainer request must be one that the shim can parse.
 pub fn grpc(data: &[u8]) {
     let Some((&method, message)) = data.split_first() else { return };
-    WORLD.with(|world| {
+    DAEMON.with(|world| {
         let path = &world.methods[usize::from(method) % world.methods.len()];
         world.tokio.block_on(world.daemon.call(path, message));
         let spec = path.ends_with("/CreateContainer").then(|| container_spec(message));

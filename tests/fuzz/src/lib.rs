@@ -18,7 +18,7 @@ thread_local! {
     /// Tokio's timers panic outside a runtime, even when they are never awaited.
     static TOKIO: Runtime = Builder::new_current_thread().enable_all().build().unwrap();
     /// Directory below `TMPDIR` that layers are unpacked in.
-    static PLACE: TempDir = tempfile::tempdir().unwrap();
+    static UNPACK_DIRECTORY: TempDir = tempfile::tempdir().unwrap();
 }
 
 /// SPDY frames, and the streams they make.
@@ -52,7 +52,7 @@ pub fn seccomp(data: &[u8]) {
 
 /// An image layer. Needs root.
 pub fn tar_layer(data: &[u8]) {
-    PLACE.with(|place| berth_image::fuzz::tar_layer(data, place.path()));
+    UNPACK_DIRECTORY.with(|place| berth_image::fuzz::tar_layer(data, place.path()));
 }
 
 /// An image reference: its printed forms must parse to the same reference.

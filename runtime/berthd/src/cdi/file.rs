@@ -12,7 +12,7 @@ use super::name::{check_device, check_kind};
 /// The supported versions. A newer file is refused, as its additions could be left out unnoticed.
 const VERSIONS: [&str; 9] = ["0.1.0", "0.2.0", "0.3.0", "0.4.0", "0.5.0", "0.6.0", "0.7.0", "0.8.0", "1.0.0"];
 const LATEST: &str = "1.1.0";
-const HOOKS: [&str; 6] =
+const HOOK_NAMES: [&str; 6] =
     ["prestart", "createRuntime", "createContainer", "startContainer", "poststart", "poststop"];
 
 /// Format of a file.
@@ -223,8 +223,8 @@ impl Mount {
 
 impl Hook {
     fn check(&self, at: &str) -> Result<(), String> {
-        let known = HOOKS.contains(&self.hook_name.as_str());
-        require(known, &format!("{at}.hookName"), &self.hook_name, &format!("must be one of {HOOKS:?}"))?;
+        let known = HOOK_NAMES.contains(&self.hook_name.as_str());
+        require(known, &format!("{at}.hookName"), &self.hook_name, &format!("must be one of {HOOK_NAMES:?}"))?;
         absolute(&format!("{at}.path"), &self.path)?;
         check_env(&format!("{at}.env"), &self.env)?;
         let given = self.timeout.unwrap_or(1);

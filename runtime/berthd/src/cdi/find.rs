@@ -16,7 +16,7 @@ use super::{
 };
 
 /// Largest file that is read, in bytes.
-const LONGEST: u64 = 16 << 20;
+const MAX_FILE_BYTES: u64 = 16 << 20;
 
 /// Resolves the devices `names` to edits, in that order. Fails on the first that cannot be given, see [`Error`].
 ///
@@ -41,12 +41,12 @@ pub fn find(directories: &[PathBuf], names: &[DeviceName]) -> Result<Edits, Erro
 /// The files of all directories.
 struct Catalog<'a> {
     directories: &'a [PathBuf],
-    files: Vec<Found>,
+    files: Vec<LoadedSpec>,
     broken: Vec<String>,
 }
 
 /// A valid file.
-struct Found {
+struct LoadedSpec {
     path: PathBuf,
     /// Index of its directory: the higher one wins.
     rank: usize,
@@ -69,12 +69,12 @@ impl<'a> Catalog<'a> {
         let Some(format) = Format::of(&path) else { return };
         let content = read(&path).map_err(|error| error.to_string());
         match content.and_then(|content| SpecFile::parse(&content, format)) {
-            Ok(file) => self.files.push(Found { path, rank, file }),
+            Ok(file) => self.files.push(LoadedSpec { path, rank, file }),
             Err(why) => self.broken.push(format!("{}: {why}", path.display())),
         }
     }
 
-    fn device(&self, name: &DeviceName) -> Result<(&Found, &Device), Error> {
+    fn device(&self, name: &DeviceName) -> Result<(&LoadedSpec, &Device), Error> {
         let of_kind = self.files.iter().filter(|found| found.file.kind == name.kind);
         let mut described: Vec<_> = of_kind
             .filter_map(|found| Some((found, found.file.devices.iter().find(|one| one.name == name.device)?)))
@@ -106,8 +106,8 @@ fn files_of(directory: &Path) -> io::Result<Vec<PathBuf>> {
 
 fn read(path: &Path) -> io::Result<Vec<u8>> {
     let mut content = Vec::new();
-    File::open(path)?.take(LONGEST + 1).read_to_end(&mut content)?;
-    match content.len() as u64 > LONGEST {
+    File::open(path)?.take(MAX_FILE_BYTES + 1).read_to_end(&mut content)?;
+    match content.len() as u64 > MAX_FILE_BYTES {
         true => Err(io::Error::other("is longer than 16 MiB")),
         false => Ok(content),
     }
@@ -115,7 +115,7 @@ fn read(path: &Path) -> io::Result<Vec<u8>> {
 
 impl Edits {
     /// Adds one part of a file, on behalf of the device `name`.
-    fn add(&mut self, name: &DeviceName, found: &Found, part: &ContainerEdits) -> Result<(), Error> {
+    fn add(&mut self, name: &DeviceName, found: &LoadedSpec, part: &ContainerEdits) -> Result<(), Error> {
         let unsupported = |what| Error::Unsupported { name: name.clone(), path: found.path.clone(), what };
         if part.intel_rdt.is_some() {
             return Err(unsupported("intelRdt"));

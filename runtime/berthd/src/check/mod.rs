@@ -25,7 +25,7 @@ use records::Records;
 use remedy::Remedy;
 
 /// One repair may expose the next: directories lose their owner when a record is removed.
-const ROUNDS: usize = 3;
+const MAX_ROUNDS: usize = 3;
 
 /// A disagreement between two of the things compared.
 #[derive(Debug)]
@@ -41,7 +41,7 @@ impl Finding {
         Self { what: what.into(), remedy: None }
     }
 
-    fn mended_by(what: impl Into<String>, remedy: Remedy) -> Self {
+    fn repairable(what: impl Into<String>, remedy: Remedy) -> Self {
         Self { what: what.into(), remedy: Some(remedy) }
     }
 }
@@ -56,19 +56,19 @@ pub struct Outcome {
 }
 
 /// Everything that the checks compare.
-struct Scene {
+struct Inventory {
     layout: Layout,
     config: Config,
     records: Records,
     shims: shims::Shims,
 }
 
-impl Scene {
-    fn look(config: &Config) -> Result<(Self, Vec<Finding>)> {
+impl Inventory {
+    fn gather(config: &Config) -> Result<(Self, Vec<Finding>)> {
         let layout = Layout::of(&config.root, &config.state, &config.network.netns_dir);
         let (records, unreadable) = Records::read(&layout.database())?;
-        let scene = Self { layout, config: config.clone(), records, shims: shims::Shims::running() };
-        Ok((scene, unreadable))
+        let inventory = Self { layout, config: config.clone(), records, shims: shims::Shims::running() };
+        Ok((inventory, unreadable))
     }
 
     fn findings(&self) -> Result<Vec<Finding>> {
@@ -95,22 +95,22 @@ pub async fn check(config: &Config, repair: bool) -> Result<Outcome> {
     // A check without repair takes no lock, so it keeps no daemon from starting.
     let _lock = match repair {
         true => {
-            Some(Lock::take(&config.root, Duration::ZERO).await.map_err(|error| not_alone(config, error))?)
+            Some(Lock::take(&config.root, Duration::ZERO).await.map_err(|error| lock_failed(config, error))?)
         }
         false => None,
     };
     let mut outcome = Outcome::default();
-    for _ in 0..ROUNDS {
-        let (scene, mut findings) = Scene::look(config)?;
-        findings.extend(scene.findings()?);
-        if !outcome.report(&scene, findings, repair) {
+    for _ in 0..MAX_ROUNDS {
+        let (inventory, mut findings) = Inventory::gather(config)?;
+        findings.extend(inventory.findings()?);
+        if !outcome.report(&inventory, findings, repair) {
             break;
         }
     }
     Ok(outcome)
 }
 
-fn not_alone(config: &Config, error: LockError) -> Error {
+fn lock_failed(config: &Config, error: LockError) -> Error {
     match error {
         LockError::Held { holder, .. } => {
             let text = format!("repair {}: berthd runs there, process {holder}", config.root.display());
@@ -122,11 +122,11 @@ fn not_alone(config: &Config, error: LockError) -> Error {
 
 impl Outcome {
     /// Takes the findings of one round. Returns whether any was repaired, which may expose others.
-    fn report(&mut self, scene: &Scene, findings: Vec<Finding>, repair: bool) -> bool {
+    fn report(&mut self, inventory: &Inventory, findings: Vec<Finding>, repair: bool) -> bool {
         let mut mended = false;
         self.wrong = false;
         for Finding { what, remedy } in findings {
-            let line = match remedy.filter(|_| repair).map(|remedy| remedy.apply(&scene.layout)) {
+            let line = match remedy.filter(|_| repair).map(|remedy| remedy.apply(&inventory.layout)) {
                 Some(Ok(())) => {
                     mended = true;
                     format!("{what} (mended)")

@@ -2,25 +2,25 @@
 
 use std::path::{Path, PathBuf};
 
-use super::{Finding, Scene, entries};
+use super::{Finding, Inventory, entries};
 use berth_network::Provider;
 
 use crate::{config::Config, pod::PodState};
 
 /// Finds leases of pods without a record, ready pods without a lease, and interfaces without a lease. The daemon
 /// releases such leases, with their interfaces and rules, at its next start.
-pub(super) fn disagreements(scene: &Scene) -> Vec<Finding> {
-    let leases = leases(&records(&scene.config));
-    let unknown = leases.iter().filter(|pod| !scene.records.has_pod(pod));
+pub(super) fn disagreements(inventory: &Inventory) -> Vec<Finding> {
+    let leases = leases(&records(&inventory.config));
+    let unknown = leases.iter().filter(|pod| !inventory.records.has_pod(pod));
     let mut findings: Vec<_> =
         unknown.map(|pod| Finding::new(format!("pod {pod} has addresses and is not on record"))).collect();
-    if scene.config.network.provider == Provider::Bridge {
+    if inventory.config.network.provider == Provider::Bridge {
         let attached =
-            scene.records.pods.values().filter(|pod| pod.state == PodState::Ready && pod.netns.is_some());
+            inventory.records.pods.values().filter(|pod| pod.state == PodState::Ready && pod.netns.is_some());
         let lacking = attached.filter(|pod| !leases.contains(&pod.id));
         findings
             .extend(lacking.map(|pod| Finding::new(format!("pod {} is ready and has no address", pod.id))));
-        findings.extend(interfaces(&scene.config));
+        findings.extend(interfaces(&inventory.config));
     }
     findings
 }

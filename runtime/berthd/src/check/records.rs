@@ -91,7 +91,7 @@ impl Records {
                     container.id, container.pod_id
                 );
                 match container.state.is_exited() {
-                    true => Finding::mended_by(what, Remedy::ForgetContainer(container.id.clone())),
+                    true => Finding::repairable(what, Remedy::ForgetContainer(container.id.clone())),
                     false => Finding::new(what),
                 }
             })

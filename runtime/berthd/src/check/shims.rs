@@ -7,7 +7,7 @@ use rustix::{
     net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, connect, socket_with},
 };
 
-use super::{Finding, Scene, entries, remedy::Remedy};
+use super::{Finding, Inventory, entries, remedy::Remedy};
 use crate::{pod::PodState, runtime::names_in};
 
 /// The shims that run on this machine, of any daemon, by the `-id` of their command lines.
@@ -51,34 +51,34 @@ impl Shims {
 }
 
 /// Finds shims without a pod, ready pods whose shim is dead, and sockets that have no listener.
-pub(super) fn disagreements(scene: &Scene) -> Vec<Finding> {
-    let sandboxes = scene.layout.sandboxes();
+pub(super) fn disagreements(inventory: &Inventory) -> Vec<Finding> {
+    let sandboxes = inventory.layout.sandboxes();
     let ours = |shim: &&Shim| Path::new(&shim.bundle).starts_with(&sandboxes);
     let of_no_pod =
-        scene.shims.processes.iter().filter(|(id, shim)| ours(shim) && !scene.records.has_pod(id));
+        inventory.shims.processes.iter().filter(|(id, shim)| ours(shim) && !inventory.records.has_pod(id));
     let mut findings: Vec<_> = of_no_pod
         .map(|(id, shim)| {
             Finding::new(format!("process {} is the shim of pod {id}, which is not on record", shim.pid))
         })
         .collect();
-    for pod in scene.records.pods.values().filter(|pod| pod.state == PodState::Ready) {
+    for pod in inventory.records.pods.values().filter(|pod| pod.state == PodState::Ready) {
         let socket = pod.shim.as_ref().map(|shim| shim.socket.as_str()).unwrap_or_default();
-        if is_deserted(Path::new(socket)) {
+        if has_no_listener(Path::new(socket)) {
             findings
                 .push(Finding::new(format!("pod {} is ready by its record, and its shim is dead", pod.id)));
         }
     }
-    let deserted = entries(&scene.layout.sockets()).into_iter().filter(|(_, path)| is_deserted(path));
-    findings.extend(deserted.map(|(_, path)| {
+    let without_listener = entries(&inventory.layout.sockets()).into_iter().filter(|(_, path)| has_no_listener(path));
+    findings.extend(without_listener.map(|(_, path)| {
         let what = format!("socket without a shim: {}", path.display());
-        Finding::mended_by(what, Remedy::RemoveFile(path))
+        Finding::repairable(what, Remedy::RemoveFile(path))
     }));
     findings
 }
 
 /// Whether the socket has no listener. The connect does not block: a stuck shim whose backlog is full gives EAGAIN, and
 /// that is not a dead one.
-fn is_deserted(socket: &Path) -> bool {
+fn has_no_listener(socket: &Path) -> bool {
     let connected = || {
         let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
         let connection = socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)?;

@@ -9,12 +9,12 @@ use super::{
     Container,
     fifos::{self, Fifos, input_of, name_of, reader},
     must_run,
-    session::{Control, Process, Session, Wanted},
+    session::{Control, SessionProcess, Session, RequestedStreams},
 };
 use crate::{
     error::{Error, Kind, Result},
-    flights::to_its_end,
-    identity,
+    single_flight::run_to_completion,
+    ids,
     runtime::Shared,
     table::Entry,
 };
@@ -23,7 +23,7 @@ use crate::{
 pub(super) async fn attach(
     shared: &Arc<Shared>,
     entry: Arc<Entry<Container>>,
-    wanted: Wanted,
+    wanted: RequestedStreams,
 ) -> Result<Session> {
     let container = entry.get();
     must_run(&container)?;
@@ -34,17 +34,17 @@ pub(super) async fn attach(
     let (stdout, stderr) = outputs(shared, &container, wanted).await?;
     // Opened last: with `stdin_once`, closing the pipe after a failure would end the container's input.
     let stdin = wanted.stdin.then(|| input_of(shared, &container.id)).transpose()?;
-    let control = Control(Process::Container { shared: Arc::clone(shared), entry });
+    let control = Control(SessionProcess::Container { shared: Arc::clone(shared), entry });
     Ok(Session { stdin, stdout, stderr, control })
 }
 
 type Outputs = (Option<Receiver>, Option<Receiver>);
 
-async fn outputs(shared: &Arc<Shared>, container: &Arc<Container>, wanted: Wanted) -> Result<Outputs> {
+async fn outputs(shared: &Arc<Shared>, container: &Arc<Container>, wanted: RequestedStreams) -> Result<Outputs> {
     let (shared, container) = (Arc::clone(shared), Arc::clone(container));
-    to_its_end(async move {
-        let outputs = Wanted { stdin: false, tty: container.config.tty, ..wanted };
-        let directory = fifos::directory(&shared, &container.id).join(identity::generate()?);
+    run_to_completion(async move {
+        let outputs = RequestedStreams { stdin: false, tty: container.config.tty, ..wanted };
+        let directory = fifos::directory(&shared, &container.id).join(ids::generate()?);
         let fifos = Fifos::make(directory, outputs)?;
         let joined = join(&shared, &container, &fifos).await;
         // The shim and the reader both have the FIFOs open.

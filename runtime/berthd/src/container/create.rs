@@ -31,10 +31,11 @@ use super::{
 use crate::{
     blocking, cdi,
     error::{During, Error, Kind, Result, of_image, spec_error},
-    identity,
+    clock,
+    ids,
     layout::{make_private, write_private},
     nri::{
-        Announced,
+        Announcement,
         events::{self, Adjusted},
     },
     pod::{Pod, PodState, config::PidMode, files_of, own},
@@ -50,11 +51,11 @@ use crate::{
 use berth_work::progress;
 
 /// The step in which the shim touches the paths that the container mounts.
-const SET_UP: &str = "set it up in its pod's shim, mounts included";
+const SET_UP_STEP: &str = "set it up in its pod's shim, mounts included";
 /// Time after which the shim is asked which step a creation is at.
-const LONG: Duration = Duration::from_millis(500);
+const STEP_QUERY_DELAY: Duration = Duration::from_millis(500);
 /// Largest /etc/passwd or /etc/group of an image that is read, in bytes.
-const MAX_ACCOUNTS: usize = 4 << 20;
+const MAX_ACCOUNTS_BYTES: usize = 4 << 20;
 
 /// Creates the container, or returns the id of the existing one with the same metadata.
 pub(super) async fn create(
@@ -70,7 +71,7 @@ pub(super) async fn create(
     must_be_ready(&pod)?;
     let image = find_image(&shared, &config.image)?;
     image_volume::resolve(&shared, &mut config)?;
-    let plan = Plan { id: identity::generate()?, pod, image, config };
+    let plan = Plan { id: ids::generate()?, pod, image, config };
     let (id, name) = (plan.id.clone(), plan.config.metadata.name.clone());
     match plan.carry_out(&shared, &place).await {
         Ok(()) => Ok(id),
@@ -113,7 +114,7 @@ struct Plan {
 struct Prepared {
     task: ContainerTask,
     container: Container,
-    announced: Announced,
+    announced: Announcement,
 }
 
 impl Plan {
@@ -201,7 +202,7 @@ impl Plan {
             image_id: self.image.id.to_string(),
             image_ref: self.image.digests.first().unwrap_or(&self.config.image).clone(),
             config: self.config.clone(),
-            created_at: identity::now(),
+            created_at: clock::now(),
             state: ContainerState::Created { pid: 0 },
             log_path,
             user,
@@ -245,7 +246,7 @@ impl Plan {
         &self,
         shared: &Shared,
         user: &ResolvedUser,
-        found: &Found,
+        found: &HostLookup,
         volumes: &[ImageVolume],
         cgroup_path: &str,
         pid: PidNamespace,
@@ -310,8 +311,8 @@ impl Plan {
         })
     }
 
-    /// Records the container, then shows it. Both happen in the pod's turn, because a stop or removal of the pod covers
-    /// only the containers that are shown by then. On failure the shim is told to discard its container.
+    /// Records the container, then shows it. Both happen under the pod's lock, because a stop or removal of the pod
+    /// covers only the containers that are shown by then. On failure the shim is told to discard its container.
     async fn publish(
         shared: &Arc<Shared>,
         pod: &Entry<Pod>,
@@ -320,9 +321,9 @@ impl Plan {
         pid: u32,
     ) -> Result<()> {
         let state = ContainerState::Created { pid };
-        let container = Container { created_at: identity::now(), state, ..prepared.container };
+        let container = Container { created_at: clock::now(), state, ..prepared.container };
         let copy = shared.layout.container_copy(&container.id);
-        let _turn = pod.turn().await;
+        let _lock = pod.lock().await;
         let recorded = match must_be_ready(&pod.get()) {
             Ok(()) => shared.state.put_new(&container, copy).await,
             stopped => stopped,
@@ -335,24 +336,24 @@ impl Plan {
         let id = container.id.clone();
         events::container_created(shared, &container).await;
         let entry = shared.containers.insert(&id, container);
-        prepared.announced.kept();
+        prepared.announced.confirm();
         watch::container(shared, entry, shim);
         Ok(())
     }
 }
 
-/// Has the shim set the container up. After [`LONG`], reports the shim's own steps as progress.
+/// Has the shim set the container up. After [`STEP_QUERY_DELAY`], reports the shim's own steps as progress.
 async fn set_up(shim: &Shim, task: &ContainerTask) -> Result<u32> {
-    progress::at(SET_UP);
+    progress::at(SET_UP_STEP);
     let mut creation = pin!(shim.create(task.clone()));
     loop {
-        if let Ok(created) = timeout(LONG, &mut creation).await {
+        if let Ok(created) = timeout(STEP_QUERY_DELAY, &mut creation).await {
             return created;
         }
         tokio::select! {
             created = &mut creation => return created,
             step = shim.creation_step(&task.id) => {
-                step.into_iter().for_each(|step| progress::at(format!("{SET_UP}: {step}")));
+                step.into_iter().for_each(|step| progress::at(format!("{SET_UP_STEP}: {step}")));
             }
         }
     }
@@ -369,17 +370,17 @@ async fn forget(shim: &Shim, id: &str) {
 }
 
 /// Results of looking up on the host the paths that the container names.
-struct Found {
+struct HostLookup {
     devices: Devices,
     seccomp: Option<seccomp::Profile>,
 }
 
-async fn look_up(cause: &str, config: &ContainerConfig, host: &Host) -> Result<Found> {
+async fn look_up(cause: &str, config: &ContainerConfig, host: &Host) -> Result<HostLookup> {
     let (config, host) = (config.clone(), host.clone());
     let found = blocking::look_up("look its devices and profiles up", cause, move || {
         spec::apparmor::check(&config.security, &host, Path::new("/"))?;
         spec::selinux::relabel(&config, &host)?;
-        Ok(Found { devices: spec::devices::find(&config)?, seccomp: seccomp::read(&config)? })
+        Ok(HostLookup { devices: spec::devices::find(&config)?, seccomp: seccomp::read(&config)? })
     });
     found.await?.map_err(spec_error)
 }
@@ -387,7 +388,7 @@ async fn look_up(cause: &str, config: &ContainerConfig, host: &Host) -> Result<F
 /// Reads the users and groups of the image.
 fn accounts_of(layers: &Layers) -> Result<Accounts> {
     let read = |path| {
-        let found = layers.read(path, MAX_ACCOUNTS);
+        let found = layers.read(path, MAX_ACCOUNTS_BYTES);
         found.map_err(|error| Error::caused(Kind::InvalidArgument, "look up the image's users", error))
     };
     let (passwd, group) = (read("etc/passwd")?, read("etc/group")?);

@@ -7,7 +7,7 @@
 use std::{path::Path, sync::Arc, time::Duration};
 
 use berth_failpoint::failpoint;
-use oci_spec::runtime::Process as OciProcess;
+use oci_spec::runtime::Process;
 use serde::Deserialize;
 use tokio::{
     io::{BufReader, copy_buf},
@@ -22,12 +22,12 @@ use super::{
     Container,
     fifos::{self, Fifos, both_ends, name_of, reader, writer},
     must_run,
-    session::{Control, Process, Session, Wanted},
+    session::{Control, SessionProcess, Session, RequestedStreams},
 };
 use crate::{
     error::{During, Error, Kind, Result},
-    flights::to_its_end,
-    identity,
+    single_flight::run_to_completion,
+    ids,
     runtime::{Shared, names_in},
     shim::{Exec, ExecEnd, ExecOutput, ExecTask, KILL_TIMEOUT, Shim},
     table::Entry,
@@ -35,9 +35,9 @@ use crate::{
 };
 
 /// Most bytes of both streams together in one answer. The rest of the largest message is for its other fields.
-const MOST_OUTPUT: usize = (16 << 20) - 1024;
+const MAX_OUTPUT_BYTES: usize = (16 << 20) - 1024;
 /// Size of the buffer for input, in bytes.
-const INPUT: usize = 64 << 10;
+const INPUT_BUFFER_BYTES: usize = 64 << 10;
 
 /// Runs `args` and returns their output.
 pub(super) async fn exec_sync(
@@ -51,7 +51,7 @@ pub(super) async fn exec_sync(
     // A connection of its own: when the caller disconnects, it closes, and the shim then kills the command.
     let shim = shared.shim_of(&container.pod_id).await?;
     match shim.exec_sync(&container.id, args.clone(), limit).await? {
-        ExecEnd::Exited(output) => Ok(cut(output)),
+        ExecEnd::Exited(output) => Ok(truncate_output(output)),
         ExecEnd::TimedOut => Err(Error::new(
             Kind::DeadlineExceeded,
             format!(
@@ -65,11 +65,11 @@ pub(super) async fn exec_sync(
 
 /// Truncates the output to fit one answer. Each stream may use the part of the other's half that the other does not
 /// need.
-fn cut(mut output: ExecOutput) -> ExecOutput {
-    let half = MOST_OUTPUT / 2;
-    let for_stdout = MOST_OUTPUT - output.stderr.len().min(half);
+fn truncate_output(mut output: ExecOutput) -> ExecOutput {
+    let half = MAX_OUTPUT_BYTES / 2;
+    let for_stdout = MAX_OUTPUT_BYTES - output.stderr.len().min(half);
     output.stdout.truncate(for_stdout);
-    output.stderr.truncate(MOST_OUTPUT - output.stdout.len());
+    output.stderr.truncate(MAX_OUTPUT_BYTES - output.stdout.len());
     output
 }
 
@@ -86,21 +86,21 @@ pub(super) async fn exec(
     shared: &Arc<Shared>,
     entry: &Entry<Container>,
     args: Vec<String>,
-    wanted: Wanted,
+    wanted: RequestedStreams,
 ) -> Result<Session> {
     let container = entry.get();
     check(&container, &args)?;
     let shared = Arc::clone(shared);
-    to_its_end(async move {
+    run_to_completion(async move {
         let process = process_of(&shared.layout.bundle(&container.id), args, wanted.tty)?;
-        let id = identity::generate()?;
+        let id = ids::generate()?;
         let exec = shared.shim_of(&container.pod_id).await?.exec(&container.id, &id);
         let fifos = Fifos::make(fifos::directory(&shared, &container.id).join(id), wanted)?;
         let command = Command { shared, pod: container.pod_id.clone(), exec, fifos };
         match command.start(process, wanted.tty).await {
             Ok(streams) => Ok(command.into_session(streams)),
             Err(error) => {
-                command.forget().await;
+                command.delete_exec().await;
                 Err(error)
             }
         }
@@ -113,7 +113,7 @@ pub(super) async fn exec(
 fn process_of(bundle: &Path, args: Vec<String>, tty: bool) -> Result<Vec<u8>> {
     #[derive(Deserialize)]
     struct Spec {
-        process: OciProcess,
+        process: Process,
     }
     let path = bundle.join("config.json");
     let json = std::fs::read(&path).during(|| format!("read {}", path.display()))?;
@@ -173,27 +173,27 @@ impl Command {
 
     /// Hands the streams to a session. A task waits for the command's end, then deletes it.
     fn into_session(mut self, streams: Streams) -> Session {
-        let abandoned = CancellationToken::new();
-        let wanted = abandoned.clone().drop_guard();
+        let session_dropped = CancellationToken::new();
+        let wanted = session_dropped.clone().drop_guard();
         let (ending, end) = channel(None);
         let exec = self.exec.clone();
         let (stdin, feeding) = streams.stdin.map(|input| input.feed(exec.clone())).unzip();
         tokio::spawn(async move {
-            ending.send_replace(Some(self.end(&abandoned).await));
+            ending.send_replace(Some(self.end(&session_dropped).await));
             feeding.inspect(JoinHandle::abort);
-            self.forget().await;
+            self.delete_exec().await;
         });
-        let control = Control(Process::Command { exec, end, _wanted: wanted });
+        let control = Control(SessionProcess::Command { exec, end, _wanted: wanted });
         Session { stdin, stdout: streams.stdout, stderr: streams.stderr, control }
     }
 
     /// Waits for the command's end. When the session is dropped, kills it. When the connection breaks while the shim
     /// still lives, reconnects, because the command lives too.
-    async fn end(&mut self, abandoned: &CancellationToken) -> Result<i32> {
+    async fn end(&mut self, session_dropped: &CancellationToken) -> Result<i32> {
         loop {
             let end = tokio::select! {
                 end = self.exec.wait() => end,
-                () = abandoned.cancelled() => kill(&self.exec).await,
+                () = session_dropped.cancelled() => kill(&self.exec).await,
             };
             match end {
                 Err(error) if error.kind() == Kind::Unavailable => {
@@ -206,7 +206,7 @@ impl Command {
     }
 
     /// Deletes the command in the shim and removes its FIFOs; also for a command that did not start.
-    async fn forget(&self) {
+    async fn delete_exec(&self) {
         match self.exec.delete().await {
             Err(error) if !matches!(error.kind(), Kind::NotFound | Kind::Unavailable) => {
                 tracing::warn!(%error, "a command is left in its shim");
@@ -224,7 +224,7 @@ impl Input {
 
     /// Copies what the session writes to the FIFO. End of file ends the command's input.
     fn feed(self, exec: Exec) -> (pipe::Sender, JoinHandle<()>) {
-        let (mut from, mut fifo) = (BufReader::with_capacity(INPUT, self.ours), self.fifo);
+        let (mut from, mut fifo) = (BufReader::with_capacity(INPUT_BUFFER_BYTES, self.ours), self.fifo);
         let feeding = async move {
             // A command that closed its input breaks the pipe (EPIPE); the session notices that through its own pipe.
             let _ = copy_buf(&mut from, &mut fifo).await;
@@ -250,12 +250,12 @@ async fn kill(exec: &Exec) -> Result<i32> {
 }
 
 /// Kills the commands of an earlier daemon, whose clients are disconnected.
-pub(crate) fn end_forsaken(shared: &Arc<Shared>, container: &Container, shim: &Shim) {
+pub(crate) fn end_orphaned_execs(shared: &Arc<Shared>, container: &Container, shim: &Shim) {
     let directory = fifos::directory(shared, &container.id);
     for id in names_in(&directory) {
         let exec = shim.exec(&container.id, &id);
         let (shared, pod) = (Arc::clone(shared), container.pod_id.clone());
-        let command = Command { shared, pod, exec, fifos: Fifos::left(directory.join(id)) };
+        let command = Command { shared, pod, exec, fifos: Fifos::existing(directory.join(id)) };
         tokio::spawn(async move {
             match kill(&command.exec).await {
                 // Never started, already ended, or a directory of an attach session.
@@ -264,7 +264,7 @@ pub(crate) fn end_forsaken(shared: &Arc<Shared>, container: &Container, shim: &S
                 }
                 _ => {}
             }
-            command.forget().await;
+            command.delete_exec().await;
         });
     }
 }

@@ -16,7 +16,7 @@ use rustix::{
 };
 use tokio::net::unix::pipe;
 
-use super::session::Wanted;
+use super::session::RequestedStreams;
 use crate::{
     error::{During, Error, Kind, Result},
     layout::remove_directory,
@@ -24,7 +24,7 @@ use crate::{
 };
 
 /// Requested buffer size of FIFOs that are read, in bytes: fewer wake-ups for processes that print much.
-const CAPACITY: usize = 1 << 20;
+const PIPE_BUFFER_BYTES: usize = 1 << 20;
 
 /// Name of the FIFO for the container's input in its bundle.
 pub(super) const STDIN: &str = "stdin";
@@ -33,12 +33,12 @@ pub(super) const STDIN: &str = "stdin";
 #[derive(Debug)]
 pub(super) struct Fifos {
     directory: PathBuf,
-    wanted: Wanted,
+    wanted: RequestedStreams,
 }
 
 impl Fifos {
     /// Makes the wanted FIFOs in a new directory; on failure removes it again.
-    pub(super) fn make(directory: PathBuf, wanted: Wanted) -> Result<Self> {
+    pub(super) fn make(directory: PathBuf, wanted: RequestedStreams) -> Result<Self> {
         fs::create_dir_all(&directory).during(|| format!("create {}", directory.display()))?;
         let fifos = Self { directory, wanted };
         match fifos.fill() {
@@ -59,8 +59,8 @@ impl Fifos {
     }
 
     /// The FIFOs that an earlier daemon left in `directory`.
-    pub(super) fn left(directory: PathBuf) -> Self {
-        Self { directory, wanted: Wanted::default() }
+    pub(super) fn existing(directory: PathBuf) -> Self {
+        Self { directory, wanted: RequestedStreams::default() }
     }
 
     /// Path of the FIFO for the process's input, if wanted.
@@ -101,7 +101,7 @@ pub(super) fn reader(path: &Path) -> Result<pipe::Receiver> {
     let opened = pipe::OpenOptions::new().open_receiver(path);
     let reader = opened.during(|| format!("open the pipe {}", path.display()))?;
     // Fails beyond the user's limit for pipe buffers (pipe(7)); then the default size stays.
-    let _ = fcntl_setpipe_size(&reader, CAPACITY);
+    let _ = fcntl_setpipe_size(&reader, PIPE_BUFFER_BYTES);
     Ok(reader)
 }
 
@@ -143,7 +143,7 @@ mod tests {
     #[test]
     fn all_pipes_are_made_or_nothing_is() {
         let directory = tempfile::tempdir().unwrap();
-        let wanted = Wanted { stdin: true, stdout: true, ..Wanted::default() };
+        let wanted = RequestedStreams { stdin: true, stdout: true, ..RequestedStreams::default() };
         let fifos = Fifos::make(directory.path().join("a"), wanted).unwrap();
         assert!(fifos.stdin().unwrap().exists() && fifos.stdout().unwrap().exists());
         let taken = directory.path().join("b");

@@ -9,8 +9,8 @@ use super::{Container, ContainerState, config::Resources, image_volume};
 use crate::{
     blocking,
     error::{During, Error, Kind, Result, of_image, spec_error},
-    flights::to_its_end,
-    identity,
+    single_flight::run_to_completion,
+    clock,
     layout::remove_directory,
     nri::events,
     runtime::Shared,
@@ -26,7 +26,7 @@ const START_ERROR_CODE: i32 = 128;
 
 /// Starts the container. Succeeds if it already runs: the answer to an earlier call may have been lost.
 pub(super) async fn start(shared: Arc<Shared>, entry: Arc<Entry<Container>>) -> Result<()> {
-    let _turn = entry.turn().await;
+    let _lock = entry.lock().await;
     let container = entry.get();
     match &container.state {
         ContainerState::Created { .. } => start_created(&shared, &entry, &container).await,
@@ -49,7 +49,7 @@ async fn start_created(shared: &Arc<Shared>, entry: &Entry<Container>, container
     match shim.start(&container.id).await {
         Ok(pid) => {
             killpoint!(CONTAINER_STARTED);
-            let at = identity::now();
+            let at = clock::now();
             let started = entry.change(&shared.state, |container| container.started(pid, at)).await?;
             killpoint!(START_RECORDED);
             events::container_started(shared, &started).await;
@@ -63,7 +63,7 @@ async fn start_created(shared: &Arc<Shared>, entry: &Entry<Container>, container
 /// to answer may still start it.
 async fn refuse_start(shared: &Shared, entry: &Entry<Container>, shim: &Shim, refused: Error) -> Error {
     events::container_ends(shared, &entry.get().id);
-    let refused = could_not_start(shared, entry, refused).await;
+    let refused = record_failed_start(shared, entry, refused).await;
     match shim.kill(&entry.get().id).await {
         Ok(()) => refused,
         Err(error) => error.during(refused.to_string()),
@@ -71,10 +71,10 @@ async fn refuse_start(shared: &Shared, entry: &Entry<Container>, shim: &Shim, re
 }
 
 /// Records that the container ended with a start error, whose message is also the error of the call.
-async fn could_not_start(shared: &Shared, entry: &Entry<Container>, error: Error) -> Error {
+async fn record_failed_start(shared: &Shared, entry: &Entry<Container>, error: Error) -> Error {
     let message = error.to_string();
     let ended = |container: &Container| {
-        container.exited(START_ERROR_CODE, identity::now(), "StartError", message.clone())
+        container.exited(START_ERROR_CODE, clock::now(), "StartError", message.clone())
     };
     match entry.change(&shared.state, ended).await {
         Ok(_) => error,
@@ -89,10 +89,10 @@ pub(crate) async fn kill(shared: &Arc<Shared>, entry: Arc<Entry<Container>>) -> 
 
 pub(super) async fn stop(shared: &Arc<Shared>, entry: Arc<Entry<Container>>, grace: Duration) -> Result<()> {
     let shared = Arc::clone(shared);
-    to_its_end(async move { end(&shared, &entry, grace).await }).await
+    run_to_completion(async move { end(&shared, &entry, grace).await }).await
 }
 
-/// Sends the stop signal, waits for `grace`, then kills. Takes no turn: a stop must not wait for another operation.
+/// Sends the stop signal, waits for `grace`, then kills. Takes no lock: a stop must not wait for another operation.
 async fn end(shared: &Arc<Shared>, entry: &Entry<Container>, grace: Duration) -> Result<()> {
     let container = entry.get();
     if container.state.is_exited() {
@@ -104,20 +104,20 @@ async fn end(shared: &Arc<Shared>, entry: &Entry<Container>, grace: Duration) ->
         Err(error)
             if matches!(error.kind(), Kind::Unavailable | Kind::FailedPrecondition | Kind::NotFound) =>
         {
-            watch::abandoned(shared, entry).await;
+            watch::end_without_shim(shared, entry).await;
             return Ok(());
         }
         shim => shim?,
     };
     progress::at("wait for it to end");
     let asked = !grace.is_zero() && matches!(container.state, ContainerState::Running { .. });
-    if asked && ask_to_end(&shim, entry, grace).await? {
+    if asked && stop_gracefully(&shim, entry, grace).await? {
         events::settle_end(shared, entry).await;
         return Ok(());
     }
     shim.kill(&container.id).await?;
     failpoint!(CONTAINER_KILLED)?;
-    killed(entry).await?;
+    wait_until_killed(entry).await?;
     events::settle_end(shared, entry).await;
     Ok(())
 }
@@ -127,7 +127,7 @@ async fn end(shared: &Arc<Shared>, entry: &Entry<Container>, grace: Duration) ->
 /// # Errors
 ///
 /// `DeadlineExceeded` when it has not ended after 10 s.
-pub(crate) async fn killed(entry: &Entry<Container>) -> Result<()> {
+pub(crate) async fn wait_until_killed(entry: &Entry<Container>) -> Result<()> {
     if ended_within(entry, KILL_TIMEOUT).await {
         return Ok(());
     }
@@ -135,22 +135,22 @@ pub(crate) async fn killed(entry: &Entry<Container>) -> Result<()> {
     Err(Error::new(Kind::DeadlineExceeded, text))
 }
 
-async fn ask_to_end(shim: &Shim, entry: &Entry<Container>, grace: Duration) -> Result<bool> {
+async fn stop_gracefully(shim: &Shim, entry: &Entry<Container>, grace: Duration) -> Result<bool> {
     let container = entry.get();
     shim.signal(&container.id, u32::try_from(container.stop_signal).unwrap_or(15)).await?;
     Ok(ended_within(entry, grace).await)
 }
 
 async fn ended_within(entry: &Entry<Container>, limit: Duration) -> bool {
-    timeout(limit, entry.when(|container| container.state.is_exited())).await.is_ok()
+    timeout(limit, entry.wait_for(|container| container.state.is_exited())).await.is_ok()
 }
 
 /// Kills the container, then removes it with its record and files.
 pub(crate) async fn remove_entry(shared: &Arc<Shared>, entry: &Arc<Entry<Container>>) -> Result<()> {
     let (shared, entry) = (Arc::clone(shared), Arc::clone(entry));
-    to_its_end(async move {
+    run_to_completion(async move {
         end(&shared, &entry, Duration::ZERO).await?;
-        let _turn = entry.turn().await;
+        let _lock = entry.lock().await;
         let container = entry.get();
         events::container_removed(&shared, &container).await;
         progress::at("remove what it left");
@@ -205,7 +205,7 @@ pub(super) async fn update(
     change: Resources,
 ) -> Result<()> {
     let shared = Arc::clone(shared);
-    to_its_end(async move {
+    run_to_completion(async move {
         let container = entry.get();
         must_not_have_ended(&container)?;
         let change = events::update_container(&shared, &container, change).await?;
@@ -231,8 +231,8 @@ pub(crate) async fn set_limits(
     change: Resources,
 ) -> Result<()> {
     let shared = Arc::clone(shared);
-    to_its_end(async move {
-        let _turn = entry.turn().await;
+    run_to_completion(async move {
+        let _lock = entry.lock().await;
         let container = entry.get();
         must_not_have_ended(&container)?;
         let merged = spec::resources::merge(&container.config.resources, &change);

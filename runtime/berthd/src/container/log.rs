@@ -20,7 +20,7 @@ use crate::{
 };
 
 /// URI for output that is not logged but can be attached to.
-const DISCARD: &str = "discard://";
+const DISCARD_URI: &str = "discard://";
 
 /// Returns the path of the log file in the pod's log directory; `None` when nothing is logged.
 ///
@@ -49,7 +49,7 @@ pub(super) fn path_of(pod: &Pod, config: &ContainerConfig) -> Result<Option<Path
 /// directory as a volume and plant one.
 pub(super) async fn uri_of(pod: &Pod, cause: &str, path: Option<PathBuf>, max_line: usize) -> Result<String> {
     let (Some(path), Some(base)) = (path, pod.config.log_directory.clone()) else {
-        return Ok(DISCARD.into());
+        return Ok(DISCARD_URI.into());
     };
     let real = blocking::look_up("make the directory of its log", cause, move || {
         fs::create_dir_all(&base).during(|| format!("create {}", base.display()))?;

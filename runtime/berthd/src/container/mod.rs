@@ -32,12 +32,12 @@ use crate::{
     state::Record,
 };
 
-pub use session::{Control, Session, Wanted};
+pub use session::{Control, Session, RequestedStreams};
 
-pub(crate) use exec::end_forsaken;
+pub(crate) use exec::end_orphaned_execs;
 pub(crate) use image_volume::container_of;
-pub(crate) use life::{kill, killed, remove_entry, remove_traces, set_limits};
-pub(crate) use settle::settle_stopped;
+pub(crate) use life::{kill, wait_until_killed, remove_entry, remove_traces, set_limits};
+pub(crate) use settle::record_ends_of_stopped;
 
 /// State and configuration of a container at one moment. Immutable: every change makes a new snapshot.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -239,7 +239,7 @@ impl Containers {
     /// # Errors
     ///
     /// `FailedPrecondition` when the container does not run, `InvalidArgument` when there is no such command in it.
-    pub async fn exec(&self, id: &str, args: Vec<String>, wanted: Wanted) -> Result<Session> {
+    pub async fn exec(&self, id: &str, args: Vec<String>, wanted: RequestedStreams) -> Result<Session> {
         exec::exec(&self.shared, &*self.shared.containers.find(id)?, args, wanted).await
     }
 
@@ -259,7 +259,7 @@ impl Containers {
     ///
     /// `FailedPrecondition` when the container does not run, or when its input is wanted and it has none or has closed
     /// it.
-    pub async fn attach(&self, id: &str, wanted: Wanted) -> Result<Session> {
+    pub async fn attach(&self, id: &str, wanted: RequestedStreams) -> Result<Session> {
         attach::attach(&self.shared, self.shared.containers.find(id)?, wanted).await
     }
 

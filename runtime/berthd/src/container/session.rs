@@ -15,7 +15,7 @@ use crate::{
 
 /// The streams that a client asks for.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Wanted {
+pub struct RequestedStreams {
     /// The client writes the process's input.
     pub stdin: bool,
     /// The client reads the process's output.
@@ -42,10 +42,10 @@ pub struct Session {
 
 /// Control of the process of a session. Dropping it kills a command that still runs; a container runs on.
 #[derive(Debug)]
-pub struct Control(pub(super) Process);
+pub struct Control(pub(super) SessionProcess);
 
 /// The process that a session is connected to.
-pub(super) enum Process {
+pub(super) enum SessionProcess {
     /// A command, which ends with the session.
     Command {
         exec: Exec,
@@ -62,8 +62,8 @@ impl Control {
     /// Sets the size of the terminal in characters. Succeeds when the process has just ended.
     pub async fn resize(&self, width: u16, height: u16) -> Result<()> {
         let resized = match &self.0 {
-            Process::Command { exec, .. } => exec.resize(width, height).await,
-            Process::Container { shared, entry } => {
+            SessionProcess::Command { exec, .. } => exec.resize(width, height).await,
+            SessionProcess::Container { shared, entry } => {
                 let container = entry.get();
                 shared.shim_of(&container.pod_id).await?.resize(&container.id, width, height).await
             }
@@ -82,15 +82,15 @@ impl Control {
     /// For a command: `Unavailable` when the shim died, so that its end is unknown.
     pub async fn ended(&self) -> Result<i32> {
         match &self.0 {
-            Process::Command { end, .. } => {
+            SessionProcess::Command { end, .. } => {
                 let mut end = end.clone();
                 match end.wait_for(Option::is_some).await.as_deref() {
                     Ok(Some(end)) => end.clone(),
                     _ => Err(Error::new(Kind::Internal, "wait for a command: nobody watches it")),
                 }
             }
-            Process::Container { entry, .. } => {
-                let ended = entry.when(|container| container.state.is_exited()).await;
+            SessionProcess::Container { entry, .. } => {
+                let ended = entry.wait_for(|container| container.state.is_exited()).await;
                 match ended.state {
                     ContainerState::Exited { code, .. } => Ok(code),
                     _ => Err(Error::new(Kind::Internal, "wait for a container: nobody watches it")),
@@ -100,7 +100,7 @@ impl Control {
     }
 }
 
-impl std::fmt::Debug for Process {
+impl std::fmt::Debug for SessionProcess {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(match self {
             Self::Command { .. } => "Command",

@@ -6,14 +6,14 @@ use std::sync::Arc;
 use crate::{runtime::Shared, watch};
 
 /// Records the ends of the containers of a pod that is not ready, as far as an earlier daemon did not.
-pub(crate) async fn settle_stopped(shared: &Arc<Shared>, pod_id: &str) {
+pub(crate) async fn record_ends_of_stopped(shared: &Arc<Shared>, pod_id: &str) {
     let mut left = shared.containers_of(pod_id);
     left.retain(|entry| !entry.get().state.is_exited());
     for entry in left {
         match watch::reconnect(shared, pod_id).await {
-            Err(_) => watch::abandoned(shared, &entry).await,
+            Err(_) => watch::end_without_shim(shared, &entry).await,
             // The pod's first process has ended, and its shim still knows how the containers did.
-            Ok(shim) => drop(tokio::spawn(watch::last_end(Arc::clone(shared), entry, shim))),
+            Ok(shim) => drop(tokio::spawn(watch::record_end_after_pod(Arc::clone(shared), entry, shim))),
         }
     }
 }
@@ -38,7 +38,7 @@ mod tests {
         let shared = &runtime.containers.shared;
         shared.pods.insert("p", samples::pod("p", PodState::NotReady));
         shared.containers.insert("c", running("c", "p"));
-        settle_stopped(shared, "p").await;
+        record_ends_of_stopped(shared, "p").await;
         let ContainerState::Exited { code, started_at, .. } =
             shared.containers.find("c").unwrap().get().state
         else {

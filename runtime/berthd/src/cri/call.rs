@@ -10,7 +10,7 @@ use tonic::{Request, Response, Status, codegen, metadata::MetadataMap};
 use tracing::{debug, error, info, warn};
 
 use super::{
-    about::About,
+    log_subject::LogSubject,
     status::{shortened, status},
 };
 use crate::error::{Error, Kind, Result};
@@ -18,10 +18,10 @@ use berth_work::progress::Progress;
 
 /// Longest subject of a call in the log, in bytes. Ids and names are shorter, but a caller may send anything in their
 /// place.
-const LONGEST_ABOUT: usize = 512;
+const MAX_SUBJECT_BYTES: usize = 512;
 
 /// Answers a call that is cancelled when its caller disconnects or its deadline passes.
-pub(super) async fn answer<Q: About, A: About, F>(
+pub(super) async fn answer<Q: LogSubject, A: LogSubject, F>(
     method: &'static str,
     request: Request<Q>,
     work: impl FnOnce(Q) -> F,
@@ -32,12 +32,12 @@ where
     let call = Call::begin(method, request.get_ref());
     let limit = deadline(request.metadata());
     let result = within(limit, work(request.into_inner())).await;
-    call.end(result.unwrap_or_else(|limit| Err(late(method, limit, "it was given up"))))
+    call.end(result.unwrap_or_else(|limit| Err(timed_out(method, limit, "it was given up"))))
 }
 
 /// Answers a call that changes something. It runs to its end even when its caller disconnects or its deadline passes,
 /// so that nothing stays half done; the same call made again joins it or finds it done.
-pub(super) async fn complete<Q: About, A: About + Send + 'static, F>(
+pub(super) async fn complete<Q: LogSubject, A: LogSubject + Send + 'static, F>(
     method: &'static str,
     request: Request<Q>,
     work: impl FnOnce(Q) -> F,
@@ -49,21 +49,21 @@ where
     let limit = deadline(request.metadata());
     let work = work(request.into_inner());
     let progress = Progress::default();
-    let task = tokio::spawn(progress.clone().during(async move { call.end(work.await) }));
+    let task = tokio::spawn(progress.clone().scope(async move { call.end(work.await) }));
     match within(limit, task).await {
         Ok(Ok(answer)) => answer,
         Ok(Err(cut_off)) => Err(status(&Error::caused(Kind::Internal, method, cut_off))),
         Err(limit) => {
             let step = progress.step().map(|step| format!("it waits to {step}; ")).unwrap_or_default();
             let then = format!("{step}it goes on, and the same call again joins it");
-            Err(status(&late(method, limit, &then)))
+            Err(status(&timed_out(method, limit, &then)))
         }
     }
 }
 
 /// Answers a call with a stream of messages, each made when the caller takes it. The stream ends at the deadline or
 /// when the caller disconnects, and the call is logged only then.
-pub(super) async fn answer_stream<Q: About, A: Send + 'static, F, S>(
+pub(super) async fn answer_stream<Q: LogSubject, A: Send + 'static, F, S>(
     method: &'static str,
     request: Request<Q>,
     work: impl FnOnce(Q) -> F,
@@ -75,37 +75,37 @@ where
     let call = Call::begin(method, request.get_ref());
     let limit = deadline(request.metadata());
     let begun = within(limit, work(request.into_inner())).await;
-    match begun.unwrap_or_else(|limit| Err(late(method, limit, "it was given up"))) {
+    match begun.unwrap_or_else(|limit| Err(timed_out(method, limit, "it was given up"))) {
         Ok(messages) => {
-            let streamed = Streamed { call, messages: messages.boxed(), limit };
-            Ok(Response::new(stream::unfold(Some(streamed), Streamed::next).boxed()))
+            let state = StreamState { call, messages: messages.boxed(), limit };
+            Ok(Response::new(stream::unfold(Some(state), StreamState::next).boxed()))
         }
         Err(error) => Err(call.fail(&error)),
     }
 }
 
 /// The state of a stream between two messages.
-struct Streamed<A> {
+struct StreamState<A> {
     call: Call,
     messages: BoxStream<'static, Result<A>>,
     limit: Option<Duration>,
 }
 
-impl<A> Streamed<A> {
+impl<A> StreamState<A> {
     /// Returns the next message and the rest of the stream; there is no rest after an error.
-    async fn next(streamed: Option<Self>) -> Option<(Result<A, Status>, Option<Self>)> {
-        let mut streamed = streamed?;
-        let left = streamed.limit.map(|limit| limit.saturating_sub(streamed.call.started.elapsed()));
-        let error = match within(left, streamed.messages.next()).await {
-            Ok(Some(Ok(message))) => return Some((Ok(message), Some(streamed))),
+    async fn next(state: Option<Self>) -> Option<(Result<A, Status>, Option<Self>)> {
+        let mut state = state?;
+        let left = state.limit.map(|limit| limit.saturating_sub(state.call.started.elapsed()));
+        let error = match within(left, state.messages.next()).await {
+            Ok(Some(Ok(message))) => return Some((Ok(message), Some(state))),
             Ok(Some(Err(error))) => error,
             Ok(None) => {
-                streamed.call.succeed("");
+                state.call.succeed("");
                 return None;
             }
-            Err(_) => late(streamed.call.method, streamed.limit.unwrap_or_default(), "it was given up"),
+            Err(_) => timed_out(state.call.method, state.limit.unwrap_or_default(), "it was given up"),
         };
-        Some((Err(streamed.call.fail(&error)), None))
+        Some((Err(state.call.fail(&error)), None))
     }
 }
 
@@ -117,7 +117,7 @@ async fn within<T>(limit: Option<Duration>, future: impl Future<Output = T>) -> 
     }
 }
 
-fn late(method: &str, limit: Duration, then: &str) -> Error {
+fn timed_out(method: &str, limit: Duration, then: &str) -> Error {
     Error::new(Kind::DeadlineExceeded, format!("{method} is not done after {limit:?}; {then}"))
 }
 
@@ -145,22 +145,22 @@ fn parse_timeout(text: &str) -> Option<Duration> {
 /// A call from its beginning to its one line in the log.
 struct Call {
     method: &'static str,
-    about: String,
-    loud: bool,
+    subject: String,
+    at_info: bool,
     started: Instant,
     ended: bool,
 }
 
 impl Call {
-    fn begin<Q: About>(method: &'static str, request: &Q) -> Self {
-        let about = shortened(request.about(), LONGEST_ABOUT);
-        Self { method, about, loud: Q::LOUD, started: Instant::now(), ended: false }
+    fn begin<Q: LogSubject>(method: &'static str, request: &Q) -> Self {
+        let subject = shortened(request.log_subject(), MAX_SUBJECT_BYTES);
+        Self { method, subject, at_info: Q::AT_INFO, started: Instant::now(), ended: false }
     }
 
-    fn end<A: About>(self, result: Result<A>) -> Result<Response<A>, Status> {
+    fn end<A: LogSubject>(self, result: Result<A>) -> Result<Response<A>, Status> {
         match result {
             Ok(answer) => {
-                self.succeed(&answer.about());
+                self.succeed(&answer.log_subject());
                 Ok(Response::new(answer))
             }
             Err(error) => Err(self.fail(&error)),
@@ -169,8 +169,8 @@ impl Call {
 
     fn succeed(mut self, answer: &str) {
         self.ended = true;
-        let (method, about, elapsed) = (self.method, &self.about, self.started.elapsed());
-        match self.loud {
+        let (method, about, elapsed) = (self.method, &self.subject, self.started.elapsed());
+        match self.at_info {
             true => info!(method, about, answer, ?elapsed, "done"),
             false => debug!(method, about, answer, ?elapsed, "done"),
         }
@@ -178,7 +178,7 @@ impl Call {
 
     fn fail(mut self, error: &Error) -> Status {
         self.ended = true;
-        log_failure(self.method, &self.about, self.started.elapsed(), error);
+        log_failure(self.method, &self.subject, self.started.elapsed(), error);
         status(error)
     }
 }
@@ -187,7 +187,7 @@ impl Call {
 impl Drop for Call {
     fn drop(&mut self) {
         if !self.ended {
-            let (method, about, elapsed) = (self.method, &self.about, self.started.elapsed());
+            let (method, about, elapsed) = (self.method, &self.subject, self.started.elapsed());
             info!(method, about, ?elapsed, "cut off");
         }
     }

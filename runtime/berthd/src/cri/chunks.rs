@@ -17,7 +17,7 @@ use super::{Cri, call::answer_stream, metrics, stats};
 use crate::error::Result;
 
 /// Encoded size of the items, in bytes, from which on a part is full. A single item may be longer.
-const FULL: usize = 1 << 20;
+const MIN_PART_BYTES: usize = 1 << 20;
 
 pub(super) async fn stream_pod_sandboxes(
     cri: &Cri,
@@ -92,7 +92,7 @@ fn parts<T: Message, M>(
     let next = move || {
         let mut size = 0;
         let mut part = Vec::new();
-        while size < FULL
+        while size < MIN_PART_BYTES
             && let Some(item) = items.next()
         {
             size += item.encoded_len();

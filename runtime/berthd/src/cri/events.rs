@@ -5,7 +5,7 @@ use futures::stream::{self, StreamExt};
 use tonic::{Request, Response, Status, codegen::BoxStream};
 
 use super::{Cri, call::answer_stream, reply};
-use crate::events::{Event, Happening, Listener};
+use crate::events::{Event, EventKind, Listener};
 
 /// The stream carries every event after the response headers were sent.
 pub(super) async fn get_container_events(
@@ -23,11 +23,11 @@ pub(super) async fn get_container_events(
 
 impl Cri {
     fn event(&self, event: &Event) -> ContainerEventResponse {
-        let what = match event.what {
-            Happening::Created => ContainerEventType::ContainerCreatedEvent,
-            Happening::Started => ContainerEventType::ContainerStartedEvent,
-            Happening::Stopped => ContainerEventType::ContainerStoppedEvent,
-            Happening::Deleted => ContainerEventType::ContainerDeletedEvent,
+        let what = match event.kind {
+            EventKind::Created => ContainerEventType::ContainerCreatedEvent,
+            EventKind::Started => ContainerEventType::ContainerStartedEvent,
+            EventKind::Stopped => ContainerEventType::ContainerStoppedEvent,
+            EventKind::Deleted => ContainerEventType::ContainerDeletedEvent,
         };
         ContainerEventResponse {
             container_id: event.id.clone(),

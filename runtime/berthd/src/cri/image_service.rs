@@ -10,7 +10,7 @@ use super::{
     list::in_one_message,
     reply, request,
 };
-use crate::{error::of_image, identity, stats::DiskUsage};
+use crate::{error::of_image, clock, stats::DiskUsage};
 
 #[tonic::async_trait]
 impl ImageService for Cri {
@@ -73,7 +73,7 @@ impl ImageService for Cri {
     ) -> Result<Response<ImageFsInfoResponse>, Status> {
         answer("ImageFsInfo", request, async |_| {
             let images = self.runtime.images.usage();
-            let images = DiskUsage { at: identity::now(), bytes: images.bytes, inodes: images.inodes };
+            let images = DiskUsage { at: clock::now(), bytes: images.bytes, inodes: images.inodes };
             let image_root = self.daemon.config.image_root().display().to_string();
             let containers = self.runtime.stats.writable_layers().await;
             Ok(ImageFsInfoResponse {

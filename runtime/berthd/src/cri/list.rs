@@ -13,7 +13,7 @@ use crate::{
 
 /// Largest message that kubelet and crictl send and accept, in bytes; a list of many containers exceeds gRPC's default
 /// of 4 MiB.
-pub(crate) const LARGEST_MESSAGE: usize = 16 << 20;
+pub(crate) const MAX_MESSAGE_BYTES: usize = 16 << 20;
 
 impl Cri {
     /// Returns the pods that match, the newest first.
@@ -61,18 +61,18 @@ impl Cri {
     }
 }
 
-/// Returns `list` unless it exceeds [`LARGEST_MESSAGE`].
+/// Returns `list` unless it exceeds [`MAX_MESSAGE_BYTES`].
 ///
 /// # Errors
 ///
 /// `ResourceExhausted`, naming the call that answers as a stream.
 pub(super) fn in_one_message<M: Message>(list: M, in_parts: &str) -> Result<M> {
     let size = list.encoded_len();
-    if size <= LARGEST_MESSAGE {
+    if size <= MAX_MESSAGE_BYTES {
         return Ok(list);
     }
     let text = format!(
-        "the list takes {size} bytes and a message {LARGEST_MESSAGE} at most: filter it, or use {in_parts}"
+        "the list takes {size} bytes and a message {MAX_MESSAGE_BYTES} at most: filter it, or use {in_parts}"
     );
     Err(Error::new(Kind::ResourceExhausted, text))
 }

@@ -1,8 +1,8 @@
 //! Metrics of containers and pods, under cAdvisor's names, which dashboards know.
 
 mod family;
-mod of_container;
-mod of_interface;
+mod container;
+mod interface;
 #[cfg(test)]
 mod tests;
 
@@ -12,11 +12,11 @@ use berth_cri::v1::{
 };
 use tonic::{Request, Response, Status};
 
-use self::{family::Family, of_container::Seen};
+use self::{family::Family, container::Measurements};
 use super::{Cri, call::answer, list::in_one_message};
 use crate::{
     error::Result,
-    identity,
+    clock,
     pod::Pod,
     stats::{ContainerDetails, FileSystem, PodDetails},
 };
@@ -26,8 +26,8 @@ pub(super) async fn list_metric_descriptors(
     request: Request<ListMetricDescriptorsRequest>,
 ) -> Result<Response<ListMetricDescriptorsResponse>, Status> {
     answer("ListMetricDescriptors", request, async |_| {
-        let containers = of_container::FAMILIES.iter().map(Family::descriptor);
-        let interfaces = of_interface::FAMILIES.iter().map(Family::descriptor);
+        let containers = container::FAMILIES.iter().map(Family::descriptor);
+        let interfaces = interface::FAMILIES.iter().map(Family::descriptor);
         Ok(ListMetricDescriptorsResponse { descriptors: containers.chain(interfaces).collect() })
     })
     .await
@@ -57,7 +57,7 @@ fn of_pod(details: &PodDetails, file_system: &FileSystem) -> PodSandboxMetrics {
     let labels = labels(pod, &pod.id, "", "");
     let interfaces = details.interfaces.iter();
     let metrics = interfaces
-        .flat_map(|one| of_interface::FAMILIES.iter().flat_map(|family| family.metrics(&labels, one)));
+        .flat_map(|one| interface::FAMILIES.iter().flat_map(|family| family.metrics(&labels, one)));
     PodSandboxMetrics {
         pod_sandbox_id: pod.id.clone(),
         metrics: metrics.collect(),
@@ -70,10 +70,10 @@ fn of_container(pod: &Pod, details: &ContainerDetails, file_system: &FileSystem)
     let config = &container.config;
     let image = Some(&config.user_specified_image).filter(|name| !name.is_empty()).unwrap_or(&config.image);
     let labels = labels(pod, &container.id, &config.metadata.name, image);
-    let seen = Seen { details, file_system, at: identity::now() };
+    let seen = Measurements { details, file_system, at: clock::now() };
     ContainerMetrics {
         container_id: container.id.clone(),
-        metrics: of_container::FAMILIES.iter().flat_map(|family| family.metrics(&labels, &seen)).collect(),
+        metrics: container::FAMILIES.iter().flat_map(|family| family.metrics(&labels, &seen)).collect(),
     }
 }
 

@@ -1,7 +1,7 @@
 //! The Container Runtime Interface v1. This is the only part that knows its types: each call is converted, handed on,
 //! and its answer converted back.
 
-mod about;
+mod log_subject;
 mod call;
 mod checkpoint;
 mod chunks;
@@ -28,7 +28,7 @@ mod tests;
 
 use std::sync::Arc;
 
-pub(crate) use list::LARGEST_MESSAGE;
+pub(crate) use list::MAX_MESSAGE_BYTES;
 
 use crate::{config::Config, runtime::Runtime, spec::HostFeatures, streaming::Tokens};
 

@@ -10,7 +10,7 @@ use super::{
     list::in_one_message,
     metrics, reply, request, settings, stats, streaming,
 };
-use crate::identity;
+use crate::clock;
 
 #[tonic::async_trait]
 impl RuntimeService for Cri {
@@ -23,7 +23,7 @@ impl RuntimeService for Cri {
             let network = self.runtime.network.ready().err();
             let disturbance = self.runtime.network.disturbance();
             let verbose = || {
-                let (network, pending) = (self.runtime.network.describe(), self.runtime.pods.not_taken_up());
+                let (network, pending) = (self.runtime.network.describe(), self.runtime.pods.not_recovered());
                 info::daemon(&self.daemon.config, &network, &pending)
             };
             Ok(StatusResponse {
@@ -85,7 +85,7 @@ impl RuntimeService for Cri {
     ) -> Result<Response<PodSandboxStatusResponse>, Status> {
         answer("PodSandboxStatus", request, async |request| {
             let pod = self.runtime.pods.get(&request::id("pod_sandbox_id", request.pod_sandbox_id)?)?;
-            let timestamp = identity::now();
+            let timestamp = clock::now();
             Ok(PodSandboxStatusResponse {
                 status: Some(reply::pod_sandbox_status(&pod)),
                 info: if request.verbose { info::pod(&pod) } else { Default::default() },

@@ -5,11 +5,11 @@ use tonic::{Code, Status};
 use crate::error::{Error, Kind};
 
 /// Longest message in bytes: gRPC sends it in the trailers, whose size is limited, and output of plugins may be long.
-const LONGEST_MESSAGE: usize = 4096;
+const MAX_STATUS_MESSAGE_BYTES: usize = 4096;
 
 /// Returns the error as a gRPC status.
 pub(super) fn status(error: &Error) -> Status {
-    Status::new(code(error.kind()), shortened(error.to_string(), LONGEST_MESSAGE))
+    Status::new(code(error.kind()), shortened(error.to_string(), MAX_STATUS_MESSAGE_BYTES))
 }
 
 /// Returns a text cut to at most `longest` bytes, with an ellipsis when it was longer.

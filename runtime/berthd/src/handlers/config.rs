@@ -6,7 +6,7 @@ use documented::DocumentedFields;
 use serde::{Deserialize, Serialize};
 use toml::Table;
 
-use super::{OWN, options};
+use super::{OWN_SHIM_HANDLERS, options};
 
 /// A section `[handlers.NAME]`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, DocumentedFields)]
@@ -43,7 +43,7 @@ impl Config {
     /// Fails on a configuration that cannot work on any machine.
     pub fn check(&self, name: &str) -> Result<(), Invalid> {
         let letter = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
-        if OWN.contains(&name) || !name.chars().all(letter) {
+        if OWN_SHIM_HANDLERS.contains(&name) || !name.chars().all(letter) {
             return Err(Invalid::Name);
         }
         if file_name(&self.shim).is_none() {

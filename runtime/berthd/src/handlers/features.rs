@@ -16,7 +16,7 @@ use crate::error::{During, Error, Kind, Result};
 use berth_work::descriptors;
 
 /// Time limit for the answer. A shim inspects itself and perhaps one binary.
-const PATIENCE: Duration = Duration::from_secs(10);
+const FEATURES_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// The part of the OCI features structure that is used here.
 #[derive(Default, Deserialize)]
@@ -28,7 +28,7 @@ struct Features {
 /// Whether the shim can make mounts recursively read-only (`rro`). Fails when it fails, or does not answer in time.
 pub(super) async fn recursive_readonly(shim: &Path, options: Option<&Options>) -> Result<bool> {
     let step = || format!("ask {} what it can do", shim.display());
-    let asked = timeout(PATIENCE, ask(shim, options)).await;
+    let asked = timeout(FEATURES_TIMEOUT, ask(shim, options)).await;
     let late = |_| Error::new(Kind::DeadlineExceeded, format!("{}: no answer for 10 s", step()));
     let Output { status, stdout, stderr } = asked.map_err(late)?.during(step)?;
     if !status.success() {
@@ -52,7 +52,7 @@ async fn ask(shim: &Path, options: Option<&Options>) -> std::io::Result<Output> 
         .stderr(Stdio::piped())
         .kill_on_drop(true)
         .spawn()
-        .inspect(descriptors::put_back)?;
+        .inspect(descriptors::restore_limit)?;
     if let (Some(mut stdin), Some(options)) = (child.stdin.take(), options) {
         let any = Any { type_url: options.type_url.into(), value: options.value.clone(), ..Any::default() };
         stdin.write_all(&any.write_to_bytes()?).await?;

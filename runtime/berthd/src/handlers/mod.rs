@@ -26,13 +26,13 @@ use crate::{
 };
 
 /// Handler names that stand for Berth's own shim.
-const OWN: [&str; 2] = ["", "berth"];
+const OWN_SHIM_HANDLERS: [&str; 2] = ["", "berth"];
 /// Name of the file in the bundle from which Berth's shim learns that another shim runs the pod.
 const FILE_NAME: &str = "handler.json";
 
 /// Whether pods of the handler of this name run in Berth's own shim.
 pub(crate) fn is_own(name: &str) -> bool {
-    OWN.contains(&name)
+    OWN_SHIM_HANDLERS.contains(&name)
 }
 
 /// All handlers.
@@ -73,7 +73,7 @@ impl Handlers {
     /// Lists every handler by name, with its features.
     pub fn list(&self) -> impl Iterator<Item = (&str, HostFeatures)> {
         let others = self.others.iter().map(|(name, handler)| (name.as_str(), handler.features()));
-        OWN.into_iter().map(|name| (name, self.own)).chain(others)
+        OWN_SHIM_HANDLERS.into_iter().map(|name| (name, self.own)).chain(others)
     }
 
     /// Returns the features of the handler `name`.

@@ -18,12 +18,12 @@ use super::plugin::Plugin;
 use crate::error::{Error, Kind, Result};
 
 /// Limit of queued events for one plugin; each takes some kilobytes.
-const LIMIT: usize = 4096;
+const MAX_QUEUED_EVENTS: usize = 4096;
 
 /// A queued event.
 #[derive(Clone)]
-pub(super) enum Missed {
-    Told(Event, Box<PodSandbox>, Option<Box<Container>>),
+pub(super) enum QueuedEvent {
+    Notification(Event, Box<PodSandbox>, Option<Box<Container>>),
     Created(CreateContainerRequest),
     Updated(UpdateContainerRequest),
     PodUpdated(UpdatePodSandboxRequest),
@@ -32,14 +32,14 @@ pub(super) enum Missed {
 
 /// Requests of a plugin in answer to queued events.
 #[derive(Default)]
-pub(super) struct Wanted {
+pub(super) struct LateRequests {
     pub updates: Vec<ContainerUpdate>,
     pub evictions: Vec<ContainerEviction>,
 }
 
 /// Events queued for one plugin; `None` when it gets events as they happen.
 #[derive(Default)]
-pub(super) struct Backlog(Mutex<Option<VecDeque<Missed>>>);
+pub(super) struct Backlog(Mutex<Option<VecDeque<QueuedEvent>>>);
 
 impl Backlog {
     /// Starts queueing.
@@ -64,9 +64,9 @@ impl Backlog {
     }
 
     /// Queues an event if queueing is on; returns false when the queue is full.
-    fn push(&self, event: impl FnOnce() -> Missed) -> bool {
+    fn push(&self, event: impl FnOnce() -> QueuedEvent) -> bool {
         self.with(|events| match events {
-            Some(events) if events.len() < LIMIT => {
+            Some(events) if events.len() < MAX_QUEUED_EVENTS => {
                 events.push_back(event());
                 true
             }
@@ -75,20 +75,20 @@ impl Backlog {
         })
     }
 
-    fn next(&self) -> Option<Missed> {
+    fn next(&self) -> Option<QueuedEvent> {
         self.with(|events| events.as_mut()?.pop_front())
     }
 
-    fn with<T>(&self, work: impl FnOnce(&mut Option<VecDeque<Missed>>) -> T) -> T {
+    fn with<T>(&self, work: impl FnOnce(&mut Option<VecDeque<QueuedEvent>>) -> T) -> T {
         work(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
     }
 }
 
 impl Plugin {
     /// Queues an event for a plugin that is still taking in the state. A plugin whose queue is full is disconnected.
-    pub fn defer(&self, event: impl FnOnce() -> Missed) {
+    pub fn defer(&self, event: impl FnOnce() -> QueuedEvent) {
         if !self.backlog.push(event) {
-            tracing::warn!(plugin = %self.identity, "{LIMIT} events wait for an NRI plugin: it is let go");
+            tracing::warn!(plugin = %self.identity, "{MAX_QUEUED_EVENTS} events wait for an NRI plugin: it is let go");
             self.close();
         }
     }
@@ -98,10 +98,10 @@ impl Plugin {
     /// # Errors
     ///
     /// `Unavailable` when the plugin has disconnected.
-    pub async fn catch_up(&self) -> Result<Wanted> {
-        let mut wanted = Wanted::default();
-        while let Some(missed) = self.backlog.next() {
-            if let Err(error) = self.tell_late(missed, &mut wanted).await {
+    pub async fn catch_up(&self) -> Result<LateRequests> {
+        let mut wanted = LateRequests::default();
+        while let Some(queued) = self.backlog.next() {
+            if let Err(error) = self.deliver_queued(queued, &mut wanted).await {
                 tracing::warn!(%error, "an NRI plugin did not like what it was told late");
             }
             if self.is_closed() {
@@ -112,28 +112,28 @@ impl Plugin {
         Ok(wanted)
     }
 
-    async fn tell_late(&self, missed: Missed, wanted: &mut Wanted) -> Result<()> {
+    async fn deliver_queued(&self, queued: QueuedEvent, wanted: &mut LateRequests) -> Result<()> {
         let deadline = self.deadline();
-        match missed {
-            Missed::Told(event, pod, container) => self.notify(event, &pod, container.as_deref()).await?,
-            Missed::Created(request) => {
+        match queued {
+            QueuedEvent::Notification(event, pod, container) => self.notify(event, &pod, container.as_deref()).await?,
+            QueuedEvent::Created(request) => {
                 let answer = self.client.create_container(deadline, &request).await;
                 if let Some(answer) = self.answer("CreateContainer", answer)? {
                     self.adjust_late(&request.container.id, answer, wanted);
                 }
             }
-            Missed::Updated(request) => {
+            QueuedEvent::Updated(request) => {
                 let answer = self.client.update_container(deadline, &request).await;
                 if let Some(answer) = self.answer("UpdateContainer", answer)? {
                     wanted.updates.extend(answer.update);
                     wanted.evictions.extend(answer.evict);
                 }
             }
-            Missed::PodUpdated(request) => {
+            QueuedEvent::PodUpdated(request) => {
                 let answer = self.client.update_pod_sandbox(deadline, &request).await;
                 self.answer("UpdatePodSandbox", answer)?;
             }
-            Missed::Stopped(request) => {
+            QueuedEvent::Stopped(request) => {
                 let answer = self.client.stop_container(deadline, &request).await;
                 wanted.updates.extend(self.answer("StopContainer", answer)?.unwrap_or_default().update);
             }
@@ -141,7 +141,7 @@ impl Plugin {
         Ok(())
     }
 
-    fn adjust_late(&self, container: &str, answer: CreateContainerResponse, wanted: &mut Wanted) {
+    fn adjust_late(&self, container: &str, answer: CreateContainerResponse, wanted: &mut LateRequests) {
         let (limits, all) = limits_of(container, answer.adjust.unwrap_or_default());
         if !all {
             let plugin = &self.identity;
@@ -177,8 +177,8 @@ mod tests {
 
     use super::*;
 
-    fn event() -> Missed {
-        Missed::Told(Event::RUN_POD_SANDBOX, Box::default(), None)
+    fn event() -> QueuedEvent {
+        QueuedEvent::Notification(Event::RUN_POD_SANDBOX, Box::default(), None)
     }
 
     #[test]
@@ -187,7 +187,7 @@ mod tests {
         assert!(backlog.push(|| unreachable!("nothing waits for a plugin that takes part")));
         backlog.open();
         assert!(backlog.push(event) && backlog.is_open() && !backlog.close_if_empty());
-        assert!(matches!(backlog.next(), Some(Missed::Told(Event::RUN_POD_SANDBOX, ..))));
+        assert!(matches!(backlog.next(), Some(QueuedEvent::Notification(Event::RUN_POD_SANDBOX, ..))));
         assert!(backlog.next().is_none());
         assert!(backlog.close_if_empty() && !backlog.is_open());
     }
@@ -196,7 +196,7 @@ mod tests {
     fn what_waits_has_a_limit() {
         let backlog = Backlog::default();
         backlog.open();
-        for _ in 0..LIMIT {
+        for _ in 0..MAX_QUEUED_EVENTS {
             assert!(backlog.push(event));
         }
         assert!(!backlog.push(event));

@@ -36,8 +36,8 @@ use ttrpc::{
 };
 
 use super::{
-    Nri, joining, mux,
-    plugin::{Identity, Link, Plugin},
+    Nri, synchronization, mux,
+    plugin::{Identity, ConnectionHandle, Plugin},
     updates,
 };
 use crate::{
@@ -65,7 +65,7 @@ pub(super) struct Launched {
 pub(super) async fn serve(shared: &Arc<Shared>, trunk: UnixStream, launched: Option<Launched>) -> Result<()> {
     let due = Instant::now() + shared.nri.config().registration_timeout();
     let plugin = connect(shared, trunk, launched, due).await?;
-    joining::join(shared, plugin).await
+    synchronization::join(shared, plugin).await
 }
 
 /// Registers and configures the plugin.
@@ -82,22 +82,22 @@ async fn connect(
     let client = PluginClient::new(Client::new(Socket::new(connections.plugin)));
     let service = Service { shared: Arc::clone(shared), registered: Mutex::new(Some(registered)), identity };
     let server = start_server(service, connections.runtime).await?;
-    let link = keep(shared.nri.clone(), carrying, (server, launched));
+    let link = spawn_carrier(shared.nri.clone(), carrying, (server, launched));
     let configured = async {
         let late = |_| Error::new(Kind::DeadlineExceeded, "an NRI plugin connected and did not register");
         let gone = |_| Error::new(Kind::Unavailable, "an NRI plugin left before it registered");
         let identity = timeout_at(due, registration).await.map_err(late)?.map_err(gone)??;
         configure(&shared.nri, identity, client, config, link.clone()).await
     };
-    configured.await.inspect_err(|_| link.cut())
+    configured.await.inspect_err(|_| link.disconnect())
 }
 
 /// Carries the connection's bytes in the background, and drops `kept` when it ends.
-fn keep<T: Send + 'static>(
+fn spawn_carrier<T: Send + 'static>(
     nri: Nri,
     carrying: impl Future<Output = std::io::Error> + Send + 'static,
     kept: T,
-) -> Link {
+) -> ConnectionHandle {
     let ended = Arc::new(AtomicBool::new(false));
     let flag = Arc::clone(&ended);
     let carry = async move {
@@ -107,7 +107,7 @@ fn keep<T: Send + 'static>(
         drop(kept);
         nri.forget_closed().await;
     };
-    Link { task: tokio::spawn(carry).abort_handle(), ended }
+    ConnectionHandle { task: tokio::spawn(carry).abort_handle(), ended }
 }
 
 async fn start_server(service: Service, connection: DuplexStream) -> Result<Server> {
@@ -123,7 +123,7 @@ async fn configure(
     identity: Identity,
     client: PluginClient,
     config: String,
-    link: Link,
+    link: ConnectionHandle,
 ) -> Result<Plugin> {
     let (registration, request) = (nri.config().registration_timeout(), nri.config().request_timeout());
     let asked = ConfigureRequest {

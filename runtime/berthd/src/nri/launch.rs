@@ -81,7 +81,7 @@ fn start(identity: &Identity, program: &Path, connection: OwnedFd) -> Result<Chi
         .kill_on_drop(true)
         .fd_mappings(vec![FdMapping { parent_fd: connection, child_fd: PLUGIN_FD }])
         .map_err(|error| Error::caused(Kind::Internal, step(), error))?;
-    command.spawn().inspect(descriptors::put_back).during(step)
+    command.spawn().inspect(descriptors::restore_limit).during(step)
 }
 
 /// Reads the configuration of a plugin: `NN-name.conf`, or else `name.conf`; empty when there is neither.

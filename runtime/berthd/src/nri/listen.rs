@@ -13,7 +13,7 @@ use crate::{
 };
 
 /// Pause after a failed accept, for instance because no descriptor was free (EMFILE).
-const PAUSE: Duration = Duration::from_millis(100);
+const ACCEPT_RETRY_DELAY: Duration = Duration::from_millis(100);
 
 /// Accepts plugins for as long as the daemon lives. A socket that another daemon serves is left to it.
 pub(super) fn listen(shared: &Arc<Shared>) -> Result<()> {
@@ -52,7 +52,7 @@ async fn accept(shared: Arc<Shared>, listener: UnixListener) {
             Ok((trunk, _)) => trunk,
             Err(error) => {
                 tracing::error!(%error, "could not take in an NRI plugin");
-                tokio::time::sleep(PAUSE).await;
+                tokio::time::sleep(ACCEPT_RETRY_DELAY).await;
                 continue;
             }
         };

@@ -1,12 +1,12 @@
 //! The Node Resource Interface: plugins that watch pods and containers, and adjust containers as they are created.
 //!
 //! ```text
-//! pod/, container/ --events--> a turn --one plugin after the other--> plugins
+//! pod/, container/ --events--> dispatch --one plugin after the other--> plugins
 //!                                 '- adjust/: what they want, together   '- mux: two ttrpc connections on one socket
 //!                                 '- apply/: into the container's OCI spec
 //! ```
 //! One event is delivered at a time, to all plugins in the order of their index: plugins rely on that. While no plugin
-//! is connected, nothing is converted, and an event costs an atomic load (creation: a draft under a lock).
+//! is connected, nothing is converted, and an event costs an atomic load (creation: a map under a lock).
 
 mod adjust;
 mod apply;
@@ -14,16 +14,16 @@ mod backlog;
 pub mod config;
 mod connection;
 mod convert;
-mod drafts;
+mod unpublished;
 pub(crate) mod events;
-mod joining;
+mod synchronization;
 mod launch;
 mod listen;
 mod mux;
 mod notify;
-mod once;
+mod reported_ends;
 mod plugin;
-mod turn;
+mod dispatch;
 mod updates;
 
 use std::{
@@ -35,12 +35,12 @@ use std::{
 };
 
 pub use config::Config;
-pub(crate) use drafts::Announced;
-use drafts::{Draft, Drafts, Known};
-use once::Once;
+pub(crate) use unpublished::Announcement;
+use unpublished::{UnpublishedObject, UnpublishedObjects, UnpublishedState};
+use reported_ends::ReportedEnds;
 use plugin::Plugin;
 use tokio::sync::{Mutex, RwLock};
-use turn::Turn;
+use dispatch::Dispatch;
 
 use crate::{error::Result, runtime::Shared};
 
@@ -50,14 +50,14 @@ pub struct Nri(Arc<Inner>);
 
 struct Inner {
     config: Config,
-    /// Copy of `listeners` in `drafts`, readable without its lock; only a hint.
-    listeners: AtomicBool,
-    drafts: Drafts,
+    /// Copy of `has_plugins` in `unpublished`, readable without its lock; only a hint.
+    has_plugins: AtomicBool,
+    unpublished: UnpublishedObjects,
     /// Whether the socket is this daemon's.
     listening: AtomicBool,
     /// In the order in which they are called. Locked while an event is delivered.
     plugins: Arc<Mutex<Vec<Arc<Plugin>>>>,
-    told: Once,
+    reported_ends: ReportedEnds,
     /// Held for writing while plugins are being started.
     launching: Arc<RwLock<()>>,
 }
@@ -85,11 +85,11 @@ impl Nri {
     pub(crate) fn new(config: Config) -> Self {
         Self(Arc::new(Inner {
             config,
-            listeners: AtomicBool::new(false),
-            drafts: Drafts::default(),
+            has_plugins: AtomicBool::new(false),
+            unpublished: UnpublishedObjects::default(),
             listening: AtomicBool::new(false),
             plugins: Arc::default(),
-            told: Once::default(),
+            reported_ends: ReportedEnds::default(),
             launching: Arc::default(),
         }))
     }
@@ -100,8 +100,8 @@ impl Nri {
 
     /// Sends all plugins a shutdown, disconnects them, and removes the socket.
     pub async fn close(&self) {
-        if let Some(mut turn) = self.turn().await {
-            turn.dismiss().await;
+        if let Some(mut dispatch) = self.dispatch().await {
+            dispatch.shut_down_plugins().await;
         }
         if self.0.listening.load(Ordering::Acquire)
             && let Err(error) = std::fs::remove_file(&self.0.config.socket)
@@ -111,37 +111,37 @@ impl Nri {
     }
 
     /// Returns once the plugins that the daemon starts take part, or have failed to.
-    pub(crate) async fn launched(&self) {
+    pub(crate) async fn wait_until_launched(&self) {
         drop(self.0.launching.read().await);
     }
 
     /// Whether there may be a plugin.
-    pub(crate) fn has_listeners(&self) -> bool {
-        self.0.listeners.load(Ordering::Acquire)
+    pub(crate) fn has_plugins(&self) -> bool {
+        self.0.has_plugins.load(Ordering::Acquire)
     }
 
-    /// Waits for the turn to deliver an event; `None` when there are no plugins.
-    async fn turn(&self) -> Option<Turn> {
-        if !self.has_listeners() {
+    /// Waits until an event can be delivered; `None` when there are no plugins.
+    async fn dispatch(&self) -> Option<Dispatch> {
+        if !self.has_plugins() {
             return None;
         }
-        Some(self.turn_anyway().await)
+        Some(self.lock_plugins().await)
     }
 
-    async fn turn_anyway(&self) -> Turn {
-        Turn::new(self, Arc::clone(&self.0.plugins).lock_owned().await)
+    async fn lock_plugins(&self) -> Dispatch {
+        Dispatch::new(self, Arc::clone(&self.0.plugins).lock_owned().await)
     }
 
-    /// Waits for a turn in which a plugin is admitted. From here on, creation waits for the end of that turn.
-    async fn turn_of_newcomer(&self) -> Turn {
-        let turn = self.turn_anyway().await;
-        self.set_listeners(true);
-        turn
+    /// Locks the plugins to add one. From here on, creation waits for the end of the lock.
+    async fn lock_plugins_to_add(&self) -> Dispatch {
+        let dispatch = self.lock_plugins().await;
+        self.set_has_plugins(true);
+        dispatch
     }
 
-    fn set_listeners(&self, listeners: bool) {
-        self.known().listeners = listeners;
-        self.0.listeners.store(listeners, Ordering::Release);
+    fn set_has_plugins(&self, has_plugins: bool) {
+        self.unpublished_state().has_plugins = has_plugins;
+        self.0.has_plugins.store(has_plugins, Ordering::Release);
     }
 
     fn set_listening(&self) {
@@ -150,19 +150,19 @@ impl Nri {
 
     /// Drops the plugins whose connection has ended.
     async fn forget_closed(&self) {
-        drop(self.turn().await);
+        drop(self.dispatch().await);
     }
 
-    fn known(&self) -> MutexGuard<'_, Known> {
-        self.0.drafts.lock()
+    fn unpublished_state(&self) -> MutexGuard<'_, UnpublishedState> {
+        self.0.unpublished.lock()
     }
 
-    fn drafts(&self) -> Vec<Draft> {
-        self.known().by_id.values().cloned().collect()
+    fn unpublished(&self) -> Vec<UnpublishedObject> {
+        self.unpublished_state().by_id.values().cloned().collect()
     }
 
-    fn told(&self) -> &Once {
-        &self.0.told
+    fn reported_ends(&self) -> &ReportedEnds {
+        &self.0.reported_ends
     }
 }
 

@@ -5,7 +5,7 @@
 //! ```
 //! Bytes from a plugin are passed on as they come and never stored: a connection that is not read blocks the socket,
 //! and with it only this plugin. Towards the plugin a ttrpc message becomes one frame, or two when it is longer than
-//! [`FIRST_FRAME`]: the official stub reads through a buffer of that size, and loses what does not fit.
+//! [`MAX_FIRST_FRAME_BYTES`]: the official stub reads through a buffer of that size, and loses what does not fit.
 
 use std::io::{self, Error, ErrorKind};
 
@@ -19,15 +19,15 @@ use tokio::{
 };
 
 /// The connection that the plugin serves.
-const PLUGIN: u32 = 1;
+const PLUGIN_CONNECTION: u32 = 1;
 /// The connection that the runtime serves.
-const RUNTIME: u32 = 2;
+const RUNTIME_CONNECTION: u32 = 2;
 /// Bytes of a ttrpc header: length (4), stream (4), type and flags.
-const MESSAGE_HEADER: usize = 10;
-const LARGEST_MESSAGE: usize = MESSAGE_HEADER + (4 << 20);
-const FIRST_FRAME: usize = 4096;
+const MESSAGE_HEADER_BYTES: usize = 10;
+const MAX_MESSAGE_BYTES: usize = MESSAGE_HEADER_BYTES + (4 << 20);
+const MAX_FIRST_FRAME_BYTES: usize = 4096;
 /// Bytes buffered in each direction of a connection.
-const IN_FLIGHT: usize = 64 << 10;
+const BUFFER_BYTES: usize = 64 << 10;
 
 /// Our ends of the two connections.
 pub(super) struct Connections {
@@ -39,8 +39,8 @@ pub(super) struct Connections {
 
 /// Splits `trunk`. The future carries the bytes: it ends with the trunk, returns the reason, and ends both connections.
 pub(super) fn split_trunk(trunk: UnixStream) -> (Connections, impl Future<Output = Error>) {
-    let (plugin, far_plugin) = duplex(IN_FLIGHT);
-    let (runtime, far_runtime) = duplex(IN_FLIGHT);
+    let (plugin, far_plugin) = duplex(BUFFER_BYTES);
+    let (runtime, far_runtime) = duplex(BUFFER_BYTES);
     (Connections { plugin, runtime }, carry(trunk, far_plugin, far_runtime))
 }
 
@@ -51,8 +51,8 @@ async fn carry(trunk: UnixStream, plugin: DuplexStream, runtime: DuplexStream) -
     let (runtime_reads, runtime_writes) = split(runtime);
     let ended = tokio::select! {
         ended = receive(BufReader::new(from_plugin), plugin_writes, runtime_writes) => ended,
-        ended = send(PLUGIN, plugin_reads, &trunk) => ended,
-        ended = send(RUNTIME, runtime_reads, &trunk) => ended,
+        ended = send(PLUGIN_CONNECTION, plugin_reads, &trunk) => ended,
+        ended = send(RUNTIME_CONNECTION, runtime_reads, &trunk) => ended,
     };
     match ended {
         Err(error) => error,
@@ -68,14 +68,14 @@ async fn receive(
 ) -> io::Result<()> {
     loop {
         let (connection, length) = (trunk.read_u32().await?, trunk.read_u32().await?);
-        if length as usize > LARGEST_MESSAGE {
-            let text = format!("a frame of {length} bytes, where {LARGEST_MESSAGE} is the most");
+        if length as usize > MAX_MESSAGE_BYTES {
+            let text = format!("a frame of {length} bytes, where {MAX_MESSAGE_BYTES} is the most");
             return Err(Error::new(ErrorKind::InvalidData, text));
         }
         let mut payload = (&mut trunk).take(length.into());
         let copied = match connection {
-            PLUGIN => copy(&mut payload, &mut plugin).await?,
-            RUNTIME => copy(&mut payload, &mut runtime).await?,
+            PLUGIN_CONNECTION => copy(&mut payload, &mut plugin).await?,
+            RUNTIME_CONNECTION => copy(&mut payload, &mut runtime).await?,
             _ => copy(&mut payload, &mut sink()).await?,
         };
         if copied < length.into() {
@@ -92,7 +92,7 @@ async fn send(
 ) -> io::Result<()> {
     loop {
         let message = read_message(&mut messages).await?;
-        let (first, rest) = message.split_at(message.len().min(FIRST_FRAME));
+        let (first, rest) = message.split_at(message.len().min(MAX_FIRST_FRAME_BYTES));
         let mut trunk = trunk.lock().await;
         write_frame(&mut *trunk, connection, first).await?;
         if !rest.is_empty() {
@@ -102,11 +102,11 @@ async fn send(
 }
 
 async fn read_message(messages: &mut (impl AsyncRead + Unpin)) -> io::Result<Vec<u8>> {
-    let mut message = vec![0; MESSAGE_HEADER];
+    let mut message = vec![0; MESSAGE_HEADER_BYTES];
     messages.read_exact(&mut message).await?;
     let length = message.first_chunk().map_or(0, |length| u32::from_be_bytes(*length));
-    message.resize(MESSAGE_HEADER + length as usize, 0);
-    messages.read_exact(&mut message[MESSAGE_HEADER..]).await?;
+    message.resize(MESSAGE_HEADER_BYTES + length as usize, 0);
+    messages.read_exact(&mut message[MESSAGE_HEADER_BYTES..]).await?;
     Ok(message)
 }
 

@@ -36,23 +36,24 @@ pub(super) struct Plugin {
     events: i32,
     policy: FailurePolicy,
     timeout: Duration,
-    link: Link,
+    link: ConnectionHandle,
     /// Events queued until it has taken in the state.
     pub backlog: Backlog,
 }
 
-/// Handle to the task that carries a plugin's bytes and owns its process. [`Link::cut`] ends both; a drop does not.
+/// Handle to the task that carries a plugin's bytes and owns its process. [`ConnectionHandle::disconnect`] ends
+/// both; a drop does not.
 #[derive(Clone)]
-pub(super) struct Link {
+pub(super) struct ConnectionHandle {
     /// The carrying task.
     pub task: AbortHandle,
     /// Set when the connection has ended, before closed plugins are dropped.
     pub ended: Arc<AtomicBool>,
 }
 
-impl Link {
+impl ConnectionHandle {
     /// Cuts the connection, and kills the plugin if the daemon started it.
-    pub fn cut(&self) {
+    pub fn disconnect(&self) {
         self.ended.store(true, Ordering::Relaxed);
         self.task.abort();
     }
@@ -93,7 +94,7 @@ impl Plugin {
         client: PluginClient,
         wishes: nri::ConfigureResponse,
         timeout: Duration,
-        link: Link,
+        link: ConnectionHandle,
     ) -> Result<Self> {
         let events = if wishes.events == 0 { ALL_EVENTS } else { wishes.events };
         if events & !ALL_EVENTS != 0 {
@@ -116,7 +117,7 @@ impl Plugin {
 
     /// Disconnects the plugin, and kills it if the daemon started it.
     pub fn close(&self) {
-        self.link.cut();
+        self.link.disconnect();
     }
 
     /// Returns the time limit of one request.

@@ -24,7 +24,7 @@ use self::config::{PodConfig, PodMetadata};
 use crate::{
     container::config::Resources,
     error::{Error, Kind, Result},
-    flights::to_its_end,
+    single_flight::run_to_completion,
     layout::Layout,
     nri::events,
     runtime::Shared,
@@ -183,10 +183,10 @@ impl Pods {
         resources: Option<Resources>,
     ) -> Result<()> {
         let (shared, entry) = (Arc::clone(&self.shared), self.shared.pods.find(id)?);
-        to_its_end(async move {
-            let _turn = entry.turn().await;
+        run_to_completion(async move {
+            let _lock = entry.lock().await;
             let pod = entry.get();
-            // The pod may have been removed while this call waited for its turn.
+            // The pod may have been removed while this call waited for the lock.
             shared.pods.find(&pod.id)?;
             let overhead = overhead.unwrap_or_else(|| pod.config.overhead.clone());
             let resources = resources.unwrap_or_else(|| pod.config.resources.clone());
@@ -209,7 +209,7 @@ impl Pods {
 
     /// Returns the ids of pods of an earlier daemon whose shims have not answered yet. What is shown of them is as it
     /// was recorded.
-    pub fn not_taken_up(&self) -> Vec<String> {
+    pub fn not_recovered(&self) -> Vec<String> {
         self.shared.pending.list()
     }
 

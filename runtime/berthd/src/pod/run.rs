@@ -18,9 +18,10 @@ use super::{
 };
 use crate::{
     error::{Error, Kind, Result, of_network},
-    identity,
+    clock,
+    ids,
     layout::make_private,
-    nri::{Announced, events},
+    nri::{Announcement, events},
     runtime::Shared,
     shim::{SandboxRequest, Shim, ShimAddress},
     spec, watch,
@@ -76,11 +77,11 @@ fn check(shared: &Shared, config: &PodConfig) -> Result<()> {
 /// Makes the pod's id and first record. It names everything that later phases make, so that a later daemon can undo
 /// them.
 fn reserve(shared: &Shared, config: PodConfig) -> Result<Pod> {
-    let id = identity::generate()?;
+    let id = ids::generate()?;
     let netns = (!config.namespaces.host_network).then(|| shared.layout.netns(&id));
     Ok(Pod {
         cgroup: cgroup_of(&config, &shared.options.cgroup_root, &id),
-        created_at: identity::now(),
+        created_at: clock::now(),
         state: PodState::Starting,
         attachment: None,
         shim: Some(ShimAddress { socket: shared.launcher.socket(&id), pid: 0 }),
@@ -91,7 +92,7 @@ fn reserve(shared: &Shared, config: PodConfig) -> Result<Pod> {
 }
 
 /// Runs the phases that make the pod. What they made is in `pod` even when one fails.
-async fn start(shared: &Shared, pod: &mut Pod) -> Result<(Shim, Announced)> {
+async fn start(shared: &Shared, pod: &mut Pod) -> Result<(Shim, Announcement)> {
     failpoint!(POD_RECORDED)?;
     let bundle = shared.layout.sandbox(&pod.id);
     make_private(&bundle)?;
@@ -174,7 +175,7 @@ async fn start_sandbox(pod: &mut Pod, shim: &Shim) -> Result<()> {
 }
 
 /// Records the pod as Ready, then shows it.
-async fn publish(shared: &Arc<Shared>, mut pod: Pod, shim: Shim, announced: Announced) -> Result<String> {
+async fn publish(shared: &Arc<Shared>, mut pod: Pod, shim: Shim, announced: Announcement) -> Result<String> {
     progress::at("record it");
     pod.state = PodState::Ready;
     let copy = shared.layout.pod_copy(&pod.id);
@@ -185,7 +186,7 @@ async fn publish(shared: &Arc<Shared>, mut pod: Pod, shim: Shim, announced: Anno
     killpoint!(POD_READY_RECORDED);
     let id = pod.id.clone();
     let entry = shared.pods.insert(&id, pod);
-    announced.kept();
+    announced.confirm();
     watch::pod(shared, entry, shim);
     Ok(id)
 }

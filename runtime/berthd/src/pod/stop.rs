@@ -12,7 +12,7 @@ use super::{Pod, PodState, step};
 use crate::{
     container::{self, Container},
     error::{Error, Kind, Result, of_network},
-    flights::to_its_end,
+    single_flight::run_to_completion,
     layout::remove_directory,
     nri::events,
     runtime::Shared,
@@ -20,18 +20,18 @@ use crate::{
     table::Entry,
     watch,
 };
-use berth_work::pauses;
+use berth_work::retry_delays;
 use berth_work::progress;
 
 /// How long a failed run waits for the first attempt at undoing it.
-const UNDO_PATIENCE: Duration = Duration::from_secs(10);
+const UNDO_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Stops the pod: processes first, then the network, then the namespaces, so that no process runs in a detached pod.
 pub(super) async fn stop(shared: &Arc<Shared>, entry: &Arc<Entry<Pod>>) -> Result<()> {
     let (shared, entry) = (Arc::clone(shared), Arc::clone(entry));
-    to_its_end(async move {
-        let _turn = entry.turn().await;
-        stop_in_turn(&shared, &entry).await
+    run_to_completion(async move {
+        let _lock = entry.lock().await;
+        stop_locked(&shared, &entry).await
     })
     .await
 }
@@ -39,9 +39,9 @@ pub(super) async fn stop(shared: &Arc<Shared>, entry: &Arc<Entry<Pod>>) -> Resul
 /// Stops the pod and removes it with its containers, record and files.
 pub(super) async fn remove(shared: &Arc<Shared>, entry: &Arc<Entry<Pod>>) -> Result<()> {
     let (shared, entry) = (Arc::clone(shared), Arc::clone(entry));
-    to_its_end(async move {
-        let _turn = entry.turn().await;
-        stop_in_turn(&shared, &entry).await?;
+    run_to_completion(async move {
+        let _lock = entry.lock().await;
+        stop_locked(&shared, &entry).await?;
         let pod = entry.get();
         for container in shared.containers_of(&pod.id) {
             container::remove_entry(&shared, &container).await?;
@@ -57,19 +57,19 @@ pub(super) async fn remove(shared: &Arc<Shared>, entry: &Arc<Entry<Pod>>) -> Res
     .await
 }
 
-async fn stop_in_turn(shared: &Arc<Shared>, entry: &Entry<Pod>) -> Result<()> {
+async fn stop_locked(shared: &Arc<Shared>, entry: &Entry<Pod>) -> Result<()> {
     let pod = entry.get();
     if pod.shim.is_none() {
         return Ok(());
     }
-    shared.taken_up(&pod.id).await?;
+    shared.wait_until_recovered(&pod.id).await?;
     let stopped = tear_down(shared, &pod).await;
     stopped.map_err(|error| error.during(step(&pod, "stop")))?;
     let stopped = |pod: &Pod| Pod { state: PodState::NotReady, shim: None, attachment: None, ..pod.clone() };
     entry.change(&shared.state, stopped).await?;
     failpoint!(STOP_RECORDED)?;
     // Containers that were being created while the pod was stopped.
-    watch::abandoned_all(shared, &pod.id).await;
+    watch::end_all_without_shim(shared, &pod.id).await;
     Ok(())
 }
 
@@ -77,7 +77,7 @@ async fn tear_down(shared: &Arc<Shared>, pod: &Pod) -> Result<()> {
     match pod.shim().await {
         Ok(shim) => {
             progress::at("end its containers");
-            let undead = kill_containers(shared, pod, &shim).await?;
+            let stuck = kill_containers(shared, pod, &shim).await?;
             failpoint!(POD_EMPTIED)?;
             events::pod_stopped(shared, pod).await;
             detach(shared, pod).await?;
@@ -85,7 +85,7 @@ async fn tear_down(shared: &Arc<Shared>, pod: &Pod) -> Result<()> {
             progress::at("take its namespaces down");
             shim.stop_sandbox(&pod.id).await?;
             failpoint!(SANDBOX_STOPPED)?;
-            if let Some((_, error)) = without_end(shared, undead).await.pop() {
+            if let Some((_, error)) = wait_for_ends(shared, stuck).await.pop() {
                 return Err(error);
             }
             shim.shutdown(&pod.id).await?;
@@ -93,7 +93,7 @@ async fn tear_down(shared: &Arc<Shared>, pod: &Pod) -> Result<()> {
             Ok(failpoint!(SHIM_LEFT)?)
         }
         Err(error) if error.kind() == Kind::Unavailable => {
-            watch::abandoned_all(shared, &pod.id).await;
+            watch::end_all_without_shim(shared, &pod.id).await;
             events::pod_stopped(shared, pod).await;
             detach(shared, pod).await?;
             shim::cleanup_after(&shared.launcher, &pod.id, &shared.layout.sandbox(&pod.id)).await
@@ -110,8 +110,8 @@ async fn kill_containers(shared: &Arc<Shared>, pod: &Pod, shim: &Shim) -> Result
     for entry in &running {
         shim.kill(&entry.get().id).await?;
     }
-    let undead = without_end(shared, running).await.into_iter();
-    Ok(undead
+    let stuck = wait_for_ends(shared, running).await.into_iter();
+    Ok(stuck
         .map(|(entry, error)| {
             tracing::warn!(pod = pod.id, %error, "a container is given up");
             entry
@@ -120,11 +120,11 @@ async fn kill_containers(shared: &Arc<Shared>, pod: &Pod, shim: &Shim) -> Result
 }
 
 /// Waits for the ends of killed containers. Returns those that have not ended, each with its error.
-async fn without_end(
+async fn wait_for_ends(
     shared: &Arc<Shared>,
     killed: Vec<Arc<Entry<Container>>>,
 ) -> Vec<(Arc<Entry<Container>>, Error)> {
-    let ends = killed.into_iter().map(async |entry| (container::killed(&entry).await, entry));
+    let ends = killed.into_iter().map(async |entry| (container::wait_until_killed(&entry).await, entry));
     let mut without = Vec::new();
     for (end, entry) in futures::future::join_all(ends).await {
         match end {
@@ -150,7 +150,7 @@ pub(crate) async fn undo(shared: &Arc<Shared>, pod: Pod) {
     let (attempted, first) = oneshot::channel::<()>();
     tokio::spawn(async move {
         let mut attempted = Some(attempted);
-        for pause in pauses() {
+        for pause in retry_delays() {
             let undone = undo_once(&shared, &pod).await;
             attempted.take();
             match undone {
@@ -163,14 +163,14 @@ pub(crate) async fn undo(shared: &Arc<Shared>, pod: Pod) {
         }
     });
     // The result is not needed: the caller has its own error to return.
-    let _ = timeout(UNDO_PATIENCE, first).await;
+    let _ = timeout(UNDO_TIMEOUT, first).await;
 }
 
 /// Makes one attempt. Waits first for the process that starts the shim, so that nothing is added to the pod meanwhile.
 /// If its network cannot be released now, the network's own record causes later attempts.
 async fn undo_once(shared: &Arc<Shared>, pod: &Pod) -> Result<()> {
     let bundle = shared.layout.sandbox(&pod.id);
-    shim::settled(&bundle).await?;
+    shim::wait_until_started(&bundle).await?;
     if let Some(network) = pod.network()
         && let Err(error) = shared.network.release(&network).await
     {
@@ -191,7 +191,7 @@ async fn end_shim(shared: &Shared, pod: &Pod, bundle: &Path) -> Result<()> {
             let stopped = shim.stop_sandbox(&pod.id).await;
             shim.shutdown(&pod.id).await?;
             shared.launcher.remove_socket(&pod.id)?;
-            stopped.or_else(unless_gone)
+            stopped.or_else(ignore_not_found)
         }
         Err(error) if matches!(error.kind(), Kind::Unavailable | Kind::FailedPrecondition) => {
             shim::cleanup_after(&shared.launcher, &pod.id, bundle).await
@@ -201,7 +201,7 @@ async fn end_shim(shared: &Shared, pod: &Pod, bundle: &Path) -> Result<()> {
 }
 
 /// A sandbox that was never made counts as stopped.
-fn unless_gone(error: Error) -> Result<()> {
+fn ignore_not_found(error: Error) -> Result<()> {
     match error.kind() {
         Kind::NotFound => Ok(()),
         _ => Err(error),

@@ -13,7 +13,7 @@
 //! Recorded pods and containers are shown at once. The rest runs concurrently in the background, so that a hanging shim
 //! delays only its own pod: a call that needs the shim waits until the pod is recovered.
 
-mod lost;
+mod lost_records;
 mod pending;
 mod sweep;
 
@@ -27,7 +27,7 @@ use tokio::{
 };
 
 use crate::{
-    container::{Container, ContainerState, end_forsaken, settle_stopped},
+    container::{Container, ContainerState, end_orphaned_execs, record_ends_of_stopped},
     error::{Kind, Result},
     pod::{Pod, PodState},
     runtime::Shared,
@@ -35,20 +35,20 @@ use crate::{
     table::Entry,
     watch,
 };
-use sweep::Left;
+use sweep::Leftovers;
 
-pub(crate) use pending::Pending;
+pub(crate) use pending::PendingPods;
 
 /// Time after which a shim counts as stuck: it answers from memory.
-const PATIENCE: Duration = Duration::from_secs(10);
+const SHIM_ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
 /// Pause before the next connection when a shim closed one.
-const PAUSE: Duration = Duration::from_millis(100);
+const RECONNECT_DELAY: Duration = Duration::from_millis(100);
 
 /// Shows what is on record and starts to reconcile it. The returned future completes when that is done.
 pub(crate) async fn recover(shared: &Arc<Shared>) -> Result<impl Future<Output = ()> + use<>> {
     let mut containers = shared.state.load::<Container>()?;
     let mut pods = shared.state.load::<Pod>()?;
-    lost::make_again(shared, &mut pods, &mut containers).await?;
+    lost_records::restore(shared, &mut pods, &mut containers).await?;
     for container in containers.records {
         shared.containers.insert(&container.id.clone(), container);
     }
@@ -57,8 +57,8 @@ pub(crate) async fn recover(shared: &Arc<Shared>) -> Result<impl Future<Output =
     let entries: Vec<_> = pods.into_iter().map(|pod| shared.pods.insert(&pod.id.clone(), pod)).collect();
     killpoint!(RECOVERY_LOADED);
     // Must run before calls can make new containers or pods, which it would mistake for leftovers.
-    let left = Left::look(shared, &starting).await;
-    let under_way = begin(shared, starting, entries, left);
+    let leftovers = Leftovers::find(shared, &starting).await;
+    let under_way = begin(shared, starting, entries, leftovers);
     Ok(async move { drop(join_all(under_way).await) })
 }
 
@@ -66,24 +66,24 @@ fn begin(
     shared: &Arc<Shared>,
     starting: Vec<Pod>,
     entries: Vec<Arc<Entry<Pod>>>,
-    left: Left,
+    leftovers: Leftovers,
 ) -> Vec<JoinHandle<()>> {
     let ready = entries.iter().filter(|entry| entry.get().state == PodState::Ready);
-    shared.pending.begin(ready.map(|entry| entry.get().id.clone()));
-    let take_up = |entry| tokio::spawn(take_up(Arc::clone(shared), entry));
-    let mut under_way: Vec<_> = entries.into_iter().map(take_up).collect();
-    under_way.push(tokio::spawn(sweep::sweep(Arc::clone(shared), starting, left)));
+    shared.pending.add(ready.map(|entry| entry.get().id.clone()));
+    let recover_pod = |entry| tokio::spawn(recover_pod(Arc::clone(shared), entry));
+    let mut under_way: Vec<_> = entries.into_iter().map(recover_pod).collect();
+    under_way.push(tokio::spawn(sweep::sweep(Arc::clone(shared), starting, leftovers)));
     under_way
 }
 
-async fn take_up(shared: Arc<Shared>, entry: Arc<Entry<Pod>>) {
+async fn recover_pod(shared: Arc<Shared>, entry: Arc<Entry<Pod>>) {
     let pod = entry.get();
     if pod.state != PodState::Ready {
-        return settle_stopped(&shared, &pod.id).await;
+        return record_ends_of_stopped(&shared, &pod.id).await;
     }
-    let _taken_up = shared.pending.taken_up(&pod.id);
-    match answer(&shared, &pod.id).await {
-        Ok((shim, tasks)) => compare(&shared, entry, shim, tasks).await,
+    let _guard = shared.pending.guard(&pod.id);
+    match shim_tasks(&shared, &pod.id).await {
+        Ok((shim, tasks)) => reconcile_pod(&shared, entry, shim, tasks).await,
         Err(error) if error.kind() == Kind::Unavailable => {
             tracing::error!(pod = pod.id, %error, "the pod's shim died while there was no daemon");
             watch::shim_died(&shared, &entry).await;
@@ -92,17 +92,17 @@ async fn take_up(shared: Arc<Shared>, entry: Arc<Entry<Pod>>) {
     }
 }
 
-/// Returns the shim and its tasks. Logs an error after [`PATIENCE`], then keeps waiting.
-async fn answer(shared: &Shared, pod_id: &str) -> Result<(Shim, Vec<Task>)> {
-    let mut answer = pin!(ask(shared, pod_id));
-    if let Ok(answer) = timeout(PATIENCE, &mut answer).await {
-        return answer;
+/// Returns the shim and its tasks. Logs an error after [`SHIM_ANSWER_TIMEOUT`], then keeps waiting.
+async fn shim_tasks(shared: &Shared, pod_id: &str) -> Result<(Shim, Vec<Task>)> {
+    let mut shim_tasks = pin!(ask(shared, pod_id));
+    if let Ok(shim_tasks) = timeout(SHIM_ANSWER_TIMEOUT, &mut shim_tasks).await {
+        return shim_tasks;
     }
     tracing::error!(
         pod = pod_id,
         "its shim did not answer within 10 s; left as it was recorded until it does"
     );
-    answer.await
+    shim_tasks.await
 }
 
 /// Keeps a single request on a single connection, so that a stuck shim has no backlog to work off when it continues.
@@ -111,21 +111,21 @@ async fn ask(shared: &Shared, pod_id: &str) -> Result<(Shim, Vec<Task>)> {
         let shim = watch::reconnect(shared, pod_id).await?;
         match shim.tasks().await {
             // The connection broke. Reconnecting tells whether the shim is dead.
-            Err(error) if error.kind() == Kind::Unavailable => sleep(PAUSE).await,
+            Err(error) if error.kind() == Kind::Unavailable => sleep(RECONNECT_DELAY).await,
             tasks => return Ok((shim, tasks?)),
         }
     }
 }
 
 /// Reconciles a pod's records with its shim, which knows what runs.
-async fn compare(shared: &Arc<Shared>, entry: Arc<Entry<Pod>>, shim: Shim, tasks: Vec<Task>) {
+async fn reconcile_pod(shared: &Arc<Shared>, entry: Arc<Entry<Pod>>, shim: Shim, tasks: Vec<Task>) {
     let pod_id = entry.get().id.clone();
     let mut tasks: HashMap<_, _> = tasks.into_iter().map(|task| (task.id.clone(), task)).collect();
     for container in shared.containers_of(&pod_id) {
         if tasks.contains_key(&container.get().id) {
-            end_forsaken(shared, &container.get(), &shim);
+            end_orphaned_execs(shared, &container.get(), &shim);
         }
-        settle(shared, container, &shim, &mut tasks).await;
+        reconcile_container(shared, container, &shim, &mut tasks).await;
     }
     for id in tasks.into_keys() {
         forget(&shim, &id).await;
@@ -134,7 +134,7 @@ async fn compare(shared: &Arc<Shared>, entry: Arc<Entry<Pod>>, shim: Shim, tasks
 }
 
 /// Reconciles one container with what its shim knows of it.
-async fn settle(
+async fn reconcile_container(
     shared: &Arc<Shared>,
     container: Arc<Entry<Container>>,
     shim: &Shim,
@@ -143,7 +143,7 @@ async fn settle(
     match tasks.remove(&container.get().id) {
         Some(task) => follow(shared, container, shim, task).await,
         None if container.get().state.is_exited() => {}
-        None => watch::abandoned(shared, &container).await,
+        None => watch::end_without_shim(shared, &container).await,
     }
 }
 

@@ -6,18 +6,18 @@ use tokio::sync::watch;
 
 /// Ids of these pods. Empty soon after the start, except for pods whose shims do not answer.
 #[derive(Debug, Default)]
-pub(crate) struct Pending(watch::Sender<BTreeSet<String>>);
+pub(crate) struct PendingPods(watch::Sender<BTreeSet<String>>);
 
-impl Pending {
+impl PendingPods {
     /// Adds pods that are going to be recovered.
-    pub(super) fn begin(&self, pods: impl Iterator<Item = String>) {
+    pub(super) fn add(&self, pods: impl Iterator<Item = String>) {
         self.0.send_modify(|pending| pending.extend(pods));
     }
 
     /// Returns a guard that removes the pod when it is dropped, also by a panic; calls that wait for the pod then
     /// continue.
-    pub(super) fn taken_up(&self, pod: &str) -> TakenUp<'_> {
-        TakenUp { pending: self, pod: pod.to_owned() }
+    pub(super) fn guard(&self, pod: &str) -> RecoveryGuard<'_> {
+        RecoveryGuard { pending: self, pod: pod.to_owned() }
     }
 
     /// Whether the pod is not recovered yet.
@@ -39,12 +39,12 @@ impl Pending {
 
 /// Guard of a pod that is being recovered.
 #[derive(Debug)]
-pub(super) struct TakenUp<'a> {
-    pending: &'a Pending,
+pub(super) struct RecoveryGuard<'a> {
+    pending: &'a PendingPods,
     pod: String,
 }
 
-impl Drop for TakenUp<'_> {
+impl Drop for RecoveryGuard<'_> {
     fn drop(&mut self) {
         self.pending.0.send_if_modified(|pending| pending.remove(&self.pod));
     }
@@ -58,11 +58,11 @@ mod tests {
 
     #[test]
     fn a_pod_is_waited_for_and_no_other() {
-        let pending = Pending::default();
-        pending.begin(["a".to_owned(), "b".to_owned()].into_iter());
+        let pending = PendingPods::default();
+        pending.add(["a".to_owned(), "b".to_owned()].into_iter());
         assert!(pending.wait("a").now_or_never().is_none());
         assert!(pending.wait("c").now_or_never().is_some());
-        drop(pending.taken_up("a"));
+        drop(pending.guard("a"));
         assert!(pending.wait("a").now_or_never().is_some());
         assert_eq!(pending.list(), ["b"]);
     }

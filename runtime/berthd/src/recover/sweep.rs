@@ -16,17 +16,17 @@ use crate::{
 };
 
 /// Leftovers that existed before calls could make new objects.
-pub(super) struct Left {
+pub(super) struct Leftovers {
     /// Ids of containers that have files or leases but no record.
     containers: Vec<String>,
     /// Ids of pods that only the network has a record of.
     attached: Vec<String>,
 }
 
-impl Left {
+impl Leftovers {
     /// Looks for leftovers. Pods in `starting` have a record but are not in the table.
-    pub(super) async fn look(shared: &Shared, starting: &[Pod]) -> Self {
-        let mut attached = shared.network.on_record().await.unwrap_or_else(|error| {
+    pub(super) async fn find(shared: &Shared, starting: &[Pod]) -> Self {
+        let mut attached = shared.network.recorded_pods().await.unwrap_or_else(|error| {
             let error = error.chain();
             tracing::error!(error, "what is attached to the network is not known");
             Vec::new()
@@ -40,30 +40,30 @@ fn containers(shared: &Shared) -> Vec<String> {
     let layout = &shared.layout;
     let held = names_in(&layout.bundles())
         .into_iter()
-        .chain(names_in(&layout.writables()))
+        .chain(names_in(&layout.writable_layers()))
         .chain(shared.images.leases().into_iter().map(|holder| container_of(&holder).to_owned()));
     let held: HashSet<_> = held.filter(|id| !shared.containers.has(id)).collect();
     held.into_iter().collect()
 }
 
 /// Removes the leftovers, and undoes the pods that were `starting`.
-pub(super) async fn sweep(shared: Arc<Shared>, starting: Vec<Pod>, left: Left) {
+pub(super) async fn sweep(shared: Arc<Shared>, starting: Vec<Pod>, leftovers: Leftovers) {
     // A CNI plugin that still runs could add what is removed here.
-    let undone = starting.iter().map(|pod| pod.id.clone()).chain(left.attached.iter().cloned());
-    shared.network.end_plugins_of(undone.collect()).await;
+    let undone = starting.iter().map(|pod| pod.id.clone()).chain(leftovers.attached.iter().cloned());
+    shared.network.kill_plugins_of(undone.collect()).await;
     killpoint!(RECOVERY_TAKEN_UP);
     let undone = join_all(starting.into_iter().map(|pod| pod::undo(&shared, pod)));
-    let removed = join_all(left.containers.into_iter().map(|id| remove_container(&shared, id)));
-    let ended = join_all(without_pod(&shared).into_iter().map(|entry| end_without_pod(&shared, entry)));
+    let removed = join_all(leftovers.containers.into_iter().map(|id| remove_container(&shared, id)));
+    let ended = join_all(orphaned_containers(&shared).into_iter().map(|entry| end_orphaned(&shared, entry)));
     let attached: Vec<_> = shared.pods.list().iter().filter_map(|pod| pod.attachment.clone()).collect();
-    let released = shared.network.give_back(left.attached, &attached);
+    let released = shared.network.release_gone(leftovers.attached, &attached);
     tokio::join!(undone, removed, ended, released);
     killpoint!(RECOVERY_SWEPT);
-    tell_of_lost_networks(&shared).await;
+    warn_of_changed_networks(&shared).await;
 }
 
 /// Only logs networks that were changed while no daemon ran. Repairing them could cut connections that still work.
-async fn tell_of_lost_networks(shared: &Shared) {
+async fn warn_of_changed_networks(shared: &Shared) {
     for pod in shared.pods.list().iter().filter(|pod| pod.state == PodState::Ready) {
         let (Some(network), Some(attachment)) = (pod.network(), &pod.attachment) else { continue };
         if let Err(error) = shared.network.check(&network, attachment).await {
@@ -75,14 +75,14 @@ async fn tell_of_lost_networks(shared: &Shared) {
 
 /// Returns containers whose pod is lost for good. They are recorded as ended, and stay for callers that ask how they
 /// ended.
-fn without_pod(shared: &Shared) -> Vec<Arc<Entry<Container>>> {
+fn orphaned_containers(shared: &Shared) -> Vec<Arc<Entry<Container>>> {
     let mut entries = shared.containers.entries();
     entries.retain(|entry| !entry.get().state.is_exited() && !shared.pods.has(&entry.get().pod_id));
     entries
 }
 
-async fn end_without_pod(shared: &Arc<Shared>, entry: Arc<Entry<Container>>) {
-    watch::abandoned(shared, &entry).await;
+async fn end_orphaned(shared: &Arc<Shared>, entry: Arc<Entry<Container>>) {
+    watch::end_without_shim(shared, &entry).await;
 }
 
 /// Waits until the container's pod is recovered, so that no files are removed below a container that the shim still

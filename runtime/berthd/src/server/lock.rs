@@ -12,7 +12,7 @@ use std::{
 use tokio::time::sleep;
 
 /// Pause between attempts to take a held lock.
-const PAUSE: Duration = Duration::from_millis(10);
+const RETRY_INTERVAL: Duration = Duration::from_millis(10);
 
 /// Lock on `<root>/lock`, which the kernel releases when the process ends. The file holds the pid, for people.
 #[derive(Debug)]
@@ -45,30 +45,30 @@ pub enum LockError {
 impl Lock {
     /// How long the daemon waits for its predecessor. The kernel releases the lock of a killed daemon only when its
     /// last thread has exited, which may be after the process already looks dead.
-    pub const PATIENCE: Duration = Duration::from_secs(5);
+    pub const TIMEOUT: Duration = Duration::from_secs(5);
 
-    /// Takes the lock of `root`, and makes the directory if need be. Waits up to `patience` while it is held.
-    pub async fn take(root: &Path, patience: Duration) -> Result<Self, LockError> {
+    /// Takes the lock of `root`, and makes the directory if need be. Waits up to `limit` while it is held.
+    pub async fn take(root: &Path, limit: Duration) -> Result<Self, LockError> {
         let path = root.join("lock");
         let failed = |source| LockError::Io { path: path.clone(), source };
         let mut file = open(root, &path).map_err(failed)?;
-        if !lock(&file, patience).await.map_err(failed)? {
+        if !lock(&file, limit).await.map_err(failed)? {
             let mut holder = String::new();
             file.read_to_string(&mut holder).map_err(failed)?;
             return Err(LockError::Held { root: root.into(), holder: holder.trim().to_owned() });
         }
-        sign(&mut file).map_err(failed)?;
+        write_pid(&mut file).map_err(failed)?;
         Ok(Self { _file: file })
     }
 }
 
-/// Returns whether the lock could be taken within `patience`.
-async fn lock(file: &File, patience: Duration) -> io::Result<bool> {
+/// Returns whether the lock could be taken within `limit`.
+async fn lock(file: &File, limit: Duration) -> io::Result<bool> {
     let begun = Instant::now();
     loop {
         match file.try_lock() {
             Ok(()) => return Ok(true),
-            Err(TryLockError::WouldBlock) if begun.elapsed() < patience => sleep(PAUSE).await,
+            Err(TryLockError::WouldBlock) if begun.elapsed() < limit => sleep(RETRY_INTERVAL).await,
             Err(TryLockError::WouldBlock) => return Ok(false),
             Err(TryLockError::Error(source)) => return Err(source),
         }
@@ -81,7 +81,7 @@ fn open(root: &Path, path: &Path) -> io::Result<File> {
 }
 
 /// Overwrites the file and truncates it afterwards: on a full disk, truncating first could leave no block for the pid.
-fn sign(file: &mut File) -> io::Result<()> {
+fn write_pid(file: &mut File) -> io::Result<()> {
     let line = format!("{}\n", process::id());
     file.rewind()?;
     file.write_all(line.as_bytes())?;

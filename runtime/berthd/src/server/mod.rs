@@ -22,7 +22,7 @@ pub use socket::{BindError, bind};
 
 /// Time for calls in flight to end after the daemon was told to stop. Cutting them off is as safe as killing the
 /// daemon; the time is for their callers.
-pub const DRAIN: Duration = Duration::from_secs(5);
+pub const DRAIN_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Serves until `stop` completes, then lets calls in flight end within `drain`. Pods run on.
 ///

@@ -15,7 +15,7 @@ use tonic::{
     server::NamedService,
 };
 
-use crate::cri::{Cri, LARGEST_MESSAGE};
+use crate::cri::{Cri, MAX_MESSAGE_BYTES};
 
 /// Both services of the CRI on one socket.
 #[derive(Clone)]
@@ -29,11 +29,11 @@ impl<T: RuntimeService + ImageService + Clone> Services<T> {
     pub fn new(cri: T) -> Self {
         Self {
             runtime: RuntimeServiceServer::new(cri.clone())
-                .max_decoding_message_size(LARGEST_MESSAGE)
-                .max_encoding_message_size(LARGEST_MESSAGE),
+                .max_decoding_message_size(MAX_MESSAGE_BYTES)
+                .max_encoding_message_size(MAX_MESSAGE_BYTES),
             image: ImageServiceServer::new(cri)
-                .max_decoding_message_size(LARGEST_MESSAGE)
-                .max_encoding_message_size(LARGEST_MESSAGE),
+                .max_decoding_message_size(MAX_MESSAGE_BYTES)
+                .max_encoding_message_size(MAX_MESSAGE_BYTES),
         }
     }
 }

@@ -16,16 +16,16 @@ use crate::{
 };
 
 /// Time limit of calls that a shim answers from memory or with a few system calls.
-pub(super) const QUICK: Duration = Duration::from_secs(10);
+pub(super) const QUICK_CALL_TIMEOUT: Duration = Duration::from_secs(10);
 /// Time limit of calls that touch file systems which may be slow or dead.
-pub(super) const SLOW: Duration = Duration::from_secs(120);
+pub(super) const SLOW_CALL_TIMEOUT: Duration = Duration::from_secs(120);
 /// Time limit of making a container, which hangs when a volume does. It is less than kubelet's own limit, so that
 /// kubelet gets an error that names the step.
-const CREATION: Duration = Duration::from_secs(100);
+const CREATE_TIMEOUT: Duration = Duration::from_secs(100);
 /// How long a killed process may take to end. One that waits for a dead file system never ends.
 pub(crate) const KILL_TIMEOUT: Duration = Duration::from_secs(10);
 pub(super) const SIGKILL: u32 = 9;
-const MAX_EXEC_OUTPUT: usize = 16 << 20;
+const MAX_EXEC_OUTPUT_BYTES: usize = 16 << 20;
 
 /// A connection to one pod's shim.
 #[derive(Clone)]
@@ -174,14 +174,14 @@ impl Shim {
             options: Some(options).into(),
             ..Default::default()
         };
-        let made = self.sandbox.create_sandbox(within(QUICK), &create).await;
+        let made = self.sandbox.create_sandbox(within(QUICK_CALL_TIMEOUT), &create).await;
         made.map(drop).map_err(during("create the sandbox", &request.id))
     }
 
     /// Starts the sandbox. Returns the pid of the process that holds its namespaces.
     pub async fn start_sandbox(&self, id: &str) -> Result<u32> {
         let start = sandbox_api::StartSandboxRequest { sandbox_id: id.into(), ..Default::default() };
-        let started = self.sandbox.start_sandbox(within(SLOW), &start).await;
+        let started = self.sandbox.start_sandbox(within(SLOW_CALL_TIMEOUT), &start).await;
         Ok(started.map_err(during("start the sandbox", id))?.pid)
     }
 
@@ -195,14 +195,14 @@ impl Shim {
     /// Kills the pod's processes and removes its namespaces and cgroup.
     pub async fn stop_sandbox(&self, id: &str) -> Result<()> {
         let request = sandbox_api::StopSandboxRequest { sandbox_id: id.into(), ..Default::default() };
-        let stopped = self.sandbox.stop_sandbox(within(SLOW), &request).await;
+        let stopped = self.sandbox.stop_sandbox(within(SLOW_CALL_TIMEOUT), &request).await;
         stopped.map(drop).map_err(during("stop the sandbox", id))
     }
 
     /// Asks the shim to exit. A broken connection counts as success.
     pub async fn shutdown(&self, id: &str) -> Result<()> {
         let request = sandbox_api::ShutdownSandboxRequest { sandbox_id: id.into(), ..Default::default() };
-        match self.sandbox.shutdown_sandbox(within(QUICK), &request).await {
+        match self.sandbox.shutdown_sandbox(within(QUICK_CALL_TIMEOUT), &request).await {
             Err(error) if kind_of(&error) != Kind::Unavailable => {
                 Err(during("shut the shim down", id)(error))
             }
@@ -222,13 +222,13 @@ impl Shim {
             stderr: container.output,
             ..Default::default()
         };
-        let created = self.task.create(within(CREATION), &request).await;
+        let created = self.task.create(within(CREATE_TIMEOUT), &request).await;
         Ok(created.map_err(during("create container", &container.id))?.pid)
     }
 
     /// Returns the step that the creation of a container is at, as a verb phrase; `None` when the shim does not say.
     pub async fn creation_step(&self, id: &str) -> Option<String> {
-        let known = self.berth.containers(within(QUICK), &ours::ContainersRequest::new()).await.ok()?;
+        let known = self.berth.containers(within(QUICK_CALL_TIMEOUT), &ours::ContainersRequest::new()).await.ok()?;
         let creation = known.creations.into_iter().find(|creation| creation.container_id == id)?;
         Some(creation.step).filter(|step| !step.is_empty())
     }
@@ -236,7 +236,7 @@ impl Shim {
     /// Starts a created container. Returns the pid of its first process.
     pub async fn start(&self, id: &str) -> Result<u32> {
         let request = api::StartRequest { id: id.into(), ..Default::default() };
-        let started = self.task.start(within(SLOW), &request).await;
+        let started = self.task.start(within(SLOW_CALL_TIMEOUT), &request).await;
         Ok(started.map_err(during("start container", id))?.pid)
     }
 
@@ -253,7 +253,7 @@ impl Shim {
     }
 
     async fn send(&self, request: api::KillRequest, step: &str) -> Result<()> {
-        match self.task.kill(within(QUICK), &request).await {
+        match self.task.kill(within(QUICK_CALL_TIMEOUT), &request).await {
             Err(error) if kind_of(&error) != Kind::NotFound => Err(during(step, &request.id)(error)),
             _ => Ok(()),
         }
@@ -262,7 +262,7 @@ impl Shim {
     /// Deletes a container that has ended or was never started.
     pub async fn delete(&self, id: &str) -> Result<()> {
         let request = api::DeleteRequest { id: id.into(), ..Default::default() };
-        let deleted = self.task.delete(within(SLOW), &request).await;
+        let deleted = self.task.delete(within(SLOW_CALL_TIMEOUT), &request).await;
         deleted.map(drop).map_err(during("delete container", id))
     }
 
@@ -288,7 +288,7 @@ impl Shim {
         };
         let request =
             api::UpdateTaskRequest { id: id.into(), resources: Some(any).into(), ..Default::default() };
-        let updated = self.task.update(within(QUICK), &request).await;
+        let updated = self.task.update(within(QUICK_CALL_TIMEOUT), &request).await;
         updated.map(drop).map_err(during("update container", id))
     }
 
@@ -308,7 +308,7 @@ impl Shim {
 
     /// Returns the pid of the first process of the pod's shared PID namespace; `None` without such a namespace.
     pub async fn pod_init(&self) -> Result<Option<u32>> {
-        let known = self.berth.containers(within(QUICK), &ours::ContainersRequest::new()).await;
+        let known = self.berth.containers(within(QUICK_CALL_TIMEOUT), &ours::ContainersRequest::new()).await;
         let pid = known.map_err(during("ask for the first process of", "its pod"))?.pod_init_pid;
         Ok((pid != 0).then_some(pid))
     }
@@ -319,16 +319,16 @@ impl Shim {
     ///
     /// `DeadlineExceeded` when the shim has not answered 10 s after `limit`.
     pub async fn exec_sync(&self, id: &str, args: Vec<String>, limit: Option<Duration>) -> Result<ExecEnd> {
-        let run = self.run_to_its_end(id, args, limit);
+        let run = self.exec_and_collect(id, args, limit);
         let Some(limit) = limit else { return run.await };
         let silent = |_| {
             let step = format!("run a command in container {id}: the shim does not answer");
             Error::new(Kind::DeadlineExceeded, step)
         };
-        timeout(limit.saturating_add(QUICK), run).await.map_err(silent)?
+        timeout(limit.saturating_add(QUICK_CALL_TIMEOUT), run).await.map_err(silent)?
     }
 
-    async fn run_to_its_end(&self, id: &str, args: Vec<String>, limit: Option<Duration>) -> Result<ExecEnd> {
+    async fn exec_and_collect(&self, id: &str, args: Vec<String>, limit: Option<Duration>) -> Result<ExecEnd> {
         let request = ours::ExecSyncRequest {
             container_id: id.into(),
             args,
@@ -366,14 +366,14 @@ impl Shim {
     /// `FailedPrecondition` when the container does not run.
     pub async fn attach(&self, id: &str, stdout: String, stderr: String) -> Result<()> {
         let request = ours::AttachRequest { id: id.into(), stdout, stderr, ..Default::default() };
-        let attached = self.berth.attach(within(QUICK), &request).await;
+        let attached = self.berth.attach(within(QUICK_CALL_TIMEOUT), &request).await;
         attached.map(drop).map_err(during("attach to container", id))
     }
 
     /// Continues the log in a new file of the same name.
     pub async fn reopen_log(&self, id: &str) -> Result<()> {
         let request = ours::ReopenLogRequest { id: id.into(), ..Default::default() };
-        let reopened = self.berth.reopen_log(within(QUICK), &request).await;
+        let reopened = self.berth.reopen_log(within(QUICK_CALL_TIMEOUT), &request).await;
         reopened.map(drop).map_err(during("reopen the log of container", id))
     }
 }
@@ -418,7 +418,7 @@ impl From<ours::Container> for Task {
 
 /// Appends up to the limit. The excess is read and dropped, so that the process does not block on its output.
 fn append(buffer: &mut Vec<u8>, bytes: &[u8]) {
-    let room = MAX_EXEC_OUTPUT - buffer.len();
+    let room = MAX_EXEC_OUTPUT_BYTES - buffer.len();
     buffer.extend_from_slice(&bytes[..bytes.len().min(room)]);
 }
 

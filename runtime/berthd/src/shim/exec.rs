@@ -13,11 +13,11 @@ use containerd_shim_protos::api;
 use protobuf::well_known_types::any::Any;
 use ttrpc::context::Context;
 
-use super::client::{QUICK, SIGKILL, SLOW, Shim, during, within};
+use super::client::{QUICK_CALL_TIMEOUT, SIGKILL, SLOW_CALL_TIMEOUT, Shim, during, within};
 use crate::error::Result;
 
 /// Time limit of a delete: a foreign shim waits until the command's remaining output has been read.
-const DELETE: Duration = Duration::from_secs(30);
+const DELETE_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// An additional process in a container, known to the shim or about to be added. Clones refer to the same process.
 #[derive(Clone)]
@@ -77,7 +77,7 @@ impl Exec {
             spec: Some(process).into(),
             ..Default::default()
         };
-        let added = self.shim.task.exec(within(QUICK), &request).await;
+        let added = self.shim.task.exec(within(QUICK_CALL_TIMEOUT), &request).await;
         added.map(drop).map_err(during("add a command to container", &self.container))
     }
 
@@ -89,7 +89,7 @@ impl Exec {
     pub async fn start(&self) -> Result<()> {
         let request =
             api::StartRequest { id: self.container.clone(), exec_id: self.id.clone(), ..Default::default() };
-        let started = self.shim.task.start(within(SLOW), &request).await;
+        let started = self.shim.task.start(within(SLOW_CALL_TIMEOUT), &request).await;
         started.map(drop).map_err(during("run a command in container", &self.container))
     }
 
@@ -112,7 +112,7 @@ impl Exec {
             all: true,
             ..Default::default()
         };
-        let killed = self.shim.task.kill(within(QUICK), &request).await;
+        let killed = self.shim.task.kill(within(QUICK_CALL_TIMEOUT), &request).await;
         killed.map(drop).map_err(during("end a command in container", &self.container))
     }
 
@@ -124,7 +124,7 @@ impl Exec {
             stdin: true,
             ..Default::default()
         };
-        let closed = self.shim.task.close_io(within(QUICK), &request).await;
+        let closed = self.shim.task.close_io(within(QUICK_CALL_TIMEOUT), &request).await;
         closed.map(drop).map_err(during("end the input of a command in container", &self.container))
     }
 
@@ -137,7 +137,7 @@ impl Exec {
     pub async fn delete(&self) -> Result<()> {
         let request =
             api::DeleteRequest { id: self.container.clone(), exec_id: self.id.clone(), ..Default::default() };
-        let deleted = self.shim.task.delete(within(DELETE), &request).await;
+        let deleted = self.shim.task.delete(within(DELETE_TIMEOUT), &request).await;
         deleted.map(drop).map_err(during("forget a command in container", &self.container))
     }
 }
@@ -150,6 +150,6 @@ async fn resize(shim: &Shim, container: &str, exec: &str, width: u16, height: u1
         height: height.into(),
         ..Default::default()
     };
-    let resized = shim.task.resize_pty(within(QUICK), &request).await;
+    let resized = shim.task.resize_pty(within(QUICK_CALL_TIMEOUT), &request).await;
     resized.map(drop).map_err(during("resize the terminal of", container))
 }

@@ -24,17 +24,17 @@ use crate::{
 };
 
 /// containerd's namespace (not a kernel one) that is passed to the shims.
-const NAMESPACE: &str = "berth";
+const CONTAINERD_NAMESPACE: &str = "berth";
 /// Far more than a shim needs on a healthy machine. Without it a hung disk would block the call for ever.
 const COMMAND_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// A file of the bundle that is locked while the shim is being started. The starting process inherits it as its
 /// standard input, so that the lock is held until that process has ended, even when the daemon is killed meanwhile.
-const STARTING: &str = "starting";
+const START_LOCK_FILE: &str = "starting";
 /// Pause between attempts to take that lock.
-const PAUSE: Duration = Duration::from_millis(10);
+const LOCK_RETRY_INTERVAL: Duration = Duration::from_millis(10);
 /// Most clean-ups that run at once: when many shims die together, a process for each would overload the machine.
-const CLEANERS: usize = 8;
+const MAX_CLEANUPS: usize = 8;
 
 /// Starts shims from a sealed copy of one binary, which no container can change. The copy is made again when the binary
 /// was replaced.
@@ -43,7 +43,7 @@ pub struct Launcher {
     binary: PathBuf,
     address: PathBuf,
     copy: Arc<Mutex<Option<Arc<Sealed>>>>,
-    cleaners: Arc<Semaphore>,
+    cleanups: Arc<Semaphore>,
 }
 
 /// Output of a shim's start action, printed once it listens.
@@ -56,13 +56,13 @@ struct Bootstrap {
 impl Launcher {
     /// Shims are started from `binary`, with `address` as the daemon's address: their sockets go to `s/` beside it.
     pub fn new(binary: PathBuf, address: PathBuf) -> Self {
-        Self { binary, address, copy: Arc::default(), cleaners: Arc::new(Semaphore::new(CLEANERS)) }
+        Self { binary, address, copy: Arc::default(), cleanups: Arc::new(Semaphore::new(MAX_CLEANUPS)) }
     }
 
     /// Returns the path of the socket of the shim of pod `id`, which is known before the shim is started.
     pub fn socket(&self, id: &str) -> String {
         let directory = address::directory(&self.address.to_string_lossy());
-        address::socket(&directory, NAMESPACE, id).to_string_lossy().into_owned()
+        address::socket(&directory, CONTAINERD_NAMESPACE, id).to_string_lossy().into_owned()
     }
 
     /// Removes the socket of pod `id` after its shim was told to exit: a shim that was killed at that moment leaves it.
@@ -108,7 +108,7 @@ impl Launcher {
         let copy = self.copy().await?;
         let child = Command::new(copy.path())
             .arg0(&self.binary)
-            .args(["-namespace", NAMESPACE, "-id", id, "-address"])
+            .args(["-namespace", CONTAINERD_NAMESPACE, "-id", id, "-address"])
             .arg(&self.address)
             .arg("-bundle")
             .arg(bundle)
@@ -134,7 +134,7 @@ impl Launcher {
 
 /// Takes the lock that marks a shim as being started; it is released when all descriptors of the file are closed.
 fn lock(bundle: &Path) -> std::io::Result<File> {
-    let file = File::create(bundle.join(STARTING))?;
+    let file = File::create(bundle.join(START_LOCK_FILE))?;
     file.try_lock()?;
     Ok(file)
 }
@@ -145,8 +145,8 @@ fn lock(bundle: &Path) -> std::io::Result<File> {
 /// # Errors
 ///
 /// `DeadlineExceeded` after 30 s, the time limit of a start.
-pub async fn settled(bundle: &Path) -> Result<()> {
-    let path = bundle.join(STARTING);
+pub async fn wait_until_started(bundle: &Path) -> Result<()> {
+    let path = bundle.join(START_LOCK_FILE);
     let step = || format!("wait for whoever holds {}", path.display());
     let begun = Instant::now();
     loop {
@@ -156,7 +156,7 @@ pub async fn settled(bundle: &Path) -> Result<()> {
         };
         match file.try_lock() {
             Ok(()) => return Ok(()),
-            Err(TryLockError::WouldBlock) if begun.elapsed() < COMMAND_TIMEOUT => sleep(PAUSE).await,
+            Err(TryLockError::WouldBlock) if begun.elapsed() < COMMAND_TIMEOUT => sleep(LOCK_RETRY_INTERVAL).await,
             Err(TryLockError::WouldBlock) => {
                 return Err(Error::new(Kind::DeadlineExceeded, format!("{}: for 30 s", step())));
             }
@@ -172,7 +172,7 @@ pub async fn cleanup_after(launcher: &Launcher, id: &str, bundle: &Path) -> Resu
         return Ok(());
     }
     // The semaphore is never closed, so acquiring it cannot fail.
-    let _cleaner = launcher.cleaners.acquire().await;
+    let _permit = launcher.cleanups.acquire().await;
     launcher.run(id, bundle, "delete", Stdio::null()).await.map(drop)
 }
 
@@ -184,12 +184,12 @@ mod tests {
     #[tokio::test]
     async fn whoever_waits_for_a_start_waits_until_its_process_has_ended() {
         let bundle = tempfile::tempdir().unwrap();
-        settled(bundle.path()).await.unwrap();
+        wait_until_started(bundle.path()).await.unwrap();
         let starting = lock(bundle.path()).unwrap();
         let mut starter = Command::new("sleep").arg("1000").stdin(starting).spawn().unwrap();
-        let waiting = timeout(Duration::from_millis(100), settled(bundle.path()));
+        let waiting = timeout(Duration::from_millis(100), wait_until_started(bundle.path()));
         assert!(waiting.await.is_err(), "it has not ended");
         starter.kill().await.unwrap();
-        settled(bundle.path()).await.unwrap();
+        wait_until_started(bundle.path()).await.unwrap();
     }
 }

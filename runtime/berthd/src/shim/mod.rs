@@ -16,7 +16,7 @@ pub use client::{
     ContainerTask, ExecEnd, ExecOutput, Exit, RootfsOverlay, SandboxRequest, Shim, Task, TaskState,
 };
 pub use exec::{Exec, ExecTask};
-pub use launch::{Launcher, cleanup_after, settled};
+pub use launch::{Launcher, cleanup_after, wait_until_started};
 
 /// Address of a shim, and the pid of its pod.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

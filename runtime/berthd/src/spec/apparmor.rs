@@ -6,7 +6,7 @@ use super::{Error, Host};
 use crate::container::config::{Apparmor, Security};
 
 /// The kernel's list of loaded profiles, one `NAME (MODE)` per line. Absent where securityfs is not mounted.
-const LOADED: &str = "sys/kernel/security/apparmor/profiles";
+const PROFILES_FILE: &str = "sys/kernel/security/apparmor/profiles";
 
 /// AppArmor on this host.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -43,7 +43,7 @@ pub(crate) fn profile(security: &Security, host: &Host) -> Result<Option<String>
 /// Where AppArmor is enabled, no container runs without its profile. If Berth's own could not be loaded at the start,
 /// it may have been loaded since, so the list is read again.
 pub fn check(security: &Security, host: &Host, root: &Path) -> Result<(), Error> {
-    let loaded = || fs::read_to_string(root.join(LOADED)).ok();
+    let loaded = || fs::read_to_string(root.join(PROFILES_FILE)).ok();
     match (&security.apparmor, &host.apparmor) {
         (Apparmor::Localhost(name), _) => match loaded() {
             Some(loaded) if !lists(&loaded, name) => {
@@ -119,7 +119,7 @@ mod tests {
         let check = |apparmor| check(&asking(apparmor, false), &host(enabled(None)), root.path());
         let named = |name: &str| Apparmor::Localhost(name.to_owned());
         assert_eq!(check(named("anything")), Ok(()));
-        let file = root.path().join(LOADED);
+        let file = root.path().join(PROFILES_FILE);
         fs::create_dir_all(file.parent().unwrap()).unwrap();
         fs::write(file, "docker-default (enforce)\nmine (complain)\n/usr/bin/man (enforce)\n").unwrap();
         for name in ["mine", "/usr/bin/man"] {
@@ -143,7 +143,7 @@ mod tests {
         for (apparmor, privileged) in [(Apparmor::Unconfined, false), (Apparmor::RuntimeDefault, true)] {
             assert_eq!(check(apparmor, privileged), Ok(()));
         }
-        let file = root.path().join(LOADED);
+        let file = root.path().join(PROFILES_FILE);
         fs::create_dir_all(file.parent().unwrap()).unwrap();
         fs::write(&file, "berth-default-2 (enforce)\n").unwrap();
         assert!(check(Apparmor::RuntimeDefault, false).is_err());

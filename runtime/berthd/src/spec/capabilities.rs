@@ -8,7 +8,7 @@ use super::Error;
 use crate::container::config::Security;
 
 /// Capabilities of a container that asks for none: the set on which runtimes agree.
-const DEFAULT: [Capability; 14] = [
+const DEFAULT_CAPABILITIES: [Capability; 14] = [
     Capability::AuditWrite,
     Capability::Chown,
     Capability::DacOverride,
@@ -32,13 +32,13 @@ const DEFAULT: [Capability; 14] = [
 /// inheritable set holds only the ambient capabilities, so that no executable gains a capability that its process was
 /// not given (CVE-2022-24769).
 pub(crate) fn build(security: &Security, host: &Capabilities) -> Result<LinuxCapabilities, Error> {
-    let add = Named::parse("add_capabilities", &security.add_capabilities)?;
-    let drop = Named::parse("drop_capabilities", &security.drop_capabilities)?;
-    let ambient = Named::parse("add_ambient_capabilities", &security.add_ambient_capabilities)?;
+    let add = CapabilityList::parse("add_capabilities", &security.add_capabilities)?;
+    let drop = CapabilityList::parse("drop_capabilities", &security.drop_capabilities)?;
+    let ambient = CapabilityList::parse("add_ambient_capabilities", &security.add_ambient_capabilities)?;
     if security.privileged {
         return Ok(sets(host.clone(), ambient.of(host)));
     }
-    let mut granted: Capabilities = if add.all { host.clone() } else { DEFAULT.into() };
+    let mut granted: Capabilities = if add.all { host.clone() } else { DEFAULT_CAPABILITIES.into() };
     if drop.all {
         granted.clear();
     }
@@ -60,12 +60,12 @@ fn sets(granted: Capabilities, ambient: Capabilities) -> LinuxCapabilities {
 }
 
 /// A list of capabilities, with `ALL` separate.
-struct Named {
+struct CapabilityList {
     all: bool,
     named: Capabilities,
 }
 
-impl Named {
+impl CapabilityList {
     fn parse(field: &'static str, names: &[String]) -> Result<Self, Error> {
         let (all, others): (Vec<_>, Vec<_>) = names.iter().partition(|name| name.eq_ignore_ascii_case("ALL"));
         let named = others.into_iter().map(|name| capability(field, name)).collect::<Result<_, _>>()?;

@@ -2,13 +2,13 @@
 
 use super::{Error, ImageDefaults, Inputs, error::without_nul};
 
-const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
 /// Returns `NAME=value` entries: defaults, then the image's, then the container's own; later ones replace earlier ones
 /// of the same name.
 pub(crate) fn build(inputs: &Inputs<'_>, home: &str) -> Result<Vec<String>, Error> {
     let mut environment = Environment::default();
-    environment.set("PATH", PATH);
+    environment.set("PATH", DEFAULT_PATH);
     if inputs.container.tty {
         environment.set("TERM", "xterm");
     }

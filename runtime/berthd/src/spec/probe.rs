@@ -15,7 +15,7 @@ use super::{
 use crate::config::Restrict;
 
 /// All capabilities in the order of their numbers, linux/capability.h.
-const BY_NUMBER: [Capability; 41] = {
+const CAPABILITIES_BY_NUMBER: [Capability; 41] = {
     use Capability::*;
     [
         Chown,
@@ -63,10 +63,10 @@ const BY_NUMBER: [Capability; 41] = {
 };
 
 /// First kernel with mount_setattr(2), which makes mounts read-only recursively.
-const MOUNT_SETATTR: (u32, u32) = (5, 12);
+const MOUNT_SETATTR_KERNEL: (u32, u32) = (5, 12);
 /// First kernel with id-mapped mounts of tmpfs, which holds secrets and the like; the newest feature that user
 /// namespaces need.
-const IDMAPPED_TMPFS: (u32, u32) = (6, 3);
+const IDMAPPED_TMPFS_KERNEL: (u32, u32) = (6, 3);
 
 /// A file under /proc or /sys that could not be read or understood.
 #[derive(Debug, thiserror::Error)]
@@ -109,8 +109,8 @@ fn features(root: &Path, kernel: (u32, u32)) -> HostFeatures {
     // The file is missing in a kernel without user namespaces, and 0 where they are disabled.
     let most = number(&root.join("proc/sys/user/max_user_namespaces")).unwrap_or(0);
     HostFeatures {
-        recursive_readonly: kernel >= MOUNT_SETATTR,
-        user_namespaces: kernel >= IDMAPPED_TMPFS && most > 0,
+        recursive_readonly: kernel >= MOUNT_SETATTR_KERNEL,
+        user_namespaces: kernel >= IDMAPPED_TMPFS_KERNEL && most > 0,
     }
 }
 
@@ -136,7 +136,7 @@ fn capabilities(status: &Path) -> Result<Capabilities, ProbeError> {
         line.and_then(|hex| u64::from_str_radix(hex.trim(), 16).ok())
     };
     let both = read(status, |text| Some(mask(text, "CapEff:")? & mask(text, "CapBnd:")?))?;
-    let known = BY_NUMBER.into_iter().enumerate();
+    let known = CAPABILITIES_BY_NUMBER.into_iter().enumerate();
     Ok(known.filter(|(number, _)| both >> number & 1 == 1).map(|(_, capability)| capability).collect())
 }
 

@@ -6,7 +6,7 @@ use super::Error;
 use berth_network::Dns;
 
 /// Longest host name that the kernel accepts, in bytes.
-const HOSTNAME_MAX: usize = 64;
+const MAX_HOSTNAME_BYTES: usize = 64;
 
 /// Returns /etc/resolv.conf: the settings of `dns`, which may be empty, or the host's text for `None`.
 pub fn resolv_conf(dns: Option<&Dns>, host: &str) -> Result<String, Error> {
@@ -93,8 +93,8 @@ pub fn hosts(hostname: &str, addresses: &[IpAddr]) -> String {
 /// other files.
 pub fn hostname(name: &str) -> Result<String, Error> {
     word("hostname", name)?;
-    match name.len() > HOSTNAME_MAX {
-        true => Err(Error::invalid("hostname", name, format!("is longer than {HOSTNAME_MAX} bytes"))),
+    match name.len() > MAX_HOSTNAME_BYTES {
+        true => Err(Error::invalid("hostname", name, format!("is longer than {MAX_HOSTNAME_BYTES} bytes"))),
         false => Ok(format!("{name}\n")),
     }
 }

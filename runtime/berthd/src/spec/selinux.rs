@@ -8,13 +8,13 @@ use berth_image::tree;
 use super::{Error, Host};
 use crate::container::config::{ContainerConfig, Selinux};
 
-const ATTRIBUTE: &str = "security.selinux";
+const LABEL_XATTR: &str = "security.selinux";
 /// Role and type of files in every container, whatever the type of its processes.
 const FILE_ROLE: &str = "object_r";
 const FILE_TYPE: &str = "container_file_t";
 
 /// Directories whose label the host depends on. They are not relabelled.
-const UNTOUCHABLE: [&str; 24] = [
+const NEVER_RELABELLED: [&str; 24] = [
     "/",
     "/bin",
     "/boot",
@@ -62,10 +62,10 @@ pub fn relabel(container: &ContainerConfig, host: &Host) -> Result<(), Error> {
         let path = Path::new(&mount.host_path);
         let fail = |reason: String| Error::invalid("mount selinux_relabel", &mount.host_path, reason);
         let real = path.canonicalize().map_err(|error| fail(error.to_string()))?;
-        if UNTOUCHABLE.iter().any(|place| real == Path::new(place)) {
+        if NEVER_RELABELLED.iter().any(|place| real == Path::new(place)) {
             return Err(fail("is a directory of the host itself".to_owned()));
         }
-        tree::label(&real, ATTRIBUTE, label.as_bytes()).map_err(|error| fail(error.to_string()))?;
+        tree::label(&real, LABEL_XATTR, label.as_bytes()).map_err(|error| fail(error.to_string()))?;
     }
     Ok(())
 }

@@ -2,7 +2,7 @@
 
 use std::{fmt, str::FromStr};
 
-use nix::sys::signal::Signal as Named;
+use nix::sys::signal::Signal as NixSignal;
 
 use super::Error;
 
@@ -28,7 +28,7 @@ impl Signal {
 
 impl fmt::Display for Signal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match Named::try_from(self.0) {
+        match NixSignal::try_from(self.0) {
             Ok(named) => f.write_str(named.as_str()),
             Err(_) => named_from_rtmin(self.0, f),
         }
@@ -88,7 +88,7 @@ fn by_name(name: &str) -> Option<i32> {
         "POLL" => "IO",
         other => other,
     };
-    Named::from_str(&format!("SIG{name}")).ok().map(|named| named as i32)
+    NixSignal::from_str(&format!("SIG{name}")).ok().map(|named| named as i32)
 }
 
 /// Returns the stop signal: the container's, else its image's, else SIGTERM. An empty name counts as unset.

@@ -28,7 +28,7 @@ pub struct ResolvedUser {
 /// An unknown name is an error. An unknown number is not: it gets group 0 and no further groups, as in other runtimes.
 /// The primary group is also among the additional ones, so that a file's permissions for "others" never apply to it.
 pub fn resolve(security: &Security, image_user: &str, accounts: &Accounts) -> Result<ResolvedUser, Error> {
-    let asked = Asked::from(security, image_user)?;
+    let asked = RequestedUser::from(security, image_user)?;
     let (uid, account) = match asked.user {
         Id::Number(uid) => (uid, accounts.user_by_id(uid)),
         Id::Name(name) => {
@@ -66,12 +66,12 @@ impl Id {
     }
 }
 
-struct Asked {
+struct RequestedUser {
     user: Id,
     group: Option<Id>,
 }
 
-impl Asked {
+impl RequestedUser {
     fn from(security: &Security, image_user: &str) -> Result<Self, Error> {
         let user = match (&security.user, security.group) {
             (None, Some(group)) => return Err(Error::GroupWithoutUser(group)),

@@ -22,19 +22,19 @@ use super::usage::device_name;
 use crate::{
     blocking,
     error::{During, Result},
-    flights::Flights,
-    identity,
+    single_flight::SingleFlight,
+    clock,
 };
 
 /// How long a caller waits for trees to be counted.
-pub(super) const PATIENCE: Duration = Duration::from_millis(100);
+pub(super) const COUNT_TIMEOUT: Duration = Duration::from_millis(100);
 /// Minimum age of a value before its tree is counted again...
-const SHORTEST_AGE: Duration = Duration::from_secs(10);
+const MIN_AGE: Duration = Duration::from_secs(10);
 /// ... unless this multiple of the time that counting took is longer: it then takes at most 1/20 of a processor per
 /// tree.
-const AGE_PER_EFFORT: u32 = 20;
+const AGE_PER_COUNT_TIME: u32 = 20;
 /// Most trees that are counted at the same time.
-const AT_ONCE: usize = 2;
+const MAX_CONCURRENT_COUNTS: usize = 2;
 
 /// Disk usage.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -62,26 +62,26 @@ pub struct FileSystem {
 
 /// Counts of the trees, by container id.
 #[derive(Debug)]
-pub(super) struct Disks {
-    counted: Arc<Mutex<HashMap<String, Counted>>>,
-    walks: Flights<String, DiskUsage>,
+pub(super) struct DiskUsageCache {
+    counted: Arc<Mutex<HashMap<String, CachedUsage>>>,
+    walks: SingleFlight<String, DiskUsage>,
     permits: Arc<Semaphore>,
 }
 
 #[derive(Clone, Copy, Debug)]
-struct Counted {
+struct CachedUsage {
     usage: DiskUsage,
     good_until: Instant,
 }
 
-impl Default for Disks {
+impl Default for DiskUsageCache {
     fn default() -> Self {
-        let permits = Arc::new(Semaphore::new(AT_ONCE));
-        Self { counted: Arc::default(), walks: Flights::default(), permits }
+        let permits = Arc::new(Semaphore::new(MAX_CONCURRENT_COUNTS));
+        Self { counted: Arc::default(), walks: SingleFlight::default(), permits }
     }
 }
 
-impl Disks {
+impl DiskUsageCache {
     /// Returns the usage of a container's tree: the current one if it can be counted before `until`, else the previous
     /// one; `None` without either.
     pub(super) async fn usage(&self, id: &str, tree: PathBuf, until: Instant) -> Option<DiskUsage> {
@@ -121,12 +121,12 @@ impl Disks {
     }
 }
 
-fn count(directory: &Path) -> io::Result<Counted> {
+fn count(directory: &Path) -> io::Result<CachedUsage> {
     let begun = Instant::now();
     let total = tree::count(directory)?;
-    let good_for = (begun.elapsed() * AGE_PER_EFFORT).max(SHORTEST_AGE);
-    let usage = DiskUsage { at: identity::now(), bytes: total.bytes, inodes: total.inodes };
-    Ok(Counted { usage, good_until: Instant::now() + good_for })
+    let good_for = (begun.elapsed() * AGE_PER_COUNT_TIME).max(MIN_AGE);
+    let usage = DiskUsage { at: clock::now(), bytes: total.bytes, inodes: total.inodes };
+    Ok(CachedUsage { usage, good_until: Instant::now() + good_for })
 }
 
 // A poisoned lock still guards a consistent map: nothing can panic between the steps of a change.
@@ -137,7 +137,7 @@ fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
 impl DiskUsage {
     /// Returns a usage of 0 as of now.
     pub(super) fn none() -> Self {
-        Self { at: identity::now(), bytes: 0, inodes: 0 }
+        Self { at: clock::now(), bytes: 0, inodes: 0 }
     }
 
     /// Returns the sum of both, with the earlier time.
@@ -177,7 +177,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_tree_is_not_counted_again_until_its_number_is_old() {
-        let (tree, disks) = (tempfile::tempdir().unwrap(), Disks::default());
+        let (tree, disks) = (tempfile::tempdir().unwrap(), DiskUsageCache::default());
         let path = || tree.path().to_owned();
         let first = disks.usage("a", path(), soon()).await.unwrap();
         assert_eq!(first.inodes, 1);
@@ -192,9 +192,9 @@ mod tests {
 
     #[tokio::test]
     async fn a_caller_without_patience_gets_the_number_before_and_the_next_one_the_new() {
-        let (tree, disks) = (tempfile::tempdir().unwrap(), Disks::default());
+        let (tree, disks) = (tempfile::tempdir().unwrap(), DiskUsageCache::default());
         let path = || tree.path().to_owned();
-        let all = Arc::clone(&disks.permits).acquire_many_owned(AT_ONCE as u32).await.unwrap();
+        let all = Arc::clone(&disks.permits).acquire_many_owned(MAX_CONCURRENT_COUNTS as u32).await.unwrap();
         assert_eq!(disks.usage("a", path(), Instant::now()).await, None);
         drop(all);
         let counted = disks.usage("a", path(), soon()).await.unwrap();

@@ -15,7 +15,7 @@ use std::{collections::HashMap, fmt, path::PathBuf, sync::Arc, time::Instant};
 
 use futures::future::join_all;
 
-use self::{cgroup::Cgroups, disk::Disks, rate::Rates};
+use self::{cgroup::Cgroups, disk::DiskUsageCache, rate::Rates};
 use crate::{
     blocking,
     container::Container,
@@ -83,7 +83,7 @@ pub struct Stats {
     shared: Arc<Shared>,
     cgroups: Arc<Cgroups>,
     rates: Arc<Rates>,
-    disks: Arc<Disks>,
+    disks: Arc<DiskUsageCache>,
 }
 
 impl fmt::Debug for Stats {
@@ -158,13 +158,13 @@ impl Stats {
 
     /// Returns the file system of the writable layers.
     pub async fn file_system(&self) -> Result<FileSystem> {
-        let directory = self.shared.layout.writables();
+        let directory = self.shared.layout.writable_layers();
         read(move || FileSystem::of(&directory)).await?
     }
 
     /// Returns the directory of the writable layers.
-    pub fn writables(&self) -> PathBuf {
-        self.shared.layout.writables()
+    pub fn writable_layers_directory(&self) -> PathBuf {
+        self.shared.layout.writable_layers()
     }
 
     async fn gather(&self, containers: Vec<Arc<Container>>) -> Result<Vec<ContainerStats>> {
@@ -184,7 +184,7 @@ impl Stats {
     }
 
     async fn disks_of(&self, containers: &[Arc<Container>]) -> Vec<Option<DiskUsage>> {
-        let until = Instant::now() + disk::PATIENCE;
+        let until = Instant::now() + disk::COUNT_TIMEOUT;
         let upper = |container: &Container| self.shared.layout.writable(&container.id).join("upper");
         join_all(containers.iter().map(|one| self.disks.usage(&one.id, upper(one), until))).await
     }

@@ -13,7 +13,7 @@ use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 use crate::error::{During, Result};
 
 /// Statistics of the calling thread's network namespace.
-const DEVICES: &str = "/proc/thread-self/net/dev";
+const NET_DEV_PATH: &str = "/proc/thread-self/net/dev";
 
 /// A network interface, with its traffic since it was made.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -61,7 +61,7 @@ pub(super) fn interfaces_in(namespaces: &[Option<PathBuf>]) -> Result<Vec<Vec<In
 fn interfaces(namespace: &Path) -> io::Result<Vec<Interface>> {
     let namespace = File::open(namespace)?;
     move_into_link_name_space(namespace.as_fd(), Some(LinkNameSpaceType::Network))?;
-    let mut interfaces = parse(&std::fs::read_to_string(DEVICES)?);
+    let mut interfaces = parse(&std::fs::read_to_string(NET_DEV_PATH)?);
     interfaces.retain(|interface| interface.name != "lo");
     Ok(interfaces)
 }

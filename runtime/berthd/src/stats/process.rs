@@ -8,7 +8,7 @@ use rustix::{
 };
 
 /// Size of the buffer for entries of /proc/PID/fd, in bytes.
-const BUFFER: usize = 16 << 10;
+const BUFFER_BYTES: usize = 16 << 10;
 
 /// The processes of a container.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -44,7 +44,7 @@ impl Processes {
 fn open_in(pid: u32) -> Result<(u64, u64), Errno> {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
     let directory = openat(CWD, format!("/proc/{pid}/fd"), flags, Mode::empty())?;
-    let mut buffer = [MaybeUninit::uninit(); BUFFER];
+    let mut buffer = [MaybeUninit::uninit(); BUFFER_BYTES];
     let mut entries = RawDir::new(&directory, &mut buffer);
     let (mut descriptors, mut sockets) = (0, 0);
     while let Some(entry) = entries.next() {

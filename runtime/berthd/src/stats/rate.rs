@@ -9,7 +9,7 @@ use std::{
 use super::usage::{Cpu, Usage};
 
 /// Minimum time between two readings: closer ones are too inexact, so the previous rate is returned.
-const SHORTEST: Duration = Duration::from_secs(1);
+const MIN_SAMPLE_INTERVAL: Duration = Duration::from_secs(1);
 
 /// The last reading of each container and pod, by id.
 #[derive(Debug, Default)]
@@ -54,7 +54,7 @@ impl Rates {
 impl Sample {
     fn then(self, usage: u64, at: Instant) -> Self {
         let passed = at.saturating_duration_since(self.at);
-        if passed < SHORTEST {
+        if passed < MIN_SAMPLE_INTERVAL {
             return self;
         }
         // A smaller value means a new cgroup of the same name.

@@ -7,7 +7,7 @@ use tracing::debug;
 
 use super::{
     Command, inbox::Inbox, outcome::Outcome, outlet::Outlet, protocol::Protocol, resize::Sizes,
-    session::Behind,
+    session::SessionContext,
 };
 use crate::{
     container::{Containers, Control, Session},
@@ -28,7 +28,7 @@ pub(super) struct Streams {
 
 impl Streams {
     /// Sends an empty message, from which old clients of WebSocket know that the connection is there.
-    pub(super) async fn greet(&self) {
+    pub(super) async fn send_first_message(&self) {
         let first = self.stdout.as_ref().or(self.stderr.as_ref()).unwrap_or(&self.error);
         let _ = first.send(b"").await;
     }
@@ -36,24 +36,24 @@ impl Streams {
 
 /// Joins the client's streams with those of the process until that or the daemon ends, and tells the client the
 /// outcome. A command that still runs ends when this does.
-pub(super) async fn serve(command: Command, behind: &Behind, streams: Streams, protocol: Protocol) {
+pub(super) async fn serve(command: Command, context: &SessionContext, streams: Streams, protocol: Protocol) {
     let error = streams.error.clone();
     let attached = command.args.is_none();
     let outcome = tokio::select! {
-        ended = run(command, &behind.containers, streams) => match ended {
+        ended = run(command, &context.containers, streams) => match ended {
             Ok(code) => Outcome::Exited(if attached { 0 } else { code }),
             Err(error) => Outcome::Failed(error.to_string()),
         },
         // Clients of SPDY would take the end of the connection alone for success.
-        () = behind.stopping.cancelled() => Outcome::Failed("the container runtime stops".into()),
+        () = context.stopping.cancelled() => Outcome::Failed("the container runtime stops".into()),
     };
     debug!(?outcome, "a session ended");
-    if let Err(error) = tell(&error, &outcome.encode(protocol)).await {
+    if let Err(error) = send_outcome(&error, &outcome.encode(protocol)).await {
         debug!(%error, "a client left before it was told how its session ended");
     }
 }
 
-async fn tell(error: &Outlet, outcome: &[u8]) -> io::Result<()> {
+async fn send_outcome(error: &Outlet, outcome: &[u8]) -> io::Result<()> {
     if !outcome.is_empty() {
         error.send(outcome).await?;
     }

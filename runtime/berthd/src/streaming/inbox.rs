@@ -14,21 +14,21 @@ use tokio::{
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 /// How many bytes may wait on one connection.
-const ROOM: usize = 16 << 20;
+const MAX_BUFFERED_BYTES: usize = 16 << 20;
 /// Bytes that a piece takes of the room in addition to its content.
-const OVERHEAD: usize = 256;
+const PIECE_OVERHEAD_BYTES: usize = 256;
 /// A piece shorter than this is copied, so that it does not keep the whole block that it was read with.
-const SHORT: usize = 16 << 10;
+const COPY_BELOW_BYTES: usize = 16 << 10;
 
 /// The room for data that waits on one connection. Clones share it.
 #[derive(Clone, Debug)]
-pub(super) struct Room(Arc<Semaphore>);
+pub(super) struct BufferBudget(Arc<Semaphore>);
 
 /// The reader's end of a stream. Dropping it signals that the client reset the stream.
 #[derive(Debug)]
-pub(super) struct Feed {
+pub(super) struct InboxSender {
     pieces: mpsc::UnboundedSender<Option<Piece>>,
-    room: Room,
+    budget: BufferBudget,
     reset: DropGuard,
 }
 
@@ -43,7 +43,7 @@ pub(super) struct Inbox {
 #[derive(Debug)]
 pub(super) struct Piece {
     pub(super) bytes: Bytes,
-    _room: OwnedSemaphorePermit,
+    _permit: OwnedSemaphorePermit,
 }
 
 /// The next item of a stream.
@@ -66,33 +66,33 @@ pub(super) enum Copied {
     Reset,
 }
 
-impl Default for Room {
+impl Default for BufferBudget {
     fn default() -> Self {
-        Self(Arc::new(Semaphore::new(ROOM)))
+        Self(Arc::new(Semaphore::new(MAX_BUFFERED_BYTES)))
     }
 }
 
 /// Creates both ends of a stream.
-pub(super) fn inbox(room: &Room) -> (Feed, Inbox) {
+pub(super) fn inbox(budget: &BufferBudget) -> (InboxSender, Inbox) {
     let (pieces, taken) = mpsc::unbounded_channel();
     let reset = CancellationToken::new();
-    let feed = Feed { pieces, room: room.clone(), reset: reset.clone().drop_guard() };
-    (feed, Inbox { pieces: taken, reset })
+    let sender = InboxSender { pieces, budget: budget.clone(), reset: reset.clone().drop_guard() };
+    (sender, Inbox { pieces: taken, reset })
 }
 
-impl Feed {
+impl InboxSender {
     /// Waits until there is room, and passes `bytes` on. Discards them when the consumer is gone.
     pub(super) async fn put(&self, bytes: Bytes) {
-        if self.unwanted() || bytes.is_empty() {
+        if self.is_closed() || bytes.is_empty() {
             return;
         }
-        let cost = (bytes.len() + OVERHEAD).min(ROOM);
-        let room = Arc::clone(&self.room.0).acquire_many_owned(u32::try_from(cost).unwrap_or(u32::MAX));
+        let cost = (bytes.len() + PIECE_OVERHEAD_BYTES).min(MAX_BUFFERED_BYTES);
+        let permit = Arc::clone(&self.budget.0).acquire_many_owned(u32::try_from(cost).unwrap_or(u32::MAX));
         tokio::select! {
             () = self.pieces.closed() => {}
-            Ok(room) = room => {
-                let bytes = if bytes.len() < SHORT { Bytes::copy_from_slice(&bytes) } else { bytes };
-                let _ = self.pieces.send(Some(Piece { bytes, _room: room }));
+            Ok(permit) = permit => {
+                let bytes = if bytes.len() < COPY_BELOW_BYTES { Bytes::copy_from_slice(&bytes) } else { bytes };
+                let _ = self.pieces.send(Some(Piece { bytes, _permit: permit }));
             }
             else => {}
         }
@@ -105,7 +105,7 @@ impl Feed {
     }
 
     /// Whether the consumer is gone.
-    pub(super) fn unwanted(&self) -> bool {
+    pub(super) fn is_closed(&self) -> bool {
         self.pieces.is_closed()
     }
 }

@@ -7,17 +7,17 @@
 //!                                                  '-- forward: connections to ports of a pod
 //! ```
 //!
-//! One client is one task: first HTTP, then reader, writer and work beside each other (`conversation.rs`). When any of
+//! One client is one task: first HTTP, then reader, writer and work beside each other (`connection.rs`). When any of
 //! them finds that the client is gone, the task ends and everything that was done for the client with it. Behind the
 //! two transports all is alike: bytes from the client come out of an [`inbox::Inbox`], bytes to it go into an
 //! [`outlet::Outlet`].
 
 mod command;
-mod conversation;
+mod connection;
 mod forward;
 mod idle;
 mod inbox;
-mod lobby;
+mod pending_clients;
 mod negotiate;
 mod outcome;
 mod outlet;
@@ -35,7 +35,7 @@ pub(crate) mod websocket;
 pub use server::Server;
 pub use token::Tokens;
 
-use crate::container::Wanted;
+use crate::container::RequestedStreams;
 
 /// The operation that a client is admitted for.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -57,7 +57,7 @@ pub struct Command {
     /// The command to run in it; `None` stands for the container's own process.
     pub args: Option<Vec<String>>,
     /// The streams that are wanted.
-    pub wanted: Wanted,
+    pub wanted: RequestedStreams,
 }
 
 impl Request {

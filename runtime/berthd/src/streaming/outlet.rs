@@ -13,16 +13,16 @@ use tokio::{
 use super::{idle::Idle, spdy::frame};
 
 /// Most bytes that are read and sent at a time: the capacity of a pipe.
-const CHUNK: usize = 64 << 10;
+const MAX_CHUNK_BYTES: usize = 64 << 10;
 /// A buffer with less space than this is replaced.
-const SMALLEST: usize = 8 << 10;
+const MIN_FREE_BYTES: usize = 8 << 10;
 /// How many chunks may wait to be written on one connection.
-const QUEUE: usize = 8;
+const MAX_QUEUED_CHUNKS: usize = 8;
 /// Interval of the pings to a client, the same as that of clients. Without them a client that vanished is not noticed
 /// while nothing is written and nothing can be read for lack of room.
-const HEARTBEAT: Duration = Duration::from_secs(5);
+const HEARTBEAT_INTERVAL: Duration = Duration::from_secs(5);
 /// How many answers to the client may wait to be written. A client that reads none of them gets no more.
-const ANSWERS: usize = 8 << 10;
+const MAX_QUEUED_ANSWERS: usize = 8 << 10;
 
 /// One stream or channel to the client. Clones write to the same one.
 #[derive(Clone, Debug)]
@@ -61,7 +61,7 @@ pub(super) struct Queue {
 
 /// The next thing to be written.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Due {
+pub(super) enum QueueItem {
     /// These bytes.
     Bytes(Bytes),
     /// A ping of the transport.
@@ -70,21 +70,21 @@ pub(super) enum Due {
 
 /// Creates a queue, which ends when all senders of frames are gone.
 pub(super) fn queue() -> (Senders, Queue) {
-    let (frames, frames_out) = mpsc::channel(QUEUE);
-    let (answers, answers_out) = mpsc::channel(ANSWERS);
-    let mut heartbeat = interval_at(Instant::now() + HEARTBEAT, HEARTBEAT);
+    let (frames, frames_out) = mpsc::channel(MAX_QUEUED_CHUNKS);
+    let (answers, answers_out) = mpsc::channel(MAX_QUEUED_ANSWERS);
+    let mut heartbeat = interval_at(Instant::now() + HEARTBEAT_INTERVAL, HEARTBEAT_INTERVAL);
     heartbeat.set_missed_tick_behavior(MissedTickBehavior::Delay);
     (Senders { frames, answers }, Queue { frames: frames_out, answers: answers_out, heartbeat })
 }
 
 impl Queue {
     /// Returns the next thing to be written; `None` at the end of the queue.
-    pub(super) async fn next(&mut self) -> Option<Due> {
+    pub(super) async fn next(&mut self) -> Option<QueueItem> {
         tokio::select! {
             biased;
-            Some(answer) = self.answers.recv() => Some(Due::Bytes(answer)),
-            _ = self.heartbeat.tick() => Some(Due::Heartbeat),
-            frame = self.frames.recv() => frame.map(Due::Bytes),
+            Some(answer) = self.answers.recv() => Some(QueueItem::Bytes(answer)),
+            _ = self.heartbeat.tick() => Some(QueueItem::Heartbeat),
+            frame = self.frames.recv() => frame.map(QueueItem::Bytes),
         }
     }
 
@@ -101,11 +101,11 @@ impl Queue {
     ) -> io::Result<()> {
         while let Some(due) = self.next().await {
             match due {
-                Due::Bytes(bytes) => {
+                QueueItem::Bytes(bytes) => {
                     output.write_all(&bytes).await?;
                     idle.touch();
                 }
-                Due::Heartbeat => output.write_all(&frame::ping(frame::OUR_PING)).await?,
+                QueueItem::Heartbeat => output.write_all(&frame::ping(frame::OUR_PING)).await?,
             }
             if self.is_empty() {
                 output.flush().await?;
@@ -119,7 +119,7 @@ impl Framing {
     /// Returns the number of bytes before the content.
     fn room(self) -> usize {
         match self {
-            Self::Spdy(_) => frame::HEADER,
+            Self::Spdy(_) => frame::HEADER_BYTES,
             Self::Binary(_) => 1,
             Self::Base64(_) => 0,
         }
@@ -129,8 +129,8 @@ impl Framing {
     fn seal(self, mut content: BytesMut) -> Bytes {
         match self {
             Self::Spdy(stream) => {
-                let header = frame::data_header(stream, content.len() - frame::HEADER, false);
-                content[..frame::HEADER].copy_from_slice(&header);
+                let header = frame::data_header(stream, content.len() - frame::HEADER_BYTES, false);
+                content[..frame::HEADER_BYTES].copy_from_slice(&header);
                 content.freeze()
             }
             Self::Binary(channel) => {
@@ -156,8 +156,8 @@ impl Outlet {
         let room = self.framing.room();
         let mut buffer = BytesMut::new();
         loop {
-            if buffer.capacity() < room + SMALLEST {
-                buffer.reserve(room + CHUNK);
+            if buffer.capacity() < room + MIN_FREE_BYTES {
+                buffer.reserve(room + MAX_CHUNK_BYTES);
             }
             buffer.put_bytes(0, room);
             if from.read_buf(&mut buffer).await? == 0 {

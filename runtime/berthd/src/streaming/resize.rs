@@ -7,7 +7,7 @@ use serde::Deserialize;
 use super::inbox::{Inbox, Next};
 
 /// Longest text of one size, in bytes.
-const LONGEST: usize = 1024;
+const MAX_SIZE_BYTES: usize = 1024;
 
 /// Size of a terminal in characters.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
@@ -31,7 +31,7 @@ pub(crate) fn parse(text: &[u8]) -> Result<(Option<Size>, usize), Malformed> {
         match sizes.next() {
             None => return Ok((last, complete)),
             Some(Ok(size)) => (last, complete) = (Some(size), sizes.byte_offset()),
-            Some(Err(error)) if error.is_eof() && text.len() - complete <= LONGEST => {
+            Some(Err(error)) if error.is_eof() && text.len() - complete <= MAX_SIZE_BYTES => {
                 return Ok((last, complete));
             }
             Some(Err(_)) => return Err(Malformed),
@@ -89,7 +89,7 @@ mod tests {
 
     #[test]
     fn what_is_no_size_is_malformed() {
-        let endless = [br#"{"Width""#.as_slice(), &[b' '; LONGEST]].concat();
+        let endless = [br#"{"Width""#.as_slice(), &[b' '; MAX_SIZE_BYTES]].concat();
         for text in [b"80x24".as_slice(), b"[1,2]x", b"{\"Width\":65536}", b"{\"Width\":-1}", &endless] {
             assert_eq!(parse(text), Err(Malformed), "{}", String::from_utf8_lossy(text));
         }

@@ -30,9 +30,9 @@ use tracing::{debug, warn};
 use super::{
     Request, Tokens,
     idle::Idle,
-    lobby::{Lobby, Place},
+    pending_clients::{PendingClients, PendingClient},
     negotiate::{self, Answer, Refusal},
-    session::{self, Agreed, Behind},
+    session::{self, Negotiated, SessionContext},
     tls::Tls,
 };
 use crate::{
@@ -43,19 +43,19 @@ use crate::{
 };
 
 /// How long a client may take for its first byte.
-const SILENCE: Duration = Duration::from_secs(2);
+const FIRST_BYTE_TIMEOUT: Duration = Duration::from_secs(2);
 /// How long a client may take for its TLS handshake, and for the header of its request.
-const PATIENCE: Duration = Duration::from_secs(10);
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
 /// Limit of clients that have not asked for a stream yet.
-const LOBBY: usize = 128;
+const MAX_PENDING_CLIENTS: usize = 128;
 /// Limit of open streams. Each has a handful of descriptors.
-const SESSIONS: usize = 2048;
+const MAX_SESSIONS: usize = 2048;
 /// TCP keepalive: idle time before the first probe to a client, and pause between two.
-const KEEPALIVE: Duration = Duration::from_secs(30);
+const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(30);
 /// How long clients may take to leave once they were told that the server stops.
-const PARTING: Duration = Duration::from_secs(2);
+const DISCONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 /// Pause after a connection could not be accepted, for instance because no descriptor was free (EMFILE).
-const PAUSE: Duration = Duration::from_millis(100);
+const ACCEPT_RETRY_DELAY: Duration = Duration::from_millis(100);
 
 /// A listening server.
 pub struct Server {
@@ -67,20 +67,20 @@ pub struct Server {
 }
 
 /// State that every connection needs.
-struct Door {
+struct Admission {
     tls: Option<Arc<Tls>>,
     idle: Duration,
     tokens: Tokens,
-    behind: Behind,
-    seats: Arc<Semaphore>,
+    context: SessionContext,
+    session_permits: Arc<Semaphore>,
 }
 
-/// An admitted client: its connection to be, and the agreed operation.
+/// An admitted client: its connection to be, and the negotiated operation.
 struct Admitted {
     upgrade: OnUpgrade,
-    agreed: Agreed,
+    negotiated: Negotiated,
     /// Permit of the semaphore that limits sessions.
-    _seat: OwnedSemaphorePermit,
+    _permit: OwnedSemaphorePermit,
 }
 
 impl Server {
@@ -99,7 +99,7 @@ impl Server {
         let address = listener.local_addr().during(step)?;
         let scheme = if tls.is_some() { "https" } else { "http" };
         let tokens = Tokens::new(&format!("{scheme}://{}", reachable(address)));
-        Ok(Self { listener, tls, idle: config.idle_timeout(), sessions: SESSIONS, tokens })
+        Ok(Self { listener, tls, idle: config.idle_timeout(), sessions: MAX_SESSIONS, tokens })
     }
 
     /// Returns the tokens that admit clients.
@@ -111,27 +111,27 @@ impl Server {
     /// Dropping this ends all sessions without notice.
     pub async fn serve(self, containers: Containers, pods: Pods, stop: impl Future<Output = ()>) {
         let Self { listener, tls, idle, sessions, tokens } = self;
-        let behind = Behind { containers, pods, stopping: CancellationToken::new() };
-        let seats = Arc::new(Semaphore::new(sessions));
-        let door = Arc::new(Door { tls, idle, tokens, behind, seats });
-        let lobby = Lobby::new(LOBBY);
+        let context = SessionContext { containers, pods, stopping: CancellationToken::new() };
+        let session_permits = Arc::new(Semaphore::new(sessions));
+        let admission = Arc::new(Admission { tls, idle, tokens, context, session_permits });
+        let pending_clients = PendingClients::new(MAX_PENDING_CLIENTS);
         let mut clients = JoinSet::new();
         let mut stop = pin!(stop);
         loop {
             tokio::select! {
                 () = &mut stop => break,
                 accepted = listener.accept() => match accepted {
-                    Ok((connection, _)) => drop(clients.spawn(Arc::clone(&door).client(connection, lobby.enter()))),
+                    Ok((connection, _)) => drop(clients.spawn(Arc::clone(&admission).serve_client(connection, pending_clients.add()))),
                     Err(error) => {
                         warn!(%error, "a client of the streaming server was not accepted");
-                        sleep(PAUSE).await;
+                        sleep(ACCEPT_RETRY_DELAY).await;
                     }
                 },
                 Some(_) = clients.join_next() => {}
             }
         }
-        door.behind.stopping.cancel();
-        let _ = timeout(PARTING, clients.join_all()).await;
+        admission.context.stopping.cancel();
+        let _ = timeout(DISCONNECT_TIMEOUT, clients.join_all()).await;
     }
 }
 
@@ -145,28 +145,29 @@ fn reachable(mut address: SocketAddr) -> SocketAddr {
     address
 }
 
-impl Door {
-    async fn client(self: Arc<Self>, connection: TcpStream, place: Place) {
-        if let Err(error) = tune(&connection) {
+impl Admission {
+    async fn serve_client(self: Arc<Self>, connection: TcpStream, pending: PendingClient) {
+        if let Err(error) = set_socket_options(&connection) {
             debug!(%error, "set options of a client's connection");
         }
         let admitted = tokio::select! {
-            admitted = self.let_in(connection) => admitted,
-            () = place.lost() => None,
+            admitted = self.admit_connection(connection) => admitted,
+            () = pending.evicted() => None,
         };
-        drop(place);
-        if let Some(Admitted { upgrade, agreed, _seat }) = admitted {
-            session::serve(upgrade, agreed, &self.behind, Idle::new(self.idle)).await;
+        drop(pending);
+        if let Some(Admitted { upgrade, negotiated, _permit }) = admitted {
+            session::serve(upgrade, negotiated, &self.context, Idle::new(self.idle)).await;
         }
     }
 
-    /// Does the TLS handshake, if configured, and HTTP. A client that sends nothing is dropped after `SILENCE`.
-    async fn let_in(&self, connection: TcpStream) -> Option<Admitted> {
+    /// Does the TLS handshake, if configured, and HTTP. A client that sends nothing is dropped after
+    /// `FIRST_BYTE_TIMEOUT`.
+    async fn admit_connection(&self, connection: TcpStream) -> Option<Admitted> {
         // Not `readable()`, which may return although there is nothing to read.
-        timeout(SILENCE, connection.peek(&mut [0])).await.ok()?.ok()?;
+        timeout(FIRST_BYTE_TIMEOUT, connection.peek(&mut [0])).await.ok()?.ok()?;
         let Some(tls) = &self.tls else { return self.http(connection).await };
         let acceptor = tls.acceptor().await.inspect_err(|error| warn!(%error, "TLS with a client")).ok()?;
-        match timeout(PATIENCE, acceptor.accept(connection)).await {
+        match timeout(REQUEST_TIMEOUT, acceptor.accept(connection)).await {
             Ok(Ok(connection)) => return self.http(connection).await,
             Ok(Err(error)) => debug!(%error, "TLS with a client"),
             Err(_) => debug!("a client did not finish its TLS handshake"),
@@ -186,7 +187,7 @@ impl Door {
         });
         let serving = http1::Builder::new()
             .timer(TokioTimer::new())
-            .header_read_timeout(PATIENCE)
+            .header_read_timeout(REQUEST_TIMEOUT)
             .serve_connection(TokioIo::new(connection), answer)
             .with_upgrades();
         if let Err(error) = serving.await {
@@ -209,30 +210,30 @@ impl Door {
             return Err(Refusal::new(StatusCode::METHOD_NOT_ALLOWED, "streams are opened by GET or POST"));
         }
         let full = |_| Refusal::new(StatusCode::SERVICE_UNAVAILABLE, "too many streams are open");
-        let seat = Arc::clone(&self.seats).try_acquire_owned().map_err(full)?;
+        let permit = Arc::clone(&self.session_permits).try_acquire_owned().map_err(full)?;
         let wanted = self.tokens.redeem(request.uri().path());
         let none = "no such stream, or it was opened before, or too late";
-        let (agreed, answer) = match wanted.ok_or_else(|| Refusal::new(StatusCode::NOT_FOUND, none))? {
+        let (negotiated, answer) = match wanted.ok_or_else(|| Refusal::new(StatusCode::NOT_FOUND, none))? {
             Request::Command(command) => {
                 let (transport, answer) = negotiate::command(request.headers())?;
-                (Agreed::Command(command, transport), answer)
+                (Negotiated::Command(command, transport), answer)
             }
             Request::Forward { pod } => {
                 let (transport, answer) = negotiate::forward(request.headers())?;
-                (Agreed::Forward { pod, transport }, answer)
+                (Negotiated::Forward { pod, transport }, answer)
             }
         };
-        let _ = admit.try_send(Admitted { upgrade: on(&mut request), agreed, _seat: seat });
+        let _ = admit.try_send(Admitted { upgrade: on(&mut request), negotiated, _permit: permit });
         Ok(answer)
     }
 }
 
 /// Typed characters must not wait for more (TCP_NODELAY), and a machine that is gone must be noticed (keepalive).
-fn tune(connection: &TcpStream) -> rustix::io::Result<()> {
+fn set_socket_options(connection: &TcpStream) -> rustix::io::Result<()> {
     sockopt::set_tcp_nodelay(connection, true)?;
     sockopt::set_socket_keepalive(connection, true)?;
-    sockopt::set_tcp_keepidle(connection, KEEPALIVE)?;
-    sockopt::set_tcp_keepintvl(connection, KEEPALIVE)
+    sockopt::set_tcp_keepidle(connection, KEEPALIVE_INTERVAL)?;
+    sockopt::set_tcp_keepintvl(connection, KEEPALIVE_INTERVAL)
 }
 
 #[cfg(test)]

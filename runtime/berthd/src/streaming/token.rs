@@ -11,13 +11,13 @@ use tokio::time::Instant;
 use super::Request;
 use crate::{
     error::{Error, Kind, Result},
-    identity,
+    ids,
 };
 
 /// How long a token is valid.
-const LIFE: Duration = Duration::from_secs(60);
+const TOKEN_LIFETIME: Duration = Duration::from_secs(60);
 /// Limit of unused tokens, so that a caller that does not use its tokens cannot fill the memory.
-const OUTSTANDING: usize = 1000;
+const MAX_UNUSED_TOKENS: usize = 1000;
 
 /// The unused tokens. Clones share them.
 #[derive(Clone, Debug)]
@@ -44,12 +44,12 @@ impl Tokens {
     ///
     /// `ResourceExhausted` when too many tokens are unused.
     pub fn issue(&self, request: Request) -> Result<String> {
-        let token = identity::generate()?;
+        let token = ids::generate()?;
         let url = format!("{}/{}/{token}", self.base, request.path());
         let mut waiting = self.lock();
-        waiting.retain(|_, issued| issued.at.elapsed() < LIFE);
-        if waiting.len() >= OUTSTANDING {
-            let why = format!("{OUTSTANDING} streams that were asked for have not been opened yet");
+        waiting.retain(|_, issued| issued.at.elapsed() < TOKEN_LIFETIME);
+        if waiting.len() >= MAX_UNUSED_TOKENS {
+            let why = format!("{MAX_UNUSED_TOKENS} streams that were asked for have not been opened yet");
             return Err(Error::new(Kind::ResourceExhausted, why));
         }
         waiting.insert(token, Issued { at: Instant::now(), request });
@@ -65,7 +65,7 @@ impl Tokens {
             return None;
         }
         let Issued { at, request } = waiting.remove(token)?;
-        (at.elapsed() < LIFE).then_some(request)
+        (at.elapsed() < TOKEN_LIFETIME).then_some(request)
     }
 
     fn lock(&self) -> MutexGuard<'_, HashMap<String, Issued>> {

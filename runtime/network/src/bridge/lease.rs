@@ -3,7 +3,7 @@
 //! ```text
 //! (free) --add--> held: <pod>.json --retire--> leaving/<interface>.json --free--> (free)
 //! ```
-//! A leaving lease belongs to no pod any more, but its address is not handed out until its interface is gone.
+//! A retired lease belongs to no pod any more, but its address is not handed out until its interface is gone.
 //!
 //! The files are not synced: power loss destroys the interfaces they describe, too.
 
@@ -18,7 +18,7 @@ use crate::record;
 use crate::{Error, PodNetwork, PortMapping, Subnet};
 
 /// The subdirectory of leases whose interface is being deleted.
-const LEAVING: &str = "leaving";
+const RETIRED_DIRECTORY: &str = "leaving";
 
 /// The address, interface and ports of one pod.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -40,7 +40,7 @@ pub(super) struct Leases {
     directory: PathBuf,
     subnet: Subnet,
     by_pod: HashMap<String, Lease>,
-    leaving: HashMap<String, Lease>,
+    retired: HashMap<String, Lease>,
     taken: HashSet<Ipv4Addr>,
     /// The index at which the next search for an address starts, so that freed addresses are reused late.
     next: u32,
@@ -50,12 +50,12 @@ pub(super) struct Leases {
 impl Leases {
     /// Reads the leases in `directory`. An unreadable one, as power loss may leave it, is removed.
     pub(super) fn open(directory: &Path, subnet: Subnet) -> Result<Leases, Error> {
-        record::make_directory(&directory.join(LEAVING))?;
+        record::make_directory(&directory.join(RETIRED_DIRECTORY))?;
         let mut leases = Leases {
             directory: directory.to_owned(),
             subnet,
             by_pod: HashMap::new(),
-            leaving: HashMap::new(),
+            retired: HashMap::new(),
             taken: HashSet::new(),
             next: 0,
             number: 0,
@@ -64,9 +64,9 @@ impl Leases {
             leases.count(&lease);
             leases.by_pod.insert(lease.pod.clone(), lease);
         }
-        for lease in read_all(&directory.join(LEAVING))? {
+        for lease in read_all(&directory.join(RETIRED_DIRECTORY))? {
             leases.count(&lease);
-            leases.leaving.insert(lease.interface.clone(), lease);
+            leases.retired.insert(lease.interface.clone(), lease);
         }
         Ok(leases)
     }
@@ -134,21 +134,21 @@ impl Leases {
         Ok(())
     }
 
-    /// Turns the pod's lease into a leaving one; its address stays taken until [`Leases::free`].
+    /// Turns the pod's lease into a retired one; its address stays taken until [`Leases::free`].
     pub(super) fn retire(&mut self, pod: &str) -> Result<(), Error> {
         let Some(lease) = self.by_pod.get(pod) else { return Ok(()) };
-        let (from, to) = (self.path(pod), self.leaving_path(&lease.interface));
+        let (from, to) = (self.path(pod), self.retired_path(&lease.interface));
         fs::rename(&from, &to).map_err(|source| Error::File { step: "retire", path: from, source })?;
         if let Some(lease) = self.by_pod.remove(pod) {
-            self.leaving.insert(lease.interface.clone(), lease);
+            self.retired.insert(lease.interface.clone(), lease);
         }
         Ok(())
     }
 
-    /// Frees the address of a leaving lease, on disk first.
+    /// Frees the address of a retired lease, on disk first.
     pub(super) fn free(&mut self, interface: &str) -> Result<(), Error> {
-        record::remove(&self.leaving_path(interface))?;
-        if let Some(lease) = self.leaving.remove(interface) {
+        record::remove(&self.retired_path(interface))?;
+        if let Some(lease) = self.retired.remove(interface) {
             self.taken.remove(&lease.address);
         }
         Ok(())
@@ -163,19 +163,19 @@ impl Leases {
         Ok(())
     }
 
-    /// Whether there are neither leases nor leaving ones.
+    /// Whether there are neither leases nor retired ones.
     pub(super) fn is_empty(&self) -> bool {
-        self.by_pod.is_empty() && self.leaving.is_empty()
+        self.by_pod.is_empty() && self.retired.is_empty()
     }
 
-    /// Lists the interfaces of leaving leases.
-    pub(super) fn leaving(&self) -> Vec<String> {
-        self.leaving.keys().cloned().collect()
+    /// Lists the interfaces of retired leases.
+    pub(super) fn retired(&self) -> Vec<String> {
+        self.retired.keys().cloned().collect()
     }
 
-    /// Lists the interfaces of leaving leases whose pod was in `netns`.
-    pub(super) fn leaving_in(&self, netns: &Path) -> Vec<String> {
-        self.leaving
+    /// Lists the interfaces of retired leases whose pod was in `netns`.
+    pub(super) fn retired_in(&self, netns: &Path) -> Vec<String> {
+        self.retired
             .values()
             .filter(|lease| lease.netns == netns)
             .map(|lease| lease.interface.clone())
@@ -196,8 +196,8 @@ impl Leases {
         self.directory.join(format!("{pod}.json"))
     }
 
-    fn leaving_path(&self, interface: &str) -> PathBuf {
-        self.directory.join(LEAVING).join(format!("{interface}.json"))
+    fn retired_path(&self, interface: &str) -> PathBuf {
+        self.directory.join(RETIRED_DIRECTORY).join(format!("{interface}.json"))
     }
 }
 

@@ -34,7 +34,7 @@ fn a_leaving_lease_keeps_its_address_but_not_its_pod_or_port_also_over_a_restart
     leases.retire("a").unwrap();
     leases.retire("a").unwrap();
     let mut leases = open(directory.path());
-    assert_eq!(leases.leaving(), std::slice::from_ref(&first.interface));
+    assert_eq!(leases.retired(), std::slice::from_ref(&first.interface));
     assert!(!leases.is_empty());
     let second = leases.add(&publishing("a", Protocol::Tcp, 80, "")).unwrap();
     assert!(second.address != first.address && second.interface != first.interface);

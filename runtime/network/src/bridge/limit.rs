@@ -18,7 +18,7 @@ const TC_LINKLAYER_ETHERNET: u8 = 1;
 /// Burst in bytes: divisor of the rate (20 ms), and the minimum of one packet of the largest size.
 const BURST: (u64, u64) = (50, 64 << 10);
 /// Divisor of the rate for the queue: 100 ms wait, beyond the burst, before packets are dropped.
-const QUEUE: u64 = 10;
+const QUEUE_DIVISOR: u64 = 10;
 
 impl Netlink {
     /// Limits what the interface with `index` sends to `rate` bits per second.
@@ -38,7 +38,7 @@ fn options(rate: u64) -> Vec<TcOption> {
     let burst = capped((rate / BURST.0).max(BURST.1));
     let option = |kind, value: &[u8]| TcOption::Other(DefaultNla::new(kind, value.to_vec()));
     vec![
-        option(TCA_TBF_PARMS, &parameters(rate, capped(u64::from(burst) + rate / QUEUE))),
+        option(TCA_TBF_PARMS, &parameters(rate, capped(u64::from(burst) + rate / QUEUE_DIVISOR))),
         option(TCA_TBF_RATE64, &rate.to_ne_bytes()),
         option(TCA_TBF_BURST, &burst.to_ne_bytes()),
     ]

@@ -24,9 +24,9 @@ use rtnetlink::{
 };
 use rustix::io::Errno;
 
-const CREATE: u16 = NLM_F_CREATE | NLM_F_EXCL;
+const CREATE_FLAGS: u16 = NLM_F_CREATE | NLM_F_EXCL;
 /// Larger than any answer the kernel puts into one datagram.
-const ANSWER: usize = 32 << 10;
+const ANSWER_BUFFER_BYTES: usize = 32 << 10;
 
 /// A netlink socket. It belongs to the network namespace it was opened in, whatever thread uses it.
 pub(super) struct Netlink {
@@ -79,7 +79,7 @@ impl Netlink {
     /// Creates a bridge and brings it up. Its hardware address is fixed; otherwise it would change with the ports.
     pub(super) fn add_bridge(&mut self, name: &str, mac: [u8; 6], mtu: u32) -> io::Result<()> {
         let bridge = with_mtu(LinkBridge::new(name).address(mac.to_vec()), mtu);
-        self.ask(&[(RouteNetlinkMessage::NewLink(bridge.build()), CREATE)]).map(drop)
+        self.ask(&[(RouteNetlinkMessage::NewLink(bridge.build()), CREATE_FLAGS)]).map(drop)
     }
 
     /// Adds an address to an interface; no effect if it has it already.
@@ -99,7 +99,7 @@ impl Netlink {
             .controller(pair.bridge)
             .up();
         let message = RouteNetlinkMessage::NewLink(with_mtu(host_end, pair.mtu).build());
-        self.ask(&[(message, CREATE)]).map(drop)
+        self.ask(&[(message, CREATE_FLAGS)]).map(drop)
     }
 
     /// Brings the pod's end up with its address and the default route, in one datagram whose last request applies the
@@ -110,8 +110,8 @@ impl Netlink {
         let up = RouteNetlinkMessage::SetLink(LinkUnspec::new_with_index(eth0.index).up().build());
         self.ask(&[
             (up, 0),
-            (address_message(eth0.index, address, prefix), CREATE),
-            (RouteNetlinkMessage::NewRoute(route.build()), CREATE),
+            (address_message(eth0.index, address, prefix), CREATE_FLAGS),
+            (RouteNetlinkMessage::NewRoute(route.build()), CREATE_FLAGS),
             (RouteNetlinkMessage::GetLink(LinkUnspec::new_with_index(eth0.index).build()), 0),
         ])
         .map(drop)
@@ -198,10 +198,10 @@ impl Netlink {
     /// Reads answers until `requests` of them are acknowledged, refused or (a dump) done.
     fn answers(&mut self, requests: usize) -> io::Result<Vec<RouteNetlinkMessage>> {
         let (mut settled, mut answers, mut refused) = (0, Vec::new(), Ok(()));
-        let mut buffer = vec![0; ANSWER];
+        let mut buffer = vec![0; ANSWER_BUFFER_BYTES];
         while settled < requests {
             let received = self.socket.recv(&mut &mut buffer[..], 0)?;
-            let mut rest = &buffer[..received.min(ANSWER)];
+            let mut rest = &buffer[..received.min(ANSWER_BUFFER_BYTES)];
             while !rest.is_empty() {
                 let message =
                     NetlinkMessage::<RouteNetlinkMessage>::deserialize(rest).map_err(io::Error::other)?;

@@ -11,12 +11,12 @@ mod forward;
 mod lease;
 mod limit;
 mod link;
-mod neighbours;
+mod host_networks;
 mod nft;
 mod port;
 mod program;
 mod steps;
-mod surroundings;
+mod disturbance;
 
 use std::io;
 use std::path::Path;
@@ -30,38 +30,38 @@ use tokio::task::JoinSet;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
-use berth_work::pauses;
+use berth_work::retry_delays;
 
 use super::config::BridgeConfig;
 use super::error::Error;
 use super::pod::{Attachment, PodNetwork};
 use link::is;
-use steps::{Core, NEW_PAIR};
-use surroundings::Surroundings;
+use steps::{Core, NEW_PAIR_STEP};
+use disturbance::DisturbanceCache;
 
 /// Limit of concurrent deletions: the kernel does them under one lock (RTNL), and each blocks a thread.
-const DELETIONS: usize = 8;
+const MAX_DELETIONS: usize = 8;
 /// How long opening waits for the repair of bridge and table; a longer repair goes on in the background.
-const REPAIR: Duration = Duration::from_millis(500);
+const REPAIR_TIMEOUT: Duration = Duration::from_millis(500);
 
 /// The built-in bridge network.
 #[derive(Debug)]
 pub(super) struct Bridge {
     core: Arc<Core>,
     /// Held for reading while a pod is attached or detached.
-    foundation: RwLock<Foundation>,
+    bridge_state: RwLock<BridgeState>,
     /// Interfaces being deleted.
     deletions: Mutex<JoinSet<()>>,
     /// One permit for each running deletion.
     deleting: Semaphore,
     /// Cancelled when failed deletions are not to be retried any more.
     closing: CancellationToken,
-    surroundings: Surroundings,
+    disturbance: DisturbanceCache,
 }
 
 /// State that all pods share: the bridge and its table.
 #[derive(Debug, Default)]
-struct Foundation {
+struct BridgeState {
     /// The bridge's interface index, once it was made or found.
     bridge: Option<u32>,
     /// When the last attempt to make it ended, and why it failed.
@@ -70,37 +70,38 @@ struct Foundation {
 
 impl Bridge {
     /// Opens the leases below `root`. With pods on record, the bridge and its table are checked and repaired; a repair
-    /// that takes longer than `REPAIR` goes on in the background, and a failed one is tried again with the next pod.
+    /// that takes longer than `REPAIR_TIMEOUT` goes on in the background, and a failed one is tried again with the next
+    /// pod.
     pub(super) async fn open(config: BridgeConfig, root: &Path) -> Result<Arc<Bridge>, Error> {
         refuse_unusable(&config)?;
         let directory = root.join("network").join(&config.name);
         let core = blocking("open the network", move || Core::open(config, &directory)).await?;
         let in_use = !core.leases().is_empty();
-        let leaving = core.leases().leaving();
+        let retired = core.leases().retired();
         let bridge = Arc::new(Bridge {
             core: Arc::new(core),
-            foundation: RwLock::default(),
+            bridge_state: RwLock::default(),
             deletions: Mutex::default(),
-            deleting: Semaphore::new(DELETIONS),
+            deleting: Semaphore::new(MAX_DELETIONS),
             closing: CancellationToken::new(),
-            surroundings: Surroundings::default(),
+            disturbance: DisturbanceCache::default(),
         });
-        bridge.look_around();
+        bridge.refresh_disturbance();
         let repair = tokio::spawn(bridge.clone().repair(in_use));
         if in_use {
             // After the time limit the repair goes on, and its failure is logged as any other.
-            let _ = timeout(REPAIR, repair).await;
+            let _ = timeout(REPAIR_TIMEOUT, repair).await;
         }
-        leaving.into_iter().for_each(|interface| bridge.delete_later(interface));
+        retired.into_iter().for_each(|interface| bridge.delete_later(interface));
         Ok(bridge)
     }
 
     /// Restores the bridge and its table as they were before the restart or, without leases, withdraws leftover ports.
     async fn repair(self: Arc<Self>, in_use: bool) {
         let repaired = match in_use {
-            true => self.foundation().await.map(drop),
+            true => self.ensure_bridge().await.map(drop),
             false => {
-                let _made_meanwhile = self.foundation.write().await;
+                let _made_meanwhile = self.bridge_state.write().await;
                 self.blocking("take back ports", Core::clear).await
             }
         };
@@ -119,8 +120,8 @@ impl Bridge {
         }
         match self.attach_once(pod).await {
             // EINVAL means that the bridge was removed: make it again, once.
-            Err(Error::Kernel { step: NEW_PAIR, source, .. }) if is(&source, Errno::INVAL) => {
-                self.foundation.write().await.bridge = None;
+            Err(Error::Kernel { step: NEW_PAIR_STEP, source, .. }) if is(&source, Errno::INVAL) => {
+                self.bridge_state.write().await.bridge = None;
                 self.attach_once(pod).await
             }
             outcome => outcome,
@@ -128,17 +129,17 @@ impl Bridge {
     }
 
     async fn attach_once(&self, pod: &PodNetwork) -> Result<Attachment, Error> {
-        let foundation = self.foundation().await?;
-        let (index, pod) = (foundation.bridge.unwrap_or_default(), pod.clone());
+        let bridge_state = self.ensure_bridge().await?;
+        let (index, pod) = (bridge_state.bridge.unwrap_or_default(), pod.clone());
         self.blocking("attach", move |core| core.attach(&pod, index)).await
     }
 
     pub(super) async fn detach(self: &Arc<Self>, pod: &str) -> Result<(), Error> {
         let pod = pod.to_owned();
         // The lock keeps the table from being made meanwhile, with the ports that are withdrawn here.
-        let _foundation = self.foundation.read().await;
-        let leaving = self.blocking("detach", move |core| core.release(&pod)).await?;
-        leaving.into_iter().for_each(|interface| self.delete_later(interface));
+        let _bridge_state = self.bridge_state.read().await;
+        let retired = self.blocking("detach", move |core| core.release(&pod)).await?;
+        retired.into_iter().for_each(|interface| self.delete_later(interface));
         Ok(())
     }
 
@@ -148,7 +149,7 @@ impl Bridge {
         let mut deletions = self.deletions.lock().unwrap_or_else(PoisonError::into_inner);
         while deletions.try_join_next().is_some() {}
         deletions.spawn(async move {
-            for pause in pauses() {
+            for pause in retry_delays() {
                 let Err(error) = bridge.delete(&interface).await else { return };
                 let error = error.chain();
                 tracing::warn!(
@@ -197,9 +198,9 @@ impl Bridge {
     }
 
     async fn remove_if_empty(&self) -> Result<(), Error> {
-        let mut foundation = self.foundation.write().await;
+        let mut bridge_state = self.bridge_state.write().await;
         if self.core.leases().is_empty() {
-            foundation.bridge = None;
+            bridge_state.bridge = None;
             self.blocking("teardown", Core::teardown).await?;
         }
         Ok(())
@@ -211,27 +212,27 @@ impl Bridge {
     }
 
     /// Returns the bridge and its table, which are made at first use.
-    async fn foundation(&self) -> Result<RwLockReadGuard<'_, Foundation>, Error> {
+    async fn ensure_bridge(&self) -> Result<RwLockReadGuard<'_, BridgeState>, Error> {
         let asked = Instant::now();
-        let foundation = self.foundation.read().await;
-        if foundation.bridge.is_some() {
-            return Ok(foundation);
+        let bridge_state = self.bridge_state.read().await;
+        if bridge_state.bridge.is_some() {
+            return Ok(bridge_state);
         }
-        drop(foundation);
-        let mut foundation = self.foundation.write().await;
-        if foundation.bridge.is_none() {
-            foundation.failed_since(asked)?;
-            let laid = self.blocking("make the bridge", Core::lay).await.map_err(Arc::new);
-            foundation.failure = laid.as_ref().err().map(|error| (Instant::now(), error.clone()));
-            foundation.bridge = Some(laid.map_err(Error::Shared)?);
+        drop(bridge_state);
+        let mut bridge_state = self.bridge_state.write().await;
+        if bridge_state.bridge.is_none() {
+            bridge_state.failed_since(asked)?;
+            let made = self.blocking("make the bridge", Core::make_bridge).await.map_err(Arc::new);
+            bridge_state.failure = made.as_ref().err().map(|error| (Instant::now(), error.clone()));
+            bridge_state.bridge = Some(made.map_err(Error::Shared)?);
         }
-        Ok(foundation.downgrade())
+        Ok(bridge_state.downgrade())
     }
 
     /// Waits until bridge and table exist, even if opening did not wait for them.
     #[cfg(test)]
-    pub(super) async fn laid(&self) -> Result<(), Error> {
-        self.foundation().await.map(drop)
+    pub(super) async fn wait_until_made(&self) -> Result<(), Error> {
+        self.ensure_bridge().await.map(drop)
     }
 
     async fn blocking<T: Send + 'static>(
@@ -244,7 +245,7 @@ impl Bridge {
     }
 }
 
-impl Foundation {
+impl BridgeState {
     /// Fails with the error of an attempt that ended after `asked`: callers that queued behind it must not wait for the
     /// same hang one after the other.
     fn failed_since(&self, asked: Instant) -> Result<(), Error> {

@@ -15,9 +15,9 @@ use crate::Error;
 use berth_work::descriptors;
 
 /// Time limit of a run. The programs only talk to the kernel, which takes milliseconds.
-const LIMIT: Duration = Duration::from_secs(10);
+const RUN_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long to wait for a killed program to be gone. After that tokio reaps it when it ends.
-const GOING: Duration = Duration::from_secs(1);
+const EXIT_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Runs the command line `words` with `input` on standard input, and returns its standard output. Blocks the calling
 /// thread.
@@ -27,39 +27,39 @@ const GOING: Duration = Duration::from_secs(1);
 /// When the program cannot be run, fails (with its standard error) or is killed at the time limit; each names
 /// `purpose`.
 pub(super) fn run(purpose: &'static str, words: &[&str], input: &str) -> Result<String, Error> {
-    run_within(LIMIT, purpose, words, input)
+    run_within(RUN_TIMEOUT, purpose, words, input)
 }
 
 fn run_within(limit: Duration, purpose: &'static str, words: &[&str], input: &str) -> Result<String, Error> {
     let program = words.join(" ");
     let failed = |message: String| Error::Program { program: program.clone(), purpose, message };
     let not_run = |error: io::Error| failed(format!("cannot be run: {error}"));
-    let mut files = Files::with(input).map_err(not_run)?;
+    let mut files = StdioFiles::with(input).map_err(not_run)?;
     let ended = Handle::current().block_on(async {
         let mut child = files.spawn(words)?;
         match timeout(limit, child.wait()).await {
             Ok(status) => status.map(Some),
-            Err(_) => end(&mut child).await.map(|()| None),
+            Err(_) => kill(&mut child).await.map(|()| None),
         }
     });
     match ended.map_err(not_run)? {
         None => Err(Error::Hung { program, purpose, limit }),
         Some(status) if status.success() => content(&mut files.stdout).map_err(not_run),
-        Some(status) => Err(failed(files.complaint(status))),
+        Some(status) => Err(failed(files.error_text(status))),
     }
 }
 
 /// A program's input and outputs, as files in memory, so that no side waits for the other end of a pipe.
-struct Files {
+struct StdioFiles {
     stdin: File,
     stdout: File,
     stderr: File,
 }
 
-impl Files {
-    fn with(input: &str) -> io::Result<Files> {
+impl StdioFiles {
+    fn with(input: &str) -> io::Result<StdioFiles> {
         let file = || memfd_create(c"berth-program", MemfdFlags::CLOEXEC).map(File::from);
-        let mut files = Files { stdin: file()?, stdout: file()?, stderr: file()? };
+        let mut files = StdioFiles { stdin: file()?, stdout: file()?, stderr: file()? };
         files.stdin.write_all(input.as_bytes())?;
         files.stdin.rewind()?;
         Ok(files)
@@ -74,10 +74,10 @@ impl Files {
             .stderr(Stdio::from(self.stderr.try_clone()?))
             .process_group(0)
             .spawn()
-            .inspect(descriptors::put_back)
+            .inspect(descriptors::restore_limit)
     }
 
-    fn complaint(&mut self, status: ExitStatus) -> String {
+    fn error_text(&mut self, status: ExitStatus) -> String {
         match content(&mut self.stderr).unwrap_or_default().trim() {
             "" => status.to_string(),
             words => words.to_owned(),
@@ -85,13 +85,13 @@ impl Files {
     }
 }
 
-async fn end(child: &mut Child) -> io::Result<()> {
+async fn kill(child: &mut Child) -> io::Result<()> {
     // Not reaped yet, so the pid has not been reused.
     if let Some(group) = child.id().and_then(|id| Pid::from_raw(id as i32)) {
         // ESRCH is fine: the group is gone.
         let _ = kill_process_group(group, Signal::KILL);
     }
-    let _ = timeout(GOING, child.wait()).await;
+    let _ = timeout(EXIT_TIMEOUT, child.wait()).await;
     Ok(())
 }
 

@@ -15,17 +15,17 @@ use serde_json::json;
 use super::lease::{Lease, Leases};
 use super::link::{Link, Netlink, Pair};
 use super::nft::Table;
-use super::{neighbours, port, refused};
+use super::{host_networks, port, refused};
 use crate::config::BridgeConfig;
 use crate::netns;
 use crate::pod::{Attachment, Interface, PodNetwork};
 use crate::{Error, Subnet};
 
 /// The step that fails when the bridge was removed.
-pub(super) const NEW_PAIR: &str = "make the veth pair";
+pub(super) const NEW_PAIR_STEP: &str = "make the veth pair";
 /// How often, and how far apart, a new interface is polled until it passes packets, on kernels before 6.8, where
 /// polling does not itself apply the carrier.
-const SETTLING: (u32, Duration) = (200, Duration::from_millis(5));
+const CARRIER_POLL: (u32, Duration) = (200, Duration::from_millis(5));
 
 /// State of the blocking steps.
 #[derive(Debug)]
@@ -40,11 +40,11 @@ impl Core {
     /// Reads the leases in `directory`, drops those whose interface is gone, and settles the subnet.
     pub(super) fn open(config: BridgeConfig, directory: &Path) -> Result<Core, Error> {
         let mut netlink = open(&config.name)?;
-        let mut subnet = neighbours::expected(&config, directory)?;
+        let mut subnet = host_networks::expected_subnet(&config, directory)?;
         let mut leases = Leases::open(directory, subnet)?;
         forget_dead(&mut leases, &mut netlink)?;
         if leases.is_empty() {
-            subnet = neighbours::settle(&config, directory, subnet, &mut netlink)?;
+            subnet = host_networks::settle_subnet(&config, directory, subnet, &mut netlink)?;
             leases.move_to(subnet);
         }
         Ok(Core { table: Table::of(&config, subnet), subnet, leases: Mutex::new(leases), config })
@@ -60,13 +60,13 @@ impl Core {
     }
 
     /// Creates or completes the bridge with its address, IP forwarding and nftables rules. Returns its index.
-    pub(super) fn lay(&self) -> Result<u32, Error> {
+    pub(super) fn make_bridge(&self) -> Result<u32, Error> {
         let name = &self.config.name;
         let mut netlink = open(name)?;
         let gateway = self.subnet.gateway();
         let is_first = self.leases().is_empty();
-        if is_first && let Some(intruder) = neighbours::intruder(&self.config, self.subnet, &mut netlink)? {
-            return Err(intruder);
+        if is_first && let Some(overlapping) = host_networks::overlapping(&self.config, self.subnet, &mut netlink)? {
+            return Err(overlapping);
         }
         if netlink.find(name).map_err(refused("look up", name))?.is_none() {
             let made = netlink.add_bridge(name, mac_of(gateway), self.config.mtu);
@@ -105,8 +105,8 @@ impl Core {
         let netns = open_netns(&pod.netns)?;
         port::refuse_used(pod)?;
         // The namespace may still hold its former eth0, which must be deleted first.
-        let leaving = self.leases().leaving_in(&pod.netns);
-        leaving.iter().try_for_each(|interface| self.delete(interface))?;
+        let retired = self.leases().retired_in(&pod.netns);
+        retired.iter().try_for_each(|interface| self.delete(interface))?;
         let lease = self.leases().add(pod)?;
         match self.connect(&lease, &netns, bridge).and_then(|()| self.limit(pod, &lease, &netns)) {
             Ok(()) => Ok(self.attachment(&lease)),
@@ -122,7 +122,7 @@ impl Core {
         let (host_end, mtu) = (lease.interface.as_str(), self.config.mtu);
         let pair = Pair { host_end, bridge, netns, mac: mac_of(lease.address), mtu };
         failpoint!(LEASE_WRITTEN)?;
-        host.add_pair(&pair).map_err(refused(NEW_PAIR, host_end))?;
+        host.add_pair(&pair).map_err(refused(NEW_PAIR_STEP, host_end))?;
         failpoint!(PAIR_MADE)?;
         let (subnet, address) = (self.subnet, lease.address);
         netns::inside(netns, || Netlink::open()?.set_up_pod(address, subnet.prefix(), subnet.gateway()))
@@ -237,7 +237,7 @@ fn forget_dead(leases: &mut Leases, netlink: &mut Netlink) -> Result<(), Error> 
             leases.forget(&lease.pod)?;
         }
     }
-    for interface in leases.leaving() {
+    for interface in leases.retired() {
         if is_gone(&interface)? {
             leases.free(&interface)?;
         }
@@ -247,7 +247,7 @@ fn forget_dead(leases: &mut Leases, netlink: &mut Netlink) -> Result<(), Error> 
 
 /// Waits until the interface passes packets, so that the pod's first packet is not lost.
 fn settle(netlink: &mut Netlink, name: &str) -> io::Result<Link> {
-    let (tries, pause) = SETTLING;
+    let (tries, pause) = CARRIER_POLL;
     for _ in 0..tries {
         match netlink.find(name)? {
             Some(link) if link.is_up => return Ok(link),

@@ -20,12 +20,12 @@ pub(super) struct Record {
     pub(super) netns: PathBuf,
     pub(super) arguments: String,
     pub(super) capability_args: Map<String, Value>,
-    pub(super) networks: Vec<Joined>,
+    pub(super) networks: Vec<JoinedNetwork>,
 }
 
 /// A network that a pod is attached to, or about to be.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub(super) struct Joined {
+pub(super) struct JoinedNetwork {
     pub(super) conf: NetworkConf,
     pub(super) interface: String,
     /// None until every plugin of the chain has answered.

@@ -2,7 +2,7 @@
 
 use serde_json::{Map, Value};
 
-use super::cache::{Joined, Record};
+use super::cache::{JoinedNetwork, Record};
 use super::conf::{NetworkConf, PluginConf};
 use super::plugin::{Call, Plugins};
 use super::request::request;
@@ -19,7 +19,7 @@ pub(super) struct Chain<'a> {
 
 impl<'a> Chain<'a> {
     /// Returns the chain of one network on `record`. An empty `netns` means that the namespace is gone.
-    pub(super) fn of(plugins: &'a Plugins, record: &'a Record, joined: &'a Joined, netns: &'a str) -> Self {
+    pub(super) fn of(plugins: &'a Plugins, record: &'a Record, joined: &'a JoinedNetwork, netns: &'a str) -> Self {
         let call = Call {
             command: "",
             pod: &record.pod,

@@ -82,7 +82,7 @@ impl NetworkConf {
             None => vec![],
         };
         if !flag(&body, "loadOnlyInlinedPlugins")? && !body.contains_key("type") {
-            plugins.extend(beside(path, &name)?);
+            plugins.extend(plugins_in_subdirectory(path, &name)?);
         }
         if plugins.is_empty() {
             return Err("it has no plugins".into());
@@ -99,7 +99,7 @@ impl NetworkConf {
 }
 
 /// Reads the plugins of a list that are in files of their own, in a directory named like the network.
-fn beside(path: &Path, name: &str) -> Result<Vec<PluginConf>, String> {
+fn plugins_in_subdirectory(path: &Path, name: &str) -> Result<Vec<PluginConf>, String> {
     let directory = path.with_file_name(name);
     if !directory.is_dir() {
         return Ok(vec![]);

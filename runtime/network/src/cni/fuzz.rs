@@ -6,7 +6,7 @@ use std::process::ExitStatus;
 use serde_json::Value;
 
 use super::{
-    plugin::Ended,
+    plugin::PluginOutput,
     result::{addresses, convert, interfaces},
     version::Version,
 };
@@ -14,7 +14,7 @@ use super::{
 /// Treats `data` as the output of a plugin, as a result and as an error. A result converted to a version must carry
 /// that version, and converting it again must not change it.
 pub fn cni_result(data: &[u8]) {
-    let ended = Ended { status: ExitStatus::default(), stdout: data.to_vec(), stderr: String::new() };
+    let ended = PluginOutput { status: ExitStatus::default(), stdout: data.to_vec(), stderr: String::new() };
     let _ = ended.failure().to_string();
     let Ok(result) = serde_json::from_slice::<Value>(data) else { return };
     for version in Version::ALL {

@@ -27,7 +27,7 @@ use super::config::CniConfig;
 use super::error::{Error, NotReady};
 use super::netns;
 use super::pod::{Attachment, PodNetwork};
-use cache::{Cache, Joined, Record};
+use cache::{Cache, JoinedNetwork, Record};
 use chain::Chain;
 use plugin::Plugins;
 use ranges::Ranges;
@@ -47,9 +47,9 @@ pub(super) struct Cni {
 }
 
 /// Time limit of one plugin's GC, during which no pod can be attached.
-const COLLECTING: Duration = Duration::from_secs(5);
+const GC_TIMEOUT: Duration = Duration::from_secs(5);
 /// Pause between attempts to find a moment in which no pod is being attached.
-const QUIET_PAUSE: Duration = Duration::from_millis(100);
+const QUIET_POLL_INTERVAL: Duration = Duration::from_millis(100);
 
 impl Drop for Cni {
     fn drop(&mut self) {
@@ -147,7 +147,7 @@ impl Cni {
             self.ready()?;
         }
         let networks = snapshot.loaded.networks.iter().take(self.config.max_conf_num).enumerate();
-        let join = |(index, conf): (usize, &conf::NetworkConf)| Joined {
+        let join = |(index, conf): (usize, &conf::NetworkConf)| JoinedNetwork {
             conf: conf.clone(),
             interface: format!("eth{index}"),
             result: None,
@@ -218,12 +218,12 @@ impl Cni {
     /// Has plugins that support GC remove every attachment that is neither on record nor in `attached`, where pods keep
     /// a copy in case the record is lost. No pod is attached meanwhile: its attachment would not be on the list yet.
     pub(super) async fn collect(&self, attached: &[Attachment]) -> Result<(), Error> {
-        let _quiet = self.quiet().await;
+        let _blocked = self.block_attaching().await;
         let mut kept: Vec<Record> = attached.iter().filter_map(record_in).collect();
         for pod in self.cache.pods().await? {
             kept.extend(self.cache.read(&pod).await?);
         }
-        let (plugins, mut outcome) = (self.plugins.within(COLLECTING), Ok(()));
+        let (plugins, mut outcome) = (self.plugins.within(GC_TIMEOUT), Ok(()));
         for network in self.watched.snapshot().loaded.networks.iter().take(self.config.max_conf_num) {
             let valid = attachments_to(&network.name, &kept);
             outcome = outcome.and(chain::collect(&plugins, network, &valid).await);
@@ -232,12 +232,12 @@ impl Cni {
     }
 
     /// Returns a guard that keeps pods from being attached. Polls, since a queued writer would block new readers.
-    async fn quiet(&self) -> RwLockWriteGuard<'_, ()> {
+    async fn block_attaching(&self) -> RwLockWriteGuard<'_, ()> {
         loop {
-            if let Ok(quiet) = self.attaching.try_write() {
-                return quiet;
+            if let Ok(guard) = self.attaching.try_write() {
+                return guard;
             }
-            sleep(QUIET_PAUSE).await;
+            sleep(QUIET_POLL_INTERVAL).await;
         }
     }
 

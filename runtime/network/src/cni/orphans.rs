@@ -12,29 +12,29 @@ use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 use tokio::time::{sleep, timeout};
 
 /// How long to wait, in total, for the killed plugins to be gone.
-const BURIAL: Duration = Duration::from_secs(2);
+const EXIT_TIMEOUT: Duration = Duration::from_secs(2);
 /// Time limit of the search. Reading /proc/PID/environ takes the lock of the process's memory map, and hangs while the
 /// process holds that lock and waits for a file system that does not answer.
-const SEARCH: Duration = Duration::from_secs(5);
+const SEARCH_TIMEOUT: Duration = Duration::from_secs(5);
 /// Pause between two checks whether a plugin is gone.
-const LOOK: Duration = Duration::from_millis(5);
+const EXIT_POLL_INTERVAL: Duration = Duration::from_millis(5);
 
 /// Kills every process whose environment names one of `pods`: plugins, and the children that inherited it.
-pub(crate) async fn end(pods: HashSet<String>) {
+pub(crate) async fn kill_plugins(pods: HashSet<String>) {
     if pods.is_empty() {
         return;
     }
     let kill_all = move || pids().filter_map(|pid| kill(pid, &pods)).collect::<Vec<_>>();
-    let Ok(Ok(killed)) = timeout(SEARCH, tokio::task::spawn_blocking(kill_all)).await else {
+    let Ok(Ok(killed)) = timeout(SEARCH_TIMEOUT, tokio::task::spawn_blocking(kill_all)).await else {
         return tracing::error!("not all plugins of an earlier daemon could be looked for");
     };
     // A plugin that sleeps uninterruptibly is left behind.
-    let _ = timeout(BURIAL, join_all(killed.into_iter().map(ended))).await;
+    let _ = timeout(EXIT_TIMEOUT, join_all(killed.into_iter().map(wait_until_gone))).await;
 }
 
-async fn ended((pid, pod): (Pid, String)) {
+async fn wait_until_gone((pid, pod): (Pid, String)) {
     while pod_of(pid).as_deref() == Some(pod.as_str()) {
-        sleep(LOOK).await;
+        sleep(EXIT_POLL_INTERVAL).await;
     }
 }
 
@@ -81,7 +81,7 @@ mod tests {
             |pod: &str| Command::new("sleep").arg("1000").env("CNI_CONTAINERID", pod).spawn().unwrap();
         let own = format!("ours-{}", std::process::id());
         let (mut ours, mut others) = (plugin(&own), plugin(&format!("{own}-others")));
-        end(HashSet::from([own])).await;
+        kill_plugins(HashSet::from([own])).await;
         assert_eq!(ours.wait().unwrap().signal(), Some(9));
         assert!(others.try_wait().unwrap().is_none());
         others.kill().unwrap();

@@ -16,13 +16,13 @@ use crate::PluginFailure;
 use berth_work::descriptors;
 
 /// How long to wait for a killed plugin to be gone.
-const BURIAL: Duration = Duration::from_secs(2);
+const EXIT_TIMEOUT: Duration = Duration::from_secs(2);
 /// Largest accepted result in bytes; the rest is read and dropped.
-const STDOUT_LIMIT: u64 = 1 << 20;
+const MAX_STDOUT_BYTES: u64 = 1 << 20;
 /// How many bytes of a plugin's standard error are kept; the rest is read and dropped.
-const STDERR_LIMIT: u64 = 16 << 10;
+const MAX_STDERR_BYTES: u64 = 16 << 10;
 /// How many bytes of an output go into an error.
-const EXCERPT: usize = 512;
+const MAX_EXCERPT_BYTES: usize = 512;
 
 /// The plugins' directories and the time limit of one run.
 #[derive(Debug, Clone)]
@@ -43,7 +43,7 @@ pub(super) struct Call<'a> {
 }
 
 /// Exit status and output of a plugin.
-pub(super) struct Ended {
+pub(super) struct PluginOutput {
     pub(super) status: ExitStatus,
     pub(super) stdout: Vec<u8>,
     pub(super) stderr: String,
@@ -51,7 +51,7 @@ pub(super) struct Ended {
 
 /// CNI's error object.
 #[derive(Deserialize)]
-struct Reported {
+struct CniError {
     code: u64,
     msg: String,
     #[serde(default)]
@@ -78,7 +78,7 @@ impl Plugins {
         request: &[u8],
     ) -> Result<Option<Value>, PluginFailure> {
         let child = self.start(&self.find(kind)?, call).map_err(PluginFailure::Spawn)?;
-        let ended = self.converse(child, request).await?;
+        let ended = self.exchange(child, request).await?;
         if !ended.status.success() {
             return Err(ended.failure());
         }
@@ -111,15 +111,15 @@ impl Plugins {
             .stderr(Stdio::piped())
             .process_group(0)
             .spawn()
-            .inspect(descriptors::put_back)
+            .inspect(descriptors::restore_limit)
     }
 
     /// Writes the plugin's input and reads its outputs until it has ended and closed them, or its time is over.
-    async fn converse(&self, mut child: Child, request: &[u8]) -> Result<Ended, PluginFailure> {
+    async fn exchange(&self, mut child: Child, request: &[u8]) -> Result<PluginOutput, PluginFailure> {
         let group = child.id();
         let (stdin, stdout, stderr) = (child.stdin.take(), child.stdout.take(), child.stderr.take());
         let (mut answer, mut diagnostics) = (Vec::new(), Vec::new());
-        let conversation = async {
+        let exchange = async {
             let feed = async {
                 if let Some(mut stdin) = stdin {
                     // EPIPE is ignored: a plugin that does not read its input is judged by its answer.
@@ -128,20 +128,20 @@ impl Plugins {
             };
             tokio::join!(
                 feed,
-                collect(stdout, STDOUT_LIMIT, &mut answer),
-                collect(stderr, STDERR_LIMIT, &mut diagnostics)
+                collect(stdout, MAX_STDOUT_BYTES, &mut answer),
+                collect(stderr, MAX_STDERR_BYTES, &mut diagnostics)
             );
             child.wait().await
         };
-        let outcome = timeout(self.limit, conversation).await;
-        let stderr = excerpt(&diagnostics, STDERR_LIMIT as usize);
+        let outcome = timeout(self.limit, exchange).await;
+        let stderr = excerpt(&diagnostics, MAX_STDERR_BYTES as usize);
         match outcome {
-            Ok(Ok(status)) => Ok(Ended { status, stdout: answer, stderr }),
+            Ok(Ok(status)) => Ok(PluginOutput { status, stdout: answer, stderr }),
             Ok(Err(error)) => Err(PluginFailure::Spawn(error)),
             Err(_) => {
                 kill(group);
                 // SIGKILL cannot be caught, but a process that sleeps uninterruptibly or is frozen does not die of it.
-                match timeout(BURIAL, child.wait()).await {
+                match timeout(EXIT_TIMEOUT, child.wait()).await {
                     Ok(_) => Err(PluginFailure::TimedOut { limit: self.limit, stderr }),
                     Err(_) => Err(PluginFailure::Stuck { limit: self.limit, stderr }),
                 }
@@ -166,17 +166,17 @@ fn kill(group: Option<u32>) {
     }
 }
 
-impl Ended {
+impl PluginOutput {
     /// Returns why the plugin failed: its CNI error, or else its status and output.
     pub(super) fn failure(&self) -> PluginFailure {
         let stderr = self.stderr.clone();
-        match serde_json::from_slice::<Reported>(&self.stdout) {
-            Ok(Reported { code, msg: message, details }) => {
+        match serde_json::from_slice::<CniError>(&self.stdout) {
+            Ok(CniError { code, msg: message, details }) => {
                 PluginFailure::Reported { code, message, details, stderr }
             }
             Err(_) => PluginFailure::Ended {
                 status: self.status.to_string(),
-                stdout: excerpt(&self.stdout, EXCERPT),
+                stdout: excerpt(&self.stdout, MAX_EXCERPT_BYTES),
                 stderr,
             },
         }
@@ -184,10 +184,10 @@ impl Ended {
 
     fn garbage(&self, error: &serde_json::Error) -> PluginFailure {
         let why = match self.stdout.len() as u64 {
-            STDOUT_LIMIT => format!("more than {STDOUT_LIMIT} bytes"),
+            MAX_STDOUT_BYTES => format!("more than {MAX_STDOUT_BYTES} bytes"),
             _ => error.to_string(),
         };
-        PluginFailure::Garbage { why, stdout: excerpt(&self.stdout, EXCERPT), stderr: self.stderr.clone() }
+        PluginFailure::Garbage { why, stdout: excerpt(&self.stdout, MAX_EXCERPT_BYTES), stderr: self.stderr.clone() }
     }
 }
 

@@ -13,39 +13,39 @@ use crate::Cidr;
 use crate::record;
 
 /// Name of our file in the configuration directory. The number leaves room for files before and after it.
-const FILE: &str = "10-berth-net.conflist";
+const CONFLIST_FILE: &str = "10-berth-net.conflist";
 /// Its temporary name, whose extension is not read as a configuration.
-const STAGED: &str = "10-berth-net.staged";
+const STAGED_CONFLIST_FILE: &str = "10-berth-net.staged";
 
 /// Name of the ranges' file in the directory of records, without the extension that records have.
-const TOLD: &str = "pod-ranges";
+const RANGES_FILE: &str = "pod-ranges";
 
 /// The ranges announced last, kept on disk: kubelet announces them when it starts, not when the daemon does.
 #[derive(Debug)]
 pub(super) struct Ranges {
     path: PathBuf,
-    told: RwLock<Arc<[Cidr]>>,
+    ranges: RwLock<Arc<[Cidr]>>,
 }
 
 impl Ranges {
     /// Reads the ranges of the last run. A damaged file counts as empty: kubelet will announce them again.
     pub(super) fn open(directory: &Path) -> Result<Ranges, Error> {
-        let path = directory.join(TOLD);
+        let path = directory.join(RANGES_FILE);
         let text = record::read(&path)?.unwrap_or_default();
         let ranges =
             String::from_utf8_lossy(&text).split_whitespace().map(str::parse).collect::<Result<_, _>>();
-        Ok(Ranges { path, told: RwLock::new(ranges.unwrap_or_default()) })
+        Ok(Ranges { path, ranges: RwLock::new(ranges.unwrap_or_default()) })
     }
 
     pub(super) fn get(&self) -> Arc<[Cidr]> {
-        self.told.read().unwrap_or_else(PoisonError::into_inner).clone()
+        self.ranges.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     fn set(&self, ranges: &[Cidr]) -> Result<(), Error> {
         if *self.get() != *ranges {
             let lines: String = ranges.iter().map(|range| format!("{range}\n")).collect();
             record::write(&self.path, lines.as_bytes())?;
-            *self.told.write().unwrap_or_else(PoisonError::into_inner) = ranges.into();
+            *self.ranges.write().unwrap_or_else(PoisonError::into_inner) = ranges.into();
         }
         Ok(())
     }
@@ -61,7 +61,7 @@ impl Cni {
             );
             return Ok(());
         };
-        let target = self.config.conf_dir.join(FILE);
+        let target = self.config.conf_dir.join(CONFLIST_FILE);
         let found = Loaded::from_directory(&self.config.conf_dir).networks;
         if let Some(network) = found.iter().find(|network| network.source != target) {
             let source = network.source.display();
@@ -94,7 +94,7 @@ fn fill_in(template: &Path, ranges: &[Cidr]) -> Result<String, Error> {
 fn write(target: &Path, text: &str, template: &Path) -> Result<(), Error> {
     let directory = target.parent().unwrap_or(Path::new("/"));
     fs::create_dir_all(directory).map_err(failed("create", directory))?;
-    let staged = target.with_file_name(STAGED);
+    let staged = target.with_file_name(STAGED_CONFLIST_FILE);
     fs::write(&staged, text).map_err(failed("write", &staged))?;
     let moved = match NetworkConf::from_file(&staged) {
         Ok(_) => fs::rename(&staged, target).map_err(failed("move into place", target)),
@@ -120,12 +120,12 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let open = || Ranges::open(directory.path()).unwrap();
         assert!(open().get().is_empty());
-        let told = ["10.1.0.0/16", "fd00::/64"].map(|range| range.parse().unwrap());
-        open().set(&told).unwrap();
-        assert_eq!(*open().get(), told);
-        open().set(&told[..1]).unwrap();
-        assert_eq!(*open().get(), told[..1]);
-        fs::write(directory.path().join(TOLD), "10.1.").unwrap();
+        let ranges = ["10.1.0.0/16", "fd00::/64"].map(|range| range.parse().unwrap());
+        open().set(&ranges).unwrap();
+        assert_eq!(*open().get(), ranges);
+        open().set(&ranges[..1]).unwrap();
+        assert_eq!(*open().get(), ranges[..1]);
+        fs::write(directory.path().join(RANGES_FILE), "10.1.").unwrap();
         assert!(open().get().is_empty());
     }
 }

@@ -18,9 +18,9 @@ use super::conf::{Loaded, NetworkConf};
 use super::plugin::Plugins;
 
 /// Age at which the answers of STATUS are refreshed.
-const STATUS_AGE: Duration = Duration::from_secs(10);
+const MAX_STATUS_AGE: Duration = Duration::from_secs(10);
 /// Pause before another attempt when the directory cannot be watched.
-const RETRY: Duration = Duration::from_secs(5);
+const WATCH_RETRY_DELAY: Duration = Duration::from_secs(5);
 
 /// The configuration as last read, with the plugins' answers to STATUS. Replaced as a whole.
 #[derive(Debug, Clone)]
@@ -29,7 +29,7 @@ pub(crate) struct Snapshot {
     /// Errors of STATUS by network, for the networks in use whose version has it.
     pub(super) ailing: BTreeMap<String, String>,
     /// Whether STATUS was answered, or no network in use has it.
-    told: bool,
+    answered: bool,
     asked: Instant,
 }
 
@@ -63,14 +63,14 @@ impl Watched {
             )
         };
         let ailing: BTreeMap<_, _> = can_tell.map(silent).collect();
-        let snapshot = Snapshot { told: ailing.is_empty(), loaded, ailing, asked: Instant::now() };
+        let snapshot = Snapshot { answered: ailing.is_empty(), loaded, ailing, asked: Instant::now() };
         Watched { directory, plugins, in_use, snapshot: watch::Sender::new(Arc::new(snapshot)) }
     }
 
     /// Returns once STATUS was answered for the first time; at once when no network in use has it.
     pub(super) async fn settled(&self) {
         // The sender lives as long as self.
-        let _ = self.snapshot.subscribe().wait_for(|snapshot| snapshot.told).await;
+        let _ = self.snapshot.subscribe().wait_for(|snapshot| snapshot.answered).await;
     }
 
     pub(super) fn snapshot(&self) -> Arc<Snapshot> {
@@ -90,7 +90,7 @@ impl Watched {
 
     async fn publish(&self, loaded: Loaded) {
         let ailing = self.ask(&loaded.networks).await;
-        let snapshot = Arc::new(Snapshot { loaded, ailing, told: true, asked: Instant::now() });
+        let snapshot = Arc::new(Snapshot { loaded, ailing, answered: true, asked: Instant::now() });
         self.snapshot.send_replace(snapshot);
     }
 
@@ -116,7 +116,7 @@ impl Watched {
             if let Err(error) = self.follow_once().await {
                 let directory = self.directory.display();
                 tracing::warn!(%directory, %error, "network configuration is not watched; trying again");
-                sleep(RETRY).await;
+                sleep(WATCH_RETRY_DELAY).await;
             }
             self.reload().await;
         }
@@ -135,7 +135,7 @@ impl Watched {
                     }
                     self.reload().await;
                 }
-                () = sleep(STATUS_AGE.saturating_sub(age)), if self.can_ask() => {
+                () = sleep(MAX_STATUS_AGE.saturating_sub(age)), if self.can_ask() => {
                     self.publish(self.snapshot().loaded.clone()).await;
                 }
             }

@@ -16,23 +16,23 @@ fn config() -> Config {
     Config { provider: Provider::Bridge, bridge, ..Config::default() }
 }
 
-async fn open(machine: &Machine) -> Network {
-    Network::open(config(), machine.directory.path()).await.unwrap()
+async fn open(host: &TestHost) -> Network {
+    Network::open(config(), host.directory.path()).await.unwrap()
 }
 
-fn assert_nothing_left(machine: &Machine) {
+fn assert_nothing_left(host: &TestHost) {
     assert_eq!(interfaces().into_iter().filter(|name| name != "up0").collect::<Vec<_>>(), [""; 0]);
     assert_eq!(command("nft", &["list", "tables"]), "");
-    assert_eq!(fs::read_dir(machine.path("network/btest0")).unwrap().count(), 1, "leases");
-    assert_eq!(fs::read_dir(machine.path("network/btest0/leaving")).unwrap().count(), 0);
+    assert_eq!(fs::read_dir(host.path("network/btest0")).unwrap().count(), 1, "leases");
+    assert_eq!(fs::read_dir(host.path("network/btest0/leaving")).unwrap().count(), 0);
 }
 
 #[test]
 fn root_pods_reach_each_other_the_host_and_the_outside_under_the_hosts_address() {
-    on_machine(|machine| async move {
-        let outside = machine.outside();
-        let network = open(&machine).await;
-        let (one, two) = (machine.netns("one"), machine.netns("two"));
+    on_test_host(|host| async move {
+        let outside = host.outside();
+        let network = open(&host).await;
+        let (one, two) = (host.netns("one"), host.netns("two"));
         let first = network.attach(&one.pod("one")).await.unwrap();
         let second = network.attach(&two.pod("two")).await.unwrap();
         assert_eq!((primary(&first), primary(&second)), ("10.213.0.2".into(), "10.213.0.3".into()));
@@ -44,16 +44,16 @@ fn root_pods_reach_each_other_the_host_and_the_outside_under_the_hosts_address()
         network.detach(&one.pod("one"), Some(&first)).await.unwrap();
         network.detach(&two.pod("two"), Some(&second)).await.unwrap();
         network.teardown().await.unwrap();
-        assert_nothing_left(&machine);
+        assert_nothing_left(&host);
     });
 }
 
 #[test]
 fn root_published_ports_are_reached_from_everywhere_they_should_be() {
-    on_machine(|machine| async move {
-        let outside = machine.outside();
-        let network = open(&machine).await;
-        let (one, two) = (machine.netns("one"), machine.netns("two"));
+    on_test_host(|host| async move {
+        let outside = host.outside();
+        let network = open(&host).await;
+        let (one, two) = (host.netns("one"), host.netns("two"));
         let ports = [
             (Protocol::Tcp, "", 8080, 80),
             (Protocol::Tcp, "127.0.0.1", 8081, 80),
@@ -85,15 +85,15 @@ fn root_published_ports_are_reached_from_everywhere_they_should_be() {
         assert_eq!(reaches("127.0.0.1:8080", &server), None);
         network.detach(&two.pod("two"), None).await.unwrap();
         network.teardown().await.unwrap();
-        assert_nothing_left(&machine);
+        assert_nothing_left(&host);
     });
 }
 
 #[test]
 fn root_the_hosts_loopback_is_out_of_reach_for_pods() {
-    on_machine(|machine| async move {
-        let network = open(&machine).await;
-        let one = machine.netns("one");
+    on_test_host(|host| async move {
+        let network = open(&host).await;
+        let one = host.netns("one");
         network.attach(&one.pod("one")).await.unwrap();
         let private = TcpListener::bind("127.0.0.1:7000").unwrap();
         one.inside(|| {
@@ -105,15 +105,15 @@ fn root_the_hosts_loopback_is_out_of_reach_for_pods() {
         assert_eq!(one.reaches("127.0.0.1:7000", &private), None);
         network.detach(&one.pod("one"), None).await.unwrap();
         network.teardown().await.unwrap();
-        assert_nothing_left(&machine);
+        assert_nothing_left(&host);
     });
 }
 
 #[test]
 fn root_attaching_and_detaching_again_change_nothing() {
-    on_machine(|machine| async move {
-        let network = open(&machine).await;
-        let one = machine.netns("one");
+    on_test_host(|host| async move {
+        let network = open(&host).await;
+        let one = host.netns("one");
         let pod = one.pod("one");
         let first = network.attach(&pod).await.unwrap();
         assert_eq!(network.attach(&pod).await.unwrap(), first);
@@ -126,20 +126,20 @@ fn root_attaching_and_detaching_again_change_nothing() {
         network.detach(&pod, None).await.unwrap();
         assert!(matches!(network.check(&pod, &first).await, Err(Error::Drift { .. })));
         network.teardown().await.unwrap();
-        assert_nothing_left(&machine);
+        assert_nothing_left(&host);
     });
 }
 
 #[test]
 fn root_a_restarted_daemon_knows_addresses_and_ports_and_detaches() {
-    on_machine(|machine| async move {
-        let (one, two) = (machine.netns("one"), machine.netns("two"));
+    on_test_host(|host| async move {
+        let (one, two) = (host.netns("one"), host.netns("two"));
         let pod = one.publishing("one", &[(Protocol::Tcp, "", 8080, 80)]);
-        let first = open(&machine).await.attach(&pod).await.unwrap();
+        let first = open(&host).await.attach(&pod).await.unwrap();
         command("nft", &["flush", "ruleset"]);
-        let network = open(&machine).await;
+        let network = open(&host).await;
         let Backend::Bridge(bridge) = &network.backend else { panic!("no bridge") };
-        bridge.laid().await.unwrap();
+        bridge.wait_until_made().await.unwrap();
         let server = one.listen(80);
         assert!(reaches("127.0.0.1:8080", &server).is_some());
         network.check(&pod, &first).await.unwrap();
@@ -153,15 +153,15 @@ fn root_a_restarted_daemon_knows_addresses_and_ports_and_detaches() {
         assert!(matches!(network.check(&pod, &first).await, Err(Error::Drift { .. })));
         network.detach(&two.pod("two"), None).await.unwrap();
         network.teardown().await.unwrap();
-        assert_nothing_left(&machine);
+        assert_nothing_left(&host);
     });
 }
 
 #[test]
 fn root_detach_works_when_the_namespace_is_gone() {
-    on_machine(|machine| async move {
-        let network = open(&machine).await;
-        let one = machine.netns("one");
+    on_test_host(|host| async move {
+        let network = open(&host).await;
+        let one = host.netns("one");
         let pod = one.publishing("one", &[(Protocol::Tcp, "", 8080, 80)]);
         network.attach(&pod).await.unwrap();
         one.unpin();
@@ -169,16 +169,16 @@ fn root_detach_works_when_the_namespace_is_gone() {
         network.detach(&pod, None).await.unwrap();
         // With remove_when_empty the last deletion removes the bridge too.
         network.close().await;
-        assert_nothing_left(&machine);
+        assert_nothing_left(&host);
     });
 }
 
 #[test]
 fn root_a_pod_that_cannot_be_attached_leaves_nothing_and_costs_the_next_one_nothing() {
-    on_machine(|machine| async move {
-        let network = open(&machine).await;
-        let one = machine.netns("one");
-        let unpinned = PodNetwork { netns: machine.path("absent"), ..one.pod("absent") };
+    on_test_host(|host| async move {
+        let network = open(&host).await;
+        let one = host.netns("one");
+        let unpinned = PodNetwork { netns: host.path("absent"), ..one.pod("absent") };
         let error = network.attach(&unpinned).await.unwrap_err();
         assert!(error.to_string().contains("absent"), "{error}");
         one.inside(|| Ok(ip("link add eth0 type veth peer name other")));
@@ -193,15 +193,15 @@ fn root_a_pod_that_cannot_be_attached_leaves_nothing_and_costs_the_next_one_noth
         let attachment = network.attach(&taken).await.unwrap();
         network.detach(&taken, Some(&attachment)).await.unwrap();
         network.teardown().await.unwrap();
-        assert_nothing_left(&machine);
+        assert_nothing_left(&host);
     });
 }
 
 #[test]
 fn root_what_somebody_removed_is_made_again() {
-    on_machine(|machine| async move {
-        let network = open(&machine).await;
-        let (one, two) = (machine.netns("one"), machine.netns("two"));
+    on_test_host(|host| async move {
+        let network = open(&host).await;
+        let (one, two) = (host.netns("one"), host.netns("two"));
         let first = network.attach(&one.pod("one")).await.unwrap();
         ip("link del btest0");
         command("nft", &["flush", "ruleset"]);
@@ -216,15 +216,15 @@ fn root_what_somebody_removed_is_made_again() {
         network.detach(&one.pod("one"), None).await.unwrap();
         network.detach(&two.pod("two"), None).await.unwrap();
         network.teardown().await.unwrap();
-        assert_nothing_left(&machine);
+        assert_nothing_left(&host);
     });
 }
 
 #[test]
 fn root_annotations_limit_what_a_pod_gets_and_sends() {
-    on_machine(|machine| async move {
-        let network = open(&machine).await;
-        let one = machine.netns("one");
+    on_test_host(|host| async move {
+        let network = open(&host).await;
+        let one = host.netns("one");
         let mut pod = one.pod("one");
         pod.annotations.insert("kubernetes.io/ingress-bandwidth".into(), "10M".into());
         pod.annotations.insert("kubernetes.io/egress-bandwidth".into(), "40G".into());
@@ -240,15 +240,15 @@ fn root_annotations_limit_what_a_pod_gets_and_sends() {
         assert!(error.to_string().contains("kubernetes.io/egress-bandwidth"), "{error}");
         network.detach(&pod, None).await.unwrap();
         network.teardown().await.unwrap();
-        assert_nothing_left(&machine);
+        assert_nothing_left(&host);
     });
 }
 
 #[test]
 fn root_many_pods_at_once_get_addresses_of_their_own() {
-    on_machine(|machine| async move {
-        let network = open(&machine).await;
-        let namespaces: Vec<_> = (0..20).map(|n| machine.netns(&format!("many{n}"))).collect();
+    on_test_host(|host| async move {
+        let network = open(&host).await;
+        let namespaces: Vec<_> = (0..20).map(|n| host.netns(&format!("many{n}"))).collect();
         let pods: Vec<_> =
             namespaces.iter().enumerate().map(|(n, netns)| netns.pod(&format!("many{n}"))).collect();
         let attached = futures::future::join_all(pods.iter().map(|pod| network.attach(pod))).await;
@@ -257,16 +257,16 @@ fn root_many_pods_at_once_get_addresses_of_their_own() {
         let detached = futures::future::join_all(pods.iter().map(|pod| network.detach(pod, None))).await;
         detached.into_iter().for_each(Result::unwrap);
         network.teardown().await.unwrap();
-        assert_nothing_left(&machine);
+        assert_nothing_left(&host);
     });
 }
 
 #[test]
 fn root_a_call_whose_caller_went_away_still_ends() {
-    on_machine(|machine| async move {
+    on_test_host(|host| async move {
         use futures::FutureExt;
-        let network = open(&machine).await;
-        let one = machine.netns("one");
+        let network = open(&host).await;
+        let one = host.netns("one");
         let pod = one.pod("one");
         assert!(network.attach(&pod).now_or_never().is_none());
         // The next call for the pod waits for the dropped one and finds its result.
@@ -274,24 +274,24 @@ fn root_a_call_whose_caller_went_away_still_ends() {
         assert_eq!(primary(&attachment), "10.213.0.2");
         network.detach(&pod, None).await.unwrap();
         network.teardown().await.unwrap();
-        assert_nothing_left(&machine);
+        assert_nothing_left(&host);
     });
 }
 
 #[test]
 fn root_names_that_cannot_be_used_are_refused() {
-    on_machine(|machine| async move {
+    on_test_host(|host| async move {
         ip("link add plain0 type veth peer name plain1");
         let named = |name: &str| {
             let bridge = BridgeConfig { name: name.into(), ..config().bridge };
             Config { bridge, ..config() }
         };
         for name in ["", "a name that is far too long", "../x", "-x"] {
-            let error = Network::open(named(name), machine.directory.path()).await.unwrap_err();
+            let error = Network::open(named(name), host.directory.path()).await.unwrap_err();
             assert_eq!(error.kind(), Kind::Invalid, "{error}");
         }
-        let network = Network::open(named("plain0"), machine.directory.path()).await.unwrap();
-        let one = machine.netns("one");
+        let network = Network::open(named("plain0"), host.directory.path()).await.unwrap();
+        let one = host.netns("one");
         let error = network.attach(&one.pod("one")).await.unwrap_err();
         assert!(error.to_string().contains("is no bridge"), "{error}");
         let error = network.attach(&one.pod("../one")).await.unwrap_err();

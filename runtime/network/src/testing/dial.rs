@@ -33,8 +33,8 @@ async fn echoed(netns: Option<&PodNetns>, port: u16) -> String {
 
 #[test]
 fn root_a_port_is_the_pods_own() {
-    on_machine(|machine| async move {
-        let netns = machine.netns("pod");
+    on_test_host(|host| async move {
+        let netns = host.netns("pod");
         let inside = echo(netns.inside(|| TcpListener::bind("127.0.0.1:0")));
         let outside = echo(TcpListener::bind("127.0.0.1:0").unwrap());
         assert_eq!(echoed(Some(&netns), inside).await, "hello");
@@ -46,8 +46,8 @@ fn root_a_port_is_the_pods_own() {
 
 #[test]
 fn root_what_listens_on_ipv6_alone_is_reached_too() {
-    on_machine(|machine| async move {
-        let netns = machine.netns("pod");
+    on_test_host(|host| async move {
+        let netns = host.netns("pod");
         let port = echo(netns.inside(|| TcpListener::bind("[::1]:0")));
         assert_eq!(echoed(Some(&netns), port).await, "hello");
     });
@@ -55,8 +55,8 @@ fn root_what_listens_on_ipv6_alone_is_reached_too() {
 
 #[test]
 fn root_many_connections_at_once_are_each_their_own() {
-    on_machine(|machine| async move {
-        let netns = machine.netns("pod");
+    on_test_host(|host| async move {
+        let netns = host.netns("pod");
         let port = echo(netns.inside(|| TcpListener::bind("127.0.0.1:0")));
         let answers = join_all((0..50).map(|_| echoed(Some(&netns), port))).await;
         assert_eq!(answers, vec!["hello"; 50]);

@@ -7,10 +7,10 @@ use crate::{BridgeConfig, CniConfig, Config, Network, Provider};
 
 const ROUNDS: usize = 40;
 
-async fn measure(machine: &Machine, what: &str, network: &Network, ports: &[(Protocol, &str, u16, u16)]) {
+async fn measure(host: &TestHost, what: &str, network: &Network, ports: &[(Protocol, &str, u16, u16)]) {
     let (mut attach, mut detach) = (Vec::new(), Vec::new());
     for round in 0..ROUNDS {
-        let netns = machine.netns(&format!("m{round}"));
+        let netns = host.netns(&format!("m{round}"));
         let pod = netns.publishing(&format!("m{round}"), ports);
         let start = Instant::now();
         let attachment = network.attach(&pod).await.unwrap();
@@ -34,20 +34,20 @@ async fn measure(machine: &Machine, what: &str, network: &Network, ports: &[(Pro
 #[test]
 #[ignore = "measures; run by hand"]
 fn root_measure_attach_and_detach() {
-    on_machine(|machine| async move {
+    on_test_host(|host| async move {
         let bridge = BridgeConfig { name: "btest0".into(), ..BridgeConfig::default() };
         let built_in = Config { provider: Provider::Bridge, bridge, ..Config::default() };
-        let network = Network::open(built_in, machine.directory.path()).await.unwrap();
-        measure(&machine, "built-in", &network, &[]).await;
-        measure(&machine, "built-in, one port", &network, &[(Protocol::Tcp, "", 8080, 80)]).await;
+        let network = Network::open(built_in, host.directory.path()).await.unwrap();
+        measure(&host, "built-in", &network, &[]).await;
+        measure(&host, "built-in, one port", &network, &[(Protocol::Tcp, "", 8080, 80)]).await;
         network.teardown().await.unwrap();
-        let conf_dir = machine.directory("conf");
+        let conf_dir = host.directory("conf");
         fs::write(conf_dir.join("10-net.conflist"), BRIDGE).unwrap();
         let cni = CniConfig { conf_dir, bin_dirs: vec![reference_plugins()], ..CniConfig::default() };
         let cni = Config { cni, ..Config::default() };
-        let network = Network::open(cni.clone(), machine.directory.path()).await.unwrap();
-        measure(&machine, "cni bridge", &network, &[]).await;
-        let instant = machine.directory("instant");
+        let network = Network::open(cni.clone(), host.directory.path()).await.unwrap();
+        measure(&host, "cni bridge", &network, &[]).await;
+        let instant = host.directory("instant");
         install(
             &instant,
             "bridge",
@@ -55,14 +55,14 @@ fn root_measure_attach_and_detach() {
         );
         let cni = CniConfig { bin_dirs: vec![instant], ..cni.cni };
         let network =
-            Network::open(Config { cni, ..Config::default() }, machine.directory.path()).await.unwrap();
-        measure_bare(&machine, &network).await;
+            Network::open(Config { cni, ..Config::default() }, host.directory.path()).await.unwrap();
+        measure_bare(&host, &network).await;
     });
 }
 
 /// Measures a plugin that takes as long as a sync of the disk may, in a chain and run alone; the difference is Berth's.
-async fn measure_bare(machine: &Machine, network: &Network) {
-    let netns = machine.netns("bare");
+async fn measure_bare(host: &TestHost, network: &Network) {
+    let netns = host.netns("bare");
     let (mut with, mut alone, pod) = (Vec::new(), Vec::new(), netns.pod("bare"));
     for _ in 0..ROUNDS {
         let start = Instant::now();
@@ -71,7 +71,7 @@ async fn measure_bare(machine: &Machine, network: &Network) {
         with.push(start.elapsed());
         let start = Instant::now();
         for _ in ["ADD", "DEL"] {
-            Command::new(machine.path("instant/bridge")).output().unwrap();
+            Command::new(host.path("instant/bridge")).output().unwrap();
         }
         alone.push(start.elapsed());
     }

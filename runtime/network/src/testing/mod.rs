@@ -6,7 +6,7 @@ mod bridge;
 mod cni;
 mod dial;
 mod measure;
-mod neighbours;
+mod host_networks;
 
 use std::collections::HashSet;
 use std::fs::{self, File};
@@ -23,12 +23,12 @@ use nix::sched::{CloneFlags, unshare};
 use super::{Attachment, Backend, Network, PodNetwork, PortMapping, Protocol, netns};
 
 /// Timeout that a passing test does not reach, even on a loaded machine.
-const PATIENCE: Duration = Duration::from_secs(30);
+const TEST_TIMEOUT: Duration = Duration::from_secs(30);
 /// Time after which a packet that has not arrived counts as dropped.
-const REFUSAL: Duration = Duration::from_millis(700);
+const DROPPED_AFTER: Duration = Duration::from_millis(700);
 
 /// A test machine; its directory is removed with it.
-pub(super) struct Machine {
+pub(super) struct TestHost {
     directory: tempfile::TempDir,
 }
 
@@ -39,22 +39,22 @@ pub(super) struct PodNetns {
 }
 
 /// Runs `test` on a machine of its own, with all threads inside its namespaces.
-pub(super) fn on_machine<F: Future<Output = ()>>(test: impl FnOnce(Machine) -> F + Send + 'static) {
+pub(super) fn on_test_host<F: Future<Output = ()>>(test: impl FnOnce(TestHost) -> F + Send + 'static) {
     assert!(
         rustix::process::geteuid().is_root(),
         "this test makes network namespaces and needs root: sudo -E cargo test -p berth-network -- root_"
     );
-    let machine = thread::spawn(|| {
+    let host = thread::spawn(|| {
         unshare(CloneFlags::CLONE_NEWNET | CloneFlags::CLONE_NEWNS).unwrap();
         mount(None::<&str>, "/", None::<&str>, MsFlags::MS_REC | MsFlags::MS_PRIVATE, None::<&str>).unwrap();
         fs::create_dir_all("/var/lib/cni").unwrap();
         mount(Some("tmpfs"), "/var/lib/cni", Some("tmpfs"), MsFlags::empty(), None::<&str>).unwrap();
         ip("link set lo up");
-        let machine = Machine { directory: tempfile::tempdir().unwrap() };
+        let host = TestHost { directory: tempfile::tempdir().unwrap() };
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
-        runtime.unwrap().block_on(test(machine));
+        runtime.unwrap().block_on(test(host));
     });
-    if let Err(panic) = machine.join() {
+    if let Err(panic) = host.join() {
         std::panic::resume_unwind(panic);
     }
 }
@@ -62,12 +62,12 @@ pub(super) fn on_machine<F: Future<Output = ()>>(test: impl FnOnce(Machine) -> F
 impl Network {
     /// Does what a starting daemon does when only the pods in `live` exist.
     pub(super) async fn retain(&self, live: &HashSet<String>) {
-        let on_record = self.on_record().await.unwrap();
-        self.give_back(on_record.into_iter().filter(|pod| !live.contains(pod)).collect(), &[]).await;
+        let on_record = self.recorded_pods().await.unwrap();
+        self.release_gone(on_record.into_iter().filter(|pod| !live.contains(pod)).collect(), &[]).await;
     }
 }
 
-impl Machine {
+impl TestHost {
     pub(super) fn path(&self, name: &str) -> PathBuf {
         self.directory.path().join(name)
     }
@@ -171,14 +171,14 @@ impl Drop for PodNetns {
 }
 
 /// As [`PodNetns::reaches`], from the calling thread's namespace. A refused connection fails at once, a dropped one
-/// after `REFUSAL`.
+/// after `DROPPED_AFTER`.
 pub(super) fn reaches(to: &str, listener: &TcpListener) -> Option<String> {
     let to: SocketAddr = to.parse().unwrap();
-    let mut stream = TcpStream::connect_timeout(&to, REFUSAL).ok()?;
+    let mut stream = TcpStream::connect_timeout(&to, DROPPED_AFTER).ok()?;
     let (mut accepted, peer) = listener.accept().unwrap();
     accepted.write_all(b"hello").unwrap();
     drop(accepted);
-    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    stream.set_read_timeout(Some(TEST_TIMEOUT)).unwrap();
     let mut greeting = String::new();
     stream.read_to_string(&mut greeting).unwrap();
     assert_eq!(greeting, "hello");
@@ -189,8 +189,8 @@ pub(super) fn reaches(to: &str, listener: &TcpListener) -> Option<String> {
 pub(super) fn echoes(to: &str, server: &UdpSocket) -> bool {
     let client = UdpSocket::bind("0.0.0.0:0").unwrap();
     client.connect(to).unwrap();
-    client.set_read_timeout(Some(PATIENCE)).unwrap();
-    server.set_read_timeout(Some(PATIENCE)).unwrap();
+    client.set_read_timeout(Some(TEST_TIMEOUT)).unwrap();
+    server.set_read_timeout(Some(TEST_TIMEOUT)).unwrap();
     client.send(b"ping").unwrap();
     let mut buffer = [0; 16];
     let (length, from) = server.recv_from(&mut buffer).unwrap();

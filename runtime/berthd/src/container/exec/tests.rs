@@ -71,10 +71,10 @@ fn a_terminal_is_named_unless_the_container_names_its_own() {
 }
 
 /// Every process has ended with exit code 7.
-struct Ended;
+struct EndedExecs;
 
 #[async_trait]
-impl Task for Ended {
+impl Task for EndedExecs {
     async fn wait(&self, _: &TtrpcContext, _: WaitRequest) -> ttrpc::Result<WaitResponse> {
         Ok(WaitResponse { exit_status: 7, ..Default::default() })
     }
@@ -84,7 +84,7 @@ impl Task for Ended {
 async fn serve_the_second(listener: UnixListener) {
     drop(listener.accept().await.unwrap());
     let (second, _) = listener.accept().await.unwrap();
-    let _server = serve(second, create_task(Arc::new(Ended))).await;
+    let _server = serve(second, create_task(Arc::new(EndedExecs))).await;
     pending().await
 }
 
@@ -97,14 +97,14 @@ async fn a_connection_that_breaks_is_not_the_end_of_a_command() {
     let shim = Some(ShimAddress { socket: socket.display().to_string(), pid: 0 });
     shared.pods.insert("p", Pod { shim, ..samples::pod("p", PodState::Ready) });
     let exec = shared.shim_of("p").await.unwrap().exec("c", "x");
-    let fifos = Fifos::left(directory.path().join("x"));
+    let fifos = Fifos::existing(directory.path().join("x"));
     let mut command = Command { shared, pod: "p".into(), exec, fifos };
     assert_eq!(command.end(&CancellationToken::new()).await.unwrap(), 7);
 }
 
 #[test]
 fn what_is_printed_is_cut_to_what_one_answer_carries() {
-    let all = MOST_OUTPUT;
+    let all = MAX_OUTPUT_BYTES;
     for (printed, kept) in [
         ((3, 5), (3, 5)),
         ((all, 0), (all, 0)),
@@ -113,7 +113,7 @@ fn what_is_printed_is_cut_to_what_one_answer_carries() {
         ((all, all), (all / 2, all - all / 2)),
     ] {
         let output = ExecOutput { stdout: vec![1; printed.0], stderr: vec![2; printed.1], code: 0 };
-        let output = cut(output);
+        let output = truncate_output(output);
         assert_eq!((output.stdout.len(), output.stderr.len()), kept, "{printed:?}");
     }
 }

@@ -27,9 +27,9 @@ use crate::{
 
 /// Never answers that a container was started, or that it has ended.
 #[derive(Default)]
-struct Stuck(Mutex<Vec<String>>);
+struct UnresponsiveShim(Mutex<Vec<String>>);
 
-impl Stuck {
+impl UnresponsiveShim {
     fn note(&self, call: &str, id: &str) {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).push(format!("{call} {id}"));
     }
@@ -40,7 +40,7 @@ impl Stuck {
 }
 
 #[async_trait]
-impl Task for Stuck {
+impl Task for UnresponsiveShim {
     async fn start(&self, _: &TtrpcContext, request: StartRequest) -> ttrpc::Result<StartResponse> {
         self.note("start", &request.id);
         pending().await
@@ -58,17 +58,17 @@ impl Task for Stuck {
 }
 
 #[async_trait]
-impl berth_shim_ttrpc::Shim for Stuck {
+impl berth_shim_ttrpc::Shim for UnresponsiveShim {
     async fn wait_container(&self, _: &TtrpcContext, _: WaitContainerRequest) -> ttrpc::Result<Exit> {
         pending().await
     }
 }
 
 /// Returns a daemon with one container, `c`, in a pod with such a shim.
-async fn stuck(state: ContainerState) -> (Runtime, tempfile::TempDir, Arc<Stuck>) {
+async fn stuck(state: ContainerState) -> (Runtime, tempfile::TempDir, Arc<UnresponsiveShim>) {
     let (runtime, directory) = samples::runtime().await;
     let shared = &runtime.containers.shared;
-    let (socket, shim) = (directory.path().join("shim.sock"), Arc::new(Stuck::default()));
+    let (socket, shim) = (directory.path().join("shim.sock"), Arc::new(UnresponsiveShim::default()));
     let (listener, served) = (UnixListener::bind(&socket).unwrap(), Arc::clone(&shim));
     tokio::spawn(async move {
         let mut servers = Vec::new();

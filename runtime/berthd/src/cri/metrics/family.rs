@@ -6,14 +6,14 @@ use berth_cri::v1::{Metric, MetricDescriptor, MetricType, UInt64Value};
 /// Labels of every metric, in this order; a family's own labels follow.
 pub(super) const LABELS: [&str; 5] = ["id", "image", "namespace", "pod", "container"];
 
-/// All metrics of one name. `Find` extracts their values from what was measured.
-pub(super) struct Family<Find> {
+/// All metrics of one name. `Extract` computes their values from what was measured.
+pub(super) struct Family<Extract> {
     pub(super) name: &'static str,
     pub(super) help: &'static str,
     /// Additional labels besides [`LABELS`].
     pub(super) labels: &'static [&'static str],
     pub(super) kind: MetricType,
-    pub(super) find: Find,
+    pub(super) extract: Extract,
 }
 
 /// One value, with the values of the family's own labels.
@@ -25,15 +25,15 @@ pub(super) struct Value {
     pub(super) at: i64,
 }
 
-impl<Find> Family<Find> {
+impl<Extract> Family<Extract> {
     /// A value that only grows.
     pub(super) const fn counter(
         name: &'static str,
         help: &'static str,
         labels: &'static [&'static str],
-        find: Find,
+        extract: Extract,
     ) -> Self {
-        Self { name, help, labels, kind: MetricType::Counter, find }
+        Self { name, help, labels, kind: MetricType::Counter, extract }
     }
 
     /// A value that goes up and down.
@@ -41,9 +41,9 @@ impl<Find> Family<Find> {
         name: &'static str,
         help: &'static str,
         labels: &'static [&'static str],
-        find: Find,
+        extract: Extract,
     ) -> Self {
-        Self { name, help, labels, kind: MetricType::Gauge, find }
+        Self { name, help, labels, kind: MetricType::Gauge, extract }
     }
 
     pub(super) fn descriptor(&self) -> MetricDescriptor {
@@ -57,7 +57,7 @@ impl<Find> Family<Find> {
     /// Returns the metrics of `seen`. `labels` are the values of [`LABELS`].
     pub(super) fn metrics<S>(&self, labels: &[String; LABELS.len()], seen: &S) -> Vec<Metric>
     where
-        Find: Fn(&S) -> Vec<Value>,
+        Extract: Fn(&S) -> Vec<Value>,
     {
         let metric = |found: Value| Metric {
             name: self.name.into(),
@@ -66,7 +66,7 @@ impl<Find> Family<Find> {
             label_values: labels.iter().cloned().chain(found.labels).collect(),
             value: Some(UInt64Value { value: found.value }),
         };
-        (self.find)(seen).into_iter().map(metric).collect()
+        (self.extract)(seen).into_iter().map(metric).collect()
     }
 }
 

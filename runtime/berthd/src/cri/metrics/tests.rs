@@ -101,8 +101,8 @@ fn metrics() -> PodSandboxMetrics {
 }
 
 fn descriptors() -> Vec<berth_cri::v1::MetricDescriptor> {
-    let containers = of_container::FAMILIES.iter().map(Family::descriptor);
-    containers.chain(of_interface::FAMILIES.iter().map(Family::descriptor)).collect()
+    let containers = container::FAMILIES.iter().map(Family::descriptor);
+    containers.chain(interface::FAMILIES.iter().map(Family::descriptor)).collect()
 }
 
 #[test]

@@ -33,7 +33,7 @@ pub(crate) fn container(container: &Container) -> v1::Container {
 
 /// Log path of a container without a log, in its bundle. With an empty path kubelet would expand `*` in its own working
 /// directory as the container's logs, and remove them.
-const NO_LOG: &str = "no-log";
+const NO_LOG_NAME: &str = "no-log";
 
 /// Returns the full status of a container. `image` is `None` when the image was removed.
 pub(crate) fn container_status(
@@ -58,7 +58,7 @@ pub(crate) fn container_status(
         labels: config.labels.clone().into_iter().collect(),
         annotations: config.annotations.clone().into_iter().collect(),
         mounts: config.mounts.iter().map(mount).chain(config.image_mounts.iter().map(image_mount)).collect(),
-        log_path: container.log_path.clone().unwrap_or_else(|| bundle.join(NO_LOG)).display().to_string(),
+        log_path: container.log_path.clone().unwrap_or_else(|| bundle.join(NO_LOG_NAME)).display().to_string(),
         resources: Some(v1::ContainerResources { linux: Some(resources(&config.resources)), windows: None }),
         image_id: container.image_id.clone(),
         user: Some(v1::ContainerUser { linux: Some(user(&container.user)) }),

@@ -8,7 +8,7 @@ use super::field::invalid;
 use crate::{cdi::DeviceName, error::Result};
 
 /// Prefix of annotations that name CDI devices: device plugins used them before the CRI had a field.
-const ANNOTATION: &str = "cdi.k8s.io/";
+const ANNOTATION_PREFIX: &str = "cdi.k8s.io/";
 
 /// Returns each device once: those of the field first, then those of the annotations.
 pub(super) fn devices(
@@ -17,7 +17,7 @@ pub(super) fn devices(
 ) -> Result<Vec<DeviceName>> {
     let listed = listed.into_iter().enumerate();
     let listed = listed.map(|(index, device)| (format!("config.CDI_devices[{index}].name"), device.name));
-    let mut noted: Vec<_> = annotations.iter().filter(|(key, _)| key.starts_with(ANNOTATION)).collect();
+    let mut noted: Vec<_> = annotations.iter().filter(|(key, _)| key.starts_with(ANNOTATION_PREFIX)).collect();
     noted.sort();
     let noted = noted.into_iter().flat_map(|(key, names)| {
         names.split(',').map(move |name| (format!("config.annotations[{key:?}]"), name.to_owned()))

@@ -5,9 +5,9 @@ use std::fmt::Debug;
 use crate::error::{Error, Kind, Result};
 
 /// Number of characters of a refused value that the error repeats.
-const SHOWN: usize = 128;
+const MAX_SHOWN_CHARS: usize = 128;
 /// Longest path that the kernel accepts (PATH_MAX without the NUL).
-const LONGEST_PATH: usize = 4095;
+const MAX_PATH_BYTES: usize = 4095;
 
 /// Returns the error for a field with an invalid value.
 pub(super) fn invalid(field: &str, value: impl Debug, why: &str) -> Error {
@@ -20,8 +20,8 @@ pub(super) fn unsupported(field: &str, value: impl Debug) -> Error {
 }
 
 fn refused(kind: Kind, field: &str, value: impl Debug, why: &str) -> Error {
-    let mut shown: String = format!("{value:?}").chars().take(SHOWN + 1).collect();
-    if shown.chars().count() > SHOWN {
+    let mut shown: String = format!("{value:?}").chars().take(MAX_SHOWN_CHARS + 1).collect();
+    if shown.chars().count() > MAX_SHOWN_CHARS {
         shown.push('…');
     }
     Error::new(kind, format!("{field} = {shown}: {why}"))
@@ -69,7 +69,7 @@ pub(super) fn argument(field: &str, value: String) -> Result<String> {
 
 /// An absolute path.
 pub(super) fn absolute(field: &str, value: String) -> Result<String> {
-    let value = text(field, value, LONGEST_PATH)?;
+    let value = text(field, value, MAX_PATH_BYTES)?;
     check(value.starts_with('/'), field, value, "must be an absolute path")
 }
 

@@ -19,7 +19,7 @@ use crate::{
 use berth_network::{Dns, PortMapping, Protocol};
 
 /// Longest host name the kernel takes.
-const LONGEST_HOSTNAME: usize = 64;
+const MAX_HOSTNAME_BYTES: usize = 64;
 
 /// Converts the request to a pod's configuration.
 pub(crate) fn run_pod_sandbox(request: v1::RunPodSandboxRequest) -> Result<PodConfig> {
@@ -68,7 +68,7 @@ fn metadata(metadata: v1::PodSandboxMetadata) -> Result<PodMetadata> {
 
 fn hostname(hostname: String) -> Result<String> {
     const FIELD: &str = "config.hostname";
-    let hostname = text(FIELD, hostname, LONGEST_HOSTNAME)?;
+    let hostname = text(FIELD, hostname, MAX_HOSTNAME_BYTES)?;
     check(!hostname.contains(char::is_whitespace), FIELD, hostname, "holds white space")
 }
 

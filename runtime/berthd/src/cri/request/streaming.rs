@@ -3,7 +3,7 @@
 use berth_cri::v1;
 
 use super::{field, id};
-use crate::{container::Wanted, error::Result, streaming::Command};
+use crate::{container::RequestedStreams, error::Result, streaming::Command};
 
 /// Returns the command to run, and which of its streams are wanted.
 pub(crate) fn exec(request: v1::ExecRequest) -> Result<Command> {
@@ -27,8 +27,8 @@ pub(crate) fn port_forward(request: v1::PortForwardRequest) -> Result<String> {
     id("pod_sandbox_id", request.pod_sandbox_id)
 }
 
-fn wanted(stdin: bool, stdout: bool, stderr: bool, tty: bool) -> Result<Wanted> {
+fn wanted(stdin: bool, stdout: bool, stderr: bool, tty: bool) -> Result<RequestedStreams> {
     field::check(!(tty && stderr), "stderr", stderr, "a terminal has no output for errors of its own")?;
     field::check(stdin || stdout || stderr, "stdout", stdout, "one of stdin, stdout and stderr must be set")?;
-    Ok(Wanted { stdin, stdout, stderr, tty })
+    Ok(RequestedStreams { stdin, stdout, stderr, tty })
 }

@@ -6,7 +6,7 @@ use super::field::{check, invalid};
 use crate::{error::Result, pod::config::Namespaces};
 
 /// Sysctls of the IPC namespace besides `fs.mqueue.*`.
-const IPC: [&str; 8] = [
+const IPC_SYSCTLS: [&str; 8] = [
     "kernel.msgmax",
     "kernel.msgmnb",
     "kernel.msgmni",
@@ -36,7 +36,7 @@ fn sysctl(field: &str, name: String, value: String, namespaces: &Namespaces) -> 
     match () {
         () if dotted.starts_with("net.") => own(&field, &name, namespaces.host_network, "network")?,
         () if dotted.starts_with("fs.mqueue.") => own(&field, &name, namespaces.host_ipc, "IPC")?,
-        () if IPC.contains(&dotted.as_str()) => own(&field, &name, namespaces.host_ipc, "IPC")?,
+        () if IPC_SYSCTLS.contains(&dotted.as_str()) => own(&field, &name, namespaces.host_ipc, "IPC")?,
         () => {
             return Err(invalid(
                 &field,

@@ -30,8 +30,8 @@ fn the_caller_is_told_the_step_and_every_cause() {
 
 #[test]
 fn a_long_message_is_cut_between_characters() {
-    let told = status(&Error::new(Kind::Internal, "é".repeat(LONGEST_MESSAGE)));
-    assert!(told.message().len() <= LONGEST_MESSAGE + '…'.len_utf8());
+    let told = status(&Error::new(Kind::Internal, "é".repeat(MAX_STATUS_MESSAGE_BYTES)));
+    assert!(told.message().len() <= MAX_STATUS_MESSAGE_BYTES + '…'.len_utf8());
     assert!(told.message().ends_with("é…"));
 }
 

@@ -51,7 +51,7 @@ impl Changes {
 
     /// Returns which plugin set which field.
     pub fn owners(&self) -> OwningPlugins {
-        self.owners.told()
+        self.owners.to_message()
     }
 
     pub(super) fn owners_mut(&mut self) -> &mut Owners {

@@ -3,9 +3,9 @@
 use berth_nri::nri::{Container, ContainerAdjustment, Field, LinuxContainer, LinuxContainerAdjustment};
 
 use super::{
-    entries::{Wanted, collect_map, show_environment},
+    entries::{ListChanges, collect_map, show_environment},
     owners::Claims,
-    resources, rest,
+    resources, fields,
 };
 use crate::error::Result;
 
@@ -18,20 +18,20 @@ pub(super) fn adjust(
 ) -> Result<()> {
     let annotations = (&mut collected.annotations, &mut seen.annotations);
     collect_map(Field::Annotations, wanted.annotations, claims, annotations.0, annotations.1)?;
-    Wanted::collect(Field::Mounts, wanted.mounts, claims, &mut collected.mounts)?.show(&mut seen.mounts);
-    let environment = Wanted::collect(Field::Env, wanted.env, claims, &mut collected.env)?;
+    ListChanges::collect(Field::Mounts, wanted.mounts, claims, &mut collected.mounts)?.show(&mut seen.mounts);
+    let environment = ListChanges::collect(Field::Env, wanted.env, claims, &mut collected.env)?;
     show_environment(environment, &mut seen.env);
-    rest::args(wanted.args, claims, &mut collected.args, &mut seen.args)?;
+    fields::args(wanted.args, claims, &mut collected.args, &mut seen.args)?;
     if let Some(hooks) = wanted.hooks.into_option() {
         claims.share(Field::OciHooks);
-        rest::add_hooks(collected.hooks.mut_or_insert_default(), &hooks);
-        rest::add_hooks(seen.hooks.mut_or_insert_default(), &hooks);
+        fields::add_hooks(collected.hooks.mut_or_insert_default(), &hooks);
+        fields::add_hooks(seen.hooks.mut_or_insert_default(), &hooks);
     }
     if let Some(linux) = wanted.linux.into_option() {
         let collected = collected.linux.mut_or_insert_default();
         adjust_linux(linux, claims, collected, seen.linux.mut_or_insert_default())?;
     }
-    rest::rlimits(wanted.rlimits, claims, &mut collected.rlimits, &mut seen.rlimits)?;
+    fields::rlimits(wanted.rlimits, claims, &mut collected.rlimits, &mut seen.rlimits)?;
     for device in wanted.CDI_devices {
         claims.claim(Field::CdiDevices, &device.name)?;
         collected.CDI_devices.push(device);
@@ -45,8 +45,8 @@ fn adjust_linux(
     collected: &mut LinuxContainerAdjustment,
     seen: &mut LinuxContainer,
 ) -> Result<()> {
-    Wanted::collect(Field::Devices, wanted.devices, claims, &mut collected.devices)?.show(&mut seen.devices);
-    let namespaces = Wanted::collect(Field::Namespace, wanted.namespaces, claims, &mut collected.namespaces)?;
+    ListChanges::collect(Field::Devices, wanted.devices, claims, &mut collected.devices)?.show(&mut seen.devices);
+    let namespaces = ListChanges::collect(Field::Namespace, wanted.namespaces, claims, &mut collected.namespaces)?;
     namespaces.show(&mut seen.namespaces);
     collect_map(Field::Sysctl, wanted.sysctl, claims, &mut collected.sysctl, &mut seen.sysctl)?;
     let net_devices = (&mut collected.net_devices, &mut seen.net_devices);
@@ -71,5 +71,5 @@ fn adjust_linux(
         )*};
     }
     single!(oom_score_adj: OomScoreAdj, io_priority: IoPriority, seccomp_policy: SeccompPolicy, scheduler: LinuxSched);
-    rest::unseen(wanted.rdt, wanted.memory_policy, claims, collected)
+    fields::rdt_and_memory_policy(wanted.rdt, wanted.memory_policy, claims, collected)
 }

@@ -44,12 +44,12 @@ impl<V> Entry for (String, V) {
 }
 
 /// Changes that one plugin requests for a list: names that are removed or replaced, and the new entries.
-pub(super) struct Wanted<T> {
+pub(super) struct ListChanges<T> {
     replaced: BTreeSet<String>,
     added: Vec<T>,
 }
 
-impl<T: Entry + Clone> Wanted<T> {
+impl<T: Entry + Clone> ListChanges<T> {
     /// Claims each entry of `asked` and merges it into `collected`, which holds the changes of all plugins so far.
     pub fn collect(
         field: Field,
@@ -83,7 +83,7 @@ fn bare(entry: &impl Entry) -> &str {
     entry.name().strip_prefix('-').unwrap_or(entry.name())
 }
 
-/// Claims and merges the entries of a map, as [`Wanted::collect`] and [`Wanted::show`] do for a list.
+/// Claims and merges the entries of a map, as [`ListChanges::collect`] and [`ListChanges::show`] do for a list.
 pub(super) fn collect_map<V: Clone>(
     field: Field,
     asked: HashMap<String, V>,
@@ -92,7 +92,7 @@ pub(super) fn collect_map<V: Clone>(
     seen: &mut HashMap<String, V>,
 ) -> Result<()> {
     let mut so_far = collected.drain().collect();
-    let wanted = Wanted::collect(field, asked, claims, &mut so_far);
+    let wanted = ListChanges::collect(field, asked, claims, &mut so_far);
     collected.extend(so_far);
     let mut shown = seen.drain().collect();
     wanted?.show(&mut shown);
@@ -101,7 +101,7 @@ pub(super) fn collect_map<V: Clone>(
 }
 
 /// Applies the changes to the environment that the next plugin sees, in the form `NAME=value`.
-pub(super) fn show_environment(wanted: Wanted<KeyValue>, seen: &mut Vec<String>) {
+pub(super) fn show_environment(wanted: ListChanges<KeyValue>, seen: &mut Vec<String>) {
     seen.retain(|one| !wanted.replaced.contains(one.split('=').next().unwrap_or_default()));
     seen.extend(wanted.added.iter().map(|one| format!("{}={}", one.key, one.value)));
 }

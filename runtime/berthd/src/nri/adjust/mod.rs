@@ -6,7 +6,7 @@ mod container;
 mod entries;
 mod owners;
 mod resources;
-mod rest;
+mod fields;
 
 use berth_nri::nri::{
     ContainerAdjustment, ContainerEviction, CreateContainerRequest, CreateContainerResponse, LinuxResources,

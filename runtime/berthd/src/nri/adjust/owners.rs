@@ -8,11 +8,11 @@ use protobuf::Enum;
 use crate::error::{Error, Kind, Result};
 
 /// Key of a value: container id, field, and entry, which is empty for a field that has no entries.
-type Thing = (String, Field, String);
+type ValueKey = (String, Field, String);
 
 /// Owners of values, over all containers that one request changes.
 #[derive(Default)]
-pub(in crate::nri) struct Owners(HashMap<Thing, Owner>);
+pub(in crate::nri) struct Owners(HashMap<ValueKey, Owner>);
 
 enum Owner {
     /// Set by this plugin, or by several plugins, separated by commas.
@@ -39,32 +39,32 @@ impl<'a> Claims<'a> {
     ///
     /// When the field was set before, even by the same plugin, or was removed by another one.
     pub fn claim(&mut self, field: Field, entry: &str) -> Result<()> {
-        let thing = (self.container.to_owned(), field, entry.to_owned());
-        match self.owners.0.get(&thing) {
+        let key = (self.container.to_owned(), field, entry.to_owned());
+        match self.owners.0.get(&key) {
             None => {}
             Some(Owner::Cleared(own)) if own == self.plugin => {}
             Some(Owner::Set(other) | Owner::Cleared(other)) => {
                 return Err(conflict(self.plugin, other, field, entry));
             }
         }
-        self.owners.0.insert(thing, Owner::Set(self.plugin.to_owned()));
+        self.owners.0.insert(key, Owner::Set(self.plugin.to_owned()));
         Ok(())
     }
 
     /// Removes a field, whoever has set it; only this plugin may then set it.
     pub fn clear(&mut self, field: Field, entry: &str) {
-        let thing = (self.container.to_owned(), field, entry.to_owned());
-        self.owners.0.insert(thing, Owner::Cleared(self.plugin.to_owned()));
+        let key = (self.container.to_owned(), field, entry.to_owned());
+        self.owners.0.insert(key, Owner::Cleared(self.plugin.to_owned()));
     }
 
     /// Adds the plugin to the owners of a field that several plugins may add to.
     pub fn share(&mut self, field: Field) {
-        let thing = (self.container.to_owned(), field, String::new());
-        let others = match self.owners.0.get(&thing) {
+        let key = (self.container.to_owned(), field, String::new());
+        let others = match self.owners.0.get(&key) {
             Some(Owner::Set(others)) => format!("{others},"),
             _ => String::new(),
         };
-        self.owners.0.insert(thing, Owner::Set(others + self.plugin));
+        self.owners.0.insert(key, Owner::Set(others + self.plugin));
     }
 }
 
@@ -75,7 +75,7 @@ fn conflict(plugin: &str, other: &str, field: Field, entry: &str) -> Error {
 
 impl Owners {
     /// Returns the owners in the form that validators get.
-    pub fn told(&self) -> OwningPlugins {
+    pub fn to_message(&self) -> OwningPlugins {
         let mut all: HashMap<String, FieldOwners> = HashMap::new();
         for ((container, field, entry), owner) in &self.0 {
             let of_container = all.entry(container.clone()).or_default();

@@ -32,7 +32,7 @@ pub(in crate::nri) fn container(container: &Container, spec: &Spec) -> nri::Cont
         ..Default::default()
     };
     process::fill(&mut seen, spec);
-    tell_state(&mut seen, &container.state);
+    set_state(&mut seen, &container.state);
     seen
 }
 
@@ -83,7 +83,7 @@ fn image(container: &Container) -> Image {
     }
 }
 
-fn tell_state(seen: &mut nri::Container, state: &ContainerState) {
+fn set_state(seen: &mut nri::Container, state: &ContainerState) {
     let known = match state {
         ContainerState::Created { pid: 0 } => NriState::CONTAINER_UNKNOWN,
         ContainerState::Created { .. } => NriState::CONTAINER_CREATED,

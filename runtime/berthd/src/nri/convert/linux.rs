@@ -6,7 +6,7 @@ use berth_nri::nri::{
 };
 use oci_spec::runtime::{self as oci, Spec};
 
-use super::{Optional, process, resources, seccomp, word};
+use super::{Optional, process, resources, seccomp, serialized_name};
 use crate::{
     container::{
         Container,
@@ -54,7 +54,7 @@ pub(super) fn overlay_limits(seen: &mut nri::Container, now: &Resources, host: &
 
 fn namespace(namespace: &oci::LinuxNamespace) -> LinuxNamespace {
     LinuxNamespace {
-        type_: word(&namespace.typ()),
+        type_: serialized_name(&namespace.typ()),
         path: namespace.path().as_ref().map(|path| path.display().to_string()).unwrap_or_default(),
         ..Default::default()
     }
@@ -63,7 +63,7 @@ fn namespace(namespace: &oci::LinuxNamespace) -> LinuxNamespace {
 fn device(device: &oci::LinuxDevice) -> LinuxDevice {
     LinuxDevice {
         path: device.path().display().to_string(),
-        type_: word(&device.typ()),
+        type_: serialized_name(&device.typ()),
         major: device.major(),
         minor: device.minor(),
         file_mode: OptionalFileMode::of(device.file_mode()),

@@ -19,9 +19,9 @@ pub(super) use self::{
 };
 
 /// Returns the JSON string of an OCI value, such as `SCMP_ACT_ALLOW`; empty if it is no string.
-fn word(value: &impl serde::Serialize) -> String {
+fn serialized_name(value: &impl serde::Serialize) -> String {
     match serde_json::to_value(value) {
-        Ok(serde_json::Value::String(word)) => word,
+        Ok(serde_json::Value::String(name)) => name,
         _ => String::new(),
     }
 }

@@ -7,7 +7,7 @@ use berth_nri::nri::{
 use oci_spec::runtime::{self as oci, Spec};
 use protobuf::{Enum, EnumOrUnknown};
 
-use super::word;
+use super::serialized_name;
 
 /// Fills in arguments, environment, limits and user.
 pub(super) fn fill(seen: &mut nri::Container, spec: &Spec) {
@@ -19,7 +19,7 @@ pub(super) fn fill(seen: &mut nri::Container, spec: &Spec) {
 }
 
 fn rlimit(limit: &oci::PosixRlimit) -> POSIXRlimit {
-    POSIXRlimit { type_: word(&limit.typ()), hard: limit.hard(), soft: limit.soft(), ..Default::default() }
+    POSIXRlimit { type_: serialized_name(&limit.typ()), hard: limit.hard(), soft: limit.soft(), ..Default::default() }
 }
 
 fn user(user: &oci::User) -> User {
@@ -58,5 +58,5 @@ pub(super) fn scheduler(process: &oci::Process) -> Option<LinuxScheduler> {
 
 /// Returns NRI's enum value with the name of the OCI value; the default if there is none.
 fn named<E: Enum>(value: &impl serde::Serialize) -> EnumOrUnknown<E> {
-    E::from_str(&word(value)).unwrap_or_default().into()
+    E::from_str(&serialized_name(value)).unwrap_or_default().into()
 }

@@ -6,7 +6,7 @@ use berth_nri::nri::{
 };
 use oci_spec::runtime as oci;
 
-use super::{Optional, word};
+use super::{Optional, serialized_name};
 use crate::container::config::Resources;
 
 /// Converts the limits in an OCI spec.
@@ -89,7 +89,7 @@ fn pids_of(limit: i64) -> LinuxPids {
 fn rule(rule: &oci::LinuxDeviceCgroup) -> LinuxDeviceCgroup {
     LinuxDeviceCgroup {
         allow: rule.allow(),
-        type_: rule.typ().map(|kind| word(&kind)).unwrap_or_default(),
+        type_: rule.typ().map(|kind| serialized_name(&kind)).unwrap_or_default(),
         major: OptionalInt64::of(rule.major()),
         minor: OptionalInt64::of(rule.minor()),
         access: rule.access().clone().unwrap_or_default(),

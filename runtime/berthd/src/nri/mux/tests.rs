@@ -40,8 +40,8 @@ async fn a_long_message_is_sent_as_two_frames_and_a_short_one_as_one() {
     connections.plugin.write_all(&short).await.unwrap();
     connections.plugin.write_all(&long).await.unwrap();
     let sent = reading.await.unwrap();
-    assert_eq!(sent[0], (PLUGIN, short));
-    assert_eq!((sent[1].0, sent[1].1.len()), (PLUGIN, FIRST_FRAME));
+    assert_eq!(sent[0], (PLUGIN_CONNECTION, short));
+    assert_eq!((sent[1].0, sent[1].1.len()), (PLUGIN_CONNECTION, MAX_FIRST_FRAME_BYTES));
     assert_eq!([&sent[1].1[..], &sent[2].1[..]].concat(), long);
     drop(connections);
     ended(carrying).await;
@@ -52,7 +52,7 @@ async fn frames_reach_their_connection_in_pieces_and_those_of_others_are_dropped
     let (ours, mut theirs) = UnixStream::pair().unwrap();
     let (mut connections, carrying) = split_trunk(ours);
     let carrying = tokio::spawn(carrying);
-    for (connection, payload) in [(7, "lost"), (PLUGIN, "to "), (RUNTIME, "from"), (PLUGIN, "it")] {
+    for (connection, payload) in [(7, "lost"), (PLUGIN_CONNECTION, "to "), (RUNTIME_CONNECTION, "from"), (PLUGIN_CONNECTION, "it")] {
         write_frame(&mut theirs, connection, payload.as_bytes()).await.unwrap();
     }
     drop(theirs);

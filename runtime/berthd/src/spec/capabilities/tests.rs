@@ -3,7 +3,7 @@ use super::*;
 
 fn host() -> Capabilities {
     let extra = [Capability::NetAdmin, Capability::SysAdmin];
-    DEFAULT.into_iter().chain(extra).collect()
+    DEFAULT_CAPABILITIES.into_iter().chain(extra).collect()
 }
 
 fn names(list: &[&str]) -> Vec<String> {
@@ -32,7 +32,7 @@ fn without(set: Capabilities, dropped: &[Capability]) -> Capabilities {
 }
 
 fn with(added: &[Capability]) -> Capabilities {
-    DEFAULT.into_iter().chain(added.iter().copied()).collect()
+    DEFAULT_CAPABILITIES.into_iter().chain(added.iter().copied()).collect()
 }
 
 #[test]

@@ -12,7 +12,7 @@ use super::{Error, FoundDevice};
 use crate::container::config::{ContainerConfig, Device};
 
 /// Directories below /dev that hold no devices, or that each container has of its own.
-const PASSED_OVER: [&str; 8] = ["pts", "shm", "fd", "mqueue", ".lxc", ".lxd-mounts", ".udev", "console"];
+const SKIPPED_DIRECTORIES: [&str; 8] = ["pts", "shm", "fd", "mqueue", ".lxc", ".lxd-mounts", ".udev", "console"];
 
 /// The device nodes for a container, as they are on the host now.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -70,7 +70,7 @@ fn collect(source: &Path, place: &Path, nodes: &mut Vec<LinuxDevice>) -> io::Res
     for entry in fs::read_dir(source)? {
         let entry = entry?;
         let (name, path) = (entry.file_name(), entry.path());
-        if PASSED_OVER.iter().any(|known| name == *known) {
+        if SKIPPED_DIRECTORIES.iter().any(|known| name == *known) {
             continue;
         }
         let found = match entry.file_type()?.is_dir() {

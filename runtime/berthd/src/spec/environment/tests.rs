@@ -8,7 +8,7 @@ fn environment(given: &Given) -> Result<Vec<String>, Error> {
 
 #[test]
 fn a_container_starts_with_a_path_its_name_and_its_home() {
-    let expected = words(&[&format!("PATH={PATH}"), "HOSTNAME=web-0", "HOME=/root"]);
+    let expected = words(&[&format!("PATH={DEFAULT_PATH}"), "HOSTNAME=web-0", "HOME=/root"]);
     assert_eq!(environment(&Given::usual()), Ok(expected));
 }
 

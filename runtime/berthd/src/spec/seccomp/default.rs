@@ -8,7 +8,7 @@
 
 use oci_spec::runtime::{Capability, LinuxSeccompAction, LinuxSeccompOperator};
 
-use super::{ALSO, Circumstances, NATIVE, Profile, Rule, argument};
+use super::{COMPAT_ARCHITECTURES, Conditions, NATIVE_ARCHITECTURE, Profile, Rule, argument};
 
 /// Calls that are always allowed, by topic.
 const ALLOWED: &[&str] = &[
@@ -80,8 +80,8 @@ const OF_ARCHITECTURE: &str = if cfg!(target_arch = "aarch64") {
 
 /// Allowed from this kernel on, in which the filter runs after ptrace: before, a tracer could change a call that had
 /// passed the filter.
-const PTRACE: &str = "process_vm_readv process_vm_writev ptrace";
-const PTRACE_KERNEL: (u32, u32) = (4, 8);
+const PTRACE_CALLS: &str = "process_vm_readv process_vm_writev ptrace";
+const PTRACE_FIRST_KERNEL: (u32, u32) = (4, 8);
 
 /// Calls that are allowed with a capability.
 const BY_CAPABILITY: &[(Capability, &str)] = &[
@@ -115,15 +115,15 @@ const PERSONALITIES: [u64; 5] = [0x0, 0x8, 0x20000, 0x20008, 0xffff_ffff];
 
 /// All CLONE_NEW* flags of clone(2): without CAP_SYS_ADMIN no new namespaces, because a process has all capabilities in
 /// a new user namespace.
-const NEW_NAMESPACES: u64 = 0x7e02_0000;
+const NEW_NAMESPACE_FLAGS: u64 = 0x7e02_0000;
 const ENOSYS: u32 = 38;
 
 pub(super) fn profile() -> Profile {
     let mut rules: Vec<_> = ALLOWED.iter().map(|names| allowed(names)).collect();
     rules.push(allowed(OF_ARCHITECTURE));
     rules.push(Rule {
-        only: Circumstances { kernel: Some(PTRACE_KERNEL), ..Default::default() },
-        ..allowed(PTRACE)
+        only: Conditions { kernel: Some(PTRACE_FIRST_KERNEL), ..Default::default() },
+        ..allowed(PTRACE_CALLS)
     });
     rules.extend(arguments());
     rules.extend(
@@ -133,7 +133,7 @@ pub(super) fn profile() -> Profile {
     Profile {
         action: LinuxSeccompAction::ScmpActErrno,
         errno: None,
-        architectures: [&[NATIVE], ALSO].concat(),
+        architectures: [&[NATIVE_ARCHITECTURE], COMPAT_ARCHITECTURES].concat(),
         flags: Vec::new(),
         listener: Default::default(),
         rules,
@@ -155,7 +155,7 @@ fn arguments() -> Vec<Rule> {
 /// library falls back to clone.
 fn new_processes() -> [Rule; 2] {
     let unless = having(Capability::SysAdmin);
-    let no_namespaces = argument(0, NEW_NAMESPACES, Some(0), LinuxSeccompOperator::ScmpCmpMaskedEq);
+    let no_namespaces = argument(0, NEW_NAMESPACE_FLAGS, Some(0), LinuxSeccompOperator::ScmpCmpMaskedEq);
     let mut clone3 = Rule::new(words("clone3"), LinuxSeccompAction::ScmpActErrno);
     clone3.calls.set_errno_ret(Some(ENOSYS));
     [Rule { unless: unless.clone(), ..allowed("clone").with(vec![no_namespaces]) }, Rule { unless, ..clone3 }]
@@ -169,6 +169,6 @@ fn words(names: &str) -> Vec<String> {
     names.split_whitespace().map(str::to_owned).collect()
 }
 
-fn having(capability: Capability) -> Circumstances {
-    Circumstances { capabilities: [capability].into(), ..Default::default() }
+fn having(capability: Capability) -> Conditions {
+    Conditions { capabilities: [capability].into(), ..Default::default() }
 }

@@ -6,12 +6,12 @@ use std::str::FromStr;
 use oci_spec::runtime::{Arch, Capabilities, Capability, LinuxSeccompArg, LinuxSyscall};
 use serde::Deserialize;
 
-use super::{ALSO, Circumstances, NATIVE, Profile, Rule, argument};
+use super::{COMPAT_ARCHITECTURES, Conditions, NATIVE_ARCHITECTURE, Profile, Rule, argument};
 
 /// Greatest error number of the kernel (MAX_ERRNO).
 const MAX_ERRNO: u32 = 4095;
 /// Number of arguments of a system call.
-const ARGUMENTS: usize = 6;
+const SYSCALL_ARGUMENTS: usize = 6;
 
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -108,7 +108,7 @@ impl Syscall {
 
 impl Argument {
     fn checked(at: &str, given: &Self) -> Result<LinuxSeccompArg, String> {
-        if given.index >= ARGUMENTS {
+        if given.index >= SYSCALL_ARGUMENTS {
             return Err(format!("{at}.index {}: must be 5 at most", given.index));
         }
         let op = known(&format!("{at}.op"), &given.op)?;
@@ -117,14 +117,14 @@ impl Argument {
 }
 
 impl Filter {
-    fn circumstances(self, at: &str) -> Result<Circumstances, String> {
+    fn circumstances(self, at: &str) -> Result<Conditions, String> {
         let kernel = self.min_kernel.filter(|version| !version.is_empty());
         let capabilities = self.caps.unwrap_or_default();
         let capabilities = each(&format!("{at}.caps"), &capabilities, |at, name| {
             known::<Capability>(at, name.strip_prefix("CAP_").unwrap_or_default())
                 .map_err(|_| format!("{at} {name:?}: is unknown"))
         });
-        Ok(Circumstances {
+        Ok(Conditions {
             capabilities: Capabilities::from_iter(capabilities?),
             architectures: self.arches.unwrap_or_default(),
             kernel: kernel.map(|version| version_of(&format!("{at}.minKernel"), &version)).transpose()?,
@@ -143,12 +143,12 @@ fn architectures(plain: Option<Vec<String>>, map: Option<Vec<ArchMap>>) -> Resul
         let at = format!("archMap[{number}]");
         let below = entry.sub_architectures.unwrap_or_default();
         let below = each(&format!("{at}.subArchitectures"), &below, |at, name| known(at, name))?;
-        if known::<Arch>(&format!("{at}.architecture"), &entry.architecture)? == NATIVE {
-            found.push(NATIVE);
+        if known::<Arch>(&format!("{at}.architecture"), &entry.architecture)? == NATIVE_ARCHITECTURE {
+            found.push(NATIVE_ARCHITECTURE);
             found.extend::<Vec<Arch>>(below);
         }
     }
-    found.retain(|one| *one == NATIVE || *one == Arch::ScmpArchNative || ALSO.contains(one));
+    found.retain(|one| *one == NATIVE_ARCHITECTURE || *one == Arch::ScmpArchNative || COMPAT_ARCHITECTURES.contains(one));
     Ok(found)
 }
 

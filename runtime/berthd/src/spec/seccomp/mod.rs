@@ -32,14 +32,14 @@ pub struct Profile {
 struct Rule {
     calls: LinuxSyscall,
     /// Conditions that must all hold.
-    only: Circumstances,
+    only: Conditions,
     /// Conditions of which none may hold.
-    unless: Circumstances,
+    unless: Conditions,
 }
 
 /// Conditions of a rule.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-struct Circumstances {
+struct Conditions {
     capabilities: Capabilities,
     /// Architectures, with Go's names: `amd64`, `arm64`.
     architectures: Vec<String>,
@@ -110,7 +110,7 @@ impl Rule {
     }
 }
 
-impl Circumstances {
+impl Conditions {
     fn all_given(&self, container: &Container) -> bool {
         self.capabilities.is_subset(&container.capabilities)
             && (self.architectures.is_empty() || self.names_architecture())
@@ -139,9 +139,9 @@ fn argument(index: usize, value: u64, second: Option<u64>, op: LinuxSeccompOpera
 
 /// This machine's architecture, with Go's name.
 const ARCHITECTURE: &str = if cfg!(target_arch = "aarch64") { "arm64" } else { "amd64" };
-/// This machine's architecture, with seccomp's name; `ALSO` are those of its 32-bit and x32 programs.
-const NATIVE: Arch = if cfg!(target_arch = "aarch64") { Arch::ScmpArchAarch64 } else { Arch::ScmpArchX86_64 };
-const ALSO: &[Arch] = if cfg!(target_arch = "aarch64") {
+/// This machine's architecture, with seccomp's name; `COMPAT_ARCHITECTURES` are those of its 32-bit and x32 programs.
+const NATIVE_ARCHITECTURE: Arch = if cfg!(target_arch = "aarch64") { Arch::ScmpArchAarch64 } else { Arch::ScmpArchX86_64 };
+const COMPAT_ARCHITECTURES: &[Arch] = if cfg!(target_arch = "aarch64") {
     &[Arch::ScmpArchArm]
 } else {
     &[Arch::ScmpArchX86, Arch::ScmpArchX32]

@@ -11,7 +11,7 @@ use super::{Error, Profile};
 use crate::container::config::{ContainerConfig, Seccomp};
 
 /// Largest profile in bytes: many times the size of the usual one.
-const LARGEST: u64 = 1 << 20;
+const MAX_PROFILE_BYTES: u64 = 1 << 20;
 
 /// Returns the profile if the container names one in a file; `None` for a privileged container.
 ///
@@ -33,8 +33,8 @@ fn text_of(path: &Path) -> io::Result<String> {
         return Err(io::Error::other("is no file"));
     }
     let mut text = String::new();
-    match file.take(LARGEST + 1).read_to_string(&mut text)? as u64 {
-        fits if fits <= LARGEST => Ok(text),
+    match file.take(MAX_PROFILE_BYTES + 1).read_to_string(&mut text)? as u64 {
+        fits if fits <= MAX_PROFILE_BYTES => Ok(text),
         _ => Err(io::Error::other("is larger than 1 MiB")),
     }
 }

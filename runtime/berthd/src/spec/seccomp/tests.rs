@@ -37,7 +37,7 @@ const ALLOWED: (LinuxSeccompAction, Option<u32>, Option<u64>) = (ScmpActAllow, N
 fn the_default_profile_allows_what_is_listed_and_nothing_else() {
     let filter = filter(&asking(Seccomp::RuntimeDefault));
     assert_eq!((filter.default_action(), filter.default_errno_ret()), (ScmpActErrno, None));
-    assert_eq!(filter.architectures().as_ref().map(Vec::len), Some(1 + ALSO.len()));
+    assert_eq!(filter.architectures().as_ref().map(Vec::len), Some(1 + COMPAT_ARCHITECTURES.len()));
     for name in ["read", "execve", "mknod", "chown32", "ptrace", "openat2", "fchmodat2", "seccomp"] {
         assert_eq!(about(&filter, name), [ALLOWED], "{name}");
     }
@@ -163,7 +163,7 @@ fn a_profile_of_the_oci_specification_is_taken_as_it_is() {
         ]
     });
     let mut expected = profile.clone();
-    expected["architectures"] = json!([NATIVE]);
+    expected["architectures"] = json!([NATIVE_ARCHITECTURE]);
     let filter = from_file(&profile.to_string(), |_| {}).unwrap();
     assert_eq!(serde_json::to_value(&filter).unwrap(), expected);
 }
@@ -183,7 +183,7 @@ fn a_profile_of_dockers_form_is_taken_for_this_machine() {
         ]
     });
     let filter = from_file(&profile.to_string(), |_| {}).unwrap();
-    assert_eq!(*filter.architectures(), Some([&[NATIVE], ALSO].concat()));
+    assert_eq!(*filter.architectures(), Some([&[NATIVE_ARCHITECTURE], COMPAT_ARCHITECTURES].concat()));
     assert_eq!((about(&filter, "read"), about(&filter, "mount")), (vec![ALLOWED], vec![ALLOWED]));
 }
 

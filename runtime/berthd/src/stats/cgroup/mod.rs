@@ -19,10 +19,10 @@ use rustix::{
 
 use self::hierarchies::Hierarchies;
 use super::usage::{Details, Tasks, Usage};
-use crate::identity;
+use crate::clock;
 
 /// Initial size of the buffer; it grows for larger files.
-const BUFFER: usize = 16 << 10;
+const BUFFER_BYTES: usize = 16 << 10;
 
 /// The cgroups of this machine.
 #[derive(Debug)]
@@ -41,7 +41,7 @@ impl Cgroups {
 
     /// Returns a reader with a buffer of its own.
     pub(super) fn reader(&self) -> Reader<'_> {
-        Reader { cgroups: self, path: String::new(), text: Vec::with_capacity(BUFFER) }
+        Reader { cgroups: self, path: String::new(), text: Vec::with_capacity(BUFFER_BYTES) }
     }
 }
 
@@ -59,7 +59,7 @@ impl Reader<'_> {
             Hierarchies::V1(_) => v1::usage(self, group),
             Hierarchies::V2(_) => v2::usage(self, group),
         };
-        usage.at = identity::now();
+        usage.at = clock::now();
         Some(usage).filter(|usage| usage.cpu.is_some() || usage.memory.is_some())
     }
 
@@ -107,7 +107,7 @@ impl Reader<'_> {
         let file = self.open(controller, &self.path, OFlags::empty()).ok()?;
         self.text.clear();
         while rustix::io::read(&file, rustix::buffer::spare_capacity(&mut self.text)).ok()? > 0 {
-            self.text.reserve(BUFFER / 2);
+            self.text.reserve(BUFFER_BYTES / 2);
         }
         Some(&self.text)
     }

@@ -32,7 +32,7 @@ async fn joined() -> (Client<DuplexStream>, u32, u32, DuplexStream, tokio::task:
     let (from, to) = split(connection);
     let task = tokio::spawn(async move {
         let _acceptor = acceptor;
-        join(from, to, data, &error.outlet).await
+        copy_both_ways(from, to, data, &error.outlet).await
     });
     (client, data_id, error_id, pod, task)
 }
@@ -67,8 +67,8 @@ async fn a_pod_that_has_said_all_lets_the_client_go() {
     assert_eq!(client.read(error).await, b"");
 }
 
-fn asked(request: &str, kind: Kind) -> Ask {
-    Ask { request: request.into(), kind, port: 80 }
+fn asked(request: &str, kind: StreamKind) -> StreamPurpose {
+    StreamPurpose { request: request.into(), kind, port: 80 }
 }
 
 #[tokio::test]
@@ -77,20 +77,20 @@ async fn streams_are_paired_by_their_request_in_any_order() {
     let (reader, mut acceptor, _queue) = connection(far, Idle::new(Duration::from_secs(3600)));
     tokio::spawn(reader.run());
     let mut client = Client::new(near);
-    let mut waiting = Waiting::default();
+    let mut unpaired = UnpairedStreams::default();
     let mut paired = Vec::new();
     for (request, kind) in
-        [("a", Kind::Data), ("b", Kind::Error), ("b", Kind::Data), ("a", Kind::Error), ("a", Kind::Error)]
+        [("a", StreamKind::Data), ("b", StreamKind::Error), ("b", StreamKind::Data), ("a", StreamKind::Error), ("a", StreamKind::Error)]
     {
         client.open(&[], false).await;
         let incoming = acceptor.next().await.unwrap();
-        let ask = asked(request, kind);
-        assert!(waiting.wants(&ask));
-        paired.extend(waiting.add(ask, acceptor.accept(incoming)).map(|_| request));
+        let purpose = asked(request, kind);
+        assert!(unpaired.accepts(&purpose));
+        paired.extend(unpaired.add(purpose, acceptor.accept(incoming)).map(|_| request));
     }
     assert_eq!(paired, ["b", "a"]);
-    assert!(!waiting.wants(&asked("a", Kind::Error)), "one of this kind is there");
-    assert!(waiting.wants(&asked("a", Kind::Data)));
+    assert!(!unpaired.accepts(&asked("a", StreamKind::Error)), "one of this kind is there");
+    assert!(unpaired.accepts(&asked("a", StreamKind::Data)));
 }
 
 #[tokio::test(start_paused = true)]
@@ -101,13 +101,13 @@ async fn a_stream_that_stays_alone_is_forgotten() {
     let mut client = Client::new(near);
     client.open(&[], false).await;
     let incoming = acceptor.next().await.unwrap();
-    let mut waiting = Waiting::default();
-    waiting.add(asked("a", Kind::Data), acceptor.accept(incoming));
-    waiting.forget_late();
-    assert_eq!(waiting.0.len(), 1);
-    tokio::time::advance(PATIENCE).await;
-    waiting.forget_late();
-    assert!(waiting.0.is_empty());
+    let mut unpaired = UnpairedStreams::default();
+    unpaired.add(asked("a", StreamKind::Data), acceptor.accept(incoming));
+    unpaired.drop_expired();
+    assert_eq!(unpaired.0.len(), 1);
+    tokio::time::advance(PAIR_TIMEOUT).await;
+    unpaired.drop_expired();
+    assert!(unpaired.0.is_empty());
 }
 
 #[tokio::test]
@@ -117,9 +117,9 @@ async fn what_a_stream_is_for_is_read_from_its_header_fields() {
     tokio::spawn(reader.run());
     let mut client = Client::new(near);
     for (fields, expected) in [
-        (&[("streamtype", "data"), ("port", "80"), ("requestid", "a")][..], Some(asked("a", Kind::Data))),
-        (&[("streamtype", "error"), ("port", "80")], Some(asked("3", Kind::Error))),
-        (&[("streamtype", "data"), ("port", "80")], Some(asked("3", Kind::Data))),
+        (&[("streamtype", "data"), ("port", "80"), ("requestid", "a")][..], Some(asked("a", StreamKind::Data))),
+        (&[("streamtype", "error"), ("port", "80")], Some(asked("3", StreamKind::Error))),
+        (&[("streamtype", "data"), ("port", "80")], Some(asked("3", StreamKind::Data))),
         (&[("streamtype", "data"), ("port", "0")], None),
         (&[("streamtype", "data"), ("port", "65536")], None),
         (&[("streamtype", "data"), ("port", "-1")], None),
@@ -128,6 +128,6 @@ async fn what_a_stream_is_for_is_read_from_its_header_fields() {
         (&[("port", "80")], None),
     ] {
         client.open(fields, false).await;
-        assert_eq!(Ask::read(&acceptor.next().await.unwrap()), expected, "{fields:?}");
+        assert_eq!(StreamPurpose::read(&acceptor.next().await.unwrap()), expected, "{fields:?}");
     }
 }

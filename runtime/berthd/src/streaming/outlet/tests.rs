@@ -11,8 +11,8 @@ async fn all(mut queue: Queue) -> Vec<Bytes> {
     let mut all = Vec::new();
     while let Some(due) = queue.next().await {
         all.extend(match due {
-            Due::Bytes(bytes) => Some(bytes),
-            Due::Heartbeat => None,
+            QueueItem::Bytes(bytes) => Some(bytes),
+            QueueItem::Heartbeat => None,
         });
     }
     all
@@ -46,7 +46,7 @@ async fn much_is_sent_in_pieces_and_arrives_whole() {
         drop(outlet);
     };
     let (pieces, ()) = tokio::join!(all(queue), pump);
-    assert!(pieces.iter().all(|piece| piece[0] == 1 && piece.len() <= 1 + 2 * CHUNK));
+    assert!(pieces.iter().all(|piece| piece[0] == 1 && piece.len() <= 1 + 2 * MAX_CHUNK_BYTES));
     assert_eq!(pieces.iter().flat_map(|piece| &piece[1..]).copied().collect::<Vec<_>>(), sent);
 }
 
@@ -72,8 +72,8 @@ async fn a_client_to_which_nothing_is_said_is_asked_whether_it_is_there() {
     let (_outlet, _senders, mut queue) = outlet(Framing::Spdy(1));
     let begun = Instant::now();
     for beat in 1..=3 {
-        assert_eq!(queue.next().await, Some(Due::Heartbeat));
-        assert_eq!(begun.elapsed(), HEARTBEAT * beat);
+        assert_eq!(queue.next().await, Some(QueueItem::Heartbeat));
+        assert_eq!(begun.elapsed(), HEARTBEAT_INTERVAL * beat);
     }
 }
 

@@ -31,7 +31,7 @@ async fn served_by(server: Server) -> (Tokens, impl Sized + use<>) {
 }
 
 fn exec() -> Request {
-    let wanted = crate::container::Wanted { stdout: true, ..Default::default() };
+    let wanted = crate::container::RequestedStreams { stdout: true, ..Default::default() };
     Request::Command(Command { container: "0".repeat(64), args: Some(vec!["true".into()]), wanted })
 }
 
@@ -168,7 +168,7 @@ async fn a_server_that_is_told_to_stop_lets_its_clients_go_first() {
     };
     let begun = std::time::Instant::now();
     tokio::join!(server.serve(runtime.containers, runtime.pods, async { _ = stopped.await }), client);
-    assert!(begun.elapsed() < PARTING);
+    assert!(begun.elapsed() < DISCONNECT_TIMEOUT);
 }
 
 #[test]
@@ -241,7 +241,7 @@ async fn clients_that_say_nothing_do_not_keep_others_out() {
     let url = tokens.issue(exec()).unwrap();
     let address = url.split_once("://").unwrap().1.split_once('/').unwrap().0;
     let mut silent = Vec::new();
-    for _ in 0..LOBBY + 1 {
+    for _ in 0..MAX_PENDING_CLIENTS + 1 {
         silent.push(TcpStream::connect(address).await.unwrap());
     }
     assert_eq!(status(&ask("GET", &url, SPDY).await.1), "101");
@@ -249,7 +249,7 @@ async fn clients_that_say_nothing_do_not_keep_others_out() {
     for mut one in silent {
         assert!(matches!(one.read(&mut [0; 1]).await, Ok(0) | Err(_)));
     }
-    assert!(begun.elapsed() < PATIENCE, "none has a place for as long as a request may take");
+    assert!(begun.elapsed() < REQUEST_TIMEOUT, "none has a place for as long as a request may take");
 }
 
 #[tokio::test]

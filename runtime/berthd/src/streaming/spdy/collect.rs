@@ -4,20 +4,20 @@ use std::time::Duration;
 
 use super::{Acceptor, Incoming, Stream};
 use crate::{
-    container::Wanted,
+    container::RequestedStreams,
     streaming::{command::Streams, protocol::Protocol, resize::Sizes},
 };
 
 /// How long a client may take to open the streams that it asked for; as in kubelet.
-const PATIENCE: Duration = Duration::from_secs(30);
+const OPEN_STREAMS_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Waits for the streams that were `wanted`, and refuses all others from then on; `None` when they do not come in time.
 pub(in crate::streaming) async fn collect(
     acceptor: &mut Acceptor,
-    wanted: Wanted,
+    wanted: RequestedStreams,
     protocol: Protocol,
 ) -> Option<Streams> {
-    tokio::time::timeout(PATIENCE, Collected::new(wanted, protocol).complete(acceptor)).await.ok().flatten()
+    tokio::time::timeout(OPEN_STREAMS_TIMEOUT, Collected::new(wanted, protocol).complete(acceptor)).await.ok().flatten()
 }
 
 /// The streams opened so far, and the names of those still expected.
@@ -27,7 +27,7 @@ struct Collected {
 }
 
 impl Collected {
-    fn new(wanted: Wanted, protocol: Protocol) -> Self {
+    fn new(wanted: RequestedStreams, protocol: Protocol) -> Self {
         let all = [
             ("error", true),
             ("stdin", wanted.stdin),

@@ -15,16 +15,16 @@ use super::{
 };
 use crate::streaming::{
     idle::Idle,
-    inbox::{Feed, Inbox, Room, inbox},
+    inbox::{InboxSender, Inbox, BufferBudget, inbox},
     outlet::{Framing, Outlet, Queue, queue},
 };
 
 /// Bytes that are read at a time.
-const BLOCK: usize = 64 << 10;
+const READ_BYTES: usize = 64 << 10;
 /// Limit of the streams that a client has not ended. A forwarded connection takes one.
-const OPEN: usize = 4096;
+const MAX_OPEN_STREAMS: usize = 4096;
 /// How many streams may wait to be accepted or refused before nothing more is read.
-const ARRIVED: usize = 32;
+const MAX_INCOMING_STREAMS: usize = 32;
 
 /// A stream that the client opened, and that is not accepted or refused yet.
 #[derive(Debug)]
@@ -57,9 +57,9 @@ pub(in crate::streaming) struct Reader<R> {
     input: R,
     decoder: Decoder,
     inflater: Inflater,
-    feeds: HashMap<u32, Feed>,
+    senders: HashMap<u32, InboxSender>,
     last: u32,
-    room: Room,
+    budget: BufferBudget,
     incoming: mpsc::Sender<Incoming>,
     answers: Answers,
     idle: Idle,
@@ -79,15 +79,15 @@ impl Answers {
 /// Creates the parts of a connection: its reader, the acceptor of streams, and the queue of what is to be written.
 pub(in crate::streaming) fn connection<R>(input: R, idle: Idle) -> (Reader<R>, Acceptor, Queue) {
     let (senders, queue) = queue();
-    let (arrive, arrived) = mpsc::channel(ARRIVED);
+    let (arrive, arrived) = mpsc::channel(MAX_INCOMING_STREAMS);
     let answers = Answers(Arc::new(senders.answers));
     let reader = Reader {
         input,
         decoder: Decoder::default(),
         inflater: Inflater::default(),
-        feeds: HashMap::new(),
+        senders: HashMap::new(),
         last: 0,
-        room: Room::default(),
+        budget: BufferBudget::default(),
         incoming: arrive,
         answers: answers.clone(),
         idle,
@@ -125,20 +125,20 @@ impl Acceptor {
     }
 
     /// Sends GOAWAY, after all frames sent before.
-    pub(in crate::streaming) async fn farewell(self) {
-        let _ = self.frames.send(frame::goodbye(self.last)).await;
+    pub(in crate::streaming) async fn go_away(self) {
+        let _ = self.frames.send(frame::goaway(self.last)).await;
     }
 }
 
 impl<R: AsyncRead + Unpin> Reader<R> {
     /// Reads until the client disconnects, which is no error, or breaks the protocol.
     pub(in crate::streaming) async fn run(mut self) -> Result<(), Fault> {
-        let mut input = BytesMut::with_capacity(BLOCK);
+        let mut input = BytesMut::with_capacity(READ_BYTES);
         loop {
             while let Some(frame) = self.decoder.decode(&mut input)? {
                 self.handle(frame).await?;
             }
-            input.reserve(if input.is_empty() { BLOCK } else { BLOCK / 2 });
+            input.reserve(if input.is_empty() { READ_BYTES } else { READ_BYTES / 2 });
             if self.input.read_buf(&mut input).await? == 0 {
                 return Ok(());
             }
@@ -157,13 +157,13 @@ impl<R: AsyncRead + Unpin> Reader<R> {
                 self.inflater.read(&headers)?;
                 self.end(stream, fin);
             }
-            Frame::RstStream { stream } => drop(self.feeds.remove(&stream)),
+            Frame::RstStream { stream } => drop(self.senders.remove(&stream)),
             Frame::Ping(id) => self.answers.give(frame::ping(id)),
             Frame::GoAway | Frame::Ignored => {}
             Frame::Data { stream, fin, bytes } => {
                 // Data of a stream that was reset was sent before the client knew.
-                if let Some(feed) = self.feeds.get(&stream) {
-                    feed.put(bytes).await;
+                if let Some(sender) = self.senders.get(&stream) {
+                    sender.put(bytes).await;
                 }
                 self.end(stream, fin);
             }
@@ -177,24 +177,24 @@ impl<R: AsyncRead + Unpin> Reader<R> {
         }
         self.last = stream;
         let headers = self.inflater.read(headers)?;
-        if self.feeds.len() >= OPEN {
-            self.feeds.retain(|_, feed| !feed.unwanted());
+        if self.senders.len() >= MAX_OPEN_STREAMS {
+            self.senders.retain(|_, sender| !sender.is_closed());
         }
-        let (feed, inbox) = inbox(&self.room);
+        let (sender, inbox) = inbox(&self.budget);
         let incoming = Incoming { id: stream, headers, inbox };
-        if self.feeds.len() >= OPEN || self.incoming.send(incoming).await.is_err() {
+        if self.senders.len() >= MAX_OPEN_STREAMS || self.incoming.send(incoming).await.is_err() {
             self.answers.give(frame::reset(stream, Reason::RefusedStream));
             return Ok(());
         }
-        self.feeds.insert(stream, feed);
+        self.senders.insert(stream, sender);
         self.end(stream, fin);
         Ok(())
     }
 
     /// Ends the client's direction of a stream, if `fin`.
     fn end(&mut self, stream: u32, fin: bool) {
-        if let Some(feed) = fin.then(|| self.feeds.remove(&stream)).flatten() {
-            feed.end();
+        if let Some(sender) = fin.then(|| self.senders.remove(&stream)).flatten() {
+            sender.end();
         }
     }
 }

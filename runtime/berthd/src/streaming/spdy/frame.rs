@@ -9,13 +9,13 @@ use bytes::{Buf, BufMut, Bytes, BytesMut};
 use super::Fault;
 
 /// Length of every frame's header.
-pub(in crate::streaming) const HEADER: usize = 8;
+pub(in crate::streaming) const HEADER_BYTES: usize = 8;
 /// Longest control frame that is accepted. Clients send a few header fields.
-const LONGEST_CONTROL: usize = 64 << 10;
+const MAX_CONTROL_FRAME_BYTES: usize = 64 << 10;
 const VERSION: u16 = 3;
-const FIN: u8 = 1;
+const FIN_FLAG: u8 = 1;
 /// Mask of a stream's id.
-const STREAM: u32 = 0x7fff_ffff;
+const STREAM_ID_MASK: u32 = 0x7fff_ffff;
 
 const SYN_STREAM: u16 = 1;
 const SYN_REPLY: u16 = 2;
@@ -75,14 +75,14 @@ impl Decoder {
         if let Some(remaining) = self.data.take() {
             return Ok(self.data_from(remaining, input));
         }
-        let Some((header, _)) = input.split_first_chunk::<HEADER>() else { return Ok(None) };
+        let Some((header, _)) = input.split_first_chunk::<HEADER_BYTES>() else { return Ok(None) };
         let (mut first, mut second) = (&header[..4], &header[4..]);
         let (first, second) = (first.get_u32(), second.get_u32());
         let [flags, ..] = second.to_be_bytes();
         let length = (second & 0x00ff_ffff) as usize;
-        if first & !STREAM == 0 {
-            input.advance(HEADER);
-            let remaining = Remaining { stream: first, fin: flags & FIN != 0, length };
+        if first & !STREAM_ID_MASK == 0 {
+            input.advance(HEADER_BYTES);
+            let remaining = Remaining { stream: first, fin: flags & FIN_FLAG != 0, length };
             return Ok(self.data_from(remaining, input));
         }
         control_from(first, flags, length, input)
@@ -104,14 +104,14 @@ fn control_from(first: u32, flags: u8, length: usize, input: &mut BytesMut) -> R
     if (first >> 16) as u16 & 0x7fff != VERSION {
         return Err(Fault::Malformed("a control frame of another version"));
     }
-    if length > LONGEST_CONTROL {
+    if length > MAX_CONTROL_FRAME_BYTES {
         return Err(Fault::Malformed("a control frame that is too long"));
     }
-    if input.len() < HEADER + length {
+    if input.len() < HEADER_BYTES + length {
         return Ok(None);
     }
-    input.advance(HEADER);
-    parse_control(first as u16, flags & FIN != 0, input.split_to(length).freeze()).map(Some)
+    input.advance(HEADER_BYTES);
+    parse_control(first as u16, flags & FIN_FLAG != 0, input.split_to(length).freeze()).map(Some)
 }
 
 /// Parses a control frame.
@@ -126,7 +126,7 @@ fn parse_control(kind: u16, fin: bool, mut content: Bytes) -> Result<Frame, Faul
         return Err(Fault::Malformed("a control frame that is too short"));
     }
     let id = content.get_u32();
-    let stream = id & STREAM;
+    let stream = id & STREAM_ID_MASK;
     Ok(match kind {
         SYN_STREAM => {
             // The associated stream, the priority, and a slot for certificates.
@@ -143,10 +143,10 @@ fn parse_control(kind: u16, fin: bool, mut content: Bytes) -> Result<Frame, Faul
 }
 
 /// Builds the header of `length` bytes of data; with `fin` they are the last of a stream.
-pub(in crate::streaming) fn data_header(stream: u32, length: usize, fin: bool) -> [u8; HEADER] {
+pub(in crate::streaming) fn data_header(stream: u32, length: usize, fin: bool) -> [u8; HEADER_BYTES] {
     let length = length as u32 & 0x00ff_ffff;
     let second = length | u32::from(fin) << 24;
-    let mut header = [0; HEADER];
+    let mut header = [0; HEADER_BYTES];
     header[..4].copy_from_slice(&stream.to_be_bytes());
     header[4..].copy_from_slice(&second.to_be_bytes());
     header
@@ -171,13 +171,13 @@ pub(in crate::streaming) fn ping(id: u32) -> Bytes {
 }
 
 /// Builds a GOAWAY: no stream is accepted any more, and `last` is the last one that was.
-pub(in crate::streaming) fn goodbye(last: u32) -> Bytes {
+pub(in crate::streaming) fn goaway(last: u32) -> Bytes {
     control(GOAWAY, &[&last.to_be_bytes(), &[0; 4]])
 }
 
 fn control(kind: u16, content: &[&[u8]]) -> Bytes {
     let length: usize = content.iter().map(|part| part.len()).sum();
-    let mut frame = BytesMut::with_capacity(HEADER + length);
+    let mut frame = BytesMut::with_capacity(HEADER_BYTES + length);
     frame.put_u16(0x8000 | VERSION);
     frame.put_u16(kind);
     frame.put_u32(length as u32);

@@ -9,7 +9,7 @@ use super::{
 };
 
 /// Longest block after decompression; clients of Kubernetes send a hundred bytes.
-const LONGEST: usize = 64 << 10;
+const MAX_BLOCK_BYTES: usize = 64 << 10;
 
 /// The header fields of one frame, with names in lower case.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -73,7 +73,7 @@ impl Inflater {
                     self.0.set_dictionary(&DICTIONARY).map_err(|_| DAMAGED)?;
                 }
                 Err(_) => return Err(DAMAGED),
-                Ok(_) if text.len() > LONGEST => return Err(Fault::Malformed("too many header fields")),
+                Ok(_) if text.len() > MAX_BLOCK_BYTES => return Err(Fault::Malformed("too many header fields")),
                 Ok(_) if text.len() == text.capacity() => text.reserve(text.len()),
                 Ok(_) if block.is_empty() => return Ok(text),
                 Ok(_) if (self.0.total_in(), text.len()) == before => return Err(DAMAGED),

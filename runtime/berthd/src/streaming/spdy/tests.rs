@@ -9,12 +9,12 @@ use tokio::io::{AsyncWriteExt, DuplexStream, duplex};
 use super::{
     connection::connection,
     dictionary::ID,
-    frame::{Decoder, Frame, Reason, data_header, goodbye, ping, reply, reset},
+    frame::{Decoder, Frame, Reason, data_header, goaway, ping, reply, reset},
     headers::{EmptyHeaders, Headers, Inflater},
     *,
 };
 use crate::{
-    container::Wanted,
+    container::RequestedStreams,
     streaming::{
         idle::Idle,
         inbox::Next,
@@ -86,7 +86,7 @@ fn frames_are_written_byte_for_byte() {
     assert_eq!(data_header(3, 5, true), bytes("0000000301000005")[..]);
     assert_eq!(reset(3, Reason::Cancel), bytes("80030003000000080000000300000005"));
     assert_eq!(ping(7), bytes("800300060000000400000007"));
-    assert_eq!(goodbye(5), bytes("80030007000000080000000500000000"));
+    assert_eq!(goaway(5), bytes("80030007000000080000000500000000"));
     let mut headers = EmptyHeaders::default();
     let first = "800300020000001800000001".to_owned() + "78bbe3c6a7c2" + "000400fbff00000000" + "000000ffff";
     assert_eq!(reply(1, &headers.block()), bytes(&first));
@@ -238,7 +238,7 @@ async fn streams_are_taken_carry_bytes_both_ways_and_end_one_by_one() {
     stream.outlet.finish().await.unwrap();
     assert_eq!(client.read(id).await, b"down");
     drop(stream);
-    acceptor.farewell().await;
+    acceptor.go_away().await;
     assert_eq!((client.reply().await, client.reply().await), (Some(Reply::GoAway(id)), None));
 }
 
@@ -298,7 +298,7 @@ async fn many_streams_that_were_dropped_here_do_not_use_up_those_that_may_be_ope
 #[tokio::test]
 async fn a_command_waits_for_the_streams_that_it_was_asked_for() {
     let (mut client, mut acceptor) = connected();
-    let wanted = Wanted { stdin: true, stdout: true, stderr: false, tty: true };
+    let wanted = RequestedStreams { stdin: true, stdout: true, stderr: false, tty: true };
     let opened = async {
         for kind in ["resize", "stdout", "nonsense", "stdout", "error", "stdin"] {
             client.open(&[("streamtype", kind)], false).await;
@@ -320,7 +320,7 @@ async fn a_command_waits_for_the_streams_that_it_was_asked_for() {
 async fn a_command_that_has_its_streams_takes_no_others() {
     let (mut client, mut acceptor) = connected();
     client.open(&[("streamtype", "error")], false).await;
-    let _streams = collect(&mut acceptor, Wanted::default(), Protocol::V4).await.unwrap();
+    let _streams = collect(&mut acceptor, RequestedStreams::default(), Protocol::V4).await.unwrap();
     assert_eq!(client.reply().await, Some(Reply::Taken(1)));
     for _ in 0..100 {
         let id = client.open(&[("streamtype", "error")], true).await;
@@ -346,7 +346,7 @@ async fn a_client_that_opens_streams_without_end_is_not_read_while_none_is_taken
 async fn a_command_does_not_wait_for_ever() {
     let (mut client, mut acceptor) = connected();
     client.open(&[("streamtype", "error")], false).await;
-    let wanted = Wanted { stdout: true, ..Wanted::default() };
+    let wanted = RequestedStreams { stdout: true, ..RequestedStreams::default() };
     assert!(collect(&mut acceptor, wanted, Protocol::V4).await.is_none());
 }
 

@@ -50,11 +50,11 @@ async fn a_token_is_good_for_a_minute() {
 #[tokio::test(start_paused = true)]
 async fn tokens_that_nobody_uses_are_limited_and_make_room_with_time() {
     let tokens = tokens();
-    for _ in 0..OUTSTANDING {
+    for _ in 0..MAX_UNUSED_TOKENS {
         tokens.issue(forward("a")).unwrap();
     }
     assert_eq!(tokens.issue(forward("a")).unwrap_err().kind(), Kind::ResourceExhausted);
-    tokio::time::advance(LIFE).await;
+    tokio::time::advance(TOKEN_LIFETIME).await;
     tokens.issue(forward("a")).unwrap();
     assert_eq!(tokens.lock().len(), 1);
 }

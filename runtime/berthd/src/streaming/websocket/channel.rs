@@ -5,13 +5,13 @@ use bytes::{Buf, Bytes};
 use futures::{Stream, StreamExt};
 use tokio_tungstenite::tungstenite::{Error, Message, error::ProtocolError};
 
-use super::left;
+use super::is_disconnect;
 use crate::{
-    container::Wanted,
+    container::RequestedStreams,
     streaming::{
         command::Streams,
         idle::Idle,
-        inbox::{Feed, Room, inbox},
+        inbox::{InboxSender, BufferBudget, inbox},
         outlet::{Framing, Outlet, Queue, queue},
         protocol::Protocol,
         resize::Sizes,
@@ -92,22 +92,22 @@ impl Encoding {
 pub(in crate::streaming) struct Reader {
     encoding: Encoding,
     closes: bool,
-    stdin: Option<Feed>,
-    resize: Option<Feed>,
+    stdin: Option<InboxSender>,
+    resize: Option<InboxSender>,
     idle: Idle,
 }
 
 /// Creates a connection's parts: its reader, the streams that were `wanted`, and the queue of pending output.
 pub(in crate::streaming) fn channels(
-    wanted: Wanted,
+    wanted: RequestedStreams,
     protocol: Protocol,
     encoding: Encoding,
     idle: Idle,
 ) -> (Reader, Streams, Queue) {
     let (senders, queue) = queue();
-    let room = Room::default();
-    let (stdin, input) = inbox(&room);
-    let (resize, sizes) = inbox(&room);
+    let budget = BufferBudget::default();
+    let (stdin, input) = inbox(&budget);
+    let (resize, sizes) = inbox(&budget);
     let outlet = |channel| Outlet::new(encoding.framing(channel), senders.frames.clone());
     let streams = Streams {
         stdin: wanted.stdin.then_some(input),
@@ -140,7 +140,7 @@ impl Reader {
                 Ok(Message::Ping(_) | Message::Pong(_)) => {}
                 Ok(Message::Close(_)) => return Ok(()),
                 Ok(_) => return Err(wrong()),
-                Err(error) if left(&error) => return Ok(()),
+                Err(error) if is_disconnect(&error) => return Ok(()),
                 Err(error) => return Err(error),
             }
         }
@@ -160,15 +160,15 @@ impl Reader {
     }
 }
 
-async fn put(feed: &Option<Feed>, bytes: Bytes) {
-    if let Some(feed) = feed {
-        feed.put(bytes).await;
+async fn put(sender: &Option<InboxSender>, bytes: Bytes) {
+    if let Some(sender) = sender {
+        sender.put(bytes).await;
     }
 }
 
-fn end(feed: &mut Option<Feed>) {
-    if let Some(feed) = feed.take() {
-        feed.end();
+fn end(sender: &mut Option<InboxSender>) {
+    if let Some(sender) = sender.take() {
+        sender.end();
     }
 }
 

@@ -10,7 +10,7 @@ use tokio_util::io::StreamReader;
 
 use super::{Encoding, channels, open, tunnel};
 use crate::{
-    container::Wanted,
+    container::RequestedStreams,
     streaming::{idle::Idle, inbox::Next, protocol::Protocol, resize, resize::Size},
 };
 
@@ -43,7 +43,7 @@ fn input(data: &[u8], size: usize) -> impl tokio::io::AsyncRead + tokio::io::Asy
 }
 
 fn taken(data: &[u8], size: usize, protocol: Protocol, encoding: Encoding) -> Taken {
-    let wanted = Wanted { stdin: true, stdout: true, stderr: false, tty: true };
+    let wanted = RequestedStreams { stdin: true, stdout: true, stderr: false, tty: true };
     let idle = Idle::new(Duration::from_secs(3600));
     let (reader, streams, _queue) = channels(wanted, protocol, encoding, idle);
     let (_, messages) = open(input(data, size)).now_or_never().unwrap().split();

@@ -23,20 +23,20 @@ pub(super) use tunnel::tunnel;
 
 use super::{
     idle::Idle,
-    outlet::{Due, Queue},
+    outlet::{QueueItem, Queue},
 };
 
 /// Longest message that is accepted. Clients send 32 KiB at a time.
-const LONGEST: usize = 4 << 20;
+const MAX_MESSAGE_BYTES: usize = 4 << 20;
 /// Bytes that are read at a time.
-const BLOCK: usize = 64 << 10;
+const READ_BYTES: usize = 64 << 10;
 
 /// Wraps the connection after its upgrade.
 pub(super) async fn open<S: AsyncRead + AsyncWrite + Unpin>(stream: S) -> WebSocketStream<S> {
     let config = WebSocketConfig::default()
-        .read_buffer_size(BLOCK)
-        .max_message_size(Some(LONGEST))
-        .max_frame_size(Some(LONGEST));
+        .read_buffer_size(READ_BYTES)
+        .max_message_size(Some(MAX_MESSAGE_BYTES))
+        .max_frame_size(Some(MAX_MESSAGE_BYTES));
     WebSocketStream::from_raw_socket(stream, Role::Server, Some(config)).await
 }
 
@@ -49,11 +49,11 @@ pub(super) async fn send(
 ) -> Result<(), Error> {
     while let Some(due) = queue.next().await {
         match due {
-            Due::Bytes(content) => {
+            QueueItem::Bytes(content) => {
                 output.feed(encoding.message(content)?).await?;
                 idle.touch();
             }
-            Due::Heartbeat => output.feed(Message::Ping(Bytes::new())).await?,
+            QueueItem::Heartbeat => output.feed(Message::Ping(Bytes::new())).await?,
         }
         if queue.is_empty() {
             output.flush().await?;
@@ -65,6 +65,6 @@ pub(super) async fn send(
 }
 
 /// Whether the error only says that the client closed the connection in order.
-fn left(error: &Error) -> bool {
+fn is_disconnect(error: &Error) -> bool {
     matches!(error, Error::ConnectionClosed | Error::AlreadyClosed)
 }

@@ -12,12 +12,12 @@ use super::{
     *,
 };
 use crate::{
-    container::Wanted,
+    container::RequestedStreams,
     streaming::{idle::Idle, inbox::Next, protocol::Protocol, resize::Size},
 };
 
-const ALL: Wanted = Wanted { stdin: true, stdout: true, stderr: true, tty: false };
-const TERMINAL: Wanted = Wanted { stdin: true, stdout: true, stderr: false, tty: true };
+const ALL: RequestedStreams = RequestedStreams { stdin: true, stdout: true, stderr: true, tty: false };
+const TERMINAL: RequestedStreams = RequestedStreams { stdin: true, stdout: true, stderr: false, tty: true };
 
 fn idle() -> Idle {
     Idle::new(Duration::from_secs(3600))

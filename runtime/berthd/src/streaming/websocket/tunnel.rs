@@ -8,7 +8,7 @@ use tokio::io::AsyncRead;
 use tokio_tungstenite::tungstenite::{Error, Message};
 use tokio_util::io::StreamReader;
 
-use super::left;
+use super::is_disconnect;
 
 /// Returns the bytes in `messages`.
 pub(in crate::streaming) fn tunnel(
@@ -17,7 +17,7 @@ pub(in crate::streaming) fn tunnel(
     let bytes = messages
         .take_while(|message| {
             let closed =
-                matches!(message, Ok(Message::Close(_))) || matches!(message, Err(error) if left(error));
+                matches!(message, Ok(Message::Close(_))) || matches!(message, Err(error) if is_disconnect(error));
             future::ready(!closed)
         })
         .filter_map(|message| future::ready(content(message).transpose()));

@@ -17,7 +17,7 @@ use crate::Error;
 type Chains = HashMap<String, Vec<Rule>>;
 
 /// Limit of nested jumps; the kernel's own limit is the same.
-const DEPTH: usize = 16;
+const MAX_JUMP_DEPTH: usize = 16;
 
 /// A packet that opens a connection.
 #[derive(Debug, Clone, Copy)]
@@ -93,7 +93,7 @@ fn uplink() -> Option<String> {
 
 /// Evaluates the chain `name` for the packet that the rules of `chains` were read for.
 fn walk(chains: &Chains, name: &str, depth: usize) -> Outcome {
-    let rules = chains.get(name).filter(|_| depth < DEPTH);
+    let rules = chains.get(name).filter(|_| depth < MAX_JUMP_DEPTH);
     for Rule { fit, action } in rules.into_iter().flatten().filter(|rule| rule.fit != Fit::No) {
         let is_sure = *fit == Fit::Yes;
         let outcome = match action {

@@ -6,49 +6,49 @@ use std::time::{Duration, Instant};
 
 use super::Bridge;
 use super::steps::Core;
-use super::{forward, neighbours};
+use super::{forward, host_networks};
 use crate::NotReady;
 
 /// Age at which the findings are refreshed, which takes several runs of nft.
-const AGE: Duration = Duration::from_millis(if cfg!(test) { 200 } else { 30_000 });
+const MAX_FINDINGS_AGE: Duration = Duration::from_millis(if cfg!(test) { 200 } else { 30_000 });
 
 /// The last findings.
 #[derive(Debug, Default)]
-pub(super) struct Surroundings(Mutex<Seen>);
+pub(super) struct DisturbanceCache(Mutex<Findings>);
 
 #[derive(Debug, Default)]
-struct Seen {
+struct Findings {
     /// When the last look ended; none before the first.
-    looked: Option<Instant>,
-    is_looking: bool,
+    refreshed: Option<Instant>,
+    is_refreshing: bool,
     /// Another network that overlaps with the pods' subnet.
-    intruder: Option<String>,
+    overlapping: Option<String>,
     /// The firewall rule or policy that drops the pods' packets.
     blocker: Option<String>,
 }
 
-impl Surroundings {
+impl DisturbanceCache {
     /// Whether a look is due; if so, the caller must do it and call `replace`.
     fn is_due(&self) -> bool {
-        self.with(|seen| {
-            let is_due = !seen.is_looking && seen.looked.is_none_or(|when| when.elapsed() >= AGE);
-            seen.is_looking |= is_due;
+        self.with(|findings| {
+            let is_due = !findings.is_refreshing && findings.refreshed.is_none_or(|when| when.elapsed() >= MAX_FINDINGS_AGE);
+            findings.is_refreshing |= is_due;
             is_due
         })
     }
 
-    fn replace(&self, intruder: Option<String>, blocker: Option<String>) {
-        self.with(|seen| {
-            for (new, old) in [(&intruder, &seen.intruder), (&blocker, &seen.blocker)] {
+    fn replace(&self, overlapping: Option<String>, blocker: Option<String>) {
+        self.with(|findings| {
+            for (new, old) in [(&overlapping, &findings.overlapping), (&blocker, &findings.blocker)] {
                 if let Some(new) = new.as_ref().filter(|new| Some(*new) != old.as_ref()) {
                     tracing::warn!("the pods' network is disturbed: {new}");
                 }
             }
-            *seen = Seen { looked: Some(Instant::now()), is_looking: false, intruder, blocker };
+            *findings = Findings { refreshed: Some(Instant::now()), is_refreshing: false, overlapping, blocker };
         });
     }
 
-    fn with<T>(&self, work: impl FnOnce(&mut Seen) -> T) -> T {
+    fn with<T>(&self, work: impl FnOnce(&mut Findings) -> T) -> T {
         work(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
     }
 }
@@ -56,9 +56,9 @@ impl Surroundings {
 impl Bridge {
     /// Fails when another network overlaps with the subnet and no pod is attached. Otherwise an overlap only disturbs.
     pub(crate) fn ready(self: &Arc<Self>) -> Result<(), NotReady> {
-        self.look_around();
-        let intruder = self.surroundings.with(|seen| seen.intruder.clone());
-        match intruder.filter(|_| self.core.leases().is_empty()) {
+        self.refresh_disturbance();
+        let overlapping = self.disturbance.with(|findings| findings.overlapping.clone());
+        match overlapping.filter(|_| self.core.leases().is_empty()) {
             Some(message) => Err(NotReady { reason: "SubnetInUse", message }),
             None => Ok(()),
         }
@@ -66,23 +66,23 @@ impl Bridge {
 
     /// Returns what disturbs attached pods.
     pub(crate) fn disturbance(self: &Arc<Self>) -> Option<NotReady> {
-        self.look_around();
+        self.refresh_disturbance();
         let disturbance = |reason| move |message| NotReady { reason, message };
-        self.surroundings.with(|seen| {
-            let blocked = seen.blocker.clone().map(disturbance("ForwardingBlocked"));
-            blocked.or_else(|| seen.intruder.clone().map(disturbance("SubnetInUse")))
+        self.disturbance.with(|findings| {
+            let blocked = findings.blocker.clone().map(disturbance("ForwardingBlocked"));
+            blocked.or_else(|| findings.overlapping.clone().map(disturbance("SubnetInUse")))
         })
     }
 
-    pub(super) fn look_around(self: &Arc<Self>) {
-        if !self.surroundings.is_due() {
+    pub(super) fn refresh_disturbance(self: &Arc<Self>) {
+        if !self.disturbance.is_due() {
             return;
         }
         let bridge = self.clone();
         tokio::spawn(async move {
-            let seen = bridge.blocking("look at other networks", |core| Ok(core.look())).await;
-            let (intruder, blocker) = seen.unwrap_or_default();
-            bridge.surroundings.replace(intruder, blocker);
+            let findings = bridge.blocking("look at other networks", |core| Ok(core.find_disturbance())).await;
+            let (overlapping, blocker) = findings.unwrap_or_default();
+            bridge.disturbance.replace(overlapping, blocker);
         });
     }
 }
@@ -90,14 +90,14 @@ impl Bridge {
 impl Core {
     /// Looks for an overlapping network and a blocking firewall. A look that fails finds nothing: attaching reports
     /// errors.
-    fn look(&self) -> (Option<String>, Option<String>) {
-        let intruder = self
+    fn find_disturbance(&self) -> (Option<String>, Option<String>) {
+        let overlapping = self
             .netlink()
-            .and_then(|mut netlink| neighbours::intruder(&self.config, self.subnet, &mut netlink));
+            .and_then(|mut netlink| host_networks::overlapping(&self.config, self.subnet, &mut netlink));
         let blocker = forward::blocker(&self.config.name, &self.table.name());
-        for error in [intruder.as_ref().err(), blocker.as_ref().err()].into_iter().flatten() {
+        for error in [overlapping.as_ref().err(), blocker.as_ref().err()].into_iter().flatten() {
             tracing::debug!(error = error.chain(), "could not look at the host's other networks");
         }
-        (intruder.ok().flatten().map(|error| error.to_string()), blocker.ok().flatten())
+        (overlapping.ok().flatten().map(|error| error.to_string()), blocker.ok().flatten())
     }
 }

@@ -3,11 +3,11 @@
 use super::family::{Family, Value};
 use crate::stats::Interface;
 
-type Find = fn(&Interface) -> Vec<Value>;
+type Extract = fn(&Interface) -> Vec<Value>;
 
 const LABELS: &[&str] = &["interface"];
 
-pub(super) const FAMILIES: &[Family<Find>] = &[
+pub(super) const FAMILIES: &[Family<Extract>] = &[
     Family::counter("container_network_receive_bytes_total", "Bytes received.", LABELS, |i| {
         of(i, i.received.bytes)
     }),

@@ -9,30 +9,30 @@ use super::idle::Idle;
 
 /// How long a client may take to close its side after everything was written. Closing first would destroy what it has
 /// not read yet: the kernel answers data that still comes from it with a reset.
-const FAREWELL: Duration = Duration::from_secs(5);
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Runs the three until the client leaves or breaks the protocol, the connection is idle for too long, or `work` is
 /// done and its output is written. `work` must drop its senders when it ends: that ends `writer`.
-pub(super) async fn converse<E: Display>(
+pub(super) async fn drive<E: Display>(
     reader: impl Future<Output = Result<(), E>>,
     writer: impl Future<Output = Result<(), E>>,
     work: impl Future<Output = ()>,
     idle: &Idle,
 ) {
     let mut reader = pin!(reader);
-    let said = async { tokio::try_join!(writer, work.map(Ok)).map(drop) };
+    let written = async { tokio::try_join!(writer, work.map(Ok)).map(drop) };
     tokio::select! {
-        left = &mut reader => return tell("read from", left),
+        ended = &mut reader => return log_end("read from", ended),
         () = idle.expired() => return debug!("a client was silent for too long"),
-        said = said => match said {
+        written = written => match written {
             Ok(()) => {}
-            Err(error) => return tell("write to", Err(error)),
+            Err(error) => return log_end("write to", Err(error)),
         },
     }
-    let _ = tokio::time::timeout(FAREWELL, reader).await;
+    let _ = tokio::time::timeout(CLOSE_TIMEOUT, reader).await;
 }
 
-fn tell<E: Display>(step: &str, ended: Result<(), E>) {
+fn log_end<E: Display>(step: &str, ended: Result<(), E>) {
     if let Err(error) = ended {
         debug!(%error, "{step} a client");
     }

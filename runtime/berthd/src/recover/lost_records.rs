@@ -18,7 +18,7 @@ use crate::{
 
 /// Adds the pods and containers whose records are lost. They are reconciled with their shims afterwards, like any other
 /// record. A pod without a copy never became ready, or is undone as if it had not.
-pub(super) async fn make_again(
+pub(super) async fn restore(
     shared: &Arc<Shared>,
     pods: &mut Loaded<Pod>,
     containers: &mut Loaded<Container>,
@@ -35,14 +35,14 @@ pub(super) async fn make_again(
         let Some(container) = copy::<Container>(&shared.layout.container_copy(&id), &id) else { continue };
         // A container whose record was never written was not reported to any caller.
         if containers.damaged.contains(&id) || lost.contains_key(&container.pod_id) {
-            containers.records.push(made_again(shared, container).await?);
+            containers.records.push(restored(shared, container).await?);
         }
     }
     // Pods are recorded after their containers: once a pod is on record, the next daemon assumes that its containers
     // are, too.
     for (id, copy) in lost {
         pods.records.push(match copy {
-            Some(pod) => made_again(shared, pod).await?,
+            Some(pod) => restored(shared, pod).await?,
             None => unknown(shared, id),
         });
     }
@@ -54,7 +54,7 @@ fn copy<R: Record>(path: &Path, id: &str) -> Option<R> {
     (copy.id() == id).then_some(copy)
 }
 
-async fn made_again<R: Record>(shared: &Shared, record: R) -> Result<R> {
+async fn restored<R: Record>(shared: &Shared, record: R) -> Result<R> {
     tracing::error!(id = record.id(), "the lost record of a {} was made again from its bundle", R::TABLE);
     shared.state.put(&record).await?;
     Ok(record)

@@ -54,7 +54,7 @@ pub(super) fn rlimits(
 }
 
 /// Merges RDT classes and memory policies. Berth has neither: they are refused when they are applied.
-pub(super) fn unseen(
+pub(super) fn rdt_and_memory_policy(
     rdt: MessageField<LinuxRdt>,
     memory_policy: MessageField<LinuxMemoryPolicy>,
     claims: &mut Claims<'_>,

@@ -22,17 +22,17 @@ type Flight<V> = (Shared<BoxFuture<'static, Result<V>>>, Progress);
 
 /// Work under way, by key. It goes on when its caller disconnects, and a repeated call joins it.
 #[derive(Debug)]
-pub struct Flights<K, V: Clone> {
+pub struct SingleFlight<K, V: Clone> {
     flights: Arc<Mutex<HashMap<K, Flight<V>>>>,
 }
 
-impl<K, V: Clone> Default for Flights<K, V> {
+impl<K, V: Clone> Default for SingleFlight<K, V> {
     fn default() -> Self {
         Self { flights: Arc::default() }
     }
 }
 
-impl<K, V> Flights<K, V>
+impl<K, V> SingleFlight<K, V>
 where
     K: Clone + Eq + Hash + Send + 'static,
     V: Clone + Send + Sync + 'static,
@@ -44,22 +44,22 @@ where
     {
         let flight = {
             let mut flights = self.flights.lock().unwrap_or_else(PoisonError::into_inner);
-            flights.entry(key.clone()).or_insert_with(|| self.launch(key, work())).clone()
+            flights.entry(key.clone()).or_insert_with(|| self.start(key, work())).clone()
         };
         let (result, progress) = flight;
         Progress::current().follow(&progress);
         result.await
     }
 
-    fn launch<F>(&self, key: K, work: F) -> Flight<V>
+    fn start<F>(&self, key: K, work: F) -> Flight<V>
     where
         F: Future<Output = Result<V>> + Send + 'static,
     {
-        let landing = Landing { flights: Arc::clone(&self.flights), key };
+        let guard = FlightGuard { flights: Arc::clone(&self.flights), key };
         let progress = Progress::default();
-        let task = tokio::spawn(progress.clone().during(async move {
+        let task = tokio::spawn(progress.clone().scope(async move {
             // The guard also runs when the work panics, so that the next call starts anew.
-            let _landing = landing;
+            let _guard = guard;
             work.await
         }));
         let result = task
@@ -75,12 +75,12 @@ where
 }
 
 /// Removes a flight when its work has ended or panicked.
-struct Landing<K: Eq + Hash, V> {
+struct FlightGuard<K: Eq + Hash, V> {
     flights: Arc<Mutex<HashMap<K, Flight<V>>>>,
     key: K,
 }
 
-impl<K: Eq + Hash, V> Drop for Landing<K, V> {
+impl<K: Eq + Hash, V> Drop for FlightGuard<K, V> {
     fn drop(&mut self) {
         // Bound to a variable, so that it is dropped after the lock guard: its drop may run other destructors.
         let _flight = self.flights.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.key);
@@ -88,7 +88,7 @@ impl<K: Eq + Hash, V> Drop for Landing<K, V> {
 }
 
 /// Runs `work` to its end even when the caller disconnects.
-pub(crate) async fn to_its_end<T: Send + 'static>(
+pub(crate) async fn run_to_completion<T: Send + 'static>(
     work: impl Future<Output = Result<T>> + Send + 'static,
 ) -> Result<T> {
     let joined = detached(work).await;
@@ -99,7 +99,7 @@ pub(crate) async fn to_its_end<T: Send + 'static>(
 pub(crate) async fn detached<T: Send + 'static>(
     work: impl Future<Output = T> + Send + 'static,
 ) -> std::result::Result<T, JoinError> {
-    tokio::spawn(Progress::current().during(work)).await
+    tokio::spawn(Progress::current().scope(work)).await
 }
 
 #[cfg(test)]
@@ -113,7 +113,7 @@ mod tests {
 
     #[tokio::test]
     async fn two_calls_for_one_key_run_once_and_get_the_same() {
-        let flights = Flights::<&str, u32>::default();
+        let flights = SingleFlight::<&str, u32>::default();
         let runs = Arc::new(AtomicU32::new(0));
         let go = Arc::new(Notify::new());
         let work = || {
@@ -130,7 +130,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_flight_goes_on_when_its_caller_leaves_and_the_next_call_joins_it() {
-        let flights = Flights::<&str, u32>::default();
+        let flights = SingleFlight::<&str, u32>::default();
         let go = Arc::new(Notify::new());
         let started = Arc::clone(&go);
         {
@@ -148,14 +148,14 @@ mod tests {
 
     #[tokio::test]
     async fn a_finished_flight_is_forgotten() {
-        let flights = Flights::<&str, u32>::default();
+        let flights = SingleFlight::<&str, u32>::default();
         assert_eq!(flights.join("a", || async { Ok(1) }).await.unwrap(), 1);
         assert_eq!(flights.join("a", || async { Ok(2) }).await.unwrap(), 2);
     }
 
     #[tokio::test]
     async fn a_flight_that_panics_is_an_error_for_those_in_it_and_forgotten() {
-        let flights = Flights::<&str, u32>::default();
+        let flights = SingleFlight::<&str, u32>::default();
         let crashed = flights.join("a", || async { panic!("a fault of ours") }).await;
         assert_eq!(crashed.unwrap_err().kind(), Kind::Internal);
         assert_eq!(flights.join("a", || async { Ok(2) }).await.unwrap(), 2);

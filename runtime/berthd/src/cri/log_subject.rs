@@ -3,30 +3,30 @@
 use berth_cri::v1::*;
 
 /// A request or an answer that the log can name.
-pub(super) trait About {
+pub(super) trait LogSubject {
     /// Whether a successful call is logged at the usual level (info).
-    const LOUD: bool = false;
+    const AT_INFO: bool = false;
 
     /// Identifies the object of the call; may be empty.
-    fn about(&self) -> String {
+    fn log_subject(&self) -> String {
         String::new()
     }
 }
 
 /// Requests and answers that are logged at info level, each with the field that names the object.
-macro_rules! about {
+macro_rules! info_level {
     ($($message:ident . $field:ident),+ $(,)?) => {
-        $(impl About for $message {
-            const LOUD: bool = true;
+        $(impl LogSubject for $message {
+            const AT_INFO: bool = true;
 
-            fn about(&self) -> String {
+            fn log_subject(&self) -> String {
                 self.$field.clone()
             }
         })+
     };
 }
 
-about! {
+info_level! {
     StopPodSandboxRequest.pod_sandbox_id,
     RemovePodSandboxRequest.pod_sandbox_id,
     StartContainerRequest.container_id,
@@ -48,17 +48,17 @@ about! {
 }
 
 /// Frequent read-only requests, and answers, logged at debug level; with the field that names the object.
-macro_rules! quiet {
+macro_rules! debug_level {
     ($($message:ident $(. $field:ident)?),+ $(,)?) => {
-        $(impl About for $message {
-            $(fn about(&self) -> String {
+        $(impl LogSubject for $message {
+            $(fn log_subject(&self) -> String {
                 self.$field.clone()
             })?
         })+
     };
 }
 
-quiet! {
+debug_level! {
     PodSandboxStatusRequest.pod_sandbox_id,
     ContainerStatusRequest.container_id,
     ExecSyncRequest.container_id,
@@ -116,52 +116,52 @@ quiet! {
     CheckpointPodResponse,
 }
 
-impl About for RunPodSandboxRequest {
-    const LOUD: bool = true;
+impl LogSubject for RunPodSandboxRequest {
+    const AT_INFO: bool = true;
 
-    fn about(&self) -> String {
+    fn log_subject(&self) -> String {
         let metadata = self.config.as_ref().and_then(|config| config.metadata.as_ref());
         metadata.map_or_else(String::new, |m| format!("{}/{} attempt {}", m.namespace, m.name, m.attempt))
     }
 }
 
-impl About for CreateContainerRequest {
-    const LOUD: bool = true;
+impl LogSubject for CreateContainerRequest {
+    const AT_INFO: bool = true;
 
-    fn about(&self) -> String {
+    fn log_subject(&self) -> String {
         let metadata = self.config.as_ref().and_then(|config| config.metadata.as_ref());
         let name = metadata.map_or_else(String::new, |m| format!("{} attempt {}", m.name, m.attempt));
         format!("{name} in {}", self.pod_sandbox_id)
     }
 }
 
-impl About for UpdateRuntimeConfigRequest {
-    const LOUD: bool = true;
+impl LogSubject for UpdateRuntimeConfigRequest {
+    const AT_INFO: bool = true;
 
-    fn about(&self) -> String {
+    fn log_subject(&self) -> String {
         let network = self.runtime_config.as_ref().and_then(|config| config.network_config.as_ref());
         network.map(|network| network.pod_cidr.clone()).unwrap_or_default()
     }
 }
 
-impl About for PullImageRequest {
-    const LOUD: bool = true;
+impl LogSubject for PullImageRequest {
+    const AT_INFO: bool = true;
 
-    fn about(&self) -> String {
+    fn log_subject(&self) -> String {
         named(self.image.as_ref())
     }
 }
 
-impl About for RemoveImageRequest {
-    const LOUD: bool = true;
+impl LogSubject for RemoveImageRequest {
+    const AT_INFO: bool = true;
 
-    fn about(&self) -> String {
+    fn log_subject(&self) -> String {
         named(self.image.as_ref())
     }
 }
 
-impl About for ImageStatusRequest {
-    fn about(&self) -> String {
+impl LogSubject for ImageStatusRequest {
+    fn log_subject(&self) -> String {
         named(self.image.as_ref())
     }
 }

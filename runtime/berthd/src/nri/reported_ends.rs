@@ -7,7 +7,7 @@ use std::{
 
 /// Stage of the end of a pod or container, as reported to plugins.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum End {
+pub(super) enum EndStage {
     /// Stopped, not reported yet.
     Due,
     /// Stopped.
@@ -18,22 +18,22 @@ pub(super) enum End {
 
 /// The ends by the id of the pod or container. Entries must be forgotten once that is removed.
 #[derive(Default)]
-pub(super) struct Once(Mutex<HashMap<String, End>>);
+pub(super) struct ReportedEnds(Mutex<HashMap<String, EndStage>>);
 
-impl Once {
+impl ReportedEnds {
     /// Records `end` for `id`. Returns false if it, or a later end, was recorded before.
-    pub fn is_first(&self, id: &str, end: End) -> bool {
-        let mut told = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if told.get(id).is_some_and(|last| *last >= end) {
+    pub fn record_first(&self, id: &str, end: EndStage) -> bool {
+        let mut reported = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if reported.get(id).is_some_and(|last| *last >= end) {
             return false;
         }
-        told.insert(id.to_owned(), end);
+        reported.insert(id.to_owned(), end);
         true
     }
 
     /// Whether `id` has stopped and that is not reported yet.
     pub fn is_due(&self, id: &str) -> bool {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).get(id) == Some(&End::Due)
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).get(id) == Some(&EndStage::Due)
     }
 
     /// Removes the entry of `id`.
@@ -48,16 +48,16 @@ mod tests {
 
     #[test]
     fn each_end_is_told_once_and_none_after_a_later_one() {
-        let told = Once::default();
-        assert!(told.is_first("a", End::Due));
-        assert!(told.is_due("a"));
-        assert!(told.is_first("a", End::Stopped));
-        assert!(!told.is_due("a"));
-        assert!(!told.is_first("a", End::Stopped));
-        assert!(told.is_first("b", End::Removed));
-        assert!(!told.is_first("b", End::Stopped));
-        assert!(told.is_first("a", End::Removed));
-        told.forget("a");
-        assert!(told.is_first("a", End::Stopped));
+        let reported = ReportedEnds::default();
+        assert!(reported.record_first("a", EndStage::Due));
+        assert!(reported.is_due("a"));
+        assert!(reported.record_first("a", EndStage::Stopped));
+        assert!(!reported.is_due("a"));
+        assert!(!reported.record_first("a", EndStage::Stopped));
+        assert!(reported.record_first("b", EndStage::Removed));
+        assert!(!reported.record_first("b", EndStage::Stopped));
+        assert!(reported.record_first("a", EndStage::Removed));
+        reported.forget("a");
+        assert!(reported.record_first("a", EndStage::Stopped));
     }
 }

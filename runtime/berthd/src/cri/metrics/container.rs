@@ -13,7 +13,7 @@ const CPU_PERIOD: u64 = 100_000;
 const CPU_SHARES: u64 = 1024;
 
 /// The measurements of a container.
-pub(super) struct Seen<'a> {
+pub(super) struct Measurements<'a> {
     pub(super) details: &'a ContainerDetails,
     /// File system of the writable layer.
     pub(super) file_system: &'a FileSystem,
@@ -21,13 +21,13 @@ pub(super) struct Seen<'a> {
     pub(super) at: i64,
 }
 
-type Find = fn(&Seen<'_>) -> Vec<Value>;
+type Extract = fn(&Measurements<'_>) -> Vec<Value>;
 
 const NONE: &[&str] = &[];
 const DEVICE: &[&str] = &["device"];
 const PAGES: &[&str] = &["pagesize"];
 
-pub(super) const FAMILIES: &[Family<Find>] = &[
+pub(super) const FAMILIES: &[Family<Extract>] = &[
     // Processor.
     Family::counter(
         "container_cpu_usage_seconds_total",
@@ -271,15 +271,15 @@ pub(super) const FAMILIES: &[Family<Find>] = &[
     ),
 ];
 
-fn memory(seen: &Seen<'_>, what: fn(&Memory) -> u64) -> Vec<Value> {
+fn memory(seen: &Measurements<'_>, what: fn(&Memory) -> u64) -> Vec<Value> {
     known(seen.details.stats.usage.as_ref().and_then(|usage| usage.memory.as_ref()).map(what))
 }
 
-fn swap(seen: &Seen<'_>) -> Option<Swap> {
+fn swap(seen: &Measurements<'_>) -> Option<Swap> {
     seen.details.stats.usage.as_ref()?.swap
 }
 
-fn page_faults(seen: &Seen<'_>) -> Vec<Value> {
+fn page_faults(seen: &Measurements<'_>) -> Vec<Value> {
     let Some(memory) = seen.details.stats.usage.as_ref().and_then(|usage| usage.memory) else {
         return Vec::new();
     };
@@ -291,15 +291,15 @@ fn page_faults(seen: &Seen<'_>) -> Vec<Value> {
     ]
 }
 
-fn of_file_system(seen: &Seen<'_>, value: u64) -> Vec<Value> {
+fn of_file_system(seen: &Measurements<'_>, value: u64) -> Vec<Value> {
     vec![Value::of([&seen.file_system.device], value)]
 }
 
-fn each_device(seen: &Seen<'_>, what: fn(&DeviceIo) -> u64) -> Vec<Value> {
+fn each_device(seen: &Measurements<'_>, what: fn(&DeviceIo) -> u64) -> Vec<Value> {
     seen.details.details.io.iter().map(|io| Value::of([&io.device], what(io))).collect()
 }
 
-fn device_usage(seen: &Seen<'_>) -> Vec<Value> {
+fn device_usage(seen: &Measurements<'_>) -> Vec<Value> {
     let both = |io: &DeviceIo| {
         let (major, minor) = (io.major.to_string(), io.minor.to_string());
         [("Read", io.read), ("Write", io.written)]
@@ -308,15 +308,15 @@ fn device_usage(seen: &Seen<'_>) -> Vec<Value> {
     seen.details.details.io.iter().flat_map(both).collect()
 }
 
-fn cpu_pressure(seen: &Seen<'_>) -> Option<Pressure> {
+fn cpu_pressure(seen: &Measurements<'_>) -> Option<Pressure> {
     seen.details.stats.usage.as_ref()?.cpu?.pressure
 }
 
-fn memory_pressure(seen: &Seen<'_>) -> Option<Pressure> {
+fn memory_pressure(seen: &Measurements<'_>) -> Option<Pressure> {
     seen.details.stats.usage.as_ref()?.memory?.pressure
 }
 
-fn io_pressure(seen: &Seen<'_>) -> Option<Pressure> {
+fn io_pressure(seen: &Measurements<'_>) -> Option<Pressure> {
     seen.details.stats.usage.as_ref()?.io_pressure
 }
 
@@ -324,7 +324,7 @@ fn stalled(pressure: Option<Pressure>, which: fn(Pressure) -> Stall) -> Vec<Valu
     known(pressure.map(|pressure| which(pressure).total / MICROSECONDS))
 }
 
-fn resources<'a>(seen: &Seen<'a>) -> &'a Resources {
+fn resources<'a>(seen: &Measurements<'a>) -> &'a Resources {
     &seen.details.stats.container.config.resources
 }
 
@@ -338,7 +338,7 @@ fn reservation(resources: &Resources) -> u64 {
 }
 
 /// Returns the time of the start; of the creation for a container that was not started yet.
-fn started_at(seen: &Seen<'_>) -> i64 {
+fn started_at(seen: &Measurements<'_>) -> i64 {
     let container = &seen.details.stats.container;
     match container.state {
         ContainerState::Created { .. } => container.created_at,

@@ -1,11 +1,11 @@
 //! How a new plugin learns the state and then hears of everything exactly once: it gets the state and enters the list
-//! of plugins in one turn, in which no event is delivered.
+//! of plugins under one lock, during which no event is delivered.
 //!
 //! ```text
 //! shown in the tables, or announced before its event could reach the plugin  ->  Synchronize
 //! everything after that                                                      ->  its own event
 //! ```
-//! A plugin that takes longer than the time limit of a request does not hold up the node: the turn ends, and events are
+//! A plugin that takes longer than the time limit of a request does not hold up the node: the lock ends, and events are
 //! queued for it until it has taken in the state (`backlog`).
 
 use std::{pin::pin, sync::Arc};
@@ -15,7 +15,7 @@ use protobuf::Message;
 use tokio::time::timeout;
 use ttrpc::context;
 
-use super::{Config, backlog::Wanted, convert, drafts::Draft, plugin::Plugin, updates};
+use super::{Config, backlog::LateRequests, convert, unpublished::UnpublishedObject, plugin::Plugin, updates};
 use crate::{
     blocking,
     error::{Error, Kind, Result},
@@ -23,15 +23,16 @@ use crate::{
 };
 
 /// Largest message of the state in bytes; ttrpc carries 4 MiB.
-const MESSAGE: u64 = 3 << 20;
+const MAX_STATE_MESSAGE_BYTES: u64 = 3 << 20;
 
-/// How often queued events are delivered while new ones may come, before a turn holds those up for the rest.
-const ROUNDS: usize = 8;
+/// How often queued events are delivered while new ones may come, before the lock of the plugins holds
+/// those up for the rest.
+const MAX_CATCH_UP_ROUNDS: usize = 8;
 
 /// Gives a configured plugin the state and lets it take part.
 pub(super) async fn join(shared: &Arc<Shared>, plugin: Plugin) -> Result<()> {
     let plugin = Arc::new(plugin);
-    let joined = learn(shared, &plugin).await;
+    let joined = synchronize_and_add(shared, &plugin).await;
     if joined.is_err() {
         plugin.close();
         shared.nri.forget_closed().await;
@@ -44,49 +45,49 @@ pub(super) async fn join(shared: &Arc<Shared>, plugin: Plugin) -> Result<()> {
 }
 
 /// Gives the plugin the state and adds it to the list. Returns the updates that it wants.
-async fn learn(shared: &Arc<Shared>, plugin: &Arc<Plugin>) -> Result<Vec<ContainerUpdate>> {
-    let mut turn = shared.nri.turn_of_newcomer().await;
+async fn synchronize_and_add(shared: &Arc<Shared>, plugin: &Arc<Plugin>) -> Result<Vec<ContainerUpdate>> {
+    let mut dispatch = shared.nri.lock_plugins_to_add().await;
     let state = state_of(shared).await?;
     let config = shared.nri.config();
-    let mut learning = pin!(timeout(config.synchronization_timeout(), synchronize(plugin, state, config)));
+    let mut synchronizing = pin!(timeout(config.synchronization_timeout(), synchronize(plugin, state, config)));
     let late = |_| Error::new(Kind::DeadlineExceeded, "it did not take in the state in time");
-    let learnt = match timeout(config.request_timeout(), &mut learning).await {
-        Ok(learnt) => {
-            let updates = learnt.map_err(late)??;
-            turn.admit(Arc::clone(plugin));
+    let synchronized = match timeout(config.request_timeout(), &mut synchronizing).await {
+        Ok(synchronized) => {
+            let updates = synchronized.map_err(late)??;
+            dispatch.add_plugin(Arc::clone(plugin));
             return Ok(updates);
         }
         Err(_) => {
             tracing::info!(plugin = %plugin.identity, "an NRI plugin takes its time to learn the state");
             plugin.backlog.open();
-            turn.admit(Arc::clone(plugin));
-            drop(turn);
-            learning.await.map_err(late)??
+            dispatch.add_plugin(Arc::clone(plugin));
+            drop(dispatch);
+            synchronizing.await.map_err(late)??
         }
     };
-    updates::apply(shared, learnt).await;
+    updates::apply(shared, synchronized).await;
     catch_up(shared, plugin).await?;
     Ok(Vec::new())
 }
 
 /// Delivers the queued events until none is left and the plugin gets events as they happen.
 async fn catch_up(shared: &Arc<Shared>, plugin: &Plugin) -> Result<()> {
-    for _ in 0..ROUNDS {
-        make(shared, plugin.catch_up().await?).await;
-        let _turn = shared.nri.turn_anyway().await;
+    for _ in 0..MAX_CATCH_UP_ROUNDS {
+        apply_late(shared, plugin.catch_up().await?).await;
+        let _dispatch = shared.nri.lock_plugins().await;
         if plugin.backlog.close_if_empty() {
             return Ok(());
         }
     }
-    let turn = shared.nri.turn_anyway().await;
+    let dispatch = shared.nri.lock_plugins().await;
     let wanted = plugin.catch_up().await?;
     plugin.backlog.close_if_empty();
-    drop(turn);
-    make(shared, wanted).await;
+    drop(dispatch);
+    apply_late(shared, wanted).await;
     Ok(())
 }
 
-async fn make(shared: &Arc<Shared>, wanted: Wanted) {
+async fn apply_late(shared: &Arc<Shared>, wanted: LateRequests) {
     updates::evict(shared, wanted.evictions).await;
     updates::apply(shared, wanted.updates).await;
 }
@@ -99,13 +100,13 @@ async fn state_of(shared: &Arc<Shared>) -> Result<State> {
     let shared = Arc::clone(shared);
     // Blocks: the OCI specs of the containers are read from disk.
     blocking::run("gather the state", move || {
-        // Drafts first: one that enters its table in between is then found in both, not in neither.
-        let drafts = shared.nri.drafts();
+        // Unpublished objects first: one that enters its table in between is then found in both, not in neither.
+        let unpublished = shared.nri.unpublished();
         let mut state = (Vec::new(), Vec::new());
-        for draft in drafts {
-            match draft {
-                Draft::Pod(pod) if !is_shown(&shared.pods.find(&pod.id)) => state.0.push(convert::pod(&pod)),
-                Draft::Container(container, spec) if !is_shown(&shared.containers.find(&container.id)) => {
+        for object in unpublished {
+            match object {
+                UnpublishedObject::Pod(pod) if !is_shown(&shared.pods.find(&pod.id)) => state.0.push(convert::pod(&pod)),
+                UnpublishedObject::Container(container, spec) if !is_shown(&shared.containers.find(&container.id)) => {
                     state.1.push(convert::container(&container, &spec));
                 }
                 _ => {}
@@ -147,23 +148,23 @@ fn split((pods, containers): State) -> Vec<SynchronizeRequest> {
     let mut messages = vec![SynchronizeRequest::new()];
     let mut length = 0;
     for pod in pods {
-        room(&mut messages, &mut length, pod.compute_size()).pods.push(pod);
+        message_for(&mut messages, &mut length, pod.compute_size()).pods.push(pod);
     }
     for container in containers {
-        room(&mut messages, &mut length, container.compute_size()).containers.push(container);
+        message_for(&mut messages, &mut length, container.compute_size()).containers.push(container);
     }
     messages
 }
 
 /// Returns the last message, or a new one when that has no room for `more` bytes.
-fn room<'a>(
+fn message_for<'a>(
     messages: &'a mut Vec<SynchronizeRequest>,
     length: &mut u64,
     more: u64,
 ) -> &'a mut SynchronizeRequest {
     // Tag and length of an item take some bytes, too.
     *length += more + 8;
-    if *length > MESSAGE {
+    if *length > MAX_STATE_MESSAGE_BYTES {
         *length = more + 8;
         messages.push(SynchronizeRequest::new());
     }

@@ -14,30 +14,30 @@ use ttrpc::Code;
 use super::{
     Nri,
     adjust::{Changes, Creation, Update},
-    backlog::Missed,
+    backlog::QueuedEvent,
     plugin::Plugin,
 };
 use crate::error::{Error, Kind, Result};
 
 /// The right to deliver an event. No other event is delivered meanwhile.
-pub(super) struct Turn {
+pub(super) struct Dispatch {
     nri: Nri,
     plugins: OwnedMutexGuard<Vec<Arc<Plugin>>>,
 }
 
-impl Turn {
+impl Dispatch {
     pub fn new(nri: &Nri, plugins: OwnedMutexGuard<Vec<Arc<Plugin>>>) -> Self {
         Self { nri: nri.clone(), plugins }
     }
 
     /// Adds a plugin, behind those of the same index.
-    pub fn admit(&mut self, plugin: Arc<Plugin>) {
+    pub fn add_plugin(&mut self, plugin: Arc<Plugin>) {
         let place = self.plugins.partition_point(|one| one.identity.index <= plugin.identity.index);
         self.plugins.insert(place, plugin);
     }
 
     /// Sends all plugins a shutdown and disconnects them.
-    pub async fn dismiss(&mut self) {
+    pub async fn shut_down_plugins(&mut self) {
         let goodbyes = self.plugins.iter().map(|plugin| async {
             // A plugin that does not answer is disconnected anyway.
             let _ = plugin.client.shutdown(plugin.deadline(), &Empty::new()).await;
@@ -47,38 +47,38 @@ impl Turn {
         self.plugins.clear();
     }
 
-    fn listeners(&self, event: Event) -> impl Iterator<Item = &Arc<Plugin>> {
-        self.interested(event).filter(|plugin| !plugin.backlog.is_open())
+    fn ready_subscribers(&self, event: Event) -> impl Iterator<Item = &Arc<Plugin>> {
+        self.subscribers(event).filter(|plugin| !plugin.backlog.is_open())
     }
 
-    fn interested(&self, event: Event) -> impl Iterator<Item = &Arc<Plugin>> {
+    fn subscribers(&self, event: Event) -> impl Iterator<Item = &Arc<Plugin>> {
         self.plugins.iter().filter(move |plugin| plugin.wants(event) && !plugin.is_closed())
     }
 
     /// Queues the event for plugins that are still taking in the state.
-    fn defer(&self, event: Event, missed: impl Fn() -> Missed) {
-        self.interested(event).for_each(|plugin| plugin.defer(&missed));
+    fn defer(&self, event: Event, queued: impl Fn() -> QueuedEvent) {
+        self.subscribers(event).for_each(|plugin| plugin.defer(&queued));
     }
 
-    fn defer_telling(&self, event: Event, pod: &PodSandbox, container: Option<&Container>) {
+    fn defer_notification(&self, event: Event, pod: &PodSandbox, container: Option<&Container>) {
         self.defer(event, || {
-            Missed::Told(event, Box::new(pod.clone()), container.map(|container| Box::new(container.clone())))
+            QueuedEvent::Notification(event, Box::new(pod.clone()), container.map(|container| Box::new(container.clone())))
         });
     }
 
     /// Delivers an event that plugins may refuse; the first refusal ends it.
-    pub async fn ask(&self, event: Event, pod: &PodSandbox, container: Option<&Container>) -> Result<()> {
-        self.defer_telling(event, pod, container);
-        for plugin in self.listeners(event) {
+    pub async fn request_approval(&self, event: Event, pod: &PodSandbox, container: Option<&Container>) -> Result<()> {
+        self.defer_notification(event, pod, container);
+        for plugin in self.ready_subscribers(event) {
             plugin.notify(event, pod, container).await?;
         }
         Ok(())
     }
 
     /// Delivers an event that has happened: an error is logged, and the other plugins get the event all the same.
-    pub async fn tell(&self, event: Event, pod: &PodSandbox, container: Option<&Container>) {
-        self.defer_telling(event, pod, container);
-        for plugin in self.listeners(event) {
+    pub async fn notify(&self, event: Event, pod: &PodSandbox, container: Option<&Container>) {
+        self.defer_notification(event, pod, container);
+        for plugin in self.ready_subscribers(event) {
             if let Err(error) = plugin.notify(event, pod, container).await {
                 tracing::warn!(%error, "an NRI plugin did not like what it was told");
             }
@@ -86,23 +86,23 @@ impl Turn {
     }
 
     /// Reports stop and removal of a pod that was announced and never came to be.
-    pub async fn pod_is_gone(&self, pod: PodSandbox) {
-        self.tell(Event::STOP_POD_SANDBOX, &pod, None).await;
-        self.tell(Event::REMOVE_POD_SANDBOX, &pod, None).await;
+    pub async fn report_pod_gone(&self, pod: PodSandbox) {
+        self.notify(Event::STOP_POD_SANDBOX, &pod, None).await;
+        self.notify(Event::REMOVE_POD_SANDBOX, &pod, None).await;
     }
 
     /// Reports stop and removal of a container that was announced and never came to be. Updates in answer are dropped.
-    pub async fn container_is_gone(&self, container: Container) {
+    pub async fn report_container_gone(&self, container: Container) {
         let pod = PodSandbox { id: container.pod_sandbox_id.clone(), ..Default::default() };
-        let request = request_to_stop(&pod, &container);
-        self.defer(Event::STOP_CONTAINER, || Missed::Stopped(request.clone()));
-        for plugin in self.listeners(Event::STOP_CONTAINER) {
+        let request = stop_request(&pod, &container);
+        self.defer(Event::STOP_CONTAINER, || QueuedEvent::Stopped(request.clone()));
+        for plugin in self.ready_subscribers(Event::STOP_CONTAINER) {
             let answer = plugin.client.stop_container(plugin.deadline(), &request).await;
             if let Err(error) = plugin.answer("StopContainer", answer) {
                 tracing::warn!(%error, "an NRI plugin did not like what it was told");
             }
         }
-        self.tell(Event::REMOVE_CONTAINER, &pod, Some(&container)).await;
+        self.notify(Event::REMOVE_CONTAINER, &pod, Some(&container)).await;
     }
 
     /// Asks plugins to approve new limits of a pod; the first refusal ends it.
@@ -118,8 +118,8 @@ impl Turn {
             linux_resources: Some(resources.clone()).into(),
             ..Default::default()
         };
-        self.defer(Event::UPDATE_POD_SANDBOX, || Missed::PodUpdated(request.clone()));
-        for plugin in self.listeners(Event::UPDATE_POD_SANDBOX) {
+        self.defer(Event::UPDATE_POD_SANDBOX, || QueuedEvent::PodUpdated(request.clone()));
+        for plugin in self.ready_subscribers(Event::UPDATE_POD_SANDBOX) {
             let answer = plugin.client.update_pod_sandbox(plugin.deadline(), &request).await;
             plugin.answer("UpdatePodSandbox", answer)?;
         }
@@ -133,9 +133,9 @@ impl Turn {
             container: Some(container).into(),
             ..Default::default()
         };
-        let pristine = self.listeners(Event::VALIDATE_CONTAINER_ADJUSTMENT).next().map(|_| request.clone());
+        let pristine = self.ready_subscribers(Event::VALIDATE_CONTAINER_ADJUSTMENT).next().map(|_| request.clone());
         let mut creation = Creation::new(request);
-        for plugin in self.listeners(Event::CREATE_CONTAINER) {
+        for plugin in self.ready_subscribers(Event::CREATE_CONTAINER) {
             let answer = plugin.client.create_container(plugin.deadline(), &creation.request).await;
             if let Some(answer) = plugin.answer("CreateContainer", answer)? {
                 creation.collect(answer, &plugin.identity.to_string())?;
@@ -144,7 +144,7 @@ impl Turn {
         if let Some(pristine) = pristine {
             self.validate(pristine, &creation).await?;
         }
-        self.defer(Event::CREATE_CONTAINER, || Missed::Created(creation.request.clone()));
+        self.defer(Event::CREATE_CONTAINER, || QueuedEvent::Created(creation.request.clone()));
         Ok(creation)
     }
 
@@ -158,9 +158,9 @@ impl Turn {
             plugins: self.plugins.iter().map(|plugin| instance(plugin)).collect(),
             ..Default::default()
         };
-        for plugin in self.listeners(Event::VALIDATE_CONTAINER_ADJUSTMENT) {
+        for plugin in self.ready_subscribers(Event::VALIDATE_CONTAINER_ADJUSTMENT) {
             let answer = plugin.client.validate_container_adjustment(plugin.deadline(), &request).await;
-            approved(plugin, answer)?;
+            check_approved(plugin, answer)?;
         }
         Ok(())
     }
@@ -179,22 +179,22 @@ impl Turn {
             ..Default::default()
         };
         let mut update = Update::new(request);
-        for plugin in self.listeners(Event::UPDATE_CONTAINER) {
+        for plugin in self.ready_subscribers(Event::UPDATE_CONTAINER) {
             let answer = plugin.client.update_container(plugin.deadline(), &update.request).await;
             if let Some(answer) = plugin.answer("UpdateContainer", answer)? {
                 update.collect(answer, &plugin.identity.to_string())?;
             }
         }
-        self.defer(Event::UPDATE_CONTAINER, || Missed::Updated(update.request.clone()));
+        self.defer(Event::UPDATE_CONTAINER, || QueuedEvent::Updated(update.request.clone()));
         Ok(update)
     }
 
     /// Reports that a container has exited. Returns the updates of others that plugins want; errors are logged.
     pub async fn stop(&self, pod: &PodSandbox, container: &Container) -> Vec<ContainerUpdate> {
-        let request = request_to_stop(pod, container);
-        self.defer(Event::STOP_CONTAINER, || Missed::Stopped(request.clone()));
+        let request = stop_request(pod, container);
+        self.defer(Event::STOP_CONTAINER, || QueuedEvent::Stopped(request.clone()));
         let mut changes = Changes::default();
-        for plugin in self.listeners(Event::STOP_CONTAINER) {
+        for plugin in self.ready_subscribers(Event::STOP_CONTAINER) {
             let answer = plugin.client.stop_container(plugin.deadline(), &request).await;
             let wanted = plugin.answer("StopContainer", answer).and_then(|answer| match answer {
                 Some(answer) => changes.collect(answer.update, &plugin.identity.to_string()),
@@ -209,14 +209,14 @@ impl Turn {
 }
 
 /// Removes plugins that were disconnected meanwhile.
-impl Drop for Turn {
+impl Drop for Dispatch {
     fn drop(&mut self) {
         self.plugins.retain(|plugin| !plugin.is_closed());
-        self.nri.set_listeners(!self.plugins.is_empty());
+        self.nri.set_has_plugins(!self.plugins.is_empty());
     }
 }
 
-fn request_to_stop(pod: &PodSandbox, container: &Container) -> StopContainerRequest {
+fn stop_request(pod: &PodSandbox, container: &Container) -> StopContainerRequest {
     StopContainerRequest {
         pod: Some(pod.clone()).into(),
         container: Some(container.clone()).into(),
@@ -233,7 +233,7 @@ fn instance(plugin: &Plugin) -> PluginInstance {
 }
 
 /// Fails unless the validator approves. One without the method approves, one that does not answer does not.
-fn approved(
+fn check_approved(
     plugin: &Plugin,
     answer: ttrpc::Result<berth_nri::nri::ValidateContainerAdjustmentResponse>,
 ) -> Result<()> {
