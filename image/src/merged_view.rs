@@ -102,7 +102,8 @@ impl Layers {
 
     /// Looks up `path` from the root of the tree, following symlinks; a symlink in the last component only if `follow`.
     pub(crate) fn locate(&self, path: &[u8], follow: bool) -> io::Result<LocatedPath> {
-        let mut walk = PathWalk { above: vec![(Vec::new(), self.top()?)], rest: components(path), followed: 0 };
+        let mut walk =
+            PathWalk { above: vec![(Vec::new(), self.top()?)], rest: components(path), followed: 0 };
         while let Some(name) = walk.rest.pop_front() {
             if let Some(located) = walk.step(name, follow)? {
                 return Ok(located);
@@ -259,7 +260,11 @@ impl MergedDirectory {
     }
 }
 
-fn descend(above: &mut Vec<(Vec<u8>, MergedDirectory)>, name: Vec<u8>, directory: MergedDirectory) -> io::Result<()> {
+fn descend(
+    above: &mut Vec<(Vec<u8>, MergedDirectory)>,
+    name: Vec<u8>,
+    directory: MergedDirectory,
+) -> io::Result<()> {
     above.push((name, directory));
     let open: usize = above.iter().map(|(_, merged)| merged.0.len()).sum();
     if open > MAX_OPEN_DIRECTORIES { Err(Errno::NAMETOOLONG.into()) } else { Ok(()) }

@@ -102,13 +102,17 @@ mod tests {
     fn an_id_is_taken_from_the_reservation_to_the_removal() {
         let containers = ContainerMap::empty();
         let first = containers.reserve("a").unwrap();
-        assert!(containers.reserve("a").is_err() && containers.get("a").is_err() && containers.all().is_empty());
+        assert!(
+            containers.reserve("a").is_err() && containers.get("a").is_err() && containers.all().is_empty()
+        );
         assert!(!containers.is_empty() && !containers.none_matches(|_| false));
         drop(first);
         containers.reserve("a").unwrap().fill(&Arc::new(7));
         assert!(containers.reserve("a").is_err());
         assert_eq!((*containers.get("a").unwrap(), containers.all().len()), (7, 1));
-        assert!(containers.none_matches(|value| *value == 8) && !containers.none_matches(|value| *value == 7));
+        assert!(
+            containers.none_matches(|value| *value == 8) && !containers.none_matches(|value| *value == 7)
+        );
         containers.remove("a");
         assert!(containers.is_empty() && containers.reserve("").is_err());
     }

@@ -43,8 +43,10 @@ fn descendants(root: u32, ancestry: &[Ancestry], found: &HashSet<u32>) -> HashSe
     let mut new = HashSet::new();
     loop {
         let known = |pid: u32| pid == root || found.contains(&pid) || new.contains(&pid);
-        let belongs =
-            |ancestry: &&Ancestry| !known(ancestry.pid) && (ancestry.session == root || ancestry.group == root || known(ancestry.parent));
+        let belongs = |ancestry: &&Ancestry| {
+            !known(ancestry.pid)
+                && (ancestry.session == root || ancestry.group == root || known(ancestry.parent))
+        };
         let next: Vec<u32> = ancestry.iter().filter(belongs).map(|ancestry| ancestry.pid).collect();
         if next.is_empty() {
             return new;

@@ -12,7 +12,7 @@ use crate::descendants::kill_with_descendants;
 use crate::error::Error;
 use crate::exit::Exit;
 use crate::init::{self, ExecProcess, ExecRequest, Execed, Stdio};
-use crate::process::{KILL, ChildProcess};
+use crate::process::{ChildProcess, KILL};
 use crate::stdio::{Pumps, ReaderPolicy, Streams, connect};
 use berth_failpoint::failpoint;
 use std::io;
@@ -76,7 +76,12 @@ pub enum Phase {
 impl Exec {
     /// Registers an exec; `spec` is the JSON of an OCI process. Fails if the stream URIs are malformed.
     pub fn new(id: String, stdio_config: StdioConfig, spec: Vec<u8>) -> Result<Self, Error> {
-        let streams = Streams::parse(&stdio_config.stdin, &stdio_config.stdout, &stdio_config.stderr, stdio_config.terminal)?;
+        let streams = Streams::parse(
+            &stdio_config.stdin,
+            &stdio_config.stdout,
+            &stdio_config.stderr,
+            stdio_config.terminal,
+        )?;
         let streams = streams.with_reader_policy(ReaderPolicy::BreakPipe);
         let inner = Mutex::new(Inner { state: State::Added, pumps: None, size: None });
         Ok(Self { id, stdio_config, streams, spec, inner, ended: watch::Sender::new(None) })

@@ -5,7 +5,7 @@ use crate::error::Error;
 use crate::exec::{kill, spawn};
 use crate::exit::Exit;
 use crate::init::{ExecProcess, Stdio};
-use crate::process::{KILL_TIMEOUT, ChildProcess};
+use crate::process::{ChildProcess, KILL_TIMEOUT};
 use crate::shim_log::note;
 use crate::stdio::{Read, asynchronous, bytes_in_pipe, pipe, read};
 use berth_shim_proto::berth_shim::exec_sync_output::What;

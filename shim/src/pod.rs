@@ -1,16 +1,16 @@
 //! The contents of one shim: at most one sandbox, and containers.
 
 use crate::container::{Container, Identity, Phase, ShimContext};
+use crate::container_map::ContainerMap;
 use crate::creations::Creations;
 use crate::error::Error;
 use crate::exit::{Exit, RecordSpace};
 use crate::init::{
-    self, CreateRequest, Created, Neighbour, PodNamespaces, PodOptions, RootfsMount, StepFile, Stdio,
+    self, CreateRequest, Created, Neighbour, PodNamespaces, PodOptions, RootfsMount, Stdio, StepFile,
 };
-use crate::process::{KILL_TIMEOUT, KILL, ChildProcess};
+use crate::process::{ChildProcess, KILL, KILL_TIMEOUT};
 use crate::sandbox::{self, Sandbox};
 use crate::shim_log::note;
-use crate::container_map::ContainerMap;
 use crate::stdio::{ShimStdio, Streams, connect};
 use crate::sys::heap;
 use berth_failpoint::{failpoint, killpoint};
@@ -104,7 +104,12 @@ impl Pod {
         let reservation = self.containers.reserve(&id)?;
         let namespaces = self.sandbox.enter(&self.id).await?;
         let stdio_config = &new.identity.stdio_config;
-        let streams = Streams::parse(&stdio_config.stdin, &stdio_config.stdout, &stdio_config.stderr, stdio_config.terminal)?;
+        let streams = Streams::parse(
+            &stdio_config.stdin,
+            &stdio_config.stdout,
+            &stdio_config.stderr,
+            stdio_config.terminal,
+        )?;
         let (stdio, shim_stdio) =
             connect(&streams).map_err(|source| Error::Streams { id: id.clone(), source })?;
         failpoint!(STREAMS_OPENED)?;

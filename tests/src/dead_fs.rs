@@ -108,6 +108,5 @@ fn operation(request: &[u8]) -> u32 {
 /// Writes `fuse_out_header` and `body`; `error` is 0 or a positive errno.
 fn answer(device: &OwnedFd, request: &[u8], error: i32, body: &[u8]) {
     let length = u32::try_from(16 + body.len()).unwrap();
-    write(device, &[&length.to_ne_bytes(), &(-error).to_ne_bytes(), &request[8..16], body].concat())
-        .unwrap();
+    write(device, &[&length.to_ne_bytes(), &(-error).to_ne_bytes(), &request[8..16], body].concat()).unwrap();
 }

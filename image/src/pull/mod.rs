@@ -12,8 +12,8 @@
 
 mod flights;
 mod layer;
-mod resolve;
 mod permits;
+mod resolve;
 mod stream;
 
 use std::sync::{Arc, Weak};
@@ -28,14 +28,14 @@ use crate::manifest::{Manifest, ManifestError, chain_ids};
 use crate::platform::Platform;
 use crate::reference::Reference;
 use crate::registry::{self, Credentials, Registry};
-use crate::store::{KEEP_UNFINISHED, Pulled, Store, RemovalGuard};
+use crate::store::{KEEP_UNFINISHED, Pulled, RemovalGuard, Store};
 use crate::unpack::Limits;
 
 use self::flights::{Flight, Flights, KeyedLocks};
 pub use self::layer::LayerError;
 use self::layer::{LayerPull, Outcome};
-use self::resolve::Resolved;
 use self::permits::RegistryPermits;
+use self::resolve::Resolved;
 
 /// State shared by all pulls.
 pub(crate) struct Puller {

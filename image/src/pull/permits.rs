@@ -25,7 +25,11 @@ impl RegistryPermits {
     /// Allows `of_each` layers at once for each registry, at least one.
     pub(crate) fn new(of_each: usize) -> Self {
         let of_each = of_each.max(1);
-        RegistryPermits { of_each, all: Arc::new(Semaphore::new(of_each * MAX_BUSY_REGISTRIES)), registries: Mutex::default() }
+        RegistryPermits {
+            of_each,
+            all: Arc::new(Semaphore::new(of_each * MAX_BUSY_REGISTRIES)),
+            registries: Mutex::default(),
+        }
     }
 
     /// Waits for a permit to pull from `registry`. `None` if the semaphores are closed, which never happens.

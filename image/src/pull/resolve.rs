@@ -165,7 +165,8 @@ impl Puller {
         if let Some(known) = blocking("read configuration", move || store.configuration(&id)).await? {
             return Ok(known);
         }
-        let fetched = self.registry.blob_bytes(image, &manifest.config, MAX_CONFIGURATION_BYTES, credentials).await;
+        let fetched =
+            self.registry.blob_bytes(image, &manifest.config, MAX_CONFIGURATION_BYTES, credentials).await;
         fetched.map_err(refused("fetch the configuration", image))
     }
 }

@@ -17,8 +17,8 @@ use reqwest::{Response, StatusCode};
 use super::client::Get;
 use super::error::{Error, Kind};
 use super::hosts::Endpoint;
-use super::progress::{ProgressMonitor, ChunkResult};
-use super::route::{Route, HostFailures};
+use super::progress::{ChunkResult, ProgressMonitor};
+use super::route::{HostFailures, Route};
 
 /// The content of a blob as it arrives.
 ///

@@ -15,7 +15,7 @@ use super::auth::{Credentials, Proof, Proofs, Subject};
 use super::challenge::Challenge;
 use super::error::Error;
 use super::hosts::{Endpoint, Tls};
-use super::progress::{ProgressMonitor, ChunkResult, Progress};
+use super::progress::{ChunkResult, Progress, ProgressMonitor};
 use super::token::TokenService;
 
 /// The most redirects that are followed.

@@ -119,7 +119,8 @@ impl Registry {
         let digest = digest.or_else(|| image.digest());
         let get = self.manifest_get(image, digest, credentials);
         let route = self.manifest_route(image, get.is_pinned).await?;
-        let Document { bytes, content_type, digest } = route.document(&get, MAX_MANIFEST_BYTES, digest).await?;
+        let Document { bytes, content_type, digest } =
+            route.document(&get, MAX_MANIFEST_BYTES, digest).await?;
         Ok(Manifest { content_type, bytes, digest })
     }
 

@@ -11,8 +11,8 @@
 mod checkpoint;
 mod index;
 mod inspect;
-mod migrate;
 mod log_space;
+mod migrate;
 #[cfg(test)]
 mod tests;
 mod trash;

@@ -64,8 +64,10 @@ fn link_to_lower(
         return Ok(());
     }
     let lower = Lower { directory: &parent, name: split(&place).1, stat: &stat };
-    layer.remaining_bytes =
-        lower.size().and_then(|size| layer.remaining_bytes.checked_sub(size)).ok_or_else(|| layer.too_large())?;
+    layer.remaining_bytes = lower
+        .size()
+        .and_then(|size| layer.remaining_bytes.checked_sub(size))
+        .ok_or_else(|| layer.too_large())?;
     match lower.copy(layer, &place) {
         // The path is taken, by a whiteout if this layer removes the target: the copy gets the name of the first link.
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {

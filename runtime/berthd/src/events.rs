@@ -9,9 +9,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::mpsc;
 
 use crate::{
+    clock,
     container::{Container, ContainerState},
     error::{Error, Kind, Result},
-    clock,
     pod::{Pod, PodState},
     runtime::Shared,
 };

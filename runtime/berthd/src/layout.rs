@@ -155,14 +155,17 @@ fn set_mode(path: &Path, mode: u32) -> io::Result<()> {
 
 /// Writes a file with mode 0600. An existing file is overwritten in place, not atomically, and keeps its mode.
 pub(crate) fn write_private(path: &Path, content: &[u8]) -> Result<()> {
-    let open = || OpenOptions::new().write(true).create(true).truncate(true).mode(PRIVATE_FILE_MODE).open(path);
+    let open =
+        || OpenOptions::new().write(true).create(true).truncate(true).mode(PRIVATE_FILE_MODE).open(path);
     open().and_then(|mut file| file.write_all(content)).during(|| format!("write {}", path.display()))
 }
 
 /// Makes an empty file with mode 0600, or corrects the mode of an existing one.
 pub(crate) fn touch_private(path: &Path) -> Result<()> {
     let touch = || OpenOptions::new().append(true).create(true).mode(PRIVATE_FILE_MODE).open(path);
-    touch().and_then(|_| set_mode(path, PRIVATE_FILE_MODE)).during(|| format!("make {} root's alone", path.display()))
+    touch()
+        .and_then(|_| set_mode(path, PRIVATE_FILE_MODE))
+        .during(|| format!("make {} root's alone", path.display()))
 }
 
 /// Removes a directory recursively; succeeds when it does not exist.

@@ -180,9 +180,11 @@ fn shim(configured: Option<&Path>) -> Result<PathBuf, Failure> {
     }
     let beside = std::env::current_exe()?.with_file_name(SHIM_NAME);
     let path = std::env::var_os("PATH").unwrap_or_default();
-    let mut places = std::iter::once(beside).chain(std::env::split_paths(&path).map(|dir| dir.join(SHIM_NAME)));
+    let mut places =
+        std::iter::once(beside).chain(std::env::split_paths(&path).map(|dir| dir.join(SHIM_NAME)));
     places.find(|place| place.is_file()).ok_or_else(|| {
-        format!("{SHIM_NAME} is neither beside berthd nor in PATH; configuration key pods.shim can name it").into()
+        format!("{SHIM_NAME} is neither beside berthd nor in PATH; configuration key pods.shim can name it")
+            .into()
     })
 }
 

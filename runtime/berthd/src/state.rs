@@ -18,9 +18,8 @@ use rusqlite::{Connection, ErrorCode, Row, ffi, params};
 use serde::{Serialize, de::DeserializeOwned};
 
 use crate::{
-    blocking,
+    blocking, clock,
     error::{During, Error, Kind, Result},
-    clock,
     layout::{touch_private, write_private},
 };
 

@@ -8,9 +8,9 @@ use serde::Deserialize;
 use tokio::time::{sleep, timeout};
 
 use crate::{
+    clock,
     container::{Container, ContainerState},
     error::{Error, Kind, Result},
-    clock,
     nri::events,
     pod::{Pod, PodState},
     runtime::Shared,

@@ -5,8 +5,8 @@
 
 mod backoff;
 pub mod descriptors;
-pub mod progress;
 mod keyed_mutex;
+pub mod progress;
 
 pub use backoff::retry_delays;
 pub use keyed_mutex::KeyedMutex;

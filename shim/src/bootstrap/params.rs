@@ -140,7 +140,11 @@ mod tests {
             any(b"\x12\x01x".to_vec()).write_to_bytes().unwrap(),
         ] {
             let params = parse(&input).unwrap();
-            assert_eq!((params.format, params.events.as_str()), (AnswerFormat::Json, "/from/environment"), "{input:?}");
+            assert_eq!(
+                (params.format, params.events.as_str()),
+                (AnswerFormat::Json, "/from/environment"),
+                "{input:?}"
+            );
         }
     }
 
@@ -151,7 +155,8 @@ mod tests {
             (result.version, result.address.as_str(), result.protocol.as_str()),
             (3, "unix:///s", "ttrpc")
         );
-        let json: serde_json::Value = serde_json::from_slice(&AnswerFormat::Json.answer("unix:///s")).unwrap();
+        let json: serde_json::Value =
+            serde_json::from_slice(&AnswerFormat::Json.answer("unix:///s")).unwrap();
         assert_eq!(json, serde_json::json!({"version": 3, "address": "unix:///s", "protocol": "ttrpc"}));
     }
 }

@@ -26,7 +26,8 @@ pub(super) fn bind(path: &Path) -> Result<BindResult, Error> {
     fs::create_dir_all(directory).map_err(failed("create", directory))?;
     let directory_lock = open(directory, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
         .map_err(|error| failed("open", directory)(error.into()))?;
-    flock(&directory_lock, FlockOperation::LockExclusive).map_err(|error| failed("lock", directory)(error.into()))?;
+    flock(&directory_lock, FlockOperation::LockExclusive)
+        .map_err(|error| failed("lock", directory)(error.into()))?;
     match UnixListener::bind(path) {
         Ok(listener) => return Ok(BindResult::Bound(listener)),
         Err(error) if error.kind() == ErrorKind::AddrInUse => {}

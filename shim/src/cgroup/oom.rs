@@ -121,7 +121,9 @@ mod tests {
         let root = Path::new(root.split(' ').nth(1).unwrap());
         let group = root.join(format!("berth-test-events-{}", std::process::id()));
         std::fs::create_dir(&group).unwrap();
-        let OomNotifier::Events(events) = OomNotifier::of_v2(&group.join("cgroup.events")).unwrap() else { unreachable!() };
+        let OomNotifier::Events(events) = OomNotifier::of_v2(&group.join("cgroup.events")).unwrap() else {
+            unreachable!()
+        };
         rustix::io::pread(events.get_ref(), &mut [0; 512], 0).unwrap();
         let quiet = tokio::time::timeout(COUNTER_READ_INTERVAL, changed(&events)).await;
         let mut child = std::process::Command::new("sleep").arg("1000").spawn().unwrap();

@@ -12,14 +12,14 @@
 use super::client::{LONG_TIMEOUT, NO_TIMEOUT, failed};
 use super::launch::ForeignShim;
 use crate::cgroup::Cgroup;
-use crate::container::{StdioConfig, Phase, wait_for_exit};
+use crate::container::{Phase, StdioConfig, wait_for_exit};
 use crate::error::Error;
 use crate::exit::{Exit, now};
 use crate::init::Stdio;
 use crate::shim_log::note;
 use crate::spec::Spec;
 use crate::stdio::cri_log::CriLog;
-use crate::stdio::{ShimStdio, Pumps, Streams, connect};
+use crate::stdio::{Pumps, ShimStdio, Streams, connect};
 use containerd_shim_protos::api::*;
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
@@ -54,7 +54,10 @@ struct Inner {
 
 impl ForeignContainer {
     /// Has the foreign shim create a container, with streams that lead to this process.
-    pub(super) async fn create(shim: Arc<ForeignShim>, request: CreateTaskRequest) -> Result<Arc<Self>, Error> {
+    pub(super) async fn create(
+        shim: Arc<ForeignShim>,
+        request: CreateTaskRequest,
+    ) -> Result<Arc<Self>, Error> {
         let id = request.id.clone();
         let stdio_config = stdio_config(&request);
         // The foreign shim has the terminal and copies it to a pipe.
@@ -116,7 +119,8 @@ impl ForeignContainer {
     /// Starts it. Returns its pid.
     pub(super) async fn start(&self) -> Result<u32, Error> {
         let request = StartRequest { id: self.id.clone(), ..Default::default() };
-        let started: ttrpc::Result<StartResponse> = self.shim.tasks.call("Start", &request, LONG_TIMEOUT).await;
+        let started: ttrpc::Result<StartResponse> =
+            self.shim.tasks.call("Start", &request, LONG_TIMEOUT).await;
         let started = started.map_err(|source| failed("start container", &self.id, source))?;
         let mut inner = self.inner();
         inner.started_at = now();
@@ -231,7 +235,12 @@ impl ForeignContainer {
 /// A terminal has no separate stderr.
 fn stdio_config(request: &CreateTaskRequest) -> StdioConfig {
     let stderr = if request.terminal { String::new() } else { request.stderr.clone() };
-    StdioConfig { stdin: request.stdin.clone(), stdout: request.stdout.clone(), stderr, terminal: request.terminal }
+    StdioConfig {
+        stdin: request.stdin.clone(),
+        stdout: request.stdout.clone(),
+        stderr,
+        terminal: request.terminal,
+    }
 }
 
 /// A path by which any process on this host can open a pipe's end like a FIFO, while it is open here.

@@ -1,6 +1,6 @@
 //! Commands whose output is the answer, by shim v2's calls and pipes of this process.
 
-use super::client::{SHORT_TIMEOUT, LONG_TIMEOUT, NO_TIMEOUT, failed};
+use super::client::{LONG_TIMEOUT, NO_TIMEOUT, SHORT_TIMEOUT, failed};
 use super::container::{ForeignContainer, path_of};
 use super::launch::ForeignShim;
 use crate::error::Error;
@@ -63,8 +63,11 @@ struct Exec<'a> {
 
 impl Exec<'_> {
     async fn start(&self, process: Value, stdio: Stdio) -> Result<(), Error> {
-        let spec =
-            Any { type_url: PROCESS_TYPE_URL.into(), value: process.to_string().into_bytes(), ..Default::default() };
+        let spec = Any {
+            type_url: PROCESS_TYPE_URL.into(),
+            value: process.to_string().into_bytes(),
+            ..Default::default()
+        };
         let request = ExecProcessRequest {
             id: self.container.into(),
             exec_id: self.id.clone(),
@@ -77,7 +80,8 @@ impl Exec<'_> {
         added.map_err(|source| self.failed(source))?;
         let request =
             StartRequest { id: self.container.into(), exec_id: self.id.clone(), ..Default::default() };
-        let started: ttrpc::Result<StartResponse> = self.shim.tasks.call("Start", &request, LONG_TIMEOUT).await;
+        let started: ttrpc::Result<StartResponse> =
+            self.shim.tasks.call("Start", &request, LONG_TIMEOUT).await;
         started.map(drop).map_err(|source| self.failed(source))
     }
 

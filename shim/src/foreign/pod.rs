@@ -11,15 +11,15 @@
 use super::bundle::{self, PodAttributes, SandboxBundle};
 use super::client::{LONG_TIMEOUT, NO_TIMEOUT, failed};
 use super::container::ForeignContainer;
-use super::launch::{Launcher, ForeignShim};
+use super::launch::{ForeignShim, Launcher};
 use crate::container::Phase;
+use crate::container_map::ContainerMap;
 use crate::error::Error;
 use crate::init::{self, PodNamespaces, PodOptions};
 use crate::orphans::Orphans;
 use crate::process::KILL_TIMEOUT;
 use crate::sandbox::Record;
 use crate::shim_log::note;
-use crate::container_map::ContainerMap;
 use crate::stdio;
 use berth_shim_proto::berth_shim::SandboxOptions;
 use containerd_shim_protos::api::*;
@@ -210,14 +210,19 @@ impl ForeignPod {
     }
 
     /// Creates a container from a request of Berth's own protocol.
-    pub(super) async fn create_container(&self, request: CreateTaskRequest) -> Result<Arc<ForeignContainer>, Error> {
+    pub(super) async fn create_container(
+        &self,
+        request: CreateTaskRequest,
+    ) -> Result<Arc<ForeignContainer>, Error> {
         let _creation = self.creations.read().await;
         let sandbox = self.sandbox()?;
         let reservation = self.containers.reserve(&request.id)?;
         let target = self.target_of(&request)?;
         self.prepare(&sandbox, &request, target.as_deref()).await?;
         let options = sandbox.shim.launcher.handler.any().into();
-        let container = ForeignContainer::create(Arc::clone(&sandbox.shim), CreateTaskRequest { options, ..request }).await?;
+        let container =
+            ForeignContainer::create(Arc::clone(&sandbox.shim), CreateTaskRequest { options, ..request })
+                .await?;
         // Its PID namespace was joined by pid. If it still runs, the pid was its own; otherwise it may have been reused.
         if target.is_some_and(|target| target.phase() != Phase::Running) {
             container.delete().await?;
@@ -243,7 +248,14 @@ impl ForeignPod {
     ) -> Result<(), Error> {
         let (host_network, host_ipc) = (sandbox.host_network, sandbox.host_ipc);
         let target = target.map(|target| (target.id.as_str(), target.pid));
-        let pod = PodAttributes { id: &self.id, bundle: &self.bundle, pid: sandbox.pid, host_network, host_ipc, target };
+        let pod = PodAttributes {
+            id: &self.id,
+            bundle: &self.bundle,
+            pid: sandbox.pid,
+            host_network,
+            host_ipc,
+            target,
+        };
         let (id, bundle) = (&request.id, Path::new(&request.bundle));
         let completed = pod.complete(bundle);
         completed.map_err(|source| Error::Io { doing: "complete the bundle of", id: id.clone(), source })?;

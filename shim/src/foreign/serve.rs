@@ -4,7 +4,7 @@ use super::handler::Handler;
 use super::launch::Launcher;
 use super::pod::ForeignPod;
 use super::service;
-use crate::service::{ServerConfig, run_until_closed, retrying_listener, runtime};
+use crate::service::{ServerConfig, retrying_listener, run_until_closed, runtime};
 use std::io;
 use ttrpc::r#async::Server;
 

@@ -1,16 +1,16 @@
 //! The services of Berth's shim, answered through a foreign one. Calls with an exec id are passed through unchanged,
 //! because an exec's FIFOs are the daemon's.
 
-use super::client::{SHORT_TIMEOUT, LONG_TIMEOUT, NO_TIMEOUT};
-use super::exec_sync::exec_sync;
+use super::client::{LONG_TIMEOUT, NO_TIMEOUT, SHORT_TIMEOUT};
 use super::container::ForeignContainer;
+use super::exec_sync::exec_sync;
 use super::pod::ForeignPod;
 use crate::container::Phase;
 use crate::error::Error;
 use crate::events::timestamp;
 use crate::exec_sync::Caller;
 use crate::process::KILL_TIMEOUT;
-use crate::service::{described, message, stop_timeout, run_to_completion, unless_closed};
+use crate::service::{described, message, run_to_completion, stop_timeout, unless_closed};
 use async_trait::async_trait;
 use berth_shim_proto::berth_shim::*;
 use berth_shim_proto::berth_shim_ttrpc::{Shim, create_shim};
@@ -190,8 +190,9 @@ impl Sandbox for ForeignService {
 #[async_trait]
 impl Shim for ForeignService {
     async fn containers(&self, _: &TtrpcContext, _: ContainersRequest) -> ttrpc::Result<ContainersResponse> {
-        let described =
-            |container: &Arc<ForeignContainer>| described(&container.id, container.pid, container.started_at(), container.phase());
+        let described = |container: &Arc<ForeignContainer>| {
+            described(&container.id, container.pid, container.started_at(), container.phase())
+        };
         Ok(ContainersResponse {
             containers: self.0.containers().iter().map(described).collect(),
             pod_init_pid: self.0.init_pid().unwrap_or(0),

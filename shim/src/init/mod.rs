@@ -54,10 +54,10 @@ mod user;
 mod userns;
 
 pub use capabilities::capability_names;
+pub use deferred_cleanup::{cleanup_finished, remove_cgroup_later};
 pub use error::{Errno, Error, Step, Unrunnable};
 pub use hooks::LaterHooks;
 pub use idmap::IdMappings;
-pub use deferred_cleanup::{cleanup_finished, remove_cgroup_later};
 pub use namespaces::CONTAINER_PREFIX;
 pub use options::mount_options;
 pub(crate) use pod::NSFS;

@@ -261,7 +261,11 @@ fn target_directory(mount: &spec::Mount, root: InRoot<'_>) -> Result<OwnedFd, Er
 }
 
 /// A tmpfs with a directory for each v1 hierarchy.
-fn attach_hierarchies(prepared: &Prepared<'_>, hierarchies: &[HierarchyMount], root: InRoot<'_>) -> Result<(), Error> {
+fn attach_hierarchies(
+    prepared: &Prepared<'_>,
+    hierarchies: &[HierarchyMount],
+    root: InRoot<'_>,
+) -> Result<(), Error> {
     let what = || prepared.what();
     let target = root.find_or_create(Path::new(&prepared.mount.destination), Create::Directory)?;
     let options = Options::parse(&["nosuid", "nodev", "noexec", "mode=755"])?;

@@ -140,7 +140,11 @@ fn pid_in_path(path: &str) -> Option<u32> {
     path.strip_prefix("/proc/")?.strip_suffix("/ns/pid")?.parse().ok()
 }
 
-fn find_process_by_pid<'a>(pid: u32, pod: &'a PodNamespaces, neighbours: &[Neighbour<'a>]) -> Option<BorrowedFd<'a>> {
+fn find_process_by_pid<'a>(
+    pid: u32,
+    pod: &'a PodNamespaces,
+    neighbours: &[Neighbour<'a>],
+) -> Option<BorrowedFd<'a>> {
     let of_neighbour = || neighbours.iter().find(|neighbour| neighbour.pid == pid);
     pod.init()
         .filter(|(init, _)| *init == pid)

@@ -134,7 +134,8 @@ impl PodNamespaces {
         let maker = Child::fork(|| NamespaceMaker { options, netns: &netns, socket: theirs.as_fd() }.run())?;
         drop(theirs);
         let maker = maker.release().ok_or(Error::Died { step: Step::Pod })?;
-        set_socket_timeout(&ours, Timeout::Recv, Some(REPORT_TIMEOUT)).at(Step::Pod, || "set a deadline".into())?;
+        set_socket_timeout(&ours, Timeout::Recv, Some(REPORT_TIMEOUT))
+            .at(Step::Pod, || "set a deadline".into())?;
         let result = self.receive_reports(ours.as_fd(), options);
         match &result {
             Ok(()) => child::wait(maker.as_fd()),
@@ -153,7 +154,10 @@ impl PodNamespaces {
                 Some(Received { report: Report::Failed(error), .. }) => failure = Some(error),
                 Some(Received { report: Report::Ready { attached }, attached: descriptors, .. }) => {
                     ready = true;
-                    attached.into_iter().zip(descriptors).for_each(|(what, fd)| self.store(what, fd, options));
+                    attached
+                        .into_iter()
+                        .zip(descriptors)
+                        .for_each(|(what, fd)| self.store(what, fd, options));
                 }
                 Some(_) => {}
                 None => break,
@@ -286,7 +290,9 @@ impl NamespaceMaker<'_> {
         // After entering the user namespace: parameters of the IPC namespace belong to that one's root.
         let parameters = self.options.sysctls.iter().map(|(name, value)| (name.as_str(), value.as_str()));
         sysctl::write(parameters, own)?;
-        for (kind, wanted) in [(DescriptorKind::Net, own.net), (DescriptorKind::Ipc, own.ipc), (DescriptorKind::Uts, own.uts)] {
+        for (kind, wanted) in
+            [(DescriptorKind::Net, own.net), (DescriptorKind::Ipc, own.ipc), (DescriptorKind::Uts, own.uts)]
+        {
             if wanted {
                 made.push((kind, namespace_file(kind)?));
             }

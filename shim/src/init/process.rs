@@ -91,7 +91,11 @@ impl<'a> PreparedProcess<'a> {
     }
 
     /// Sets up the streams, and enters the working directory as far as root may.
-    pub(super) fn set_up_stdio_and_cwd(&mut self, root: InRoot<'_>, terminal: Option<&Terminal>) -> Result<(), Error> {
+    pub(super) fn set_up_stdio_and_cwd(
+        &mut self,
+        root: InRoot<'_>,
+        terminal: Option<&Terminal>,
+    ) -> Result<(), Error> {
         self.streams(terminal)?;
         self.entered = cwd::enter(root, &self.spec.cwd)?;
         Ok(())

@@ -7,7 +7,7 @@ pub(super) use enter::CgroupEntry;
 
 use super::channel::{self, DescriptorKind, Report};
 use super::error::At;
-use super::hooks::{HookRunner, HookContext};
+use super::hooks::{HookContext, HookRunner};
 use super::inroot::InRoot;
 use super::keyring::Keyring;
 use super::masks::{self, MaskMounts};
@@ -17,8 +17,8 @@ use super::process::{self, PreparedProcess};
 use super::rootfs::Rootfs;
 use super::terminal::Terminal;
 use super::{
-    CreateRequest, Error, ExecRequest, Moment, Step, cwd, devices, limits, rootfs, security, step_file, sysctl,
-    user,
+    CreateRequest, Error, ExecRequest, Moment, Step, cwd, devices, limits, rootfs, security, step_file,
+    sysctl, user,
 };
 use crate::cgroup::{Cgroup, CgroupFd};
 use crate::spec::{Resources, Spec};
@@ -105,7 +105,8 @@ fn stage_create(request: &CreateRequest<'_>, socket: BorrowedFd<'_>) -> Result<(
     limits::set_oom_score(spec.process.oom_score_adj)?;
     let namespaces = Namespaces::plan(&spec.linux, request.pod, request.neighbours)?;
     let users = namespaces.user.as_ref().map(|user| &user.mappings);
-    let process = PreparedProcess::prepare(&spec.process, request.terminal, &request.stdio, users)?.with_settings_of(&spec.linux)?;
+    let process = PreparedProcess::prepare(&spec.process, request.terminal, &request.stdio, users)?
+        .with_settings_of(&spec.linux)?;
     let keyring = Keyring::of(request.id, request.bundle)?;
     Cgroup::for_creation(&spec.linux.cgroups_path)?;
     channel::send(socket, &Report::Group(spec.linux.cgroups_path.clone()), &[]);
@@ -134,7 +135,12 @@ struct StageResources<'a> {
 }
 
 impl Container<'_> {
-    fn spawn(&self, process: PreparedProcess<'_>, cgroup: &Cgroup, socket: BorrowedFd<'_>) -> Result<(), Error> {
+    fn spawn(
+        &self,
+        process: PreparedProcess<'_>,
+        cgroup: &Cgroup,
+        socket: BorrowedFd<'_>,
+    ) -> Result<(), Error> {
         let (pod, user, devices) =
             (self.request.pod, self.namespaces.user.as_ref(), &self.spec.linux.devices);
         let mounts = mounts::prepare(&self.spec.mounts, Sources { pod, cgroup, user, devices })?;
@@ -180,7 +186,9 @@ impl Container<'_> {
             self.set_up(&mut process, prepared, socket)
         });
         if code == 0 {
-            wait_and_execute(socket, &process, |socket| channel::wait_at_barrier(socket) && self.run_start_container_hooks(socket));
+            wait_and_execute(socket, &process, |socket| {
+                channel::wait_at_barrier(socket) && self.run_start_container_hooks(socket)
+            });
         }
         code
     }
@@ -323,7 +331,11 @@ fn set_host_name(host: &str, domain: &str) -> Result<(), Error> {
 
 /// Closes all but the socket, waits for `go` and executes the command, or exits. Nothing is dropped: values may own
 /// descriptors that are closed by now.
-fn wait_and_execute(socket: BorrowedFd<'_>, process: &PreparedProcess<'_>, go: impl FnOnce(BorrowedFd<'_>) -> bool) -> ! {
+fn wait_and_execute(
+    socket: BorrowedFd<'_>,
+    process: &PreparedProcess<'_>,
+    go: impl FnOnce(BorrowedFd<'_>) -> bool,
+) -> ! {
     let socket = match sys::keep_only(socket).at(Step::Process, || "close descriptors".into()) {
         Ok(socket) => socket,
         Err(error) => sys::leave(reporting(socket, || Err(error))),

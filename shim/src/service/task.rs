@@ -1,7 +1,7 @@
 //! `containerd.task.v3.Task`: containers and execs.
 
 use super::{run_to_completion, unless_closed};
-use crate::container::{Container, Identity, StdioConfig, Phase};
+use crate::container::{Container, Identity, Phase, StdioConfig};
 use crate::error::Error;
 use crate::events::timestamp;
 use crate::exec::{self, Exec};
@@ -245,7 +245,10 @@ fn new_container(request: &CreateTaskRequest) -> NewContainer {
         terminal: request.terminal,
     };
     let bundle = PathBuf::from(&request.bundle);
-    NewContainer { identity: Identity { id: request.id.clone(), bundle, stdio_config }, rootfs: rootfs.collect() }
+    NewContainer {
+        identity: Identity { id: request.id.clone(), bundle, stdio_config },
+        rootfs: rootfs.collect(),
+    }
 }
 
 fn delete_exec(container: &Container, exec: &Exec) -> Result<(u32, Exit), Error> {

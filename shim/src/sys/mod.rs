@@ -19,7 +19,7 @@ pub(crate) use link::bring_up;
 pub(crate) use mount::{MountAttributes, mount_setattr};
 pub(crate) use priority::{SchedAttr, ioprio_set, sched_setattr, set_personality};
 pub(crate) use process::{
-    LEGACY_CLONE, legacy_clone_sibling, clone_child, clone_sibling, close_all, close_others, exit_quietly_on_children,
-    fork, keep_only, leave, place, reset_signals, setns, unshare,
+    LEGACY_CLONE, clone_child, clone_sibling, close_all, close_others, exit_quietly_on_children, fork,
+    keep_only, leave, legacy_clone_sibling, place, reset_signals, setns, unshare,
 };
 pub(crate) use ready::{watched, watched_for_errors, watched_for_priority};

@@ -157,7 +157,8 @@ fn root_what_is_not_built_is_refused_by_name() {
     let error =
         fixture.fail(&["/bin/true"], |spec| spec["linux"]["personality"] = json!({ "domain": "SOLARIS" }));
     assert_eq!(error.to_string(), r#"process: linux.personality.domain "SOLARIS""#);
-    let error = fixture.fail(&["/bin/true"], |spec| spec["process"]["apparmorProfile"] = json!("some-profile"));
+    let error =
+        fixture.fail(&["/bin/true"], |spec| spec["process"]["apparmorProfile"] = json!("some-profile"));
     assert!(error.to_string().starts_with("security: "), "{error}");
 }
 

@@ -40,7 +40,9 @@ fn root_limits_are_in_force_before_the_process_runs_and_can_be_changed() {
             ["50000", "50000 100000"]
                 .contains(&read(&fixture, [("cpu", "cpu.cfs_quota_us"), ("", "cpu.max")]).as_str())
         );
-        assert!(["512", "20"].contains(&read(&fixture, [("cpu", "cpu.shares"), ("", "cpu.weight")]).as_str()));
+        assert!(
+            ["512", "20"].contains(&read(&fixture, [("cpu", "cpu.shares"), ("", "cpu.weight")]).as_str())
+        );
         for limit in [134_217_728_i64, 33_554_432] {
             let change: Resources =
                 serde_json::from_value(json!({ "memory": { "limit": limit }, "cpu": { "quota": -1 } }))
@@ -106,10 +108,13 @@ fn root_a_container_of_one_process_can_be_made_and_entered() {
 fn root_a_process_killed_for_lack_of_memory_is_counted() {
     let fixture = Fixture::new();
     block_on(async {
-        let container =
-            fixture.create("c1", &["/bin/sh", "-c", "dd if=/dev/zero of=/dev/null bs=100M count=1"], |spec| {
+        let container = fixture.create(
+            "c1",
+            &["/bin/sh", "-c", "dd if=/dev/zero of=/dev/null bs=100M count=1"],
+            |spec| {
                 spec["linux"]["resources"] = json!({ "memory": { "limit": 16777216, "swap": 16777216 } });
-            });
+            },
+        );
         let running = container.await.unwrap().start().await;
         super::support::wait(std::os::fd::AsFd::as_fd(&running.pidfd));
         assert!(running.cgroup.oom_kills() >= 1);
@@ -203,7 +208,10 @@ fn root_only_for_whom_a_group_was_made_can_kill_in_it() {
         let running = sleeping(&fixture, json!({})).await;
         let path = fixture.cgroup_path("c1");
         Cgroup::of_container(&path, "c2").kill_and_remove(std::time::Duration::ZERO).await.unwrap();
-        Cgroup::of_pod(&format!("/{}", fixture.name), "pod").kill_and_remove(std::time::Duration::ZERO).await.unwrap();
+        Cgroup::of_pod(&format!("/{}", fixture.name), "pod")
+            .kill_and_remove(std::time::Duration::ZERO)
+            .await
+            .unwrap();
         assert_eq!(running.sh("exit 7").await.0, 7);
         // The processes are this test's children, and stay in the cgroup until they are reaped.
         let ended = Cgroup::of_container(&path, "c1").kill_and_remove(std::time::Duration::ZERO).await;

@@ -1,6 +1,6 @@
 //! Duration of single steps: `cargo test -p berth-shim --test init -- --ignored --nocapture measure`.
 
-use super::support::{HOST, Fixture, block_on, ids, mapped_overlay, wait};
+use super::support::{Fixture, HOST, block_on, ids, mapped_overlay, wait};
 use berth_shim::init::{self, CreateRequest, ExecProcess, PodNamespaces, PodOptions, Stdio};
 use std::os::fd::AsFd;
 use std::path::PathBuf;

@@ -103,7 +103,8 @@ fn root_the_pid_namespace_of_a_neighbour_is_joined_by_name_or_number() {
 fn root_the_pid_namespace_of_who_has_got_a_neighbours_number_is_not_joined() {
     let fixture = Fixture::new();
     block_on(async {
-        let mut target = fixture.create("target", &["/bin/sleep", "1000"], |_| {}).await.unwrap().start().await;
+        let mut target =
+            fixture.create("target", &["/bin/sleep", "1000"], |_| {}).await.unwrap().start().await;
         pidfd_send_signal(&target.pidfd, Signal::KILL).unwrap();
         wait(target.pidfd.as_fd());
         target.pid = std::process::id();

@@ -1,6 +1,6 @@
 //! User namespaces: ids inside and outside, and owners of files.
 
-use super::support::{HOST, LENGTH, Fixture, Running, block_on, ids, mapped_overlay, shown, wait};
+use super::support::{Fixture, HOST, LENGTH, Running, block_on, ids, mapped_overlay, shown, wait};
 use berth_shim::init::{self, Error, IdMappings, PodOptions};
 use serde_json::{Value, json};
 use std::fs;
@@ -248,9 +248,10 @@ fn root_a_user_without_a_number_outside_is_refused() {
 fn root_streams_can_be_opened_again_by_whoever_runs() {
     let fixture = fixture();
     for uid in [0, 1000] {
-        let (_, output) = run(&fixture, "echo out > /dev/stdout; echo err > /proc/self/fd/2; id -u", |spec| {
-            spec["process"]["user"] = json!({ "uid": uid, "gid": 1000 });
-        });
+        let (_, output) =
+            run(&fixture, "echo out > /dev/stdout; echo err > /proc/self/fd/2; id -u", |spec| {
+                spec["process"]["user"] = json!({ "uid": uid, "gid": 1000 });
+            });
         assert_eq!(output, format!("out\nerr\n{uid}\n"));
     }
 }

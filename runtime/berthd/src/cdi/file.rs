@@ -224,7 +224,12 @@ impl Mount {
 impl Hook {
     fn check(&self, at: &str) -> Result<(), String> {
         let known = HOOK_NAMES.contains(&self.hook_name.as_str());
-        require(known, &format!("{at}.hookName"), &self.hook_name, &format!("must be one of {HOOK_NAMES:?}"))?;
+        require(
+            known,
+            &format!("{at}.hookName"),
+            &self.hook_name,
+            &format!("must be one of {HOOK_NAMES:?}"),
+        )?;
         absolute(&format!("{at}.path"), &self.path)?;
         check_env(&format!("{at}.env"), &self.env)?;
         let given = self.timeout.unwrap_or(1);

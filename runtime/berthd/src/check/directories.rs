@@ -13,7 +13,12 @@ pub(super) fn disagreements(inventory: &Inventory) -> Vec<Finding> {
     let mut findings = unowned("bundle of pod", &layout.sandboxes(), has_pod, |_| false);
     let has_shim = |id: &str| has_shim(inventory, id);
     findings.extend(unowned("bundle of container", &layout.bundles(), has_container, has_shim));
-    findings.extend(unowned("writable layer of container", &layout.writable_layers(), has_container, has_shim));
+    findings.extend(unowned(
+        "writable layer of container",
+        &layout.writable_layers(),
+        has_container,
+        has_shim,
+    ));
     for pod in records.pods.values().filter(|pod| pod.state == PodState::Ready) {
         findings.extend(missing("bundle of pod", &layout.sandbox(&pod.id)));
     }

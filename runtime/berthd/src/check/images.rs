@@ -20,8 +20,11 @@ pub(super) fn disagreements(inventory: &Inventory) -> Result<Vec<Finding>> {
         lost.map(|holder| Finding::new(format!("layers are held for {holder}, which is not on record"))),
     );
     let holds = |id: &str| found.holders.iter().any(|holder| holder == id);
-    let with_layers =
-        inventory.records.containers.iter().filter(|(_, container)| found.layered.contains(&container.image_id));
+    let with_layers = inventory
+        .records
+        .containers
+        .iter()
+        .filter(|(_, container)| found.layered.contains(&container.image_id));
     let lacking = with_layers.filter(|(id, _)| !holds(id));
     findings.extend(
         lacking.map(|(id, _)| Finding::new(format!("container {id} does not hold the layers of its image"))),

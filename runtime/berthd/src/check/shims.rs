@@ -68,7 +68,8 @@ pub(super) fn disagreements(inventory: &Inventory) -> Vec<Finding> {
                 .push(Finding::new(format!("pod {} is ready by its record, and its shim is dead", pod.id)));
         }
     }
-    let without_listener = entries(&inventory.layout.sockets()).into_iter().filter(|(_, path)| has_no_listener(path));
+    let without_listener =
+        entries(&inventory.layout.sockets()).into_iter().filter(|(_, path)| has_no_listener(path));
     findings.extend(without_listener.map(|(_, path)| {
         let what = format!("socket without a shim: {}", path.display());
         Finding::repairable(what, Remedy::RemoveFile(path))

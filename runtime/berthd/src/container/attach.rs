@@ -9,13 +9,13 @@ use super::{
     Container,
     fifos::{self, Fifos, input_of, name_of, reader},
     must_run,
-    session::{Control, SessionProcess, Session, RequestedStreams},
+    session::{Control, RequestedStreams, Session, SessionProcess},
 };
 use crate::{
     error::{Error, Kind, Result},
-    single_flight::run_to_completion,
     ids,
     runtime::Shared,
+    single_flight::run_to_completion,
     table::Entry,
 };
 
@@ -40,7 +40,11 @@ pub(super) async fn attach(
 
 type Outputs = (Option<Receiver>, Option<Receiver>);
 
-async fn outputs(shared: &Arc<Shared>, container: &Arc<Container>, wanted: RequestedStreams) -> Result<Outputs> {
+async fn outputs(
+    shared: &Arc<Shared>,
+    container: &Arc<Container>,
+    wanted: RequestedStreams,
+) -> Result<Outputs> {
     let (shared, container) = (Arc::clone(shared), Arc::clone(container));
     run_to_completion(async move {
         let outputs = RequestedStreams { stdin: false, tty: container.config.tty, ..wanted };

@@ -29,9 +29,8 @@ use super::{
     log,
 };
 use crate::{
-    blocking, cdi,
+    blocking, cdi, clock,
     error::{During, Error, Kind, Result, of_image, spec_error},
-    clock,
     ids,
     layout::{make_private, write_private},
     nri::{

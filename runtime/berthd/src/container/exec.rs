@@ -22,14 +22,14 @@ use super::{
     Container,
     fifos::{self, Fifos, both_ends, name_of, reader, writer},
     must_run,
-    session::{Control, SessionProcess, Session, RequestedStreams},
+    session::{Control, RequestedStreams, Session, SessionProcess},
 };
 use crate::{
     error::{During, Error, Kind, Result},
-    single_flight::run_to_completion,
     ids,
     runtime::{Shared, names_in},
     shim::{Exec, ExecEnd, ExecOutput, ExecTask, KILL_TIMEOUT, Shim},
+    single_flight::run_to_completion,
     table::Entry,
     watch,
 };

@@ -7,14 +7,13 @@ use tokio::time::timeout;
 
 use super::{Container, ContainerState, config::Resources, image_volume};
 use crate::{
-    blocking,
+    blocking, clock,
     error::{During, Error, Kind, Result, of_image, spec_error},
-    single_flight::run_to_completion,
-    clock,
     layout::remove_directory,
     nri::events,
     runtime::Shared,
     shim::{self, KILL_TIMEOUT, Shim},
+    single_flight::run_to_completion,
     spec,
     table::Entry,
     watch,

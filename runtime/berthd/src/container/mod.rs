@@ -32,11 +32,11 @@ use crate::{
     state::Record,
 };
 
-pub use session::{Control, Session, RequestedStreams};
+pub use session::{Control, RequestedStreams, Session};
 
 pub(crate) use exec::end_orphaned_execs;
 pub(crate) use image_volume::container_of;
-pub(crate) use life::{kill, wait_until_killed, remove_entry, remove_traces, set_limits};
+pub(crate) use life::{kill, remove_entry, remove_traces, set_limits, wait_until_killed};
 pub(crate) use settle::record_ends_of_stopped;
 
 /// State and configuration of a container at one moment. Immutable: every change makes a new snapshot.

@@ -10,7 +10,7 @@ use super::{
     list::in_one_message,
     reply, request,
 };
-use crate::{error::of_image, clock, stats::DiskUsage};
+use crate::{clock, error::of_image, stats::DiskUsage};
 
 #[tonic::async_trait]
 impl ImageService for Cri {

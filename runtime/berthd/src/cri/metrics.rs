@@ -1,7 +1,7 @@
 //! Metrics of containers and pods, under cAdvisor's names, which dashboards know.
 
-mod family;
 mod container;
+mod family;
 mod interface;
 #[cfg(test)]
 mod tests;
@@ -12,11 +12,11 @@ use berth_cri::v1::{
 };
 use tonic::{Request, Response, Status};
 
-use self::{family::Family, container::Measurements};
+use self::{container::Measurements, family::Family};
 use super::{Cri, call::answer, list::in_one_message};
 use crate::{
-    error::Result,
     clock,
+    error::Result,
     pod::Pod,
     stats::{ContainerDetails, FileSystem, PodDetails},
 };
@@ -56,8 +56,8 @@ fn of_pod(details: &PodDetails, file_system: &FileSystem) -> PodSandboxMetrics {
     let pod = &details.pod;
     let labels = labels(pod, &pod.id, "", "");
     let interfaces = details.interfaces.iter();
-    let metrics = interfaces
-        .flat_map(|one| interface::FAMILIES.iter().flat_map(|family| family.metrics(&labels, one)));
+    let metrics =
+        interfaces.flat_map(|one| interface::FAMILIES.iter().flat_map(|family| family.metrics(&labels, one)));
     PodSandboxMetrics {
         pod_sandbox_id: pod.id.clone(),
         metrics: metrics.collect(),

@@ -1,7 +1,6 @@
 //! The Container Runtime Interface v1. This is the only part that knows its types: each call is converted, handed on,
 //! and its answer converted back.
 
-mod log_subject;
 mod call;
 mod checkpoint;
 mod chunks;
@@ -12,6 +11,7 @@ pub(crate) mod fuzz;
 mod image_service;
 mod info;
 mod list;
+mod log_subject;
 mod metrics;
 mod reply;
 mod request;

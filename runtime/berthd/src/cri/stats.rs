@@ -93,7 +93,8 @@ impl Cri {
     /// Returns the name of the file system of writable layers. When it is the image store's file system, it gets that
     /// one's name, because kubelet takes two names for two file systems.
     pub(super) fn container_fs(&self) -> String {
-        let (images, writable_layers) = (self.daemon.config.image_root(), self.runtime.stats.writable_layers_directory());
+        let (images, writable_layers) =
+            (self.daemon.config.image_root(), self.runtime.stats.writable_layers_directory());
         let device = |path| rustix::fs::stat(path).map(|stat| stat.st_dev).ok();
         let shared = device(&images) == device(&writable_layers);
         if shared { images } else { writable_layers }.display().to_string()

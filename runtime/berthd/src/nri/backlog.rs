@@ -115,7 +115,9 @@ impl Plugin {
     async fn deliver_queued(&self, queued: QueuedEvent, wanted: &mut LateRequests) -> Result<()> {
         let deadline = self.deadline();
         match queued {
-            QueuedEvent::Notification(event, pod, container) => self.notify(event, &pod, container.as_deref()).await?,
+            QueuedEvent::Notification(event, pod, container) => {
+                self.notify(event, &pod, container.as_deref()).await?
+            }
             QueuedEvent::Created(request) => {
                 let answer = self.client.create_container(deadline, &request).await;
                 if let Some(answer) = self.answer("CreateContainer", answer)? {

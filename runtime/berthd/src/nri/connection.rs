@@ -36,9 +36,9 @@ use ttrpc::{
 };
 
 use super::{
-    Nri, synchronization, mux,
-    plugin::{Identity, ConnectionHandle, Plugin},
-    updates,
+    Nri, mux,
+    plugin::{ConnectionHandle, Identity, Plugin},
+    synchronization, updates,
 };
 use crate::{
     error::{Error, Kind, Result},

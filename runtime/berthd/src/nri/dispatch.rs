@@ -62,12 +62,21 @@ impl Dispatch {
 
     fn defer_notification(&self, event: Event, pod: &PodSandbox, container: Option<&Container>) {
         self.defer(event, || {
-            QueuedEvent::Notification(event, Box::new(pod.clone()), container.map(|container| Box::new(container.clone())))
+            QueuedEvent::Notification(
+                event,
+                Box::new(pod.clone()),
+                container.map(|container| Box::new(container.clone())),
+            )
         });
     }
 
     /// Delivers an event that plugins may refuse; the first refusal ends it.
-    pub async fn request_approval(&self, event: Event, pod: &PodSandbox, container: Option<&Container>) -> Result<()> {
+    pub async fn request_approval(
+        &self,
+        event: Event,
+        pod: &PodSandbox,
+        container: Option<&Container>,
+    ) -> Result<()> {
         self.defer_notification(event, pod, container);
         for plugin in self.ready_subscribers(event) {
             plugin.notify(event, pod, container).await?;
@@ -133,7 +142,8 @@ impl Dispatch {
             container: Some(container).into(),
             ..Default::default()
         };
-        let pristine = self.ready_subscribers(Event::VALIDATE_CONTAINER_ADJUSTMENT).next().map(|_| request.clone());
+        let pristine =
+            self.ready_subscribers(Event::VALIDATE_CONTAINER_ADJUSTMENT).next().map(|_| request.clone());
         let mut creation = Creation::new(request);
         for plugin in self.ready_subscribers(Event::CREATE_CONTAINER) {
             let answer = plugin.client.create_container(plugin.deadline(), &creation.request).await;

@@ -8,9 +8,9 @@ use oci_spec::runtime::Spec;
 
 use super::{
     apply, convert,
-    unpublished::{Announcement, UnpublishedObject},
-    reported_ends::EndStage,
     dispatch::Dispatch,
+    reported_ends::EndStage,
+    unpublished::{Announcement, UnpublishedObject},
     updates,
 };
 use crate::{
@@ -131,7 +131,8 @@ async fn adjust(shared: &Arc<Shared>, dispatch: Dispatch, pod: &Pod, adjusted: &
             return Err(error);
         }
     }
-    adjusted.announced = Announcement::new(&shared.nri, &mut shared.nri.unpublished_state(), adjusted.unpublished());
+    adjusted.announced =
+        Announcement::new(&shared.nri, &mut shared.nri.unpublished_state(), adjusted.unpublished());
     drop(dispatch);
     updates::evict(shared, creation.evictions).await;
     updates::apply(shared, creation.changes.updates()).await;

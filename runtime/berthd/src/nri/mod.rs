@@ -14,16 +14,16 @@ mod backlog;
 pub mod config;
 mod connection;
 mod convert;
-mod unpublished;
+mod dispatch;
 pub(crate) mod events;
-mod synchronization;
 mod launch;
 mod listen;
 mod mux;
 mod notify;
-mod reported_ends;
 mod plugin;
-mod dispatch;
+mod reported_ends;
+mod synchronization;
+mod unpublished;
 mod updates;
 
 use std::{
@@ -35,12 +35,12 @@ use std::{
 };
 
 pub use config::Config;
+use dispatch::Dispatch;
+use plugin::Plugin;
+use reported_ends::ReportedEnds;
+use tokio::sync::{Mutex, RwLock};
 pub(crate) use unpublished::Announcement;
 use unpublished::{UnpublishedObject, UnpublishedObjects, UnpublishedState};
-use reported_ends::ReportedEnds;
-use plugin::Plugin;
-use tokio::sync::{Mutex, RwLock};
-use dispatch::Dispatch;
 
 use crate::{error::Result, runtime::Shared};
 

@@ -15,7 +15,9 @@ use protobuf::Message;
 use tokio::time::timeout;
 use ttrpc::context;
 
-use super::{Config, backlog::LateRequests, convert, unpublished::UnpublishedObject, plugin::Plugin, updates};
+use super::{
+    Config, backlog::LateRequests, convert, plugin::Plugin, unpublished::UnpublishedObject, updates,
+};
 use crate::{
     blocking,
     error::{Error, Kind, Result},
@@ -49,7 +51,8 @@ async fn synchronize_and_add(shared: &Arc<Shared>, plugin: &Arc<Plugin>) -> Resu
     let mut dispatch = shared.nri.lock_plugins_to_add().await;
     let state = state_of(shared).await?;
     let config = shared.nri.config();
-    let mut synchronizing = pin!(timeout(config.synchronization_timeout(), synchronize(plugin, state, config)));
+    let mut synchronizing =
+        pin!(timeout(config.synchronization_timeout(), synchronize(plugin, state, config)));
     let late = |_| Error::new(Kind::DeadlineExceeded, "it did not take in the state in time");
     let synchronized = match timeout(config.request_timeout(), &mut synchronizing).await {
         Ok(synchronized) => {
@@ -105,8 +108,12 @@ async fn state_of(shared: &Arc<Shared>) -> Result<State> {
         let mut state = (Vec::new(), Vec::new());
         for object in unpublished {
             match object {
-                UnpublishedObject::Pod(pod) if !is_shown(&shared.pods.find(&pod.id)) => state.0.push(convert::pod(&pod)),
-                UnpublishedObject::Container(container, spec) if !is_shown(&shared.containers.find(&container.id)) => {
+                UnpublishedObject::Pod(pod) if !is_shown(&shared.pods.find(&pod.id)) => {
+                    state.0.push(convert::pod(&pod))
+                }
+                UnpublishedObject::Container(container, spec)
+                    if !is_shown(&shared.containers.find(&container.id)) =>
+                {
                     state.1.push(convert::container(&container, &spec));
                 }
                 _ => {}

@@ -24,11 +24,11 @@ use self::config::{PodConfig, PodMetadata};
 use crate::{
     container::config::Resources,
     error::{Error, Kind, Result},
-    single_flight::run_to_completion,
     layout::Layout,
     nri::events,
     runtime::Shared,
     shim::{Shim, ShimAddress},
+    single_flight::run_to_completion,
     state::Record,
     table::Entry,
 };

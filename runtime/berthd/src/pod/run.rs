@@ -17,8 +17,8 @@ use super::{
     existing, files_of, step, stop, sysctls,
 };
 use crate::{
-    error::{Error, Kind, Result, of_network},
     clock,
+    error::{Error, Kind, Result, of_network},
     ids,
     layout::make_private,
     nri::{Announcement, events},

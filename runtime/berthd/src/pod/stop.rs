@@ -12,16 +12,16 @@ use super::{Pod, PodState, step};
 use crate::{
     container::{self, Container},
     error::{Error, Kind, Result, of_network},
-    single_flight::run_to_completion,
     layout::remove_directory,
     nri::events,
     runtime::Shared,
     shim::{self, Shim},
+    single_flight::run_to_completion,
     table::Entry,
     watch,
 };
-use berth_work::retry_delays;
 use berth_work::progress;
+use berth_work::retry_delays;
 
 /// How long a failed run waits for the first attempt at undoing it.
 const UNDO_TIMEOUT: Duration = Duration::from_secs(10);

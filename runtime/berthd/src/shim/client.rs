@@ -228,7 +228,8 @@ impl Shim {
 
     /// Returns the step that the creation of a container is at, as a verb phrase; `None` when the shim does not say.
     pub async fn creation_step(&self, id: &str) -> Option<String> {
-        let known = self.berth.containers(within(QUICK_CALL_TIMEOUT), &ours::ContainersRequest::new()).await.ok()?;
+        let known =
+            self.berth.containers(within(QUICK_CALL_TIMEOUT), &ours::ContainersRequest::new()).await.ok()?;
         let creation = known.creations.into_iter().find(|creation| creation.container_id == id)?;
         Some(creation.step).filter(|step| !step.is_empty())
     }
@@ -328,7 +329,12 @@ impl Shim {
         timeout(limit.saturating_add(QUICK_CALL_TIMEOUT), run).await.map_err(silent)?
     }
 
-    async fn exec_and_collect(&self, id: &str, args: Vec<String>, limit: Option<Duration>) -> Result<ExecEnd> {
+    async fn exec_and_collect(
+        &self,
+        id: &str,
+        args: Vec<String>,
+        limit: Option<Duration>,
+    ) -> Result<ExecEnd> {
         let request = ours::ExecSyncRequest {
             container_id: id.into(),
             args,

@@ -156,7 +156,9 @@ pub async fn wait_until_started(bundle: &Path) -> Result<()> {
         };
         match file.try_lock() {
             Ok(()) => return Ok(()),
-            Err(TryLockError::WouldBlock) if begun.elapsed() < COMMAND_TIMEOUT => sleep(LOCK_RETRY_INTERVAL).await,
+            Err(TryLockError::WouldBlock) if begun.elapsed() < COMMAND_TIMEOUT => {
+                sleep(LOCK_RETRY_INTERVAL).await
+            }
             Err(TryLockError::WouldBlock) => {
                 return Err(Error::new(Kind::DeadlineExceeded, format!("{}: for 30 s", step())));
             }

@@ -20,10 +20,9 @@ use tokio::{
 
 use super::usage::device_name;
 use crate::{
-    blocking,
+    blocking, clock,
     error::{During, Result},
     single_flight::SingleFlight,
-    clock,
 };
 
 /// How long a caller waits for trees to be counted.

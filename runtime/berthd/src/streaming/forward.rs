@@ -45,7 +45,9 @@ pub(super) async fn serve(mut acceptor: Acceptor, context: &SessionContext, pod:
         let Some(incoming) = incoming else { return };
         unpaired.drop_expired();
         let room = connections.len() < MAX_CONNECTIONS;
-        let Some(purpose) = StreamPurpose::read(&incoming).filter(|purpose| room && unpaired.accepts(purpose)) else {
+        let Some(purpose) =
+            StreamPurpose::read(&incoming).filter(|purpose| room && unpaired.accepts(purpose))
+        else {
             acceptor.refuse(&incoming);
             continue;
         };
@@ -115,7 +117,8 @@ impl UnpairedStreams {
             }
             Entry::Occupied(place) => {
                 let (_, _, other) = place.remove();
-                let (data, error) = if purpose.kind == StreamKind::Data { (stream, other) } else { (other, stream) };
+                let (data, error) =
+                    if purpose.kind == StreamKind::Data { (stream, other) } else { (other, stream) };
                 Some((purpose.port, data, error))
             }
         }

@@ -30,8 +30,8 @@ use tracing::{debug, warn};
 use super::{
     Request, Tokens,
     idle::Idle,
-    pending_clients::{PendingClients, PendingClient},
     negotiate::{self, Answer, Refusal},
+    pending_clients::{PendingClient, PendingClients},
     session::{self, Negotiated, SessionContext},
     tls::Tls,
 };

@@ -31,7 +31,8 @@ impl DisturbanceCache {
     /// Whether a look is due; if so, the caller must do it and call `replace`.
     fn is_due(&self) -> bool {
         self.with(|findings| {
-            let is_due = !findings.is_refreshing && findings.refreshed.is_none_or(|when| when.elapsed() >= MAX_FINDINGS_AGE);
+            let is_due = !findings.is_refreshing
+                && findings.refreshed.is_none_or(|when| when.elapsed() >= MAX_FINDINGS_AGE);
             findings.is_refreshing |= is_due;
             is_due
         })
@@ -44,7 +45,8 @@ impl DisturbanceCache {
                     tracing::warn!("the pods' network is disturbed: {new}");
                 }
             }
-            *findings = Findings { refreshed: Some(Instant::now()), is_refreshing: false, overlapping, blocker };
+            *findings =
+                Findings { refreshed: Some(Instant::now()), is_refreshing: false, overlapping, blocker };
         });
     }
 
@@ -80,7 +82,8 @@ impl Bridge {
         }
         let bridge = self.clone();
         tokio::spawn(async move {
-            let findings = bridge.blocking("look at other networks", |core| Ok(core.find_disturbance())).await;
+            let findings =
+                bridge.blocking("look at other networks", |core| Ok(core.find_disturbance())).await;
             let (overlapping, blocker) = findings.unwrap_or_default();
             bridge.disturbance.replace(overlapping, blocker);
         });

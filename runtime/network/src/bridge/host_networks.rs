@@ -143,7 +143,11 @@ fn other_networks(config: &BridgeConfig, netlink: &mut Netlink) -> Result<Vec<Ho
     host_networks.map_err(refused("list the networks of the host beside", &config.name))
 }
 
-fn overlap(subnet: Subnet, host_networks: &[HostNetwork], netlink: &mut Netlink) -> Result<Option<Error>, Error> {
+fn overlap(
+    subnet: Subnet,
+    host_networks: &[HostNetwork],
+    netlink: &mut Netlink,
+) -> Result<Option<Error>, Error> {
     let Some(one) = host_networks.iter().find(|one| one.conflicts_with(subnet)) else { return Ok(None) };
     // An interface that was just deleted has no name any more.
     let interface = netlink.name(one.interface).unwrap_or_else(|_| one.interface.to_string());

@@ -7,16 +7,16 @@
 //! Deleting a veth pair waits for RCU grace periods, ten times as long as everything else, so it is done in the
 //! background. Pairs left over when the daemon is killed are deleted at the next start.
 
+mod disturbance;
 mod forward;
+mod host_networks;
 mod lease;
 mod limit;
 mod link;
-mod host_networks;
 mod nft;
 mod port;
 mod program;
 mod steps;
-mod disturbance;
 
 use std::io;
 use std::path::Path;
@@ -35,9 +35,9 @@ use berth_work::retry_delays;
 use super::config::BridgeConfig;
 use super::error::Error;
 use super::pod::{Attachment, PodNetwork};
+use disturbance::DisturbanceCache;
 use link::is;
 use steps::{Core, NEW_PAIR_STEP};
-use disturbance::DisturbanceCache;
 
 /// Limit of concurrent deletions: the kernel does them under one lock (RTNL), and each blocks a thread.
 const MAX_DELETIONS: usize = 8;

@@ -65,7 +65,9 @@ impl Core {
         let mut netlink = open(name)?;
         let gateway = self.subnet.gateway();
         let is_first = self.leases().is_empty();
-        if is_first && let Some(overlapping) = host_networks::overlapping(&self.config, self.subnet, &mut netlink)? {
+        if is_first
+            && let Some(overlapping) = host_networks::overlapping(&self.config, self.subnet, &mut netlink)?
+        {
             return Err(overlapping);
         }
         if netlink.find(name).map_err(refused("look up", name))?.is_none() {

@@ -19,7 +19,12 @@ pub(super) struct Chain<'a> {
 
 impl<'a> Chain<'a> {
     /// Returns the chain of one network on `record`. An empty `netns` means that the namespace is gone.
-    pub(super) fn of(plugins: &'a Plugins, record: &'a Record, joined: &'a JoinedNetwork, netns: &'a str) -> Self {
+    pub(super) fn of(
+        plugins: &'a Plugins,
+        record: &'a Record,
+        joined: &'a JoinedNetwork,
+        netns: &'a str,
+    ) -> Self {
         let call = Call {
             command: "",
             pod: &record.pod,

@@ -187,7 +187,11 @@ impl PluginOutput {
             MAX_STDOUT_BYTES => format!("more than {MAX_STDOUT_BYTES} bytes"),
             _ => error.to_string(),
         };
-        PluginFailure::Garbage { why, stdout: excerpt(&self.stdout, MAX_EXCERPT_BYTES), stderr: self.stderr.clone() }
+        PluginFailure::Garbage {
+            why,
+            stdout: excerpt(&self.stdout, MAX_EXCERPT_BYTES),
+            stderr: self.stderr.clone(),
+        }
     }
 }
 

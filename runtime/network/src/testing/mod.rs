@@ -5,8 +5,8 @@
 mod bridge;
 mod cni;
 mod dial;
-mod measure;
 mod host_networks;
+mod measure;
 
 use std::collections::HashSet;
 use std::fs::{self, File};

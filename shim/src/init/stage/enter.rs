@@ -33,14 +33,23 @@ pub(in super::super) enum CgroupEntry {
 }
 
 /// The whole life of the stage.
-pub(super) fn stage(request: &ExecRequest<'_>, entry: CgroupEntry, socket: BorrowedFd<'_>) -> Result<(), Error> {
+pub(super) fn stage(
+    request: &ExecRequest<'_>,
+    entry: CgroupEntry,
+    socket: BorrowedFd<'_>,
+) -> Result<(), Error> {
     process::begin(&request.descriptors(socket))?;
     let (spec, linux) = read(request)?;
     limits::set_oom_score(spec.oom_score_adj)?;
     limits::raise(&spec.rlimits)?;
     let container_namespaces = ContainerNamespaces::of(request)?;
-    let process =
-        PreparedProcess::prepare(&spec, request.terminal, &request.stdio, container_namespaces.users.as_ref())?.with_settings_of(&linux)?;
+    let process = PreparedProcess::prepare(
+        &spec,
+        request.terminal,
+        &request.stdio,
+        container_namespaces.users.as_ref(),
+    )?
+    .with_settings_of(&linux)?;
     security::label_self(&spec)?;
     let keyring = Keyring::of(request.id, request.bundle)?;
     let cgroup_fd = request.cgroup.open_fd()?;
@@ -149,7 +158,8 @@ impl ExecCreator<'_> {
         // Leave without dropping anything: values may own descriptors that are closed by now.
         sys::leave(reporting(self.socket, || {
             self.process.load_filter_early()?;
-            let pid = sys::legacy_clone_sibling(|| self.become_exec(cgroup_fd)).at(Step::Process, || MAKE_PROCESS.into())?;
+            let pid = sys::legacy_clone_sibling(|| self.become_exec(cgroup_fd))
+                .at(Step::Process, || MAKE_PROCESS.into())?;
             channel::send(self.socket, &Report::Spawned { pid, later: LaterHooks::default() }, &[]);
             Ok(())
         }))

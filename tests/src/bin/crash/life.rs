@@ -131,7 +131,9 @@ impl<'a> Life<'a> {
                 Ok(()) => break,
                 Err(Stop::Failed(why)) => return Err(why),
                 Err(Stop::PodDied) if self.attempt < MAX_POD_DEATHS => self.remove_dead_pods().await?,
-                Err(Stop::PodDied) => return Err(format!("{} pods died one after the other", MAX_POD_DEATHS + 1)),
+                Err(Stop::PodDied) => {
+                    return Err(format!("{} pods died one after the other", MAX_POD_DEATHS + 1));
+                }
             }
         }
         self.settled(Step::RemoveImage, "", async |world| remove_image(world, &image).await).await
@@ -202,7 +204,9 @@ impl<'a> Life<'a> {
                     let text = format!("exited with {} ({}), not {CODE}", status.exit_code, status.message);
                     return Err(Stop::Failed(text));
                 }
-                _ if begun.elapsed() > CALL_TIMEOUT => return Err(Stop::Failed(format!("never ended: {status:?}"))),
+                _ if begun.elapsed() > CALL_TIMEOUT => {
+                    return Err(Stop::Failed(format!("never ended: {status:?}")));
+                }
                 _ => sleep(Duration::from_millis(5)).await,
             }
         }

@@ -8,9 +8,9 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod client;
-mod resource_counts;
 mod logs;
 mod node;
+mod resource_counts;
 mod scale;
 mod soak;
 

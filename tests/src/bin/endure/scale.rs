@@ -11,8 +11,8 @@ use tokio::task::JoinSet;
 use crate::{
     Score,
     client::{Client, Pod},
-    resource_counts::ResourceCounts,
     node::Node,
+    resource_counts::ResourceCounts,
 };
 
 const FEW: usize = 10;

@@ -11,7 +11,7 @@ use std::{
 
 use tonic::Status;
 
-use crate::{Score, client::Client, resource_counts::ResourceCounts, node::Node};
+use crate::{Score, client::Client, node::Node, resource_counts::ResourceCounts};
 
 /// Pods at the same time.
 const WORKERS: usize = 8;

@@ -181,7 +181,8 @@ async fn root_a_pod_is_not_shown_and_takes_no_container_before_plugins_were_told
         let request = v1::RunPodSandboxRequest { config, runtime_handler: String::new() };
         other.run_pod_sandbox(request).await.unwrap().into_inner().pod_sandbox_id
     });
-    let id = plugin.wait_for_event("RunPodSandbox", "hidden").await.all["pod"]["id"].as_str().unwrap().to_owned();
+    let id =
+        plugin.wait_for_event("RunPodSandbox", "hidden").await.all["pod"]["id"].as_str().unwrap().to_owned();
     assert_eq!(berth.pod_status(&id).await.unwrap_err().code(), Code::NotFound);
     let listed = berth.runtime.list_pod_sandbox(v1::ListPodSandboxRequest::default()).await.unwrap();
     assert!(listed.into_inner().items.is_empty());

@@ -58,7 +58,12 @@ pub(crate) fn container_status(
         labels: config.labels.clone().into_iter().collect(),
         annotations: config.annotations.clone().into_iter().collect(),
         mounts: config.mounts.iter().map(mount).chain(config.image_mounts.iter().map(image_mount)).collect(),
-        log_path: container.log_path.clone().unwrap_or_else(|| bundle.join(NO_LOG_NAME)).display().to_string(),
+        log_path: container
+            .log_path
+            .clone()
+            .unwrap_or_else(|| bundle.join(NO_LOG_NAME))
+            .display()
+            .to_string(),
         resources: Some(v1::ContainerResources { linux: Some(resources(&config.resources)), windows: None }),
         image_id: container.image_id.clone(),
         user: Some(v1::ContainerUser { linux: Some(user(&container.user)) }),

@@ -17,7 +17,8 @@ pub(super) fn devices(
 ) -> Result<Vec<DeviceName>> {
     let listed = listed.into_iter().enumerate();
     let listed = listed.map(|(index, device)| (format!("config.CDI_devices[{index}].name"), device.name));
-    let mut noted: Vec<_> = annotations.iter().filter(|(key, _)| key.starts_with(ANNOTATION_PREFIX)).collect();
+    let mut noted: Vec<_> =
+        annotations.iter().filter(|(key, _)| key.starts_with(ANNOTATION_PREFIX)).collect();
     noted.sort();
     let noted = noted.into_iter().flat_map(|(key, names)| {
         names.split(',').map(move |name| (format!("config.annotations[{key:?}]"), name.to_owned()))

@@ -4,8 +4,9 @@ use berth_nri::nri::{Container, ContainerAdjustment, Field, LinuxContainer, Linu
 
 use super::{
     entries::{ListChanges, collect_map, show_environment},
+    fields,
     owners::Claims,
-    resources, fields,
+    resources,
 };
 use crate::error::Result;
 
@@ -45,8 +46,10 @@ fn adjust_linux(
     collected: &mut LinuxContainerAdjustment,
     seen: &mut LinuxContainer,
 ) -> Result<()> {
-    ListChanges::collect(Field::Devices, wanted.devices, claims, &mut collected.devices)?.show(&mut seen.devices);
-    let namespaces = ListChanges::collect(Field::Namespace, wanted.namespaces, claims, &mut collected.namespaces)?;
+    ListChanges::collect(Field::Devices, wanted.devices, claims, &mut collected.devices)?
+        .show(&mut seen.devices);
+    let namespaces =
+        ListChanges::collect(Field::Namespace, wanted.namespaces, claims, &mut collected.namespaces)?;
     namespaces.show(&mut seen.namespaces);
     collect_map(Field::Sysctl, wanted.sysctl, claims, &mut collected.sysctl, &mut seen.sysctl)?;
     let net_devices = (&mut collected.net_devices, &mut seen.net_devices);

@@ -4,9 +4,9 @@
 mod changes;
 mod container;
 mod entries;
+mod fields;
 mod owners;
 mod resources;
-mod fields;
 
 use berth_nri::nri::{
     ContainerAdjustment, ContainerEviction, CreateContainerRequest, CreateContainerResponse, LinuxResources,

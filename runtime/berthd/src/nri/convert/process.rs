@@ -19,7 +19,12 @@ pub(super) fn fill(seen: &mut nri::Container, spec: &Spec) {
 }
 
 fn rlimit(limit: &oci::PosixRlimit) -> POSIXRlimit {
-    POSIXRlimit { type_: serialized_name(&limit.typ()), hard: limit.hard(), soft: limit.soft(), ..Default::default() }
+    POSIXRlimit {
+        type_: serialized_name(&limit.typ()),
+        hard: limit.hard(),
+        soft: limit.soft(),
+        ..Default::default()
+    }
 }
 
 fn user(user: &oci::User) -> User {

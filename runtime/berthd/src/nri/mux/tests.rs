@@ -52,7 +52,9 @@ async fn frames_reach_their_connection_in_pieces_and_those_of_others_are_dropped
     let (ours, mut theirs) = UnixStream::pair().unwrap();
     let (mut connections, carrying) = split_trunk(ours);
     let carrying = tokio::spawn(carrying);
-    for (connection, payload) in [(7, "lost"), (PLUGIN_CONNECTION, "to "), (RUNTIME_CONNECTION, "from"), (PLUGIN_CONNECTION, "it")] {
+    for (connection, payload) in
+        [(7, "lost"), (PLUGIN_CONNECTION, "to "), (RUNTIME_CONNECTION, "from"), (PLUGIN_CONNECTION, "it")]
+    {
         write_frame(&mut theirs, connection, payload.as_bytes()).await.unwrap();
     }
     drop(theirs);

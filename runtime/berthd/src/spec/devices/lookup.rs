@@ -12,7 +12,8 @@ use super::{Error, FoundDevice};
 use crate::container::config::{ContainerConfig, Device};
 
 /// Directories below /dev that hold no devices, or that each container has of its own.
-const SKIPPED_DIRECTORIES: [&str; 8] = ["pts", "shm", "fd", "mqueue", ".lxc", ".lxd-mounts", ".udev", "console"];
+const SKIPPED_DIRECTORIES: [&str; 8] =
+    ["pts", "shm", "fd", "mqueue", ".lxc", ".lxd-mounts", ".udev", "console"];
 
 /// The device nodes for a container, as they are on the host now.
 #[derive(Clone, Debug, Default, PartialEq)]

@@ -148,7 +148,9 @@ fn architectures(plain: Option<Vec<String>>, map: Option<Vec<ArchMap>>) -> Resul
             found.extend::<Vec<Arch>>(below);
         }
     }
-    found.retain(|one| *one == NATIVE_ARCHITECTURE || *one == Arch::ScmpArchNative || COMPAT_ARCHITECTURES.contains(one));
+    found.retain(|one| {
+        *one == NATIVE_ARCHITECTURE || *one == Arch::ScmpArchNative || COMPAT_ARCHITECTURES.contains(one)
+    });
     Ok(found)
 }
 

@@ -140,7 +140,8 @@ fn argument(index: usize, value: u64, second: Option<u64>, op: LinuxSeccompOpera
 /// This machine's architecture, with Go's name.
 const ARCHITECTURE: &str = if cfg!(target_arch = "aarch64") { "arm64" } else { "amd64" };
 /// This machine's architecture, with seccomp's name; `COMPAT_ARCHITECTURES` are those of its 32-bit and x32 programs.
-const NATIVE_ARCHITECTURE: Arch = if cfg!(target_arch = "aarch64") { Arch::ScmpArchAarch64 } else { Arch::ScmpArchX86_64 };
+const NATIVE_ARCHITECTURE: Arch =
+    if cfg!(target_arch = "aarch64") { Arch::ScmpArchAarch64 } else { Arch::ScmpArchX86_64 };
 const COMPAT_ARCHITECTURES: &[Arch] = if cfg!(target_arch = "aarch64") {
     &[Arch::ScmpArchArm]
 } else {

@@ -79,9 +79,13 @@ async fn streams_are_paired_by_their_request_in_any_order() {
     let mut client = Client::new(near);
     let mut unpaired = UnpairedStreams::default();
     let mut paired = Vec::new();
-    for (request, kind) in
-        [("a", StreamKind::Data), ("b", StreamKind::Error), ("b", StreamKind::Data), ("a", StreamKind::Error), ("a", StreamKind::Error)]
-    {
+    for (request, kind) in [
+        ("a", StreamKind::Data),
+        ("b", StreamKind::Error),
+        ("b", StreamKind::Data),
+        ("a", StreamKind::Error),
+        ("a", StreamKind::Error),
+    ] {
         client.open(&[], false).await;
         let incoming = acceptor.next().await.unwrap();
         let purpose = asked(request, kind);
@@ -117,7 +121,10 @@ async fn what_a_stream_is_for_is_read_from_its_header_fields() {
     tokio::spawn(reader.run());
     let mut client = Client::new(near);
     for (fields, expected) in [
-        (&[("streamtype", "data"), ("port", "80"), ("requestid", "a")][..], Some(asked("a", StreamKind::Data))),
+        (
+            &[("streamtype", "data"), ("port", "80"), ("requestid", "a")][..],
+            Some(asked("a", StreamKind::Data)),
+        ),
         (&[("streamtype", "error"), ("port", "80")], Some(asked("3", StreamKind::Error))),
         (&[("streamtype", "data"), ("port", "80")], Some(asked("3", StreamKind::Data))),
         (&[("streamtype", "data"), ("port", "0")], None),

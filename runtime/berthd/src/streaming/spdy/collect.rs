@@ -17,7 +17,10 @@ pub(in crate::streaming) async fn collect(
     wanted: RequestedStreams,
     protocol: Protocol,
 ) -> Option<Streams> {
-    tokio::time::timeout(OPEN_STREAMS_TIMEOUT, Collected::new(wanted, protocol).complete(acceptor)).await.ok().flatten()
+    tokio::time::timeout(OPEN_STREAMS_TIMEOUT, Collected::new(wanted, protocol).complete(acceptor))
+        .await
+        .ok()
+        .flatten()
 }
 
 /// The streams opened so far, and the names of those still expected.

@@ -15,7 +15,7 @@ use super::{
 };
 use crate::streaming::{
     idle::Idle,
-    inbox::{InboxSender, Inbox, BufferBudget, inbox},
+    inbox::{BufferBudget, Inbox, InboxSender, inbox},
     outlet::{Framing, Outlet, Queue, queue},
 };
 

@@ -73,7 +73,9 @@ impl Inflater {
                     self.0.set_dictionary(&DICTIONARY).map_err(|_| DAMAGED)?;
                 }
                 Err(_) => return Err(DAMAGED),
-                Ok(_) if text.len() > MAX_BLOCK_BYTES => return Err(Fault::Malformed("too many header fields")),
+                Ok(_) if text.len() > MAX_BLOCK_BYTES => {
+                    return Err(Fault::Malformed("too many header fields"));
+                }
                 Ok(_) if text.len() == text.capacity() => text.reserve(text.len()),
                 Ok(_) if block.is_empty() => return Ok(text),
                 Ok(_) if (self.0.total_in(), text.len()) == before => return Err(DAMAGED),

@@ -11,7 +11,7 @@ use crate::{
     streaming::{
         command::Streams,
         idle::Idle,
-        inbox::{InboxSender, BufferBudget, inbox},
+        inbox::{BufferBudget, InboxSender, inbox},
         outlet::{Framing, Outlet, Queue, queue},
         protocol::Protocol,
         resize::Sizes,

@@ -23,7 +23,7 @@ pub(super) use tunnel::tunnel;
 
 use super::{
     idle::Idle,
-    outlet::{QueueItem, Queue},
+    outlet::{Queue, QueueItem},
 };
 
 /// Longest message that is accepted. Clients send 32 KiB at a time.

@@ -16,8 +16,8 @@ pub(in crate::streaming) fn tunnel(
 ) -> impl AsyncRead + Unpin {
     let bytes = messages
         .take_while(|message| {
-            let closed =
-                matches!(message, Ok(Message::Close(_))) || matches!(message, Err(error) if is_disconnect(error));
+            let closed = matches!(message, Ok(Message::Close(_)))
+                || matches!(message, Err(error) if is_disconnect(error));
             future::ready(!closed)
         })
         .filter_map(|message| future::ready(content(message).transpose()));
