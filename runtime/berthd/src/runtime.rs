@@ -133,6 +133,8 @@ impl Runtime {
         });
         let recovered = recover::recover(&shared).await?;
         events::observe(&shared);
+        let launcher = shared.launcher.clone();
+        tokio::spawn(async move { launcher.prepare().await });
         let plugins = nri::open(&shared)?;
         let settled = async { tokio::join!(recovered, plugins, asked, network.settled()) };
         if timeout(STARTUP_TIMEOUT, settled).await.is_err() {

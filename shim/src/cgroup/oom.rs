@@ -22,6 +22,8 @@ const COUNTER_READ_INTERVAL: Duration = Duration::from_millis(50);
 pub struct OomWatch {
     group: Cgroup,
     seen: u64,
+    /// How often the counter is still to be read because of the last notification.
+    reads_left: u32,
     notifier: OomNotifier,
 }
 
@@ -40,23 +42,31 @@ impl OomWatch {
             Layout::V1(_) => group.v1().directory("memory").map(|directory| OomNotifier::of_v1(&directory)),
             Layout::V2(root) => Some(OomNotifier::of_v2(&root.join(&group.path).join("memory.events"))),
         };
-        Ok(notifier.transpose()?.map(|notifier| Self { group: group.clone(), seen: 0, notifier }))
+        Ok(notifier.transpose()?.map(|notifier| Self {
+            group: group.clone(),
+            seen: 0,
+            reads_left: 0,
+            notifier,
+        }))
     }
 
     /// Waits for the next kill; `false` once the cgroup is gone.
     pub async fn next_kill(&mut self) -> bool {
         loop {
-            for _ in 0..MAX_COUNTER_READS {
-                let kills = self.group.oom_kills();
-                if kills > self.seen {
-                    self.seen = kills;
-                    return true;
-                }
-                if self.notifier.counter_lags() { sleep(COUNTER_READ_INTERVAL).await } else { break }
+            let kills = self.group.oom_kills();
+            if kills > self.seen {
+                self.seen = kills;
+                return true;
+            }
+            if self.reads_left > 0 && self.notifier.counter_lags() {
+                self.reads_left -= 1;
+                sleep(COUNTER_READ_INTERVAL).await;
+                continue;
             }
             if !self.notifier.notified().await || !self.group.exists() {
                 return false;
             }
+            self.reads_left = MAX_COUNTER_READS;
         }
     }
 }

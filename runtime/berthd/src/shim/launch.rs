@@ -90,6 +90,11 @@ impl Launcher {
         Err(Error::new(Kind::Internal, format!("{}: not ttrpc on {expected}", step())))
     }
 
+    /// Makes the copy before the first pod needs it. An error is left to that pod, whose start makes the copy again.
+    pub async fn prepare(&self) {
+        let _ = self.copy().await;
+    }
+
     /// Returns the copy of the binary. Pods that start together share one copy: while it is made, the others wait.
     async fn copy(&self) -> Result<Arc<Sealed>> {
         let mut held = self.copy.lock().await;
