@@ -59,7 +59,8 @@ pub(super) async fn sweep(shared: Arc<Shared>, starting: Vec<Pod>, leftovers: Le
     let released = shared.network.release_gone(leftovers.attached, &attached);
     tokio::join!(undone, removed, ended, released);
     killpoint!(RECOVERY_SWEPT);
-    warn_of_changed_networks(&shared).await;
+    // One run of each plugin for every pod, so the start does not wait for it.
+    tokio::spawn(async move { warn_of_changed_networks(&shared).await });
 }
 
 /// Only logs networks that were changed while no daemon ran. Repairing them could cut connections that still work.
