@@ -6,6 +6,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 /// Writes a record to `path`, replacing any. A writer that is killed leaves the old record. Needs no disk space where
@@ -14,7 +15,8 @@ pub(crate) fn write(path: &Path, record: &impl Serialize) -> io::Result<()> {
     let staging = staging(path);
     let json = serde_json::to_vec(record)?;
     // Not truncated at open: that would free the reserved space. The rest is cut off after the write.
-    let mut file = OpenOptions::new().write(true).create(true).truncate(false).open(&staging)?;
+    // 0600: a config.json holds secrets.
+    let mut file = OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(&staging)?;
     file.write_all(&json)?;
     file.set_len(json.len() as u64)?;
     fs::rename(&staging, path)

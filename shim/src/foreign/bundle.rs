@@ -222,6 +222,7 @@ pub(super) fn remove_cgroup(path: &str, id: &str) {
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
+    use std::os::unix::fs::PermissionsExt;
 
     fn pod_attributes(bundle: &Path) -> PodAttributes<'_> {
         PodAttributes { id: "p", bundle, pid: 7, host_network: false, host_ipc: false, target: None }
@@ -232,6 +233,8 @@ mod tests {
         fs::write(bundle.path().join("config.json"), spec.to_string()).unwrap();
         pod.complete(bundle.path()).unwrap();
         assert_eq!(pod_of(bundle.path()).as_deref(), Some(pod.bundle));
+        let mode = fs::metadata(bundle.path().join("config.json")).unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o600, "it holds secrets");
         serde_json::from_slice(&fs::read(bundle.path().join("config.json")).unwrap()).unwrap()
     }
 

@@ -19,7 +19,9 @@ pub(crate) fn trim() {
 /// Sleeps until a signal ends the process. For a fork that only has to exist: its copy of the heap, a third of its
 /// memory, is returned to the kernel, with everything written there.
 pub(crate) fn sleep_without_heap() -> ! {
-    let page = rustix::param::page_size();
+    // Not rustix's, which before Linux 6.4 reads /proc/self/auxv: a pod's first process has no /proc.
+    // SAFETY: sysconf takes a number, and has the size of a page in the C library's data.
+    let page = unsafe { libc::sysconf(libc::_SC_PAGESIZE) } as usize;
     let begin = (&raw const DATA_END).cast_mut();
     let begin = begin.wrapping_add(begin.align_offset(page));
     // SAFETY: with an increment of 0, sbrk only returns the end of the heap.
