@@ -94,6 +94,10 @@ impl Lower<'_> {
         u64::try_from(self.stat.st_size).ok()
     }
 
+    fn mode(&self) -> Mode {
+        Mode::from_raw_mode(self.stat.st_mode)
+    }
+
     /// Copies the file to `path` of this layer.
     fn copy(&self, layer: &mut Unpacked, path: &[u8]) -> io::Result<()> {
         let (into, name) = (layer.root.parent(path)?, split(path).1);
@@ -105,16 +109,17 @@ impl Lower<'_> {
                 fs::symlinkat(target.as_bytes(), &into.fd, name)?;
             }
             _ => {
-                let mode = Mode::from_raw_mode(self.stat.st_mode);
-                fs::mknodat(&into.fd, name, kind, mode, self.stat.st_rdev)?;
-                // mknod(2) clears the bits of the umask.
-                fs::chmodat(&into.fd, name, mode, AtFlags::empty())?;
+                fs::mknodat(&into.fd, name, kind, self.mode(), self.stat.st_rdev)?;
             }
         }
         layer.usage.add(self.size().unwrap_or(0));
         if kind != FileType::RegularFile {
             let (uid, gid) = owner(self.stat);
             fs::chownat(&into.fd, name, Some(uid), Some(gid), AtFlags::SYMLINK_NOFOLLOW)?;
+        }
+        if !matches!(kind, FileType::RegularFile | FileType::Symlink) {
+            // mknod(2) clears the bits of the umask, and chown(2) those of setuid and setgid.
+            fs::chmodat(&into.fd, name, self.mode(), AtFlags::empty())?;
         }
         Ok(fs::utimensat(&into.fd, name, &times(self.stat), AtFlags::SYMLINK_NOFOLLOW)?)
     }
