@@ -65,6 +65,11 @@ impl<T> Entry<T> {
         Arc::clone(&self.current.borrow())
     }
 
+    /// Whether an operation is under way.
+    pub fn is_locked(&self) -> bool {
+        self.operation.try_lock().is_err()
+    }
+
     /// Waits until no other operation holds the entry's lock. An operation holds it from its first to its last step.
     pub async fn lock(&self) -> MutexGuard<'_, ()> {
         self.operation.lock().await

@@ -67,11 +67,20 @@ pub(super) async fn sweep(shared: Arc<Shared>, starting: Vec<Pod>, leftovers: Le
 async fn warn_of_changed_networks(shared: &Shared) {
     for pod in shared.pods.list().iter().filter(|pod| pod.state == PodState::Ready) {
         let (Some(network), Some(attachment)) = (pod.network(), &pod.attachment) else { continue };
-        if let Err(error) = shared.network.check(&network, attachment).await {
+        if let Err(error) = shared.network.check(&network, attachment).await
+            // A pod that is stopped meanwhile loses its network first.
+            && !is_going(shared, &pod.id)
+        {
             let error = error.chain();
             tracing::warn!(pod = pod.id, error, "the network of the pod is not as it was set up");
         }
     }
+}
+
+/// Whether the pod is gone, not ready, or an operation such as its stop is under way.
+fn is_going(shared: &Shared, pod: &str) -> bool {
+    let entry = shared.pods.find(pod);
+    entry.map_or(true, |entry| entry.get().state != PodState::Ready || entry.is_locked())
 }
 
 /// Returns containers whose pod is lost for good. They are recorded as ended, and stay for callers that ask how they

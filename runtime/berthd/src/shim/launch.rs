@@ -90,9 +90,11 @@ impl Launcher {
         Err(Error::new(Kind::Internal, format!("{}: not ttrpc on {expected}", step())))
     }
 
-    /// Makes the copy before the first pod needs it. An error is left to that pod, whose start makes the copy again.
+    /// Makes the copy before the first pod needs it. After an error the start of that pod tries again.
     pub async fn prepare(&self) {
-        let _ = self.copy().await;
+        if let Err(error) = self.copy().await {
+            tracing::warn!(%error, "no pod can be started until this is mended");
+        }
     }
 
     /// Returns the copy of the binary. Pods that start together share one copy: while it is made, the others wait.

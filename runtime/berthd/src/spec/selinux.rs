@@ -13,7 +13,7 @@ const LABEL_XATTR: &str = "security.selinux";
 const FILE_ROLE: &str = "object_r";
 const FILE_TYPE: &str = "container_file_t";
 
-/// Directories whose label the host depends on. They are not relabelled.
+/// Paths whose label the host depends on. They are not relabelled.
 const NEVER_RELABELLED: [&str; 24] = [
     "/",
     "/bin",
@@ -63,7 +63,7 @@ pub fn relabel(container: &ContainerConfig, host: &Host) -> Result<(), Error> {
         let fail = |reason: String| Error::invalid("mount selinux_relabel", &mount.host_path, reason);
         let real = path.canonicalize().map_err(|error| fail(error.to_string()))?;
         if NEVER_RELABELLED.iter().any(|place| real == Path::new(place)) {
-            return Err(fail("is a directory of the host itself".to_owned()));
+            return Err(fail("belongs to the host itself".to_owned()));
         }
         tree::label(&real, LABEL_XATTR, label.as_bytes()).map_err(|error| fail(error.to_string()))?;
     }

@@ -13,12 +13,12 @@ pub(super) fn args(
     collected: &mut Vec<String>,
     seen: &mut Vec<String>,
 ) -> Result<()> {
-    if wanted.first().is_some_and(String::is_empty) {
+    let cleared = wanted.first().is_some_and(String::is_empty);
+    if cleared {
         claims.clear(Field::Args, "");
-        collected.clear();
         wanted.remove(0);
     }
-    if wanted.is_empty() {
+    if wanted.is_empty() && !cleared {
         return Ok(());
     }
     claims.claim(Field::Args, "")?;

@@ -116,7 +116,7 @@ fn arguments_are_one_plugins_unless_taken_away() {
     creation.collect(args(&["", "c"]), "30-c").unwrap();
     assert_eq!(creation.adjustment.args, ["c"]);
     creation.collect(args(&[""]), "40-d").unwrap();
-    assert!(creation.adjustment.args.is_empty());
+    assert!(creation.adjustment.args.is_empty() && creation.request.container.args.is_empty());
 }
 
 #[test]
