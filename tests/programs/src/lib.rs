@@ -31,6 +31,7 @@ fn made() -> &'static HashMap<String, Made> {
     MADE.get_or_init(|| {
         let script = concat!(env!("CARGO_MANIFEST_DIR"), "/../../hack/tools");
         let said = Command::new(script).arg("where").output().expect("run hack/tools where");
+        assert!(said.status.success(), "hack/tools where: {}", String::from_utf8_lossy(&said.stderr));
         String::from_utf8_lossy(&said.stdout).lines().filter_map(parse).collect()
     })
 }

@@ -91,7 +91,7 @@ async fn root_a_container_that_cannot_die_is_given_up_with_its_pod_and_gone_when
     assert_eq!((status.state(), status.exit_code), (v1::ContainerState::ContainerExited, 137));
     assert!(status.message.contains("does not die"), "{}", status.message);
     berth.remove_pod(&pod).await.unwrap();
-    assert!(runs(shim), "somebody has to bury the container");
+    assert!(runs(shim), "the shim stays until the container is gone");
     let (other, _) = berth.run_alone("other", &image, "sleep 1000").await;
     berth.remove_pod(&other).await.unwrap();
 

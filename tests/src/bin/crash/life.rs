@@ -71,6 +71,11 @@ impl Step {
         Self::RemovePod,
         Self::RemoveImage,
     ];
+
+    /// Whether the pod, and with it its shim, is there before and after the call.
+    pub(crate) fn is_within_a_pod(self) -> bool {
+        !matches!(self, Self::Pull | Self::Run | Self::StopPod | Self::RemovePod | Self::RemoveImage)
+    }
 }
 
 /// Counts, errors and times of one life.

@@ -70,7 +70,7 @@ pub(crate) async fn run(world: &mut World, arguments: &Arguments, report: &mut R
         let before = random.below(calls.len() as u64) as usize;
         let longest = calls[before].mul_f64(1.1);
         let after = longest.mul_f64(random.below(10_000) as f64 / 10_000.0);
-        let shim = random.below(4) == 0;
+        let shim = random.below(4) == 0 && step.is_within_a_pod();
         let name = format!(
             "random {number}: {} killed {after:?} after the begin of {step:?} {before}",
             if shim { "shim" } else { "berthd" }
