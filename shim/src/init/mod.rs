@@ -167,7 +167,8 @@ pub struct Created {
     pub later_hooks: LaterHooks,
 }
 
-/// Sets a container up to the point before execve. On failure no process, mount or cgroup is left.
+/// Sets a container up to the point before execve. On failure no process, mount or cgroup is left. A future that is dropped
+/// before its end kills the processes, and leaves the cgroup.
 pub async fn create(request: CreateRequest<'_>) -> Result<Created, Error> {
     create_until(request, &StepFile::new()?, pending()).await
 }
